@@ -1,0 +1,5 @@
+# Short names for the commands of bootstrap.sh.
+.PHONY: run test lint
+
+run test lint:
+	sh bootstrap.sh $@

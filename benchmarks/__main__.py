@@ -1,0 +1,22 @@
+"""All benchmarks: ``python -m benchmarks [--quick]``. Exit status 1 if a bound of the project is broken."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks import bench_decode, bench_text
+
+
+def main() -> int:
+    """Run them one after the other, for they would disturb each other."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="smaller inputs, for a first look")
+    quick = parser.parse_args().quick
+    decode = bench_decode.main(quick=quick)
+    print()
+    return max(decode, bench_text.main(100 if quick else 1000))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+#!/bin/sh
+# Sets everything up on a Debian 12 or 13 machine that has nothing but sh and the package registries,
+# then runs the daemon or the tests. Safe to repeat; takes a second when all is there.
+#
+#   sh bootstrap.sh run [ARGUMENT...]     `oomwatchd run` in the foreground, default config
+#   sh bootstrap.sh test                  lint, types and all tests
+#   sh bootstrap.sh test ARGUMENT...      pytest with these arguments alone
+#   sh bootstrap.sh lint                  lint and types alone
+#   sh bootstrap.sh setup                 set up alone
+set -eu
+
+# systemd-python has no wheel: it is built, which takes a compiler, Python's headers and libsystemd's.
+packages='ca-certificates gcc libc6-dev libsystemd-dev libudev1 pkg-config python3 python3-dev python3-venv'
+# systemd brings systemd-analyze and journald (it does not become PID 1 by that), chromium shows the pages,
+# netbase makes /etc/hosts, which says what localhost is.
+packages_for_tests='chromium chromium-driver fish groff-base iproute2 mandoc netbase openssl systemd
+systemd-journal-remote util-linux zsh'
+
+# Servers: installed without being started.
+servers_for_tests='prometheus prometheus-alertmanager'
+# For tests/vm: whole systems of Debian's packages under QEMU, and a clean one to build the package in.
+packages_for_vm='cpio e2fsprogs git mmdebstrap qemu-system-x86'
+
+usage() {
+    sed -n 's/^#   //p' "$0" >&2
+    exit 64
+}
+
+fail() {
+    status=$1
+    shift
+    printf 'bootstrap.sh: %s\n' "$*" >&2
+    exit "$status"
+}
+
+# A command whose output is of interest only when it fails: quietly STEP COMMAND...
+quietly() {
+    step=$1
+    shift
+    printf 'bootstrap.sh: %s\n' "$step" >&2
+    if ! "$@" >"$log" 2>&1 </dev/null; then
+        tail -n 40 "$log" >&2
+        trap - EXIT # keep the log
+        fail 69 "failed: $step (whole output: $log); can this machine reach its package registries?"
+    fi
+}
+
+apt() {
+    DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"
+}
+
+install_packages() {
+    missing=
+    for package in "$@"; do
+        status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || status=
+        [ "$status" = installed ] || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    # A source that cannot be reached matters only if the packages then cannot be installed.
+    apt update >"$log" 2>&1 </dev/null || cat "$log" >&2
+    # shellcheck disable=SC2086  # a list of words
+    quietly "installing$missing" apt install --no-install-recommends $missing
+}
+
+# Debian starts and enables a server when it is installed; these are started by the tests alone
+# (policy-rc.d: 101 forbids it, see invoke-rc.d(8)).
+install_servers() {
+    missing=
+    for package in "$@"; do
+        status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || status=
+        [ "$status" = installed ] || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    policy=/usr/sbin/policy-rc.d
+    ours=
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+        ours=$policy
+    fi
+    status=0
+    # shellcheck disable=SC2086  # a list of words; a subshell, which may exit
+    (install_packages $missing) || status=$?
+    [ -z "$ours" ] || rm -f "$ours"
+    [ "$status" = 0 ] || exit "$status"
+    # shellcheck disable=SC2086
+    ! command -v systemctl >/dev/null || systemctl disable $missing >"$log" 2>&1 || true
+}
+
+# promtool alone: Debian 12 has it only inside prometheus, which would start a server when installed.
+install_promtool() {
+    [ ! -x "$venv/bin/promtool" ] || return 0
+    if [ -x /usr/bin/promtool ]; then
+        ln -sf /usr/bin/promtool "$venv/bin/promtool"
+        return 0
+    fi
+    apt-cache show prometheus >/dev/null 2>&1 || quietly 'reading the package lists' apt update
+    package=prometheus
+    ! apt-cache show promtool >/dev/null 2>&1 || package=promtool
+    download=$venv/download
+    rm -rf "$download"
+    mkdir "$download"
+    # shellcheck disable=SC2016  # the inner shell expands
+    quietly 'downloading promtool' sh -c 'cd "$1" && shift && "$@" && dpkg-deb -x ./*.deb .' sh \
+        "$download" apt-get -q -o Acquire::Retries=3 -o APT::Sandbox::User=root download "$package"
+    mv "$download/usr/bin/promtool" "$venv/bin/promtool"
+    rm -rf "$download"
+}
+
+# What the virtual environment was made from; it is mended when this changes.
+recipe() {
+    printf '%s %s\n' "$here" "$1"
+    "$python" -VV
+    cat pyproject.toml
+}
+
+# install_python EXTRA: EXTRA is empty or dev, which holds all that the empty one does
+install_python() {
+    if [ -f "$venv/recipe" ]; then
+        made_from=$(cat "$venv/recipe")
+        [ "$made_from" != "$(recipe "$1")" ] || return 0
+        [ "$made_from" != "$(recipe dev)" ] || return 0
+    fi
+    # Moved, copied, or made by a Python that is gone: make it anew.
+    if [ -d "$venv" ] && ! "$venv/bin/python" -c "import sys; sys.exit(sys.prefix != '$venv')" 2>/dev/null; then
+        rm -rf "$venv"
+    fi
+    [ -x "$venv/bin/pip" ] || quietly "making $venv" "$python" -m venv "$venv"
+    quietly 'installing Python packages' \
+        "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --use-pep517 --editable ".${1:+[$1]}"
+    recipe "$1" >"$venv/recipe"
+}
+
+lint() {
+    result=0
+    "$venv/bin/python" -m ruff check . || result=1
+    "$venv/bin/python" -m mypy || result=1
+    return "$result"
+}
+
+[ $# -ge 1 ] || usage
+task=$1
+shift
+case $task in
+run | test | lint | setup) ;;
+*) usage ;;
+esac
+
+# A closed standard input would hand its number to the next file that is opened.
+if ! (: <&0) 2>/dev/null; then
+    exec </dev/null
+fi
+
+[ "$(id -u)" = 0 ] || fail 77 "installs packages and reads the kernel log, which takes root; try: sudo sh $0 $task"
+[ -x /usr/bin/apt-get ] || fail 69 'needs Debian 12 or newer: there is no apt-get here'
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+cd "$here"
+venv=$here/.venv
+python=/usr/bin/python3 # Debian's own, whatever comes first in PATH
+log=$(mktemp "${TMPDIR:-/tmp}/oomwatchd-bootstrap.XXXXXX")
+trap 'rm -f "$log"' EXIT
+
+# shellcheck disable=SC2086  # lists of words
+case $task in
+run | setup) install_packages $packages ;;
+*)
+    install_packages $packages $packages_for_tests $packages_for_vm
+    [ "$task" = lint ] || install_servers $servers_for_tests
+    ;;
+esac
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    fail 69 "needs Python 3.11 (Debian 12) or newer, this is $("$python" -V)"
+
+case $task in
+setup)
+    install_python ''
+    ;;
+run)
+    install_python ''
+    rm -f "$log"
+    exec "$venv/bin/oomwatchd" run "$@"
+    ;;
+lint)
+    install_python dev
+    lint
+    ;;
+test)
+    install_python dev
+    install_promtool
+    PATH=$venv/bin:$PATH
+    export PATH
+    if [ $# -gt 0 ]; then
+        "$venv/bin/python" -m pytest "$@"
+    else
+        result=0
+        lint || result=1
+        "$venv/bin/python" -m pytest || result=1
+        exit "$result"
+    fi
+    ;;
+esac

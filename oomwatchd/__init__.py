@@ -1,0 +1,3 @@
+"""oomwatchd: why did Linux run out of memory?"""
+
+__version__ = "0.1.0"

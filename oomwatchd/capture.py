@@ -1,0 +1,145 @@
+"""What cannot be had again: the records of a report and the state of the host around it.
+
+A capture is what the store keeps. Report, findings and event are derived from it on reading, so an
+old capture gains every improvement of the decoder.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from oomwatchd.kmsg import KmsgRecord
+
+SourceKind = Literal["kmsg", "journal", "file"]
+SourceForm = Literal["kmsg", "dmesg", "dmesg-T", "journal", "journal-json", "syslog", "console", "other"]
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the records came from. ``name`` is a file's name for people, None live."""
+
+    kind: SourceKind
+    form: SourceForm
+    boot_id: str | None = None
+    name: str | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The host's own files at one moment, as text and unread: ``meminfo``, ``zoneinfo``,
+    ``buddyinfo``, ``vmstat``, ``pressure_memory`` ... The flight recorder's (``before``) are abridged to
+    the lines that it follows, one blank between words.
+
+    ``usec`` is CLOCK_MONOTONIC in microseconds, ``wall`` seconds since the epoch. A file that could
+    not be read is absent from ``parts``.
+    """
+
+    usec: int
+    wall: float
+    parts: dict[str, str] = {}
+
+
+class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What /proc said of one process before it was gone. ``learnt`` says how: ``proc`` (read at
+    once), ``recorder`` (from the flight recorder's cache), ``events`` (which cgroup's counter grew).
+
+    ``container_name`` is what its runtime's own files call its container. ``alive_after``: whether that same
+    process was still there when the report had settled, and ``state_after`` its state then (proc(5): "D"
+    sleeps in the kernel, "Z" is dead and unburied); None where nobody could look.
+    """
+
+    pid: int
+    comm: str | None = None
+    cgroup: str | None = None
+    executable: str | None = None
+    command_line: str | None = None
+    parent_pid: int | None = None
+    start_usec: int | None = None
+    learnt: str = "proc"
+    container_name: str | None = None
+    alive_after: bool | None = None
+    state_after: str | None = None
+
+
+class Track(msgspec.Struct, frozen=True, kw_only=True):
+    """How much memory one user of it held in the minutes before: a process (``pid``, resident), a cgroup
+    (what it is charged) or a tmpfs mount (its files).
+
+    ``name`` is the process's name, the cgroup's path or the mount point; ``points`` are (CLOCK_MONOTONIC in
+    microseconds, bytes), the oldest first; ``limit_bytes`` is the cgroup's own limit.
+    """
+
+    kind: Literal["process", "cgroup", "tmpfs"]
+    name: str
+    pid: int | None = None
+    cgroup: str | None = None
+    limit_bytes: int | None = None
+    points: tuple[tuple[int, int], ...] = ()
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to the machine's memory: a memory block or a swap area came or went, MemTotal
+    changed. ``name`` is the device as people know it; amounts are None where unknown."""
+
+    usec: int
+    wall: float
+    kind: Literal[
+        "memory_online",
+        "memory_offline",
+        "swap_on",
+        "swap_off",
+        "device_added",
+        "device_removed",
+        "mem_total",
+    ]
+    name: str
+    before_bytes: int | None = None
+    after_bytes: int | None = None
+
+
+class EarlierKill(msgspec.Struct, frozen=True, kw_only=True):
+    """A kill that this daemon saw before this report: ``usec`` is the kernel's stamp on the log clock."""
+
+    usec: int
+    comm: str
+    cgroup: str | None = None
+
+
+class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
+    """One report with its surroundings. Each record keeps the bytes it was read from (``raw``)."""
+
+    source: Source
+    records: tuple[KmsgRecord, ...]
+    first_seq: int | None = None
+    last_seq: int | None = None
+    lost_records: int = 0
+    revision: int = 0
+    settled: bool = False
+    #: how many more reports of the same trigger and cgroup, each without a victim, this one stands for,
+    #: and the stamp of the last of them: log clock (microseconds) or wall clock (seconds since the epoch)
+    repeats: int = 0
+    last_usec: int | None = None
+    last_wall: float | None = None
+    #: read from the ring as it was at start, from before the daemon watched
+    historical: bool = False
+    #: seconds since the epoch minus the log clock, measured at reading; None where unknown
+    wall_offset: float | None = None
+    #: when the daemon had read the block (seconds since the epoch)
+    detected: float | None = None
+    #: seconds from the kernel's stamp of the first kill line until the capture was ready to store
+    detection_latency_seconds: float | None = None
+    #: the host's page size, release and machine; None for text from elsewhere
+    page_size_bytes: int | None = None
+    kernel: str | None = None
+    arch: str | None = None
+    before: tuple[Snapshot, ...] = ()
+    at: Snapshot | None = None
+    after: Snapshot | None = None
+    processes: tuple[ProcessFacts, ...] = ()
+    #: the largest users of memory, and those that the report is about, over the time of ``before``
+    tracks: tuple[Track, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    #: kills of the last hour, the oldest first, bounded
+    earlier: tuple[EarlierKill, ...] = ()

@@ -1,0 +1,116 @@
+"""The command line. Each command is a module with ``add_parser(subparsers)`` and ``run(args) -> int``.
+
+Only the module of the command that is asked for is imported: ``oomwatchd --version`` on a small board
+must not load an HTTP server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import NoReturn
+
+from oomwatchd import __version__
+from oomwatchd.errors import OomwatchdError, UsageError
+
+#: command -> what it does, in the order of the help
+COMMANDS = {
+    "run": "watch the kernel log, in the foreground",
+    "analyze": "explain the OOM reports of a saved or pasted log",
+    "events": "list, show and export stored events",
+    "explain": "say what a finding means",
+    "check-config": "check a configuration file",
+    "notify-test": "send a marked test event through each sink",
+    "doctor": "say what works on this host, what does not, and the mend",
+    "selftest": "provoke a harmless OOM and prove that it is reported",
+}
+
+EX_SOFTWARE = 70
+EX_IOERR = 74
+#: 128 + the signal's number, as a shell reports it
+EX_INTERRUPTED = 130
+EX_BROKEN_PIPE = 141
+
+
+class Parser(argparse.ArgumentParser):
+    """Wrong arguments are one line and exit status 64, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError."""
+        raise UsageError(message, mend=f"see {self.prog} --help")
+
+
+def parser(chosen: str | None) -> Parser:
+    """The parser of the command line, with the arguments of the chosen command alone."""
+    top = Parser(prog="oomwatchd", description="Says why Linux ran out of memory.")
+    top.add_argument("--version", action="version", version=f"oomwatchd {__version__}")
+    top.add_argument("--debug", action="store_true", help="log more, and show where errors come from")
+    subparsers = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    for name, text in COMMANDS.items():
+        if name == chosen:
+            import_module(f"oomwatchd.cli.{name.replace('-', '_')}").add_parser(subparsers)
+            # after the command, too; without a default of its own, which would undo the one before it
+            subparsers.choices[name].add_argument(
+                "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+            )
+        else:
+            subparsers.add_parser(name, help=text)
+    return top
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit status (sysexits.h for errors). Never raises OomwatchdError."""
+    words = sys.argv[1:] if argv is None else argv
+    # a name that cannot be spelled in the locale's encoding must not end the command
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        return _run(words)
+    except BrokenPipeError:  # the reader (head, less) has enough
+        _abandon_output()
+        return EX_BROKEN_PIPE
+    except KeyboardInterrupt:
+        return EX_INTERRUPTED
+    except Exception as error:
+        if "--debug" in words:
+            traceback.print_exc()
+        if isinstance(error, OomwatchdError):
+            complain(str(error))
+            return error.exit_status
+        if isinstance(error, OSError):
+            _abandon_output()
+            complain(str(error))
+            return EX_IOERR
+        complain(f"internal error: {type(error).__name__}: {error}; --debug shows where, please report it")
+        return EX_SOFTWARE
+
+
+def _abandon_output() -> None:
+    """What is left in standard output's buffer must not be flushed into the same error at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(words: Sequence[str]) -> int:
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    try:
+        args = parser(chosen).parse_args(words)
+    except SystemExit as done:  # --help, --version
+        return int(done.code or 0)
+    status = args.run(args)
+    sys.stdout.flush()
+    return int(status)
+
+
+def complain(message: str) -> None:
+    """One line on standard error; names in it may come from anywhere."""
+    from oomwatchd.render.escape import harmless
+
+    with suppress(OSError):
+        print(f"oomwatchd: {harmless(message)}", file=sys.stderr)

@@ -1,0 +1,123 @@
+"""Events written out: as text, as JSON, one a line; on a terminal nothing but what can be seen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import msgspec
+
+from oomwatchd.capture import OomCapture
+from oomwatchd.errors import OomwatchdError
+from oomwatchd.event import OomEvent, conclude
+from oomwatchd.kmsg import KmsgRecord
+from oomwatchd.render.escape import harmless
+from oomwatchd.render.json import encode, event_document
+from oomwatchd.render.terminal import render_text
+
+Format = Literal["text", "json", "jsonl", "html"]
+_MAX_WIDTH = 120
+
+
+class OutputError(OomwatchdError):
+    """An output file cannot be written."""
+
+    exit_status = 73  # EX_CANTCREAT
+
+
+@contextmanager
+def opened(path: str | None) -> Iterator[BinaryIO]:
+    """The output: a file, or standard output for None and ``-``. Raises OutputError."""
+    if path is None or path == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with Path(path).open("wb") as file:
+            yield file
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+class Writer:
+    """Writes the events of captures one after another; ``close`` ends the document. HTML, which begins with
+    a table of contents, is written at the end."""
+
+    def __init__(self, stream: BinaryIO, name: Format) -> None:
+        self._stream = stream
+        self._format = name
+        self._terminal = stream.isatty()
+        self._count = 0
+        self._pages: list[OomEvent] = []
+        self._records: dict[str, tuple[KmsgRecord, ...]] = {}
+
+    def write(self, capture: OomCapture) -> None:
+        """The next event."""
+        event = conclude(capture)
+        first = self._count == 0
+        self._count += 1
+        match self._format:
+            case "json":
+                self._stream.write((b"[" if first else b",\n") + self._json(event))
+            case "jsonl":
+                self._stream.write(self._seen(encode(event)) + b"\n")
+            case "html":
+                self._pages.append(event)
+                self._records[event.id] = capture.records
+            case "text":
+                text = render_text(event, width=terminal_width(), color=self._terminal and wants_color())
+                self._stream.write((b"" if first else b"\n\n") + text.encode("utf-8", "backslashreplace"))
+        if self._terminal:
+            self._stream.flush()
+
+    def close(self) -> None:
+        """What ends the document; nothing more may follow."""
+        if self._format == "json":
+            self._stream.write(b"]\n" if self._count else b"[]\n")
+        elif self._format == "html":
+            from oomwatchd.render.html import render_html_page
+
+            page = render_html_page(self._pages, self._records)
+            self._stream.write(page.encode("utf-8", "backslashreplace"))
+
+    def _json(self, event: OomEvent) -> bytes:
+        return self._seen(pretty(event)) if self._terminal else encode(event)
+
+    def _seen(self, data: bytes) -> bytes:
+        return seen(data) if self._terminal else data
+
+
+def pretty(event: OomEvent) -> bytes:
+    """An event as JSON for people."""
+    return msgspec.json.format(msgspec.json.encode(event_document(event)), indent=2)
+
+
+def seen(data: bytes) -> bytes:
+    r"""JSON whose strings hold no character that a terminal obeys or hides: such are spelled ``\uNNNN``,
+    which is the same JSON."""
+    text = data.decode("utf-8", "replace")
+    if text.isascii() and "\x7f" not in text:
+        return data
+    return "".join(
+        c if c in "\n " or (c.isprintable() and harmless(c) == c) else _escaped(c) for c in text
+    ).encode()
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[n]:02x}{units[n + 1]:02x}" for n in range(0, len(units), 2))
+
+
+def terminal_width() -> int:
+    """Columns to write for: the terminal's, or 80 where there is none."""
+    return min(shutil.get_terminal_size((80, 24)).columns, _MAX_WIDTH)
+
+
+def wants_color() -> bool:
+    """Whether the user's environment allows colour (https://no-color.org)."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,35 @@
+"""``oomwatchd check-config``: is this configuration one that the daemon takes?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oomwatchd.config import DEFAULT_PATH, load
+from oomwatchd.web.access import read_web_config
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "check-config",
+        help="check a configuration file",
+        description="Check a configuration file. Exit status 0: the daemon takes it, 78: it does not.",
+    )
+    parser.add_argument(
+        "file", type=Path, nargs="?", default=DEFAULT_PATH, metavar="FILE", help=f"default: {DEFAULT_PATH}"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Say that the file is good; raises ConfigError with what is wrong."""
+    configured, _ = load(args.file)
+    if configured.http.web_config_path is not None:
+        read_web_config(configured.http.web_config_path)
+    print(f"{args.file}: ok")
+    return 0

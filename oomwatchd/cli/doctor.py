@@ -1,0 +1,299 @@
+"""``oomwatchd doctor``: what of this host works for the watch, what does not, and the mend for each.
+
+It only looks: nothing is changed, nothing provoked (``oomwatchd selftest`` does that).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import psutil
+
+from oomwatchd import config
+from oomwatchd.cli.throwaway import memory_hierarchy
+from oomwatchd.errors import OomwatchdError, UnavailableError
+from oomwatchd.observe.host import read_text
+from oomwatchd.render.amounts import size
+from oomwatchd.render.escape import harmless
+from oomwatchd.sources.kmsg import KmsgSource
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+#: A row of the task table with its place in the ring, and all of a report but the rows, on one memory node.
+ROW_BYTES = 128
+FIXED_BYTES = 9 * 1024
+#: The ring has one descriptor for so many bytes of text (PRB_AVGBITS, kernel/printk/printk.c).
+BYTES_PER_RECORD = 32
+FIXED_RECORDS = 160
+_SMALL_FILE = 64 * 1024
+#: syslog(2): the size of the ring
+_SYSLOG_ACTION_SIZE_BUFFER = 10
+
+State = Literal["ok", "warn", "fail"]
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that was looked at. ``state``: ``ok``, ``warn`` (the watch works with less), ``fail`` (there
+    is no watch without it); ``mend`` is what to do about it."""
+
+    name: str
+    state: State
+    found: str
+    mend: str | None = None
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "doctor",
+        help="say what works on this host, what does not, and the mend",
+        description="Looks at the kernel, its log and its settings, and says what works for the watch, what "
+        "does not, and the mend for each. Changes nothing. Exit status 0, or 69 if something fails without "
+        "which there is no watch.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration")
+    parser.add_argument("--json", action="store_true", help="print the checks as a JSON array")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the checks; the exit status."""
+    settings, _ = config.load(args.config)
+    checks = [*examine(Path("/"), Path(settings.kmsg.device), ring_bytes), daemon(time.time())]
+    print(msgspec.json.encode(checks).decode() if args.json else as_text(checks))
+    return UnavailableError.exit_status if any(check.state == "fail" for check in checks) else 0
+
+
+def ring_bytes() -> int | None:
+    """The size of the kernel log's ring (syslog(2)); None if it may not be asked for."""
+    size = ctypes.CDLL(None).klogctl(_SYSLOG_ACTION_SIZE_BUFFER, None, 0)
+    return size if size > 0 else None
+
+
+def examine(root: Path, device: Path, ring: Callable[[], int | None]) -> list[Check]:
+    """All checks, on the host whose files are below ``root``."""
+    return [
+        _kernel(root),
+        _kernel_log(device),
+        _ring(root, ring()),
+        _count(root),
+        _task_table(root),
+        _panic(root),
+        _choice(root),
+        _overcommit(root),
+        _cgroups(root),
+        _pressure(root),
+        _swap(root),
+        _pstore(root),
+        _journal(root),
+        _udev(root),
+        _tracefs(root),
+    ]
+
+
+def daemon(now: float) -> Check:
+    """The running daemon and what it costs. ``now`` in seconds since the epoch."""
+    wanted = ["cmdline", "create_time", "memory_info", "cpu_times", "num_threads", "num_fds"]
+    for process in psutil.process_iter(wanted):
+        facts = process.info
+        words = facts["cmdline"] or []
+        if "run" not in words[1:] or "oomwatchd" not in (Path(word).name for word in words[:3]):
+            continue
+        found = [f"pid {process.pid}"]
+        if memory := facts["memory_info"]:
+            found.append(f"{size(memory.rss)} resident")
+        if (times := facts["cpu_times"]) and (created := facts["create_time"]):
+            share = (times.user + times.system) / max(1.0, now - created)
+            found.append(f"{100 * share:.2f} % of a core since its start")
+        if facts["num_fds"] is not None:
+            found.append(f"{facts['num_threads']} threads, {facts['num_fds']} descriptors")
+        return Check("daemon", "ok", ", ".join(found))
+    return Check("daemon", "warn", "not running", "systemctl start oomwatchd, or oomwatchd run")
+
+
+def as_text(checks: list[Check]) -> str:
+    """One line a check, its mend below it."""
+    width = max(len(check.name) for check in checks)
+    lines = []
+    for check in checks:
+        lines.append(f"{check.state:<4}  {check.name:<{width}}  {harmless(check.found)}")
+        if check.mend is not None:
+            lines.append(f"      {'':<{width}}  mend: {harmless(check.mend)}")
+    return "\n".join(lines)
+
+
+# -- the log -------------------------------------------------------------------------------------------
+
+
+def _kernel(root: Path) -> Check:
+    release = _setting(root, "kernel/osrelease") or "unknown"
+    version = re.match(r"(\d{1,4})\.(\d{1,4})", release)
+    if version is None:
+        return Check("kernel", "warn", f"{release}: its version cannot be told", "mount /proc")
+    number = int(version[1]), int(version[2])
+    if number < (3, 5):
+        return Check("kernel", "fail", f"{release}: its log has no records", "Linux 3.5 or later is needed")
+    if number < (4, 19):
+        found = f"{release}: reports have no summary line: a kill for the whole system names no cgroup"
+        return Check("kernel", "warn", found, "Linux 4.19 or later prints it")
+    return Check("kernel", "ok", release)
+
+
+def _kernel_log(device: Path) -> Check:
+    try:
+        KmsgSource.open(str(device)).close()
+    except OomwatchdError as error:
+        return Check("kernel log", "fail", error.message, error.mend)
+    return Check("kernel log", "ok", f"{device} can be read")
+
+
+def _ring(root: Path, size: int | None) -> Check:
+    if size is None:
+        return Check("kernel log size", "warn", "the kernel does not tell", "run as root")
+    tasks = _user_processes(root)
+    rows = 0 if _setting(root, "vm/oom_dump_tasks") == "0" else tasks
+    nodes = max(1, len(list((root / "sys/devices/system/node").glob("node[0-9]*"))))
+    fixed = FIXED_BYTES * (nodes + 1) // 2
+    need = max(fixed + rows * ROW_BYTES, (FIXED_RECORDS * nodes + rows) * BYTES_PER_RECORD)
+    found = f"{size // 1024} KiB; a report with {rows} processes takes about {need // 1024} KiB"
+    if size >= 2 * need:
+        return Check("kernel log size", "ok", found)
+    wanted = 1 << (4 * need - 1).bit_length()
+    lost = "is lost in part before it can be read" if size < need else "leaves room for little else"
+    mend = f"boot with log_buf_len={wanted // 1024}K"
+    return Check("kernel log size", "warn", f"{found}: it {lost}", mend)
+
+
+def _user_processes(root: Path) -> int:
+    """Processes that have memory of their own: those have a row (dump_tasks(), mm/oom_kill.c)."""
+    statm = (read_text(path / "statm", 64) for path in (root / "proc").glob("[0-9]*"))
+    return sum(text is not None and not text.startswith("0 ") for text in statm)
+
+
+# -- settings ------------------------------------------------------------------------------------------
+
+
+def _setting(root: Path, name: str) -> str | None:
+    text = read_text(root / "proc/sys" / name, 256)
+    return None if text is None else text.strip()
+
+
+def _count(root: Path) -> Check:
+    if "\noom_kill " in "\n" + (read_text(root / "proc/vmstat", _SMALL_FILE) or ""):
+        return Check("kernel's count of kills", "ok", "oom_kill in /proc/vmstat")
+    found = "no oom_kill in /proc/vmstat: kills whose messages are lost are not noticed"
+    return Check("kernel's count of kills", "warn", found, "Linux 4.13 or later has it")
+
+
+def _task_table(root: Path) -> Check:
+    if _setting(root, "vm/oom_dump_tasks") == "0":
+        found = "vm.oom_dump_tasks is 0: reports do not show who held the memory"
+        return Check("task table", "warn", found, "sysctl vm.oom_dump_tasks=1")
+    return Check("task table", "ok", "reports list all processes")
+
+
+def _panic(root: Path) -> Check:
+    value = _setting(root, "vm/panic_on_oom")
+    if value in (None, "0"):
+        return Check("panic", "ok", "the kernel goes on after a kill")
+    found = f"vm.panic_on_oom is {value}: the machine goes down with the report"
+    if _pstore_backend(root):
+        return Check("panic", "ok", f"{found}, which pstore keeps for `oomwatchd analyze --pstore`")
+    mend = "sysctl vm.panic_on_oom=0, or a pstore backend (ramoops, efi_pstore), which keeps the report"
+    return Check("panic", "warn", found, mend)
+
+
+def _choice(root: Path) -> Check:
+    if _setting(root, "vm/oom_kill_allocating_task") in (None, "0"):
+        return Check("choice of the victim", "ok", "the process that frees most")
+    found = "vm.oom_kill_allocating_task is set: whoever asks next is killed, not who holds the memory"
+    return Check("choice of the victim", "warn", found, "sysctl vm.oom_kill_allocating_task=0")
+
+
+def _overcommit(root: Path) -> Check:
+    if _setting(root, "vm/overcommit_memory") != "2":
+        return Check("overcommit", "ok", "memory is promised beyond what is there; when it runs out, a kill")
+    found = "vm.overcommit_memory is 2: programs mostly fail to allocate, of which the log says nothing"
+    return Check("overcommit", "warn", found, "watch Committed_AS against CommitLimit in /proc/meminfo, too")
+
+
+# -- what the kernel shows -----------------------------------------------------------------------------
+
+
+def _cgroups(root: Path) -> Check:
+    try:
+        hierarchy = memory_hierarchy(root / "proc/self/mountinfo")
+    except UnavailableError as error:
+        return Check("cgroups", "warn", error.message, error.mend)
+    except (OSError, ValueError, IndexError):
+        return Check("cgroups", "warn", "/proc/self/mountinfo cannot be read", "mount /proc")
+    return Check("cgroups", "ok", f"memory controller of cgroup v{hierarchy.version} at {hierarchy.mount}")
+
+
+def _pressure(root: Path) -> Check:
+    if read_text(root / "proc/pressure/memory", 256):
+        return Check("pressure", "ok", "/proc/pressure/memory")
+    mend = "boot with psi=1 (Linux 4.20 or later with CONFIG_PSI)"
+    return Check("pressure", "warn", "no pressure stall information: stalls before a kill go unseen", mend)
+
+
+def _swap(root: Path) -> Check:
+    areas = (read_text(root / "proc/swaps", _SMALL_FILE) or "").splitlines()[1:]
+    found = ", ".join(area.split()[0] for area in areas[:8] if area.split())
+    return Check("swap", "ok", found or "none: what is not backed by files stays in memory")
+
+
+def _pstore_backend(root: Path) -> str | None:
+    backend = (read_text(root / "sys/module/pstore/parameters/backend", 64) or "").strip()
+    return backend if backend not in ("", "(null)") else None
+
+
+def _pstore(root: Path) -> Check:
+    backend = _pstore_backend(root)
+    if backend is not None:
+        return Check("pstore", "ok", f"backend {backend}: a report survives a panic")
+    mend = "on EFI: efi_pstore.pstore_disable=0; on boards: ramoops with a reserved region"
+    return Check("pstore", "warn", "no backend: a report is lost when the machine panics", mend)
+
+
+# -- around it -----------------------------------------------------------------------------------------
+
+
+def _exists(path: Path) -> bool:
+    with suppress(OSError):
+        return path.exists()
+    return False
+
+
+def _journal(root: Path) -> Check:
+    if not _exists(root / "run/systemd/journal/socket"):
+        mend = "what else is configured does without; sinks.journal.enabled = false says so"
+        return Check("journal", "warn", "no systemd journal: no entries there", mend)
+    if not _exists(root / "var/log/journal"):
+        mend = "mkdir /var/log/journal and restart systemd-journald, or Storage=persistent"
+        return Check("journal", "warn", "the systemd journal is lost at each boot", mend)
+    return Check("journal", "ok", "systemd journal, persistent")
+
+
+def _udev(root: Path) -> Check:
+    if _exists(root / "run/udev/control"):
+        return Check("udev", "ok", "memory that is plugged and swap that comes are noticed")
+    found = "no udev: memory that is plugged is noticed only when a report is made"
+    return Check("udev", "warn", found, "none is needed where no memory is plugged")
+
+
+def _tracefs(root: Path) -> Check:
+    for place in ("sys/kernel/tracing", "sys/kernel/debug/tracing"):
+        if _exists(root / place / "events/oom/mark_victim"):
+            return Check("tracefs", "ok", f"/{place}/events/oom/mark_victim")
+    found = "no events/oom/mark_victim: no second witness of kills"
+    return Check("tracefs", "warn", found, "run as root; mount -t tracefs tracefs /sys/kernel/tracing")

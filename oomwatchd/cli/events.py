@@ -1,0 +1,218 @@
+"""``oomwatchd events``: what the daemon stored."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import msgspec
+
+from oomwatchd.cli import complain
+from oomwatchd.cli._output import Writer, opened, pretty, seen, terminal_width
+from oomwatchd.config import load
+from oomwatchd.errors import NoInputError, UsageError
+from oomwatchd.event import OomEvent, conclude
+from oomwatchd.render.escape import harmless, harmless_name
+from oomwatchd.report import Kind
+from oomwatchd.store import EventRow, Store, StoreError
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def since(text: str, clock: Callable[[], float] = time.time) -> float:
+    """``90m``, ``2h``, ``3d`` ago, or a date and time (ISO 8601, local without a zone), as seconds since the
+    epoch. Raises argparse.ArgumentTypeError."""
+    if match := re.fullmatch(r"(\d{1,9})([smhdw])", text, re.ASCII):
+        return clock() - int(match[1]) * _UNITS[match[2]]
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: give 90m, 2h, 3d, or a date such as 2026-01-31 or 2026-01-31T12:00"
+        ) from None
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "events",
+        help="list, show and export stored events",
+        description="List, show and export the events that the daemon stored.",
+    )
+    parser.add_argument("--state-directory", type=Path, metavar="DIR", help="where the store is")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    listing = actions.add_parser("list", help="list events, newest first")
+    listing.add_argument("--since", type=since, metavar="TIME", help="2h, 3d, or a date")
+    listing.add_argument("--limit", type=_positive, default=20, metavar="N", help="default: 20")
+    listing.add_argument("--kind", choices=get_args(Kind))
+    listing.add_argument("--unit", metavar="UNIT", help="events whose victim was of this systemd unit")
+    listing.add_argument("--json", action="store_true", help="one JSON array")
+    listing.set_defaults(run=run_list)
+
+    showing = actions.add_parser("show", help="show one event")
+    showing.add_argument("id", metavar="ID", help="as listed; its beginning is enough")
+    showing.add_argument("--format", choices=("text", "json", "html"), default="text", help="default: text")
+    showing.add_argument("--output", metavar="FILE", help="default: standard output")
+    showing.set_defaults(run=run_show)
+
+    exporting = actions.add_parser("export", help="write all events, oldest first")
+    exporting.add_argument("--format", choices=("jsonl",), default="jsonl", help="one event a line")
+    exporting.add_argument("--since", type=since, metavar="TIME", help="2h, 3d, or a date")
+    exporting.add_argument("--output", metavar="FILE", help="default: standard output")
+    exporting.set_defaults(run=run_export)
+
+    states = actions.add_parser("deliveries", help="how far each sink across the network has come")
+    states.add_argument("--json", action="store_true", help="one JSON array")
+    states.set_defaults(run=run_deliveries)
+
+
+def run_list(args: argparse.Namespace) -> int:
+    """``events list``"""
+    store = _store(args)
+    listed: list[tuple[EventRow, OomEvent]] = []
+    for row in store.list(limit=args.limit, since=args.since, kind=args.kind, unit=args.unit):
+        try:
+            capture = store.get(row.id)
+        except StoreError as error:
+            complain(str(error))
+            continue
+        if capture is not None:  # retention may have taken it in between
+            listed.append((row, conclude(capture)))
+    if args.json:
+        data = msgspec.json.encode([_entry(row, event) for row, event in listed])
+        if sys.stdout.isatty():
+            data = seen(msgspec.json.format(data, indent=2))
+        sys.stdout.buffer.write(data + b"\n")
+    elif listed:
+        _table(listed)
+    else:
+        complain("no events")
+    return 0
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """``events show``"""
+    capture = _store(args).get(args.id) if args.id else None
+    if capture is None:
+        raise NoInputError(f"there is no event {args.id}", mend="`oomwatchd events list` shows the ids")
+    with opened(args.output) as stream:
+        if args.format == "json":
+            data = pretty(conclude(capture)) + b"\n"
+            stream.write(seen(data) if stream.isatty() else data)
+        else:
+            writer = Writer(stream, args.format)
+            writer.write(capture)
+            writer.close()
+    return 0
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """``events export``"""
+    store = _store(args)
+    with opened(args.output) as stream:
+        writer = Writer(stream, args.format)
+        for capture in store.export(args.since):
+            writer.write(capture)
+    return 0
+
+
+def run_deliveries(args: argparse.Namespace) -> int:
+    """``events deliveries``"""
+    states = _store(args).deliveries()
+    if args.json:
+        sys.stdout.buffer.write(msgspec.json.encode(states) + b"\n")
+        return 0
+    if not states:
+        complain("no sink across the network is configured, or the daemon has not run since")
+    for state in states:
+        given_up = f", {state.dropped} given up" if state.dropped else ""
+        left_out = f", {state.left_out} repeats left out" if state.left_out else ""
+        print(f"{state.sink}: {state.delivered} delivered, {state.waiting} waiting{given_up}{left_out}")
+        if state.last_delivered is not None:
+            print(f"  last delivered: {_local(state.last_delivered)}")
+        if state.oldest_waiting is not None:
+            print(f"  oldest waiting: {_local(state.oldest_waiting)}")
+        if state.failed_since is not None:
+            print(f"  failing since:  {_local(state.failed_since)}, {harmless(state.last_error or '')}")
+        if state.next_attempt is not None:
+            print(f"  next attempt:   {_local(state.next_attempt)}")
+    return 0
+
+
+def _local(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _store(args: argparse.Namespace) -> Store:
+    if args.state_directory is not None and args.config is not None:
+        raise UsageError("--state-directory and --config exclude each other", mend="give one of them")
+    directory = args.state_directory
+    if directory is None:
+        directory = load(args.config)[0].state_path()
+    return Store.open_reader(directory)
+
+
+def _entry(row: EventRow, event: OomEvent) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "time": event.time.wall,
+        "kind": event.kind,
+        "constraint": event.constraint,
+        "kills": event.kills,
+        "victims": [{"pid": victim.pid, "comm": victim.comm} for victim in event.victims],
+        "cgroup": row.cgroup,
+        "unit": row.unit,
+        "summary": event.summary,
+        "findings": [finding.id for finding in event.findings],
+        "historical": event.historical,
+    }
+
+
+def _table(listed: list[tuple[EventRow, OomEvent]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    terminal = sys.stdout.isatty()
+    table = Table(box=None, pad_edge=False, header_style="")
+    for title in ("ID", "TIME", "KIND", "CONSTRAINT", "VICTIM"):
+        table.add_column(title, no_wrap=True)
+    # a pipe gets one line an event, whole
+    table.add_column("WHERE", no_wrap=not terminal, overflow="fold")
+    table.add_column("WHY", no_wrap=not terminal, overflow="fold")
+    for row, event in listed:
+        table.add_row(*(Text(cell) for cell in _cells(row, event)))
+    width = max(terminal_width(), 80) if terminal else 4096
+    console = Console(width=width, no_color=True, markup=False, emoji=False, highlight=False, _environ={})
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
+
+
+def _cells(row: EventRow, event: OomEvent) -> tuple[str, ...]:
+    when = _local(row.wall)
+    victim = "-"
+    if event.victims:
+        victim = f"{harmless_name(event.victims[0].comm)} ({event.victims[0].pid})"
+        victim += f" +{len(event.victims) - 1}" if len(event.victims) > 1 else ""
+    where = row.unit or row.cgroup or "-"
+    why = event.findings[0].title if event.findings else event.summary
+    return event.id, when, event.kind, event.constraint or "-", victim, harmless(where), harmless(why)

@@ -1,0 +1,91 @@
+"""``oomwatchd notify-test``: a marked test event through each configured sink, and what each one said."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oomwatchd.config import load
+from oomwatchd.errors import EX_UNAVAILABLE, OomwatchdError, UsageError
+from oomwatchd.event import SCHEMA, EventSource, EventTime, OomEvent, rfc3339
+from oomwatchd.render.escape import harmless
+from oomwatchd.report import Finding, Trigger, Victim
+from oomwatchd.sinks import TEST_SOURCE, RemoteSink, Sink, open_sinks
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "notify-test",
+        help="send a marked test event through each sink",
+        description="Send an event that is marked as a test through each configured sink, past the outbox, "
+        "and say what each one answered. Exit status 0: all took it, 69: one did not.",
+    )
+    parser.add_argument("sink", nargs="?", metavar="SINK", help="this one alone (default: all)")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Send and report. Raises UsageError for a sink that is not configured."""
+    opened = open_sinks(load(args.config)[0].sinks)
+    both: list[Sink | RemoteSink] = [*opened.local, *opened.remote]
+    sinks = {sink.name: sink for sink in both}
+    if args.sink is not None and args.sink not in sinks:
+        on = ", ".join(sinks) or "none"
+        raise UsageError(
+            f"sink {args.sink} is not switched on or cannot work here", mend=f"switched on: {on}"
+        )
+    event = test_event(time.time())
+    failed = False
+    for name, sink in sinks.items():
+        if args.sink in (None, name):
+            begin = time.monotonic()
+            try:
+                sink.emit(event) if isinstance(sink, Sink) else sink.deliver([event])
+            except OomwatchdError as error:
+                failed = True
+                print(f"{name}: FAILED: {harmless(str(error))}")
+            else:
+                print(f"{name}: ok, {time.monotonic() - begin:.3f} s")
+        sink.close()
+    if not sinks:
+        print("no sink is switched on")
+    print(f"event: {event.id}")
+    return EX_UNAVAILABLE if failed else 0
+
+
+def test_event(wall: float) -> OomEvent:
+    """An event like that of a kill, in which nothing was killed."""
+    moment = rfc3339(wall)
+    explanation = "oomwatchd notify-test sent this to show that the way to you works. Nothing has happened."
+    return OomEvent(
+        schema=SCHEMA,
+        id=f"test-{secrets.token_hex(8)}",
+        kind="oom_kill",
+        summary="TEST of oomwatchd: nothing was killed",
+        complete=True,
+        missing=(),
+        lost_records=0,
+        source=EventSource(kind=TEST_SOURCE, form=TEST_SOURCE),
+        time=EventTime(wall=moment, detected=moment),
+        kernel=None,
+        arch=None,
+        page_size_bytes=None,
+        trigger=Trigger(comm="oomwatchd-test"),
+        constraint="none",
+        memcg=None,
+        memory=None,
+        tasks=(),
+        slab=(),
+        allocations=(),
+        kills=0,
+        victims=(Victim(pid=0, comm="oomwatchd-test", kills=0),),
+        findings=(Finding(id="test", severity="info", title="A test", explanation=explanation),),
+    )

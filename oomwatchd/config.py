@@ -1,0 +1,238 @@
+"""The configuration file: TOML into typed, checked, immutable sections.
+
+Every key has a default, so an absent file is a whole configuration. What is not known is an error, never
+ignored: a mistyped key must not silently leave the default in force. The documented list of all keys is
+``config.example.toml``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import msgspec
+
+from oomwatchd import plugs
+from oomwatchd.errors import ConfigError
+
+#: Read when no file is named and this one exists.
+DEFAULT_PATH = Path("/etc/oomwatchd/config.toml")
+#: Holds the store when neither the configuration nor systemd (``StateDirectory=``) names a directory.
+DEFAULT_STATE_DIRECTORY = Path("/var/lib/oomwatchd")
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where to listen: ``host`` and ``port``, or ``path`` of a socket in the file system."""
+
+    host: str = ""
+    port: int = 0
+    path: Path | None = None
+
+
+def parse_listen(listen: str) -> Address:
+    """``host:port``, ``[v6]:port`` or ``unix:/path``; ValueError says what is wrong."""
+    if listen.startswith("unix:"):
+        # sun_path of unix(7) holds 108 bytes and its end
+        if not listen.startswith("unix:/") or len(os.fsencode(listen)) - 5 > 107:
+            raise ValueError(f"listen: {listen!r} is not unix:/path of at most 107 bytes")
+        return Address(path=Path(listen[5:]))
+    host, colon, port = listen.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"listen: {listen!r} is ambiguous; write an IPv6 address as [address]:port")
+    if not colon or not host:
+        raise ValueError(f"listen: {listen!r} is not host:port (every address: 0.0.0.0:port or [::]:port)")
+    if not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
+        raise ValueError(f"listen: {port!r} is not a port (1 to 65535)")
+    return Address(host, int(port))
+
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the configuration's sections."""
+
+
+class KmsgSection(Section, frozen=True, kw_only=True):
+    """``[kmsg]``: where the kernel log is read."""
+
+    device: str = "/dev/kmsg"
+
+
+class HttpSection(Section, frozen=True, kw_only=True):
+    """``[http]``: metrics and pages. ``listen`` is one address or several, each ``host:port``,
+    ``[v6]:port`` or ``unix:/path``; empty: no server. ``web_config`` is a file for TLS and passwords;
+    without authentication ``expose_pages`` opens the pages to other hosts."""
+
+    listen: str | tuple[str, ...] = "127.0.0.1:10053"
+    web_config: str = ""
+    expose_pages: bool = False
+
+    def __post_init__(self) -> None:
+        _ = self.addresses
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """All of ``listen``."""
+        listen = (self.listen,) if isinstance(self.listen, str) else self.listen
+        return tuple(parse_listen(one) for one in listen if one)
+
+    @property
+    def web_config_path(self) -> Path | None:
+        return Path(self.web_config) if self.web_config else None
+
+
+class StoreSection(Section, frozen=True, kw_only=True):
+    """``[store]``: how much is kept; the oldest goes first when any of the bounds is passed."""
+
+    max_events: Positive = 10_000
+    max_bytes: Annotated[int, msgspec.Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
+    max_age_days: Positive = 365
+
+
+class CaptureSection(Section, frozen=True, kw_only=True):
+    """``[capture]``: what is taken down of a victim. Command lines may hold secrets, hence the default."""
+
+    command_line: Literal["off", "executable", "full"] = "executable"
+
+
+class RecorderSection(Section, frozen=True, kw_only=True):
+    """``[recorder]``: how often the state of memory is noted while all is calm, and how far back it goes."""
+
+    interval_seconds: Annotated[int, msgspec.Meta(ge=1, le=300)] = 10
+    minutes: Annotated[int, msgspec.Meta(ge=1, le=60)] = 15
+
+
+class WitnessSection(Section, frozen=True, kw_only=True):
+    """``[witness]``: ``mark_victim`` compares the log with the trace point oom:mark_victim."""
+
+    mark_victim: bool = False
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The whole configuration; ``sinks`` holds each sink's own ``Options`` by the sink's name."""
+
+    state_directory: str = ""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    kmsg: KmsgSection = KmsgSection()
+    http: HttpSection = HttpSection()
+    store: StoreSection = StoreSection()
+    capture: CaptureSection = CaptureSection()
+    recorder: RecorderSection = RecorderSection()
+    witness: WitnessSection = WitnessSection()
+    sinks: dict[str, Any] = {}
+
+    def state_path(self, environ: Mapping[str, str] = os.environ) -> Path:
+        """The directory of the store: the configured one, else systemd's first ``$STATE_DIRECTORY``
+        (systemd.exec(5)), else /var/lib/oomwatchd."""
+        if self.state_directory:
+            return Path(self.state_directory)
+        systemd = environ.get("STATE_DIRECTORY", "").split(":")[0]
+        return Path(systemd) if systemd else DEFAULT_STATE_DIRECTORY
+
+
+def load(path: Path | None, default: Path = DEFAULT_PATH) -> tuple[Config, Path | None]:
+    """The configuration in ``path``, or in ``default`` if no path is given and that file exists, or else
+    the defaults; with the file that was read. Raises ConfigError."""
+    if path is None:
+        if not default.exists():
+            return parse({}, "defaults"), None
+        path = default
+    try:
+        document = tomllib.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    return parse(document, str(path)), path
+
+
+def parse(document: dict[str, Any], name: str) -> Config:
+    """A read TOML document as Config; ``name`` stands for it in errors. Raises ConfigError."""
+    sinks = plugs.options("oomwatchd.sinks")
+    given = document.get("sinks", {})
+    if isinstance(given, dict):
+        _refuse_unknown(given, list(sinks), "sinks.", name)
+        document = {**document, "sinks": {sink: given.get(sink, {}) for sink in sinks}}
+    _check_names(document, Config, "", name)
+    config = _convert(document, Config, "", name)
+    typed = {sink: _section(config.sinks[sink], kind, f"sinks.{sink}", name) for sink, kind in sinks.items()}
+    return msgspec.structs.replace(config, sinks=typed)
+
+
+def _section(value: Any, kind: type[msgspec.Struct], path: str, name: str) -> msgspec.Struct:
+    if isinstance(value, dict):
+        _check_names(value, kind, f"{path}.", name)
+    return _convert(value, kind, path, name)
+
+
+def _check_names(table: dict[str, Any], kind: type[msgspec.Struct], prefix: str, name: str) -> None:
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    _refuse_unknown(table, list(fields), prefix, name)
+    for key, value in table.items():
+        inner = fields[key]
+        if isinstance(value, dict) and isinstance(inner, type) and issubclass(inner, msgspec.Struct):
+            _check_names(value, inner, f"{prefix}{key}.", name)
+
+
+def _refuse_unknown(table: dict[str, Any], known: list[str], prefix: str, name: str) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            names = ", ".join(known) or "nothing"
+            mend = f"did you mean {prefix}{near[0]}?" if near else f"known here: {names}"
+            raise ConfigError(f"{name}: unknown key {_shown(prefix + key)}", mend=mend)
+
+
+def _shown(key: str) -> str:
+    return key if re.fullmatch(r"[\w.-]+", key, re.ASCII) else repr(key)
+
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+
+#: msgspec's closing words of a message: where the value stands.
+_AT = re.compile(r" - at `\$\.?([^`]*)`$")
+#: A check in ``__post_init__`` begins its message with the key that it is about.
+_OWN_CHECK = re.compile(r"([a-z_]+): ")
+#: msgspec's type names as TOML calls them.
+_TYPES = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "object": "a table",
+    "array": "a list",
+}
+
+
+def _convert(value: Any, kind: type[_T], path: str, name: str) -> _T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        text = _AT.sub("", str(error))
+        at = _AT.search(str(error))
+        keys = [*path.split("."), *(at[1].split(".") if at else ())]
+        if own := _OWN_CHECK.match(text):
+            keys.append(own[1])
+            text = text[own.end() :]
+        if text.startswith("Invalid enum value"):
+            text += f"; known here: {', '.join(_choices(kind, at[1] if at else ''))}"
+        text = re.sub(r"`(\w+)`", lambda word: _TYPES.get(word[1], word[0]), text)
+        key = ".".join(filter(None, keys))
+        raise ConfigError(f"{name}: {key}: {text[0].lower()}{text[1:]}") from error
+
+
+def _choices(kind: Any, path: str) -> list[str]:
+    """The values of the ``Literal`` at a key path below ``kind``."""
+    for key in path.split("."):
+        kind = next(field.type for field in msgspec.structs.fields(kind) if field.encode_name == key)
+    return [str(choice) for choice in get_args(kind)]

@@ -1,0 +1,428 @@
+"""The daemon: one ``selectors`` loop that hurries, one worker that may wait, and what ties them together."""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from oomwatchd import __version__, plugs
+from oomwatchd.config import Config, KmsgSection, load
+from oomwatchd.daemon import protect
+from oomwatchd.daemon.log import OncePerKind, is_journal, start_logging
+from oomwatchd.daemon.panics import panics, roots
+from oomwatchd.daemon.view import HostView
+from oomwatchd.daemon.watch import Times, Watch
+from oomwatchd.daemon.witness import Witness
+from oomwatchd.daemon.worker import FULL_CAPTURES, Worker
+from oomwatchd.errors import ConfigError, OomwatchdError, PermissionDeniedError, UnavailableError
+from oomwatchd.event import OomEvent
+from oomwatchd.metrics import Metrics, registry
+from oomwatchd.notify import Notifier, take_descriptors
+from oomwatchd.observe.host import read_host
+from oomwatchd.observe.recorder import Recorder
+from oomwatchd.observe.snapshot import Snapshots
+from oomwatchd.sources.journal import JournalSource
+from oomwatchd.sources.kmsg import KmsgSource
+from oomwatchd.sources.tracefs import MarkedVictims
+from oomwatchd.web import (
+    Access,
+    App,
+    Health,
+    HttpServer,
+    adopt_listeners,
+    open_listeners,
+    open_unix_listener,
+)
+from oomwatchd.web.pages import Pages, State
+
+log = logging.getLogger(__name__)
+
+#: How long the ring as it stood may take to be read; a flood must not put off the watch for ever.
+CATCH_UP_SECONDS = 5.0
+#: How often the kernel's own count is read for kills that the log did not show.
+POLL_SECONDS = 10.0
+#: What is left to be stored at the end gets this long.
+DRAIN_SECONDS = 5.0
+#: applied only at start
+_FIXED = ("state_directory", "kmsg", "store", "recorder", "witness")
+
+
+def now() -> Times:
+    """This moment on both clocks."""
+    return Times(time.monotonic_ns() // 1000, time.time())
+
+
+class Daemon:
+    """One run of the daemon, from its configuration to its exit status."""
+
+    def __init__(self, path: Path | None, *, debug: bool = False) -> None:
+        self._path = path
+        self._debug = debug
+        self._config, self._read_from = load(path)
+        start_logging(self._level(self._config))
+        self._notifier = Notifier()
+        descriptors = take_descriptors()
+        self._host = read_host()
+        self._snapshots = Snapshots(self._host)
+        self._recorder = Recorder(
+            self._host, self._config.recorder, command_line=self._config.capture.command_line
+        )
+        passed = descriptors.get("kmsg")
+        self._source: KmsgSource | JournalSource
+        if passed:
+            self._source = KmsgSource.adopt(passed[0], "kernel log passed by the service manager")
+        else:
+            self._source = self._open_log()
+        self._metrics = Metrics(sinks=plugs.plugs("oomwatchd.sinks"))
+        self._view = HostView(self._host, self._recorder.cgroups)
+        self._metrics.observe(self._view)
+        self._health = Health()
+        self._app = App(registry(self._metrics), self._health)
+        self._access = Access(self._config.http.web_config_path, expose_pages=self._config.http.expose_pages)
+        self._passed_listeners = "http" in descriptors
+        self._http = self._listen(self._config, descriptors.get("http"))
+        self._worker = Worker(self._config, self._metrics, self._on_event)
+        self._worker.open()
+        boot_id = self._host.boot_id
+        self._witness = Witness()
+        self._marks = self._open_marks()
+        counters = self._worker.load_counters(boot_id)
+        self._metrics.load(counters)
+        self._began = f"began_{'seq' if self._source.kind == 'kmsg' else 'usec'}"
+        began = counters.get(self._began)
+        self._watch = Watch(
+            self._source,
+            self._host,
+            self._snapshots,
+            self._metrics,
+            self._worker.submit,
+            now,
+            command_line=self._config.capture.command_line,
+            position=self._worker.position(boot_id),
+            began_seq=None if began is None else int(began),
+            covered=self._worker.covered(boot_id),
+            on_victim=(lambda _pid, _usec: None) if self._marks is None else self._witness.named,
+            recorder=self._recorder,
+        )
+        self._app.pages = Pages(self._state, lambda: self._worker.store)
+        self._started = time.time()
+        self._failures = OncePerKind(log)
+        self._stop_asked = False
+        self._status = 0
+
+    def _open_log(self) -> KmsgSource | JournalSource:
+        """The ring buffer; where it is closed to us the journal, in which the same lines arrive later and
+        without numbers. Raises what the ring buffer's opening raised when there is no journal either, or
+        when the configuration names another device."""
+        try:
+            return KmsgSource.open(self._config.kmsg.device)
+        except (PermissionDeniedError, UnavailableError) as closed:
+            if self._config.kmsg.device != KmsgSection().device:
+                raise
+            try:
+                source = JournalSource.open()
+            except OomwatchdError as absent:
+                log.debug("no journal instead of %s: %s", self._config.kmsg.device, absent)
+                raise closed from None
+            log.warning("%s; reading the kernel's lines from the journal instead", closed)
+            return source
+
+    def run(self) -> int:
+        """Watch until told to end; the exit status."""
+        with selectors.DefaultSelector() as selector:
+            signals = _catch_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+            selector.register(signals, selectors.EVENT_READ)
+            selector.register(self._source, selectors.EVENT_READ)
+            for descriptor, told in self._recorder.descriptors():
+                selector.register(descriptor, selectors.EVENT_READ, told)
+            try:
+                self._start()
+                while not self._stop_asked:
+                    self._turn(selector, signals)
+            except UnavailableError as error:
+                log.error("%s", error)
+                self._metrics.kmsg_up(False)
+                self._health.ready(error.message)
+                self._status = error.exit_status
+            return self._end()
+
+    # -- beginning and end -------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        log.info("oomwatchd %s, configuration: %s", __version__, self._read_from or "defaults")
+        if self._snapshots.absent:
+            log.info("works without what this host does not show: %s", ", ".join(self._snapshots.absent))
+        for line in self._recorder.obstacles:
+            log.info("%s", line)
+        self._record()
+        try:
+            protect.warm_up()
+        except Exception as error:
+            log.error("the decoder fails on its own sample report: %s", error, exc_info=error)
+        if self._http is not None:
+            self._http.start()
+            log.info("serves metrics on %s", ", ".join(self._http.addresses))
+        self._worker.start()
+        self._catch_up()
+        self._worker.later(self._report_panics)
+        protect.freeze()
+        if (obstacle := protect.lock_memory()) is not None:
+            log.info("works without locked memory: %s", obstacle)
+        self._metrics.kmsg_up(True)
+        self._health.ready()
+        self._notifier("READY=1", f"STATUS={self._status_line()}")
+        log.info("%s", self._status_line())
+
+    def _catch_up(self) -> None:
+        """Read the ring as it stands. The kernel's count belongs to the moment at which the log was
+        empty: read before a reading that finds nothing."""
+        until = time.monotonic() + CATCH_UP_SECONDS
+        kernel_kills, seq = self._snapshots.oom_kills(), -1
+        while time.monotonic() < until:
+            if self._worker.waiting > FULL_CAPTURES // 2:
+                time.sleep(0.01)  # nothing hurries yet: no report need lose its details
+            elif self._watch.read():
+                if self._source.last_seq in (None, seq):
+                    break
+                kernel_kills, seq = self._snapshots.oom_kills(), self._source.last_seq or 0
+        self._watch.catch_up_done()
+        self._metrics.kernel_kills(kernel_kills)
+        self._worker.later(self._save_beginning)
+        self._polled = self._fed = time.monotonic()
+
+    def _end(self) -> int:
+        self._notifier("STOPPING=1")
+        self._health.ready("ending")
+        self._watch.flush()
+        if not self._worker.stop(DRAIN_SECONDS):
+            left = self._worker.waiting
+            log.error("%d reports were not stored in time; the next start reads them from the ring", left)
+        if self._http is not None:
+            self._http.stop()
+        log.info("ended")
+        if self._marks is not None:
+            self._marks.close()
+        self._snapshots.close()
+        self._recorder.close()
+        self._source.close()
+        self._notifier.close()
+        return self._status
+
+    # -- the loop ----------------------------------------------------------------------------------
+
+    def _turn(self, selector: selectors.BaseSelector, signals: socket.socket) -> None:
+        for key, _ in selector.select(self._timeout()):
+            if key.fileobj is signals:
+                self._on_signals(signals.recv(64))
+            elif key.data is not None:
+                self._tell(key.data)
+        self._watch.read()
+        self._record()
+        self._health.beat()
+        moment = time.monotonic()
+        if moment >= self._polled + POLL_SECONDS:
+            self._poll(moment)
+        interval = self._notifier.watchdog_seconds
+        if interval is not None and moment >= self._fed + interval:
+            self._notifier("WATCHDOG=1")
+            self._fed = moment
+
+    def _record(self) -> None:
+        """A sample if one is due, behind the log: a fault of the recorder costs that sample."""
+        moment = now()
+        if self._recorder.seconds_until_due(moment.monotonic_usec) > 0:
+            return
+        began, well = time.thread_time(), False
+        try:
+            self._recorder.run(moment.monotonic_usec, moment.wall)
+            well = True
+        except Exception as error:
+            self._failures.failed("the flight recorder", error)
+        self._metrics.part("recorder", up=well, seconds=time.thread_time() - began)
+
+    def _tell(self, told: Callable[[int, float], None]) -> None:
+        moment = now()
+        try:
+            told(moment.monotonic_usec, moment.wall)
+        except Exception as error:
+            self._failures.failed("the flight recorder", error)
+
+    def _timeout(self) -> float:
+        moment = time.monotonic()
+        due = [self._polled + POLL_SECONDS - moment]
+        due.append(self._recorder.seconds_until_due(now().monotonic_usec))
+        if self._notifier.watchdog_seconds is not None:
+            due.append(self._fed + self._notifier.watchdog_seconds - moment)
+        if (seconds := self._watch.seconds_until_due()) is not None:
+            due.append(seconds)
+        return max(0.0, min(due))
+
+    def _poll(self, moment: float) -> None:
+        """Compare with the kernel's own count, at a moment when what it counted has reached us too."""
+        kernel_kills = self._snapshots.oom_kills()
+        self._watch.read()
+        if self._watch.quiet and self._worker.idle:
+            self._metrics.kernel_kills(kernel_kills)
+        if self._marks is not None:
+            self._compare_marks(self._marks)
+        if self._config.http.web_config:
+            self._metrics.part("web_config", up=self._access.failure is None)
+        self._polled = moment
+
+    def _compare_marks(self, marks: MarkedVictims) -> None:
+        self._witness.marked(marks.read())
+        for victim in self._witness.missing(now().monotonic_usec):
+            log.warning("the log does not say that it was killed: %s (pid %d)", victim.comm, victim.pid)
+        self._metrics.witness(self._witness.victims, self._witness.unreported)
+
+    def _open_marks(self) -> MarkedVictims | None:
+        if not self._config.witness.mark_victim:
+            return None
+        try:
+            return MarkedVictims.open()
+        except UnavailableError as error:
+            log.warning("works without a second witness: %s", error)
+            return None
+
+    def _on_signals(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number == signal.SIGHUP:
+                self._worker.later(self._reload)
+            else:
+                log.info("%s: ending", signal.Signals(number).name)
+                self._stop_asked = True
+
+    # -- in the worker's thread --------------------------------------------------------------------
+
+    def _on_event(self, event: OomEvent) -> None:
+        # the journal's own entry of the event says the same in more words
+        twice = self._worker.sends_to("journal") and is_journal(2, os.environ)
+        log.log(logging.DEBUG if twice else logging.WARNING, "%s", event.summary)
+        self._notifier(f"STATUS={self._status_line(event)}")
+
+    def _state(self) -> State:
+        """For the first page; in the thread that makes the pages."""
+        kernel_kills, kills, unaccounted = self._metrics.kills_now()
+        absent = [*self._snapshots.absent, *self._recorder.obstacles]
+        if self._access.failure is not None:
+            absent.append(f"the present web configuration: {self._access.failure}")
+        return State(
+            started=self._started,
+            trouble=self._health.not_ready(),
+            kernel_kills=kernel_kills,
+            kills=kills,
+            unaccounted=unaccounted,
+            stored=self._worker.stored_events,
+            store_failure=self._worker.store_failure,
+            without=tuple(absent),
+            distance=self._view(),
+            deliveries=self._metrics.deliveries(),
+        )
+
+    def _status_line(self, last: OomEvent | None = None) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._started))
+        line = f"watching since {since}, {self._worker.stored_events} events stored"
+        return f"{line}, last: {last.summary}" if last else line
+
+    def _report_panics(self) -> None:
+        """What ended earlier boots, each once: the store knows those that were told."""
+        try:
+            self._worker.take(panics(roots(), time.time()))
+        except OomwatchdError as error:
+            log.info("works without the panics that pstore kept: %s", error)
+
+    def _save_beginning(self) -> None:
+        """From which record on, and from which kernel count on, this boot is watched."""
+        began = {self._began: float(self._watch.began_seq or 0)}
+        self._worker.save_counters(self._host.boot_id, {**self._metrics.saved(), **began})
+
+    def _reload(self) -> None:
+        """Apply a changed configuration as far as a running daemon can; a wrong one changes nothing."""
+        self._notifier("RELOADING=1", f"MONOTONIC_USEC={now().monotonic_usec}")
+        try:
+            new, self._read_from = load(self._path)
+        except ConfigError as error:
+            log.error("configuration not changed: %s", error)
+        else:
+            self._apply(new)
+        self._notifier("READY=1")
+
+    def _apply(self, new: Config) -> None:
+        old, self._config = self._config, new
+        changed = [name for name in Config.__struct_fields__ if getattr(old, name) != getattr(new, name)]
+        start_logging(self._level(new))
+        self._watch.command_line = self._recorder.command_line = new.capture.command_line
+        if "sinks" in changed:
+            self._worker.reopen_sinks(new)
+        if "http" in changed:
+            self._apply_http(old, new)
+        waiting = [name for name in changed if name in _FIXED]
+        applied = [name for name in changed if name not in _FIXED]
+        log.info("configuration read again; changed: %s", ", ".join(applied) or "nothing")
+        if waiting:
+            log.warning("these changes need a restart: %s", ", ".join(waiting))
+
+    def _listen(self, config: Config, passed: list[int] | None = None) -> HttpServer | None:
+        """The server, not started; None if none is wanted. Raises OomwatchdError."""
+        if passed:
+            listeners = adopt_listeners(passed)
+        else:
+            listeners = []
+            for address in config.http.addresses:
+                if address.path is not None:
+                    listeners.append(open_unix_listener(address.path))
+                else:
+                    listeners += open_listeners(address.host, address.port)
+        if not listeners:
+            return None
+        return HttpServer(listeners, self._access.gate(self._app), self._access)
+
+    def _apply_http(self, old: Config, new: Config) -> None:
+        """What cannot be had leaves that part as it was."""
+        try:
+            self._access.change(new.http.web_config_path, expose_pages=new.http.expose_pages)
+        except ConfigError as error:
+            log.error("http.web_config not changed: %s", error)
+        if old.http.listen != new.http.listen:
+            self._listen_anew(new)
+
+    def _listen_anew(self, config: Config) -> None:
+        """Move the server to other addresses; if they cannot be had, it stays where it is."""
+        if self._passed_listeners:
+            log.warning("http.listen changes nothing: the service manager passes the listening socket")
+            return
+        try:
+            new = self._listen(config)
+        except OomwatchdError as error:
+            log.error("metrics stay where they were: %s", error)
+            return
+        old, self._http = self._http, new
+        if old is not None:
+            old.stop()
+        if new is not None:
+            new.start()
+
+    def _level(self, config: Config) -> str:
+        return "debug" if self._debug else config.log_level
+
+
+def _catch_signals(*numbers: signal.Signals) -> socket.socket:
+    """A socket that becomes readable with the number of each signal that comes."""
+    reading, writing = socket.socketpair()
+    reading.setblocking(False)
+    writing.setblocking(False)
+    signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
+    for number in numbers:
+        signal.signal(number, _woken)
+    return reading
+
+
+def _woken(_number: int, _frame: FrameType | None) -> None:
+    """The byte in the wakeup socket is all that is wanted."""

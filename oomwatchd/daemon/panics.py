@@ -1,0 +1,42 @@
+"""Panics of earlier boots: what pstore kept of them, found when the daemon starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from oomwatchd.assemble import Assembler, OomBlock
+from oomwatchd.capture import OomCapture, Source
+from oomwatchd.decode import decode
+from oomwatchd.sources import pstore
+
+
+def roots() -> Sequence[Path]:
+    """Where dumps are: the copy that the unit makes for a daemon without rights (``RuntimeDirectory=``,
+    systemd.exec(5)), else the kernel's and systemd's own places."""
+    copied = os.environ.get("RUNTIME_DIRECTORY")
+    return (Path(copied),) if copied else pstore.ROOTS
+
+
+def panics(roots: Sequence[Path], detected: float) -> Iterator[OomCapture]:
+    """The reports that ended a boot, oldest first; ``detected`` is now, in seconds since the epoch.
+
+    Of a dump's other reports nothing is told: they were watched as they came, and without sequence numbers
+    nobody could say that they are the same. Raises PermissionDeniedError.
+    """
+    for dump in pstore.read_pstore(roots):
+        assembler = Assembler(early=False)
+        signals = [signal for item in dump.records for signal in assembler.feed(item)]
+        for block in (*signals, *assembler.flush()):
+            if not isinstance(block, OomBlock):
+                continue
+            if decode(block.records, lost_records=block.lost_records).kind == "oom_panic":
+                yield OomCapture(
+                    source=Source(kind="file", form="dmesg", name=dump.name),
+                    records=block.records,
+                    lost_records=block.lost_records,
+                    settled=True,
+                    wall_offset=dump.wall_offset,
+                    detected=detected,
+                )

@@ -1,0 +1,78 @@
+"""What keeps the daemon able to act while the machine has no memory left.
+
+Everything is loaded and tried before the daemon says it is ready; then its pages are kept in memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import re
+import resource
+from pathlib import Path
+
+from oomwatchd.assemble import Assembler, OomBlock
+from oomwatchd.capture import OomCapture, Source
+from oomwatchd.daemon.sample import RECORDS
+from oomwatchd.event import conclude
+from oomwatchd.kmsg import parse_record
+from oomwatchd.observe.host import read_text
+
+#: mlockall(2): current, future and on fault; these three architectures number them differently
+#: (arch/*/include/uapi/asm/mman.h).
+_MCL = (0x2000, 0x4000, 0x8000) if os.uname().machine.startswith(("ppc", "sparc", "alpha")) else (1, 2, 4)
+
+_CAP_IPC_LOCK = 14
+
+
+def warm_up() -> None:
+    """Decode a sample report the whole way, so that under pressure no module, pattern or table is loaded
+    for the first time. Raises RuntimeError when the decoder does not understand its own sample."""
+    assembler = Assembler()
+    records = [record for line in RECORDS.splitlines() if (record := parse_record(line.encode()))]
+    signals = [signal for record in records for signal in assembler.feed(record)] + assembler.flush()
+    blocks = [signal for signal in signals if isinstance(signal, OomBlock)]
+    kills = 0
+    for block in blocks:
+        source = Source(kind="kmsg", form="kmsg")
+        kills += conclude(OomCapture(source=source, records=block.records, settled=True)).kills
+    if kills != 1:
+        raise RuntimeError(f"self-test: {kills} kills found in a sample report that has one")
+
+
+def freeze() -> None:
+    """Take what was allocated until now out of the garbage collector's rounds."""
+    gc.collect()
+    gc.freeze()
+
+
+def lock_memory(proc: Path = Path("/proc")) -> str | None:
+    """Keep the daemon's pages in memory from when they are first used; None, or why that is impossible.
+
+    Without MCL_ONFAULT every thread's whole stack would be held too (43 MiB instead of 27). Under a
+    limit on locked memory, allocations would later fail at that limit, so it is all or nothing.
+    """
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK) != unlimited and not _ignores_limit(proc):
+        try:
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, unlimited)
+        except (OSError, ValueError):
+            return "the limit on locked memory is too low (LimitMEMLOCK=infinity mends it)"
+    try:
+        mlockall = ctypes.CDLL(None, use_errno=True).mlockall
+    except (OSError, AttributeError):
+        return "the C library has no mlockall()"
+    if mlockall(sum(_MCL)) != 0:
+        return f"mlockall: {os.strerror(ctypes.get_errno())}"
+    return None
+
+
+def _ignores_limit(proc: Path) -> bool:
+    """CAP_IPC_LOCK in the first user namespace (user_namespaces(7)): the only place where it lifts the
+    limit (can_do_mlock(), mlock_future_ok())."""
+    status = read_text(proc / "self/status", 8192) or ""
+    capabilities = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    uid_map = read_text(proc / "self/uid_map", 4096) or ""
+    initial = uid_map.split() == ["0", "0", "4294967295"]
+    return initial and capabilities is not None and bool(int(capabilities[1], 16) >> _CAP_IPC_LOCK & 1)

@@ -1,0 +1,394 @@
+"""The hurried half: from the kernel log to captures, in the main thread, without waiting for anything.
+
+It reads records, has them cut into reports, looks at the machine when a report begins and at the victim
+when it is named, and hands the capture over. Time and roots are arguments.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+
+from oomwatchd.assemble import QUIET_USEC, Assembler, OomBlock, ReportBegan, Signal, VictimChosen
+from oomwatchd.capture import EarlierKill, OomCapture, ProcessFacts, Snapshot, Source
+from oomwatchd.daemon.log import OncePerKind
+from oomwatchd.fold import Covered, Fold, Folded
+from oomwatchd.formats import Section, oom_kill
+from oomwatchd.formats.recognise import recognise
+from oomwatchd.kmsg import KmsgGap, KmsgRecord
+from oomwatchd.metrics import Metrics
+from oomwatchd.observe.host import Host
+from oomwatchd.observe.process import CommandLine, look_after, look_at
+from oomwatchd.observe.recorder import Before, Recorder
+from oomwatchd.observe.snapshot import Snapshots
+from oomwatchd.sources.journal import JournalSource
+from oomwatchd.sources.kmsg import KmsgSource, LogClock
+
+_V = TypeVar("_V")
+
+log = logging.getLogger(__name__)
+
+#: A record older than this is not looked around for: the machine is another by now, the pid perhaps too.
+FRESH_USEC = 10_000_000
+#: In a storm one look at the machine serves all reports that begin within this time.
+SHARED_USEC = 50_000
+#: What was seen for reports under way: bounds, for a report that never comes to its end.
+KEPT = 256
+#: Kills remembered for later reports: how many, and how long.
+EARLIER_KILLS = 64
+EARLIER_USEC = 3600 * 1_000_000
+#: In a storm the first report brings the whole time before, those after it what came since, at least so
+#: many samples.
+BRIEF_USEC = 10_000_000
+BRIEF_SAMPLES = 6
+
+
+class Times(msgspec.Struct, frozen=True, gc=False):
+    """One moment on two clocks: CLOCK_MONOTONIC in microseconds, wall time in seconds since the epoch."""
+
+    monotonic_usec: int
+    wall: float
+
+
+class Issued(msgspec.Struct, frozen=True, gc=False):
+    """What the first issue of a report fixed for its later revisions."""
+
+    detected: float | None
+    named_at: float | None
+    before: Before = Before()
+    earlier: tuple[EarlierKill, ...] = ()
+
+
+class Watch:
+    """Records in, captures out (``submit``, with the moment its first victim was named).
+
+    ``position``: the highest sequence number that the store covers. ``began_seq``: the number of the newest
+    record (``KmsgRecord.number``) that was in the log when the watch of this boot first began; what is not
+    newer is historical. None until the log was read once.
+    """
+
+    def __init__(
+        self,
+        source: KmsgSource | JournalSource,
+        host: Host,
+        snapshots: Snapshots,
+        metrics: Metrics,
+        submit: Callable[[OomCapture, float | None], None],
+        now: Callable[[], Times],
+        *,
+        command_line: CommandLine = "executable",
+        position: int | None = None,
+        began_seq: int | None = None,
+        covered: Iterable[Covered] = (),
+        on_victim: Callable[[int, int], None] = lambda _pid, _usec: None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self._recorder = recorder
+        self._source = source
+        kind = source.kind
+        self._source_of_records = Source(kind=kind, form=kind, boot_id=host.boot_id)
+        self._host = host
+        self._snapshots = snapshots
+        self._metrics = metrics
+        self._submit = submit
+        self._now = now
+        self._position = position
+        self._assembler = Assembler()
+        self._fold = Fold(covered=covered)
+        self._on_victim = on_victim
+        self._clock = LogClock()
+        self._failures = OncePerKind(log)
+        self._empty_at: int | None = None
+        self._forged = 0
+        self._oldest: int | None = None
+        self._newest = -1  # number of the newest record read
+        self._last_named_usec = 0
+        self._at: dict[int, Snapshot] = {}
+        self._facts: dict[int, ProcessFacts] = {}
+        self._named: dict[int, float] = {}
+        self._issued: dict[int, Issued] = {}
+        self._earlier: deque[EarlierKill] = deque(maxlen=EARLIER_KILLS)
+        self._told_usec = -BRIEF_USEC
+        self.command_line = command_line
+        self.began_seq = began_seq
+        #: the log was read to its end once
+        self.caught_up = False
+
+    # -- what the loop calls -----------------------------------------------------------------------
+
+    def read(self) -> bool:
+        """Take one bite of the log; whether it is drained. Raises UnavailableError when the log ended."""
+        before = self._now().monotonic_usec
+        items, drained = self._source.read()
+        records = [item for item in items if isinstance(item, KmsgRecord)]
+        stamps = [record.usec for record in records if record.usec is not None]
+        if stamps and self._source.kind == "kmsg":  # journald stamps nothing, and is late
+            self._clock.saw(min(stamps), max(stamps), self._empty_at, self._now().monotonic_usec)
+        self._empty_at = before if drained else None
+        self._newest = max(
+            (record.number for record in records if record.number is not None), default=self._newest
+        )
+        for item in items:
+            self._step(partial(Assembler.feed, item=item))
+        if drained and self.caught_up:
+            self.tick()
+        lost = sum(item.lost or 1 for item in items if isinstance(item, KmsgGap))
+        forged, self._forged = self._assembler.forged_records - self._forged, self._assembler.forged_records
+        if items:
+            self._metrics.records(len(records), lost=lost, forged=forged)
+        return drained
+
+    def catch_up_done(self) -> None:
+        """The ring was read as it stood: from now on records are news."""
+        if self.began_seq is None:
+            self.began_seq = self._newest
+        self.caught_up = True
+        self.tick()
+
+    def tick(self) -> None:
+        """Issue what is due."""
+        now = self._log_now()
+        self._step(lambda assembler: assembler.tick(now))
+        self._hand_over_each(self._fold.tick(now))
+
+    def seconds_until_due(self) -> float | None:
+        """How long until ``tick`` has something to do; None: nothing is under way."""
+        deadlines = (self._assembler.next_deadline(), self._fold.next_deadline())
+        due = min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return None if due is None else max(0.0, (due - self._log_now()) / 1e6)
+
+    @property
+    def quiet(self) -> bool:
+        """Every kill that was read is handed over, too."""
+        since = self._now().monotonic_usec - self._last_named_usec
+        return self._assembler.idle and since > 2 * QUIET_USEC
+
+    def flush(self) -> None:
+        """The watch ends: issue what is there."""
+        self._step(Assembler.flush)
+        self._hand_over_each(self._fold.flush())
+
+    # -- signals -----------------------------------------------------------------------------------
+
+    def _step(self, step: Callable[[Assembler], list[Signal]]) -> None:
+        """One step of the assembler and what follows from it. An error costs that step, not the watch: the
+        record stays in the ring, and a daemon that ends on it would end on it again after its restart."""
+        try:
+            signals = step(self._assembler)
+        except Exception as error:
+            self._failed(error)
+            signals = self._begin_anew()
+        for signal in signals:
+            try:
+                self._follow(signal)
+            except Exception as error:
+                self._failed(error)
+
+    def _begin_anew(self) -> list[Signal]:
+        """Another assembler: the state of one that failed cannot be trusted, and its next step might fail
+        like this one. What it had is issued if it still can."""
+        failed, self._assembler, self._forged = self._assembler, Assembler(), 0
+        try:
+            return failed.flush()
+        except Exception as error:
+            self._failed(error)
+            return []
+
+    def _failed(self, error: Exception) -> None:
+        self._metrics.internal_error()
+        self._failures.failed("the watch", error)
+
+    def _follow(self, signal: Signal) -> None:
+        if isinstance(signal, ReportBegan):
+            self._look_around(signal.record)
+        elif isinstance(signal, VictimChosen):
+            self._look_at_victim(signal)
+        elif not self._is_stump(signal):
+            self._hand_over_each(self._fold.take(signal, self._is_news(signal.records[0].number)))
+
+    def _look_around(self, record: KmsgRecord) -> None:
+        if record.number is not None and self._is_fresh(record):
+            _keep(self._at, record.number, self._snapshot())
+
+    def _look_at_victim(self, victim: VictimChosen) -> None:
+        number, usec = victim.record.number, victim.record.usec
+        if number is None or usec is None or not self.caught_up:
+            return
+        if self._is_fresh(victim.record):
+            _keep(self._facts, number, self._identify(victim, usec))
+        self._last_named_usec = self._now().monotonic_usec
+        self._on_victim(victim.pid, self._last_named_usec)
+        _keep(self._named, number, (usec - self._clock.skew_usec) / 1e6)
+
+    def _identify(self, victim: VictimChosen, usec: int) -> ProcessFacts:
+        """Who that was: from /proc if it is still there, else from what the recorder saw before; the cgroup,
+        if neither knows it, from the kernel's own counts of kills."""
+        facts = look_at(self._host, victim.pid, victim.comm, self.command_line)
+        if self._recorder is None:
+            return facts or ProcessFacts(pid=victim.pid, comm=victim.comm)
+        known = self._recorder.facts(victim.pid, victim.comm)
+        if facts is None:
+            facts = known or ProcessFacts(pid=victim.pid, comm=victim.comm, learnt="recorder")
+        elif known is not None and known.start_usec == facts.start_usec:
+            # a process that exits has no executable and no arguments any more
+            facts = msgspec.structs.replace(
+                facts,
+                executable=facts.executable or known.executable,
+                command_line=facts.command_line or known.command_line,
+            )
+        path = victim.cgroup or facts.cgroup
+        if path is None:
+            return self._by_count(facts, usec)
+        self._recorder.cgroups.claim(path, self._log_now())
+        return facts
+
+    def _by_count(self, facts: ProcessFacts, usec: int) -> ProcessFacts:
+        """The same, with the cgroup whose count of kills grew."""
+        if self._recorder is None or facts.cgroup is not None:
+            return facts
+        found = self._recorder.cgroups.of_victim(facts.pid, self._log_now(), usec)
+        if found is None:
+            return facts
+        return msgspec.structs.replace(facts, cgroup=found[0], learnt=found[1])
+
+    def _hand_over_each(self, folded: Iterable[Folded]) -> None:
+        for each in folded:
+            try:
+                self._hand_over(each)
+            except Exception as error:
+                self._failed(error)
+
+    def _hand_over(self, folded: Folded) -> None:
+        block = folded.block
+        records = [record for record in (*block.records, folded.last) if record]
+        numbers = [record.number for record in records if record.number is not None]
+        if not numbers:
+            return
+        first = numbers[0]
+        seqs = [record.seq for record in records if record.seq is not None]
+        historical = not self._is_news(first)
+        now = self._now()
+        at = next((self._at[number] for number in numbers if number in self._at), None)
+        for record in block.records:
+            number = record.number
+            if number in self._facts and record.usec is not None and not block.settled:
+                # later kill lines may have left only one cgroup that it can be
+                self._facts[number] = self._by_count(self._facts[number], record.usec)
+        processes = tuple(self._facts[number] for number in numbers if number in self._facts)
+        issued = self._issued.pop(first, None) or Issued(
+            detected=None if historical else now.wall,
+            named_at=min((self._named[n] for n in numbers if n in self._named), default=None),
+            before=Before() if historical or at is None else self._before(block, processes),
+            earlier=() if historical else self._remember(block, processes),
+        )
+        if block.settled:
+            processes = tuple(look_after(self._host, facts) for facts in processes)
+            for kept in (self._at, self._facts, self._named):
+                for number in numbers:
+                    kept.pop(number, None)
+        else:
+            _keep(self._issued, first, issued)
+        if self.caught_up and not historical and block.revision == 0:
+            # before the kills are counted: the kernel's count must never seem to lag behind ours
+            self._metrics.kernel_kills(self._snapshots.oom_kills())
+        self._submit(
+            OomCapture(
+                source=self._source_of_records,
+                records=block.records,
+                first_seq=seqs[0] if seqs else None,
+                last_seq=max(seqs, default=None),
+                lost_records=block.lost_records,
+                revision=block.revision,
+                settled=block.settled,
+                repeats=folded.repeats,
+                last_usec=folded.last.usec if folded.last else None,
+                historical=historical,
+                wall_offset=now.wall - self._clock.log_usec(now.monotonic_usec) / 1e6,
+                detected=issued.detected,
+                page_size_bytes=self._host.page_size_bytes,
+                kernel=self._host.kernel,
+                arch=self._host.machine,
+                at=at,
+                after=self._snapshot() if block.settled and at is not None else None,
+                processes=processes,
+                before=issued.before.samples,
+                tracks=issued.before.tracks,
+                marks=issued.before.marks,
+                earlier=issued.earlier,
+            ),
+            issued.named_at,
+        )
+
+    def _before(self, block: OomBlock, processes: tuple[ProcessFacts, ...]) -> Before:
+        if self._recorder is None:
+            return Before()
+        usec = self._now().monotonic_usec
+        paths = {path for facts in processes if (path := facts.cgroup)} | cgroups_named(block.records)
+        before = self._recorder.before(usec, {facts.pid for facts in processes}, paths)
+        since = usec - self._told_usec
+        self._told_usec = usec
+        if since >= BRIEF_USEC:
+            return before
+        return msgspec.structs.replace(before, samples=before.samples[-BRIEF_SAMPLES:])
+
+    def _remember(self, block: OomBlock, processes: tuple[ProcessFacts, ...]) -> tuple[EarlierKill, ...]:
+        """The kills before this report; its own are added for those to come."""
+        first = next((record.usec for record in block.records if record.usec is not None), None)
+        if first is None:
+            return ()
+        earlier = tuple(kill for kill in self._earlier if first - EARLIER_USEC <= kill.usec < first)
+        for facts in processes:
+            self._earlier.append(EarlierKill(usec=first, comm=facts.comm or "", cgroup=facts.cgroup))
+        return earlier
+
+    # -- helpers -----------------------------------------------------------------------------------
+
+    def _is_stump(self, block: OomBlock) -> bool:
+        """The oldest report in the ring may be the rest of one whose beginning was overwritten; the store
+        would take it for another. What the store covers anyway is then left to it."""
+        seqs = [record.seq for record in block.records if record.seq is not None]
+        if not seqs:
+            return False
+        if self._oldest is None:
+            self._oldest = seqs[0]
+        return seqs[0] == self._oldest and self._position is not None and max(seqs) <= self._position
+
+    def _is_news(self, number: int | None) -> bool:
+        """Not yet in the log when the watch of this boot began."""
+        return self.began_seq is not None and number is not None and number > self.began_seq
+
+    def _is_fresh(self, record: KmsgRecord) -> bool:
+        return self.caught_up and record.usec is not None and self._log_now() - record.usec <= FRESH_USEC
+
+    def _log_now(self) -> int:
+        return self._clock.log_usec(self._now().monotonic_usec)
+
+    def _snapshot(self) -> Snapshot:
+        now = self._now()
+        newest = next(reversed(self._at.values()), None)
+        if newest is not None and now.monotonic_usec - newest.usec <= SHARED_USEC:
+            return newest
+        return self._snapshots.take(now.monotonic_usec, now.wall)
+
+
+def cgroups_named(records: Iterable[KmsgRecord]) -> set[str]:
+    """The cgroups that the summary line of a report names: whose limit was hit, where the victim was."""
+    for record in records:
+        if record.text.startswith("oom-kill:") and (found := recognise(record.text, raw=True)):
+            form, m = found
+            if form.section is Section.SUMMARY:
+                summary = oom_kill.parse_summary(m["constraint"], m["rest"])
+                return {path for path in (summary.oom_memcg, summary.task_memcg) if path}
+    return set()
+
+
+def _keep(kept: dict[int, _V], key: int, value: _V) -> None:
+    """Add to a bounded dictionary; the oldest goes."""
+    kept[key] = value
+    if len(kept) > KEPT:
+        del kept[next(iter(kept))]

@@ -1,0 +1,356 @@
+"""The patient half: one thread that stores, concludes, counts and hands out, each alone in its try.
+
+It may wait for a disk or a journal; the hurried half never waits for it. Between the two stands a
+bounded room of captures. When it is full, a capture is cut down to the lines that say who was killed,
+when and where, so that a storm loses detail and no kill.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from time import monotonic
+
+import msgspec
+
+from oomwatchd.capture import OomCapture
+from oomwatchd.config import Config
+from oomwatchd.daemon.log import OncePerKind
+from oomwatchd.errors import OomwatchdError
+from oomwatchd.event import OomEvent, bare_event, conclude
+from oomwatchd.fold import MAX_COVERED, Covered, storm_key
+from oomwatchd.formats import Section
+from oomwatchd.formats.recognise import recognise
+from oomwatchd.metrics import Metrics
+from oomwatchd.observe.container import with_container_names
+from oomwatchd.outbox import Outbox
+from oomwatchd.sinks import Sink, open_sinks
+from oomwatchd.store import Count, Limits, Store, StoreError
+
+log = logging.getLogger(__name__)
+
+#: Captures with everything (up to some 100 KiB each), then cut down ones (about 1 KiB each).
+FULL_CAPTURES = 128
+CUT_CAPTURES = 8192
+#: Lines of a cut down capture: the header and all that names a victim.
+CUT_RECORDS = 64
+_KEPT_SECTIONS = frozenset({Section.HEADER, Section.SUMMARY, Section.INTENT, Section.KILL})
+
+
+class Waiting(msgspec.Struct, frozen=True, gc=False):
+    """A capture on its way; ``named_at`` is when its first victim was named (CLOCK_MONOTONIC, seconds),
+    None where no latency is measured."""
+
+    capture: OomCapture
+    named_at: float | None
+
+
+class Worker:
+    """Store, sinks and the thread that serves them. ``submit`` and ``later`` are the hurried half's."""
+
+    def __init__(
+        self,
+        config: Config,
+        metrics: Metrics,
+        on_event: Callable[[OomEvent], None],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._config = config
+        self._metrics = metrics
+        self._on_event = on_event
+        self._clock = clock
+        self._failures = OncePerKind(log)
+        self._waiting: dict[int, Waiting] = {}
+        self._queue: SimpleQueue[int | Callable[[], None] | None] = SimpleQueue()
+        self._latencies: dict[int, float] = {}
+        self._unsent_repeats: dict[str, int] = {}
+        self._store = Store.open(None)
+        self._sinks: list[Sink] = []
+        self._outbox: Outbox | None = None
+        self._busy = False
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+        #: where the store's file is, None: in memory only
+        self.directory: Path | None = None
+        #: captures that found even the room for cut down ones full; their kills are lost to us
+        self.dropped = 0
+
+    # -- the hurried half --------------------------------------------------------------------------
+
+    @property
+    def waiting(self) -> int:
+        """Captures that are not stored yet."""
+        return len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Everything submitted is stored and counted."""
+        return not self._waiting and not self._busy
+
+    def open(self) -> None:
+        """Open the store, in memory if its directory cannot be used, and the sinks."""
+        self._open_store()
+        self._open_sinks(self._config)
+
+    def position(self, boot_id: str | None) -> int | None:
+        """The highest sequence number that the store knows of this boot."""
+        with suppress(StoreError):
+            return self._store.position(boot_id) if boot_id else None
+        return None
+
+    def covered(self, boot_id: str | None) -> list[Covered]:
+        """The runs of repeated reports that are stored and counted, oldest first."""
+        found: list[Covered] = []
+        with suppress(StoreError):
+            stored = self._store.without_victim(boot_id, MAX_COVERED) if boot_id else []
+            for capture in reversed(stored):
+                key = storm_key(capture.records)
+                if key is not None and capture.first_seq is not None and capture.last_seq is not None:
+                    found.append(Covered(key, capture.first_seq, capture.last_seq))
+        return found
+
+    def load_counters(self, boot_id: str | None) -> dict[str, float]:
+        """What an earlier daemon of this boot saved."""
+        with suppress(StoreError):
+            return self._store.load_counters(boot_id) if boot_id else {}
+        return {}
+
+    def save_counters(self, boot_id: str | None, counters: Mapping[str, float]) -> None:
+        """Save what no event brings."""
+        if boot_id:
+            self._store.save_counters(boot_id, counters)
+
+    def start(self) -> None:
+        self._thread.start()
+        if self._outbox is not None:
+            self._outbox.start()
+
+    def submit(self, capture: OomCapture, named_at: float | None) -> None:
+        """Hand over a capture; a later revision replaces one that still waits. Never waits.
+
+        Belongs to one thread. The worker only ever takes entries out, so what is counted here is at most
+        too high by those.
+        """
+        key = _key(capture)
+        overflow = 0
+        if len(self._waiting) >= FULL_CAPTURES:
+            overflow = int(key not in self._waiting)
+            if overflow and len(self._waiting) >= CUT_CAPTURES:
+                self.dropped += 1
+                self._metrics.dropped()
+                self._metrics.queue(len(self._waiting), overflow=1)
+                return
+            capture = cut_down(capture)
+        self._waiting[key] = Waiting(capture, named_at)
+        self._queue.put(key)
+        self._metrics.queue(len(self._waiting), overflow=overflow)
+
+    def later(self, task: Callable[[], None]) -> None:
+        """Run ``task`` in the worker's thread, behind what was submitted before."""
+        self._queue.put(task)
+
+    def take(self, captures: Iterable[OomCapture]) -> None:
+        """Serve what does not come from the ring; for :meth:`later`."""
+        for capture in captures:
+            self._serve(Waiting(capture, None))
+
+    def reopen_sinks(self, config: Config) -> None:
+        """Close the sinks and open those of ``config``; for :meth:`later`."""
+        self._close_sinks()
+        self._open_sinks(config)
+        if self._outbox is not None:
+            self._outbox.start()
+
+    def stop(self, seconds: float) -> bool:
+        """Finish what waits and close; whether it was done within ``seconds``."""
+        self._queue.put(None)
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    # -- the patient half --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            self._busy = True
+            try:
+                if callable(item):
+                    item()
+                elif waiting := self._waiting.pop(item, None):
+                    self._serve(waiting)
+            except Exception as error:
+                self._metrics.internal_error()
+                self._failures.failed("the worker", error)
+            self._busy = False
+        self._close_sinks()
+        self._store.close()
+
+    def _serve(self, waiting: Waiting) -> None:
+        capture = with_container_names(waiting.capture)
+        event = self._concluded(capture)
+        capture, event = self._timed(capture, event, waiting.named_at)
+        growth = _Growth(self._metrics.count, settled=capture.settled)
+        outcome = self._store.put(capture, event, growth)
+        self._metrics.queue(len(self._waiting))
+        self._measure_store()
+        if self._outbox is not None:
+            self._outbox.notify()
+        if outcome != "known" and not event.historical and self._is_news(event, growth, outcome == "new"):
+            self._on_event(event)
+            self._emit(event)
+
+    def _concluded(self, capture: OomCapture) -> OomEvent:
+        """A fault in the explanation must cost the explanation, not the kill."""
+        try:
+            return conclude(capture)
+        except Exception as error:
+            self._metrics.internal_error()
+            self._failures.failed("explaining a report", error)
+            return bare_event(capture, error)
+
+    def _is_news(self, event: OomEvent, growth: _Growth, new: bool) -> bool:
+        """A revision is sent when it has kills that the ones before had not, and a storm's last one for
+        its count."""
+        unsent = self._unsent_repeats.pop(event.id, 0) + (0 if new else growth.reports)
+        if new or growth.kills:
+            return True
+        if growth.settled:
+            return unsent > 0
+        if unsent:
+            self._unsent_repeats[event.id] = unsent
+            if len(self._unsent_repeats) > FULL_CAPTURES:
+                del self._unsent_repeats[next(iter(self._unsent_repeats))]
+        return False
+
+    def _timed(
+        self, capture: OomCapture, event: OomEvent, named_at: float | None
+    ) -> tuple[OomCapture, OomEvent]:
+        """The detection latency is the first issue's; later revisions of the report keep it."""
+        key = _key(capture)
+        latency = self._latencies.pop(key, None)
+        if latency is None and named_at is not None:
+            latency = max(0.0, self._clock() - named_at)
+        if latency is None:
+            return capture, event
+        if not capture.settled:
+            self._latencies[key] = latency
+            if len(self._latencies) > CUT_CAPTURES:
+                del self._latencies[next(iter(self._latencies))]
+        capture = msgspec.structs.replace(capture, detection_latency_seconds=latency)
+        time = msgspec.structs.replace(event.time, detection_latency_seconds=latency)
+        return capture, msgspec.structs.replace(event, time=time)
+
+    def _emit(self, event: OomEvent) -> None:
+        for sink in self._sinks:
+            try:
+                sink.emit(event)
+            except Exception as error:
+                self._metrics.sink_failed(sink.name)
+                self._failures.failed(f"sink {sink.name}", error)
+            else:
+                self._failures.well(f"sink {sink.name}")
+
+    # -- opening and closing -----------------------------------------------------------------------
+
+    def _open_store(self) -> None:
+        section = self._config.store
+        limits = Limits(
+            max_events=section.max_events,
+            max_bytes=section.max_bytes,
+            max_age_seconds=section.max_age_days * 86400.0,
+        )
+        directory = self._config.state_path()
+        try:
+            store = Store.open(directory, limits=limits)
+        except OomwatchdError as error:
+            log.warning("%s; events are kept in memory only, until the daemon ends", error)
+            store = Store.open(None, limits=limits)
+        else:
+            self.directory = directory
+        self._store.close()
+        self._store = store
+        self._measure_store()
+
+    def _measure_store(self) -> None:
+        store = self._store
+        up = self.directory is not None and store.failure is None
+        self._metrics.store(up=up, events=store.events, size=store.bytes, failures=store.failures)
+
+    @property
+    def store(self) -> Store:
+        """Where the events are, for who only reads."""
+        return self._store
+
+    @property
+    def store_failure(self) -> str | None:
+        """Why events reach no disk; None if they do."""
+        return self._store.failure or (None if self.directory is not None else "no directory for them")
+
+    def sends_to(self, name: str) -> bool:
+        """Whether a sink of this name takes events."""
+        return any(sink.name == name for sink in self._sinks)
+
+    @property
+    def stored_events(self) -> int:
+        """Events in the store, as of the last one."""
+        return self._store.events
+
+    def _open_sinks(self, config: Config) -> None:
+        try:
+            self._sinks, remote = open_sinks(config.sinks)
+            self._store.keeps_news = bool(remote)
+            self._outbox = Outbox(remote, self._store, self._metrics.delivery)
+        except Exception as error:
+            self._failures.failed("opening the sinks", error)
+
+    def _close_sinks(self) -> None:
+        if self._outbox is not None:
+            self._outbox.stop()
+            self._outbox = None
+        for sink in self._sinks:
+            try:
+                sink.close()
+            except Exception as error:
+                self._failures.failed(f"closing sink {sink.name}", error)
+        self._sinks = []
+
+
+class _Growth:
+    """Hands on to the metrics by how much the store grew, and remembers it."""
+
+    def __init__(self, count: Count, *, settled: bool) -> None:
+        self._count = count
+        self.settled = settled
+        self.reports = 0
+        self.kills = 0
+
+    def __call__(self, event: OomEvent, reports: int, kills: int, undecoded: int) -> Mapping[str, float]:
+        self.reports, self.kills = reports, kills
+        return self._count(event, reports, kills, undecoded)
+
+
+def _key(capture: OomCapture) -> int:
+    """What tells a report from others that wait, the same for each of its revisions."""
+    return capture.records[0].number or 0
+
+
+def cut_down(capture: OomCapture) -> OomCapture:
+    """What must not be lost of a report: who was killed, when, in which cgroup. Its first record stays,
+    for that is its identity."""
+    kept = [
+        record
+        for record in capture.records[1:]
+        if (found := recognise(record.text, raw=True)) and found[0].section in _KEPT_SECTIONS
+    ]
+    return msgspec.structs.replace(
+        capture,
+        records=(*capture.records[:1], *kept[:CUT_RECORDS]),
+        before=(),
+        tracks=(),
+        marks=(),
+        earlier=(),
+        at=None,
+        after=None,
+    )

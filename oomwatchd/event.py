@@ -1,0 +1,266 @@
+"""OomCapture -> OomEvent: one JSON object per OOM invocation, the contract of docs/event.md.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+
+import msgspec
+
+from oomwatchd.attribution import Attribution, attribute
+from oomwatchd.capture import Mark, OomCapture, Track
+from oomwatchd.decode import decode
+from oomwatchd.findings import diagnose, summarize
+from oomwatchd.formats import oom_kill
+from oomwatchd.formats.recognise import recognise
+from oomwatchd.kmsg import KmsgRecord
+from oomwatchd.report import (
+    Allocation,
+    Constraint,
+    Finding,
+    Kind,
+    Memcg,
+    Memory,
+    Part,
+    SlabCache,
+    Task,
+    Trigger,
+    Victim,
+)
+
+SCHEMA = "oomwatchd.event.v1"
+
+
+class EventSource(Part, frozen=True, kw_only=True):
+    kind: str
+    form: str
+    boot_id: str | None = None
+    first_seq: int | None = None
+    last_seq: int | None = None
+    name: str | None = None
+
+
+class EventTime(Part, frozen=True, kw_only=True):
+    #: the log clock of the first record, seconds since boot
+    kernel_seconds: float | None = None
+    #: RFC 3339 with zone
+    wall: str | None = None
+    #: of the last report that ``repeats`` counts
+    last_kernel_seconds: float | None = None
+    last_wall: str | None = None
+    detected: str | None = None
+    detection_latency_seconds: float | None = None
+
+
+class OomEvent(Part, frozen=True, kw_only=True):
+    """The whole event; see docs/event.md for the meaning of each field."""
+
+    schema: str = SCHEMA
+    id: str
+    kind: Kind
+    #: who and why in one line
+    summary: str
+    complete: bool
+    missing: tuple[str, ...]
+    lost_records: int
+    #: of the same id: 0 at its first issue; later ones have more kills or repeats
+    revision: int = 0
+    #: how many more reports of the same trigger and cgroup, none with a victim, this one stands for
+    repeats: int = 0
+    historical: bool = False
+    source: EventSource
+    time: EventTime
+    kernel: str | None
+    arch: str | None
+    page_size_bytes: int | None
+    trigger: Trigger
+    constraint: Constraint | None
+    constraint_basis: str | None = None
+    memcg: Memcg | None
+    memory: Memory | None
+    tasks: tuple[Task, ...]
+    slab: tuple[SlabCache, ...]
+    allocations: tuple[Allocation, ...]
+    kills: int
+    victims: tuple[Victim, ...]
+    chosen_pid: int | None = None
+    chosen_comm: str | None = None
+    outcome: str | None = None
+    suppressed_headers: int | None = None
+    findings: tuple[Finding, ...] = ()
+    snapshots: dict[str, object] | None = None
+    #: who held how much memory in the minutes before, live only
+    tracks: tuple[Track, ...] = ()
+    #: memory and swap that came or went in the minutes before, live only
+    marks: tuple[Mark, ...] = ()
+    attribution: tuple[Attribution, ...] = ()
+    undecoded: tuple[str, ...] = ()
+
+
+def event_id(capture: OomCapture) -> str:
+    """The same records give the same id: live, after a restart, or from a file.
+
+    Boot id and sequence number of the first record where both are known; boot id, stamp and text of the
+    first record for the journal, which has no numbers; number, stamp and text for raw records of an unknown
+    boot; for text all of it.
+    """
+    hasher = hashlib.blake2b(digest_size=10)
+    if capture.source.boot_id and capture.first_seq is not None:
+        hasher.update(f"{capture.source.boot_id}:{capture.first_seq}".encode())
+        return hasher.hexdigest()
+    if capture.source.boot_id and capture.records and capture.records[0].usec is not None:
+        first = capture.records[0]
+        hasher.update(f"{capture.source.boot_id}:{first.usec}:{first.text}".encode("utf-8", "replace"))
+        return hasher.hexdigest()
+    records = capture.records[:1] if capture.first_seq is not None else capture.records
+    lines = [f"{record.seq}:{record.usec}:{record.wall}:{record.text}\n" for record in records]
+    hasher.update("".join(lines).encode("utf-8", "replace"))
+    return hasher.hexdigest()
+
+
+def rfc3339(seconds: float | None) -> str | None:
+    """Seconds since the epoch as RFC 3339 in UTC, to the millisecond."""
+    if seconds is None:
+        return None
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def conclude(capture: OomCapture) -> OomEvent:
+    """Decode, diagnose and attribute one capture. Never raises on a capture's content."""
+    report = decode(
+        capture.records,
+        lost_records=capture.lost_records,
+        page_size_bytes=capture.page_size_bytes,
+        kernel=capture.kernel,
+        arch=capture.arch,
+    )
+    findings = diagnose(report, capture)
+    wall = report.first_wall
+    if capture.wall_offset is not None and report.first_usec is not None:
+        wall = report.first_usec / 1e6 + capture.wall_offset
+    return OomEvent(
+        id=event_id(capture),
+        kind=report.kind,
+        summary=summarize(report, findings),
+        complete=report.complete,
+        missing=report.missing,
+        lost_records=report.lost_records,
+        revision=capture.revision,
+        repeats=capture.repeats,
+        historical=capture.historical,
+        source=EventSource(
+            kind=capture.source.kind,
+            form=capture.source.form,
+            boot_id=capture.source.boot_id,
+            first_seq=capture.first_seq,
+            last_seq=capture.last_seq,
+            name=capture.source.name,
+        ),
+        time=EventTime(
+            kernel_seconds=None if report.first_usec is None else report.first_usec / 1e6,
+            wall=rfc3339(wall),
+            last_kernel_seconds=None if capture.last_usec is None else capture.last_usec / 1e6,
+            last_wall=rfc3339(_last_wall(capture)),
+            detected=rfc3339(capture.detected),
+            detection_latency_seconds=capture.detection_latency_seconds,
+        ),
+        kernel=report.kernel,
+        arch=report.arch,
+        page_size_bytes=report.page_size_bytes,
+        trigger=report.trigger,
+        constraint=report.constraint,
+        constraint_basis=report.constraint_basis,
+        memcg=report.memcg,
+        memory=report.memory,
+        tasks=report.tasks,
+        slab=report.slab,
+        allocations=report.allocations,
+        kills=report.kills,
+        victims=report.victims,
+        chosen_pid=report.chosen_pid,
+        chosen_comm=report.chosen_comm,
+        outcome=report.outcome,
+        suppressed_headers=report.suppressed_headers,
+        findings=findings,
+        snapshots=_snapshots(capture),
+        tracks=capture.tracks,
+        marks=capture.marks,
+        attribution=attribute(report, capture.processes),
+        undecoded=report.undecoded,
+    )
+
+
+def bare_event(capture: OomCapture, error: Exception) -> OomEvent:
+    """What is certain of a capture that ``conclude`` failed on: its identity, and its kill lines. A fault
+    here must cost the explanation, not the kill."""
+    killed = [m for record in capture.records for m in _kill_lines(record)]
+    first = capture.records[0].usec if capture.records else None
+    wall = None if first is None or capture.wall_offset is None else capture.wall_offset + first / 1e6
+    named = {m["pid"]: Victim(pid=int(m["pid"]), comm=m["comm"]) for m in killed}
+    fault = type(error).__name__
+    return OomEvent(
+        id=event_id(capture),
+        kind="oom_kill" if killed else "oom_no_victim",
+        summary=f"{len(killed)} kill(s); the report could not be explained ({fault})",
+        complete=False,
+        missing=(),
+        lost_records=capture.lost_records,
+        revision=capture.revision,
+        repeats=capture.repeats,
+        historical=capture.historical,
+        source=EventSource(
+            kind=capture.source.kind,
+            form=capture.source.form,
+            boot_id=capture.source.boot_id,
+            first_seq=capture.first_seq,
+            last_seq=capture.last_seq,
+        ),
+        time=EventTime(
+            kernel_seconds=None if first is None else first / 1e6,
+            wall=rfc3339(wall),
+            detected=rfc3339(capture.detected),
+        ),
+        kernel=capture.kernel,
+        arch=capture.arch,
+        page_size_bytes=capture.page_size_bytes,
+        trigger=Trigger(),
+        constraint=None,
+        memcg=None,
+        memory=None,
+        tasks=(),
+        slab=(),
+        allocations=(),
+        kills=len(killed),
+        victims=tuple(named.values()),
+    )
+
+
+def _kill_lines(record: KmsgRecord) -> list[re.Match[str]]:
+    found = recognise(record.text, raw=record.is_whole)
+    return [found[1]] if found is not None and found[0] is oom_kill.KILLED else []
+
+
+def _last_wall(capture: OomCapture) -> float | None:
+    if capture.wall_offset is not None and capture.last_usec is not None:
+        return capture.wall_offset + capture.last_usec / 1e6
+    return capture.last_wall
+
+
+def _snapshots(capture: OomCapture) -> dict[str, object] | None:
+    """The host's files around the report as the kernel printed them, live only."""
+    moments: dict[str, object] = {}
+    if capture.before:
+        moments["before"] = [msgspec.to_builtins(snapshot) for snapshot in capture.before]
+    if capture.at:
+        moments["at"] = msgspec.to_builtins(capture.at)
+    if capture.after:
+        moments["after"] = msgspec.to_builtins(capture.after)
+    return moments or None

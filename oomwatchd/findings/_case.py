@@ -1,0 +1,110 @@
+"""What a finding is asked about: the report, the host around it, and the shared arithmetic, once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from oomwatchd.allocator import Request, ZoneVerdict, request_of, zone_verdicts
+from oomwatchd.badness import ScoreTable, chosen_victim, score_table
+from oomwatchd.capture import OomCapture, Snapshot
+from oomwatchd.findings._host import HostZone, meminfo, zoneinfo
+from oomwatchd.report import OomReport, Victim, Zone
+
+
+class Case:
+    """One report under diagnosis. Everything is computed on first use and kept."""
+
+    def __init__(self, report: OomReport, capture: OomCapture | None = None) -> None:
+        self.report = report
+        self.capture = capture
+
+    @cached_property
+    def request(self) -> Request | None:
+        """What was asked of the page allocator; None where it was not asked (a cgroup's limit, sysrq) or
+        nobody can say."""
+        return None if self.report.constraint == "memcg" else request_of(self.report.trigger)
+
+    @cached_property
+    def verdicts(self) -> tuple[ZoneVerdict, ...]:
+        """Each printed zone's answer to the request, in zonelist order; empty without a request."""
+        return zone_verdicts(self.report, self.request) if self.request is not None else ()
+
+    @cached_property
+    def failing(self) -> tuple[ZoneVerdict, ...]:
+        """The allowed zones whose usable memory is not above what the request needs."""
+        return tuple(v for v in self.verdicts if v.shortfall_bytes is not None)
+
+    @cached_property
+    def nearest(self) -> ZoneVerdict | None:
+        """The zone that missed by the least: with so much more in it the request would have passed. Of
+        equals the one tried last."""
+        ranked = list(enumerate(self.failing))
+        return min(ranked, key=lambda p: (p[1].shortfall_bytes or 0, -p[0]))[1] if ranked else None
+
+    @cached_property
+    def scores(self) -> ScoreTable | None:
+        """The score table; None without a task table."""
+        swap_total = self.meminfo_at.get("SwapTotal")
+        return score_table(self.report, swap_total_bytes=swap_total)
+
+    @cached_property
+    def victim(self) -> Victim | None:
+        """The selected victim."""
+        return chosen_victim(self.report)
+
+    @cached_property
+    def ram_bytes(self) -> int | None:
+        """The memory that the kernel manages (RAM less what was reserved at boot), of the whole machine."""
+        memory = self.report.memory
+        if memory is None:
+            return self.meminfo_at.get("MemTotal")
+        boot = None if memory.ram_bytes is None else memory.ram_bytes - (memory.reserved_bytes or 0)
+        # a report of a cpuset or memory policy leaves the zones of other nodes out, but not their pages
+        # from the totals (SHOW_MEM_FILTER_NODES)
+        if self.confined:
+            return boot
+        return self._sum_of_zones("managed") or boot or self._sum_of_zones("present")
+
+    @property
+    def confined(self) -> bool:
+        """Only the allowed nodes' zones are printed."""
+        return self.report.constraint in ("cpuset", "memory_policy")
+
+    def _sum_of_zones(self, name: str) -> int | None:
+        amounts = [z.bytes_of(name) for z in self.zones]
+        return None if None in amounts else sum(a for a in amounts if a is not None)
+
+    def total(self, name: str) -> int | None:
+        """A machine-wide counter of the report in bytes ("shmem", "slab_unreclaimable" ...), from the
+        totals, else the sum over nodes or zones."""
+        memory = self.report.memory
+        if memory is None:
+            return None
+        known = memory.totals.get(f"{name}_bytes")
+        if known is not None:
+            return known
+        for holders in (memory.nodes, memory.zones):
+            amounts = [h.amounts.get(f"{name}_bytes") for h in holders]
+            if any(a is not None for a in amounts):
+                return sum(a or 0 for a in amounts)
+        return None
+
+    @cached_property
+    def zones(self) -> tuple[Zone, ...]:
+        """The printed zones."""
+        return self.report.memory.zones if self.report.memory is not None else ()
+
+    @cached_property
+    def at(self) -> Snapshot | None:
+        """The host on detection, live only."""
+        return self.capture.at if self.capture is not None else None
+
+    @cached_property
+    def meminfo_at(self) -> dict[str, int]:
+        """/proc/meminfo on detection; empty offline."""
+        return meminfo(self.at) if self.at is not None else {}
+
+    @cached_property
+    def zoneinfo_at(self) -> tuple[HostZone, ...]:
+        """/proc/zoneinfo on detection; empty offline."""
+        return zoneinfo(self.at) if self.at is not None else ()

@@ -1,0 +1,120 @@
+"""One line for journals and lists: who, and why. Its first 80 characters carry it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from oomwatchd.badness import chosen_victim
+from oomwatchd.findings._text import middle_cut
+from oomwatchd.render.amounts import kib, size
+from oomwatchd.render.escape import harmless, harmless_name
+from oomwatchd.report import Finding, OomReport
+
+#: what a list or a journal shows of a line, and the least of a cgroup's path that still tells something
+_LINE, _PATH = 80, 25
+#: around the path
+_MEMCG_WORDS = ": cgroup  at its limit of 1.0 GiB"
+
+
+def summarize(report: OomReport, findings: Sequence[Finding]) -> str:
+    """Who died (or did not) and why, in one line that is safe to print: names are escaped.
+
+    >>> summarize(report, findings)
+    'java (pid 2543) killed: cgroup /system.slice/foo.service at its limit of 512 MiB'
+    """
+    who = _who(report)
+    return f"{who}: {_why(report, findings, max(_LINE - len(who) - len(_MEMCG_WORDS), _PATH))}"
+
+
+def _task(comm: str | None, pid: int | None) -> str:
+    name = harmless_name(comm) if comm is not None else "a process"
+    return name if pid is None else f"{name} (pid {pid})"
+
+
+def _who(report: OomReport) -> str:
+    if report.kind == "page_alloc_failure":
+        order = "" if report.trigger.order is None else f"order-{report.trigger.order} "
+        return f"{order}allocation of {_task(report.trigger.comm, report.trigger.pid)} failed"
+    if report.kind == "oom_panic":
+        return "kernel panic"
+    victim = chosen_victim(report) or next(iter(report.victims), None)
+    if victim is None and "kill" in report.missing:
+        return f"{_task(report.trigger.comm, report.trigger.pid)} asked for memory, victim not in the log"
+    if victim is None:
+        return "nobody killed"
+    more = len(report.victims) - 1
+    return f"{_task(victim.comm, victim.pid)}{f' and {more} more' if more else ''} killed"
+
+
+def _why(report: OomReport, findings: Sequence[Finding], path: int) -> str:
+    by_id: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_id.setdefault(finding.id, []).append(finding)
+    if "panic_configured" in by_id:
+        return "out of memory, and vm.panic_on_oom is set"
+    if "no_killable_process" in by_id:
+        where = f" in {_cgroup(report, path)}" if report.constraint == "memcg" else ""
+        return f"out of memory{where}, and no process that may be killed"
+    if "sysrq_manual" in by_id:
+        return "asked for by hand (SysRq f)"
+    if report.constraint == "memcg":
+        return _memcg_reason(report, by_id.get("memcg_limit_reached", []), path)
+    order = report.trigger.order or 0
+    nodes = ""
+    if "cpuset_or_mempolicy_bound" in by_id:
+        bound = by_id["cpuset_or_mempolicy_bound"][0].evidence
+        nodes = f"confined to node {bound['nodes']}" if bound.get("nodes") else "confined to some nodes"
+        nodes += f" by its {'cpuset' if bound.get('constraint') == 'cpuset' else 'memory policy'}; "
+    if "cma_only_free" in by_id:
+        return f"{nodes}what is free in {_label(by_id['cma_only_free'][0])} belongs to CMA"
+    if "fragmentation" in by_id:
+        return f"{nodes}no free block of order {order} in {_label(by_id['fragmentation'][0])} zone"
+    short = _nearest(by_id.get("zone_below_watermark", []))
+    if short is not None and short.severity != "critical" and "request_fits_now" in by_id:
+        short = None
+    if short is not None:
+        missing = short.evidence.get("shortfall_bytes")
+        amount = f"{kib(missing)} short" if isinstance(missing, int) and missing else "at its mark, too low"
+        return f"{nodes}{_label(short)} zone {amount} for an order-{order} request"
+    if nodes:
+        return f"{nodes}no memory there"
+    if "request_fits_now" in by_id:
+        return (
+            f"out of memory, though {_label(by_id['request_fits_now'][0])} zone had enough again when printed"
+        )
+    if report.outcome is not None:
+        return harmless(report.outcome)
+    if "header_rate_limited" in by_id:
+        return "out of memory (the kernel left out the report)"
+    return "out of memory"
+
+
+def _label(finding: Finding) -> str:
+    zone, node = finding.evidence.get("zone"), finding.evidence.get("node")
+    return harmless(str(zone)) if node is None else f"node {node} {harmless(str(zone))}"
+
+
+def _nearest(short: Sequence[Finding]) -> Finding | None:
+    """The zone that missed by the least, of equals the one tried last: with so much more in it the request
+    would have passed. Small zones only where there is no other."""
+    short = [f for f in short if f.severity == "critical"] or short
+
+    def missing(item: tuple[int, Finding]) -> tuple[int, int]:
+        amount = item[1].evidence.get("shortfall_bytes")
+        return amount if isinstance(amount, int) else 0, -item[0]
+
+    return min(enumerate(short), key=missing)[1] if short else None
+
+
+def _cgroup(report: OomReport, limit: int) -> str:
+    path = report.memcg.oom_path if report.memcg is not None else None
+    return "its cgroup" if path is None else f"cgroup {middle_cut(harmless_name(path), limit)}"
+
+
+def _memcg_reason(report: OomReport, found: Sequence[Finding], path: int) -> str:
+    evidence = found[0].evidence if found else {}
+    limit, which = evidence.get("limit_bytes"), evidence.get("limit_kind")
+    kind = f" {which}" if which not in (None, "memory") else ""
+    if not isinstance(limit, int):
+        return f"{_cgroup(report, path)} at its limit"
+    return f"{_cgroup(report, path)} at its{kind} limit of {size(limit)}"

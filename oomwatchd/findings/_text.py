@@ -1,0 +1,22 @@
+"""Small parts of what findings say."""
+
+from __future__ import annotations
+
+
+def ratio(part: int, whole: int) -> float:
+    """part / whole for evidence, four decimals; 0.0 of nothing."""
+    return round(part / whole, 4) if whole else 0.0
+
+
+def plural(count: int, noun: str) -> str:
+    """``1 process``, ``3 processes``."""
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{ending}"
+
+
+def middle_cut(text: str, limit: int) -> str:
+    """``text`` with its middle left out where it is longer than ``limit``: both ends of a path tell most."""
+    if len(text) <= limit:
+        return text
+    head = (limit - 3) // 3
+    return f"{text[:head]}...{text[len(text) - (limit - 3 - head) :]}"

@@ -1,0 +1,35 @@
+"""Kernel stacks hold much memory: there are very many threads.
+
+Each thread has a kernel stack (16 KiB on 64-bit, 8 KiB on most 32-bit machines) that cannot be reclaimed.
+Two percent of RAM in stacks means tens of thousands of threads on a small server.
+
+Bound them: ``TasksMax=`` in the unit, ``pids.max`` in the cgroup, ``kernel.threads-max``, ulimit -u.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.findings._case import Case
+from oomwatchd.findings._text import ratio
+from oomwatchd.render.amounts import percent, size
+from oomwatchd.report import Finding
+
+ID = "kernel_stacks_large"
+TITLE = "Kernel stacks are large: very many threads"
+
+#: of RAM; a thousand threads on 4 GiB make 0.4 %
+_LARGE, _HUGE = 0.02, 0.10
+
+
+def find(case: Case) -> Finding | None:
+    stacks, ram = case.total("kernel_stack"), case.ram_bytes
+    if stacks is None or not ram or stacks < _LARGE * ram:
+        return None
+    return Finding(
+        id=ID,
+        severity="critical" if stacks >= _HUGE * ram else "warning",
+        title=TITLE,
+        explanation=f"Kernel stacks hold {size(stacks)}, {percent(stacks, ram)} of RAM: about "
+        f"{stacks // (16 << 10)} threads of 16 KiB each (twice as many where a stack has 8 KiB).",
+        evidence={"kernel_stack_bytes": stacks, "ram_bytes": ram, "share_ratio": ratio(stacks, ram)},
+        advice="Bound the number of threads: TasksMax= of the unit (pids.max of the cgroup).",
+    )

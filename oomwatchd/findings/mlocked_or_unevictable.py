@@ -1,0 +1,48 @@
+"""Much memory is locked or otherwise unevictable.
+
+mlock(), mlockall(), SHM_LOCK, ramfs and pinned pages take memory out of the kernel's reach: it can neither
+drop it nor move it to swap.
+
+``VmLck`` in /proc/PID/status names the process; RLIMIT_MEMLOCK (``LimitMEMLOCK=``) bounds it.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.findings._case import Case
+from oomwatchd.findings._memcg import kinds
+from oomwatchd.findings._text import ratio
+from oomwatchd.render.amounts import percent, size
+from oomwatchd.report import Finding
+
+ID = "mlocked_or_unevictable"
+TITLE = "Much memory is locked or unevictable"
+
+#: of RAM, or of the cgroup's usage
+_LARGE = 0.25
+
+
+def find(case: Case) -> Finding | None:
+    memcg = case.report.memcg
+    whole: int | None
+    if case.report.constraint == "memcg" and memcg is not None and memcg.memory is not None:
+        held, whole, of = kinds(memcg).unevictable, memcg.memory.usage_bytes, "the cgroup's memory"
+        mlocked = None
+    else:
+        held, whole, of = case.total("unevictable"), case.ram_bytes, "RAM"
+        mlocked = case.total("mlocked")
+    if held is None or not whole or held < _LARGE * whole:
+        return None
+    return Finding(
+        id=ID,
+        severity="warning",
+        title=TITLE,
+        explanation=f"{size(held)}, {percent(held, whole)} of {of}, cannot be reclaimed because it is locked "
+        "or unevictable" + (f" ({size(mlocked)} by mlock)." if mlocked is not None else "."),
+        evidence={
+            "unevictable_bytes": held,
+            "mlocked_bytes": mlocked,
+            "whole_bytes": whole,
+            "share_ratio": ratio(held, whole),
+        },
+        advice="Find who locks (VmLck in /proc/PID/status) and bound it with LimitMEMLOCK= (ulimit -l).",
+    )

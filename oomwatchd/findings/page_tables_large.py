@@ -1,0 +1,48 @@
+"""Page tables hold much memory.
+
+Each process that maps a memory area needs page tables of its own for it: 8 bytes for each 4 KiB page, so
+1/512. A thousand database processes which all map a large shared segment pay that a thousand times.
+
+Huge pages for the shared segment (``vm.nr_hugepages``, or transparent huge pages for tmpfs) cut the tables
+to 1/512; fewer processes (a connection pooler) help as well.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.findings._case import Case
+from oomwatchd.findings._text import plural, ratio
+from oomwatchd.render.amounts import percent, size
+from oomwatchd.report import Finding
+
+ID = "page_tables_large"
+TITLE = "Page tables are large"
+
+#: of RAM; memory mapped once costs 0.2 %
+_LARGE, _HUGE = 0.05, 0.20
+
+
+def find(case: Case) -> Finding | None:
+    tables, ram = case.total("pagetables"), case.ram_bytes
+    if tables is None or not ram or tables < _LARGE * ram:
+        return None
+    tasks = len(case.report.tasks)
+    among = f" {plural(tasks, 'process')} were listed." if tasks > 1 else ""
+    shmem = case.total("shmem")
+    shared = shmem is not None and shmem >= _LARGE * ram
+    return Finding(
+        id=ID,
+        severity="critical" if tables >= _HUGE * ram else "warning",
+        title=TITLE,
+        explanation=f"Page tables hold {size(tables)}, {percent(tables, ram)} of RAM.{among}",
+        evidence={
+            "pagetables_bytes": tables,
+            "ram_bytes": ram,
+            "share_ratio": ratio(tables, ram),
+            "tasks": tasks,
+            "shmem_bytes": shmem,
+        },
+        advice=f"Map the shared memory ({size(shmem)}) with huge pages (vm.nr_hugepages), or run fewer "
+        "processes that map it."
+        if shared and shmem is not None and tasks > 1
+        else "",
+    )

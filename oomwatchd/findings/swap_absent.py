@@ -1,0 +1,39 @@
+"""The machine has no swap.
+
+The kernel said so (``Total swap = 0kB``). Anonymous memory cannot be reclaimed at all then: only page cache
+and slab give way, and the kill comes sooner and with less warning. Many servers and most boards and
+Kubernetes nodes are run so on purpose.
+
+A little swap, or zram on boards without a disk, lets rarely used anonymous memory make room.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.findings._case import Case
+from oomwatchd.render.amounts import percent, size
+from oomwatchd.report import Finding
+
+ID = "swap_absent"
+TITLE = "There is no swap"
+
+#: below this share of RAM in anonymous pages swap would not have made room worth naming
+_ANON_SHARE = 0.5
+
+
+def find(case: Case) -> Finding | None:
+    memory = case.report.memory
+    if memory is None or memory.swap is None or memory.swap.total_bytes != 0:
+        return None
+    anon = (case.total("active_anon") or 0) + (case.total("inactive_anon") or 0)
+    ram = case.ram_bytes or 0
+    carries = bool(ram) and anon >= _ANON_SHARE * ram
+    return Finding(
+        id=ID,
+        severity="info",
+        title=TITLE,
+        explanation="The machine has no swap, so anonymous memory "
+        + (f"({size(anon)}, {percent(anon, ram)} of RAM) " if ram else "")
+        + "could not be moved out.",
+        evidence={"swap_total_bytes": 0, "anon_bytes": anon, "ram_bytes": case.ram_bytes},
+        advice="Swap or zram would let rarely used anonymous memory make room." if carries else "",
+    )

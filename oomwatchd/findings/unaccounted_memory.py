@@ -1,0 +1,72 @@
+"""Memory that no counter of the report names.
+
+RAM less everything named: free, anonymous and file pages, slab, page tables, kernel stacks, huge pages, CPU
+lists. What remains was taken from the page allocator directly: drivers (GPU, network rings, vmalloc), a
+balloon that the hypervisor inflated, zram and zswap (until 6.17), percpu data, or a leak of whole pages.
+
+Memory allocation profiling (6.10+) names the code that holds it and the report then lists the largest;
+``/proc/vmallocinfo``, ``page_owner`` and the hypervisor's balloon figures are the other places to look.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.findings._case import Case
+from oomwatchd.findings._text import ratio
+from oomwatchd.render.amounts import percent, size
+from oomwatchd.report import Finding
+
+ID = "unaccounted_memory"
+TITLE = "Much memory is accounted to nobody"
+
+#: of RAM; ordinary systems have a few percent in drivers and percpu data
+_LARGE, _HUGE = 0.15, 0.40
+_NAMED = (
+    "free",
+    "free_pcp",
+    "active_anon",
+    "inactive_anon",
+    "isolated_anon",
+    "active_file",
+    "inactive_file",
+    "isolated_file",
+    "unevictable",
+    "slab_reclaimable",
+    "slab_unreclaimable",
+    "kernel_misc_reclaimable",
+    "pagetables",
+    "sec_pagetables",
+    "kernel_stack",
+    "bounce",
+    "zspages",
+    "Balloon",
+)
+
+
+def find(case: Case) -> Finding | None:
+    memory, ram = case.report.memory, case.ram_bytes
+    if memory is None or not ram or case.confined:
+        return None
+    # without these the sum would miss what the report does not say (a filtered or cut memory part)
+    if any(case.total(name) is None for name in ("free", "active_anon", "active_file", "slab_unreclaimable")):
+        return None
+    named = sum(case.total(name) or 0 for name in _NAMED)
+    named += sum(h.total * h.size_bytes for h in memory.hugepages)
+    rest = ram - named
+    if rest < _LARGE * ram:
+        return None
+    top = sorted(case.report.allocations, key=lambda a: -a.bytes)[:3]
+    who = ", ".join(f"{a.function} ({a.location}) {size(a.bytes)}" for a in top)
+    return Finding(
+        id=ID,
+        severity="critical" if rest >= _HUGE * ram else "warning",
+        title=TITLE,
+        explanation=f"{size(rest)}, {percent(rest, ram)} of RAM, is in none of the kernel's counters: "
+        "drivers, a balloon, vmalloc, compressed swap or a leak of pages."
+        + (f" The largest allocation sites: {who}." if who else ""),
+        evidence={
+            "unaccounted_bytes": rest,
+            "named_bytes": named,
+            "ram_bytes": ram,
+            "share_ratio": ratio(rest, ram),
+        },
+    )

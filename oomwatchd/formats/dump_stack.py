@@ -1,0 +1,93 @@
+"""lib/dump_stack.c: who was running on which kernel; arch stack dumps, of which only symbols matter."""
+
+from __future__ import annotations
+
+import re
+
+from oomwatchd.formats import Form, Section, rx
+
+#: taint letters stand in fixed columns; the release is the first word that begins with a digit
+_KERNEL = (
+    r"(?:Kdump: loaded )?(?:Not tainted|Tainted: ?[A-Z ()\-]*?) +(?P<release>\d+\.\d\S*)(?: (?P<build>.*))?$"
+)
+
+CPU = Form(
+    name="cpu",
+    section=Section.STACK,
+    begins=("CPU:",),
+    pattern=rx(
+        r"CPU: ?(?P<cpu>\d+) (?:UID: ?(?P<uid>\d+) )?PID: ?(?P<pid>\d+) Comm: (?P<comm>.*?)"
+        r"(?: " + _KERNEL + r"|$)"
+    ),
+    samples=(
+        "CPU: 0 PID: 118 Comm: min_free_kbytes Not tainted 3.10.14-00062-g277665d-dirty #322",
+        "CPU: 1 UID: 0 PID: 167 Comm: labbox Tainted: G        W          6.12.94+deb13-cloud-amd64 #1  "
+        "Debian 6.12.94-1",
+        "CPU: 3 PID: 5 Comm: a b Kdump: loaded Not tainted 4.18.0-147.el8.x86_64 #1",
+    ),
+    source="lib/dump_stack.c dump_stack_print_info(), 3.10+",
+)
+
+PID = Form(
+    name="pid",
+    section=Section.STACK,
+    begins=("Pid:",),
+    pattern=rx(r"Pid: ?(?P<pid>\d+), comm: +(?P<comm>.*?)(?: " + _KERNEL + r"|$)"),
+    samples=("Pid: 2543, comm: stress Not tainted 2.6.32-5-amd64 #1",),
+    source="arch show_regs_common(), dump_stack(), 2.6.29 to 3.9",
+)
+
+HARDWARE = Form(
+    name="hardware",
+    section=Section.STACK,
+    begins=("Hard",),
+    pattern=rx(r"Hardware name: (?P<hardware>.*)$"),
+    samples=("Hardware name: QEMU Standard PC (i440FX + PIIX, 1996), BIOS 1.16.2-1 04/01/2014",),
+    source="lib/dump_stack.c dump_stack_print_info(), 3.10+",
+)
+
+CALL_TRACE = Form(
+    name="call_trace",
+    section=Section.STACK,
+    begins=("Call", "Back"),
+    pattern=rx(r"(?:Call [Tt]race|Backtrace):"),
+    samples=("Call Trace:", "Call trace:", "Backtrace: "),
+    source="arch show_stack()",
+)
+
+FORMS = (CPU, PID, HARDWARE, CALL_TRACE)
+
+#: begins at the beginning of a word, that a long one is looked at once
+_SYMBOL = re.compile(r"(\?\s*)?(?<![\w.$])[\d.$]*([A-Za-z_][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
+_ARM = re.compile(r"(?:\(([\w.]+)\) from|^\s*([\w.]+) from [\w.]+\+0x)")
+_X86_64 = re.compile(r"\bR(?:IP|SP|AX|BP): ")
+_I386 = re.compile(r"\bE(?:IP|AX): ")
+
+
+def symbols(text: str) -> list[str]:
+    """The functions of one stack line, in its order (re-flowed text has several); none for registers,
+    addresses, and entries that the unwinder marks as unsure (``?``)."""
+    if found := _ARM.findall(text):
+        return [bracketed or plain for bracketed, plain in found]
+    return [m[2] for m in _SYMBOL.finditer(text) if m[1] is None]
+
+
+_ARCH_SUFFIX = re.compile(
+    r"(?:^|[.\-_+])(x86_64|amd64|aarch64|arm64|ppc64le|ppc64|s390x|i[3-6]86|riscv64|armv7hl|armmp)(?:$|[.\-_+])"
+)
+_ARCH = {"amd64": "x86_64", "arm64": "aarch64", "armv7hl": "arm", "armmp": "arm"}
+
+
+def architecture(release: str | None, stack: list[str]) -> str | None:
+    """The machine as ``uname -m`` names it, from the release's own suffix or the register names in
+    the stack dump; None when neither tells."""
+    if release and (m := _ARCH_SUFFIX.search(release)):
+        return _ARCH.get(m[1], m[1])
+    for line in stack:
+        if _X86_64.search(line):
+            return "x86_64"
+        if _I386.search(line):
+            return "i686"
+        if ") from [<" in line:
+            return "arm"
+    return None

@@ -1,0 +1,132 @@
+"""mm/memcontrol.c: the memory cgroup part of a report."""
+
+from __future__ import annotations
+
+import re
+
+from oomwatchd.formats import Form, Section, rx
+from oomwatchd.report import MemcgCounter
+
+TASK_IN = Form(
+    name="task_in",
+    section=Section.MEMCG,
+    begins=("Task",),
+    pattern=rx(r"Task in (?P<paths>/.*)$"),
+    opens=True,
+    samples=("Task in /a.slice/b.service killed as a result of limit of /a.slice", "Task in /foo"),
+    source="mm/memcontrol.c mem_cgroup_print_oom_info(), 2.6.30 to 4.20 (3.15 to 3.17 in two records)",
+)
+
+LIMIT_OF = Form(
+    name="limit_of",
+    section=Section.MEMCG,
+    begins=("kill",),
+    pattern=rx(r"killed as a result of limit of (?P<path>.*)$"),
+    samples=(" killed as a result of limit of /system.slice/foo.service",),
+    source="mm/memcontrol.c mem_cgroup_print_oom_info(), 3.15 to 3.17",
+)
+
+LIMIT_REACHED = Form(
+    name="limit_reached",
+    section=Section.MEMCG,
+    begins=("Memo",),
+    pattern=rx(r"Memory limit reached of cgroup (?P<path>.*)$"),
+    opens=True,
+    samples=("Memory limit reached of cgroup /system.slice/foo.service",),
+    source="mm/memcontrol.c mem_cgroup_print_oom_info(), 4.1 to 4.20",
+)
+
+USAGE = Form(
+    name="memcg_usage",
+    section=Section.MEMCG,
+    begins=("memo", "kmem", "swap"),
+    pattern=rx(
+        r"(?P<counter>memory\+swap|memory|kmem|swap): ?usage (?P<usage>\d+) ?kB, "
+        r"?limit (?P<limit>\d{1,20}) ?kB, ?failcnt (?P<failcnt>\d+)"
+    ),
+    opens=True,
+    samples=(
+        "memory: usage 102400kB, limit 102400kB, failcnt 117",
+        "memory+swap: usage 102400kB, limit 9007199254740988kB, failcnt 0",
+        "kmem: usage 1432kB, limit 9007199254740988kB, failcnt 0",
+        "swap: usage 0kB, limit 9007199254740988kB, failcnt 0",
+    ),
+    source="mm/memcontrol.c mem_cgroup_print_oom_meminfo(), 2.6.30 to 7.3",
+)
+
+STATS = Form(
+    name="memcg_stats",
+    section=Section.MEMCG,
+    begins=("Memo",),
+    pattern=rx(r"Memory cgroup stats(?: for (?P<path>.*?))?: *(?P<stats>(?:\w+: ?\d+KB ?)*)$"),
+    opens=True,
+    samples=(
+        "Memory cgroup stats for /foo: cache:0KB rss:102400KB swap:0KB unevictable:0KB",
+        "Memory cgroup stats for /system.slice/foo.service:",
+    ),
+    source="mm/memcontrol.c mem_cgroup_print_oom_info(), 3.9+",
+)
+
+STAT = Form(
+    name="memcg_stat",
+    section=Section.MEMCG,
+    pattern=rx(r"[a-z][a-z0-9_]* \d{1,19}(?:\n[a-z][a-z0-9_]* \d{1,19})*(?:\n[a-z0-9_]* ?)?$"),
+    samples=("anon 20918272", "anon 20815872\nfile 0\nkernel_stack 0\nperc"),
+    source="mm/memcontrol.c memory_stat_format(), 5.3+ (one record for all until 6.4)",
+)
+
+PROTECTION = Form(
+    name="memcg_protection",
+    section=Section.SLAB,
+    begins=("Memo",),
+    pattern=rx(r"Memory cgroup min protection (?P<min>\d+)kB -- low protection (?P<low>\d+)kB"),
+    samples=("Memory cgroup min protection 0kB -- low protection 1048576kB",),
+    source="mm/memcontrol.c mem_cgroup_show_protected_memory(), 6.19+",
+)
+
+FORMS = (TASK_IN, LIMIT_OF, LIMIT_REACHED, USAGE, STATS, PROTECTION)
+
+#: the greatest page counter of 32-bit kernels with 4 KiB pages; from 2^52 kB on every value is one of
+#: the "no limit" marks of 64-bit kernels (kernel-formats: unlimited_kB)
+_UNLIMITED_32_KB = 8589934588
+_UNLIMITED_FROM_KB = 1 << 52
+
+
+def counter(usage_kb: int, limit_kb: int, failcnt: int) -> MemcgCounter:
+    """A usage line's figures; limits that mean "none" become None."""
+    unlimited = limit_kb >= _UNLIMITED_FROM_KB or limit_kb == _UNLIMITED_32_KB
+    return MemcgCounter(
+        usage_bytes=usage_kb * 1024, limit_bytes=None if unlimited else limit_kb * 1024, failcnt=failcnt
+    )
+
+
+_LIMIT_OF = " killed as a result of limit of "
+
+
+def parse_task_in(paths: str) -> tuple[str, str | None]:
+    """``A killed as a result of limit of B`` -> (A, B); A lies in B's tree, which settles the cut."""
+    at = paths.find(_LIMIT_OF)
+    first = at
+    while at >= 0:
+        task, oom = paths[:at], paths[at + len(_LIMIT_OF) :]
+        if task == oom or task.startswith(oom if oom.endswith("/") else oom + "/"):
+            return task, oom
+        at = paths.find(_LIMIT_OF, at + 1)
+    if first >= 0:
+        return paths[:first], paths[first + len(_LIMIT_OF) :]
+    return paths, None
+
+
+_KB_STAT = rx(r"(\w{1,64}+): ?(\d{1,20}+)KB")
+_STAT = rx(r"^([a-z][a-z0-9_]*) (\d{1,19})$", re.MULTILINE)
+
+
+def parse_kb_stats(text: str) -> dict[str, int]:
+    """``cache:0KB rss:102400KB`` -> figures in KB by name."""
+    return {name: int(figure) for name, figure in _KB_STAT.findall(text)}
+
+
+def parse_stats(text: str) -> dict[str, int]:
+    """``anon 20918272`` rows, one or many -> figures by name. A row cut at the record's end is left
+    out unless its figure is followed by the end of the text (then it may be short: kept as printed)."""
+    return {name: int(figure) for name, figure in _STAT.findall(text)}

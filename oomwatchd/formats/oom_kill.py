@@ -1,0 +1,415 @@
+"""mm/oom_kill.c: the header, the task table, the summary line, the kill lines, the reaper.
+
+Also the panic that may end a report (kernel/panic.c) and the rate limit's own line (lib/ratelimit.c).
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from oomwatchd.formats import Form, Section, rx
+
+#: A process name has 15 bytes; as text an escaped byte takes four characters. Text copied by people
+#: may carry rests of a prefix before it, so what is not a raw record gets some slack.
+COMM_BYTES = 15
+
+HEADER_MARK = " invoked oom"
+
+HEADER = Form(
+    name="header",
+    section=Section.HEADER,
+    pattern=rx(r"(?P<comm>.{0,80}?) invoked oom(?:-killer)?(?:: ?(?P<rest>(?:gfp_mask=|\.\.\.)?.*)|: ?$|$)"),
+    opens=True,
+    samples=(
+        "stress invoked oom-killer: gfp_mask=0x201da, order=0, oomkilladj=0",
+        "stress invoked oom-killer: gfp_mask=0x201da, order=0, oom_adj=0",
+        "stress invoked oom-killer: gfp_mask=0x201da, order=0, oom_adj=0, oom_score_adj=0",
+        "min_free_kbytes invoked oom-killer: gfp_mask=0x200da, order=0, oom_score_adj=0",
+        "dd invoked oom-killer: gfp_mask=0x14280ca(GFP_HIGHUSER_MOVABLE|__GFP_ZERO), nodemask=(null),  "
+        "order=0, oom_score_adj=0",
+        "kworker/0:1 invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=-1, oom_score_adj=0",
+        "a b invoked oom-killer: gfp_mask=0x0(), nodemask=0, order=0, oom_score_adj=0",
+        "main invoked oom: gfp_mask=0x100dca(GFP_HIGHUSER_MOVABLE|__GFP_ZERO), order=0",
+    ),
+    source='mm/oom_kill.c dump_header(), 2.6.27 to 7.3; EulerOS without "-killer"',
+)
+
+OPENVZ_HEADER = Form(
+    name="openvz_header",
+    section=Section.HEADER,
+    pattern=rx(
+        r"(?P<pid>\d+) \((?P<comm>.*)\) invoked oom-killer in ub (?P<ub>\d+) "
+        r"generation \d+ gfp (?P<mask>0x[0-9a-f]+)"
+    ),
+    opens=True,
+    samples=("12 (httpd) invoked oom-killer in ub 101 generation 3 gfp 0x200da",),
+    source="OpenVZ 2.6.32-042stab, mm/oom_kill.c",
+)
+
+COMPACTION = Form(
+    name="compaction_disabled",
+    section=Section.HEADER,
+    begins=("COMP",),
+    pattern=rx(r"COMPACTION is disabled!!!"),
+    samples=("COMPACTION is disabled!!!",),
+    source="mm/oom_kill.c dump_header(), 4.9+",
+)
+
+CPUSET = Form(
+    name="cpuset",
+    section=Section.CPUSET,
+    pattern=rx(r"(?P<comm>.{0,80}?) cpuset=(?P<cpuset>.*) mems_allowed=(?P<mems>[\d,-]*)$"),
+    samples=("min_free_kbytes cpuset=/ mems_allowed=0", "a) b cpuset=a b mems_allowed=0-1,3"),
+    source="kernel/cpuset.c cpuset_print_task_mems_allowed(), 2.6.29 to 4.20",
+)
+
+TASKS_TITLE = Form(
+    name="tasks_title",
+    section=Section.TASKS,
+    begins=("Task",),
+    pattern=rx(r"Tasks state \(memory values in pages\):"),
+    opens=True,
+    samples=("Tasks state (memory values in pages):",),
+    source="mm/oom_kill.c dump_tasks(), 4.19+",
+)
+
+TASKS_HEADER = Form(
+    name="tasks_header",
+    section=Section.TASKS,
+    begins=("[ pi", "[  p", "[pid"),
+    pattern=rx(r"\[ *pid *\] +uid +tgid +(?P<columns>total_vm .*?name) *$"),
+    opens=True,
+    samples=(
+        "[ pid ]   uid  tgid total_vm      rss cpu oom_adj name",
+        "[ pid ]   uid  tgid total_vm      rss cpu oom_adj oom_score_adj name",
+        "[ pid ]   uid  tgid total_vm      rss nr_ptes swapents oom_score_adj name",
+        "[ pid ]   uid  tgid total_vm      rss nr_ptes nr_pmds swapents oom_score_adj name",
+        "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name",
+        "[  pid  ]   uid  tgid total_vm      rss rss_anon rss_file rss_shmem pgtables_bytes swapents "
+        "oom_score_adj name",
+    ),
+    source="mm/oom_kill.c dump_tasks(), 2.6.27 to 7.3",
+)
+
+TASKS_ROW = Form(
+    name="tasks_row",
+    section=Section.TASKS,
+    begins=("[",),
+    pattern=rx(r"\[ *(?P<pid>\d+)\](?P<figures>(?:\s+-?\d+){6,}) ?(?P<comm>.*)$"),
+    opens=True,
+    samples=(
+        "[  118]     0   118   120817   120018     121        0             0 min_free_kbytes",
+        "[   2543]  1000  2543  2066407  1967899 15904768        0             0 a b",
+        "[ 2543]  1000  2543  2066407  1967899   3       0 stress",
+    ),
+    source="mm/oom_kill.c dump_task(), 2.6.27 to 7.3",
+)
+
+SUMMARY = Form(
+    name="summary",
+    section=Section.SUMMARY,
+    begins=("oom-",),
+    pattern=rx(r"oom-kill: ?constraint=(?P<constraint>[A-Z_]+)(?P<rest>,.*|$)"),
+    opens=True,
+    samples=(
+        "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,"
+        "task_memcg=/user.slice,task=stress,pid=2543,uid=1000",
+        "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0-1,oom_memcg=/a,"
+        "task_memcg=/a/b,task=x=1,task=init,pid=80,uid=0",
+        "oom-kill:constraint=CONSTRAINT_CPUSET,nodemask=0,2,cpuset=cs,mems_allowed=0,2,global_oom,"
+        "task_memcg=/,task=dd,pid=7,uid=0",
+        "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),task=dd,pid=7,uid=0",
+    ),
+    source="mm/oom_kill.c dump_oom_summary(), 5.0+ (dump_oom_victim() 6.8+)",
+)
+
+#: the words before "Killed process" and "Kill process"; a path never stands there
+_MESSAGE = r"(?:(?P<message>[A-Z][A-Za-z ()_-]{0,60}): ?)?"
+
+INTENT = Form(
+    name="intent",
+    section=Section.INTENT,
+    begins=("Out ", "Memo", "No a", "Kill", "kill"),
+    pattern=rx(
+        _MESSAGE + r"[Kk]ill process (?P<pid>\d+) \((?P<comm>.*)\),? score (?P<score>-?\d+)(?: or .*)?$"
+    ),
+    opens=True,
+    samples=(
+        "Out of memory: kill process 2543 (stress) score 901 or a child",
+        "Out of memory: Kill process 118 (min_free_kbytes) score 922 or sacrifice child",
+        "Memory cgroup out of memory: Kill process 114 (dd) score 1048 or sacrifice child",
+        "Out of memory (oom_kill_allocating_task): Kill process 126 (dd) score 0 or sacrifice child",
+        "No available memory (MPOL_BIND): kill process 12 (a) score 3 or a child",
+    ),
+    source="mm/oom_kill.c oom_kill_process(), 2.6.27 to 5.0",
+)
+
+KILLED = Form(
+    name="killed",
+    section=Section.KILL,
+    begins=("Out ", "Memo", "No a", "Kill", "OOM ", "memo"),
+    pattern=rx(
+        r"(?:" + _MESSAGE + r"Killed process |(?P<openvz>(?:Out of memory in UB \d+: )?OOM killed process ))"
+        r"(?P<pid>\d+)(?:, UID (?P<uid_before>\d+),)? \((?P<comm>.*)\)(?:, UID (?P<uid_after>\d+))?"
+        r"(?:(?: score \d+)?,? (?P<sizes>(?:total-vm|vsz|vm):.*))?$"
+    ),
+    opens=True,
+    samples=(
+        "Killed process 2543 (stress)",
+        "Killed process 2543 (stress) vsz:8265628kB, anon-rss:7871596kB, file-rss:0kB",
+        "Killed process 118 (min_free_kbytes) total-vm:483268kB, anon-rss:480072kB, file-rss:0kB",
+        "Killed process 2543 (x) total-vm:1kB) total-vm:8265628kB, anon-rss:7871596kB, file-rss:0kB, "
+        "shmem-rss:0kB",
+        "Out of memory: Killed process 106 (dd) total-vm:2050268kB, anon-rss:186272kB, file-rss:0kB, "
+        "shmem-rss:1020kB, UID:0 pgtables:416kB oom_score_adj:0",
+        "Memory cgroup out of memory: Killed process 80 (dd) total-vm:63028kB, anon-rss:20256kB, "
+        "file-rss:4kB, shmem-rss:1028kB, UID:0 pgtables:28kB oom_score_adj:-998",
+        "Killed process 2543, UID 48, (httpd) total-vm:1kB, anon-rss:1kB, file-rss:0kB",
+        "Killed process 2543 (httpd), UID 48, total-vm:1kB, anon-rss:1kB, file-rss:0kB, shmem-rss:0kB",
+        "OOM killed process 2543 (httpd) vm:1kB, rss:1kB, swap:0kB",
+    ),
+    source="mm/oom_kill.c __oom_kill_process(), 2.6.27 to 7.3; RHEL 6 and 7.9, OpenVZ",
+)
+
+SHARING = Form(
+    name="kill_sharing",
+    section=Section.KILL,
+    begins=("Kill",),
+    pattern=rx(r"Kill process (?P<pid>\d+) \((?P<comm>.*)\) sharing same memory"),
+    samples=("Kill process 2544 (stress) sharing same memory",),
+    source="mm/oom_kill.c oom_kill_process(), 2.6.37 to 4.3",
+)
+
+ALREADY_EXITING = Form(
+    name="already_exiting",
+    section=Section.KILL,
+    begins=("Out ", "Memo"),
+    pattern=rx(_MESSAGE + r"OOM victim (?P<pid>\d+) \((?P<comm>.*)\) is already exiting\. Skip killing"),
+    opens=True,
+    samples=(
+        "Memory cgroup out of memory: OOM victim 2543 (stress) is already exiting. Skip killing the task",
+    ),
+    source="mm/oom_kill.c __oom_kill_process(), 5.9+",
+)
+
+SPARED = Form(
+    name="spared",
+    section=Section.KILL,
+    begins=("Woul",),
+    pattern=rx(r"Would have killed process (?P<pid>\d+) \((?P<comm>.*)\)\. But continuing instead"),
+    opens=True,
+    samples=("Would have killed process 2543 (httpd). But continuing instead.",),
+    source="RHEL 6 2.6.32, mm/oom_kill.c",
+)
+
+GROUP = Form(
+    name="group",
+    section=Section.KILL,
+    begins=("Task",),
+    pattern=rx(r"Tasks in (?P<path>.*) are going to be killed due to memory\.oom\.group set"),
+    opens=True,
+    samples=("Tasks in /system.slice/foo.service are going to be killed due to memory.oom.group set",),
+    source="mm/memcontrol.c mem_cgroup_print_oom_group(), 4.19+",
+)
+
+MM_PINNED = Form(
+    name="mm_pinned",
+    section=Section.KILL,
+    begins=("oom ",),
+    pattern=rx(r"oom killer (?P<pid>\d+) \((?P<comm>.*)\) has mm pinned by (?P<by_pid>\d+) \((?P<by>.*)\)"),
+    samples=("oom killer 2543 (stress) has mm pinned by 1 (systemd)",),
+    source="mm/oom_kill.c __oom_kill_process(), 4.8+",
+)
+
+REAPED = Form(
+    name="reaped",
+    section=Section.AFTER,
+    begins=("oom_",),
+    pattern=rx(r"oom_reaper: reaped process (?P<pid>\d+) \((?P<comm>.*)\),? now (?P<sizes>anon-rss:.*)"),
+    samples=("oom_reaper: reaped process 2543 (stress), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB",),
+    source="mm/oom_kill.c oom_reap_task_mm(), 4.6+",
+)
+
+REAP_FAILED = Form(
+    name="reap_failed",
+    section=Section.AFTER,
+    begins=("oom_",),
+    pattern=rx(r"oom_reaper: (?:unable to reap|giving up) pid:(?P<pid>\d+) \((?P<comm>.*)\)"),
+    samples=("oom_reaper: unable to reap pid:2543 (stress)",),
+    source="mm/oom_kill.c oom_reap_task(), 4.6+",
+)
+
+NO_KILLABLE = Form(
+    name="no_killable",
+    section=Section.KILL,
+    begins=("Out ",),
+    pattern=rx(r"Out of memory and no killable processes"),
+    opens=True,
+    samples=("Out of memory and no killable processes...",),
+    source="mm/oom_kill.c out_of_memory(), 4.19+",
+)
+
+PANIC = Form(
+    name="panic",
+    section=Section.KILL,
+    begins=("Kern",),
+    pattern=rx(r"Kernel panic - not syncing: (?P<why>(?:[Oo]ut of memory|System is deadlocked on memory).*)"),
+    opens=True,
+    samples=(
+        "Kernel panic - not syncing: Out of memory and no killable processes...",
+        "Kernel panic - not syncing: System is deadlocked on memory",
+        "Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled",
+        "Kernel panic - not syncing: out of memory. panic_on_oom is selected",
+        "Kernel panic - not syncing: out of memory(memcg). panic_on_oom is selected.",
+    ),
+    source="mm/oom_kill.c check_panic_on_oom(), out_of_memory(), 2.6.27 to 7.3",
+)
+
+SYSRQ = Form(
+    name="sysrq",
+    section=Section.BEFORE,
+    begins=("sysr", "SysR"),
+    pattern=rx(r"(?:sysrq: )?(?:SysRq : )?Manual OOM execution"),
+    opens=True,
+    samples=(
+        "sysrq: Manual OOM execution",
+        "sysrq: SysRq : Manual OOM execution",
+        "SysRq : Manual OOM execution",
+    ),
+    source="drivers/tty/sysrq.c sysrq_handle_moom(), 2.6.27 to 7.3",
+)
+
+SYSRQ_REFUSED = Form(
+    name="sysrq_refused",
+    section=Section.KILL,
+    begins=("sysr",),
+    pattern=rx(r"sysrq: OOM request ignored(?: because killer is disabled|\. No task eligible)"),
+    samples=(
+        "sysrq: OOM request ignored. No task eligible",
+        "sysrq: OOM request ignored because killer is disabled",
+    ),
+    source="drivers/tty/sysrq.c moom_callback(), 4.1+",
+)
+
+SUPPRESSED = Form(
+    name="suppressed",
+    section=Section.BEFORE,
+    begins=("oom_", "out_", "dump", "__ra"),
+    pattern=rx(
+        r"(?P<function>oom_kill_process|out_of_memory|dump_header|__ratelimit): "
+        r"(?P<count>\d+) callbacks suppressed"
+    ),
+    opens=True,
+    samples=("oom_kill_process: 31 callbacks suppressed", "__ratelimit: 7 callbacks suppressed"),
+    source="lib/ratelimit.c ___ratelimit(), 2.6.27 to 7.3",
+)
+
+FORMS = (
+    HEADER, OPENVZ_HEADER, COMPACTION, CPUSET, TASKS_TITLE, TASKS_HEADER, TASKS_ROW, SUMMARY, SHARING,
+    INTENT, KILLED, ALREADY_EXITING, SPARED, GROUP, MM_PINNED, REAPED, REAP_FAILED, NO_KILLABLE, PANIC, SYSRQ,
+    SYSRQ_REFUSED, SUPPRESSED,
+)  # fmt: skip
+
+
+_SIZE = rx(r"([A-Za-z_-]{1,64}+):(-?\d{1,20}+)")
+
+
+def sizes(text: str) -> dict[str, int]:
+    """``total-vm:1kB, anon-rss:2kB, UID:0 pgtables:3kB`` -> figures by name, units as printed."""
+    return {name: int(figure) for name, figure in _SIZE.findall(text)}
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of the summary line; None where the kernel did not print one."""
+
+    constraint: str
+    nodemask: str | None = None
+    cpuset: str | None = None
+    mems_allowed: str | None = None
+    global_oom: bool = False
+    oom_memcg: str | None = None
+    task_memcg: str | None = None
+    task: str | None = None
+    pid: int | None = None
+    uid: int | None = None
+
+
+#: without the uid the line is cut, and the pid may be
+_SUMMARY_END = rx(r",pid=(\d+),uid=(\d+)\s*$")
+_SUMMARY_CUT = re.compile(r",p(?:i(?:d(?:=\d*)?)?)?$")
+_NEXT = r"(?=,cpuset=|,global_oom|,oom_memcg=|,task_memcg=|,task=|$)"
+_NODEMASK = re.compile(r",nodemask=(\(null\)|[\d,-]*?)" + _NEXT)
+_CPUSET = re.compile(r",cpuset=(.*?),mems_allowed=([\d,-]*?)" + _NEXT, re.DOTALL)
+
+
+def parse_summary(constraint: str, rest: str, known_comm: str | None = None) -> Summary:
+    """Cut the summary line. Names in it are hostile, so it is cut from both ends towards the middle.
+
+    From the right: ``,pid=N,uid=N``, then the process name (15 bytes; ``known_comm``, from the kill
+    line or the task table, settles where it begins). From the left: nodemask, cpuset and
+    mems_allowed. What remains are the cgroup paths: the victim's lies in the tree of the one at its
+    limit, so the cut between the two is where that holds.
+    """
+    fields: dict[str, str | int | bool | None] = {}
+    end = _SUMMARY_END.search(rest)
+    if end:
+        fields["pid"] = int(end[1])
+        fields["uid"] = int(end[2])
+        rest = rest[: end.start()]
+    else:
+        rest = _SUMMARY_CUT.sub("", rest)
+    rest, fields["task"] = _cut_task(rest, known_comm)
+    if m := _NODEMASK.match(rest):
+        fields["nodemask"] = None if m[1] == "(null)" else m[1].strip(",")
+        rest = rest[m.end() :]
+    if m := _CPUSET.match(rest):
+        fields["cpuset"] = m[1]
+        fields["mems_allowed"] = m[2].strip(",")
+        rest = rest[m.end() :]
+    if rest.startswith(",global_oom"):
+        fields["global_oom"] = True
+        rest = rest[len(",global_oom") :]
+        if rest.startswith(",task_memcg="):
+            fields["task_memcg"] = rest[len(",task_memcg=") :]
+    elif rest.startswith(",oom_memcg="):
+        fields["oom_memcg"], fields["task_memcg"] = _cut_paths(rest[len(",oom_memcg=") :])
+    elif rest.startswith(",task_memcg="):
+        fields["task_memcg"] = rest[len(",task_memcg=") :]
+    return msgspec.convert({"constraint": constraint, **fields}, Summary)
+
+
+def _cut_task(rest: str, known_comm: str | None) -> tuple[str, str | None]:
+    mark = ",task="
+    if known_comm is not None and rest.endswith(mark + known_comm):
+        return rest[: -len(mark + known_comm)], known_comm
+    # a byte is printed as at most four characters
+    at = rest.find(mark, max(0, len(rest) - len(mark) - 4 * COMM_BYTES))
+    while at >= 0:
+        comm = rest[at + len(mark) :]
+        if printed_bytes(comm) <= COMM_BYTES:
+            return rest[:at], comm
+        at = rest.find(mark, at + 1)
+    at = rest.rfind(mark)
+    return (rest[:at], rest[at + len(mark) :]) if at >= 0 else (rest, None)
+
+
+def _cut_paths(paths: str) -> tuple[str, str | None]:
+    mark = ",task_memcg="
+    at = paths.find(mark)
+    first = at
+    while at >= 0:
+        oom, task = paths[:at], paths[at + len(mark) :]
+        if task == oom or task.startswith(oom if oom.endswith("/") else oom + "/"):
+            return oom, task
+        at = paths.find(mark, at + 1)
+    return (paths[:first], paths[first + len(mark) :]) if first >= 0 else (paths, None)
+
+
+_HEX = re.compile(r"\\x[0-9a-f]{2}")
+
+
+def printed_bytes(text: str) -> int:
+    """Bytes that the kernel's string had: ``\\xNN`` stands for one."""
+    return len(_HEX.sub("?", text).encode("utf-8", "surrogatepass"))

@@ -1,0 +1,46 @@
+"""mm/page_alloc.c, mm/nommu.c: a page allocation that failed without an OOM kill."""
+
+from __future__ import annotations
+
+from oomwatchd.formats import Form, Section, rx
+
+ALLOC_FAILURE = Form(
+    name="alloc_failure",
+    section=Section.HEADER,
+    pattern=rx(
+        r"(?P<comm>.{0,80}?): (?P<what>page allocation (?:failure[.:] ?|stalls? for [^,:]*[,:] ?)"
+        r"order: ?(?P<order>-?\d+)"
+        r"|vmalloc[: ].{0,200}?),? mode:(?P<mode>.*)$"
+    ),
+    opens=True,
+    samples=(
+        "kworker/0:1: page allocation failure. order:4, mode:0x201da",
+        "kworker/0:1: page allocation failure: order:4, mode:0x24201ca(GFP_HIGHUSER_MOVABLE|__GFP_COLD)",
+        "kworker/0:1: page allocation failure: order:4, mode:0x6200ca(GFP_HIGHUSER_MOVABLE), "
+        "nodemask=(null),cpuset=/,mems_allowed=0",
+        "a: page allocation stalls for 4ms, order:0, mode:0x14201ca(GFP_HIGHUSER_MOVABLE|__GFP_COLD), "
+        "nodemask=(null)",
+        "a: page allocation stall for 4 secs: order:0, mode:0x140cca(GFP_HIGHUSER_MOVABLE|__GFP_COMP) "
+        "nodemask=(null),cpuset=/,mems_allowed=0",
+        "modprobe: vmalloc error: size 8192, failed to allocate pages, mode:0xcc2(GFP_KERNEL|__GFP_HIGHMEM), "
+        "nodemask=(null),cpuset=/,mems_allowed=0",
+    ),
+    source="mm/page_alloc.c warn_alloc(), 2.6.27 to 7.3",
+)
+
+NOMMU_FAILURE = Form(
+    name="nommu_failure",
+    section=Section.HEADER,
+    begins=("Allo",),
+    pattern=rx(
+        r"Allocation of length (?P<length>\d+) from process (?P<pid>\d+)(?: \((?P<comm>.*)\))? failed"
+    ),
+    opens=True,
+    samples=(
+        "Allocation of length 1048576 from process 312 failed",
+        "Allocation of length 1048576 from process 312 (stress) failed",
+    ),
+    source="mm/nommu.c do_mmap_private(), 2.6.27 to 7.3",
+)
+
+FORMS = (ALLOC_FAILURE, NOMMU_FAILURE)

@@ -1,0 +1,96 @@
+"""Which form is this line? One table for all modules of this room."""
+
+from __future__ import annotations
+
+import re
+
+from oomwatchd.formats import (
+    Form,
+    Section,
+    dump_stack,
+    memcontrol,
+    neighbours,
+    oom_kill,
+    page_alloc,
+    show_mem,
+    slab_common,
+)
+
+ALL: tuple[Form, ...] = (
+    *oom_kill.FORMS,
+    *memcontrol.FORMS,
+    memcontrol.STAT,
+    *show_mem.FORMS,
+    show_mem.PAGES,
+    *slab_common.FORMS,
+    slab_common.SLAB_ROW,
+    slab_common.ALLOCATION,
+    *dump_stack.FORMS,
+    *page_alloc.FORMS,
+    *neighbours.FORMS,
+)
+
+Recognised = tuple[Form, re.Match[str]]
+
+_BY_BEGINNING: dict[str, tuple[Form, ...]] = {}
+for _form in ALL:
+    for _beginning in _form.begins:
+        _BY_BEGINNING[_beginning] = (*_BY_BEGINNING.get(_beginning, ()), _form)
+
+#: of a raw record: nothing but known fields may follow, or a cgroup's name could pose as a header
+_HEADER_REST = re.compile(r"gfp_mask=\S*?,?(?: +\w+=\S*)*\s*$")
+
+
+def recognise(text: str, *, raw: bool = False) -> Recognised | None:
+    """The form of a line, with its match; None for a line that is not of a report.
+
+    ``raw``: the text is one whole record of /dev/kmsg, so names in it can be held to their size.
+    Rows that only their place tells (memcg statistics, slab rows, allocation rows, stack lines) are
+    left to ``recognise_row``.
+    """
+    if oom_kill.HEADER_MARK in text and (found := _header(text, raw)):
+        return found
+    text = text.lstrip(" \t")
+    for form in _BY_BEGINNING.get(text[:4], ()):
+        if m := form.pattern.match(text):
+            return form, m
+    first = text[:1]
+    if first == "[":
+        if m := oom_kill.TASKS_ROW.pattern.match(text):
+            return oom_kill.TASKS_ROW, m
+    elif (first.isdigit() or first == "-") and "page" in text and (m := show_mem.PAGES.pattern.match(text)):
+        return show_mem.PAGES, m
+    if "mems_allowed=" in text and (m := oom_kill.CPUSET.pattern.match(text)) and _is_comm(m["comm"], raw):
+        return oom_kill.CPUSET, m
+    if "mode:0x" in text and (m := page_alloc.ALLOC_FAILURE.pattern.match(text)) and _is_comm(m["comm"], raw):
+        return page_alloc.ALLOC_FAILURE, m
+    return None
+
+
+def _header(text: str, raw: bool) -> Recognised | None:
+    if not raw and not text.startswith(oom_kill.HEADER_MARK):
+        text = text.lstrip(" \t")  # an indent; in a raw record the name itself begins with blanks
+    m = oom_kill.HEADER.pattern.match(text)
+    if m and _is_comm(m["comm"], raw) and (not raw or _HEADER_REST.match(m["rest"] or "")):
+        return oom_kill.HEADER, m
+    if m := oom_kill.OPENVZ_HEADER.pattern.match(text):
+        return oom_kill.OPENVZ_HEADER, m
+    return None
+
+
+def _is_comm(name: str, raw: bool) -> bool:
+    return not raw or oom_kill.printed_bytes(name) <= oom_kill.COMM_BYTES
+
+
+def recognise_row(text: str, section: Section) -> Recognised | None:
+    """Rows that only their place in the report tells."""
+    text = text.lstrip(" \t")
+    if section == Section.MEMCG:
+        if m := memcontrol.STAT.pattern.match(text):
+            return memcontrol.STAT, m
+    elif section == Section.SLAB:
+        if m := slab_common.ALLOCATION.pattern.match(text):
+            return slab_common.ALLOCATION, m
+        if m := slab_common.SLAB_ROW.pattern.match(text):
+            return slab_common.SLAB_ROW, m
+    return None

@@ -1,0 +1,216 @@
+"""mm/show_mem.c (mm/page_alloc.c and lib/show_mem.c before 6.2): the Mem-Info part; hugepages of
+mm/hugetlb.c; swap of mm/swap_state.c; ARM's own show_mem (arch/arm/mm/init.c, up to 3.19)."""
+
+from __future__ import annotations
+
+import re
+
+from oomwatchd.formats import Form, Section, rx
+from oomwatchd.report import FreeBlocks
+
+_ZONE = r"(?:Node (?P<node>\d+) )?(?P<zone>DMA32|DMA|Normal|HighMem|Movable|Device)"
+
+MEM_INFO = Form(
+    name="mem_info",
+    section=Section.MEM_INFO,
+    begins=("Mem-",),
+    pattern=rx(r"Mem-[Ii]nfo:"),
+    opens=True,
+    samples=("Mem-Info:", "Mem-info:"),
+    source="show_mem(), 2.6.27 to 7.3; ARM up to 3.19",
+)
+
+PCP_ZONE = Form(
+    name="pcp_zone",
+    section=Section.MEM_INFO,
+    begins=("Node", "DMA ", "DMA3", "Norm", "High", "Mova"),
+    pattern=rx(_ZONE + r" per-cpu:"),
+    samples=("Node 0 Normal per-cpu:", "Normal per-cpu:"),
+    source="show_free_areas(), 2.6.27 to 4.0",
+)
+
+PCP_CPU = Form(
+    name="pcp_cpu",
+    section=Section.MEM_INFO,
+    begins=("CPU ",),
+    pattern=rx(r"CPU +(?P<cpu>\d+): +hi: *\d+, +btch: *\d+ +usd: *\d+"),
+    samples=("CPU    0: hi:  186, btch:  31 usd: 170",),
+    source="show_free_areas(), 2.6.27 to 4.0",
+)
+
+TOTALS = Form(
+    name="totals",
+    section=Section.MEM_INFO,
+    begins=("acti", "Acti", "inac", "unev", "free", "slab", "mapp", "sec_", "kern"),
+    pattern=rx(r"(?:[A-Za-z_]+:-?\d+(?:\s+|$))+$"),
+    samples=(
+        "active_anon:120239 inactive_anon:11 isolated_anon:0",
+        " free:4617 slab_reclaimable:150 slab_unreclaimable:600",
+        " free_cma:0",
+        "active_anon:1 inactive_anon:2\n free:3 free_pcp:4 free_cma:5",
+        "Active:17392 inactive:17948 dirty:10288 writeback:33488 unstable:19576",
+    ),
+    source="show_free_areas(), 2.6.27 to 7.3",
+)
+
+NODE = Form(
+    name="node",
+    section=Section.MEM_INFO,
+    begins=("Node",),
+    pattern=rx(r"Node (?P<node>\d+) (?P<amounts>active_anon: ?\d+kB.*)$"),
+    opens=True,
+    samples=(
+        "Node 0 active_anon:1184kB inactive_anon:4kB shmem_thp: 0kB anon_thp: 0kB kernel_stack:1kB "
+        "all_unreclaimable? no Balloon:0kB",
+    ),
+    source="show_node_info(), show_free_areas(), 4.8+",
+)
+
+ZONE = Form(
+    name="zone",
+    section=Section.MEM_INFO,
+    begins=("Node", "DMA ", "DMA3", "Norm", "High", "Mova", "Devi"),
+    pattern=rx(_ZONE + r" (?P<amounts>free: ?\d+.*)$"),
+    opens=True,
+    samples=(
+        "Node 0 DMA32 free:1996kB min:2048kB low:2560kB high:3072kB reserved_highatomic:0KB",
+        "HighMem free:224kB min:256kB low:2984kB high:5716kB pages_scanned:31 all_unreclaimable? yes",
+    ),
+    source="show_free_areas(), 2.6.27 to 7.3",
+)
+
+LOWMEM_RESERVE = Form(
+    name="lowmem_reserve",
+    section=Section.MEM_INFO,
+    begins=("lowm", "prot"),
+    pattern=rx(r"(?:lowmem_reserve|protections)\[\]:(?P<pages>(?:\s+-?\d+)*)\s*$"),
+    opens=True,
+    samples=("lowmem_reserve[]: 0 2991 7946 7946 7946",),
+    source="show_free_areas(), 2.6.27 to 7.3",
+)
+
+BUDDY = Form(
+    name="buddy",
+    section=Section.MEM_INFO,
+    begins=("Node", "DMA:", "DMA3", "Norm", "High", "Mova", "Devi"),
+    pattern=rx(_ZONE + r": (?P<orders>\d+\*\d+ ?kB.*)$"),
+    opens=True,
+    samples=(
+        "Node 0 DMA: 1*4kB (M) 2*8kB (UM) 0*16kB = 20kB",
+        "Normal: 1*4kB 0*8kB = 4kB",
+    ),
+    source="show_free_areas(), 2.6.27 to 7.3",
+)
+
+HUGEPAGES = Form(
+    name="hugepages",
+    section=Section.MEM_INFO,
+    begins=("Node", "huge"),
+    pattern=rx(
+        r"(?:Node (?P<node>\d+) )?hugepages_total=(?P<total>\d+) hugepages_free=(?P<free>\d+) "
+        r"hugepages_surp=(?P<surplus>\d+) hugepages_size=(?P<size>\d+) ?kB"
+    ),
+    samples=("Node 0 hugepages_total=0 hugepages_free=0 hugepages_surp=0 hugepages_size=2048kB",),
+    source="mm/hugetlb.c hugetlb_show_meminfo_node(), 3.10+",
+)
+
+SWAP_KB = Form(
+    name="swap_kb",
+    section=Section.MEM_INFO,
+    begins=("Free", "Tota"),
+    pattern=rx(r"(?P<what>Free|Total) swap *= *(?P<kb>-?\d+) ?kB"),
+    samples=("Free swap  = 0kB", "Total swap = 524284kB"),
+    source="mm/swap_state.c show_swap_cache_info(), 2.6.27 to 7.3",
+)
+
+SWAP_CACHE_STATS = Form(
+    name="swap_cache_stats",
+    section=Section.MEM_INFO,
+    begins=("Swap",),
+    pattern=rx(r"Swap cache stats: add \d+, delete \d+, find \d+/\d+"),
+    samples=("Swap cache stats: add 1204, delete 1204, find 88/97",),
+    source="mm/swap_state.c show_swap_cache_info(), 2.6.27 to 5.19",
+)
+
+PAGES = Form(
+    name="pages",
+    section=Section.MEM_INFO,
+    pattern=rx(
+        r"(?P<pages>-?\d+) (?P<what>total pagecache pages|pages in swap cache|pages RAM|pages of RAM|"
+        r"pages HighMem(?:/MovableOnly)?|pages reserved|reserved pages|pages cma reserved|"
+        r"pages in pagetable cache|pages hwpoisoned|pages shared|pages non-shared|free pages|slab pages|"
+        r"pages swap cached)\s*$"
+    ),
+    samples=(
+        "22 total pagecache pages",
+        "0 pages in swap cache",
+        "262144 pages RAM",
+        "131072 pages HighMem",
+        "0 pages HighMem/MovableOnly",
+        "136074 pages reserved",
+        "0 pages cma reserved",
+        "0 pages in pagetable cache",
+        "0 pages hwpoisoned",
+        "30 pages shared",
+        "121318 pages non-shared",
+        "131072 pages of RAM",
+        "1234 free pages",
+        "12 slab pages",
+        "3 reserved pages",
+        "0 pages swap cached",
+    ),
+    source="show_mem(), mm/swap_state.c, 2.6.27 to 7.3; arch/arm/mm/init.c up to 3.19",
+)
+
+FORMS = (
+    MEM_INFO, PCP_ZONE, PCP_CPU, TOTALS, NODE, ZONE, LOWMEM_RESERVE, BUDDY, HUGEPAGES, SWAP_KB,
+    SWAP_CACHE_STATS,
+)  # fmt: skip
+
+#: names and figures have bounds, or a long word would be read anew from each of its letters
+_AMOUNT = rx(r"([A-Za-z_]{1,64}+(?:\((?:anon|file)\))?): ?(-?\d{1,20}+)([kK]B)?")
+_UNRECLAIMABLE = re.compile(r"all_unreclaimable\? (yes|no)")
+
+
+def parse_amounts(text: str) -> dict[str, int | bool]:
+    """``free:1kB isolated(anon):2kB pages_scanned:3 all_unreclaimable? no`` -> contract names.
+
+    Amounts in kB (also printed ``KB``) become ``<name>_bytes``; figures without unit keep the
+    printed name.
+    """
+    amounts: dict[str, int | bool] = {}
+    for name, figure, unit in _AMOUNT.findall(text):
+        key = name.replace("(", "_").replace(")", "")
+        if unit:
+            amounts[f"{key}_bytes"] = int(figure) * 1024
+        else:
+            amounts[key] = int(figure)
+    if m := _UNRECLAIMABLE.search(text):
+        amounts["all_unreclaimable"] = m[1] == "yes"
+    return amounts
+
+
+_TOTAL = rx(r"([A-Za-z_]{1,64}+):(-?\d{1,20}+)")
+
+
+def parse_totals(text: str) -> dict[str, int]:
+    """``active_anon:1 inactive_anon:2`` (one line or many) -> pages by lower-case name."""
+    return {name.lower(): int(pages) for name, pages in _TOTAL.findall(text)}
+
+
+_ORDER = rx(r"(\d{1,20}+)\*(\d{1,20}+) ?kB(?: ?\(([A-Z]+)\))?")
+_TOTAL_KB = rx(r"= ?(\d+) ?kB")
+
+
+def parse_buddy(text: str) -> tuple[tuple[FreeBlocks, ...], int | None, int | None]:
+    """A buddy line's orders -> (blocks, printed total in bytes, size of the first item in bytes).
+
+    The first item is order 0: its size is the page size.
+    """
+    blocks = tuple(
+        FreeBlocks(order=order, count=int(count), migratetypes=letters or None)
+        for order, (count, _, letters) in enumerate(_ORDER.findall(text))
+    )
+    first = _ORDER.search(text)
+    total = _TOTAL_KB.search(text)
+    return blocks, int(total[1]) * 1024 if total else None, int(first[2]) * 1024 if first else None

@@ -1,0 +1,69 @@
+"""mm/slab_common.c: unreclaimable slab caches; lib/alloc_tag.c: memory allocation profiling."""
+
+from __future__ import annotations
+
+from oomwatchd.formats import Form, Section, rx
+from oomwatchd.report import Allocation
+
+SLAB_TITLE = Form(
+    name="slab_title",
+    section=Section.SLAB,
+    begins=("Unre", "exce"),
+    pattern=rx(r"Unreclaimable slab info:|excessive unreclaimable slab but cannot dump stats"),
+    samples=("Unreclaimable slab info:", "excessive unreclaimable slab but cannot dump stats"),
+    source="mm/slab_common.c dump_unreclaimable_slab(), 4.15+",
+)
+
+SLAB_HEADER = Form(
+    name="slab_header",
+    section=Section.SLAB,
+    begins=("Name",),
+    pattern=rx(r"Name +Used +Total\s*$"),
+    samples=("Name                      Used          Total",),
+    source="mm/slab_common.c dump_unreclaimable_slab(), 4.15+",
+)
+
+SLAB_ROW = Form(
+    name="slab_row",
+    section=Section.SLAB,
+    pattern=rx(r"(?P<name>\S.*?) +(?P<used>\d+)KB +(?P<total>\d+)KB\s*$"),
+    samples=("dentry                  1203KB       1410KB", "bio(254:1)   1KB  2KB"),
+    source="mm/slab_common.c dump_unreclaimable_slab(), 4.15+",
+)
+
+ALLOCATIONS_TITLE = Form(
+    name="allocations_title",
+    section=Section.SLAB,
+    begins=("Memo",),
+    pattern=rx(r"Memory allocations(?: \(profiling is currently turned (?P<state>on|off)\))?:"),
+    samples=("Memory allocations:", "Memory allocations (profiling is currently turned on):"),
+    source="mm/show_mem.c __show_mem(), 6.10+",
+)
+
+ALLOCATION = Form(
+    name="allocation",
+    section=Section.SLAB,
+    pattern=rx(
+        r"(?P<size>[\d.]{1,20}(?: [KMGTPE]i?B| B)?) +(?P<calls>\d+) (?P<location>\S+:\d+)"
+        r"(?: \[(?P<module>[^\]]*)\])? func:(?P<function>\S+)"
+    ),
+    samples=(
+        "12582912     3072 drivers/gpu/drm/i915/gem/i915_gem_shmem.c:72 [i915] func:shmem_sg_alloc_table",
+        "1.20 GiB   314572 mm/filemap.c:1962 func:__filemap_get_folio",
+        "0 B        0 mm/filemap.c:1 func:a",
+    ),
+    source="lib/alloc_tag.c alloc_tag_to_text(), 6.10+",
+)
+
+FORMS = (SLAB_TITLE, SLAB_HEADER, ALLOCATIONS_TITLE)
+
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+
+
+def parse_allocation(size: str, calls: str, location: str, module: str | None, function: str) -> Allocation:
+    """An allocation row; sizes come as bytes (6.10) or with three digits and a binary unit (6.12+)."""
+    figure, _, unit = size.partition(" ")
+    amount = int(float(figure) * (1 << 10 * _UNITS.index(unit))) if unit else int(figure)
+    if amount >> 63:
+        raise ValueError("no machine has that much memory")
+    return Allocation(bytes=amount, calls=int(calls), location=location, module=module, function=function)

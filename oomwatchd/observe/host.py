@@ -1,0 +1,66 @@
+"""The host as its own files show it: where they are, and what never changes while it runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from oomwatchd.kmsg import to_text
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    """The roots of the kernel's file systems, and the facts of this boot.
+
+    ``boot_id`` is random for each boot (random(4), ``/proc/sys/kernel/random/boot_id``), without dashes
+    as the journal writes it; None where it cannot be read.
+    """
+
+    proc: Path = Path("/proc")
+    boot_id: str | None = None
+    page_size_bytes: int = 4096
+    kernel: str | None = None
+    machine: str | None = None
+
+
+def read_host(proc: Path = Path("/proc")) -> Host:
+    """The host that this process runs on. Never raises."""
+    system = os.uname()
+    boot_id = read_text(proc / "sys/kernel/random/boot_id", 64)
+    return Host(
+        proc=proc,
+        boot_id=boot_id.strip().replace("-", "") if boot_id else None,
+        page_size_bytes=os.sysconf("SC_PAGE_SIZE"),
+        kernel=system.release,
+        machine=system.machine,
+    )
+
+
+def sees_kernel_pids(proc: Path) -> bool:
+    """Whether process numbers here are those that the kernel log prints: only in the first pid namespace
+    (``PROC_PID_INIT_INO``, linux/proc_ns.h). True where /proc does not tell."""
+    try:
+        return str((proc / "self/ns/pid").readlink()) == f"pid:[{0xEFFFFFFC}]"
+    except OSError:
+        return True
+
+
+def read_text(path: Path | str, limit_bytes: int) -> str | None:
+    """The first bytes of a file as text that any medium takes; None if it cannot be read."""
+    data = read_bytes(path, limit_bytes)
+    return None if data is None else to_text(data)
+
+
+def read_bytes(path: Path | str, limit_bytes: int) -> bytes | None:
+    """One read of a small file of /proc or /sys; None if it cannot be read. Never raises."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        return os.read(descriptor, limit_bytes)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)

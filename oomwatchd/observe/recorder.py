@@ -1,0 +1,496 @@
+"""The flight recorder: a bounded ring of what memory looked like in the minutes before.
+
+Calm, it takes a sample every ``interval`` seconds: the lines of /proc/meminfo, vmstat, zoneinfo and
+pressure/memory that tell of memory, and what each of the larger cgroups is charged. Once a second, and with
+the largest processes too, it does so under pressure: for ten seconds after the kernel said that tasks wait
+(a PSI trigger), while MemAvailable is low, and while a cgroup is close to its own limit. Where the kernel
+has no PSI, direct reclaim since the last sample stands for it.
+
+Cost is bounded by design: a walk of the cgroups or a scan of the processes that took d seconds of CPU is
+repeated after 1000 d (calm) or 100 d (under pressure) at the earliest, so that each takes 0.1 % or 1 % of
+one CPU at most, however many there are.
+
+Memory is bounded too: samples of the last minute are kept as they are, older ones ``interval`` apart, all
+of them in RING_BYTES.
+
+Sources: proc(5), Documentation/accounting/psi.rst, Documentation/admin-guide/cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+import msgspec
+
+from oomwatchd.capture import Mark, ProcessFacts, Snapshot, Track
+from oomwatchd.kmsg import to_text
+from oomwatchd.observe.cgroup import Cgroups, Group
+from oomwatchd.observe.host import Host, sees_kernel_pids
+from oomwatchd.observe.hotplug import Devices, Swaps, Tmpfs
+from oomwatchd.observe.pressure import Exceptional, pressure_trigger, swap_changes
+from oomwatchd.observe.process import CommandLine
+from oomwatchd.observe.processes import Processes, Seen
+
+#: Bound of all samples together, as :attr:`Sample.size` counts them.
+RING_BYTES = 512 * 1024
+#: Samples of this time stay as they are; older ones are thinned to the calm interval.
+DENSE_USEC = 60_000_000
+#: Between samples under pressure.
+HURRIED_USEC = 1_000_000
+#: Pressure is on for so long after the last sign of it.
+PRESSURE_USEC = 10_000_000
+#: MemAvailable below this share of MemTotal is a sign of pressure.
+LOW_RATIO = 0.10
+#: CPU time of a walk or scan, times this, is the time until the next one.
+_CALM_SPACING, _HURRIED_SPACING = 1000, 100
+#: Tracked in each sample.
+TOP_PROCESSES = 10
+TOP_GROUPS = 24
+#: Processes looked at in cgroups close to their limit.
+_NEAR_MEMBERS = 64
+_TOP_TMPFS = 4
+#: The table of mounts is long on container hosts.
+_MOUNTS_USEC = 60_000_000
+#: Tracks in one capture, of each kind, besides those that the report is about.
+_SHOWN = {"process": 6, "cgroup": 6, "tmpfs": 3}
+#: Names and marks kept.
+_MAX_NAMES = 1024
+_MAX_MARKS = 64
+#: MemTotal moves by less on its own.
+_TOTAL_RATIO = 0.001
+_BUFFER_BYTES = 256 * 1024
+#: What Python keeps for a sample besides its bytes.
+_SAMPLE_OVERHEAD = 640
+
+_MEMINFO = (
+    "MemTotal MemFree MemAvailable Buffers Cached SwapCached SwapTotal SwapFree Dirty Writeback AnonPages "
+    "Mapped Shmem SReclaimable SUnreclaim KernelStack PageTables Percpu Unevictable Mlocked "
+    "HardwareCorrupted CommitLimit Committed_AS HugePages_Total"
+)
+_VMSTAT = (
+    "allocstall_dma allocstall_dma32 allocstall_normal allocstall_movable pgscan_kswapd pgscan_direct "
+    "pgsteal_kswapd pgsteal_direct pswpin pswpout pgmajfault compact_stall compact_fail "
+    "workingset_refault_anon workingset_refault_file thp_fault_fallback oom_kill balloon_inflate "
+    "balloon_deflate"
+)
+
+
+def _lines(names: str, end: str) -> re.Pattern[bytes]:
+    return re.compile(rf"^(?:{'|'.join(names.split())}){end}.*\n".encode(), re.MULTILINE)
+
+
+_ABRIDGED = {
+    "meminfo": _lines(_MEMINFO, ":"),
+    "vmstat": _lines(_VMSTAT, " "),
+    # the per-CPU page sets of a zone use the same words, further in
+    "zoneinfo": re.compile(
+        rb"^(?:Node \d+, zone|  pages free| {7,8}(?:min|low|high|managed) ).*\n", re.MULTILINE
+    ),
+    "pressure/memory": re.compile(rb"^.*\n", re.MULTILINE),
+}
+_PARTS = ("meminfo", "vmstat", "zoneinfo", "pressure_memory")
+_BLANKS = re.compile(rb"[ \t]+")
+_STALLS = re.compile(rb"^(?:allocstall\w*|pgscan_direct) (\d+)$", re.MULTILINE)
+
+
+class Options(Protocol):
+    """``[recorder]`` of the configuration."""
+
+    @property
+    def interval_seconds(self) -> int: ...
+    @property
+    def minutes(self) -> int: ...
+
+
+class Sample(msgspec.Struct, frozen=True, gc=False):
+    """One moment. ``parts`` are the abridged files in the order of _PARTS; ``processes``, ``groups`` and
+    ``tmpfs`` hold pairs of a number that stands for one and its bytes."""
+
+    usec: int
+    wall: float
+    parts: tuple[bytes, ...]
+    processes: bytes = b""
+    groups: bytes = b""
+    tmpfs: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that this sample takes, Python's own part estimated upward."""
+        texts = sum(map(len, self.parts))
+        return texts + len(self.processes) + len(self.groups) + len(self.tmpfs) + _SAMPLE_OVERHEAD
+
+
+class Before(msgspec.Struct, frozen=True, gc=False):
+    """What the recorder adds to a capture."""
+
+    samples: tuple[Snapshot, ...] = ()
+    tracks: tuple[Track, ...] = ()
+    marks: tuple[Mark, ...] = ()
+
+
+class _Name(msgspec.Struct, frozen=True, gc=False):
+    kind: str
+    name: str
+    pid: int | None = None
+    cgroup: str | None = None
+
+
+class Recorder:
+    """Takes samples when :meth:`run` is called and one is due. Not thread-safe; never raises for what the
+    host shows. ``obstacles`` are the lines that say what it does without."""
+
+    def __init__(
+        self,
+        host: Host,
+        options: Options,
+        *,
+        command_line: CommandLine = "executable",
+        cpu: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._host = host
+        self._cpu = cpu
+        self.command_line = command_line
+        self._interval = options.interval_seconds * 1_000_000
+        self._span = options.minutes * 60_000_000
+        self._recent: deque[Sample] = deque()
+        self._older: deque[Sample] = deque()
+        self._bytes = 0
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._files: list[tuple[str, int | None]] = []
+        self.obstacles: list[str] = []
+        for name in _ABRIDGED:
+            self._files.append((name, self._open(name)))
+        self.cgroups = Cgroups(host)
+        self._processes = Processes(host)
+        self._same_pids = sees_kernel_pids(host.proc)
+        self._devices = Devices()
+        self._swaps = Swaps(host, self._devices)
+        self._tmpfs = Tmpfs(host)
+        self._trigger = pressure_trigger(host)
+        self._swap_changes = swap_changes(host)
+        self._explain()
+        self._names: dict[int, _Name] = {}
+        self._numbers: dict[str, int] = {}
+        self._mounts_numbered = 0
+        self._marks: deque[Mark] = deque(maxlen=_MAX_MARKS)
+        self._top: list[Seen] = []
+        self._top_groups: list[Group] = []
+        self._next_usec = 0
+        self._pressure_until = -1
+        self._walk_usec = self._scan_usec = self._mounts_usec = 0
+        self._total: int | None = None
+        self._stalls: int | None = None
+        self._oom_kills: bytes | None = None
+        self._made: tuple[int, Before] | None = None
+
+    # -- the loop's --------------------------------------------------------------------------------
+
+    def descriptors(self) -> Iterator[tuple[int, Callable[[int, float], None]]]:
+        """What to wait for, and what to call with the time when it is readable."""
+        if isinstance(self._trigger, Exceptional):
+            yield self._trigger.fileno(), self.pressure
+        if isinstance(self._swap_changes, Exceptional):
+            yield self._swap_changes.fileno(), self._swaps_changed
+        if self._devices.obstacle is None:
+            yield self._devices.fileno(), self._devices_changed
+
+    def seconds_until_due(self, usec: int) -> float:
+        return max(0.0, (self._next_usec - usec) / 1e6)
+
+    def run(self, usec: int, wall: float) -> None:
+        """Take a sample if one is due."""
+        if usec >= self._next_usec:
+            self._next_usec = usec + self._interval  # also if this one fails
+            self._sample(usec, wall)
+
+    def pressure(self, usec: int, wall: float) -> None:
+        """Tasks wait for memory: look closer from now on."""
+        calm = not self.under_pressure(usec)
+        self._pressure_until = usec + PRESSURE_USEC
+        if calm:
+            self._scan_usec = 0
+            self._next_usec = min(self._next_usec, usec)
+
+    def under_pressure(self, usec: int) -> bool:
+        return usec < self._pressure_until
+
+    def close(self) -> None:
+        for _, descriptor in self._files:
+            if descriptor is not None:
+                os.close(descriptor)
+        self._files.clear()
+        for waited in (self._trigger, self._swap_changes):
+            if isinstance(waited, Exceptional):
+                waited.close()
+        self._devices.close()
+
+    @property
+    def samples(self) -> int:
+        """Samples in the ring."""
+        return len(self._recent) + len(self._older)
+
+    @property
+    def size_bytes(self) -> int:
+        """What they take; at most RING_BYTES."""
+        return self._bytes
+
+    # -- for a capture -----------------------------------------------------------------------------
+
+    def before(self, usec: int, pids: Iterable[int] = (), paths: Iterable[str] = ()) -> Before:
+        """The ring, the tracks of the largest and of these processes and cgroups, and the marks. Reports
+        within a second share one reading of the ring."""
+        if self._made is None or usec - self._made[0] > HURRIED_USEC:
+            self._made = usec, self._make()
+        made = self._made[1]
+        return Before(made.samples, _chosen(made.tracks, set(pids), set(paths)), made.marks)
+
+    def facts(self, pid: int, comm: str) -> ProcessFacts | None:
+        """What is known of a process from the time before, if it was called that."""
+        seen = self._processes.known(pid)
+        if seen is None or seen.facts.comm != comm or not self._same_pids:
+            return None
+        return msgspec.structs.replace(seen.facts, learnt="recorder")
+
+    def _make(self) -> Before:
+        samples = (*self._older, *self._recent)
+        points: dict[int, list[tuple[int, int]]] = {}
+        for sample in samples:
+            for packed in (sample.processes, sample.groups, sample.tmpfs):
+                pairs = array("q", packed)
+                for at in range(0, len(pairs), 2):
+                    points.setdefault(pairs[at], []).append((sample.usec, pairs[at + 1]))
+        tracks = []
+        for number, found in points.items():
+            name = self._names.get(number)
+            if name is None:
+                continue
+            group = self.cgroups.get(name.name) if name.kind == "cgroup" else None
+            tracks.append(
+                Track(
+                    kind=name.kind,  # type: ignore[arg-type]
+                    name=name.name,
+                    pid=name.pid,
+                    cgroup=name.cgroup,
+                    limit_bytes=group.limit if group is not None else None,
+                    points=tuple(found),
+                )
+            )
+        tracks.sort(key=lambda track: -track.points[-1][1])
+        return Before(tuple(_snapshot(sample) for sample in samples), tuple(tracks), tuple(self._marks))
+
+    # -- one sample --------------------------------------------------------------------------------
+
+    def _sample(self, usec: int, wall: float) -> None:
+        parts = tuple(self._abridged(name, descriptor) for name, descriptor in self._files)
+        self._judge(parts[0], parts[1], usec, wall)
+        self._walk(parts[1], usec)
+        hurried = self.under_pressure(usec)
+        tmpfs = b""
+        if usec >= self._mounts_usec:
+            self._tmpfs.find()
+            self._mounts_usec = usec + _MOUNTS_USEC
+        pairs = array("q")
+        for mount, used in self._tmpfs.used()[:_TOP_TMPFS]:
+            pairs.extend((self._number("tmpfs", mount), used))
+        tmpfs = pairs.tobytes()
+        sample = Sample(
+            usec,
+            wall,
+            parts,
+            processes=self._process_sizes(usec) if hurried else b"",
+            groups=self._group_sizes(),
+            tmpfs=tmpfs,
+        )
+        self._keep(sample)
+        self._next_usec = usec + (HURRIED_USEC if hurried else self._interval)
+
+    def _judge(self, meminfo: bytes, vmstat: bytes, usec: int, wall: float) -> None:
+        """Signs of pressure that the figures themselves give, and a changed MemTotal."""
+        total, available = _amount(meminfo, b"MemTotal:"), _amount(meminfo, b"MemAvailable:")
+        if total and available is not None and available < LOW_RATIO * total:
+            self._pressure_until = usec + PRESSURE_USEC
+        if not isinstance(self._trigger, Exceptional):
+            stalls = sum(int(m[1]) for m in _STALLS.finditer(vmstat))
+            if self._stalls is not None and stalls > self._stalls:
+                self._pressure_until = usec + PRESSURE_USEC
+            self._stalls = stalls
+        if total and self._total and abs(total - self._total) > _TOTAL_RATIO * self._total:
+            self._marks.append(
+                Mark(
+                    usec=usec,
+                    wall=wall,
+                    kind="mem_total",
+                    name="MemTotal",
+                    before_bytes=self._total,
+                    after_bytes=total,
+                )
+            )
+            self._total = total
+        elif self._total is None:
+            self._total = total
+
+    def _walk(self, vmstat: bytes, usec: int) -> None:
+        """Walk the cgroups when that is due and affordable; else only the large ones are asked."""
+        kills = vmstat.partition(b"oom_kill ")[2].partition(b"\n")[0]
+        if usec >= self._walk_usec:
+            began = self._cpu()
+            self.cgroups.walk(usec, count=kills != self._oom_kills or not kills)
+            self._oom_kills = kills
+            self._top_groups = self.cgroups.largest(TOP_GROUPS)
+            if any(group.near for group in self._top_groups):
+                self._pressure_until = max(self._pressure_until, usec + 2 * HURRIED_USEC)
+            cost = int((self._cpu() - began) * 1e6)
+            hurried = self.under_pressure(usec)
+            least = HURRIED_USEC if hurried else self._interval
+            self._walk_usec = usec + max(least, cost * (_HURRIED_SPACING if hurried else _CALM_SPACING))
+        else:
+            for group in self._top_groups:
+                self.cgroups.refresh(group)
+
+    def _group_sizes(self) -> bytes:
+        pairs = array("q")
+        for group in self._top_groups:
+            if group.usage is not None:
+                if group.number not in self._names:
+                    self._name(group.number, _Name("cgroup", group.path))
+                pairs.extend((group.number, group.usage))
+        return pairs.tobytes()
+
+    def _process_sizes(self, usec: int) -> bytes:
+        """The largest processes, found anew when a scan is due, and those of cgroups close to their limit."""
+        if usec >= self._scan_usec:
+            began = self._cpu()
+            pids = dict.fromkeys(self._processes.largest(TOP_PROCESSES))
+            for group in self._top_groups:
+                if group.near and len(pids) < TOP_PROCESSES + _NEAR_MEMBERS:
+                    pids |= dict.fromkeys(self.cgroups.members(group, _NEAR_MEMBERS))
+            seen = (self._processes.see(pid, self.command_line) for pid in pids)
+            self._top = [one for one in seen if one is not None]
+            cost = int((self._cpu() - began) * 1e6)
+            self._scan_usec = usec + max(HURRIED_USEC, cost * _HURRIED_SPACING)
+        pairs = array("q")
+        for one in self._top:
+            size = self._processes.resident(one.facts.pid)
+            if size:
+                number = -one.number  # cgroups count upward
+                if number not in self._names:
+                    facts = one.facts
+                    self._name(number, _Name("process", facts.comm or "", facts.pid, facts.cgroup))
+                pairs.extend((number, size))
+        return pairs.tobytes()
+
+    def _number(self, kind: str, name: str) -> int:
+        number = self._numbers.get(name)
+        if number is None:
+            self._mounts_numbered += 1
+            number = self._numbers[name] = (1 << 62) + self._mounts_numbered
+            if len(self._numbers) > _MAX_NAMES:
+                del self._numbers[next(iter(self._numbers))]
+        if number not in self._names:
+            self._name(number, _Name(kind, name))
+        return number
+
+    def _name(self, number: int, name: _Name) -> None:
+        self._names[number] = name
+        if len(self._names) > _MAX_NAMES:
+            del self._names[next(iter(self._names))]
+
+    def _keep(self, sample: Sample) -> None:
+        self._recent.append(sample)
+        self._bytes += sample.size
+        while self._recent[0].usec < sample.usec - DENSE_USEC:
+            old = self._recent.popleft()
+            # a calm sample may come a little early
+            if not self._older or old.usec - self._older[-1].usec >= self._interval * 9 // 10:
+                self._older.append(old)
+            else:
+                self._bytes -= old.size
+        while self._older and (self._older[0].usec < sample.usec - self._span or self._bytes > RING_BYTES):
+            self._bytes -= self._older.popleft().size
+        while self._bytes > RING_BYTES and len(self._recent) > 1:
+            self._bytes -= self._recent.popleft().size
+
+    # -- what is told ------------------------------------------------------------------------------
+
+    def _swaps_changed(self, usec: int, wall: float) -> None:
+        self._marks.extend(self._swaps.changes(usec, wall))
+
+    def _devices_changed(self, usec: int, wall: float) -> None:
+        self._marks.extend(self._devices.read(usec, wall))
+
+    # -- files -------------------------------------------------------------------------------------
+
+    def _open(self, name: str) -> int | None:
+        try:
+            return os.open(self._host.proc / name, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+
+    def _abridged(self, name: str, descriptor: int | None) -> bytes:
+        if descriptor is None:
+            return b""
+        size = 0
+        try:
+            while size < _BUFFER_BYTES and (count := os.preadv(descriptor, [self._buffer[size:]], size)):
+                size += count
+        except OSError:
+            return b""
+        return _BLANKS.sub(b" ", b"".join(_ABRIDGED[name].findall(self._buffer[:size])))
+
+    def _explain(self) -> None:
+        missing = [f"{self._host.proc}/{name}" for name, found in self._files if found is None]
+        if missing:
+            self.obstacles.append(f"flight recorder: works without {', '.join(missing)}")
+        if isinstance(self._trigger, str):
+            self.obstacles.append(
+                f"flight recorder: no pressure trigger ({self._trigger}); pressure is seen at the next sample"
+            )
+        if self.cgroups.hierarchy is None:
+            self.obstacles.append(
+                "flight recorder: no cgroup hierarchy with the memory controller; victims of reports that "
+                "do not print their cgroup have none"
+            )
+        if not self._same_pids:
+            self.obstacles.append(
+                "flight recorder: this pid namespace numbers processes otherwise than the kernel log; "
+                "victims are known by the log and by their cgroups' counts of kills only"
+            )
+        elif self._files[0][1] is not None and not os.access(self._host.proc / "1/statm", os.R_OK):
+            self.obstacles.append(
+                "flight recorder: other users' processes are hidden (hidepid); the largest are not known "
+                "(CAP_SYS_PTRACE mends it)"
+            )
+        if self._devices.obstacle is not None:
+            self.obstacles.append(
+                f"flight recorder: no word of memory hotplug and zram devices ({self._devices.obstacle})"
+            )
+        if isinstance(self._swap_changes, str):
+            self.obstacles.append(f"flight recorder: no word of swap areas ({self._swap_changes})")
+
+
+def _amount(meminfo: bytes, name: bytes) -> int | None:
+    value = meminfo.partition(name)[2].partition(b"kB")[0].strip()
+    return int(value) * 1024 if value.isdigit() else None
+
+
+def _snapshot(sample: Sample) -> Snapshot:
+    parts = {name: to_text(part) for name, part in zip(_PARTS, sample.parts, strict=True) if part}
+    return Snapshot(usec=sample.usec, wall=sample.wall, parts=parts)
+
+
+def _chosen(tracks: tuple[Track, ...], pids: set[int], paths: set[str]) -> tuple[Track, ...]:
+    """The largest of each kind, and all that the report is about; ``tracks`` come by size."""
+    left = dict(_SHOWN)
+    chosen = []
+    for track in tracks:
+        wanted = track.pid in pids if track.kind == "process" else track.name in paths
+        if wanted or left[track.kind] > 0:
+            left[track.kind] -= not wanted
+            chosen.append(track)
+    return tuple(chosen)

@@ -1,0 +1,276 @@
+"""How a field of an event is named and spelled, once for every medium that people read.
+
+Values come back as text that is safe for eyes (names are escaped, :mod:`oomwatchd.render.escape`); markup
+is the medium's own affair.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from oomwatchd.allocator import ZoneVerdict
+from oomwatchd.badness import TaskScore
+from oomwatchd.capture import Mark, OomCapture, Snapshot, Source, Track
+from oomwatchd.event import OomEvent
+from oomwatchd.findings import Case
+from oomwatchd.render.amounts import kib, percent, size
+from oomwatchd.render.escape import harmless, harmless_name
+from oomwatchd.report import OomReport, Victim
+
+KINDS_OF_EVENT = {
+    "oom_kill": "OOM kill",
+    "oom_no_victim": "OOM without a victim",
+    "oom_panic": "OOM panic",
+    "page_alloc_failure": "page allocation failure",
+}
+#: parts of RAM in the order in which people ask for them: kind, title, the totals that make it up
+_SHARES = (
+    ("anon", "anonymous", ("active_anon", "inactive_anon", "isolated_anon")),
+    ("shmem", "shared (tmpfs, shm)", ("shmem",)),
+    ("file", "file cache", ("active_file", "inactive_file", "isolated_file")),
+    ("unevictable", "unevictable", ("unevictable",)),
+    ("reclaimable", "slab, reclaimable", ("slab_reclaimable", "kernel_misc_reclaimable")),
+    ("unreclaimable", "slab, unreclaimable", ("slab_unreclaimable", "slab")),
+    ("tables", "page tables", ("pagetables", "sec_pagetables")),
+    ("stacks", "kernel stacks", ("kernel_stack",)),
+    ("other", "bounce, zsmalloc, balloon", ("bounce", "zspages", "Balloon")),
+    ("free", "free", ("free", "free_pcp")),
+)
+#: without these the remainder would hold what the report merely does not say
+_FOR_REMAINDER = ("free", "active_anon", "active_file", "slab_unreclaimable")
+#: words of the kernel that a plain replacement of "_" by a blank would spoil
+_KEPT = ("oom_score_adj", "oom_adj", "lowmem_reserve", "min_free_kbytes")
+
+
+class MemoryShare(NamedTuple):
+    """One part of RAM; the parts do not overlap."""
+
+    kind: str
+    title: str
+    bytes: int
+
+
+def case_of(event: OomEvent) -> Case:
+    """The event's report and what was known of the host, for the shared arithmetic: verdicts of the
+    zones, scores of the tasks."""
+    report = OomReport(
+        kind=event.kind,
+        complete=event.complete,
+        page_size_bytes=event.page_size_bytes,
+        trigger=event.trigger,
+        constraint=event.constraint,
+        memcg=event.memcg,
+        memory=event.memory,
+        tasks=event.tasks,
+        victims=event.victims,
+        chosen_pid=event.chosen_pid,
+    )
+    at = snapshots(event, "at")
+    source = Source(kind="file", form="other")
+    return Case(report, OomCapture(source=source, records=(), at=at[0] if at else None))
+
+
+def snapshots(event: OomEvent, moment: str) -> tuple[Snapshot, ...]:
+    """The host's files ``before`` (oldest first), ``at`` or ``after`` the report; empty offline."""
+    found = (event.snapshots or {}).get(moment)
+    if found is None:
+        return ()
+    return msgspec.convert(found if isinstance(found, list) else [found], tuple[Snapshot, ...])
+
+
+def tracks(event: OomEvent, most: int) -> tuple[Track, ...]:
+    """Who held how much in the minutes before: those that the report is about, then the largest. The whole
+    machine's own line is left out."""
+    about = {victim.pid for victim in event.victims} - {None}
+    paths = {a.cgroup for a in event.attribution if a.role == "victim"}
+    if event.memcg is not None:
+        paths |= {event.memcg.oom_path, event.memcg.task_path}
+    drawn = [t for t in event.tracks if len(t.points) > 1 and (t.kind, t.name) != ("cgroup", "/")]
+    chosen = [t for t in drawn if (t.pid in about if t.kind == "process" else t.name in paths)]
+    return tuple([*chosen, *(t for t in drawn if t not in chosen)][:most])
+
+
+def track_title(track: Track) -> str:
+    """What a track is of."""
+    name = harmless_name(track.name)
+    if track.kind == "process":
+        return f"{name} (pid {track.pid})"
+    return name if len(name) <= 48 else f"{name[:16]}...{name[-29:]}"
+
+
+def mark_said(mark: Mark) -> str:
+    """What happened to memory or swap, in words."""
+    verb = {
+        "memory_online": "memory block came online",
+        "memory_offline": "memory block went offline",
+        "swap_on": "swap area in use",
+        "swap_off": "swap area out of use",
+        "device_added": "device appeared",
+        "device_removed": "device went",
+        "mem_total": "changed",
+    }[mark.kind]
+    amounts = [size(b) for b in (mark.before_bytes, mark.after_bytes) if b is not None]
+    told = f" ({' -> '.join(amounts)})" if amounts else ""
+    return f"{harmless_name(mark.name)}: {verb}{told}"
+
+
+# who and why
+
+
+def died(event: OomEvent) -> str:
+    """Who was killed, with what is known of it; or why nobody was."""
+    if event.kind == "oom_panic":
+        return f"nobody: the kernel panicked ({harmless(event.outcome or 'out of memory')})"
+    if not event.victims and "kill" in event.missing:
+        return "unknown: the log ends before the kill"
+    if not event.victims:
+        return f"nobody ({harmless(event.outcome)})" if event.outcome else "nobody"
+    victim = next((v for v in event.victims if v.role == "selected"), event.victims[0])
+    held = resident(victim)
+    facts = [f"pid {victim.pid}"]
+    facts += [f"uid {victim.uid}"] if victim.uid is not None else []
+    facts += [f"{amount(held)} resident"] if held is not None else []
+    facts += [f"score {victim.score}"] if victim.score is not None else []
+    more = len(event.victims) - 1
+    return f"{harmless_name(victim.comm)} ({', '.join(facts)}){f' and {more} more' if more else ''}"
+
+
+def resident(victim: Victim) -> int | None:
+    """What the kill line says it held in RAM; None where it says nothing."""
+    parts = (victim.anon_rss_bytes, victim.file_rss_bytes, victim.shmem_rss_bytes)
+    return None if all(p is None for p in parts) else sum(p or 0 for p in parts)
+
+
+def asked(event: OomEvent) -> str:
+    """Whose allocation failed, and what it asked for."""
+    trigger = event.trigger
+    if trigger.sysrq:
+        return "somebody, by hand (SysRq f)"
+    if trigger.comm is None:
+        return "unknown: the report's first line is missing"
+    facts = [f"pid {trigger.pid}"] if trigger.pid is not None else []
+    facts += [f"order {trigger.order}"] if trigger.order is not None else []
+    if trigger.gfp_flags:
+        facts.append("|".join(trigger.gfp_flags))
+    elif trigger.gfp_mask is not None:
+        facts.append(f"gfp 0x{trigger.gfp_mask:x}")
+    return harmless_name(trigger.comm) + (f" ({harmless(', '.join(facts))})" if facts else "")
+
+
+def why(event: OomEvent) -> str:
+    """The second half of the summary: the first, which says who, may hold a name with a colon in it."""
+    victim = next((v for v in event.victims if v.role == "selected"), next(iter(event.victims), None))
+    start = 0
+    for comm in (victim.comm if victim else None, event.trigger.comm):
+        name = harmless_name(comm) if comm is not None else ""
+        if name and (at := event.summary.find(f"{name} (pid ")) >= 0:
+            start = at + len(name)
+            break
+    _, colon, reason = event.summary[start:].partition(": ")
+    return reason if colon else event.summary
+
+
+def change(event: OomEvent) -> str:
+    """The advice of the gravest finding that has one."""
+    advice = next((f.advice for f in event.findings if f.advice), "")
+    return harmless(advice) if advice else "nothing that these figures carry"
+
+
+def origin(event: OomEvent) -> tuple[str, ...]:
+    """When and where, and what the log lacks."""
+    facts = []
+    if event.time.wall is not None:
+        facts.append(event.time.wall)
+    if event.time.kernel_seconds is not None:
+        facts.append(f"{event.time.kernel_seconds:.6f} s after boot")
+    if event.kernel is not None:
+        facts.append(f"Linux {harmless(event.kernel)}")
+    if not event.complete:
+        facts.append(f"incomplete: {', '.join(event.missing) or 'cut'} missing")
+    if event.lost_records:
+        facts.append(f"{event.lost_records} records lost")
+    if event.repeats:
+        facts.append(f"the same again {_times(event)}")
+    return tuple(facts)
+
+
+def _times(event: OomEvent) -> str:
+    """How often a report was repeated, and for how long."""
+    times = f"{event.repeats} times"
+    first, last = event.time.kernel_seconds, event.time.last_kernel_seconds
+    return times if first is None or last is None else f"{times} within {last - first:.3f} s"
+
+
+# amounts and verdicts
+
+
+def amount(value: int | None) -> str:
+    """An amount of memory for people; nothing where the kernel said nothing."""
+    return "" if value is None else size(value) if value else "0"
+
+
+def memory_shares(case: Case) -> tuple[MemoryShare, ...]:
+    """RAM by what it is used for. Shared memory lies on the anonymous lists and is taken out of them;
+    what no counter names comes last but one, where the report has counters enough to tell."""
+    found = {}
+    for kind, _, names in _SHARES:
+        amounts = [case.total(name) for name in names]
+        if any(a is not None for a in amounts):
+            found[kind] = sum(a or 0 for a in amounts)
+    if "anon" in found and "shmem" in found:
+        found["shmem"] = min(found["shmem"], found["anon"])
+        found["anon"] -= found["shmem"]
+    memory = case.report.memory
+    hugepages = sum(h.total * h.size_bytes for h in memory.hugepages) if memory is not None else 0
+    shares = [MemoryShare(kind, title, found[kind]) for kind, title, _ in _SHARES[:-1] if found.get(kind)]
+    if hugepages:
+        shares.append(MemoryShare("hugepages", "huge pages, set aside", hugepages))
+    rest = (case.ram_bytes or 0) - sum(found.values()) - hugepages
+    if rest > 0 and not case.confined and all(case.total(name) is not None for name in _FOR_REMAINDER):
+        shares.append(MemoryShare("unnamed", "in no counter (drivers ...)", rest))
+    if "free" in found:
+        shares.append(MemoryShare("free", "free", found["free"]))
+    return tuple(shares)
+
+
+def zone_said(verdict: ZoneVerdict) -> str:
+    """A zone's answer to the request."""
+    if not verdict.allowed:
+        return f"not asked ({verdict.excluded_by})"
+    if verdict.shortfall_bytes is not None:
+        return f"{kib(verdict.shortfall_bytes)} short" if verdict.shortfall_bytes else "at the mark, not over"
+    if verdict.fits is False:
+        return "no block large enough"
+    return "fits" if verdict.fits else "unknown"
+
+
+def score(row: TaskScore) -> str:
+    """A task's points on the scale of /proc/PID/oom_score; in pages where the total is unknown."""
+    if row.points is None:
+        return "exempt"
+    return str(row.permille) if row.permille is not None else f"{row.points} pages"
+
+
+def field_title(name: str) -> str:
+    """A field's name for people, without its unit: ``free_bytes`` -> ``free``."""
+    for unit in ("_bytes", "_ratio", "_seconds"):
+        name = name.removesuffix(unit)
+    return name if name in _KEPT else name.replace("_", " ")
+
+
+def field_value(name: str, value: int | float | str) -> str:
+    """A figure with the unit that its name carries; memory exact, and rounded where that is easier read."""
+    if isinstance(value, bool | str):
+        return harmless(str(value))
+    if name == "bytes_per_second":
+        return f"{size(int(value))}/s"
+    if name.endswith("_bytes"):
+        exact, rounded = kib(int(value)), size(int(value))
+        return exact if exact == rounded else f"{exact} ({rounded})"
+    if name.endswith("_ratio"):
+        return percent(round(value * 10_000), 10_000)
+    return f"{value:g} s" if name.endswith("seconds") else str(value)

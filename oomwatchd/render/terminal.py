@@ -1,0 +1,308 @@
+"""OomEvent -> text for a terminal, a pager or a mail: the verdict first, then what it rests on.
+
+The first lines answer who died, who asked, why, and what to change. Names are escaped
+(:mod:`oomwatchd.render.escape`), never taken as markup. Without colour the text is plain: no escape
+sequence, ASCII bars; whether the reader wants colour (a terminal, NO_COLOR) is the caller's to know.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from oomwatchd.allocator import ZoneVerdict
+from oomwatchd.badness import TaskScore
+from oomwatchd.capture import Track
+from oomwatchd.event import OomEvent
+from oomwatchd.findings import Case
+from oomwatchd.render.amounts import percent
+from oomwatchd.render.escape import harmless, harmless_name
+from oomwatchd.render.fields import (
+    amount,
+    asked,
+    case_of,
+    change,
+    died,
+    mark_said,
+    memory_shares,
+    origin,
+    score,
+    track_title,
+    tracks,
+    why,
+)
+from oomwatchd.report import Finding, Severity, Zone
+
+_LABEL = 9
+_STYLES: dict[Severity, str] = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
+_TOP_TASKS = 10
+_TRACKS, _MARKS = 6, 8
+
+
+def render_text(event: OomEvent, *, width: int = 80, color: bool = False) -> str:
+    """The whole report as text of at most ``width`` columns (40 at least), with a newline at the end."""
+    width = max(width, 40)
+    console = Console(
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        no_color=not color,
+        legacy_windows=False,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        # the caller decides, not the environment of the process
+        _environ={},
+    )
+    with console.capture() as captured:
+        for part in _parts(event, width, color):
+            console.print(part)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+def _parts(event: OomEvent, width: int, color: bool) -> Iterator[RenderableType]:
+    yield from _verdict(event, width)
+    for line in (", ".join(origin(event)), f"event {harmless(event.id)}"):
+        if line:
+            yield Text(line, style="dim")
+    case = case_of(event)
+    sections = (
+        ("Memory", _memory(case, width, color)),
+        ("Cgroup", _cgroup(event, width, color)),
+        ("Zones, in kB", _zones(case)),
+        ("Tasks by score", _tasks(case, event)),
+        ("The minutes before", _before(event, width, color)),
+        ("Findings", _findings(event)),
+    )
+    for title, body in sections:
+        if body is not None:
+            yield Text(f"\n{title}", style="bold")
+            yield body
+
+
+# the verdict
+
+
+def _verdict(event: OomEvent, width: int) -> Iterator[Text]:
+    room = width - _LABEL
+    style = "bold red" if event.kills or event.kind == "oom_panic" else "bold"
+    yield _labelled("DIED", died(event), room, style)
+    yield _labelled("ASKED", asked(event), room)
+    lines = wrap(why(event), room)
+    yield _labelled("WHY", lines[0] if lines else "unknown", room, "bold")
+    if len(lines) > 1:
+        yield _labelled("", " ".join(lines[1:]), room, "bold")
+    yield _labelled("CHANGE", change(event), room)
+
+
+def _labelled(label: str, text: str, room: int, style: str = "") -> Text:
+    shown = text if len(text) <= room else text[: room - 3] + "..."
+    return Text.assemble((label.ljust(_LABEL), "dim"), (shown, style), no_wrap=True, overflow="crop")
+
+
+# memory as bars
+
+
+def _bar(share: float, width: int, color: bool) -> str:
+    full = min(max(round(share * width), 0), width)
+    return ("█" if color else "#") * full + ("░" if color else ".") * (width - full)
+
+
+def _memory(case: Case, width: int, color: bool) -> Table | None:
+    ram = case.ram_bytes
+    if case.report.memory is None or not ram:
+        return None
+    table = _grid()
+    room = width - 46
+    for share in memory_shares(case):
+        picture = _bar(share.bytes / ram, room, color)
+        table.add_row(share.title, amount(share.bytes), percent(share.bytes, ram), picture)
+    table.add_row("RAM managed", amount(ram))
+    swap = case.report.memory.swap
+    if swap is None or swap.total_bytes is None:
+        table.add_row("swap", "unknown")
+    elif not swap.total_bytes:
+        table.add_row("swap", "none")
+    else:
+        total, used = swap.total_bytes, swap.total_bytes - (swap.free_bytes or 0)
+        table.add_row("swap used", amount(used), percent(used, total), _bar(used / total, room, color))
+    return table
+
+
+def _cgroup(event: OomEvent, width: int, color: bool) -> RenderableType | None:
+    memcg = event.memcg
+    if memcg is None:
+        return None
+    lines: list[RenderableType] = []
+    for label, path in (
+        ("limit of", memcg.oom_path),
+        ("victim in", memcg.task_path if memcg.task_path != memcg.oom_path else None),
+        ("killed all", memcg.group_path),
+    ):
+        if path is not None:
+            lines.append(Text(f"{label:<10} {harmless_name(path)}"))
+    table = _grid()
+    for name, counter in (
+        ("memory", memcg.memory),
+        ("swap", memcg.swap),
+        ("memory+swap", memcg.memory_swap),
+        ("kmem", memcg.kmem),
+    ):
+        if counter is None:
+            continue
+        limit = counter.limit_bytes
+        of = "no limit" if limit is None else f"of {amount(limit)}"
+        bar = _bar(counter.usage_bytes / limit, width - 48, color) if limit else ""
+        table.add_row(name, amount(counter.usage_bytes), of, bar)
+    return Group(*lines, table) if table.row_count or lines else None
+
+
+# zones against watermarks
+
+
+def _zones(case: Case) -> Table | None:
+    if not case.zones:
+        return None
+    judged = case.request is not None
+    table = _columns("zone", "free", "min", "low", "high", *(("needs", "verdict") if judged else ()))
+    if judged:
+        for verdict in case.verdicts:
+            required = verdict.required_bytes
+            needs = "" if required is None or not verdict.allowed else f">{required // 1024}"
+            table.add_row(harmless(verdict.label), *_marks(verdict.record), needs, _said(verdict))
+        return table
+    for zone in case.zones:
+        name = zone.zone if zone.node is None else f"node {zone.node} {zone.zone}"
+        table.add_row(harmless(name), *_marks(zone))
+    return table
+
+
+def _marks(zone: Zone) -> Iterator[str]:
+    return (_kb(zone.bytes_of(name)) for name in ("free", "min", "low", "high"))
+
+
+def _said(verdict: ZoneVerdict) -> Text:
+    if not verdict.allowed:
+        return Text(f"not asked ({verdict.excluded_by})", style="dim")
+    if verdict.shortfall_bytes is not None:
+        return Text(f"short by {verdict.shortfall_bytes // 1024}", style="red")
+    if verdict.fits is False:
+        return Text("no block", style="red")
+    return Text("fits") if verdict.fits else Text("unknown", style="dim")
+
+
+# tasks
+
+
+def _tasks(case: Case, event: OomEvent) -> RenderableType | None:
+    if not event.tasks:
+        return None
+    scores = case.scores
+    dead = {v.pid for v in event.victims}
+    if scores is None:
+        return Padding(Text(f"{len(event.tasks)} tasks, sizes unknown (no page size)"), (0, 0, 0, 2))
+    table = _columns("pid", "rss", "swap", "adj", "score", "name", left=("name",))
+    shown = list(scores.rows[:_TOP_TASKS])
+    shown += [r for r in scores.rows[_TOP_TASKS:] if r.task.pid in dead][:_TOP_TASKS]
+    for row in shown:
+        table.add_row(*_task_cells(row), style="bold" if row.task.pid in dead else "")
+    rest = len(scores.rows) - len(shown)
+    if rest <= 0:
+        return table
+    return Group(table, Padding(Text(f"and {rest} more", style="dim"), (0, 0, 0, 2)))
+
+
+def _task_cells(row: TaskScore) -> tuple[str, ...]:
+    task = row.task
+    return (
+        str(task.pid),
+        amount(task.rss_bytes),
+        amount(task.swap_bytes),
+        "" if task.oom_score_adj is None else str(task.oom_score_adj),
+        score(row),
+        harmless_name(task.comm),
+    )
+
+
+# the minutes before
+
+
+def _before(event: OomEvent, width: int, color: bool) -> RenderableType | None:
+    shown = tracks(event, _TRACKS)
+    lines: list[RenderableType] = []
+    if shown:
+        begin = min(track.points[0][0] for track in shown)
+        end = max(track.points[-1][0] for track in shown)
+        table = _grid()
+        room = max(width - 66, 8)
+        for track in shown:
+            first, last = track.points[0][1], track.points[-1][1]
+            table.add_row(
+                track_title(track)[:36], amount(first), amount(last), _climb(track, begin, end, room, color)
+            )
+        lines.append(Text(f"resident or charged, over {(end - begin) / 1e6:.0f} seconds", style="dim"))
+        lines.append(table)
+    lines += [Text(mark_said(mark)) for mark in event.marks[-_MARKS:]]
+    return Group(*lines) if lines else None
+
+
+def _climb(track: Track, begin: int, end: int, room: int, color: bool) -> str:
+    """The amounts as a row of marks, the last known one in each stretch of time."""
+    levels = "▁▂▃▄▅▆▇█" if color else "_.-=+*%#"
+    top = max(held for _, held in track.points) or 1
+    cells = [" "] * room
+    for usec, held in track.points:
+        at = min((usec - begin) * room // max(end - begin, 1), room - 1)
+        cells[at] = levels[min(held * len(levels) // top, len(levels) - 1)]
+    for at in range(1, room):
+        if cells[at] == " ":
+            cells[at] = cells[at - 1]
+    return "".join(cells).rstrip()
+
+
+# findings
+
+
+def _findings(event: OomEvent) -> RenderableType | None:
+    return Group(*(_finding(f) for f in event.findings)) if event.findings else None
+
+
+def _finding(finding: Finding) -> RenderableType:
+    head = Text.assemble((f"{finding.severity:<8} ", _STYLES[finding.severity]), harmless(finding.title))
+    head.append(f"  [{finding.id}]", style="dim")
+    body: list[RenderableType] = [Padding(head, (0, 0, 0, 2))]
+    body.append(Padding(Text(harmless(finding.explanation)), (0, 0, 0, 4)))
+    if finding.advice:
+        body.append(Padding(Text(f"-> {harmless(finding.advice)}", style="green"), (0, 0, 0, 4)))
+    return Group(*body)
+
+
+# cells
+
+
+def _grid() -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True, min_width=14)
+    table.add_column(no_wrap=True, justify="right", min_width=9)
+    table.add_column(no_wrap=True, justify="right", min_width=7)
+    table.add_column(no_wrap=True)
+    return table
+
+
+def _columns(*titles: str, left: Sequence[str] = ("zone", "verdict")) -> Table:
+    table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
+    for title in titles:
+        side = "left" if title in left else "right"
+        table.add_column(title, justify="left" if side == "left" else "right", no_wrap=side == "right")
+    return table
+
+
+def _kb(amount: int | None) -> str:
+    return "" if amount is None else str(amount // 1024)

@@ -1,0 +1,103 @@
+"""Plug room: where events go. One sink a module; a module is found by being here.
+
+A sink module has
+
+* a docstring: its page in the documentation,
+* ``Options``: a ``msgspec.Struct``, its section ``[sinks.NAME]`` of the configuration,
+* ``open(options)``: a Sink or a RemoteSink; None when it is switched off or cannot work here, the latter
+  said once in the log. Raises SinkError where a configured sink cannot work until somebody mends it.
+
+Modules whose name begins with ``_`` are shared parts, not sinks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
+
+import msgspec
+
+from oomwatchd import plugs
+from oomwatchd.event import OomEvent
+from oomwatchd.sinks._error import SinkError
+from oomwatchd.sinks._particulars import TEST_SOURCE
+
+__all__ = ["TEST_SOURCE", "OpenSinks", "RemoteSink", "Sink", "SinkError", "open_sinks"]
+
+log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """A sink on this host: takes each event when it happens. Is called by one thread, alone in its try."""
+
+    @property
+    def name(self) -> str:
+        """The module's name, as in the configuration."""
+
+    def emit(self, event: OomEvent) -> None:
+        """Hand the event on, without waiting for anything outside for longer than a moment.
+
+        Raises SinkError when the event was not taken; it is not tried again.
+        """
+
+    def close(self) -> None:
+        """Free what is held."""
+
+
+class RemoteSink(Protocol):
+    """A sink across the network: is served from the outbox, by a thread of its own."""
+
+    @property
+    def name(self) -> str:
+        """The module's name, as in the configuration."""
+
+    @property
+    def batch(self) -> int:
+        """How many events it takes at once."""
+
+    def deliver(self, events: Sequence[OomEvent]) -> None:
+        """Hand the events over, all or none; may take seconds. Raises SinkError, and is tried again."""
+
+    def close(self) -> None:
+        """Free what is held."""
+
+
+class OpenSinks(NamedTuple):
+    """What is switched on, in the order of names."""
+
+    local: list[Sink]
+    remote: list[RemoteSink]
+
+
+def open_sinks(options: Mapping[str, msgspec.Struct]) -> OpenSinks:
+    """The sinks that are switched on and can work; ``options`` by name, as checked by the configuration."""
+    opened = OpenSinks([], [])
+    for name, module in plugs.plugs(__name__).items():
+        try:
+            sink = module.open(options.get(name) or module.Options())
+        except SinkError as error:
+            log.error("sink %s cannot work: %s; events wait in the store", name, error)
+            sink = _Unready(name, error)
+        if isinstance(sink, Sink):
+            opened.local.append(sink)
+        elif sink is not None:
+            opened.remote.append(sink)
+    return opened
+
+
+class _Unready:
+    """In the place of a remote sink that cannot be opened: what waits for it must not be forgotten."""
+
+    batch = 1
+
+    def __init__(self, name: str, error: SinkError) -> None:
+        self.name = name
+        self._error = error
+
+    def deliver(self, events: Sequence[OomEvent]) -> NoReturn:
+        raise self._error
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,9 @@
+"""Why a sink did not take an event."""
+
+from __future__ import annotations
+
+from oomwatchd.errors import DeliveryError
+
+
+class SinkError(DeliveryError):
+    """A sink did not take an event; the daemon counts it and goes on."""

@@ -1,0 +1,15 @@
+"""MESSAGE_ID of the journal entries: drawn once at random, one for each kind of event, never reused.
+
+The message catalog in packaging/systemd explains each under the same id.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.report import Kind
+
+MESSAGE_IDS: dict[Kind, str] = {
+    "oom_kill": "e73579b0647c4e32913e05953b325c1b",
+    "oom_no_victim": "82f0bbf688964820ad29f23c35b2147c",
+    "oom_panic": "aef379ee17fb448f949911a93b8b0447",
+    "page_alloc_failure": "7a4b71e9a4e346a0a45b088c2847857d",
+}

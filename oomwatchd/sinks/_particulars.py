@@ -1,0 +1,45 @@
+"""What several sinks say of an event in the same words: how grave it is, whose it was, where it happened."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from oomwatchd.attribution import Attribution
+from oomwatchd.event import OomEvent
+
+Gravity = Literal["critical", "error", "warning"]
+
+#: ``source.kind`` of what ``oomwatchd notify-test`` sends
+TEST_SOURCE = "test"
+
+
+def is_test(event: OomEvent) -> bool:
+    """Whether the event was made by ``oomwatchd notify-test``: nothing has happened."""
+    return event.source.kind == TEST_SOURCE
+
+
+def severity(event: OomEvent) -> Gravity:
+    """A panic took the machine (critical); a kill for want of memory of the whole system, or no process left
+    to kill, is an error; a cgroup at its own limit or a request that may fail is a warning."""
+    if event.kind == "oom_panic":
+        return "critical"
+    if event.kind == "page_alloc_failure" or (event.kind == "oom_kill" and event.constraint == "memcg"):
+        return "warning"
+    return "error"
+
+
+def victim_attribution(event: OomEvent) -> Attribution | None:
+    """Whose the first victim was, as far as it is known."""
+    pid = event.victims[0].pid if event.victims else None
+    return next((a for a in event.attribution if a.role == "victim" and a.pid == pid), None)
+
+
+def unit_of(event: OomEvent) -> str | None:
+    """The first victim's systemd unit."""
+    whose = victim_attribution(event)
+    return whose.unit if whose else None
+
+
+def limit_cgroup(event: OomEvent) -> str | None:
+    """The cgroup whose limit was hit; None for the whole system."""
+    return event.memcg.oom_path if event.memcg else None

@@ -1,0 +1,167 @@
+"""What leaves the host: the event in small or in full, and its particulars by name for templates."""
+
+from __future__ import annotations
+
+import re
+import socket
+from typing import Any, Literal
+
+import msgspec
+
+from oomwatchd.event import OomEvent
+from oomwatchd.render.escape import harmless
+from oomwatchd.render.json import event_document
+from oomwatchd.sinks._particulars import limit_cgroup, severity, unit_of, victim_attribution
+
+#: the parts of a small payload; the others (task table, zones, slab, snapshots ...) may be megabytes
+_SMALL = (
+    *("schema", "id", "kind", "summary", "complete", "missing", "lost_records", "revision", "repeats"),
+    *("historical", "source", "time", "kernel", "arch", "trigger", "constraint", "memcg", "kills"),
+    *("victims", "findings", "attribution"),
+)
+#: victims of a group kill in a small payload; ``kills`` counts all
+_VICTIMS = 64
+
+
+def host() -> str:
+    """This machine's name."""
+    return socket.gethostname()
+
+
+def document(event: OomEvent, size: Literal["small", "full"]) -> dict[str, Any]:
+    """The event in the form of the event contract (docs/event.md); small: who, where, why, a few KiB."""
+    if size == "full":
+        return event_document(event)
+    memcg = event.memcg and msgspec.structs.replace(event.memcg, stat={}, descendants=())
+    pids = {victim.pid for victim in event.victims[:_VICTIMS]}
+    whole = event_document(
+        msgspec.structs.replace(
+            event,
+            memory=None,
+            tasks=(),
+            slab=(),
+            allocations=(),
+            snapshots=None,
+            memcg=memcg,
+            trigger=msgspec.structs.replace(event.trigger, call_trace=()),
+            victims=event.victims[:_VICTIMS],
+            attribution=tuple(a for a in event.attribution if a.role == "trigger" or a.pid in pids),
+        )
+    )
+    small = {name: whole[name] for name in _SMALL}
+    small["trigger"].pop("call_trace")
+    if small["memcg"] is not None:
+        small["memcg"].pop("stat")
+        small["memcg"].pop("descendants")
+    return small
+
+
+def linked(link: str, event: OomEvent) -> str:
+    """A configured link with the event's id and the host's name in their places; empty if there is none."""
+    return link.replace("${id}", event.id).replace("${host}", host())
+
+
+def particulars(event: OomEvent, link: str) -> dict[str, str | int]:
+    """What a template can name. All text is harmless to read; none of it is escaped for a markup."""
+    whose = victim_attribution(event)
+    first = event.findings[0] if event.findings else None
+    victim = event.victims[0] if event.victims else None
+    texts = {
+        "id": event.id,
+        "host": host(),
+        "kind": event.kind,
+        "severity": severity(event),
+        "summary": event.summary,
+        "time": event.time.wall or "",
+        "constraint": event.constraint or "",
+        "cgroup": (whose.cgroup if whose else None) or limit_cgroup(event) or "",
+        "unit": unit_of(event) or "",
+        "victim_comm": victim.comm if victim else "",
+        "findings": " ".join(finding.id for finding in event.findings),
+        "title": first.title if first else "",
+        "explanation": first.explanation if first else "",
+        "advice": first.advice if first else "",
+        "link": linked(link, event),
+    }
+    numbers = {"kills": event.kills, "repeats": event.repeats, "victim_pid": victim.pid if victim else 0}
+    return {name: harmless(text) for name, text in texts.items()} | numbers
+
+
+class TemplateError(ValueError):
+    """What a template's text says that cannot be done."""
+
+
+_PLACE = re.compile(r"\$(?:\$|\{([^}]*)\}?)")
+
+
+def _html(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+
+
+def _mrkdwn(text: str) -> str:
+    # Slack's own three; asterisks and the like only make text bold, and cannot be escaped there
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]()<>#+!|~-])", r"\\\1", text)
+
+
+_ESCAPES = {"html": _html, "markdown": _markdown, "mrkdwn": _mrkdwn}
+
+
+class Template:
+    r"""A JSON document with ``${name}`` in its strings.
+
+    The document is read as JSON before anything is put in, so that no name can leave its string.
+    ``${name|html}``, ``|markdown`` and ``|mrkdwn`` (Slack) also keep it from being markup. A string that is
+    one place and nothing else takes the value's own type; ``${event}`` is then the whole payload.
+    ``$$`` is a dollar sign.
+    """
+
+    def __init__(self, text: str, names: frozenset[str]) -> None:
+        """Raises TemplateError."""
+        try:
+            self._document = msgspec.json.decode(text)
+        except msgspec.DecodeError as error:
+            raise TemplateError(f"not JSON: {error}") from None
+        self._names = names
+        self._check(self._document)
+
+    def fill(self, values: dict[str, str | int], event: dict[str, Any]) -> bytes:
+        """The document with the values in their places, as JSON."""
+        return msgspec.json.encode(self._fill(self._document, values, event))
+
+    def _fill(self, part: Any, values: dict[str, str | int], event: dict[str, Any]) -> Any:
+        if isinstance(part, dict):
+            return {name: self._fill(inner, values, event) for name, inner in part.items()}
+        if isinstance(part, list):
+            return [self._fill(inner, values, event) for inner in part]
+        if not isinstance(part, str):
+            return part
+        if part == "${event}":
+            return event
+        if (only := _PLACE.fullmatch(part)) and only[1] in values:
+            return values[only[1]]
+        return _PLACE.sub(lambda place: self._one(place, values), part)
+
+    @staticmethod
+    def _one(place: re.Match[str], values: dict[str, str | int]) -> str:
+        if place[1] is None:
+            return "$"
+        name, _, escape = place[1].partition("|")
+        text = str(values[name])
+        return _ESCAPES[escape](text) if escape else text
+
+    def _check(self, part: Any) -> None:
+        if isinstance(part, dict | list):
+            for inner in part.values() if isinstance(part, dict) else part:
+                self._check(inner)
+        elif isinstance(part, str) and part != "${event}":
+            for place in _PLACE.finditer(part):
+                name, _, escape = (place[1] or "").partition("|")
+                if place[1] is not None and name not in self._names:
+                    known = ", ".join(sorted(self._names))
+                    raise TemplateError(f"no such name: ${{{name}}}; known: {known}, event (alone)")
+                if escape and escape not in _ESCAPES:
+                    raise TemplateError(f"no such escape: {escape}; known: {', '.join(_ESCAPES)}")

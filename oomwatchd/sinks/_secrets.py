@@ -1,0 +1,39 @@
+"""Secrets: read from a file or a systemd credential at the moment they are used, and never said.
+
+A name with a slash is a file; one without is a credential of the service (``LoadCredential=``,
+systemd.exec(5)), found in ``$CREDENTIALS_DIRECTORY``. Reading each time makes a changed secret count at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from oomwatchd.sinks._error import SinkError
+
+_MAX_BYTES = 16 * 1024
+
+
+def read_secret(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """The secret without the line break at its end. Raises SinkError, which names the file, never the
+    content."""
+    if "/" in name:
+        path = Path(name)
+    else:
+        directory = environ.get("CREDENTIALS_DIRECTORY")
+        if not directory:
+            raise SinkError(
+                f"the credential {name} needs a service with LoadCredential={name}:FILE; by hand: "
+                "CREDENTIALS_DIRECTORY=/run/credentials/oomwatchd.service oomwatchd ..."
+            )
+        path = Path(directory) / name
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise SinkError(f"cannot read the secret {path}: {error.strerror}") from None
+    text = data.rstrip(b"\r\n")
+    if not text or len(data) > _MAX_BYTES or not text.isascii() or not text.decode("ascii").isprintable():
+        raise SinkError(f"the secret {path} is not one line of printable ASCII")
+    return text.decode("ascii")

@@ -1,0 +1,128 @@
+"""Prometheus Alertmanager: each event as an alert of its own, by its API v2.
+
+Labels are few: ``alertname`` (KernelOomKill, KernelOomNoVictim, KernelOomPanic, PageAllocationFailure),
+``severity``, ``host``, ``constraint``, ``unit``, ``event_id``, and what ``labels`` adds. ``event_id`` makes
+each event an alert of its own and a repeated delivery the same one; group by ``alertname`` and ``host``.
+Who and why stand in the annotations ``summary`` and ``description``.
+
+An alert says of itself that it ends after ``firing_seconds``: a kill is over when it is told. Of several
+Alertmanagers in ``urls`` all are told; one that took the event suffices, as they agree among themselves
+on notifications.
+
+Source: Alertmanager's api/v2/openapi.yaml
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from oomwatchd.event import OomEvent, rfc3339
+from oomwatchd.render.escape import harmless
+from oomwatchd.sinks._error import SinkError
+from oomwatchd.sinks._http import HttpClient, HttpOptions, check_url
+from oomwatchd.sinks._particulars import is_test, severity, unit_of
+from oomwatchd.sinks._payload import host, linked, particulars
+
+ALERTNAMES = {
+    "oom_kill": "KernelOomKill",
+    "oom_no_victim": "KernelOomNoVictim",
+    "oom_panic": "KernelOomPanic",
+    "page_alloc_failure": "PageAllocationFailure",
+}
+
+
+class Options(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[sinks.alertmanager]``"""
+
+    urls: list[str] = []
+    labels: dict[str, str] = {}
+    link: str = ""
+    firing_seconds: Annotated[int, msgspec.Meta(ge=60)] = 3600
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for url in self.urls:
+            check_url("urls", url, bool(self.secret_headers))
+
+
+def alert(event: OomEvent, options: Options, now: float) -> dict[str, Any]:
+    """The event as a postable alert; ``now`` in seconds since the epoch."""
+    labels = {
+        "alertname": ALERTNAMES[event.kind],
+        "severity": severity(event),
+        "host": host(),
+        "constraint": event.constraint or "",
+        "unit": unit_of(event) or "",
+        "event_id": event.id,
+        "test": "true" if is_test(event) else "",
+        **options.labels,
+    }
+    values = particulars(event, options.link)
+    annotations = {
+        "summary": values["summary"],
+        "description": values["explanation"],
+        "advice": values["advice"],
+    }
+    made = {
+        # an empty label is none
+        "labels": {name: harmless(value) for name, value in labels.items() if value},
+        "annotations": {name: text for name, text in annotations.items() if text},
+        "startsAt": _begin(event, now),
+        "endsAt": rfc3339(now + options.firing_seconds),
+    }
+    if link := linked(options.link, event):
+        made["generatorURL"] = link
+    return made
+
+
+def _begin(event: OomEvent, now: float) -> str | None:
+    """When it happened; never after now, whatever the clocks say."""
+    if event.time.wall is not None:
+        try:
+            moment = datetime.fromisoformat(event.time.wall)
+        except ValueError:
+            pass
+        else:
+            if moment <= datetime.fromtimestamp(now, UTC):
+                return event.time.wall
+    return rfc3339(now)
+
+
+class Alertmanager:
+    """The Alertmanagers that are told; see the module."""
+
+    name = "alertmanager"
+    batch = 32
+
+    def __init__(self, options: Options, clock: Callable[[], float] = time.time) -> None:
+        """Raises SinkError for certificates that cannot be read."""
+        self._options = options
+        self._clock = clock
+        self._client = HttpClient(options)
+
+    def deliver(self, events: Sequence[OomEvent]) -> None:
+        """Tell every Alertmanager. Raises SinkError if none took it."""
+        now = self._clock()
+        body = msgspec.json.encode([alert(event, self._options, now) for event in events])
+        failures = []
+        for url in self._options.urls:
+            try:
+                self._client.send("POST", f"{url.rstrip('/')}/api/v2/alerts", body, "application/json")
+            except SinkError as error:
+                failures.append(error)
+        if len(failures) == len(self._options.urls):
+            raise failures[0]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+def open(options: Options) -> Alertmanager | None:
+    """The sink, None if no Alertmanager is configured."""
+    return Alertmanager(options) if options.urls else None

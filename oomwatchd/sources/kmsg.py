@@ -1,0 +1,174 @@
+"""/dev/kmsg as a source: one descriptor, read without ever waiting, in bounded bites.
+
+Source: Documentation/ABI/testing/dev-kmsg, kernel/printk/printk.c (``devkmsg_read()``,
+``devkmsg_llseek()``).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Literal
+
+from oomwatchd.errors import OomwatchdError, PermissionDeniedError, UnavailableError
+from oomwatchd.kmsg import KmsgGap, KmsgRecord, parse_record
+from oomwatchd.render.escape import harmless
+
+log = logging.getLogger(__name__)
+
+#: Longest record that any kernel hands out (``PRINTKRB_RECORD_MAX``, before 6.10 ``CONSOLE_EXT_LOG_MAX``).
+RECORD_BYTES = 8192
+#: One bite: what is read before the loop looks at signals and timers again.
+BITE_RECORDS = 256
+BITE_SECONDS = 0.05
+
+
+class KmsgSource:
+    """The open device. Not thread-safe; belongs to the loop that reads.
+
+    A record that was lost, whether overwritten before it was read (EPIPE) or too long for the buffer
+    (EINVAL), shows as a jump of the next record's sequence number, and only there the number of the lost
+    is known: that is where the gap is reported.
+    """
+
+    kind: Literal["kmsg"] = "kmsg"
+
+    def __init__(
+        self,
+        descriptor: int,
+        name: str,
+        *,
+        record_bytes: int = RECORD_BYTES,
+        read: Callable[[int, int], bytes] = os.read,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._name = name
+        self._record_bytes = record_bytes
+        self._read = read
+        self._clock = clock
+        #: sequence number of the newest record read
+        self.last_seq: int | None = None
+        #: reads that gave no record: something else than the kernel's format
+        self.malformed = 0
+
+    @classmethod
+    def open(cls, device: str) -> KmsgSource:
+        """Open ``device`` at the oldest record it still holds.
+
+        Raises PermissionDeniedError and UnavailableError, each with its mend.
+        """
+        try:
+            descriptor = os.open(device, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        except OSError as error:
+            raise _cannot_open(device, error) from error
+        return cls(descriptor, device)
+
+    @classmethod
+    def adopt(cls, descriptor: int, name: str) -> KmsgSource:
+        """Take over a descriptor that the service manager opened, back at the oldest record.
+
+        The manager keeps the file description, so its position is where the last daemon stopped reading;
+        what that one read but had not stored must be read again.
+        """
+        try:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        except OSError as error:
+            if error.errno != errno.ESPIPE:
+                raise UnavailableError(f"{name}: no kernel log: {error.strerror}") from error
+        return cls(descriptor, name)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def read(self) -> tuple[list[KmsgRecord | KmsgGap], bool]:
+        """The next bite of records and gaps, and whether the log is drained (else: come again).
+
+        Raises UnavailableError when the log itself has ended, which the real device never does.
+        """
+        items: list[KmsgRecord | KmsgGap] = []
+        until = self._clock() + BITE_SECONDS
+        for _ in range(BITE_RECORDS):
+            try:
+                data = self._read(self._descriptor, self._record_bytes)
+            except BlockingIOError:
+                return items, True
+            except OSError as error:
+                if error.errno not in (errno.EPIPE, errno.EINVAL):
+                    raise UnavailableError(f"{self._name}: {error.strerror}") from error
+            else:
+                if not data:
+                    raise UnavailableError(f"{self._name}: end of file, which a kernel log never has")
+                self._take(data, items)
+            if self._clock() >= until:
+                break
+        return items, False
+
+    def _take(self, data: bytes, items: list[KmsgRecord | KmsgGap]) -> None:
+        record = parse_record(data)
+        if record is None or record.seq is None:
+            if not self.malformed:
+                log.warning("%s gives something else than records of the kernel log", self._name)
+            self.malformed += 1
+            return
+        if self.last_seq is not None and record.seq > self.last_seq + 1:
+            items.append(KmsgGap(record.seq - self.last_seq - 1))
+        self.last_seq = record.seq
+        items.append(record)
+
+
+def _cannot_open(device: str, error: OSError, proc: Path = Path("/proc")) -> OomwatchdError:
+    message = f"{harmless(device)}: {error.strerror}"
+    if error.errno not in (errno.EPERM, errno.EACCES):
+        mend = "in a container: start it with --device /dev/kmsg; `oomwatchd analyze` reads a saved log"
+        return UnavailableError(message, mend=mend)
+    if _sysctl(proc, "printk_devkmsg") == "off":
+        mend = (
+            "the kernel runs with printk.devkmsg=off, which closes the device to everybody: boot without it"
+        )
+    elif _sysctl(proc, "dmesg_restrict") == "1":
+        mend = "kernel.dmesg_restrict is 1: run as root or with CAP_SYSLOG"
+    else:
+        mend = "run as root, or with CAP_SYSLOG and read permission on the device"
+    return PermissionDeniedError(message, mend=mend)
+
+
+def _sysctl(proc: Path, name: str) -> str:
+    try:
+        return (proc / "sys/kernel" / name).read_text().strip()
+    except OSError:
+        return ""
+
+
+class LogClock:
+    """The kernel log's clock, told from CLOCK_MONOTONIC.
+
+    Records are stamped with ``local_clock()``, which runs beside CLOCK_MONOTONIC but is not disciplined
+    by NTP: after months of uptime the two are seconds to minutes apart. A record was printed after the
+    log was last seen empty and before it was read, so each reading bounds the difference from both sides.
+    The estimate moves only when a reading refutes it: reading late (the daemon was stopped, the machine
+    thrashed) does not pass for a slow clock.
+    """
+
+    def __init__(self) -> None:
+        #: log clock minus CLOCK_MONOTONIC, microseconds
+        self.skew_usec = 0
+
+    def saw(self, oldest: int, newest: int, empty_at: int | None, read_at: int) -> None:
+        """Records stamped from ``oldest`` to ``newest`` were read at ``read_at``; at ``empty_at`` (None:
+        unknown) the log held nothing unread. All in microseconds, the last two of CLOCK_MONOTONIC."""
+        if empty_at is not None:
+            self.skew_usec = min(self.skew_usec, oldest - empty_at)
+        self.skew_usec = max(self.skew_usec, newest - read_at)
+
+    def log_usec(self, monotonic_usec: int) -> int:
+        """The log clock at a moment of CLOCK_MONOTONIC."""
+        return monotonic_usec + self.skew_usec

@@ -1,0 +1,146 @@
+"""Open a log: a file, standard input or an open binary stream, compressed or not."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import lzma
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+from oomwatchd.errors import NoInputError, PermissionDeniedError, UnavailableError
+from oomwatchd.render.escape import harmless
+
+_BUFFER: Final = 1 << 18
+_GZIP: Final = b"\x1f\x8b"
+_XZ: Final = b"\xfd7zXZ\0"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes read of the file as it is (before decompression)."""
+
+
+class _Counted(io.RawIOBase):
+    """A raw stream that tells how much of it was read."""
+
+    def __init__(self, stream: BinaryIO, progress: Progress | None) -> None:
+        self._stream = stream
+        self._progress = progress
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        # readinto1 of a buffered stream: a pipe gives what is there
+        read = getattr(self._stream, "readinto1", None) or getattr(self._stream, "readinto", None)
+        if read is None:
+            data = self._stream.read(len(buffer))
+            count = len(data)
+            buffer[:count] = data
+        else:
+            count = read(buffer) or 0
+        self._count += count
+        if self._progress is not None:
+            self._progress(self._count)
+        return count
+
+    def close(self) -> None:
+        if not self.closed and self._stream is not sys.stdin.buffer:
+            self._stream.close()
+        super().close()
+
+
+class _Decompressed(io.RawIOBase):
+    """A decompressor that gives what it can of a damaged file.
+
+    A log is often cut short; what was read before the damage is a log too. :exc:`NoInputError` is raised
+    only if not one byte could be read.
+    """
+
+    def __init__(self, stream: BinaryIO, name: str, errors: tuple[type[Exception], ...]) -> None:
+        self._stream = stream
+        self._errors = errors
+        self._any = False
+        self.name = name
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        try:
+            data = self._stream.read(len(buffer))
+        except self._errors as error:
+            if self._any:
+                return 0
+            raise NoInputError(
+                f"{self.name} cannot be decompressed: {error}", mend="check the file"
+            ) from error
+        self._any = self._any or bool(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
+        super().close()
+
+
+def open_log(source: Path | str | BinaryIO, progress: Progress | None = None) -> BinaryIO:
+    """A binary stream of the log's plain text.
+
+    ``source`` is a path, ``-`` for standard input, or an open binary stream; gzip, xz and zstd are told by
+    their first bytes. :exc:`NoInputError`, :exc:`PermissionDeniedError` if there is nothing to read,
+    :exc:`UnavailableError` if zstd is needed and not installed.
+    """
+    if isinstance(source, Path | str):
+        name = harmless(str(source))
+        stream: BinaryIO = sys.stdin.buffer if str(source) == "-" else _open_file(Path(source))
+    else:
+        name = harmless(str(getattr(source, "name", "the stream")))
+        stream = source
+    counted = io.BufferedReader(_Counted(stream, progress), _BUFFER)
+    try:
+        magic = counted.peek(6)[:6]
+    except OSError as error:
+        raise NoInputError(f"{name} cannot be read: {error.strerror}") from error
+    plain: object
+    errors: tuple[type[Exception], ...]
+    if magic.startswith(_GZIP):
+        plain = gzip.GzipFile(fileobj=counted)
+        errors = (EOFError, OSError, zlib.error)
+    elif magic.startswith(_XZ):
+        plain = lzma.LZMAFile(counted)  # noqa: SIM115 (closed with the stream around it)
+        errors = (EOFError, lzma.LZMAError)
+    elif magic.startswith(_ZSTD):
+        try:
+            import zstandard
+        except ImportError as error:
+            raise UnavailableError(
+                f"{name} is compressed with zstd and the zstandard package is not installed",
+                mend=f"install it, or: zstd -dc {name} | oomwatchd analyze -",
+            ) from error
+        plain = zstandard.ZstdDecompressor().stream_reader(counted, read_across_frames=True)
+        errors = (EOFError, zstandard.ZstdError)
+    else:
+        return counted
+    return io.BufferedReader(_Decompressed(cast(BinaryIO, plain), name, errors), _BUFFER)
+
+
+def _open_file(path: Path) -> BinaryIO:
+    name = harmless(str(path))
+    try:
+        return cast(BinaryIO, path.open("rb", buffering=0))
+    except FileNotFoundError:
+        raise NoInputError(
+            f"there is no file {name}", mend="check the name, or give - for standard input"
+        ) from None
+    except IsADirectoryError:
+        raise NoInputError(f"{name} is a directory", mend="name the log files in it") from None
+    except PermissionError:
+        raise PermissionDeniedError(f"{name} may not be read", mend="run as root or as its owner") from None
+    except OSError as error:
+        raise NoInputError(f"{name} cannot be read: {error.strerror}") from error

@@ -1,0 +1,426 @@
+"""What stands before the kernel's text on a line of a log: who wrote it when.
+
+Layers are taken off from the left, one after another, until none is recognised: a syslog header, then the
+``[stamp]`` of printk.time, then the caller. Every line is looked at for itself, so the form may change
+inside a file. The forms are those of dmesg(1) (util-linux ``sys-utils/dmesg.c``), journalctl(1),
+RFC 3164, RFC 5424, ISO 8601 syslog, ``/proc/kmsg`` (``<level>[stamp]``), Documentation/ABI/testing/dev-kmsg
+and the Kubernetes and Docker log files.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Final
+
+from oomwatchd.capture import SourceForm
+from oomwatchd.kmsg import FACILITY_KERN, KmsgRecord, parse_record
+
+FACILITY_USER: Final = 1
+
+#: syslog(3); util-linux and sd-daemon use the short names
+_LEVELS: Final = {
+    name: level
+    for level, name in enumerate(("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"))
+}
+_FACILITIES: Final = {
+    name: number
+    for number, name in enumerate(
+        ("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp")
+    )
+}
+
+#: the tags under which kernel text is logged
+_KERNEL_TAGS: Final = frozenset({"kernel", "klogd", "dmesg", "kmsg", "vmunix"})
+
+# Amlogic's kernels add the CPU: [  123.456789@0]
+_STAMP: Final = r"\[ *(?P<sec>\d{1,12})\.(?P<frac>\d{1,9})(?:@\d{1,3})?\]"
+_CALLER: Final = r"\[ *(?P<caller>[TC]\d{1,10})\]"
+_ISO: Final = (
+    r"(?P<iso>\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)? ?(?P<zone>Z|UTC|[+-]\d\d:?\d\d)?)"
+)
+# RFC 3164's month may be in the reader's language, as journalctl and ls print it
+_BSD: Final = (
+    r"(?:(?:[^\W\d]{2,9}\.? )?(?:[^\W\d]{1,9}\.? {1,2}\d{1,2}|\d{1,2} [^\W\d]{1,9}\.?|\d{1,2}月 {1,2}\d{1,2})"
+    r"(?: \d{4})? )?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: (?P<bsdzone>UTC|GMT|[A-Z]{3,5}|[+-]\d{2,4}))?"
+)
+_TAG: Final = r"(?P<tag>[^\s:\[\]]{1,128})(?:\[\d{1,10}\])?:(?: |$)"
+_HOST: Final = r"(?P<host>\S{0,254}[^\s:])"
+
+_DMESG = re.compile(rf"(?:<(?P<pri>\d{{1,3}})>)?{_STAMP}(?: ?{_CALLER})? ?(?P<text>.*)", re.S)
+_SYSLOG = re.compile(
+    rf"[A-Z][a-z]{{2}} [ \d]\d \d\d:\d\d:\d\d {_HOST} {_TAG}(?:{_STAMP}(?: ?{_CALLER})? ?)?(?P<text>.*)",
+    re.S,
+)
+_ISO_SYSLOG = re.compile(rf"{_ISO} {_HOST} {_TAG}(?:{_STAMP}(?: ?{_CALLER})? ?)?(?P<text>.*)", re.S)
+# dmesg -T and -x as they are printed in English; other shapes of them are read layer by layer
+_DMESG_T = re.compile(
+    rf"\[[A-Z][a-z]{{2}} [A-Z][a-z]{{2}} [ \d]\d \d\d:\d\d:\d\d \d{{4}}\](?: ?{_CALLER})? ?(?P<text>.*)", re.S
+)
+_DMESG_X = re.compile(
+    rf"kern *:(?P<level>{'|'.join(_LEVELS)}) *: {_STAMP}(?: ?{_CALLER})? ?(?P<text>.*)", re.S
+)
+# the most frequent of all: dmesg as it is, with no caller of any kind before the text (or a task's row)
+_DMESG_BARE = re.compile(r"\[ *(\d{1,12})\.(\d{6})\] ((?![(\[]|$)[^\n]*|\[ *\d{1,10}\] [^\n]*)")
+_KMSG = re.compile(r"\d{1,4},\d{1,20},\d{1,20}(?:,[^;\s]{0,200})?;")
+
+_VENDOR_FIRST: Final = frozenset("([")
+_SHAPES = (_DMESG, _SYSLOG, _ISO_SYSLOG, _KMSG, _DMESG_T, _DMESG_X)
+
+#: mail quoting and the bars of quoted or piped output, with the indentation around them
+QUOTE = re.compile(r"(?:[ \t]{0,64}[>|])+ ?")
+
+_PRI = re.compile(r"<(\d{1,3})>(?P<rfc5424>1 )?")
+# RFC 5424: TIMESTAMP HOST APP PROCID MSGID [SD-ELEMENT]... MSG
+_RFC5424 = re.compile(
+    rf"(?:{_ISO}|-) (?P<host>\S{{1,255}}) (?P<tag>\S{{1,128}}) \S{{1,128}} \S{{1,128}} "
+    r"(?:-|(?:\[[^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
+)
+_CRI = re.compile(rf"{_ISO} (?:stdout|stderr) [FP] ")
+_TIME_HOST_TAG = re.compile(
+    rf"(?:(?:[^\W\d]{{2,9}}\.? )?{_ISO}|{_BSD}|(?P<unix>\d{{9,10}}\.\d{{1,9}}))[ \t]+(?:{_HOST} )?{_TAG}"
+)
+_TIME_ADDRESS = re.compile(
+    rf"(?:{_ISO}|{_BSD})[ \t]+(?:\d{{1,3}}(?:\.\d{{1,3}}){{3}}|\[[0-9a-f:]{{2,45}}\])(?::\d{{1,5}})? "
+)
+_TIME = re.compile(rf"(?:{_ISO}|{_BSD})(?: |$)")
+_DECODED = re.compile(rf"(?P<facility>[a-z]{{3,8}}\d?) *: *(?P<level>{'|'.join(_LEVELS)}) *: ?")
+_STAMP_DELTA = re.compile(r"\[ *(?P<sec>\d{1,12})\.(?P<frac>\d{1,9}) +<[ +\d.]{1,20}>\] ?")
+_STAMP_PLAIN = re.compile(_STAMP + " ?")
+# dmesg --time-format=delta and =reltime
+_RELATIVE = re.compile(
+    r"\[(?:<[ +\d.]{1,20}>| *\+\d{1,9}\.\d{1,9}|[^\W\d]{1,9}\.? {0,2}\d{1,2} \d\d:\d\d)\] ?"
+)
+# dmesg -T, also where the words of the date are not English, and terminal programs' time marks
+_HUMAN = re.compile(r"\[(?P<human>[^\[\]]{0,48}\d{1,2}:\d\d:\d\d[^\[\]]{0,24})\] ?")
+_HUMAN_ISO = re.compile(_ISO)
+_CALLER_PLAIN = re.compile(_CALLER + " ?")
+_KERNEL_TAG = re.compile(r"kernel(?:\[\d{1,10}\])?:(?: |$)")
+_POD = re.compile(r"\[(?:pod|container)/[^\]\s]{1,300}\] |[\w.-]{1,100} +\| ")
+_HOST_MONOTONIC = re.compile(rf"{_HOST} {_TAG}")
+# vendors' own callers behind the stamp: (0)[123:comm] of MediaTek, [0:  comm:  123] of Samsung
+_VENDOR = re.compile(
+    r"(?:\(\d{1,3}\))?\[(?:\d{1,2}: *[^\]\[]{1,16}: *)?(?P<pid>\d{1,10})(?::[^\]\[]{1,24})?\] ?"
+)
+_KERNEL_LINE = (
+    r"(?=<\d{1,3}>\[|\[ *\d{1,12}\.\d{6}\]|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\d{4}-\d\d-\d\dT\d\d:)"
+)
+# grep -n, -H and -A, cat -n
+_NUMBERED = re.compile(rf"(?:[\w./+-]{{1,200}}[:-])?(?:\d{{1,9}}[:-]|\d{{1,9}}[.)]?[ \t]+)?{_KERNEL_LINE}")
+# a prefix that nobody foresaw, with the kernel's own stamp or name behind it
+_ANYTHING = re.compile(r"(?P<before>\S[^\n]{0,200}?)[\s\]](?=\[ *\d{1,12}\.\d{6}\][ \[])")
+_ANY_KERNEL = re.compile(r"\S[^\n]{0,200}?\skernel(?:\[\d{1,10}\])?: ")
+_OCTAL = re.compile(r"#(0[0-3][0-7]|177)")
+
+
+def unescape_octal(text: str) -> str:
+    """Undo rsyslog's ``$EscapeControlCharactersOnReceive``: the lines of one record come back."""
+    if "#" not in text or _OCTAL.search(text) is None:
+        return text
+    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def _usec(seconds: str, fraction: str) -> int:
+    if len(fraction) == 6:
+        return int(seconds) * 1_000_000 + int(fraction)
+    return int(seconds) * 1_000_000 + int(f"{fraction:0<6.6}")
+
+
+def _iso_seconds(text: str | None, zone: str | None) -> float | None:
+    """Seconds since the epoch of an ISO time; None without a zone, for nobody can say which one it was."""
+    if text is None or zone is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(
+            text.replace(" UTC", "Z").replace("UTC", "Z").replace(",", ".")
+        ).timestamp()
+    except ValueError:
+        return None
+
+
+class PrefixParser:
+    """Physical line -> :class:`KmsgRecord`, remembering which shape matched last.
+
+    After each :meth:`parse`, ``prefixed`` says whether the line carried a prefix of its own, and ``before``
+    holds text that stood before a stamp in the middle of a line (a program's output on the same console).
+    ``forms`` counts the forms.
+    """
+
+    def __init__(self) -> None:
+        self.forms: dict[SourceForm, int] = {}
+        self.prefixed = False
+        self.before = ""
+        self.kernel_tag_seen = False
+        self._shape = _DMESG
+
+    def parse_bare(self, line: str, raw: bytes) -> KmsgRecord | None:
+        """The short way for a line of plain dmesg, which most lines are; None for all others."""
+        match = _DMESG_BARE.fullmatch(line)
+        if match is None or self._shape is not _DMESG or "kernel: " in line:
+            return None
+        self.prefixed = True
+        self.before = ""
+        seconds, fraction, text = match.groups()
+        self.forms["dmesg"] = self.forms.get("dmesg", 0) + 1
+        return KmsgRecord(text=text, usec=int(seconds) * 1_000_000 + int(fraction), raw=raw)
+
+    def parse(self, line: str, raw: bytes) -> KmsgRecord:
+        """One line without its newline. ``raw`` is kept in the record. Never raises."""
+        shape = self._shape
+        if shape is _KMSG:
+            record = parse_record(raw) if line[:1].isdigit() else None
+            if record is not None:
+                self.prefixed = True
+                self.before = ""
+                self._count("kmsg")
+                return record
+            return self._parse_slowly(line, raw)
+        match = shape.match(line)
+        if match is None:
+            return self._parse_slowly(line, raw)
+        self.prefixed = True
+        self.before = ""
+        if shape is _DMESG:
+            pri, seconds, fraction, caller, text = match.groups()
+            if "kernel: " in text[:80] and _HOST_MONOTONIC.match(text) is not None:
+                return self._peel(line, raw)
+            if caller is None and text[:1] in _VENDOR_FIRST:
+                vendor = _VENDOR.match(text)
+                if vendor is not None and ":" in vendor[0]:
+                    caller, text = f"T{vendor['pid']}", text[vendor.end() :]
+            self._count("dmesg")
+            if pri is None:
+                return KmsgRecord(text=text, usec=_usec(seconds, fraction), caller=caller, raw=raw)
+            number = int(pri)
+            return KmsgRecord(
+                text=text,
+                facility=number >> 3,
+                level=number & 7,
+                usec=_usec(seconds, fraction),
+                caller=caller,
+                raw=raw,
+            )
+        if shape is _DMESG_T:
+            self._count("dmesg-T")
+            caller, text = match.groups()
+            return KmsgRecord(text=text, caller=caller, raw=raw)
+        if shape is _DMESG_X:
+            self._count("dmesg")
+            level, seconds, fraction, caller, text = match.groups()
+            return KmsgRecord(
+                text=text,
+                facility=FACILITY_KERN,
+                level=_LEVELS[level],
+                usec=_usec(seconds, fraction),
+                caller=caller,
+                raw=raw,
+            )
+        iso, zone = match.group("iso", "zone") if shape is _ISO_SYSLOG else (None, None)
+        tag, seconds, fraction, caller, text = match.group("tag", "sec", "frac", "caller", "text")
+        unescaped = unescape_octal(text)
+        escaped = unescaped is not text
+        text = unescaped
+        # journalctl and syslog files look alike; only a syslog keeps the kernel's stamp or escapes newlines
+        self._count("syslog" if seconds is not None or escaped else "journal")
+        return KmsgRecord(
+            text=text,
+            facility=self._facility_of(tag),
+            usec=None if seconds is None else _usec(seconds, fraction),
+            caller=caller,
+            wall=None if zone is None else _iso_seconds(iso, zone),
+            raw=raw,
+        )
+
+    def _facility_of(self, tag: str) -> int | None:
+        """kern for the kernel's tag; user for another one, but only where the kernel's own was seen: a log
+        whose kernel lines stand under a strange tag is still read."""
+        if tag in _KERNEL_TAGS:
+            self.kernel_tag_seen = True
+            return FACILITY_KERN
+        return FACILITY_USER if self.kernel_tag_seen else None
+
+    def _count(self, form: SourceForm) -> None:
+        self.forms[form] = self.forms.get(form, 0) + 1
+
+    def _parse_slowly(self, line: str, raw: bytes) -> KmsgRecord:
+        self.before = ""
+        if ":" in line[:60] or line[:1] in ("[", "<") or _KMSG.match(line) is not None:
+            for shape in _SHAPES:
+                if shape is not self._shape and shape.match(line) is not None:
+                    if shape is _KMSG and parse_record(raw) is None:
+                        continue
+                    self._shape = shape
+                    return self.parse(line, raw)
+        return self._peel(line, raw)
+
+    def _peel(self, line: str, raw: bytes) -> KmsgRecord:
+        """Take layer after layer off; what is left is the text."""
+        end = len(line)
+        quote = QUOTE.match(line)
+        at = quote.end() if quote else 0
+        text_at = at
+        fields = _Fields()
+        for _ in range(8):
+            while at < end and line[at] in " \t":
+                at += 1
+            if at == end:
+                break
+            if fields.form is None and (numbered := _NUMBERED.match(line, at)) is not None:
+                at = numbered.end()
+            if fields.form is None and _KMSG.match(line, at) is not None:
+                record = parse_record(line[at:].encode())
+                if record is not None:
+                    self.prefixed = True
+                    self._count("kmsg")
+                    return record
+            after = self._layer(line, at, fields)
+            if after is None:
+                break
+            at = text_at = after
+        if fields.form is None:
+            found = _ANYTHING.match(line, text_at) if "[" in line else None
+            if found is not None:
+                self.before = found["before"].strip()
+                rest = self._peel(line[found.end() :], raw)
+                if rest.usec is not None:
+                    self.before = found["before"].strip()
+                    return rest
+                self.before = ""
+        self.prefixed = fields.form is not None
+        self._count(fields.form or "other")
+        return KmsgRecord(
+            text=line[text_at:],
+            facility=fields.facility,
+            level=fields.level,
+            usec=fields.usec,
+            caller=fields.caller,
+            wall=fields.wall,
+            raw=raw,
+        )
+
+    def _layer(self, line: str, at: int, fields: _Fields) -> int | None:
+        """Where the text goes on after one layer that begins at ``at``; None where there is none."""
+        first = line[at]
+        if first == "<":
+            return _pri(line, at, fields, self)
+        if first == "[":
+            return _bracket(line, at, fields)
+        if ":" not in line[at : at + 512] and " | " not in line[at : at + 128]:
+            return None
+        if (match := _DECODED.match(line, at)) is not None and (
+            match["facility"] in _FACILITIES or match["facility"].startswith("local")
+        ):
+            fields.facility = _FACILITIES.get(match["facility"], 16)
+            fields.level = _LEVELS[match["level"]]
+            fields.form = "dmesg"
+            return match.end()
+        if (match := _KERNEL_TAG.match(line, at)) is not None:
+            fields.form = "syslog"
+            fields.facility = self._facility_of("kernel")
+            return match.end()
+        if (match := _CRI.match(line, at)) is not None:
+            fields.wall = _iso_seconds(match["iso"], match["zone"])
+            fields.form = "other"
+            return match.end()
+        for pattern in (_TIME_ADDRESS, _TIME_HOST_TAG, _TIME):
+            match = pattern.match(line, at)
+            if match is None:
+                continue
+            group = match.groupdict()
+            tag = group.get("tag")
+            if tag is not None:
+                fields.facility = self._facility_of(tag)
+            if group.get("unix"):
+                fields.wall = float(group["unix"])
+            else:
+                fields.wall = _iso_seconds(group.get("iso"), group.get("zone"))
+            fields.form = (
+                "journal" if tag else "dmesg" if group.get("iso") and "," in group["iso"] else "other"
+            )
+            return match.end()
+        if fields.form is None and (match := _POD.match(line, at)) is not None:
+            fields.form = "other"
+            return match.end()
+        if fields.stamped and not fields.tagged:
+            # journalctl -o short-monotonic: the stamp comes before host and tag
+            match = _HOST_MONOTONIC.match(line, at)
+            if match is not None and match["tag"] in _KERNEL_TAGS:
+                fields.tagged = True
+                fields.facility = self._facility_of(match["tag"])
+                fields.form = "journal"
+                return match.end()
+        if fields.form in (None, "other") and fields.facility is None and "kernel" in line[at : at + 256]:
+            match = _ANY_KERNEL.match(line, at)
+            if match is not None:
+                fields.form = "syslog"
+                fields.facility = self._facility_of("kernel")
+                return match.end()
+        return None
+
+
+class _Fields:
+    """What the layers of one line said."""
+
+    __slots__ = ("caller", "facility", "form", "level", "stamped", "tagged", "usec", "wall")
+
+    def __init__(self) -> None:
+        self.form: SourceForm | None = None
+        self.facility: int | None = None
+        self.level: int | None = None
+        self.usec: int | None = None
+        self.caller: str | None = None
+        self.wall: float | None = None
+        self.stamped = False
+        self.tagged = False
+
+
+def _pri(line: str, at: int, fields: _Fields, parser: PrefixParser) -> int | None:
+    match = _PRI.match(line, at)
+    if match is None or int(match[1]) > 191:
+        return None
+    number = int(match[1])
+    after = match.end()
+    if match["rfc5424"] is not None:
+        header = _RFC5424.match(line, after)
+        if header is None:
+            return None
+        fields.wall = _iso_seconds(header["iso"], header["zone"])
+        after = header.end()
+    fields.facility = number >> 3
+    fields.level = number & 7
+    fields.form = "syslog" if match["rfc5424"] else "dmesg"
+    return after
+
+
+def _bracket(line: str, at: int, fields: _Fields) -> int | None:
+    for pattern in (_STAMP_PLAIN, _STAMP_DELTA):
+        match = pattern.match(line, at)
+        if match is not None and not fields.stamped:
+            fields.usec = _usec(match["sec"], match["frac"])
+            fields.stamped = True
+            fields.form = "syslog" if fields.form in ("journal", "syslog") else fields.form or "dmesg"
+            return match.end()
+    match = _CALLER_PLAIN.match(line, at)
+    if match is not None and fields.form is not None and fields.caller is None:
+        fields.caller = match["caller"]
+        return match.end()
+    match = _HUMAN.match(line, at)
+    if match is not None and not fields.stamped:
+        iso = _HUMAN_ISO.search(match["human"])
+        if iso is not None:
+            fields.wall = _iso_seconds(iso["iso"], iso["zone"])
+        fields.stamped = True
+        fields.form = fields.form or "dmesg-T"
+        return match.end()
+    match = _RELATIVE.match(line, at)
+    if match is not None and not fields.stamped:
+        fields.form = fields.form or "dmesg"
+        return match.end()
+    if fields.form is None and (match := _POD.match(line, at)) is not None:
+        fields.form = "other"
+        return match.end()
+    return None

@@ -1,0 +1,236 @@
+"""Logs whose lines are fields: JSON objects and the journal's export format.
+
+Sources: ``dmesg --json`` (util-linux), ``journalctl -o json`` / ``json-pretty`` / ``export``
+(systemd.journal-fields(7), https://systemd.io/JOURNAL_EXPORT_FORMATS), Docker's json-file driver.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from oomwatchd.capture import SourceForm
+from oomwatchd.kmsg import FACILITY_KERN, KmsgRecord, to_text
+from oomwatchd.sources.text.prefix import FACILITY_USER, PrefixParser
+
+#: fields and bytes of one entry that are kept
+MAX_FIELDS: Final = 512
+MAX_VALUE: Final = 64 * 1024
+
+_FIELD: Final = re.compile(r'[ \t]*"(?P<key>[^"\\]{1,128})"[ \t]*:[ \t]*(?P<value>\S.*?)[ \t]*,?[ \t]*$')
+_OPENS: Final = re.compile(r"[ \t]*(?:\},?)?[ \t]*\{[ \t]*$")
+_CLOSES: Final = re.compile(r"[ \t]*\}[ \t]*[,\]}]*[ \t]*$")
+_FRAME: Final = re.compile(r'[ \t]*(?:"dmesg"[ \t]*:[ \t]*\[|\[|\]|\]?[ \t]*\}|,)[ \t]*$')
+_LEVELS: Final = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, str):
+        return value.replace("\0", "\\x00")
+    if isinstance(value, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in value):
+        return to_text(bytes(value))  # the journal's form for what is not UTF-8
+    return None
+
+
+def _number(value: object) -> int | None:
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    return None
+
+
+def entry_record(entry: Mapping[str, Any], raw: bytes) -> tuple[KmsgRecord, SourceForm] | None:
+    """One entry of fields -> record and form; None if it holds no message that is known here."""
+    text = _text(entry.get("MESSAGE"))
+    if text is not None:
+        return _journal_record(entry, text, raw), "journal-json"
+    text = _text(entry.get("msg"))
+    if text is None or not ("time" in entry or "pri" in entry):
+        return None
+    level, facility = entry.get("pri"), None
+    number = _number(level)
+    if number is not None:
+        facility, number = number >> 3, number & 7
+    elif isinstance(level, str) and level in _LEVELS:
+        number = _LEVELS.index(level)
+    if isinstance(entry.get("fac"), str):
+        facility = FACILITY_KERN if entry["fac"] == "kern" else FACILITY_USER
+    time = entry.get("time")
+    caller = entry.get("caller") or entry.get("caller_id")
+    return (
+        KmsgRecord(
+            text=text,
+            facility=facility,
+            level=number,
+            usec=round(time * 1e6) if isinstance(time, int | float) and 0 <= time < 1e12 else None,
+            caller=caller if isinstance(caller, str) else None,
+            raw=raw,
+        ),
+        "dmesg",
+    )
+
+
+def _journal_record(entry: Mapping[str, Any], text: str, raw: bytes) -> KmsgRecord:
+    transport = entry.get("_TRANSPORT")
+    identifier = entry.get("SYSLOG_IDENTIFIER")
+    if transport is None:
+        facility = FACILITY_KERN if identifier == "kernel" else _number(entry.get("SYSLOG_FACILITY"))
+    elif transport == "kernel":
+        # user space writes to /dev/kmsg too; journald keeps the facility it gave
+        facility = _number(entry.get("SYSLOG_FACILITY")) or FACILITY_KERN
+    else:
+        facility = _number(entry.get("SYSLOG_FACILITY")) or FACILITY_USER
+    source = _number(entry.get("_SOURCE_MONOTONIC_TIMESTAMP"))
+    realtime = _number(entry.get("__REALTIME_TIMESTAMP"))
+    level = _number(entry.get("PRIORITY"))
+    return KmsgRecord(
+        text=text,
+        facility=facility,
+        level=level if level is not None and level < 8 else None,
+        usec=source,
+        wall=None if realtime is None else realtime / 1e6,
+        raw=raw,
+        whole=transport == "kernel",
+    )
+
+
+class JsonReader:
+    """Lines of JSON -> records. :meth:`take` answers None for a line that is none of them."""
+
+    def __init__(self, parser: PrefixParser) -> None:
+        self._parser = parser
+        self._entry: dict[str, Any] | None = None
+        self._lines: list[bytes] = []
+
+    def take(self, line: str, raw: bytes) -> list[KmsgRecord] | None:
+        """The records that the line completes, perhaps none; None if the line is no JSON."""
+        if self._entry is not None:
+            field = _FIELD.match(line)
+            if field is not None and len(self._entry) < MAX_FIELDS:
+                self._lines.append(raw)
+                try:
+                    self._entry[field["key"]] = json.loads(field["value"])
+                except (ValueError, RecursionError):
+                    self._entry[field["key"]] = None
+                return []
+            if _OPENS.match(line) is not None or _CLOSES.match(line) is not None:
+                records = self._finish()
+                if _OPENS.match(line) is not None:
+                    self._entry = {}
+                return records
+            self._entry = None
+            self._lines = []
+            return None
+        begin = line.lstrip()[:1]
+        if begin == "{" and len(line) > 2:
+            return self._whole(line, raw)
+        if _OPENS.match(line) is not None:
+            self._entry = {}
+            return []
+        return [] if begin in ("[", "]", "}", '"', ",") and _FRAME.match(line) is not None else None
+
+    def _finish(self) -> list[KmsgRecord]:
+        assert self._entry is not None
+        found = entry_record(self._entry, b"\n".join(self._lines))
+        self._entry = None
+        self._lines = []
+        if found is None:
+            return []
+        self._count(found[1])
+        return [found[0]]
+
+    def _whole(self, line: str, raw: bytes) -> list[KmsgRecord] | None:
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(entry, dict):
+            return None
+        if isinstance(entry.get("dmesg"), list):
+            records = []
+            for element in entry["dmesg"]:
+                found = entry_record(element, raw) if isinstance(element, dict) else None
+                if found is not None:
+                    self._count(found[1])
+                    records.append(found[0])
+            return records
+        found = entry_record(entry, raw)
+        if found is not None:
+            self._count(found[1])
+            return [found[0]]
+        for key in ("log", "message", "msg", "textPayload", "line"):
+            # Docker and the log shippers: a line of any form inside
+            text = _text(entry.get(key))
+            if text is not None:
+                return [self._parser.parse(part, raw) for part in text.rstrip("\r\n").split("\n")]
+        return None
+
+    def _count(self, form: SourceForm) -> None:
+        self._parser.forms[form] = self._parser.forms.get(form, 0) + 1
+
+
+class ExportReader:
+    """The journal's export format: ``FIELD=value`` lines, a blank line after each entry; a value with a
+    newline is ``FIELD``, a newline, its length as 64 bit little-endian, the bytes and a newline."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._entry: dict[str, str] = {}
+        self._skip = 0
+
+    def feed(self, data: bytes) -> list[KmsgRecord]:
+        """The entries that end in this data."""
+        self._data += data
+        records: list[KmsgRecord] = []
+        buffer = self._data
+        at = 0
+        while True:
+            if self._skip:
+                step = min(self._skip, len(buffer) - at)
+                self._skip -= step
+                at += step
+                if self._skip:
+                    break
+            end = buffer.find(b"\n", at)
+            if end < 0:
+                if len(buffer) - at > MAX_VALUE:
+                    at = len(buffer) - 1
+                break
+            if end == at:
+                records += self.flush_entry()
+                at = end + 1
+                continue
+            line = bytes(buffer[at:end])
+            name, equals, value = line.partition(b"=")
+            if equals:
+                self._set(name, value)
+                at = end + 1
+                continue
+            if len(buffer) < end + 9:
+                break
+            size = int.from_bytes(buffer[end + 1 : end + 9], "little")
+            if size > MAX_VALUE:
+                self._skip = size + 1 if size < 1 << 40 else 0
+                at = end + 9
+                continue
+            if len(buffer) < end + 9 + size + 1:
+                break
+            self._set(name, bytes(buffer[end + 9 : end + 9 + size]))
+            at = end + 10 + size
+        del self._data[:at]
+        return records
+
+    def _set(self, name: bytes, value: bytes) -> None:
+        if len(self._entry) < MAX_FIELDS:
+            self._entry[to_text(name[:128])] = to_text(value[:MAX_VALUE])
+
+    def flush_entry(self) -> list[KmsgRecord]:
+        """The entry read so far, as at the end of the input."""
+        entry, self._entry = self._entry, {}
+        found = entry_record(entry, entry["MESSAGE"].encode()) if "MESSAGE" in entry else None
+        return [] if found is None else [found[0]]

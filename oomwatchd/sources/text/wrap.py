@@ -1,0 +1,461 @@
+"""Which physical lines are one line of the kernel, and how they fit together.
+
+People paste logs through mail programs, terminals and web forms, which break lines at a column, even inside
+a number, break them between words, or run them together. What a kernel line looks like is known, so a break
+can be mended: every kind of line has a *start*, most have an *end*, and the words between them have a shape.
+A physical line goes on the one before if that one has not reached its end and this one is no start; what
+remains doubtful is decided by the width at which the text was broken. Nothing here knows a kernel version.
+
+The formats are those of mm/oom_kill.c, mm/show_mem.c (mm/page_alloc.c), mm/memcontrol.c and lib/dump_stack.c.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Final, NamedTuple
+
+#: a line is mended from at most this many pieces and characters, so that hostile text costs linear time
+MAX_PIECES: Final = 64
+MAX_JOINED: Final = 16 * 1024
+#: the end of a line is looked for in its last characters only
+_TAIL: Final = 400
+
+_ZONES: Final = r"(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
+_NODE: Final = r"(?:Node \d+,? ?)?"
+_AMOUNT: Final = r"[\w()]+:-?\d+[kK]B"
+_OOM: Final = (
+    r"(?:Memory cgroup out of memory|Out of memory(?: \([a-z_]+\))?|No available memory \(MPOL_BIND\))"
+)
+
+
+class LineKind(NamedTuple):
+    """One kind of kernel line. ``start`` and ``end`` say how it begins and ends; ``word`` is the shape of
+    its words, by which a piece of it is told from other text; ``closed`` says that nothing follows the end
+    (a name of blanks may follow a task row's first word)."""
+
+    name: str
+    start: str
+    end: str | None = None
+    word: str | None = None
+    closed: bool = True
+
+
+KINDS: Final = (
+    LineKind(
+        "header",
+        r"\S.{0,63}? invoked(?: oom\b|$)|\S{1,15} invoked oom",
+        r"oom_score_adj=-?\d+|oom_adj=-?\d+|oomkilladj=-?\d+|oom-killer",
+        r"gfp_mask=0x[0-9a-f]+(?:\([^\s)]*\))?,?|order=-?\d+,?|nodemask=[^\s,]+,?|oom_(?:score_)?adj=-?\d+,?"
+        r"|oomkilladj=-?\d+|oom-killer:|invoked",
+    ),
+    LineKind(
+        "cpu",
+        r"CPU: \d+ (?:UID|PID)|Pid: \d+, comm:",
+        r"#\d+[^#]{0,120}",
+        r"Comm:|PID:|UID:|Tainted:|Not|tainted|Kdump:|loaded|#\d+\S*|\d+\.\d+\.\d\S*|PREEMPT\S*",
+        closed=False,
+    ),
+    LineKind(
+        "totals",
+        r"[Aa]ctive(?:_anon)?:\d+ (?:in)?active\S*:\d+(?: |$)"
+        r"|active_file:\d+ inactive\S*:\d+(?: isolated\S*:\d+)?$"
+        r"|inactive_file:\d+ unevictable:\d+ d|unevictable:\d+ dirty:\d+(?: |$)"
+        r"|slab_reclaimable:\d+ slab_unreclaimable:\d+$|mapped:\d+ (?:shmem|pagetables):\d+(?: |$)"
+        r"|free:\d+ (?:slab|slab_reclaimable|free_pcp):\d+(?: |$)"
+        r"|kernel_misc_reclaimable:\d+$|sec_pagetables:\d+ bounce:\d+$|free_cma:\d+$",
+        r"\w:\d+",
+        r"[\w()]+:\d+",
+    ),
+    LineKind(
+        "node",
+        r"Node \d+ active_anon:",
+        r"all_unreclaimable\? (?:yes|no)(?: \w+:\d+[kK]B)*",
+        _AMOUNT
+        + rf"|Node|\d+|{_ZONES}|shmem_thp:|shmem_pmdmapped:|anon_thp:|pages_scanned:\d+"
+        + r"|all_unreclaimable\?|yes|no",
+    ),
+    LineKind(
+        "zone",
+        rf"{_NODE}(?:{_ZONES}|\w{{2,16}}) free:|{_NODE}{_ZONES}$",
+        r"all_unreclaimable\? (?:yes|no)|free_cma:\d+kB",
+        _AMOUNT + rf"|Node|\d+|{_ZONES}|pages_scanned:\d+|all_unreclaimable\?|yes|no",
+    ),
+    LineKind(
+        "buddy",
+        rf"{_NODE}(?:{_ZONES}|\w{{2,16}}): (?:\d+\*\d+kB|$)|{_NODE}{_ZONES}:$",
+        r"= \d+kB",
+        r"\d+\*\d+kB|\([A-Z]{1,8}\)|=|\d+kB",
+    ),
+    LineKind("reserve", r"lowmem_reserve\[\]:", r"\d", r"\d+"),
+    LineKind("pcp", rf"{_NODE}\w+ per-cpu:|CPU +\d+: (?:hi|Hot):", r"per-cpu:|usd: *\d+"),
+    LineKind(
+        "hugepages", r"(?:Node \d+ )?hugepages_total=", r"hugepages_size=\d+kB", r"hugepages_\w+=\d+(?:kB)?"
+    ),
+    LineKind(
+        "pages",
+        r"\d+ total pagecache pages"
+        r"|\d+ pages (?:in swap|RAM|of RAM|High|reserved|shared|non-shared|swap|cma|hwp|pag)"
+        r"|\d+ (?:free|reserved|slab) pages|Free swap +=|Total swap =",
+        r"",
+        r"pages|in|of|swap|cache|pagecache|total|RAM|HighMem\S*|MovableOnly|reserved|shared|non-shared|cma|hwpoisoned",
+    ),
+    LineKind("swap", r"Swap cache(?: stats)?: add", r"find \d+/\d+", r"add|delete|find|\d+,|\d+/\d+"),
+    LineKind(
+        "title",
+        r"Mem-[Ii]nfo:|Tasks state \(memory|Unreclaimable slab info:|Name +Used +Total|Memory allocations"
+        r"|Call [Tt]race:|</?(?:TASK|IRQ|NMI)>",
+        r"",
+    ),
+    LineKind(
+        "columns",
+        r"\[ *pid *\] ",
+        r"\bname",
+        r"uid|tgid|total_vm|rss|rss_anon|rss_file|rss_shmem|cpu|oom_adj|nr_ptes|nr_pmds|nr_puds"
+        r"|pgtables_bytes|swapents|oom_score_adj|name",
+    ),
+    LineKind("row", r"\[ *\d{1,7}\] +\d+ +\d+(?: |$)", None, r"-?\d+", closed=False),
+    LineKind("summary", r"oom-kill:", r",uid=\d+", None),
+    LineKind("intent", rf"{_OOM}: [Kk]ill process|{_OOM}:?$", r"or a child|or sacrifice child", None),
+    LineKind(
+        "killed",
+        rf"(?:{_OOM}: |OOM )?[Kk]illed process\b",
+        r"oom_score_adj:-?\d+|(?:file|shmem)-rss:\d+kB|\d+,? \([^()]*\)",
+        r"(?:total-vm|vsz|anon-rss|file-rss|shmem-rss):\d+kB,?|UID:\d+|pgtables:\d+kB|oom_score_adj:-?\d+",
+    ),
+    LineKind("shared", r"Kill process \d+ \(", r"sharing same memory", r"sharing|same|memory"),
+    LineKind(
+        "reaper",
+        r"oom_reaper: ",
+        r"shmem-rss:\d+kB|pid:\d+ \([^()]*\)",
+        r"(?:anon|file|shmem)-rss:\d+[kl]+B,?|now|reaped|process",
+    ),
+    LineKind(
+        "limit",
+        r"Task in /|Tasks in /|Memory limit reached of cgroup",
+        r"limit of /\S*|group set|of cgroup /\S*",
+        r"killed|as|a|result|of|limit|are|going|to|be|due|memory\.oom\.group|set|/\S*",
+        closed=False,
+    ),
+    LineKind(
+        "usage", r"(?:memory(?:\+swap)?|swap|kmem): usage ", r"failcnt \d+", r"usage|limit|\d+kB,|failcnt|\d+"
+    ),
+    LineKind(
+        "protection",
+        r"Memory cgroup min protection",
+        r"low protection \d+kB",
+        r"\d+kB|--|low|min|protection",
+    ),
+    LineKind("stats", r"Memory cgroup stats", r":|unevictable:\d+KB", r"\w+:\d+KB"),
+    LineKind("stat", r"[a-z][a-z0-9_]{1,40} \d+(?:$|\n)", r"\d"),
+    LineKind("none", r"Out of memory and no killable", r"processes\.\.\.", r"no|killable|processes\.\.\."),
+    LineKind("panic", r"Kernel panic - not syncing|---\[ end ", None, closed=False),
+    LineKind(
+        "failure",
+        r"\S.{0,31}: page allocation failure",
+        r"mode:0x\S+|mems_allowed=\S+",
+        r"mode:0x\S+|order:\d+,|nodemask=\S+",
+    ),
+    LineKind("hardware", r"Hardware name:", None, closed=False),
+)
+
+_BY_NAME: Final = {kind.name: kind for kind in KINDS}
+_START: Final = re.compile("|".join(f"(?P<{kind.name}>{kind.start})" for kind in KINDS))
+_END: Final = {kind.name: re.compile(f"(?:{kind.end})[ \t]*$") for kind in KINDS if kind.end is not None}
+_WORD: Final = {kind.name: re.compile(kind.word) for kind in KINDS if kind.word is not None}
+# the bounded width of a task row's name: TASK_COMM_LEN - 1
+_COMM: Final = 15
+_ROW_HEAD: Final = re.compile(r"\[ *\d+\]((?: +-?\d+)+)(?: +(\S.*)?)?$")
+#: marks by which people say that they left something out
+_ELISION: Final = re.compile(
+    r"\s*(?:\[?\(?(?:\.{2,}|…|snip|trim|cut|skipped)|<(?:snip|trim|cut|skip|\.\.)|-{3,}\s*8<|={6,}|-{6,}|#(?:\s|$))",
+    re.I,
+)
+_ELIDED_END: Final = re.compile(r"(?:\.\.\.|…|\[\.\.\.\]|>)\s*$")
+
+#: lines that begin with their node's name
+_OF_A_NODE: Final = frozenset({"zone", "buddy", "pcp", "hugepages"})
+#: no line begins with these
+_NEVER_FIRST: Final = ",;:)"
+
+# Where a kernel line begins inside a longer text. Only what no word of another kernel line looks like.
+_INNER: Final = re.compile(
+    rf"(?<=[ \t])(?:(?:Memory cgroup out of memory|Out of memory(?: \([a-z_]+\))?): (?:[Kk]ill|OOM victim)"
+    r"|(?<!y: )[Kk]illed process \d+[ ,]|Mem-[Ii]nfo:|Call [Tt]race:|oom-kill:constraint="
+    r"|oom_reaper: (?:reaped|unable)"
+    r"|Tasks state \(memory|lowmem_reserve\[\]:|Hardware name: |CPU: \d+ (?:UID: \d+ )?PID: |Pid: \d+, comm: "
+    r"|Kernel panic - not syncing|Tasks in /\S+ are going|Task in /\S* killed|Memory cgroup stats for"
+    r"|memory(?:\+swap)?: usage \d|(?:kmem|swap): usage \d"
+    r"|Memory cgroup min protection|Swap cache stats: |Free swap += |Total swap = "
+    r"|\d+ total pagecache pages"
+    r"|\d+ pages (?:in swap cache|RAM|reserved|shared|non-shared|HighMem|cma|hwpoisoned)"
+    r"|(?:Node \d+ )?hugepages_total=\d+"
+    r"|Unreclaimable slab info:|\S{1,15} cpuset=\S{1,255} mems_allowed="
+    rf"|(?:Node \d+ )?{_ZONES} free:\d+kB|Node \d+ active_anon:\d+kB|(?:Node \d+ )?{_ZONES}: \d+\*\d+kB"
+    r"|(?:Node \d+ )?{_ZONES} per-cpu:|CPU +\d+: hi:|active_anon:\d+ inactive_anon:\d+(?: |$)"
+    r"|\[ *pid *\] +uid|\[ *\d{1,7}\] +\d+ +\d+ +\d+ +\d+ +\d|\S{1,15} invoked oom-killer: )"
+)
+
+# "Memory cgroup stats for PATH:" and what follows it, or only pairs
+_PAIRS: Final = re.compile(
+    r"(Memory cgroup stats for [^:]{1,4096}: )?(?:[a-z][a-z0-9_]{1,40} \d{1,20}(?: |$)){2,}"
+)
+_PAIR: Final = re.compile(r"[a-z][a-z0-9_]{1,40} \d{1,20}(?: |$)")
+_PAIR_ACROSS: Final = re.compile(r"[a-z][a-z0-9_]{1,40}\n\d{1,20}(?: [a-z][a-z0-9_]{1,40} |$)")
+# the name of a statistic, with its value still to come
+_NAME: Final = re.compile(r"(?:^|\n)[a-z][a-z_]{1,40}$")
+_ESCAPE_ACROSS: Final = re.compile(r"[^#]*#(?:\n0[0-3][0-7]|0\n[0-3][0-7]|0[0-3]\n[0-7])")
+_OWN_NODE: Final = re.compile(r"(?:^| )Node \d+,? $")
+
+#: a stamp, with a syslog header before it; a line with several was made of several
+_STAMPED: Final = re.compile(
+    r"(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,255} kernel: )?"
+    r"(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{6}\](?=[ \[])"
+)
+
+
+def stamps_in(line: str) -> int:
+    """How many stamps stand in a line."""
+    return len(_STAMPED.findall(line))
+
+
+def split_stamps(line: str) -> list[str]:
+    """A line cut before each of its stamps but the first."""
+    cuts = [match.start() for match in _STAMPED.finditer(line)][1:]
+    return [line[a:b].rstrip(" \t") for a, b in itertools.pairwise((0, *cuts, len(line)))]
+
+
+def kind_of(text: str) -> LineKind | None:
+    """The kind of line that begins here; None for all others."""
+    match = _START.match(text.lstrip(" \t")[:200])
+    return None if match is None or match.lastgroup is None else _BY_NAME[match.lastgroup]
+
+
+def split_inner(text: str) -> list[str]:
+    """The lines that a text without line ends is made of; one element where there is nothing to part."""
+    if len(text) < 40:
+        return [text]
+    cuts = [0]
+    pairs = _PAIRS.match(text)
+    if pairs is not None:
+        # statistics of a memory cgroup, one "name value" a line
+        cuts = [0] if pairs[1] is None else [0, pairs.end(1)]
+        cuts += [match.end() for match in _PAIR.finditer(text, pairs.end(1) if pairs[1] else 0, pairs.end())]
+        cuts = [cut for cut in cuts if cut < len(text)]
+    for match in _INNER.finditer(text):
+        before = text[cuts[-1] : match.start()]
+        if match.start() - cuts[-1] > 3 and before.strip() and not _OWN_NODE.search(before[-12:]):
+            cuts.append(match.start())
+    if len(cuts) == 1:
+        return [text]
+    cuts.append(len(text))
+    return [text[a:b].rstrip(" \t") for a, b in itertools.pairwise(cuts)]
+
+
+class Widths(NamedTuple):
+    """At which columns a text was broken: ``soft`` between words, ``hard`` anywhere; None if it was not."""
+
+    soft: int | None = None
+    hard: int | None = None
+
+
+class Piece(NamedTuple):
+    """The line so far: its text, its kind, how wide its last physical line was (without quote signs and
+    trailing blanks), how many characters all of it has so far, and from how many pieces it was made."""
+
+    text: str
+    kind: LineKind | None
+    prefixed: bool
+    width: int
+    length: int
+    pieces: int
+    columns: int | None
+
+
+def _row_complete(text: str, columns: int | None) -> bool:
+    match = _ROW_HEAD.match(text.strip())
+    if match is None:
+        return True
+    numbers = len(match[1].split())
+    if columns is not None:
+        # a name may be a number
+        return numbers > columns or (numbers == columns and match[2] is not None)
+    return numbers >= 6 and match[2] is not None
+
+
+def complete(piece: Piece) -> bool:
+    """Whether the line has come to its kind's end; lines of no kind are always whole."""
+    kind = piece.kind
+    if kind is None:
+        return True
+    if _ELIDED_END.search(piece.text[-8:]):
+        return True
+    if kind.name == "row":
+        return _row_complete(piece.text, piece.columns)
+    end = _END.get(kind.name)
+    return end is None or end.search(piece.text[-_TAIL:]) is not None
+
+
+def _full(piece: Piece, first: str, widths: Widths) -> bool:
+    """Whether the break after this line can be one that a width made: the next word would not have fitted."""
+    if widths.hard is not None and piece.length % widths.hard in (0, widths.hard - 1, widths.hard - 2):
+        return piece.length > 0
+    return (
+        widths.soft is not None and piece.width + 1 + len(first) > widths.soft and piece.width <= widths.soft
+    )
+
+
+def _word_of(kind: LineKind, word: str) -> bool:
+    pattern = _WORD.get(kind.name)
+    return pattern is not None and pattern.fullmatch(word) is not None
+
+
+def _first_word(text: str) -> str:
+    return text.replace("\t", " ").lstrip(" ").partition(" ")[0]
+
+
+def _last_word(text: str) -> str:
+    return text.replace("\t", " ").rstrip(" ").rpartition(" ")[2]
+
+
+def _escape_across(before: str, after: str) -> bool:
+    """Whether a syslog's ``#012`` was broken."""
+    return "#" in before[-3:] and _ESCAPE_ACROSS.match(f"{before[-3:]}\n{after[:3]}") is not None
+
+
+def _begins_across(before: str, after: str) -> bool:
+    """Whether a line's start lies across the break: "Out of memory: Killed" before "process 1"."""
+    before = before.strip(" \t")
+    if len(before) > 100:
+        return False
+    for between in (" ", ""):
+        match = _START.match(before + between + after[:100])
+        if match is None or (match.lastgroup == "stat" and not after.isdigit()):
+            continue
+        if match.end() > len(before) + len(between):
+            return True
+    return False
+
+
+def _parts_across(before: str, after: str) -> bool:
+    """The same for run-together text: a line that begins near the end of ``before`` goes on behind it."""
+    if _PAIR_ACROSS.match(f"{before[-50:].strip()}\n{after[:100].lstrip()}"):
+        return True
+    tail = before[-48:].rstrip(" \t") + " "
+    for match in _INNER.finditer(tail + after[:100].lstrip(" \t")):
+        if match.start() >= len(tail):
+            return False
+        if match.end() > len(tail):
+            return True
+    return False
+
+
+def goes_on(
+    piece: Piece, text: str, start: LineKind | None, widths: Widths, *, together: bool = True
+) -> bool:
+    """Whether ``text``, a physical line without a prefix of its own, is the rest of ``piece``.
+
+    ``start`` is the kind of line that begins there, if one does. ``together``: lines of this text may
+    have been run together.
+    """
+    if piece.pieces >= MAX_PIECES or piece.length + len(text) > MAX_JOINED:
+        return False
+    if together and not piece.prefixed and _parts_across(piece.text, text):
+        return True
+    stripped = text.strip(" \t")
+    if not stripped or not piece.text.strip(" \t"):
+        # a stamp whose text was too long a word for its line; two blank lines are two
+        return bool(stripped) and piece.prefixed and piece.pieces == 1
+    if _ELISION.match(text):
+        return False
+    kind = piece.kind
+    first = _first_word(stripped)
+    whole = complete(piece)
+    if kind is not None:
+        if kind.name == "intent" and not whole and start is not None and start.name in ("killed", "shared"):
+            # "Memory cgroup out of memory:" broken before "Killed process"
+            return piece.text.rstrip().endswith(("memory", "memory:", ")", "):"))
+        if start is None or (
+            start.name in ("totals", "stat") and not whole and kind.name not in ("totals", "stat")
+        ):
+            last = _last_word(piece.text)
+            if _word_of(kind, first) and not (whole and kind.name == "row"):
+                return True
+            if _word_of(kind, last + first) and not (whole and _word_of(kind, last)):
+                return True
+    if _escape_across(piece.text, text):
+        return True
+    full = widths.hard is not None and piece.length % widths.hard == 0
+    if full and piece.prefixed and start is not None and start.name in ("stat", "totals"):
+        # "eed 0" is no statistic if it stands behind a full line
+        return True
+    if start is not None:
+        return start.name in _OF_A_NODE and _OWN_NODE.fullmatch(piece.text.strip() + " ") is not None
+    if kind is None and _begins_across(piece.text, stripped):
+        return True
+    if stripped[0] in _NEVER_FIRST and kind is not None:
+        return True
+    if full and kind is not None:
+        return True
+    if whole:
+        return (kind is None or not kind.closed) and _full(piece, first, widths)
+    assert kind is not None
+    if kind.name == "row":
+        return len(stripped) <= _COMM or _full(piece, first, widths)
+    if kind.name in ("summary", "intent", "limit", "stats"):
+        # one long word or prose: no shape to go by
+        return True
+    return _full(piece, first, widths) or piece.prefixed
+
+
+def seam(piece: Piece, text: str, widths: Widths) -> tuple[str, bool]:
+    """What stood between the two parts, nothing or a blank, and whether their words alone say so."""
+    if piece.text[-1:] in ("", " ", "\t") or text[:1] in (" ", "\t"):
+        return "", False
+    last = _last_word(piece.text)
+    first = _first_word(text)
+    kind = piece.kind
+    if first[0] in ",;:" or _escape_across(piece.text, text):
+        return "", True
+    if last[-1] == "-" and last[-2:-1].isalnum() and first[0].isalnum():
+        # mail programs break behind a hyphen too
+        return "", False
+    if kind is not None and kind.name in ("stat", "stats") and first[0].isdigit() and _NAME.search(last):
+        return " ", False
+    if kind is not None and kind.name in _WORD:
+        one = _word_of(kind, last + first)
+        two = _word_of(kind, last) and _word_of(kind, first)
+        if one and not two:
+            return "", True
+        if two and not one:
+            return " ", False
+    if widths.hard is not None and piece.length % widths.hard == 0:
+        return "", False
+    if kind is not None and kind.name == "summary" and (widths.soft is None or piece.width >= widths.soft):
+        # a word longer than the line
+        return "", False
+    return " ", False
+
+
+_MENDABLE: Final = frozenset({"node", "zone", "buddy", "hugepages", "killed", "header"})
+
+
+def mend_blanks(text: str, kind: LineKind | None) -> str:
+    """Close blanks that an earlier break left inside words: ``28k B`` is ``28kB``."""
+    if kind is None or kind.name not in _MENDABLE:
+        return text
+    words = text.split(" ")
+    mended = [words[0]]
+    for word in words[1:]:
+        last = mended[-1]
+        begun = word[:1] == ":" or ":" in last or "*" in last
+        if (
+            begun
+            and word
+            and not (_word_of(kind, last) and _word_of(kind, word))
+            and _word_of(kind, last + word)
+        ):
+            mended[-1] = last + word
+        else:
+            mended.append(word)
+    return " ".join(mended)

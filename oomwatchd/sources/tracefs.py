@@ -1,0 +1,199 @@
+"""The trace point ``oom:mark_victim`` as a second witness of kills, in a tracing instance of its own.
+
+It fires for each process that is marked as a victim, whatever the kernel log keeps or loses; a process that
+is exiting by itself is marked, too, and not killed. It needs a mounted tracefs and root.
+
+Read from ``trace_pipe_raw``, for the text of ``trace_pipe`` gives names unescaped: a newline in one makes a
+second line. Sources: Documentation/trace/ftrace.rst, kernel/trace/ring_buffer.c (``struct buffer_data_page``,
+``struct ring_buffer_event``), include/trace/events/oom.h (4.13; with the name since 6.9).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from oomwatchd.errors import UnavailableError
+from oomwatchd.kmsg import to_text
+
+#: where tracefs is, first that has it
+ROOTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+INSTANCE = "oomwatchd"
+#: for each CPU; some 200 victims
+BUFFER_KIB = 16
+#: pages that one reading takes from one CPU
+MAX_PAGES = 16
+#: a sub-buffer is a page at least, up to 64 KiB where that is the page size
+_PAGE_BYTES = 65536
+_COMM_BYTES = 15
+
+
+class Marked(msgspec.Struct, frozen=True, gc=False):
+    """A process marked as a victim. ``usec`` is CLOCK_MONOTONIC in microseconds; ``comm`` is None where the
+    trace point has no name."""
+
+    usec: int
+    pid: int
+    comm: str | None = None
+
+
+class Layout(msgspec.Struct, frozen=True):
+    """Where the fields lie, from the event's ``format`` and from ``header_page``."""
+
+    event_id: int
+    pid: int
+    comm: int | None
+    commit: int
+    commit_size: int
+    data: int
+    little_endian: bool = sys.byteorder == "little"
+
+
+_FIELD = re.compile(
+    r"field:(?P<type>[^;]*?)(?P<name>\w+)(?:\[\d*\])?;\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);"
+)
+_ID = re.compile(r"^ID: (\d+)$", re.MULTILINE)
+
+# kernel/trace/ring_buffer.c, include/linux/ring_buffer.h
+_TYPE_DATA_MAX, _PADDING, _TIME_EXTEND, _TIME_STAMP = 28, 29, 30, 31
+_COMMIT_MASK = (1 << 20) - 1
+_MISSED_EVENTS = 1 << 31
+
+
+def parse_layout(event: str, page: str) -> Layout:
+    """Raises ValueError when the files are not what they are on any known kernel."""
+    number = _ID.search(event)
+    fields = {m["name"]: m for m in _FIELD.finditer(event)}
+    header = {m["name"]: m for m in _FIELD.finditer(page)}
+    if number is None or "pid" not in fields or not header.keys() >= {"commit", "data"}:
+        raise ValueError("a trace point format that is not known")
+    comm = fields.get("comm")
+    return Layout(
+        event_id=int(number[1]),
+        pid=int(fields["pid"]["offset"]),
+        comm=int(comm["offset"]) if comm is not None and "__data_loc" in comm["type"] else None,
+        commit=int(header["commit"]["offset"]),
+        commit_size=int(header["commit"]["size"]),
+        data=int(header["data"]["offset"]),
+    )
+
+
+def parse_page(page: bytes, layout: Layout) -> tuple[list[Marked], bool]:
+    """One sub-buffer: the victims in it, and whether events before it were lost. Never raises."""
+    order: Literal["little", "big"] = "little" if layout.little_endian else "big"
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(page[at : at + size], order)
+
+    time = number(0, 8)
+    commit = number(layout.commit, layout.commit_size)
+    end = min(len(page), layout.data + (commit & _COMMIT_MASK))
+    found = []
+    at = layout.data
+    while at + 4 <= end:
+        head = number(at, 4)
+        kind, delta = (head & 31, head >> 5) if layout.little_endian else (head >> 27, head & 0x7FFFFFF)
+        at += 4
+        if kind in (_TIME_EXTEND, _TIME_STAMP):
+            whole = (number(at, 4) << 27) + delta
+            time = whole if kind == _TIME_STAMP else time + whole
+            at += 4
+            continue
+        if kind == _PADDING and not delta:
+            break  # to the end of the page
+        time += delta
+        length = kind * 4 if 1 <= kind <= _TYPE_DATA_MAX else number(at, 4)
+        body = at if 1 <= kind <= _TYPE_DATA_MAX else at + 4
+        if length <= 0:
+            break
+        if kind != _PADDING and number(body, 2) == layout.event_id and body + layout.pid + 4 <= end:
+            found.append(Marked(time // 1000, number(body + layout.pid, 4), _comm(page, body, layout)))
+        at += length
+    return found, bool(commit & _MISSED_EVENTS)
+
+
+def _comm(page: bytes, body: int, layout: Layout) -> str | None:
+    if layout.comm is None:
+        return None
+    where = int.from_bytes(
+        page[body + layout.comm : body + layout.comm + 4], "little" if layout.little_endian else "big"
+    )
+    offset, length = where & 0xFFFF, min(where >> 16, _COMM_BYTES + 1)
+    return to_text(page[body + offset : body + offset + length].split(b"\0")[0])
+
+
+class MarkedVictims:
+    """The open instance. Not thread-safe. Nothing here waits."""
+
+    def __init__(self, directory: Path, layout: Layout, pipes: list[int]) -> None:
+        self._directory = directory
+        self._layout = layout
+        self._pipes = pipes
+        #: readings that found the buffer overwritten
+        self.overruns = 0
+
+    @classmethod
+    def open(cls, roots: tuple[Path, ...] = ROOTS) -> MarkedVictims:
+        """Make the instance and switch the trace point on. Raises UnavailableError with the reason."""
+        root = next((root for root in roots if (root / "events/oom/mark_victim/format").exists()), None)
+        if root is None:
+            raise UnavailableError("no tracefs with the trace point oom:mark_victim", mend="mount tracefs")
+        directory = root / "instances" / INSTANCE
+        pipes: list[int] = []
+        try:
+            layout = parse_layout(
+                (root / "events/oom/mark_victim/format").read_text(),
+                (root / "events/header_page").read_text(),
+            )
+            directory.mkdir(exist_ok=True)  # one that was left behind by kill -9 is taken over
+            (directory / "trace").write_text("")
+            (directory / "trace_clock").write_text("mono")
+            (directory / "buffer_size_kb").write_text(str(BUFFER_KIB))
+            (directory / "events/oom/mark_victim/enable").write_text("1")
+            pipes += [
+                os.open(cpu / "trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                for cpu in sorted((directory / "per_cpu").iterdir())
+            ]
+        except (OSError, ValueError) as error:
+            for pipe in pipes:
+                os.close(pipe)
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise UnavailableError(f"no trace point oom:mark_victim: {reason}") from error
+        return cls(directory, layout, pipes)
+
+    def read(self) -> list[Marked]:
+        """Who was marked since the last reading, in the order of time."""
+        found: list[Marked] = []
+        for page in self._pages():
+            marked, missed = parse_page(page, self._layout)
+            found += marked
+            self.overruns += missed
+        return sorted(found, key=lambda marked: marked.usec)
+
+    def _pages(self) -> Iterator[bytes]:
+        for pipe in self._pipes:
+            for _ in range(MAX_PAGES):
+                try:
+                    page = os.read(pipe, _PAGE_BYTES)
+                except OSError:
+                    break
+                if not page:
+                    break
+                yield page
+
+    def close(self) -> None:
+        """Switch it off and remove the instance."""
+        for pipe in self._pipes:
+            os.close(pipe)
+        self._pipes = []
+        with suppress(OSError):
+            (self._directory / "events/oom/mark_victim/enable").write_text("0")
+        with suppress(OSError):
+            self._directory.rmdir()

@@ -1,0 +1,112 @@
+"""What is served where: metrics and health at once, the pages and the API beside them."""
+
+from __future__ import annotations
+
+import html
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import CollectorRegistry
+
+from oomwatchd import __version__
+from oomwatchd.web.pages import Pages
+from oomwatchd.web.server import Later, Request, Response
+
+#: without a beat for so long the main loop hangs; it beats at least each half of WatchdogSec
+_ALIVE_SECONDS = 180.0
+
+
+class Health:
+    """Whether the daemon works, told by its main loop; may be used from any thread."""
+
+    def __init__(
+        self, *, alive_seconds: float = _ALIVE_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._alive_seconds = alive_seconds
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._beat = clock()
+        self._not_ready: str | None = "starting"
+
+    def beat(self) -> None:
+        """The main loop has come round."""
+        with self._lock:
+            self._beat = self._clock()
+
+    def ready(self, reason: str | None = None) -> None:
+        """The kernel log is open and its first read is done; or, with a reason, why it is not."""
+        with self._lock:
+            self._not_ready = reason
+
+    def illness(self) -> str | None:
+        """Why the daemon is not healthy; None if it is."""
+        with self._lock:
+            silent = self._clock() - self._beat
+        return (
+            f"the main loop has not come round for {silent:.0f} s" if silent > self._alive_seconds else None
+        )
+
+    def not_ready(self) -> str | None:
+        """Why the daemon is not ready; None if it is."""
+        with self._lock:
+            reason = self._not_ready
+        return reason or self.illness()
+
+
+class App:
+    """The handler of all requests."""
+
+    def __init__(self, registry: CollectorRegistry, health: Health, pages: Pages | None = None) -> None:
+        self._registry = registry
+        self._health = health
+        #: may be given later: the store that they show is opened after the address is had
+        self.pages = pages
+
+    def __call__(self, request: Request) -> Response | Later:
+        match request.path:
+            case "/metrics":
+                return self._metrics(request)
+            case "/-/healthy":
+                return _state(self._health.illness(), "healthy")
+            case "/-/ready":
+                return _state(self._health.not_ready(), "ready")
+            case _ if self.pages is not None and (answer := self.pages(request)) is not None:
+                return answer
+            case "/":
+                return _LANDING
+            case _:
+                return Response(HTTPStatus.NOT_FOUND, b"nothing here; see /\n")
+
+    def _metrics(self, request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(HTTPStatus.OK, encode(self._registry), content_type)
+
+
+def _state(reason: str | None, well: str) -> Response:
+    if reason is None:
+        return Response(HTTPStatus.OK, f"{well}\n".encode())
+    return Response(HTTPStatus.SERVICE_UNAVAILABLE, f"not {well}: {reason}\n".encode())
+
+
+_LANDING = Response(
+    HTTPStatus.OK,
+    f"""<!DOCTYPE html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>oomwatchd</title>
+<h1>oomwatchd {html.escape(__version__)}</h1>
+<p>Watches the kernel log for out-of-memory reports and says why they happened.</p>
+<ul>
+<li><a href="/metrics">Metrics</a></li>
+<li><a href="/-/healthy">Healthy?</a></li>
+<li><a href="/-/ready">Ready?</a></li>
+</ul>
+<p>Events: <code>oomwatchd events list</code></p>
+</html>
+""".encode(),
+    "text/html; charset=utf-8",
+)

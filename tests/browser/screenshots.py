@@ -1,0 +1,97 @@
+"""Makes docs/screenshots anew: ``python -m tests.browser.screenshots`` (needs the corpus and Chromium).
+
+Look at them afterwards; that is what they are for.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from oomwatchd.daemon.view import HostView
+from oomwatchd.event import conclude
+from oomwatchd.metrics import Metrics, registry
+from oomwatchd.observe.host import read_host
+from oomwatchd.render.html import render_html
+from oomwatchd.store import Store
+from oomwatchd.web import Access, App, Health, HttpServer, open_listeners
+from oomwatchd.web.pages import Pages, State
+from tests.browser import DESKTOP, PHONE, chromium
+from tests.conftest import corpus_directory
+from tests.recorded import captures
+
+DIRECTORY = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
+#: picture -> log, screen, dark
+PICTURES = {
+    "mips-highmem-desktop-light": ("seed/mips-3.10-highmem.log", DESKTOP, False),
+    "mips-highmem-phone-dark": ("seed/mips-3.10-highmem.log", PHONE, True),
+    "server-4-nodes-desktop-dark": ("field/numa4-two-events-deadlocked-panic-58next.log", DESKTOP, True),
+    "build-group-kill-phone-light": ("field/oomgroup-41-kills-duplicated-611rc6.log", PHONE, False),
+    "slab-124-tasks-desktop-light": ("field/vbox-level-prefix-wrapped-cc1plus-69rc3.log", DESKTOP, False),
+}
+
+
+#: pages of the running daemon: picture -> path, screen, dark
+PAGES = {
+    "state-desktop-light": ("/", DESKTOP, False),
+    "events-phone-dark": ("/events", PHONE, True),
+}
+
+
+def main() -> None:
+    """Write one WebP for each of ``PICTURES`` and of ``PAGES``."""
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch, chromium(Path(scratch, "profile")) as browser:
+        for name, (log, size, dark) in PICTURES.items():
+            capture = captures(corpus_directory() / log)[0]
+            page = Path(scratch, f"{name}.html")
+            page.write_text(render_html(conclude(capture), capture.records), encoding="utf-8")
+            browser.shape(size, dark=dark)
+            browser.open(page)
+            browser.picture(DIRECTORY / f"{name}.webp")
+        with served() as address:
+            for name, (path, size, dark) in PAGES.items():
+                browser.shape(size, dark=dark)
+                browser.open(address + path)
+                browser.picture(DIRECTORY / f"{name}.webp", tallest=1600)
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The address of a daemon's pages, with the pictured logs' events behind them and this host's memory."""
+    store, health = Store.open(None), Health()
+    health.ready()
+    for log, _, _ in PICTURES.values():
+        for capture in captures(corpus_directory() / log):
+            store.put(capture, conclude(capture))
+    view = HostView(read_host())
+
+    def state() -> State:
+        return State(
+            started=time.time() - 86400,
+            trouble=None,
+            kernel_kills=2.0,
+            kills=2.0,
+            unaccounted=0.0,
+            stored=store.events,
+            store_failure=None,
+            without=(),
+            distance=view(),
+        )
+
+    access = Access()
+    app = App(registry(Metrics()), health, Pages(state, lambda: store))
+    server = HttpServer(open_listeners("127.0.0.1", 0), access.gate(app), access)
+    server.start()
+    try:
+        yield f"http://{server.addresses[0]}"
+    finally:
+        server.stop()
+        store.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Fixtures that every room's tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def corpus_directory() -> Path:
+    """Where the recorded kernel logs are: tests/data/corpus, or what OOMWATCHD_CORPUS names."""
+    return Path(os.environ.get("OOMWATCHD_CORPUS") or Path(__file__).resolve().parent / "data" / "corpus")
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The corpus directory (its README says what is in it)."""
+    directory = corpus_directory()
+    if not directory.is_dir():
+        pytest.fail(f"no corpus at {directory}: OOMWATCHD_CORPUS is wrong")
+    return directory

@@ -1,0 +1,471 @@
+"""Webhook, Alertmanager and OTLP against a real server: what is sent, what is made of each answer, and that
+no secret is ever said."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
+from cloudevents.core.formats.json import JSONFormat
+from google.protobuf.json_format import Parse
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
+from oomwatchd.attribution import Attribution
+from oomwatchd.cli.notify_test import test_event as a_test_event
+from oomwatchd.config import parse
+from oomwatchd.errors import ConfigError
+from oomwatchd.render.json import encode
+from oomwatchd.report import Task, Victim
+from oomwatchd.sinks import SinkError, alertmanager, open_sinks, otlp, webhook
+from oomwatchd.sinks._http import HttpClient, HttpOptions
+from oomwatchd.sinks._payload import Template, TemplateError, document, particulars
+from oomwatchd.sinks._secrets import read_secret
+from oomwatchd.sinks.webhook import Options, Webhook
+from tests.delivery.receivers import GARBAGE, HANG, RESET, Receiver, certificate, free_port, receiver
+from tests.samples import WALL, event
+from tests.test_sinks import HOSTILE
+
+SECRET = "hunter2-correct-horse"  # noqa: S105  # not a secret: it must never be said
+
+
+@pytest.fixture
+def plain() -> Iterator[Receiver]:
+    with receiver() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def trusted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ssl.SSLContext]:
+    return certificate(tmp_path_factory.mktemp("tls"))
+
+
+# -- the webhook ---------------------------------------------------------------------------------------
+
+
+def test_a_cloud_event_as_the_official_library_reads_it(plain: Receiver) -> None:
+    Webhook(Options(url=plain.url, link="https://x/${id}")).deliver([event()])
+    [request] = plain.requests
+    message = HTTPMessage(headers=request.headers, body=request.body)
+    read = from_structured_event(message, JSONFormat())
+    assert (read.get_id(), read.get_type(), read.get_specversion()) == (
+        event().id,
+        "oomwatchd.oom_kill",
+        "1.0",
+    )
+    assert read.get_source() == f"//{socket.gethostname()}/oomwatchd"
+    assert read.get_subject() == "web.service"
+    assert read.get_time() == datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
+    assert read.get_extension("severity") == "warning"
+    assert read.get_extension("link") == f"https://x/{event().id}"
+    data = read.get_data()
+    assert isinstance(data, dict)
+    assert data["id"] == event().id
+    assert data["victims"][0]["comm"] == "stress"
+    assert request.headers["webhook-id"] == event().id
+
+
+def test_the_signature_of_standard_webhooks() -> None:
+    """The test vector that their libraries share."""
+    assert (
+        webhook.signature(
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "msg_p5jXN8AQM9LWM0D4loKWxJek",
+            1614265330,
+            b'{"test": 2432232314}',
+        )
+        == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    )
+
+
+def test_secrets_are_read_anew_and_sent(plain: Receiver, tmp_path: Path) -> None:
+    key, token = tmp_path / "key", tmp_path / "token"
+    key.write_text("k1\n")
+    token.write_text(f"Bearer {SECRET}\n")
+    options = Options(
+        url=plain.url,
+        signing_key=str(key),
+        secret_headers={"Authorization": str(token)},
+        headers={"X-A": "b"},
+    )
+    sink = Webhook(options, clock=lambda: 1700000000.5)
+    sink.deliver([event()])
+    key.write_text("k2")
+    sink.deliver([event()])
+    first, second = plain.requests
+    assert first.headers["authorization"] == f"Bearer {SECRET}"
+    assert first.headers["x-a"] == "b"
+    assert first.headers["webhook-timestamp"] == "1700000000"
+    for request, secret in ((first, "k1"), (second, "k2")):
+        expected = webhook.signature(secret, event().id, 1700000000, request.body)
+        assert request.headers["webhook-signature"] == expected
+
+
+def test_matrix_is_told_by_put_with_the_id_as_transaction(plain: Receiver) -> None:
+    sink = Webhook(Options(url=f"{plain.url}/send/m.room.message/${{id}}", method="PUT", template="matrix"))
+    sink.deliver([event()])
+    [request] = plain.requests
+    assert (request.method, request.path) == ("PUT", f"/send/m.room.message/{event().id}")
+    assert request.json()["msgtype"] == "m.text"
+
+
+@pytest.mark.parametrize("name", ["slack", "matrix", "teams"])
+@pytest.mark.parametrize(
+    "comm", [*HOSTILE, '"},"text":"forged', "<b>x</b>&<!channel>", "[click](http://evil)"]
+)
+def test_no_name_leaves_its_place_in_a_template(plain: Receiver, name: str, comm: str) -> None:
+    Webhook(Options(url=plain.url, template=name)).deliver([event(), event(comm=comm)])
+    usual, hostile = (request.json() for request in plain.requests)
+
+    def shape(part: object) -> object:
+        if isinstance(part, dict):
+            return {key: shape(value) for key, value in part.items()}
+        return [shape(value) for value in part] if isinstance(part, list) else type(part)
+
+    assert shape(usual) == shape(hostile)
+    text = json.dumps(hostile, ensure_ascii=False)
+    marked = hostile.get("formatted_body") or text
+    assert "<b>" not in marked and "<!channel>" not in marked
+    if name == "teams":
+        assert "[click](" not in text
+    assert "\\n" not in json.dumps(hostile.get("text", ""))
+
+
+@given(st.text(), st.text())
+def test_any_text_stays_inside_its_string(name: str, value: str) -> None:
+    template = Template('{"a": "x${v}y", "b": ["${v|html}", "${v}", 1, null], "$$": "$$5"}', frozenset({"v"}))
+    filled = json.loads(template.fill({"v": value.encode("utf-8", "replace").decode()}, {}))
+    assert list(filled) == ["a", "b", "$$"]
+    assert filled["a"].startswith("x") and filled["$$"] == "$5"
+
+
+def test_a_lone_place_keeps_its_type() -> None:
+    template = Template('{"n": "${kills}", "e": "${event}"}', frozenset({"kills"}))
+    assert json.loads(template.fill({"kills": 3}, {"id": "x"})) == {"n": 3, "e": {"id": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not JSON"),
+        ('{"a": "${nix}"}', r"no such name: \$\{nix\}; known: advice, cgroup"),
+        ('{"a": "${id|xml}"}', "no such escape: xml; known: html, markdown, mrkdwn"),
+    ],
+)
+def test_a_wrong_template_is_said_at_the_start(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(TemplateError, match=words):
+        Template(text, frozenset(particulars(event(), "")))
+    file = tmp_path / "t.json"
+    file.write_text(text)
+    with pytest.raises(SinkError, match=f"template {file}: {words}"):
+        Webhook(Options(url="https://x", template=str(file)))
+
+
+# -- answers -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "refused"),
+    [
+        (302, "HTTP 302 (Found), and redirects are not followed", False),
+        (400, "HTTP 400 (Bad Request)", True),
+        (401, "HTTP 401 (Unauthorized)", False),
+        (404, "HTTP 404 (Not Found)", False),
+        (413, "HTTP 413", True),
+        (429, "HTTP 429 (Too Many Requests)", False),
+        (500, "HTTP 500 (Internal Server Error)", False),
+        (599, "HTTP 599", False),
+        (HANG, "no answer within 1 s", False),
+        (RESET, "", False),
+        (GARBAGE, "", False),
+    ],
+)
+def test_what_is_made_of_an_answer(
+    plain: Receiver, tmp_path: Path, answer: int, words: str, refused: bool
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(SECRET)
+    plain.answers = [answer]
+    plain.body = SECRET.encode()  # a receiver that echoes
+    plain.headers = {"Location": f"{plain.url}/elsewhere", "Retry-After": "7", "X-Echo": SECRET}
+    options = Options(
+        url=f"{plain.url}/{SECRET}?{SECRET}", timeout_seconds=1.0, secret_headers={"X-Token": str(token)}
+    )
+    sink = Webhook(options)
+    with pytest.raises(SinkError) as caught:
+        sink.deliver([event()])
+    assert str(caught.value).startswith(f"{plain.url}: {words}")
+    assert caught.value.refused is refused
+    assert caught.value.retry_after_seconds == (7 if answer > 0 else None)
+    assert SECRET not in str(caught.value)
+    assert len(plain.requests) == 1
+    plain.headers = {}
+    sink.deliver([event()])  # the connection is none the worse for it
+    assert len(plain.taken()) == 1
+
+
+def test_nobody_there_and_no_such_host(tmp_path: Path) -> None:
+    client = HttpClient(HttpOptions(timeout_seconds=2))
+    port = free_port()
+    with pytest.raises(SinkError, match=f"^http://127.0.0.1:{port}: Connection refused$"):
+        client.send("POST", f"http://127.0.0.1:{port}/{SECRET}", b"", "text/plain")
+    with pytest.raises(SinkError, match=r"^http://no-such-host.invalid: its name cannot be resolved$"):
+        client.send("POST", "http://no-such-host.invalid/", b"", "text/plain")
+
+
+def test_an_answer_without_end_is_not_read_to_its_end(plain: Receiver) -> None:
+    plain.body = b"x" * (4 << 20)
+    client = HttpClient(HttpOptions())
+    assert len(client.send("POST", plain.url, b"", "text/plain").body) == 65536
+
+
+def test_certificates_are_verified(trusted: tuple[Path, ssl.SSLContext], tmp_path: Path) -> None:
+    file, context = trusted
+    _, other = certificate(tmp_path, "other.example")
+    with receiver(context) as secure, receiver(other) as wrong:
+        Webhook(Options(url=secure.url, ca_file=str(file))).deliver([event()])
+        assert len(secure.requests) == 1
+        with pytest.raises(SinkError, match=r"TLS: .*self.signed certificate"):
+            Webhook(Options(url=secure.url)).deliver([event()])
+        both = tmp_path / "both.pem"
+        both.write_bytes(file.read_bytes() + (tmp_path / "other.example.pem").read_bytes())
+        with pytest.raises(SinkError, match=r"TLS: .*[Hh]ostname mismatch"):
+            Webhook(Options(url=wrong.url, ca_file=str(both))).deliver([event()])
+        assert len(secure.requests) == 1 and wrong.requests == []
+
+
+# -- secrets and configuration -------------------------------------------------------------------------
+
+
+def test_secrets_come_from_files_and_credentials(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(f"{SECRET}\n")
+    assert read_secret("token", {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == SECRET
+    assert read_secret(str(tmp_path / "token"), {}) == SECRET
+    with pytest.raises(
+        SinkError, match=r"the credential token needs a service with LoadCredential=token:FILE"
+    ):
+        read_secret("token", {})
+    with pytest.raises(SinkError, match=r"cannot read the secret .*/none: No such file"):
+        read_secret(str(tmp_path / "none"), {})
+
+
+@pytest.mark.parametrize(
+    "content", ["", "\n", f"{SECRET}\nX-Evil: 1", f"{SECRET}\x00", f"{SECRET}é", "x" * 20000]
+)
+def test_a_secret_that_cannot_be_one_is_refused_without_saying_it(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "token"
+    file.write_text(content)
+    with pytest.raises(SinkError) as caught:
+        read_secret(str(file))
+    assert str(caught.value) == f"the secret {file} is not one line of printable ASCII"
+
+
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        ({"webhook": {"url": "ftp://x"}}, "sinks.webhook.url: a URL that begins with https:// or http:// is"),
+        ({"webhook": {"url": "https://"}}, "sinks.webhook.url: a URL that begins with"),
+        ({"webhook": {"url": f"https://a:{SECRET}@x"}}, "sinks.webhook.url: no password in a URL"),
+        ({"webhook": {"url": "https://x:99999999"}}, "sinks.webhook.url: this is not a URL"),
+        ({"webhook": {"url": "https://x", "url_file": "/y"}}, "sinks.webhook.url_file: give either url or"),
+        (
+            {"otlp": {"url": "http://far.example", "secret_headers": {"A": "t"}}},
+            "sinks.otlp.url: secrets do not leave this host without TLS",
+        ),
+        ({"alertmanager": {"urls": ["x"]}}, "sinks.alertmanager.urls: a URL that begins with"),
+        ({"webhook": {"headers": {"A:": "b"}}}, "sinks.webhook.headers: 'A:' is no header"),
+        ({"webhook": {"headers": {"A": "b\r\nC: d"}}}, "sinks.webhook.headers: 'A' is no header"),
+        ({"webhook": {"timeout_seconds": 0}}, "sinks.webhook.timeout_seconds: expected a number > 0"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_check_config(section: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse({"sinks": section}, "f")
+    assert str(caught.value).startswith(f"f: {words}")
+    assert SECRET not in str(caught.value)
+
+
+def test_a_url_from_a_file_is_held_to_the_same_and_never_said(plain: Receiver, tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text(f"{plain.url}/services/{SECRET}")
+    Webhook(Options(url_file=str(file))).deliver([event()])
+    assert plain.requests[0].path == f"/services/{SECRET}"
+    for wrong in (f"http://far.example/{SECRET}", SECRET, f"https://u:{SECRET}@x/"):
+        file.write_text(wrong)
+        with pytest.raises(SinkError) as caught:
+            Webhook(Options(url_file=str(file))).deliver([event()])
+        assert SECRET not in str(caught.value)
+
+
+def test_a_sink_that_cannot_be_opened_keeps_its_place(caplog: pytest.LogCaptureFixture) -> None:
+    config = parse({"sinks": {"webhook": {"url": "https://x", "template": "nix"}}}, "f")
+    _, [sink] = open_sinks(config.sinks)
+    assert sink.name == "webhook"
+    with pytest.raises(SinkError, match="template nix: there is no such template; known: slack"):
+        sink.deliver([event()])
+    assert "sink webhook cannot work: template nix" in caplog.text
+
+
+# -- what leaves the host ------------------------------------------------------------------------------
+
+
+def test_the_small_payload_is_small_and_says_who_where_why() -> None:
+    tasks = tuple(Task(pid=n, comm="x" * 15) for n in range(5000))
+    victims = tuple(Victim(pid=n, comm="x" * 15, uid=0, anon_rss_bytes=1 << 30) for n in range(4242, 5000))
+    big = event(tasks=tasks, victims=victims, kills=758, snapshots={"at": {"parts": {"meminfo": "x" * 9999}}})
+    small = document(big, "small")
+    assert len(json.dumps(small)) < 32 * 1024
+    assert not {"tasks", "snapshots", "memory", "slab", "allocations"} & set(small)
+    assert (small["kills"], len(small["victims"])) == (758, 64)
+    assert small["attribution"][0]["unit"] == "web.service"
+    assert small["findings"][0]["id"] == "memcg_limit"
+    assert len(document(big, "full")["tasks"]) == 5000
+
+
+def test_a_command_line_leaves_only_if_it_was_captured(plain: Receiver) -> None:
+    whose = Attribution(pid=4242, role="victim", command_line=f"app --password {SECRET}")
+    for found, expected in ((event(attribution=(whose,)), True), (event(), False)):
+        Webhook(Options(url=plain.url)).deliver([found])
+        otlp.Otlp(otlp.Options(url=plain.url)).deliver([found])
+        for request in plain.requests[-2:]:
+            assert (SECRET.encode() in request.body) is expected
+
+
+# -- OpenTelemetry -------------------------------------------------------------------------------------
+
+
+def test_the_official_definitions_read_the_otlp_request(plain: Receiver) -> None:
+    options = otlp.Options(url=f"{plain.url}/", resource_attributes={"deployment.environment.name": "lab"})
+    hostile = [event(number, comm=comm) for number, comm in enumerate(HOSTILE)]
+    otlp.Otlp(options, clock=lambda: WALL).deliver([event(), *hostile])
+    [request] = plain.requests
+    assert (request.path, request.headers["content-type"]) == ("/v1/logs", "application/json")
+    read = Parse(request.body, ExportLogsServiceRequest())
+    [resource] = read.resource_logs
+    about = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
+    assert about["host.name"] == socket.gethostname()
+    assert (about["service.name"], about["deployment.environment.name"]) == ("oomwatchd", "lab")
+    records = resource.scope_logs[0].log_records
+    record = records[0]
+    assert (record.severity_number, record.severity_text) == (13, "WARN")
+    assert record.time_unix_nano == 1_790_000_000 * 10**9
+    assert record.event_name == "oomwatchd.oom_kill"
+    assert record.body.string_value == event().summary
+    named = {pair.key: pair.value for pair in record.attributes}
+    assert named["log.record.uid"].string_value == event().id
+    assert named["process.pid"].int_value == 4242
+    assert named["oomwatchd.victim.anon_rss_bytes"].int_value == 64 << 20
+    assert named["oomwatchd.complete"].bool_value is True
+    assert [v.string_value for v in named["oomwatchd.findings"].array_value.values] == ["memcg_limit"]
+    names = [
+        pair.value.string_value
+        for record in records[1:]
+        for pair in record.attributes
+        if pair.key == "oomwatchd.victim.comm"
+    ]
+    assert names == list(HOSTILE)
+    assert "oomwatchd.event" not in named
+
+
+def test_the_whole_event_by_otlp_if_asked_for(plain: Receiver) -> None:
+    otlp.Otlp(otlp.Options(url=plain.url, payload="full")).deliver([event()])
+    read = Parse(plain.requests[0].body, ExportLogsServiceRequest())
+    named = {p.key: p.value for p in read.resource_logs[0].scope_logs[0].log_records[0].attributes}
+    assert json.loads(named["oomwatchd.event"].string_value) == json.loads(encode(event()))
+
+
+def test_records_that_are_rejected_are_refused(plain: Receiver) -> None:
+    plain.body = b'{"partialSuccess": {"rejectedLogRecords": "1", "errorMessage": "no"}}'
+    with pytest.raises(SinkError, match="the receiver rejected 1 of 1 records") as caught:
+        otlp.Otlp(otlp.Options(url=plain.url)).deliver([event()])
+    assert caught.value.refused
+    for fine in (b"", b"{}", b'{"partialSuccess": {}}', b"not JSON"):
+        plain.body = fine
+        otlp.Otlp(otlp.Options(url=plain.url)).deliver([event()])
+
+
+# -- Alertmanager --------------------------------------------------------------------------------------
+
+
+def test_an_alert_has_few_labels_and_says_why(plain: Receiver) -> None:
+    options = alertmanager.Options(urls=[plain.url], labels={"cluster": "a"}, link="http://h/${id}")
+    alertmanager.Alertmanager(options, clock=lambda: WALL + 10).deliver([event(), event(200, comm="x\ny")])
+    [request] = plain.requests
+    first, second = request.json()
+    assert request.path == "/api/v2/alerts"
+    assert first["labels"] == {
+        "alertname": "KernelOomKill",
+        "severity": "warning",
+        "host": socket.gethostname(),
+        "constraint": "memcg",
+        "unit": "web.service",
+        "event_id": event().id,
+        "cluster": "a",
+    }
+    assert first["annotations"]["summary"] == event().summary
+    assert first["generatorURL"] == f"http://h/{event().id}"
+    assert first["startsAt"] == "2026-09-21T14:13:20+00:00"
+    assert first["endsAt"] == "2026-09-21T15:13:30.000Z"
+    assert "\\x0a" in second["annotations"]["summary"]
+
+
+def test_of_several_alertmanagers_one_suffices(plain: Receiver) -> None:
+    dead = f"http://127.0.0.1:{free_port()}"
+    alertmanager.Alertmanager(alertmanager.Options(urls=[dead, plain.url])).deliver([event()])
+    assert len(plain.requests) == 1
+    with pytest.raises(SinkError, match="Connection refused"):
+        alertmanager.Alertmanager(alertmanager.Options(urls=[dead])).deliver([event()])
+
+
+# -- notify-test ---------------------------------------------------------------------------------------
+
+
+def notify_test(config: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    code = "import sys; from oomwatchd.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "notify-test", "--config", str(config), *more]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_notify_test_says_what_each_sink_answered(plain: Receiver, tmp_path: Path) -> None:
+    config, lines = tmp_path / "c.toml", tmp_path / "events.jsonl"
+    config.write_text(
+        f"[sinks.journal]\nenabled = false\n[sinks.jsonl]\npath = '{lines}'\n"
+        f"[sinks.webhook]\nurl = '{plain.url}/{SECRET}'\n[sinks.otlp]\nurl = 'http://127.0.0.1:{free_port()}'\n"
+    )
+    done = notify_test(config)
+    assert done.returncode == 69
+    assert re.fullmatch(
+        r"jsonl: ok, \d\.\d{3} s\notlp: FAILED: http://127.0.0.1:\d+: Connection refused\n"
+        r"webhook: ok, \d\.\d{3} s\nevent: test-[0-9a-f]{16}\n",
+        done.stdout,
+    )
+    assert SECRET not in done.stdout + done.stderr
+    [request] = plain.requests
+    sent = request.json()
+    assert sent["type"] == "oomwatchd.test"
+    assert sent["data"]["kills"] == 0
+    assert sent["data"]["summary"] == "TEST of oomwatchd: nothing was killed"
+    assert json.loads(lines.read_text())["source"]["kind"] == "test"
+    assert notify_test(config, "webhook").returncode == 0
+    assert len(plain.requests) == 2
+    refused = notify_test(config, "journal")
+    assert (refused.returncode, refused.stdout) == (64, "")
+    assert "switched on: jsonl, otlp, webhook" in refused.stderr
+
+
+def test_a_test_event_is_marked_in_every_medium() -> None:
+    made = a_test_event(WALL)
+    labels = alertmanager.alert(made, alertmanager.Options(), WALL)["labels"]
+    assert labels["test"] == "true"
+    assert otlp.attributes(made)["oomwatchd.test"] is True
+    assert webhook.cloud_event(made, "small")["type"] == "oomwatchd.test"

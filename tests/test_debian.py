@@ -1,0 +1,30 @@
+"""The Debian package's own files agree with the project's; tests/vm builds and installs it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DEBIAN = ROOT / "packaging" / "debian"
+
+
+def test_the_changelog_has_the_version_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    newest = re.match(r"oomwatchd \(([^)]+)\)", (DEBIAN / "changelog").read_text())
+    assert newest is not None
+    assert newest[1] == project["version"]
+
+
+def test_all_that_it_installs_exists() -> None:
+    for name in ("oomwatchd.install", "oomwatchd.docs", "oomwatchd.examples"):
+        for line in (DEBIAN / name).read_text().splitlines():
+            assert list(ROOT.glob(line.split()[0])), f"{name}: {line}"
+
+
+def test_every_unit_is_installed() -> None:
+    installed = (DEBIAN / "oomwatchd.install").read_text()
+    units = [*ROOT.glob("packaging/systemd/*.service"), *ROOT.glob("packaging/systemd/*.socket")]
+    assert len(units) >= 2
+    assert [unit.name for unit in units if f"/{unit.name} " not in installed] == []

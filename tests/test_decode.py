@@ -1,0 +1,199 @@
+"""The decoder on recorded kernels: every kill the kernel counted, every name as it went in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oomwatchd.decode import decode
+from oomwatchd.kmsg import KmsgRecord
+from oomwatchd.report import OomReport
+from tests.blocks import blocks_of, read_records, report_of, scenarios
+from tests.conftest import corpus_directory
+
+KERNELS = sorted((corpus_directory() / "kernel").glob("*.kmsg.gz"))
+SAMPLES = sorted((corpus_directory() / "samples").glob("*.kmsg.gz"))
+
+#: the names that the scenarios hostile_0 … hostile_14 gave their process
+HOSTILE = [
+    "a) b: c", "x\ny", "\x1b[31mred", "<script>x", "evil, pid=1,u", "Killed process", "\\xff\\xfe\\x80",
+    "tab\there", "", " lead trail ", "\"q\\b'", "oom-kill:", "(sd-pam)", "name [ 123]", "x=1,task=init",
+]  # fmt: skip
+
+
+@cache
+def reports_of(path: Path) -> tuple[tuple[int, OomReport], ...]:
+    """(first sequence number, report) of one recording."""
+    return tuple((block.records[0].seq or 0, report_of(block)) for block in blocks_of(read_records(path)))
+
+
+def within(reports: Sequence[tuple[int, OomReport]], path: Path, name: str) -> list[OomReport]:
+    steps = scenarios(path)
+    at = next(n for n, step in enumerate(steps) if step.name == name)
+    end = steps[at + 1].after_seq if at + 1 < len(steps) else 1 << 62
+    return [report for seq, report in reports if steps[at].after_seq < seq <= end]
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.name)
+def test_kills_are_what_the_kernel_counted(path: Path) -> None:
+    reports = reports_of(path)
+    steps = scenarios(path)
+    assert len(steps) > 20
+    found = {step.name: sum(r.kills for r in within(reports, path, step.name)) for step in steps}
+    assert found == {step.name: step.kills for step in steps}
+    assert sum(report.kills for _, report in reports) == sum(step.kills for step in steps)
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.name)
+def test_hostile_names_come_out_as_they_went_in(path: Path) -> None:
+    reports = reports_of(path)
+    for n, name in enumerate(HOSTILE):
+        (report,) = within(reports, path, f"hostile_{n}")
+        assert [victim.comm for victim in report.victims] == [name]
+        assert report.trigger.comm == name
+        assert report.chosen_comm == name
+        assert [task.comm for task in report.tasks] == [name]
+        assert report.constraint == "memcg"
+        assert report.memcg is not None
+        assert report.memcg.oom_path == report.memcg.task_path
+
+
+@pytest.mark.parametrize("path", [*KERNELS, *SAMPLES], ids=lambda path: path.name)
+def test_nothing_stays_undecoded_and_what_has_a_header_is_complete(path: Path) -> None:
+    for _, report in reports_of(path):
+        assert report.undecoded == ()
+        assert report.complete == ("header" not in report.missing), report.missing
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.name)
+def test_the_parts_of_a_global_report(path: Path) -> None:
+    reports = reports_of(path)
+    (report,) = within(reports, path, "global_many")
+    assert report.constraint == "none"
+    assert report.victims[0].comm == "big hog"
+    assert len(report.tasks) == 201
+    memory = report.memory
+    assert memory is not None
+    assert report.page_size_bytes == 4096
+    assert memory.ram_bytes is not None
+    assert memory.swap is not None
+    for zone in memory.zones:
+        blocks = zone.free_blocks or ()
+        assert sum(block.count << block.order for block in blocks) * 4096 == zone.free_blocks_total_bytes
+        assert zone.bytes_of("min") is not None
+        assert zone.lowmem_reserve_bytes is not None
+    assert report.trigger.gfp_flags
+    assert "out_of_memory" in report.trigger.call_trace
+    assert report.kernel is not None
+    assert report.kernel in path.name
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.name)
+def test_a_group_kill_is_one_event(path: Path) -> None:
+    reports = reports_of(path)
+    (report,) = within(reports, path, "oom_group")
+    assert report.kills == 4
+    assert sorted(victim.kills for victim in report.victims) == [1, 1, 2]
+    assert [victim.role for victim in report.victims].count("selected") == 1
+    assert report.memcg is not None
+    assert report.memcg.group_path == report.memcg.oom_path
+
+
+@pytest.mark.parametrize("path", KERNELS, ids=lambda path: path.name)
+def test_special_invocations(path: Path) -> None:
+    reports = reports_of(path)
+    assert all(report.outcome == "no killable processes" for report in within(reports, path, "unkillable"))
+    (sysrq,) = within(reports, path, "sysrq")
+    assert sysrq.trigger.sysrq
+    assert sysrq.trigger.order == -1
+    (allocating,) = within(reports, path, "allocating_task")
+    assert allocating.victims[0].comm == "allocator"
+    if any(step.name == "cpuset" for step in scenarios(path)):
+        assert [r.constraint for r in within(reports, path, "cpuset")] == ["cpuset"]
+        assert [r.constraint for r in within(reports, path, "mempolicy")] == ["memory_policy"]
+
+
+def test_memory_cgroup_statistics_of_every_kind(corpus: Path) -> None:
+    def first_memcg(name: str) -> OomReport:
+        reports = (report for _, report in reports_of(corpus / "samples" / name))
+        return next(report for report in reports if report.memcg and report.memcg.stat)
+
+    one_line = first_memcg("4.15-cg1.kmsg.gz").memcg
+    one_record = first_memcg("5.4-cg2.kmsg.gz").memcg
+    rows = first_memcg("7.0-cg2.kmsg.gz").memcg
+    assert one_line and one_record and rows
+    assert (one_line.stat_unit_bytes, one_record.stat_unit_bytes, rows.stat_unit_bytes) == (1024, 1, 1)
+    assert "rss" in one_line.stat
+    assert "anon" in one_record.stat
+    assert "anon" in rows.stat
+    assert one_line.memory_swap is not None
+    assert one_line.memory_swap.limit_bytes is None
+    assert rows.swap is not None
+
+
+TEXT = st.text(max_size=120) | st.sampled_from(
+    [
+        "x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "CPU: 1 PID: 7 Comm: x Not tainted 6.1.0 #1",
+        "Mem-Info:",
+        "Node 0 DMA free:1kB min:2kB low:3kB high:4kB",
+        "lowmem_reserve[]: 0 1 2",
+        "Node 0 DMA: 1*4kB (U) = 4kB",
+        "Tasks state (memory values in pages):",
+        "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name",
+        "[      7]     0     7        1        1     4096        0             0 x",
+        "[      7]     0     7        1        1     " + "9" * 30 + "        0             0 x",
+        "Memory cgroup stats for /a:",
+        "anon 1",
+        "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),task=x,pid=7,uid=0",
+        "Out of memory: Killed process 7 (x) total-vm:1kB, anon-rss:1kB, file-rss:0kB",
+        "Tasks in /a are going to be killed due to memory.oom.group set",
+        "oom_reaper: reaped process 7 (x), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB",
+        "Out of memory and no killable processes...",
+        "1.20 GiB 3 mm/filemap.c:1962 func:f",
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[      7]     0     7        1        1     " + "9" * 400 + "        0             0 x",
+        "Node 0 DMA free:" + "9" * 20 + "kB min:2kB low:3kB high:4kB",
+        "lowmem_reserve[]: 0 " + "9" * 40,
+        "Node 0 DMA: " + "9" * 30 + "*4kB (U) = 4kB",
+        "active_anon:" + "9" * 20 + " free:1",
+        "memory: usage " + "9" * 30 + "kB, limit 1kB, failcnt 0",
+        "99999999999999 EiB 3 mm/filemap.c:1962 func:f",
+        "Out of memory: Killed process 7 (x) total-vm:" + "9" * 25 + "kB, anon-rss:1kB, file-rss:0kB",
+        "x invoked oom-killer: gfp_mask=0x" + "f" * 40 + "(), order=" + "9" * 40 + ", oom_score_adj=0",
+    ],
+)
+def test_a_figure_beyond_64_bits_is_no_figure(line: str) -> None:
+    lines = [
+        "x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "Mem-Info:",
+        "Node 0 DMA free:1kB min:2kB low:3kB high:4kB",
+        "Memory allocations:",
+        "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name",
+    ]
+    for at in range(1, len(lines) + 1):
+        text = [*lines[:at], line, *lines[at:]]
+        report = decode([KmsgRecord(text=part, usec=n) for n, part in enumerate(text)])
+        assert len(msgspec.json.encode(report)) > 100
+
+
+@given(st.lists(TEXT, max_size=40), st.booleans())
+def test_decode_never_raises(lines: list[str], raw: bool) -> None:
+    records = [KmsgRecord(text=text, seq=n if raw else None, usec=n) for n, text in enumerate(lines)]
+    report = decode(records)
+    assert report.kills >= 0
+    msgspec.json.encode(report)
+    for block in blocks_of(records):
+        report_of(block)

@@ -1,0 +1,211 @@
+"""The room of line forms: each sample is taken by its own form, each by one only."""
+
+from __future__ import annotations
+
+import pytest
+
+from oomwatchd.formats import Form, Section, gfp, memcontrol, oom_kill, show_mem, slab_common
+from oomwatchd.formats.recognise import ALL, recognise, recognise_row
+
+SAMPLES = [
+    pytest.param(form, sample, id=f"{form.name}-{n}") for form in ALL for n, sample in enumerate(form.samples)
+]
+ROWS = {
+    memcontrol.STAT: Section.MEMCG,
+    slab_common.SLAB_ROW: Section.SLAB,
+    slab_common.ALLOCATION: Section.SLAB,
+}
+
+
+@pytest.mark.parametrize(("form", "sample"), SAMPLES)
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_sample_is_taken_by_its_own_form(form: Form, sample: str, raw: bool) -> None:
+    found = recognise_row(sample, ROWS[form]) if form in ROWS else recognise(sample, raw=raw)
+    assert found is not None
+    assert found[0] is form
+
+
+@pytest.mark.parametrize(("form", "sample"), SAMPLES)
+def test_a_sample_matches_no_other_form(form: Form, sample: str) -> None:
+    text = sample.lstrip()
+    others = [
+        other.name
+        for other in ALL
+        if other is not form
+        and other not in ROWS
+        and form not in ROWS
+        and (not other.begins or text.startswith(other.begins))
+        and other.pattern.match(text)
+    ]
+    assert others == []
+
+
+def test_every_form_has_a_sample_and_a_source() -> None:
+    assert [form.name for form in ALL if not form.samples or not form.source] == []
+    assert len({form.name for form in ALL}) == len(ALL)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Memory cgroup stats for /Killed process 1 (systemd) total-vm:1kB, anon-rss:1kB, file-rss:0kB:",
+        "Memory cgroup stats for /a invoked oom-killer: gfp_mask=0xcc0(), order=0, oom_score_adj=0:",
+        "Task in /x invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0 killed as a result of "
+        "limit of /x",
+        "Tasks in / invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0 are going to be killed due "
+        "to memory.oom.group set",
+        "Task in /a killed as a result of limit of /x: Killed process 1 (a) total-vm:1kB, anon-rss:1kB, "
+        "file-rss:0kB",
+        "usb 1-1: device descriptor read/64, error -71",
+        "foo: Out of memory",
+    ],
+)
+def test_a_hostile_cgroup_name_is_neither_header_nor_kill_line(text: str) -> None:
+    found = recognise(text, raw=True)
+    assert found is None or found[0] not in (oom_kill.HEADER, oom_kill.KILLED, oom_kill.SUMMARY)
+
+
+@pytest.mark.parametrize(
+    ("comm", "expected"),
+    [
+        ("x) total-vm:1kB", "x) total-vm:1kB"),
+        ("a) b: c", "a) b: c"),
+        ("", ""),
+        (" lead trail ", " lead trail "),
+        ("x\ny", "x\ny"),
+    ],
+)
+def test_a_kill_line_is_cut_from_the_right(comm: str, expected: str) -> None:
+    text = f"Out of memory: Killed process 5 ({comm}) total-vm:8kB, anon-rss:4kB, file-rss:0kB, shmem-rss:0kB"
+    found = recognise(text, raw=True)
+    assert found is not None
+    assert found[0] is oom_kill.KILLED
+    assert found[1]["comm"] == expected
+    assert oom_kill.sizes(found[1]["sizes"])["total-vm"] == 8
+
+
+def summary(text: str, known: str | None = None) -> oom_kill.Summary:
+    found = recognise(text, raw=True)
+    assert found is not None
+    assert found[0] is oom_kill.SUMMARY
+    return oom_kill.parse_summary(found[1]["constraint"], found[1]["rest"], known)
+
+
+def test_the_summary_line_of_a_limit() -> None:
+    assert summary(
+        "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0-1,oom_memcg=/a,"
+        "task_memcg=/a/b,task=dd,pid=80,uid=1000"
+    ) == oom_kill.Summary(
+        constraint="CONSTRAINT_MEMCG", cpuset="/", mems_allowed="0-1", oom_memcg="/a", task_memcg="/a/b",
+        task="dd", pid=80, uid=1000,
+    )  # fmt: skip
+
+
+def test_node_lists_hold_commas() -> None:
+    found = summary(
+        "oom-kill:constraint=CONSTRAINT_CPUSET,nodemask=0,2,cpuset=cs,mems_allowed=0,2,global_oom,"
+        "task_memcg=/,task=dd,pid=7,uid=0"
+    )
+    assert (found.nodemask, found.cpuset, found.mems_allowed, found.global_oom) == ("0,2", "cs", "0,2", True)
+
+
+def test_without_cpusets_and_cgroups() -> None:
+    found = summary("oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),task=dd,pid=7,uid=0")
+    assert (found.task, found.pid, found.cpuset, found.task_memcg) == ("dd", 7, None, None)
+
+
+@pytest.mark.parametrize(
+    ("oom", "task", "comm"),
+    [
+        (
+            "/z,task_memcg=/kubepods/x,task=fake,pid=77,uid=0",
+            "/z,task_memcg=/kubepods/x,task=fake,pid=77,uid=0/b",
+            "dd",
+        ),
+        ("/a b", "/a b/c,d=e", ",task=y,pid=1"),
+        ("/", "/user.slice", "x=1,task=init"),
+        ("/x,global_oom", "/x,global_oom", "evil, pid=1,u"),
+    ],
+)
+def test_hostile_names_in_the_summary_line(oom: str, task: str, comm: str) -> None:
+    text = (
+        f"oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg={oom},"
+        f"task_memcg={task},task={comm},pid=80,uid=0"
+    )
+    found = summary(text, known=comm)
+    assert (found.oom_memcg, found.task_memcg, found.task, found.pid) == (oom, task, comm, 80)
+
+
+@pytest.mark.parametrize(
+    ("mask", "era", "names"),
+    [
+        (0x200DA, "2.6.31", ("GFP_HIGHUSER_MOVABLE",)),
+        (0x201DA, "2.6.31", ("GFP_HIGHUSER_MOVABLE", "__GFP_COLD")),
+        (0x280DA, "2.6.31", ("GFP_HIGHUSER_MOVABLE", "__GFP_ZERO")),
+        (0x1201D2, "2.6.27", ("GFP_HIGHUSER_MOVABLE", "__GFP_COLD")),
+        (0xD0, "2.6.31", ("GFP_KERNEL",)),
+        (0x2000D0, "2.6.31", ("GFP_KERNEL", "__GFP_NOTRACK")),
+        (0x3000D0, "3.8", ("GFP_KERNEL", "__GFP_KMEMCG", "__GFP_NOTRACK")),
+        (0x20, "2.6.31", ("GFP_ATOMIC",)),
+        (0x4020, "2.6.31", ("GFP_ATOMIC", "__GFP_COMP")),
+        (0x24201CA, "4.4", ("GFP_HIGHUSER_MOVABLE", "__GFP_COLD")),
+        (0x24000C0, "4.5", ("GFP_KERNEL",)),
+        (0x25000C0, "4.5", ("GFP_KERNEL_ACCOUNT",)),
+        (0x2080020, "4.4", ("GFP_ATOMIC",)),
+        (0x0, "2.6.31", ()),
+        (0x80000020, "2.6.31", ("GFP_ATOMIC", "0x80000000")),
+    ],
+)
+def test_a_bare_mask_by_the_table_of_its_era(mask: int, era: gfp.Era, names: tuple[str, ...]) -> None:
+    assert set(gfp.names(mask, era)) == set(names)
+    assert gfp.names(mask, era)[:1] == names[:1]
+
+
+def test_the_era_is_told_by_the_report() -> None:
+    assert gfp.era_of(0x24201CA) == "4.4"
+    assert gfp.era_of(0x24201CA, since_4_5=True) == "4.5"
+    assert gfp.era_of(0x1201D2, oomkilladj=True) == "2.6.27"
+    assert gfp.era_of(0x3000D0) == "3.8"
+    assert gfp.era_of(0x1000D0, since_4_1=True) == "4.1"
+    assert gfp.era_of(0x200DA) == "2.6.31"
+
+
+@pytest.mark.parametrize(
+    ("flags", "zone"),
+    [
+        (("GFP_HIGHUSER_MOVABLE", "__GFP_ZERO"), "Movable"),
+        (("GFP_HIGHUSER",), "HighMem"),
+        (("GFP_KERNEL",), "Normal"),
+        (("GFP_KERNEL", "__GFP_DMA32"), "DMA32"),
+        (("GFP_DMA",), "DMA"),
+        ((), "Normal"),
+    ],
+)
+def test_the_highest_zone_that_the_flags_allow(flags: tuple[str, ...], zone: str) -> None:
+    assert gfp.highest_zone(flags) == zone
+
+
+def test_amounts_in_every_spelling() -> None:
+    assert show_mem.parse_amounts(
+        "free:1kB reserved_highatomic:2KB isolated(anon):3kB shmem_thp: 4kB pages_scanned:5 "
+        "all_unreclaimable? yes Balloon:6kB"
+    ) == {
+        "free_bytes": 1024,
+        "reserved_highatomic_bytes": 2048,
+        "isolated_anon_bytes": 3072,
+        "shmem_thp_bytes": 4096,
+        "pages_scanned": 5,
+        "all_unreclaimable": True,
+        "Balloon_bytes": 6144,
+    }
+
+
+@pytest.mark.parametrize(
+    "limit", [9007199254740991, 18014398509481983, 9007199254740928, 8589934588, 1 << 52]
+)
+def test_limits_that_mean_no_limit(limit: int) -> None:
+    assert memcontrol.counter(1, limit, 0).limit_bytes is None
+
+
+def test_a_limit() -> None:
+    assert memcontrol.counter(1, 102400, 0).limit_bytes == 102400 * 1024

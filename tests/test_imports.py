@@ -1,0 +1,123 @@
+"""Who may import whom: the core knows no clock, file, socket or thread and no edge; edges know the core.
+
+The table of docs/architecture.md, held by the syntax trees of the modules.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import oomwatchd
+
+PACKAGE = Path(oomwatchd.__file__).parent
+CORE = {
+    *("errors", "kmsg", "formats", "assemble", "capture", "decode", "report", "findings", "event", "render"),
+    *("allocator", "badness", "attribution", "distance", "delivery", "fold"),
+}
+EDGES = {"sources", "notify", "observe", "store", "sinks", "metrics", "web", "config", "outbox"}
+#: may import edges
+TOP = {"daemon", "cli", "__main__"}
+#: finds plugs by scanning a package; belongs to no side
+NEUTRAL = {"plugs", "__init__"}
+#: standard modules that bring the outside world (a clock, a file, a socket, a thread, a process) in
+OUTSIDE = {
+    *("time", "sched", "signal", "select", "selectors", "threading", "_thread", "queue"),
+    *("concurrent", "multiprocessing", "subprocess", "asyncio", "contextvars", "ctypes", "mmap", "fcntl"),
+    *("os", "io", "pathlib", "shutil", "tempfile", "glob", "fileinput", "sqlite3", "platform", "resource"),
+    *("socket", "socketserver", "ssl", "http", "urllib", "logging", "syslog", "random", "secrets", "uuid"),
+    *("psutil", "pyudev", "systemd", "prometheus_client", "cheroot", "zstandard"),
+}
+#: calls that do the same without an import
+OUTSIDE_CALLS = {"open", "input", "print", "__import__", "breakpoint", ".now", ".utcnow", ".today"}
+
+
+def modules() -> list[Path]:
+    return sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+
+def room_of(module: Path) -> str:
+    return module.parts[0].removesuffix(".py")
+
+
+def imported(tree: ast.Module, package: tuple[str, ...]) -> Iterator[str]:
+    """Dotted names a module imports; ``package`` is the one it stands in, for relative imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            prefix = ".".join((*base, *([node.module] if node.module else [])))
+            yield from (f"{prefix}.{alias.name}" for alias in node.names)
+
+
+def called(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                yield node.func.id
+            elif isinstance(node.func, ast.Attribute):
+                yield f".{node.func.attr}"
+
+
+def offences(source: str, module: Path) -> list[str]:
+    """What ``module`` must not do, one line each."""
+    room = room_of(module)
+    tree = ast.parse(source)
+    package = ("oomwatchd", *module.parts[:-1])
+    found = []
+    for name in imported(tree, package):
+        head, _, rest = name.partition(".")
+        if head == "oomwatchd":
+            target = rest.partition(".")[0]
+            if target in TOP and room not in TOP:
+                found.append(f"imports {name}")
+            elif target in EDGES and room not in TOP and target != room:
+                found.append(f"imports the edge {name}")
+        elif room in CORE and head in OUTSIDE:
+            found.append(f"imports {name}")
+    if room in CORE:
+        found += [f"calls {name}()" for name in called(tree) if name in OUTSIDE_CALLS]
+    return found
+
+
+@pytest.mark.parametrize("module", modules(), ids=str)
+def test_every_module_has_a_room_and_keeps_its_side(module: Path) -> None:
+    assert room_of(module) in CORE | EDGES | TOP | NEUTRAL, "a new room: say which side it is on"
+    assert offences((PACKAGE / module).read_text(), module) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("decode.py", "import time"),
+        ("formats/oom_kill.py", "from os import path"),
+        ("render/text.py", "def f():\n    import socket"),
+        ("findings/swap.py", "from oomwatchd import store"),
+        ("assemble.py", "from oomwatchd.sources.kmsg import KmsgReader"),
+        ("findings/swap.py", "from ..observe import meminfo"),
+        ("event.py", "open('/proc/meminfo')"),
+        ("event.py", "import datetime\ndatetime.datetime.now()"),
+        ("sinks/jsonl.py", "from oomwatchd.store import Store"),
+        ("store.py", "from oomwatchd.daemon import run"),
+        ("store.py", "import oomwatchd.cli.run"),
+    ],
+)
+def test_an_offence_is_found(module: str, source: str) -> None:
+    assert len(offences(source, Path(module))) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("decode.py", "import re, zlib, datetime, msgspec\nfrom oomwatchd.formats import oom_kill"),
+        ("store.py", "import sqlite3, threading\nfrom oomwatchd.capture import OomCapture"),
+        ("sinks/journal.py", "from . import native\nfrom oomwatchd.sinks.native import send"),
+        ("cli/run.py", "from oomwatchd.daemon import run\nfrom oomwatchd.store import Store"),
+    ],
+)
+def test_what_is_allowed_is_no_offence(module: str, source: str) -> None:
+    assert offences(source, Path(module)) == []

@@ -1,0 +1,276 @@
+"""The metrics: what is exported from the start, what is counted, and that promtool has no complaint."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client.exposition import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from oomwatchd.attribution import Attribution
+from oomwatchd.distance import CgroupDistance, Distance, ZoneDistance
+from oomwatchd.event import OomEvent
+from oomwatchd.metrics import CONSTRAINTS, KINDS, MAX_UNITS, OTHER, Metrics, document, registry
+from oomwatchd.report import Victim
+from tests.samples import event
+
+REQUIRED = (
+    "oomwatchd_build_info",
+    "oomwatchd_oom_events_total",
+    "oomwatchd_oom_kills_total",
+    "oomwatchd_kernel_oom_kills_total",
+    "oomwatchd_oom_kills_unaccounted",
+    "oomwatchd_last_oom_kill_timestamp_seconds",
+    "oomwatchd_kmsg_records_total",
+    "oomwatchd_kmsg_lost_records_total",
+    "oomwatchd_undecoded_lines_total",
+    "oomwatchd_detection_latency_seconds_bucket",
+    "oomwatchd_kmsg_forged_records_total",
+    "oomwatchd_kmsg_up",
+    "oomwatchd_sink_failures_total",
+    "oomwatchd_queue_depth",
+    "oomwatchd_queue_overflow_total",
+    "oomwatchd_store_up",
+)
+
+
+def whole() -> Metrics:
+    """Metrics with every family there is."""
+    metrics = Metrics(sinks=("journal", "jsonl"))
+    metrics.kernel_kills(0)
+    metrics.store(up=True, events=0, size=4096, failures=0)
+    metrics.part("recorder", up=True, seconds=0.001)
+    metrics.observe(lambda: DISTANCE)
+    return metrics
+
+
+HOSTILE = 'a"b\\c\nd\x1b[31m\u202e'
+DISTANCE = Distance(
+    total_bytes=1 << 30,
+    available_bytes=1 << 29,
+    pressure={(share, window): 0.25 for share in ("some", "full") for window in (10, 60, 300)},
+    zones=tuple(
+        ZoneDistance(
+            node=0,
+            zone=zone,
+            managed_bytes=1 << 30,
+            free_bytes=8192,
+            min_bytes=4096,
+            reserve_bytes=reserve,
+            blocks=(0, 1),
+        )
+        for zone, reserve in (("DMA", 8192), ("Normal", 0))
+    ),
+    cgroups=(CgroupDistance(path=HOSTILE, limit_bytes=100, usage_bytes=90, reclaimable_bytes=20),),
+)
+
+
+def values(metrics: Metrics) -> dict[str, float]:
+    """Series as they are written in the exposition -> value."""
+    text = generate_latest(registry(metrics)).decode()
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
+def test_all_names_are_there_and_every_label_set_is_0_from_the_start() -> None:
+    found = values(whole())
+    for name in REQUIRED:
+        assert any(series.partition("{")[0] == name for series in found), name
+    for constraint in CONSTRAINTS:
+        assert found[f'oomwatchd_oom_kills_total{{constraint="{constraint}"}}'] == 0
+        for kind in KINDS:
+            assert found[f'oomwatchd_oom_events_total{{constraint="{constraint}",kind="{kind}"}}'] == 0
+    assert found['oomwatchd_sink_failures_total{sink="jsonl"}'] == 0
+    assert not any("_created" in series for series in found)
+
+
+def test_the_kernels_count_is_absent_where_it_does_not_exist() -> None:
+    metrics = Metrics()
+    metrics.kernel_kills(None)
+    found = values(metrics)
+    assert "oomwatchd_kernel_oom_kills_total" not in found
+    assert "oomwatchd_oom_kills_unaccounted" not in found
+
+
+def test_events_and_kills_are_counted_and_revisions_by_their_growth() -> None:
+    metrics = whole()
+    metrics.count(event(kills=2), 1, 2, 1)
+    metrics.count(event(kills=3), 0, 1, 0)
+    metrics.count(event(constraint=None, kind="oom_panic", kills=0), 1, 0, 0)
+    found = values(metrics)
+    assert found['oomwatchd_oom_kills_total{constraint="memcg"}'] == 3
+    assert found['oomwatchd_oom_events_total{constraint="memcg",kind="oom_kill"}'] == 1
+    assert found['oomwatchd_oom_events_total{constraint="unknown",kind="oom_panic"}'] == 1
+    assert found["oomwatchd_undecoded_lines_total"] == 1
+    assert found["oomwatchd_detection_latency_seconds_count"] == 1
+    assert found['oomwatchd_detection_latency_seconds_bucket{le="0.01"}'] == 0
+    assert found['oomwatchd_detection_latency_seconds_bucket{le="0.025"}'] == 1
+    assert found["oomwatchd_last_oom_kill_timestamp_seconds"] == 1_790_000_000
+
+
+def test_historical_events_move_no_counter_but_say_when_the_last_kill_was() -> None:
+    metrics = whole()
+    metrics.count(event(historical=True), 1, 1, 5)
+    found = values(metrics)
+    assert sum(value for name, value in found.items() if "_total" in name) == 0
+    assert found["oomwatchd_detection_latency_seconds_count"] == 0
+    assert found["oomwatchd_last_oom_kill_timestamp_seconds"] == 1_790_000_000
+
+
+def test_unaccounted_is_the_kernels_growth_less_ours_over_a_restart() -> None:
+    first = Metrics()
+    first.kernel_kills(7)
+    first.count(event(kills=2), True, 2, 0)
+    first.kernel_kills(9)
+    assert values(first)["oomwatchd_oom_kills_unaccounted"] == 0
+    second = Metrics()
+    second.load(first.saved())
+    second.kernel_kills(12)
+    found = values(second)
+    assert found["oomwatchd_kernel_oom_kills_total"] == 12
+    assert found["oomwatchd_oom_kills_unaccounted"] == 3
+
+
+def test_what_is_saved_is_what_is_loaded() -> None:
+    first = whole()
+    saved = first.count(event(latency=1e6), True, 1, 4)
+    second = whole()
+    second.load(dict(saved) | {"from a later version": 1.0})
+
+    def counted(metrics: Metrics) -> dict[str, float]:
+        return {name: value for name, value in values(metrics).items() if "duration" not in name}
+
+    assert counted(second) == counted(first)
+
+
+def of_unit(unit: str | None, seq: int = 100, kills: int = 1) -> OomEvent:
+    """An event that killed ``kills`` processes of a unit."""
+    victims = tuple(Victim(pid=pid, comm="x") for pid in range(1, kills + 1))
+    whose = tuple(Attribution(pid=victim.pid, role="victim", unit=unit) for victim in victims)
+    return event(seq, kills=kills, victims=victims, attribution=whose)
+
+
+def test_kills_by_unit_are_bounded_and_lose_none() -> None:
+    metrics = whole()
+    for n in range(1000):
+        metrics.count(of_unit(f"u{n}.service"), 1, 1, 0)
+    metrics.count(of_unit("u3.service", kills=3), 1, 3, 0)
+    # a later revision brings one more
+    metrics.count(of_unit("u3.service", kills=4), 0, 1, 0)
+    metrics.count(of_unit(None), 1, 1, 0)
+    metrics.count(of_unit(HOSTILE), 1, 1, 0)
+
+    def units(counted: Metrics) -> dict[str, float]:
+        return {k: v for k, v in values(counted).items() if k.startswith("oomwatchd_unit_oom_kills_total")}
+
+    found = units(metrics)
+    assert len(found) == MAX_UNITS + 2
+    assert sum(found.values()) == 1006
+    assert found['oomwatchd_unit_oom_kills_total{unit="u3.service"}'] == 5
+    assert found['oomwatchd_unit_oom_kills_total{unit="unknown"}'] == 1
+    assert found[f'oomwatchd_unit_oom_kills_total{{unit="{OTHER}"}}'] == 1000 - MAX_UNITS + 1
+    again = whole()
+    again.load(metrics.saved())
+    assert units(again) == found
+
+
+def test_the_distance_from_running_out() -> None:
+    found = values(whole())
+    assert found['oomwatchd_zone_headroom_bytes{memory_zone="DMA",node="0"}'] == -4096
+    assert found['oomwatchd_zone_headroom_bytes{memory_zone="Normal",node="0"}'] == 4096
+    assert found['oomwatchd_zone_largest_free_order{memory_zone="Normal",node="0"}'] == 1
+    assert found['oomwatchd_zone_unusable_free_ratio{memory_zone="Normal",node="0",order="1"}'] == 0
+    assert found["oomwatchd_memory_available_bytes"] == 1 << 29
+    assert found['oomwatchd_memory_pressure_ratio{share="full",window_seconds="60"}'] == 0.25
+    (room,) = [v for k, v in found.items() if k.startswith("oomwatchd_cgroup_headroom_bytes")]
+    assert room == 30
+
+
+def test_a_part_that_fails_costs_its_own_metrics_alone() -> None:
+    def fail() -> Distance:
+        raise OSError("gone")
+
+    metrics = whole()
+    metrics.observe(fail)
+    found = values(metrics)
+    assert not any(name.startswith("oomwatchd_zone_") for name in found)
+    assert found['oomwatchd_part_up{part="host_memory"}'] == 0
+    assert found['oomwatchd_part_up{part="recorder"}'] == 1
+    assert found['oomwatchd_part_duration_seconds{part="recorder"}'] == 0.001
+    assert found['oomwatchd_part_up{part="kmsg"}'] == 0
+    metrics.kmsg_up(True)
+    assert values(metrics)['oomwatchd_part_up{part="kmsg"}'] == 1
+
+
+def test_exemplars_name_the_event() -> None:
+    metrics = whole()
+    one = event()
+    metrics.count(one, 1, 1, 0)
+    text = generate_openmetrics(registry(metrics)).decode()  # type: ignore[no-untyped-call]
+    named = [line for line in text.splitlines() if f'# {{event_id="{one.id}"}} 1.0' in line]
+    assert [line.partition("{")[0] for line in named] == [
+        "oomwatchd_oom_events_total",
+        "oomwatchd_oom_kills_total",
+    ]
+    assert b"event_id" not in generate_latest(registry(metrics)), "the text format has none"
+
+
+def test_process_counters() -> None:
+    metrics = whole()
+    metrics.records(5)
+    metrics.records(2, lost=3, forged=1)
+    metrics.queue(4, overflow=2)
+    metrics.kmsg_up(True)
+    metrics.sink_failed("jsonl")
+    metrics.sink_failed("attacker")
+    metrics.store(up=False, events=3, size=8192, failures=6)
+    found = values(metrics)
+    assert found["oomwatchd_kmsg_records_total"] == 7
+    assert found["oomwatchd_kmsg_lost_records_total"] == 3
+    assert found["oomwatchd_kmsg_forged_records_total"] == 1
+    assert found["oomwatchd_queue_depth"] == 4
+    assert found["oomwatchd_queue_overflow_total"] == 2
+    assert found["oomwatchd_kmsg_up"] == 1
+    assert found['oomwatchd_sink_failures_total{sink="jsonl"}'] == 1
+    assert not any("attacker" in series for series in found)
+    assert found["oomwatchd_store_up"] == 0
+    assert found["oomwatchd_store_failures_total"] == 6
+
+
+def test_promtool_has_no_complaint() -> None:
+    beside_python = Path(sys.executable).parent
+    promtool = shutil.which(
+        "promtool", path=f"{beside_python}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    )
+    if promtool is None:
+        pytest.fail("promtool is not installed (Debian: prometheus)")
+    metrics = whole()
+    metrics.count(event(), 1, 1, 0)
+    checked = subprocess.run(
+        [promtool, "check", "metrics"],
+        input=generate_latest(registry(metrics)),
+        capture_output=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+def test_openmetrics_is_well_formed() -> None:
+    metrics = whole()
+    metrics.count(event(), 1, 1, 0)
+    text = generate_openmetrics(registry(metrics)).decode()  # type: ignore[no-untyped-call]
+    parsed = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    families = {family.name: family for family in parsed}
+    assert families["oomwatchd_detection_latency_seconds"].type == "histogram"
+    assert families["oomwatchd_oom_kills"].type == "counter"
+
+
+def test_the_documentation_is_current() -> None:
+    page = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
+    assert page.read_text() == document(), "run: python -m oomwatchd.metrics > docs/metrics.md"

@@ -1,0 +1,154 @@
+"""What is shipped besides the modules: units that systemd accepts, a wheel that has everything, and a
+bootstrap that refuses what it cannot do in one clear line.
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from oomwatchd.capture import OomCapture, Source
+from oomwatchd.event import conclude
+from oomwatchd.sinks import journal
+from oomwatchd.sinks._message_ids import MESSAGE_IDS
+
+ROOT = Path(__file__).resolve().parent.parent
+FILE = Source(kind="file", form="other")
+UNITS = ROOT / "packaging" / "systemd"
+#: systemd's own figure, 0 (tight) to 100 (open); raising it is a decision to give reasons for
+EXPOSURE_LIMIT = 14
+EXPOSURE_LIMIT_WITHOUT_NETWORK = 7
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """The units as shipped, but with a program that exists here."""
+    for unit in UNITS.iterdir():
+        if unit.suffix in {".service", ".socket"}:
+            text = unit.read_text().replace("ExecStart=/usr/bin/oomwatchd", f"ExecStart={sys.executable}")
+            (tmp_path / unit.name).write_text(text)
+    return tmp_path
+
+
+def without_network(units: Path) -> None:
+    """The optional drop-in, as systemd merges it: its lines come later."""
+    service = units / "oomwatchd.service"
+    dropin = (UNITS / "oomwatchd.service.d" / "no-network.conf").read_text()
+    service.write_text(service.read_text() + dropin)
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_systemd_accepts_the_units(units: Path) -> None:
+    paths = sorted(str(path) for path in units.iterdir() if path.suffix in {".service", ".socket"})
+    assert len(paths) >= 2
+    done = analyze("verify", "--man=no", *paths)
+    # what it says of units outside this directory is not ours
+    own = [line for line in done.stderr.splitlines() if "oomwatchd" in line]
+    assert (own, done.returncode) == ([], 0)
+
+
+def test_systemd_refuses_a_mistyped_unit(units: Path) -> None:
+    """The check above can fail."""
+    service = units / "oomwatchd.service"
+    service.write_text(service.read_text().replace("ProtectSystem=", "ProtectSytem="))
+    assert "ProtectSytem" in analyze("verify", "--man=no", str(service)).stderr
+
+
+def exposure_within(limit: int, units: Path) -> subprocess.CompletedProcess[str]:
+    return analyze("security", "--offline=true", f"--threshold={limit}", str(units / "oomwatchd.service"))
+
+
+def test_the_service_stays_tight(units: Path) -> None:
+    done = exposure_within(EXPOSURE_LIMIT, units)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_without_network_it_is_tighter_still(units: Path) -> None:
+    without_network(units)
+    assert analyze("verify", "--man=no", str(units / "oomwatchd.service")).returncode == 0
+    done = exposure_within(EXPOSURE_LIMIT_WITHOUT_NETWORK, units)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_line_of_the_service_is_known_by_name_once() -> None:
+    """A key that stands twice by mistake: only the lists of systemd.exec(5) may."""
+    keys = re.findall(r"^(\w+)=", (UNITS / "oomwatchd.service").read_text(), re.M)
+    assert {key for key in keys if keys.count(key) > 1} <= {"SystemCallFilter"}
+
+
+def test_the_kernel_log_stays_open_while_the_service_restarts() -> None:
+    """systemd closes the descriptor, and with it the place, if the socket unit is part of the service."""
+    socket = configparser.ConfigParser(strict=False)
+    socket.optionxform = str  # type: ignore[assignment,method-assign]  # configparser's documented way
+    socket.read(UNITS / "oomwatchd-kmsg.socket")
+    assert socket["Socket"]["ListenSpecial"] == "/dev/kmsg"
+    assert socket["Socket"]["FileDescriptorName"] == "kmsg"
+    assert not {"PartOf", "StopPropagatedFrom", "BindsTo"} & set(socket["Unit"])
+
+
+def test_the_catalog_explains_every_message(tmp_path: Path) -> None:
+    catalog = UNITS / "oomwatchd.catalog"
+    explained = re.findall(r"^-- ([0-9a-f]{32})$", catalog.read_text(), re.M)
+    assert sorted(explained) == sorted(MESSAGE_IDS.values())
+    fields = {name for name, _ in journal.fields(conclude(OomCapture(source=FILE, records=())))}
+    assert set(re.findall(r"@(\w+)@", catalog.read_text())) <= fields
+
+    # and systemd can read it
+    target = tmp_path / "usr/lib/systemd/catalog"
+    target.mkdir(parents=True)
+    shutil.copy(catalog, target)
+    command = ["journalctl", "--update-catalog", f"--root={tmp_path}"]
+    subprocess.run(command, check=True, capture_output=True)
+    listed = subprocess.run(
+        ["journalctl", "--list-catalog", f"--root={tmp_path}"], check=True, capture_output=True, text=True
+    )
+    assert {line.split()[0] for line in listed.stdout.splitlines()} == set(MESSAGE_IDS.values())
+
+
+@pytest.mark.slow
+def test_the_wheel_has_every_file_of_the_package(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "oomwatchd", source / "oomwatchd", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path)]
+    subprocess.run([*command, str(source)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    shipped = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {str(path.relative_to(source)) for path in (source / "oomwatchd").rglob("*") if path.is_file()}
+    assert wanted - shipped == set()
+
+
+def bootstrap(*arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [*prefix, "/bin/sh", str(ROOT / "bootstrap.sh"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_bootstrap_without_a_task_says_what_there_is() -> None:
+    done = bootstrap()
+    assert done.returncode == 64
+    assert "sh bootstrap.sh run" in done.stderr
+    assert "sh bootstrap.sh test" in done.stderr
+
+
+def test_bootstrap_needs_root() -> None:
+    unprivileged = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    # the checkout itself may be closed to others; the script comes by standard input
+    script = (ROOT / "bootstrap.sh").read_text()
+    done = subprocess.run(
+        [*unprivileged, "/bin/sh", "-s", "run"], input=script, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 77
+    assert done.stderr.count("\n") == 1
+    assert "root" in done.stderr

@@ -1,0 +1,304 @@
+"""The flight recorder: its ring, its bounds, its pace, its word about what it does without."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from oomwatchd.config import RecorderSection
+from oomwatchd.findings._host import meminfo, zoneinfo
+from oomwatchd.observe.host import Host, read_host
+from oomwatchd.observe.hotplug import Devices, Swaps, Tmpfs
+from oomwatchd.observe.pressure import Exceptional, swap_changes
+from oomwatchd.observe.recorder import RING_BYTES, Recorder
+
+S = 1_000_000
+OPTIONS = RecorderSection()
+
+
+class Fake:
+    """A fake /proc; amounts in MiB."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.host = Host(proc=root)
+        (root / "self").mkdir()
+        (root / "pressure").mkdir()
+        (root / "self/mountinfo").write_text("")
+        (root / "swaps").write_text("Filename\tType\tSize\tUsed\tPriority\n")
+        (root / "zoneinfo").write_text(
+            "Node 0, zone   Normal\n  pages free     100\n        min      90\n        low      95\n"
+            "        high     99\n        managed  9000\n  pagesets\n    cpu: 0\n              high: 5\n"
+        )
+        (root / "pressure/memory").write_text(
+            "some avg10=1.50 avg60=0.00 avg300=0.00 total=9\nfull avg10=0.00\n"
+        )
+        self.memory()
+        self.vmstat()
+
+    def memory(self, available: int = 3000, total: int = 4096) -> None:
+        (self.root / "meminfo").write_text(
+            f"MemTotal:   {total << 10} kB\nMemFree:    100 kB\nMemAvailable:   {available << 10} kB\n"
+            "DirectMap4k:    5 kB\n"
+        )
+
+    def vmstat(self, stalls: int = 0) -> None:
+        (self.root / "vmstat").write_text(f"nr_free_pages 5\nallocstall_normal {stalls}\noom_kill 0\n")
+
+    def process(self, pid: int, comm: str, pages: int) -> None:
+        directory = self.root / str(pid)
+        directory.mkdir(exist_ok=True)
+        (directory / "comm").write_text(f"{comm}\n")
+        (directory / "statm").write_text(f"{pages * 3} {pages} 0 0 0 0 0\n")
+        (directory / "stat").write_text(f"{pid} ({comm}) S 1{' 0' * 17} {pid * 100} 0\n")
+        (directory / "cgroup").write_text("0::/x.service\n")
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Fake:
+    return Fake(tmp_path)
+
+
+@pytest.fixture
+def recorder(fake: Fake) -> Iterator[Recorder]:
+    made = Recorder(fake.host, OPTIONS, cpu=lambda: 0.0)
+    yield made
+    made.close()
+
+
+def run(recorder: Recorder, start: int, seconds: int) -> int:
+    """As the loop does: from sample to sample until the time is over; how many there were."""
+    usec, taken = start, 0
+    while usec < start + seconds * S:
+        recorder.run(usec, usec / S)
+        taken += 1
+        usec += int(recorder.seconds_until_due(usec) * S)
+    return taken
+
+
+def test_a_sample_every_ten_seconds_for_fifteen_minutes(recorder: Recorder) -> None:
+    assert run(recorder, 0, 3600) == 360
+    before = recorder.before(3600 * S)
+    assert 90 <= len(before.samples) <= 92
+    assert before.samples[-1].usec == 3590 * S
+    assert before.samples[0].usec >= 2680 * S
+
+
+def test_what_a_sample_keeps_reads_like_the_kernels_files(fake: Fake, recorder: Recorder) -> None:
+    (fake.root / "pressure/memory").write_text(
+        "some avg10=1.50 avg60=0.00 avg300=0.00 total=9\nfull avg10=0.00\n"
+    )
+    recorder.run(0, 7.0)
+    (sample,) = recorder.before(0).samples
+    assert sample.wall == 7.0
+    assert meminfo(sample) == {"MemTotal": 4096 << 20, "MemFree": 100 << 10, "MemAvailable": 3000 << 20}
+    (zone,) = zoneinfo(sample)
+    assert zone.pages == {"free": 100, "min": 90, "low": 95, "high": 99, "managed": 9000}
+    assert sample.parts["vmstat"] == "allocstall_normal 0\noom_kill 0\n"
+    assert sample.parts["pressure_memory"].startswith("some avg10=1.50 ")
+
+
+def test_little_memory_hurries_it_and_shows_the_largest_processes(fake: Fake, recorder: Recorder) -> None:
+    for number in range(1, 30):
+        fake.process(number, f"p{number}", number * 100)
+    run(recorder, 0, 60)
+    assert [t for t in recorder.before(60 * S).tracks if t.kind == "process"] == []
+    fake.memory(available=300)
+    assert run(recorder, 60 * S, 30) >= 30
+    tracks = recorder.before(95 * S, {25}).tracks
+    assert [t.pid for t in tracks] == [29, 28, 27, 26, 25, 24, 23]
+    assert (tracks[0].name, tracks[0].cgroup) == ("p29", "/x.service")
+    assert tracks[0].points[-1][1] == 2900 * 4096
+    assert len(tracks[0].points) >= 29
+    fake.memory()
+    run(recorder, 95 * S, 20)
+    assert run(recorder, 120 * S, 100) <= 11
+
+
+def test_reclaim_stands_for_pressure_where_the_kernel_has_none(fake: Fake, recorder: Recorder) -> None:
+    # a plain file has no trigger to write into
+    assert any("no pressure trigger" in line for line in recorder.obstacles)
+    run(recorder, 0, 30)
+    assert not recorder.under_pressure(30 * S)
+    fake.vmstat(stalls=5)
+    run(recorder, 30 * S, 1)
+    assert recorder.under_pressure(31 * S)
+
+
+def test_older_samples_are_thinned_and_all_stay_within_the_bound(fake: Fake, recorder: Recorder) -> None:
+    fake.memory(available=100)
+    for number in range(1, 30):
+        fake.process(number, f"p{number}", number)
+    (fake.root / "zoneinfo").write_text((fake.root / "zoneinfo").read_text() * 40)  # 4 nodes, many zones
+    run(recorder, 0, 3000)
+    assert recorder.size_bytes <= RING_BYTES
+    before = recorder.before(3000 * S)
+    assert len(before.samples) == recorder.samples
+    steps = [b.usec - a.usec for a, b in zip(before.samples, before.samples[1:], strict=False)]
+    assert set(steps[-55:]) == {S}
+    assert all(step >= 9 * S for step in steps[:5])
+
+
+def test_a_changed_memtotal_is_marked(fake: Fake, recorder: Recorder) -> None:
+    run(recorder, 0, 20)
+    fake.memory(total=2048)
+    run(recorder, 20 * S, 20)
+    (mark,) = recorder.before(40 * S).marks
+    assert (mark.kind, mark.before_bytes, mark.after_bytes) == ("mem_total", 4096 << 20, 2048 << 20)
+
+
+def test_a_dear_scan_is_repeated_less_often(fake: Fake) -> None:
+    ticks = iter(range(10**6))
+    # each question to the clock costs 50 ms: a walk and a scan take that long
+    recorder = Recorder(fake.host, OPTIONS, cpu=lambda: next(ticks) * 0.05)
+    fake.process(5, "first", 10)
+    fake.memory(available=100)
+    run(recorder, 0, 3)
+    fake.process(6, "later", 99)
+    run(recorder, 3 * S, 1)
+    assert {t.pid for t in recorder.before(4 * S).tracks} == {5}
+    run(recorder, 4 * S, 3)
+    assert {t.pid for t in recorder.before(9 * S).tracks} == {5, 6}
+    recorder.close()
+
+
+def test_an_empty_host_costs_one_line_each(tmp_path: Path) -> None:
+    recorder = Recorder(Host(proc=tmp_path), OPTIONS)
+    recorder.run(0, 0.0)
+    assert recorder.before(0).samples[0].parts == {}
+    text = "\n".join(recorder.obstacles)
+    for word in ("meminfo", "pressure trigger", "cgroup", "swap"):
+        assert word in text
+    assert all("\n" not in line for line in recorder.obstacles)
+    recorder.close()
+
+
+def test_a_process_under_an_old_number_is_another(fake: Fake, recorder: Recorder) -> None:
+    fake.memory(available=100)
+    fake.process(5, "old", 10)
+    run(recorder, 0, 5)
+    fake.process(5, "new", 10)
+    run(recorder, 5 * S, 5)
+    assert {t.name for t in recorder.before(20 * S).tracks} == {"old", "new"}
+    assert recorder.facts(5, "old") is None
+    found = recorder.facts(5, "new")
+    assert found is not None and found.learnt == "recorder" and found.cgroup == "/x.service"
+
+
+def test_hidden_processes_cost_the_list_only(fake: Fake, recorder: Recorder) -> None:
+    """hidepid=2: other users' directories are not there; hidepid=1: there, and closed."""
+    fake.memory(available=100)
+    (fake.root / "77").mkdir()
+    run(recorder, 0, 3)
+    assert recorder.before(3 * S).tracks == ()
+
+
+def test_hidden_processes_and_foreign_process_numbers_are_said(fake: Fake) -> None:
+    hidden = Recorder(fake.host, OPTIONS)
+    assert [line for line in hidden.obstacles if "hidepid" in line]
+    hidden.close()
+    fake.process(1, "init", 10)
+    (fake.root / "self/ns").mkdir()
+    (fake.root / "self/ns/pid").symlink_to("pid:[4026531999]")
+    foreign = Recorder(fake.host, OPTIONS)
+    assert [line for line in foreign.obstacles if "pid namespace" in line]
+    fake.memory(available=100)
+    foreign.run(0, 0.0)
+    assert foreign.facts(1, "init") is None
+    foreign.close()
+
+
+# -- the real host -------------------------------------------------------------------------------------
+
+
+def test_the_real_host_within_its_bounds() -> None:
+    recorder = Recorder(read_host(), OPTIONS)
+    recorder.pressure(0, 0.0)
+    run(recorder, 0, 5)
+    for second in range(5, 1000):
+        recorder.pressure(second * S, 0.0)
+        recorder.run(second * S, float(second))
+    assert recorder.size_bytes <= RING_BYTES
+    before = recorder.before(1000 * S)
+    assert len(zlib.compress(msgspec.msgpack.encode(before))) <= 64 * 1024
+    assert any(track.kind == "process" for track in before.tracks)
+    recorder.close()
+
+
+def test_a_real_leak_is_tracked() -> None:
+    """The recorder sees this very process grow."""
+    recorder = Recorder(read_host(), OPTIONS)
+    kept = []
+    for second in range(8):
+        memory = mmap.mmap(-1, 64 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.write(b"x" * (64 << 20))
+        kept.append(memory)
+        recorder.pressure(second * S, 0.0)
+        recorder.run(second * S, 0.0)
+    (track,) = [t for t in recorder.before(8 * S, {os.getpid()}).tracks if t.pid == os.getpid()]
+    amounts = [amount for _, amount in track.points]
+    assert amounts == sorted(amounts)
+    assert amounts[-1] - amounts[0] >= (len(amounts) - 1) * (60 << 20)
+    recorder.close()
+
+
+def test_descriptors_are_quiet_until_something_happens() -> None:
+    recorder = Recorder(read_host(), OPTIONS)
+    descriptors = [descriptor for descriptor, _ in recorder.descriptors()]
+    with select.epoll() as epoll:
+        for descriptor in descriptors:
+            epoll.register(descriptor, select.EPOLLIN)
+        ready = [epoll.poll(0) for _ in range(3)]
+    assert [] in ready  # what happened before was told once at most
+    recorder.close()
+
+
+def test_without_pyudev_it_works_and_says_so() -> None:
+    code = (
+        "import sys; sys.modules['pyudev'] = None\n"
+        "from oomwatchd.observe.hotplug import Devices\n"
+        "d = Devices(); print(d.obstacle); print(d.name_of('/dev/sda1'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("pyudev: ")
+    assert done.stdout.splitlines()[1] == "/dev/sda1"
+
+
+def test_swap_areas_that_come_and_go(fake: Fake) -> None:
+    swaps = Swaps(fake.host, Devices())
+    head = "Filename\tType\tSize\tUsed\tPriority\n"
+    (fake.root / "swaps").write_text(head + "/nonexistent/my\\040swap partition 1048576 0 -2\n")
+    (mark,) = swaps.changes(5, 6.0)
+    assert (mark.kind, mark.name, mark.after_bytes) == ("swap_on", "/nonexistent/my swap", 1 << 30)
+    assert swaps.changes(5, 6.0) == []
+    (fake.root / "swaps").write_text(head)
+    (mark,) = swaps.changes(7, 8.0)
+    assert (mark.kind, mark.before_bytes) == ("swap_off", 1 << 30)
+
+
+def test_the_kernels_word_of_swap_areas_can_be_waited_for() -> None:
+    waited = swap_changes(read_host())
+    assert isinstance(waited, Exceptional)
+    waited.close()
+
+
+def test_tmpfs_behind_a_server_is_not_asked(fake: Fake) -> None:
+    (fake.root / "self/mountinfo").write_text(
+        "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        "2 1 0:5 / /srv rw - nfs4 server:/ rw\n"
+        "3 2 0:6 / /srv/tmp rw - tmpfs tmpfs rw\n"
+        "4 1 0:7 / /run/shm rw - tmpfs tmpfs rw\n"
+        "5 1 0:7 / /also rw - tmpfs tmpfs rw\n"
+    )
+    tmpfs = Tmpfs(fake.host)
+    tmpfs.find()
+    assert tmpfs.mounts == ["/run/shm"]

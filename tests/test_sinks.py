@@ -1,0 +1,538 @@
+"""The sinks: a datagram socket that reads the native protocol, the real journald, real files and pipes."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oomwatchd import plugs
+from oomwatchd.event import OomEvent, conclude
+from oomwatchd.report import Memcg, Victim
+from oomwatchd.sinks import SinkError, jsonl, open_sinks
+from oomwatchd.sinks import journal as journal_sink
+from oomwatchd.sinks._message_ids import MESSAGE_IDS
+from tests.recorded import captures, kernel_recordings
+from tests.samples import BOOT, event
+
+HOSTILE = (
+    "a) b: c",
+    "x\ny",
+    "\x1b[31mred",
+    "evil, pid=1,u",
+    "\\xff\\xfe\\x80",
+    "tab\there",
+    "",
+    " lead trail ",
+    "MESSAGE=forged\nPRIORITY=0",
+    "‮gpj.exe",
+)
+
+
+def decode(data: bytes) -> dict[str, bytes]:
+    """One datagram of the journal's native protocol, read by the letter of its document."""
+    found: dict[str, bytes] = {}
+    while data:
+        line, newline, rest = data.partition(b"\n")
+        assert newline, "an entry ends with a newline"
+        name, equals, value = line.partition(b"=")
+        if not equals:
+            (length,) = struct.unpack_from("<Q", rest)
+            value, rest = rest[8 : 8 + length], rest[8 + length :]
+            assert rest.startswith(b"\n")
+            rest = rest[1:]
+        assert re.fullmatch(rb"[A-Z][A-Z0-9_]{0,63}", name)
+        assert name.decode() not in found
+        found[name.decode()] = value
+        data = rest
+    return found
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[socket.socket]:
+    """A socket like journald's."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+        bound.bind(str(tmp_path / "socket"))
+        bound.settimeout(5)
+        yield bound
+
+
+def opened(receiver: socket.socket) -> journal_sink.Journal:
+    sink = journal_sink.open(journal_sink.Options(socket=receiver.getsockname()))
+    assert sink is not None
+    return sink
+
+
+def test_an_entry_holds_the_documented_fields(receiver: socket.socket) -> None:
+    opened(receiver).emit(event())
+    entry = {name: value.decode() for name, value in decode(receiver.recv(1 << 20)).items()}
+    assert entry == {
+        "MESSAGE": "killed stress (4242): memory cgroup /test at its limit",
+        "MESSAGE_ID": MESSAGE_IDS["oom_kill"],
+        "PRIORITY": "4",
+        "SYSLOG_IDENTIFIER": "oomwatchd",
+        "OBJECT_SYSTEMD_UNIT": "web.service",
+        "OOM_EVENT_ID": event().id,
+        "OOM_KIND": "oom_kill",
+        "OOM_CONSTRAINT": "memcg",
+        "OOM_KILLS": "1",
+        "OOM_COMPLETE": "1",
+        "OOM_HISTORICAL": "0",
+        "OOM_VICTIM_PID": "4242",
+        "OOM_VICTIM_COMM": "stress",
+        "OOM_VICTIM_UID": "1000",
+        "OOM_VICTIM_ANON_RSS_BYTES": "67108864",
+        "OOM_VICTIM_PIDS": "4242",
+        "OOM_TRIGGER_PID": "4242",
+        "OOM_TRIGGER_COMM": "stress",
+        "OOM_MEMCG": "/test",
+        "OOM_TASK_MEMCG": "/test/inner",
+        "OOM_CGROUP": "/system.slice/web.service",
+        "OOM_UNIT": "web.service",
+        "OOM_FINDINGS": "memcg_limit",
+        "OOM_BOOT_ID": BOOT,
+        "OOM_KERNEL_SEQ": "100",
+        "OOM_KERNEL_MONOTONIC_USEC": "100000",
+        "OOM_TIME": "2026-09-21T14:13:20+00:00",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "constraint", "priority"),
+    [
+        ("oom_kill", "none", b"3"),
+        ("oom_kill", "memcg", b"4"),
+        ("oom_no_victim", "memcg", b"3"),
+        ("oom_panic", "none", b"2"),
+        ("page_alloc_failure", None, b"4"),
+    ],
+)
+def test_priority_and_message_id_follow_the_kind(
+    receiver: socket.socket, kind: Any, constraint: Any, priority: bytes
+) -> None:
+    opened(receiver).emit(event(kind=kind, constraint=constraint))
+    entry = decode(receiver.recv(1 << 20))
+    assert entry["PRIORITY"] == priority
+    assert entry["MESSAGE_ID"].decode() == MESSAGE_IDS[kind]
+    assert ("OOM_CONSTRAINT" in entry) == (constraint is not None)
+
+
+def test_message_ids_are_distinct_128_bit_numbers() -> None:
+    assert len(set(MESSAGE_IDS.values())) == len(MESSAGE_IDS)
+    assert all(re.fullmatch("[0-9a-f]{32}", number) for number in MESSAGE_IDS.values())
+
+
+def test_the_catalog_explains_each_message_id_with_fields_that_are_sent(tmp_path: Path) -> None:
+    catalog = Path(__file__).resolve().parent.parent / "packaging" / "systemd" / "oomwatchd.catalog"
+    text = catalog.read_text()
+    sent = {name for name, _ in journal_sink.fields(event())}
+    assert set(re.findall("@([A-Z_]+)@", text)) <= sent
+    assert set(re.findall("^-- ([0-9a-f]{32})$", text, re.M)) == set(MESSAGE_IDS.values())
+    if shutil.which("journalctl") is None:
+        pytest.skip("needs journalctl to compile it")
+    for directory in ("usr/lib/systemd/catalog", "var/lib/systemd/catalog"):
+        (tmp_path / directory).mkdir(parents=True)
+    shutil.copy(catalog, tmp_path / "usr/lib/systemd/catalog")
+    subprocess.run(["journalctl", f"--root={tmp_path}", "--update-catalog"], check=True)
+    for number in MESSAGE_IDS.values():
+        shown = subprocess.run(
+            ["journalctl", f"--root={tmp_path}", "--dump-catalog", number], capture_output=True, check=True
+        )
+        assert shown.stdout.startswith(f"-- {number}\nSubject: ".encode())
+
+
+def test_repeats_without_a_victim_are_bounded_and_counted(receiver: socket.socket) -> None:
+    """One entry a minute for each kind and cgroup; kills always pass."""
+    sink = opened(receiver)
+
+    def no_victim(number: int, path: str = "/full") -> OomEvent:
+        memcg = Memcg(oom_path=path)
+        return event(number * 1000, kind="oom_no_victim", kills=0, victims=(), memcg=memcg)
+
+    for second in range(125):
+        sink.emit(no_victim(second))
+    sink.emit(no_victim(125, "/other"))
+    sink.emit(event(125_001))
+    sink.emit(event(125_002))
+    entries = []
+    receiver.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            entries.append(decode(receiver.recv(1 << 20)))
+    assert [(entry["OOM_KERNEL_SEQ"], entry.get("OOM_LEFT_OUT")) for entry in entries] == [
+        (b"0", None),
+        (b"60000", b"59"),
+        (b"120000", b"59"),
+        (b"125000", None),
+        (b"125001", None),
+        (b"125002", None),
+    ]
+    assert entries[1]["MESSAGE"].endswith(b" (59 more since the last such entry)")
+
+
+def test_the_documented_fields_are_those_that_are_sent() -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs" / "journal.md").read_text()
+    documented = re.findall(r"^\| `([A-Z_]+)` \|", page, re.M)
+    sent = [name for name, _ in journal_sink.fields(event())]
+    assert documented == sent
+
+
+def test_who_and_why_stand_in_the_first_80_characters(corpus: Path) -> None:
+    """Of real reports; a cgroup's path may be longer than that, but comes after the reason's first words."""
+    seen = set()
+    for path in kernel_recordings(corpus)[:20]:
+        for capture in captures(path):
+            found = conclude(capture)
+            message = dict(journal_sink.fields(found))["MESSAGE"]
+            assert isinstance(message, str)
+            message = message[:80]
+            assert re.search(r": \w.{8}", message), message
+            if found.victims:
+                assert f"(pid {found.victims[0].pid})" in message
+            seen.add(found.constraint)
+    assert {"none", "memcg"} <= seen
+
+
+@pytest.mark.parametrize("comm", HOSTILE)
+def test_a_name_neither_forges_a_field_nor_hides_the_message(receiver: socket.socket, comm: str) -> None:
+    opened(receiver).emit(event(comm=comm))
+    entry = decode(receiver.recv(1 << 20))
+    assert entry["OOM_VICTIM_COMM"].decode() == comm
+    assert entry["PRIORITY"] == b"4"
+    assert entry["MESSAGE"].decode().isprintable()
+
+
+@given(st.lists(st.text(), max_size=5))
+def test_any_value_comes_out_as_it_went_in(values: list[str]) -> None:
+    named = [(f"FIELD_{number}", value) for number, value in enumerate(values)]
+    assert decode(journal_sink.encode(named)) == {
+        name: value.encode("utf-8", "backslashreplace") for name, value in named
+    }
+
+
+def test_a_later_revision_is_no_second_alert_unless_more_were_killed(receiver: socket.socket) -> None:
+    sink = opened(receiver)
+    sink.emit(event())
+    sink.emit(event(complete=False))
+    sink.emit(event(kills=2))
+    sink.emit(event(200))
+    assert decode(receiver.recv(1 << 20))["OOM_KILLS"] == b"1"
+    assert decode(receiver.recv(1 << 20))["OOM_KILLS"] == b"2"
+    assert decode(receiver.recv(1 << 20))["OOM_KERNEL_SEQ"] == b"200"
+    receiver.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        receiver.recv(1 << 20)
+
+
+def test_a_large_entry_goes_as_a_sealed_memory_file(receiver: socket.socket) -> None:
+    sink = opened(receiver)
+    text = "x" * (10 << 20)
+    victims = tuple(Victim(pid=number, comm="x") for number in range(1, 1000))
+    sink.emit(event(comm=text, victims=victims))
+    data, ancillary, _, _ = receiver.recvmsg(1 << 20, 1024)
+    assert data == b""
+    ((level, kind, payload),) = ancillary
+    assert (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+    (fd,) = array.array("i", payload)
+    try:
+        entry = decode(os.pread(fd, 64 << 20, 0))
+        assert entry["OOM_TRIGGER_COMM"].decode() == text
+        assert len(entry["OOM_VICTIM_PIDS"].split()) == 64
+        with pytest.raises(PermissionError):
+            os.pwrite(fd, b"y", 0)
+    finally:
+        os.close(fd)
+
+
+def test_a_journald_that_does_not_read_is_waited_for_once_and_briefly(receiver: socket.socket) -> None:
+    sink = opened(receiver)
+    refused = 0
+    begin = time.monotonic()
+    for seq in range(3000):
+        try:
+            sink.emit(event(seq))
+        except SinkError as error:
+            assert "does not read" in str(error)
+            refused += 1
+    assert refused > 1000
+    assert time.monotonic() - begin < 3
+    while refused:
+        receiver.setblocking(False)
+        try:
+            receiver.recv(1 << 20)
+        except BlockingIOError:
+            break
+    sink.emit(event(10_000))
+    assert decode(receiver.recv(1 << 20))["OOM_KERNEL_SEQ"] == b"10000"
+
+
+def test_a_restarted_journald_is_found_again(receiver: socket.socket) -> None:
+    sink = opened(receiver)
+    sink.emit(event(1))
+    path = receiver.getsockname()
+    receiver.close()
+    with pytest.raises(SinkError, match="journal"):
+        sink.emit(event(2))
+    Path(path).unlink()
+    with pytest.raises(SinkError, match="No such file"):
+        sink.emit(event(3))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as again:
+        again.bind(path)
+        again.settimeout(5)
+        sink.emit(event(4))
+        assert decode(again.recv(1 << 20))["OOM_KERNEL_SEQ"] == b"4"
+    sink.close()
+
+
+def test_no_journal_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    options = journal_sink.Options(socket=str(tmp_path / "none"))
+    with caplog.at_level(logging.WARNING):
+        assert journal_sink.open(options) is None
+    assert [record.getMessage() for record in caplog.records] == [
+        f"sink journal: no journal at {tmp_path}/none (No such file or directory): not used"
+    ]
+    assert journal_sink.open(journal_sink.Options(enabled=False)) is None
+
+
+@pytest.fixture(scope="module")
+def journald() -> Iterator[tuple[int, Path]]:
+    """systemd's own journald in a mount namespace with its own /run: (pid, its /run)."""
+    program = "/lib/systemd/systemd-journald"
+    if not Path(program).exists() or os.geteuid() != 0 or shutil.which("journalctl") is None:
+        pytest.skip("needs root and systemd-journald")
+    script = """
+mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/journald.conf.d /run/log/journal || exit 1
+printf '[Journal]\\nStorage=volatile\\nReadKMsg=no\\nAudit=no\\n' > /run/systemd/journald.conf.d/own.conf
+exec "$0"
+"""
+    process = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script, program],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    run = Path(f"/proc/{process.pid}/root/run")
+    deadline = time.monotonic() + 10
+    try:
+        while not _is_listening(run / "systemd/journal/socket"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                said = process.stderr.read() if process.stderr else ""
+                pytest.skip(f"journald does not run here: {said.strip()}")
+            time.sleep(0.05)
+        yield process.pid, run
+    finally:
+        process.kill()
+        process.wait()
+        if process.stderr:
+            process.stderr.close()
+
+
+def _is_listening(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
+
+
+def journalctl(run: Path, *arguments: str) -> list[dict[str, Any]]:
+    """What ``journalctl`` shows, waited for until there is something."""
+    command = ["journalctl", "-D", str(run / "log/journal"), "--no-pager", "-o", "json", "--all", *arguments]
+    deadline = time.monotonic() + 10
+    while True:
+        shown = subprocess.run(command, capture_output=True, text=True, check=False)
+        lines = shown.stdout.splitlines()
+        if lines or time.monotonic() > deadline:
+            return [json.loads(line) for line in lines]
+        time.sleep(0.05)
+
+
+def test_the_real_journald_takes_it_and_journalctl_finds_it(journald: tuple[int, Path]) -> None:
+    _, run = journald
+    sink = journal_sink.open(journal_sink.Options(socket=str(run / "systemd/journal/socket")))
+    assert sink is not None
+    for number, comm in enumerate(HOSTILE):
+        sink.emit(event(number, comm=comm))
+    for number, comm in enumerate(HOSTILE):
+        (entry,) = journalctl(run, f"OOM_KERNEL_SEQ={number}", f"MESSAGE_ID={MESSAGE_IDS['oom_kill']}")
+        name = entry["OOM_VICTIM_COMM"]
+        if isinstance(name, list):  # journalctl's form of bytes that are not plain text
+            name = bytes(name).decode()
+        assert name == comm
+        assert entry["SYSLOG_IDENTIFIER"] == "oomwatchd"
+        assert entry["MESSAGE"].isprintable()
+        assert entry["PRIORITY"] == "4"
+    assert len(journalctl(run, "-u", "web.service")) == len(HOSTILE)
+
+
+def test_a_sender_that_is_not_root_is_found_by_the_unit_field_alone(journald: tuple[int, Path]) -> None:
+    """journalctl -u asks for _UID=0 beside it; docs/journal.md says so."""
+    _, run = journald
+    data = journal_sink.encode(journal_sink.fields(event(31_000)))
+    data = data.replace(b"web.service", b"own.service")
+    # connected as root, for a path of another user's /proc entry is closed to nobody; sent as nobody, which
+    # is what journald sees: credentials are those of the moment of sending (unix(7), SO_PASSCRED)
+    script = (
+        "import os, socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "s.connect(sys.argv[1]); os.setuid(65534); s.send(sys.stdin.buffer.read())"
+    )
+    command = [sys.executable, "-c", script, str(run / "systemd/journal/socket")]
+    subprocess.run(command, input=data, check=True)
+    (entry,) = journalctl(run, "OBJECT_SYSTEMD_UNIT=own.service")
+    assert entry["_UID"] == "65534"
+    shown = subprocess.run(
+        ["journalctl", "-D", str(run / "log/journal"), "-q", "--no-pager", "-u", "own.service"],
+        capture_output=True,
+        check=False,
+    )
+    assert shown.stdout == b""
+
+
+def test_the_real_journald_takes_a_large_entry(journald: tuple[int, Path]) -> None:
+    _, run = journald
+    sink = journal_sink.open(journal_sink.Options(socket=str(run / "systemd/journal/socket")))
+    assert sink is not None
+    data = journal_sink.encode([("MESSAGE", "large"), ("OOM_KERNEL_SEQ", 777), ("OOM_RAW", "x\n" * 200_000)])
+    assert sink._socket is not None
+    journal_sink._send_large(sink._socket, data)
+    (entry,) = journalctl(run, "OOM_KERNEL_SEQ=777")
+    assert entry["OOM_RAW"] == "x\n" * 200_000
+
+
+def test_the_real_journald_stopped_stalls_nothing(journald: tuple[int, Path]) -> None:
+    pid, run = journald
+    sink = journal_sink.open(journal_sink.Options(socket=str(run / "systemd/journal/socket")))
+    assert sink is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        begin = time.monotonic()
+        refused = 0
+        for seq in range(20_000, 22_000):
+            try:
+                sink.emit(event(seq))
+            except SinkError:
+                refused += 1
+        assert refused
+        assert time.monotonic() - begin < 3
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_jsonl_appends_one_line_an_event(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_text("earlier\n")
+    sink = jsonl.open(jsonl.Options(path=str(path)))
+    assert sink is not None
+    for number, comm in enumerate(HOSTILE):
+        sink.emit(event(number, comm=comm))
+    sink.close()
+    lines = path.read_text().splitlines()
+    assert lines[0] == "earlier"
+    assert [json.loads(line)["victims"][0]["comm"] for line in lines[1:]] == list(HOSTILE)
+
+
+def test_jsonl_follows_logrotate(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    sink = jsonl.open(jsonl.Options(path=str(path)))
+    assert sink is not None
+    sink.emit(event(1))
+    path.rename(tmp_path / "events.jsonl.1")
+    sink.emit(event(2))
+    path.unlink()
+    sink.emit(event(3))
+    assert (tmp_path / "events.jsonl.1").read_text().count("\n") == 1
+    (line,) = path.read_text().splitlines()
+    assert json.loads(line)["source"]["first_seq"] == 3
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    for seq in range(10, 60):
+        path.unlink()
+        sink.emit(event(seq))
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
+def test_jsonl_on_a_full_disk_says_so_and_mends_the_torn_line() -> None:
+    sink = jsonl.open(jsonl.Options(path="/dev/full"))
+    assert sink is not None
+    with pytest.raises(SinkError, match="/dev/full: No space left on device"):
+        sink.emit(event())
+
+
+def test_jsonl_to_a_pipe_that_nobody_reads_gives_up(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    sink = jsonl.open(jsonl.Options(path=str(path)))
+    assert sink is not None, "a reader may come later"
+    with pytest.raises(SinkError, match="fifo"):
+        sink.emit(event(1))
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    taken = 0
+    with pytest.raises(SinkError, match=r"bytes were taken|nobody reads"):
+        for seq in range(100, 1000):
+            sink.emit(event(seq))
+            taken += 1
+    assert taken > 10
+    text = os.read(reader, 1 << 20)
+    # the torn line stays alone on its line, what follows is whole again
+    sink.emit(event(5000))
+    text += os.read(reader, 1 << 20)
+    os.close(reader)
+    assert json.loads(text.splitlines()[-1])["source"]["first_seq"] == 5000
+    assert [json.loads(line)["source"]["first_seq"] for line in text.splitlines()[:taken]] == [
+        *range(100, 100 + taken)
+    ]
+
+
+def test_jsonl_where_it_cannot_write_is_an_error_each_time_not_an_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "later" / "events.jsonl"
+    sink = jsonl.open(jsonl.Options(path=str(path)))
+    assert sink is not None
+    assert "cannot open" in caplog.text
+    with pytest.raises(SinkError, match="No such file"):
+        sink.emit(event())
+    path.parent.mkdir()
+    sink.emit(event())
+    assert path.exists()
+
+
+def test_jsonl_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    sink = jsonl.open(jsonl.Options(path="-"))
+    assert sink is not None
+    sink.emit(event())
+    sink.close()
+    os.write(1, b"still open\n")
+    assert capfd.readouterr().out.endswith("still open\n")
+
+
+def test_open_sinks_opens_what_is_switched_on(tmp_path: Path, receiver: socket.socket) -> None:
+    known = {"alertmanager", "journal", "jsonl", "otlp", "webhook"}
+    assert set(plugs.options("oomwatchd.sinks")) == known
+    sinks, remote = open_sinks(
+        {
+            "journal": journal_sink.Options(socket=receiver.getsockname()),
+            "jsonl": jsonl.Options(path=str(tmp_path / "x")),
+        }
+    )
+    assert [sink.name for sink in sinks] == ["journal", "jsonl"]
+    assert remote == []
+    assert open_sinks({"journal": journal_sink.Options(enabled=False)}) == ([], [])

@@ -1,0 +1,385 @@
+"""The store: identity, revisions, counters, retention, and what happens when the disk does not play along."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oomwatchd.capture import ProcessFacts, Snapshot
+from oomwatchd.event import OomEvent
+from oomwatchd.store import FILE_NAME, Limits, Store, StoreError
+from tests.samples import BOOT, OTHER_BOOT, WALL, capture, event
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(tmp_path / "state")
+    yield opened
+    opened.close()
+
+
+class Tally:
+    """Counts like the daemon does."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.kills = 0
+
+    def __call__(self, event: OomEvent, reports: int, kills: int, undecoded: int) -> dict[str, float]:
+        self.events += reports
+        self.kills += kills
+        return {"events": self.events, "kills": self.kills}
+
+
+def test_a_capture_comes_back_as_it_went_in(store: Store) -> None:
+    assert store.put(capture(), event()) == "new"
+    assert store.get(event().id) == capture()
+    assert store.get("nothing") is None
+
+
+def test_same_or_lower_revision_is_known_and_a_higher_one_replaces(store: Store) -> None:
+    assert store.put(capture(revision=1), event()) == "new"
+    assert store.put(capture(revision=1), event()) == "known"
+    assert store.put(capture(revision=0), event()) == "known"
+    assert store.put(capture(revision=2, lines=5), event(kills=2)) == "updated"
+    assert store.put(capture(revision=2, lines=5, settled=True), event(kills=2)) == "updated"
+    assert store.put(capture(revision=2, lines=5), event(kills=2)) == "known"
+    (row,) = store.list()
+    assert (row.kills, row.last_seq, row.settled) == (2, 104, True)
+
+
+def test_what_is_read_again_after_a_restart_adds_and_takes_nothing_away(store: Store) -> None:
+    """A process was killed after revision 2; the next reads the ring again and counts from 0."""
+    tally = Tally()
+    at = Snapshot(usec=1, wall=WALL, parts={"meminfo": "MemFree: 1 kB"})
+    facts = (ProcessFacts(pid=4242, executable="/bin/stress"),)
+    live: dict[str, Any] = {"at": at, "processes": facts, "detection_latency_seconds": 0.5}
+    store.put(capture(revision=2, lines=5, **live), event(kills=2), tally)
+    again = capture(revision=0, lines=5, wall_offset=WALL + 9)
+    assert store.put(again, event(kills=2), tally) == "known"
+    later = capture(revision=0, lines=7, settled=True, wall_offset=WALL + 9)
+    assert store.put(later, event(kills=4, attribution=()), tally) == "updated"
+    assert tally.kills == 4
+    merged = store.get(event().id)
+    assert merged == capture(revision=0, lines=7, settled=True, **live)
+    (row,) = store.list(unit="web.service")
+    assert row.kills == 4
+
+
+def test_a_revision_that_was_cut_down_does_not_cost_the_records(store: Store) -> None:
+    store.put(capture(lines=5), event())
+    whole = capture(lines=6, revision=1)
+    cut = type(whole)(
+        source=whole.source,
+        records=whole.records[-1:],
+        first_seq=whole.first_seq,
+        last_seq=whole.last_seq,
+        revision=1,
+        wall_offset=WALL,
+    )
+    assert store.put(cut, event()) == "updated"
+    assert store.get(event().id) == whole
+
+
+def test_a_damaged_row_is_replaced(store: Store) -> None:
+    store.put(capture(), event())
+    store._connection.execute("UPDATE event SET capture = x'00'")
+    with pytest.raises(StoreError, match="damaged"):
+        store.get(event().id)
+    assert list(store.export()) == []
+    assert store.put(capture(), event()) == "updated"
+    assert store.get(event().id) == capture()
+
+
+def test_the_position_identifies_even_if_the_id_were_derived_differently(store: Store) -> None:
+    store.put(capture(), event())
+    assert store.put(capture(), event(id="another")) == "known"
+    assert store.put(capture(revision=1), event(id="another")) == "updated"
+    assert [row.id for row in store.list()] == [event().id]
+
+
+def test_text_without_sequence_numbers_is_told_apart_by_id(store: Store) -> None:
+    no_seq = capture(boot_id=None)
+    no_seq = type(no_seq)(source=no_seq.source, records=no_seq.records)
+    assert store.put(no_seq, event(id="hash-a")) == "new"
+    assert store.put(no_seq, event(id="hash-b")) == "new"
+    assert store.put(no_seq, event(id="hash-a")) == "known"
+
+
+def test_counters_grow_by_what_is_new_and_survive_a_restart(tmp_path: Path) -> None:
+    tally = Tally()
+    first = Store.open(tmp_path)
+    first.put(capture(), event(kills=1), tally)
+    first.put(capture(), event(kills=1), tally)
+    first.put(capture(revision=1), event(kills=3), tally)
+    first.put(capture(200), event(200, kills=2), tally)
+    first.close()
+    again = Store.open(tmp_path)
+    assert again.load_counters(BOOT) == {"events": 2, "kills": 5}
+    assert again.load_counters(OTHER_BOOT) == {}
+    assert again.position(BOOT) == 202
+    assert again.position(OTHER_BOOT) is None
+
+
+def test_kill_9_leaves_counts_and_events_equal(tmp_path: Path) -> None:
+    """A child stores as fast as it can and is killed at an arbitrary point, several times over."""
+    script = """
+import sys
+from pathlib import Path
+from typing import Any
+from oomwatchd.store import Store
+from tests.samples import BOOT, capture, event
+store = Store.open(Path(sys.argv[1]))
+counters = store.load_counters(BOOT)
+def count(event, reports, kills, undecoded):
+    counters["events"] = counters.get("events", 0) + reports
+    counters["kills"] = counters.get("kills", 0) + kills
+    return counters
+print("ready", flush=True)
+for seq in range(0, 10**9, 10):
+    store.put(capture(seq), event(seq), count)
+    store.put(capture(seq, revision=1), event(seq, kills=2), count)
+"""
+    stored = 0
+    for delay in (0.05, 0.11, 0.17):
+        child = subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(delay)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        store = Store.open(tmp_path)
+        rows = store.list(limit=10**6)
+        counters = store.load_counters(BOOT)
+        store.close()
+        assert len(rows) >= max(stored, 1)
+        assert counters == {"events": len(rows), "kills": sum(row.kills for row in rows)}
+        stored = len(rows)
+
+
+def test_a_beginning_of_the_id_is_enough_if_only_one_has_it(store: Store) -> None:
+    store.put(capture(1), event(1, id="aaaa-1"))
+    store.put(capture(10), event(10, id="aaaa-10"))
+    store.put(capture(20), event(20, id="ab%_20"))
+    assert store.get("ab") == capture(20)
+    assert store.get("ab%") == capture(20)
+    assert store.get("a%") is None
+    assert store.get("aaaa-1") == capture(1)
+    with pytest.raises(StoreError, match="several events begin with 'aaaa'"):
+        store.get("aaaa")
+
+
+def test_list_is_newest_first_and_filters(store: Store) -> None:
+    for seq in (1000, 2000, 3000):
+        store.put(capture(seq), event(seq))
+    store.put(capture(4000), event(4000, kind="oom_no_victim", kills=0, attribution=(), memcg=None))
+    assert [row.first_seq for row in store.list()] == [4000, 3000, 2000, 1000]
+    assert [row.first_seq for row in store.list(limit=2)] == [4000, 3000]
+    assert [row.first_seq for row in store.list(since=WALL + 2, before=WALL + 4)] == [3000, 2000]
+    assert [row.first_seq for row in store.list(kind="oom_no_victim")] == [4000]
+    assert len(store.list(unit="web.service")) == 3
+    assert len(store.list(cgroup="/test/inner")) == 3
+    assert store.list(unit="' OR 1=1 --") == []
+
+
+def test_export_gives_all_in_the_order_stored(store: Store) -> None:
+    for seq in range(0, 400, 10):
+        store.put(capture(seq), event(seq))
+    assert [c.first_seq for c in store.export()] == list(range(0, 400, 10))
+    assert [c.first_seq for c in store.export(since=WALL + 0.390)] == [390]
+
+
+def test_max_events_drops_the_oldest_and_does_not_take_them_again(tmp_path: Path) -> None:
+    tally = Tally()
+    store = Store.open(tmp_path, limits=Limits(max_events=5))
+    for seq in range(0, 100, 10):
+        assert store.put(capture(seq), event(seq), tally) == "new"
+    assert sorted(row.first_seq or 0 for row in store.list()) == [50, 60, 70, 80, 90]
+    assert store.events == 5
+    # the ring is read again after a restart
+    assert [store.put(capture(seq), event(seq), tally) for seq in range(0, 100, 10)] == ["known"] * 10
+    assert tally.events == 10
+    # another boot has numbers of its own
+    assert store.put(capture(0, boot_id=OTHER_BOOT), event(id="other"), tally) == "new"
+
+
+def test_max_bytes_holds_and_the_newest_is_always_kept(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, limits=Limits(max_events=None, max_bytes=200_000))
+    for seq in range(0, 10_000, 100):
+        noise = os.urandom(4000).hex()
+        store.put(capture(seq, kernel=noise), event(seq))
+    assert 100_000 < store.bytes <= 210_000
+    assert store.list(limit=1)[0].first_seq == 9900
+    tiny = Store.open(tmp_path / "tiny", limits=Limits(max_bytes=1))
+    tiny.put(capture(), event())
+    tiny.put(capture(200), event(200))
+    assert [row.first_seq for row in tiny.list()] == [200]
+
+
+def test_max_age_spares_what_was_stored_with_an_unset_clock(tmp_path: Path) -> None:
+    now = WALL
+    store = Store.open(tmp_path, limits=Limits(max_age_seconds=3600), clock=lambda: now)
+    store.put(capture(1, wall_offset=0.0), event(1))
+    store.put(capture(10), event(10))
+    store.put(capture(20), event(20))
+    now = WALL + 4000
+    store.put(capture(30, wall_offset=now), event(30))
+    assert sorted(row.first_seq or 0 for row in store.list()) == [1, 30]
+
+
+def test_modes(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "state")
+    store.put(capture(), event())
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    for file in (tmp_path / "state").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    store.close()
+
+
+@pytest.mark.parametrize("content", [b"not a database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_corrupt_file_is_moved_aside(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    older = tmp_path / f"{FILE_NAME}.corrupt-19600101T000000Z"
+    older.write_text("")
+    (tmp_path / FILE_NAME).write_bytes(content)
+    with caplog.at_level(logging.ERROR):
+        store = Store.open(tmp_path, clock=lambda: 0.0)
+    assert store.corrupt == tmp_path / f"{FILE_NAME}.corrupt-19700101T000000Z"
+    assert store.corrupt.read_bytes() == content
+    assert not older.exists(), "a file that keeps breaking must not fill the disk with its remains"
+    assert "is corrupt" in caplog.text
+    assert store.put(capture(), event()) == "new"
+
+
+@pytest.mark.parametrize("asked_first", [True, False])
+def test_corruption_found_while_running_begins_a_new_file(tmp_path: Path, asked_first: bool) -> None:
+    store = Store.open(tmp_path)
+    for seq in range(0, 3000, 10):
+        store.put(capture(seq), event(seq))
+    store.close()
+    size = (tmp_path / FILE_NAME).stat().st_size
+    with (tmp_path / FILE_NAME).open("r+b") as file:
+        file.seek(8192)
+        file.write(b"\xa5" * (size - 8192))
+    again = Store.open(tmp_path)
+    if asked_first:
+        assert again.position(BOOT) is None
+        assert again.load_counters(BOOT) == {}
+    tally = Tally()
+    assert again.put(capture(5000), event(5000), tally) == "new"
+    assert tally.events == 1
+    assert again.corrupt is not None
+    assert again.corrupt.exists()
+    assert again.get(event(5000).id) == capture(5000)
+
+
+def test_a_newer_schema_is_refused_not_destroyed(tmp_path: Path) -> None:
+    Store.open(tmp_path).close()
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    for opener in (Store.open, Store.open_reader):
+        with pytest.raises(StoreError, match="schema 99"):
+            opener(tmp_path)
+
+
+def test_a_directory_that_cannot_be_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot open the store"):
+        Store.open(tmp_path / "file" / "state")
+
+
+def full(store: Store) -> Callable[[], None]:
+    """Let the file grow no further, as on a full disk; returns what undoes it."""
+    connection = store._connection
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    def more() -> None:
+        connection.execute("PRAGMA max_page_count = 1000000")
+
+    return more
+
+
+def test_a_full_disk_keeps_events_in_memory_and_counts_each_once(tmp_path: Path) -> None:
+    tally = Tally()
+    store = Store.open(tmp_path)
+    store.put(capture(1, kernel=os.urandom(9000).hex()), event(1), tally)
+    more = full(store)
+    noise = os.urandom(9000).hex()
+    assert store.put(capture(10, kernel=noise), event(10), tally) == "new"
+    assert store.failure is not None
+    assert "full" in store.failure
+    assert store.put(capture(10, kernel=noise), event(10), tally) == "known"
+    assert store.put(capture(10, revision=1, kernel=noise), event(10, kills=2), tally) == "updated"
+    assert store.put(capture(1, revision=1, kernel=noise), event(1, kills=4), tally) == "updated"
+    assert store.put(capture(1), event(1), tally) == "known"
+    assert (tally.events, tally.kills) == (2, 6)
+    assert store.get(event(10).id) is not None
+    assert {row.first_seq for row in store.list()} == {1, 10}
+    assert store.failures == 5
+    more()
+    assert store.put(capture(20), event(20), tally) == "new"
+    assert store.failure is None
+    store.close()
+    again = Store.open(tmp_path)
+    assert {row.first_seq: row.kills for row in again.list()} == {1: 4, 10: 2, 20: 1}
+    assert again.load_counters(BOOT) == {"events": 3, "kills": 7}
+
+
+def test_memory_is_bounded_while_the_disk_is_full(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    full(store)
+    for seq in range(0, 3000, 10):
+        assert store.put(capture(seq, kernel=os.urandom(3000).hex()), event(seq)) == "new"
+    in_file = store.events
+    assert in_file < 5
+    assert len(store.list(limit=1000)) == 256 + in_file
+    assert store.dropped == 300 - 256 - in_file
+
+
+def test_a_reader_reads_beside_the_writer_and_never_writes(store: Store, tmp_path: Path) -> None:
+    store.put(capture(), event())
+    reader = Store.open_reader(tmp_path / "state")
+    assert reader.get(event().id) == capture()
+    store.put(capture(200), event(200))
+    assert len(reader.list()) == 2
+    reader.put(capture(300), event(300))
+    assert reader.failure is not None
+    reader.close()
+    assert len(store.list()) == 2
+
+
+def test_a_reader_without_a_store_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="--state-directory"):
+        Store.open_reader(tmp_path)
+
+
+def test_positions_of_long_gone_boots_are_forgotten(store: Store) -> None:
+    for number in range(40):
+        store.put(capture(1, boot_id=f"boot{number:02}"), event(id=f"e{number}"))
+    assert store.position("boot39") == 3
+    assert store.position("boot00") is None
+    assert store.position("boot30") == 3
+
+
+def test_in_memory() -> None:
+    store = Store.open(None, limits=Limits(max_events=2))
+    for seq in (1, 10, 20):
+        store.put(capture(seq), event(seq))
+    assert [row.first_seq for row in store.list()] == [20, 10]

@@ -1,0 +1,271 @@
+"""The terminal report: the verdict first, within its width, plain without colour, harmless always."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from oomwatchd.capture import Mark, Track
+from oomwatchd.event import EventSource, EventTime, OomEvent, conclude
+from oomwatchd.render.amounts import kib, percent, size
+from oomwatchd.render.escape import harmless, harmless_name
+from oomwatchd.render.terminal import render_text
+from oomwatchd.report import Finding, Memcg, MemcgCounter, Task, Trigger, Victim
+from tests.recorded import captures, kernel_recordings, kinds, logs
+
+SGR = re.compile(r"\x1b\[[0-9;]*m")
+HOSTILE = (
+    "a) b: c",
+    "x\ny",
+    "\x1b[31mred",
+    "[bold red]markup[/]",
+    ":smile:",
+    "<script>x",
+    "\u202eevil\u2066",
+    "zero\u200bwidth\ufeff",
+    "\x9b31mC1",
+    "\ud800",
+    "",
+    " lead trail ",
+    "\u3164\u2800",
+    "e\u0301\u0301\u0301",
+    "\x1b]0;title\x07",
+    "bell\x07\x08\x7f",
+)
+
+
+def event(name: str = "java", **fields: Any) -> OomEvent:
+    values: dict[str, Any] = {
+        "id": "0123456789abcdef",
+        "kind": "oom_kill",
+        "summary": f"{harmless_name(name)} (pid 7) killed: cgroup /a at its limit of 512 MiB",
+        "complete": True,
+        "missing": (),
+        "lost_records": 0,
+        "source": EventSource(kind="file", form="dmesg"),
+        "time": EventTime(kernel_seconds=12.5),
+        "kernel": name,
+        "arch": None,
+        "page_size_bytes": 4096,
+        "trigger": Trigger(comm=name, pid=7, order=0, gfp_flags=("GFP_KERNEL",)),
+        "constraint": "memcg",
+        "memcg": Memcg(
+            oom_path=f"/{name}", task_path=name, memory=MemcgCounter(usage_bytes=1, limit_bytes=1 << 29)
+        ),
+        "memory": None,
+        "tasks": (Task(pid=7, comm=name, rss_bytes=4096, swap_bytes=0, oom_score_adj=0),),
+        "slab": (),
+        "allocations": (),
+        "kills": 1,
+        "victims": (Victim(pid=7, comm=name, anon_rss_bytes=4096),),
+        "findings": (
+            Finding(id="x", severity="critical", title=name, explanation=name, advice=f"Do {name}"),
+        ),
+    }
+    return OomEvent(**(values | fields))
+
+
+def seed(corpus: Path) -> OomEvent:
+    (capture,) = captures(corpus / "seed/mips-3.10-highmem.log")
+    return conclude(capture)
+
+
+def test_the_first_five_lines_say_who_asked_died_why_and_what_to_change(corpus: Path) -> None:
+    lines = render_text(seed(corpus)).splitlines()[:5]
+    assert lines[:4] == [
+        "DIED     min_free_kbytes (pid 118, 469 MiB resident, score 922)",
+        "ASKED    min_free_kbytes (pid 118, order 0, GFP_HIGHUSER_MOVABLE)",
+        "WHY      Normal zone 32 kB short for an order-0 request",
+        "CHANGE   Bound min_free_kbytes: MemoryMax= of its unit, a container limit, or...",
+    ]
+
+
+def test_zones_stand_against_what_the_request_needed(corpus: Path) -> None:
+    rows = [" ".join(line.split()) for line in render_text(seed(corpus)).splitlines()]
+    assert "HighMem 224 256 2984 5716 >256 short by 32" in rows
+    assert "Normal 18244 10084 12604 15124 >18276 short by 32" in rows
+    assert "swap unknown" in rows
+
+
+def test_a_why_of_two_lines_still_leaves_the_change_within_five() -> None:
+    why = "confined to node 1 by its memory policy; node 1 DMA32 zone 16 kB short for an order-0 request"
+    lines = render_text(event(summary=f"java (pid 7) killed: {why}")).splitlines()
+    assert f"{lines[2].removeprefix('WHY').strip()} {lines[3].strip()}" == why
+    assert lines[4].startswith("CHANGE")
+
+
+@pytest.mark.parametrize(
+    ("fields", "died"),
+    [
+        (
+            {"victims": (), "kills": 0, "kind": "oom_no_victim", "outcome": "no killable"},
+            "nobody (no killable)",
+        ),
+        ({"victims": (), "kills": 0, "missing": ("kill",)}, "unknown: the log ends before the kill"),
+        ({"victims": (), "kind": "oom_panic", "outcome": "x"}, "nobody: the kernel panicked (x)"),
+        ({"victims": (Victim(pid=7, comm="a"), Victim(pid=8, comm="a"))}, "a (pid 7) and 1 more"),
+    ],
+)
+def test_who_died(fields: dict[str, Any], died: str) -> None:
+    assert render_text(event(**fields)).splitlines()[0] == f"DIED     {died}"
+
+
+def test_every_recorded_report_fits_its_width_and_is_plain(corpus: Path) -> None:
+    shown = 0
+    for path in (*kernel_recordings(corpus), *logs(corpus)):
+        for one in kinds(path):
+            for width in (80, 60):
+                text = render_text(one, width=width)
+                assert max(cell_len(line) for line in text.splitlines()) <= width
+                assert all(c == "\n" or c.isprintable() for c in text)
+                assert "\x1b" not in text
+                shown += 1
+    assert shown >= 300
+
+
+def test_colour_adds_style_and_nothing_else(corpus: Path) -> None:
+    plain, coloured = render_text(seed(corpus)), render_text(seed(corpus), color=True)
+    assert "\x1b[" in coloured
+    bars = str.maketrans("█░", "#.")
+    assert [x.rstrip() for x in SGR.sub("", coloured).translate(bars).splitlines()] == plain.splitlines()
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"FORCE_COLOR": "1"}, {"TERM": "dumb"}])
+def test_the_environment_does_not_decide(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    found = seed(corpus)
+    expected = render_text(found), render_text(found, color=True)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert (render_text(found), render_text(found, color=True)) == expected
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("color", [False, True])
+def test_hostile_names_are_shown_and_do_nothing(name: str, color: bool) -> None:
+    text = render_text(event(name), width=200, color=color)
+    bare = SGR.sub("", text)
+    assert all(c == "\n" or (c.isprintable() and unicodedata.category(c)[0] not in "CM") for c in bare)
+    assert harmless(name) in bare
+    # a name makes no line of its own and takes no other away
+    assert len(bare.splitlines()) == len(
+        SGR.sub("", render_text(event("n"), width=200, color=color)).splitlines()
+    )
+    text.encode("utf-8")
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(max_size=40), st.integers(0, 120))
+def test_any_name_and_width(name: str, width: int) -> None:
+    text = render_text(event(name), width=width)
+    assert "\x1b" not in text
+    assert max(cell_len(line) for line in text.splitlines()) <= max(width, 40)
+
+
+def test_nothing_known_is_still_a_report() -> None:
+    empty = event(
+        trigger=Trigger(), memcg=None, victims=(), tasks=(), findings=(), kernel=None, page_size_bytes=None,
+        constraint=None, time=EventTime(), summary="nobody killed: out of memory",
+    )  # fmt: skip
+    assert render_text(empty).splitlines() == [
+        "DIED     nobody",
+        "ASKED    unknown: the report's first line is missing",
+        "WHY      out of memory",
+        "CHANGE   nothing that these figures carry",
+        "event 0123456789abcdef",
+    ]
+
+
+def test_a_cut_report_says_what_it_lacks() -> None:
+    cut = msgspec.structs.replace(event(), complete=False, missing=("mem_info", "tasks"), lost_records=3)
+    assert "incomplete: mem_info, tasks missing, 3 records lost" in " ".join(render_text(cut).split())
+
+
+# names
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("java", "java"),
+        ("Web Content", "Web Content"),
+        ("x\ny", "x\\x0ay"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("\u202e\u200b", "\\u202e\\u200b"),
+        ("\U000e0041", "\\U000e0041"),
+        ("café 日本", "café 日本"),
+        ("no\u00a0break", "no\\xa0break"),
+    ],
+)
+def test_harmless(name: str, shown: str) -> None:
+    assert harmless(name) == shown
+
+
+@given(st.text())
+def test_harmless_text_is_printable_and_stays_so(text: str) -> None:
+    shown = harmless(text)
+    assert shown.isprintable()
+    assert harmless(shown) == shown
+
+
+@pytest.mark.parametrize(("name", "shown"), [("", '""'), (" a", '" a"'), ("a ", '"a "'), ("a b", "a b")])
+def test_names_that_would_not_be_seen_are_quoted(name: str, shown: str) -> None:
+    assert harmless_name(name) == shown
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"),
+    [
+        (0, "0 kB"),
+        (18276 << 10, "17.8 MiB"),
+        (9 << 20, "9216 kB"),
+        (512 << 20, "512 MiB"),
+        (1 << 30, "1 GiB"),
+        (8_000_000_000, "7.5 GiB"),
+        (1 << 50, "1 PiB"),
+    ],
+)
+def test_sizes(amount: int, shown: str) -> None:
+    assert size(amount) == shown
+
+
+def test_exact_amounts_and_shares() -> None:
+    assert kib(18276 << 10) == "18276 kB"
+    assert percent(120018, 120238) == "99.8 %"
+    assert percent(1, 0) == "0 %"
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_the_minutes_before_are_drawn_the_victims_own_first(width: int) -> None:
+    mib = 1 << 20
+    climb = tuple((second * 1_000_000, second * 10 * mib) for second in range(1, 11))
+    flat = tuple((usec, 500 * mib) for usec, _ in climb)
+    hostile = "\x1b[31m[bold]x"
+    shown = event(
+        victims=(Victim(pid=7, comm=hostile),),
+        tracks=(
+            Track(kind="cgroup", name="/", points=flat),
+            Track(kind="process", name="big", pid=1, points=flat),
+            Track(kind="process", name=hostile, pid=7, points=climb),
+        ),
+        marks=(Mark(usec=5, wall=1.0, kind="swap_off", name="/dev/\x1b[0m", before_bytes=mib),),
+    )
+    text = render_text(shown, width=width)
+    assert "\x1b" not in text
+    assert all(cell_len(line) <= width for line in text.splitlines())
+    before = text.partition("The minutes before")[2]
+    rows = [line for line in before.splitlines() if re.match(r"big|\\x1b", line)]
+    assert len(rows) == 2 and rows[0].startswith("\\x1b")
+    if width >= 80:
+        assert re.search(r"\(pid 7\) +10 MiB +100 MiB +[_.]+[-=+*%]+#+$", rows[0])
+        assert "swap area out of use (1024 kB)" in before

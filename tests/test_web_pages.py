@@ -1,0 +1,373 @@
+"""The pages and the API over a real store: what they show, what they refuse, what hostile names do."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oomwatchd.attribution import Attribution
+from oomwatchd.capture import Snapshot
+from oomwatchd.daemon.view import HostView
+from oomwatchd.delivery import Delivery
+from oomwatchd.distance import CgroupDistance, Distance, ZoneDistance, distance
+from oomwatchd.event import conclude
+from oomwatchd.metrics import MAX_UNITS, Metrics, registry
+from oomwatchd.observe.host import read_host
+from oomwatchd.store import Limits, Store
+from oomwatchd.web import App, Health, Later, Request, Response
+from oomwatchd.web.pages import Pages, State
+from tests.samples import BOOT, capture, event
+
+HOSTILE = "</title><script>alert(1)</script>\x1b[31m\u202e'\" \x00"
+ZONE = ZoneDistance(
+    node=0,
+    zone="Normal",
+    managed_bytes=1 << 30,
+    free_bytes=100 << 20,
+    min_bytes=40 << 20,
+    reserve_bytes=10 << 20,
+    blocks=(10, 5, 0, 1),
+)
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    opened = Store.open(None, limits=Limits(max_events=None))
+    yield opened
+    opened.close()
+
+
+def state(**fields: Any) -> State:
+    values: dict[str, Any] = {
+        "started": 1_790_000_000.0,
+        "trouble": None,
+        "kernel_kills": 3.0,
+        "kills": 2.0,
+        "unaccounted": 0.0,
+        "stored": 1,
+        "store_failure": None,
+        "without": (),
+        "distance": Distance(),
+    }
+    return State(**(values | fields))
+
+
+def answer(store: Store, target: str, shown: State | None = None) -> Response:
+    path, _, query = target.partition("?")
+    pages = Pages(lambda: shown or state(), lambda: store)
+    app = App(registry(Metrics()), Health(), pages)
+    made = app(Request("GET", path, query))
+    while isinstance(made, Later):
+        made = made.make()
+    return made
+
+
+def text(store: Store, target: str, shown: State | None = None) -> str:
+    made = answer(store, target, shown)
+    assert made.status is HTTPStatus.OK, made.body
+    return made.body.decode()
+
+
+def json(store: Store, target: str) -> Any:
+    made = answer(store, target)
+    assert made.status is HTTPStatus.OK, made.body
+    return msgspec.json.decode(made.body)
+
+
+def put(store: Store, seq: int, **fields: Any) -> str:
+    one = event(seq, **fields)
+    store.put(capture(seq), one)
+    return one.id
+
+
+class Tags(HTMLParser):
+    """The elements of a page and their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_how_far_each_sink_has_come(store: Store) -> None:
+    hook = Delivery(
+        sink="webhook", position=7, delivered=5, dropped=2, waiting=3, failed_since=1.0, last_error="<x>"
+    )
+    page = text(store, "/", state(deliveries=(Delivery(sink="otlp", position=9, delivered=9), hook)))
+    assert "<div><dt>Sent to otlp</dt><dd>9</dd></div>" in page
+    assert "<dt>Sent to webhook</dt><dd>5; 3 waiting; 2 given up; &lt;x&gt;</dd>" in page
+
+
+def test_the_state_at_a_glance(store: Store) -> None:
+    put(store, 100)
+    page = text(
+        store,
+        "/",
+        state(
+            unaccounted=1.0,
+            without=("/proc/pressure/memory",),
+            distance=Distance(
+                total_bytes=4 << 30,
+                available_bytes=1 << 30,
+                pressure={("some", w): 0.5 for w in (10, 60, 300)},
+                zones=(ZONE,),
+                cgroups=(CgroupDistance(path="/x", limit_bytes=64 << 20, usage_bytes=16 << 20),),
+            ),
+        ),
+    )
+    for words in (
+        "<h1>Watching</h1>",
+        "2026-09-21 14:13:20 UTC",
+        "2 seen in the kernel log; 3 by the kernel's own count",
+        "1: kills whose messages were lost",
+        "1 GiB of 4 GiB (25.0 %)",
+        "some: 50.0% over 10 s",
+        "node 0 Normal",
+        "50 MiB",
+        "48 MiB",
+        "stress",
+        "/proc/pressure/memory",
+    ):
+        assert words in page, words
+
+
+def test_what_is_wrong_stands_first(store: Store) -> None:
+    page = text(store, "/", state(trouble="the kernel log is gone", store_failure="disk full"))
+    assert "<h1>Not well: the kernel log is gone</h1>" in page
+    assert "in memory only: disk full" in page
+
+
+def test_the_list_filters_and_pages_through(store: Store) -> None:
+    for n in range(120):
+        unit = f"u{n % 3}.service"
+        whose = (Attribution(pid=4242, role="victim", cgroup="/x", unit=unit),)
+        put(store, 100 + n * 10, comm=f"p{n % 2}", attribution=whose)
+    seen: list[str] = []
+    target: str | None = "/events?comm=p1"
+    pages = 0
+    while target:
+        page = text(store, target)
+        links = [a["href"] or "" for tag, a in Tags(page).found if tag == "a"]
+        seen += [link for link in links if link.startswith("/events/")]
+        target = next((link for link in links if "after=" in link), None)
+        pages += 1
+        assert pages < 10
+    assert len(seen) == len(set(seen)) == 60
+    assert pages == 2
+    assert "No event is stored that fits." in text(store, "/events?unit=nothing")
+    assert len(json(store, "/api/v1/events?unit=u1.service&limit=1000")["events"]) == 40
+    assert json(store, "/api/v1/events?since=2030-01-01")["events"] == []
+    assert len(json(store, "/api/v1/events?before=2030-01-01T00:00Z&limit=7")["events"]) == 7
+
+
+def test_events_of_one_moment_are_paged_through_to_the_last(store: Store) -> None:
+    for n in range(7):
+        one = event(100 + n * 10)
+        store.put(msgspec.structs.replace(capture(100 + n * 10), wall_offset=1e9 - (100 + n * 10) / 1e3), one)
+    seen, target = [], "/api/v1/events?limit=3"
+    while target:
+        document = json(store, target)
+        seen += [one["id"] for one in document["events"]]
+        target = document["next"]
+    assert len(seen) == len(set(seen)) == 7
+
+
+def test_one_event_as_page_and_as_json(store: Store) -> None:
+    kept = capture(100)
+    one = conclude(kept)
+    store.put(kept, one)
+    made = answer(store, f"/events/{one.id}")
+    assert made.content_type == "text/html; charset=utf-8"
+    page = made.body.decode()
+    assert '<a href="/events">All events</a>' in page
+    policy = made.headers["Content-Security-Policy"]
+    inner = next(a["content"] for tag, a in Tags(page).found if a.get("http-equiv"))
+    assert policy == f"{inner}; frame-ancestors 'none'"
+    found = answer(store, f"/events/{one.id[:-1]}")
+    assert (found.status, found.headers["Location"]) == (HTTPStatus.FOUND, f"/events/{one.id}")
+    document = json(store, f"/api/v1/events/{one.id}")
+    assert document["id"] == one.id
+    jsonschema.validate(document, json(store, "/api/v1/event.schema.json"))
+
+
+def test_what_is_not_there_is_not_found(store: Store) -> None:
+    put(store, 100)
+    put(store, 110)
+    ambiguous = BOOT[:12]
+    for path in ("/events/", "/events/none", f"/events/{ambiguous}", "/api/v1/events/none", "/events/a/b"):
+        assert answer(store, path).status is HTTPStatus.NOT_FOUND, path
+    for path in ("/events/%00", "/events/%ff", "/events/" + "a" * 9000, "/assets/../pages.css", "/assets/"):
+        assert answer(store, path).status is HTTPStatus.NOT_FOUND, path
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("nonsense=1", "unknown field 'nonsense'; known here: after, before"),
+        ("since=yesterday", "since: neither seconds since the epoch nor"),
+        ("since=nan", "since: neither"),
+        ("before=inf", "before: neither"),
+        ("limit=0", "limit: not a number from 1 to 1000"),
+        ("limit=-1", "limit: not a number"),
+        ("limit=99999999999999999999", "limit: not a number"),
+        ("limit=\u0663", "limit: not a number"),
+        ("after=x", "after: take it from the link"),
+        ("after=1:99999999999999999999", "after: take it"),
+        ("unit=" + "a" * 5000, "unit: too long"),
+        ("&".join(f"x{n}=1" for n in range(30)), "too many fields"),
+        ("%1b[31m=1", "unknown field '\\\\x1b[31m'"),
+    ],
+)
+def test_a_wrong_query_is_one_clear_line(store: Store, query: str, words: str) -> None:
+    made = answer(store, f"/api/v1/events?{query}")
+    assert made.status is HTTPStatus.BAD_REQUEST
+    assert made.body.decode().startswith(words)
+    assert made.body.count(b"\n") == 1
+
+
+@given(st.text(max_size=200))
+def test_no_query_is_a_fault_of_ours(query: str) -> None:
+    opened = Store.open(None)
+    put(opened, 100)
+    for path in ("/events", "/api/v1/events"):
+        assert answer(opened, f"{path}?{query}").status in (HTTPStatus.OK, HTTPStatus.BAD_REQUEST)
+    opened.close()
+
+
+def test_hostile_names_are_shown_and_harmless(store: Store) -> None:
+    whose = (Attribution(pid=4242, role="victim", cgroup=HOSTILE, unit=HOSTILE),)
+    put(store, 100, comm=HOSTILE, attribution=whose)
+    shown = state(
+        without=(HOSTILE,),
+        distance=Distance(cgroups=(CgroupDistance(path=HOSTILE, limit_bytes=1, usage_bytes=1),)),
+    )
+    from urllib.parse import quote
+
+    for target in ("/", "/events", f"/events?comm={quote(HOSTILE)}&cgroup={quote(HOSTILE)}"):
+        page = text(store, target, shown)
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", page), target
+        scripts = [a for tag, a in Tags(page).found if tag == "script"]
+        assert scripts == [{"src": "/assets/pages.js", "defer": None}], target
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+        assert not any(name.startswith("on") or name == "style" for _, a in Tags(page).found for name in a)
+
+
+def test_pages_load_from_here_alone(store: Store) -> None:
+    for target in ("/", "/events"):
+        made = answer(store, target)
+        assert made.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'self'; ")
+        for _, attributes in Tags(made.body.decode()).found:
+            for name in ("src", "href", "action"):
+                assert (attributes.get(name) or "/").startswith(("/", "#", "data:,"))
+    for asset in ("/assets/pages.css", "/assets/pages.js"):
+        body = text(store, asset)
+        assert "http" not in body.replace("http-equiv", "")
+
+
+@pytest.mark.slow
+def test_a_scrape_with_1000_units_and_10000_events_takes_less_than_50_ms(tmp_path: Path) -> None:
+    """Measured at the application: no request waits for another (see test_web_access)."""
+    opened = Store.open(tmp_path)
+    opened._connection.execute("PRAGMA synchronous = OFF")
+    metrics = Metrics(sinks=("journal", "jsonl"))
+    for n in range(10_000):
+        unit = f"unit{n % 1000}.service"
+        whose = (Attribution(pid=4242, role="victim", cgroup="/x", unit=unit),)
+        opened.put(capture(100 + n * 10), event(100 + n * 10, attribution=whose), metrics.count)
+    metrics.kernel_kills(10_000)
+    metrics.observe(HostView(read_host()))
+    app = App(registry(metrics), Health(), Pages(state, lambda: opened))
+    took = []
+    for accept in ("text/plain", "application/openmetrics-text;version=1.0.0") * 5:
+        began = time.perf_counter()
+        made = app(Request("GET", "/metrics", headers={"accept": accept}))
+        took.append(time.perf_counter() - began)
+        assert isinstance(made, Response)
+        assert made.body.count(b"oomwatchd_unit_oom_kills_total{") == MAX_UNITS + 2
+    assert sorted(took)[len(took) // 2] < 0.05
+    for target in ("/events", "/events?unit=unit7.service", "/events?comm=none", "/"):
+        began = time.perf_counter()
+        text(opened, target)
+        assert time.perf_counter() - began < 1, target
+    opened.close()
+
+
+# -- distance ---------------------------------------------------------------------------------------
+
+ZONEINFO = """Node 0, zone      DMA
+  per-node stats
+      nr_free_pages 7
+  pages free     3840
+        boost    0
+        min      24
+        low      30
+        high     36
+        spanned  4095
+        present  3998
+        managed  3840
+        cma      0
+        protection: (0, 3019, 10443, 10443, 10443)
+      nr_free_pages 3840
+  pagesets
+    cpu: 0
+              count: 0
+              high:  0
+Node 0, zone   Normal
+  pages free     1000
+        min      400
+        managed  190000
+        protection: (0, 0, 0, 0, 0)
+Node 0, zone  Movable
+  pages free     0
+        min      0
+        managed  0
+        protection: (0, 0, 0, 0, 0)
+"""
+BUDDYINFO = "Node 0, zone      DMA      0      0      1 \nNode 0, zone   Normal      8      4      1 \n"
+
+
+def test_distance_is_the_kernels_arithmetic() -> None:
+    parts = {
+        "zoneinfo": ZONEINFO,
+        "buddyinfo": BUDDYINFO,
+        "meminfo": "MemTotal:       100 kB\nMemFree: 1 kB\nMemAvailable:   40 kB\n",
+        "pressure_memory": "some avg10=12.50 avg60=1.00 avg300=0.00 total=9\nfull avg10=0.00 avg60=0.00 "
+        "avg300=0.00 total=0\n",
+    }
+    seen = distance(Snapshot(usec=0, wall=0.0, parts=parts), 4096)
+    dma, normal = seen.zones
+    assert dma.headroom_bytes == (3840 - 24 - 10443) * 4096
+    assert normal.headroom_bytes == 600 * 4096
+    assert (dma.largest_free_order, normal.largest_free_order) == (2, 2)
+    # 8 + 4 * 2 + 4 pages, of which 8 are single
+    assert normal.unusable_free_ratio(0) == 0
+    assert normal.unusable_free_ratio(1) == pytest.approx(8 / 20)
+    assert normal.unusable_free_ratio(3) == 1
+    assert (seen.total_bytes, seen.available_bytes) == (100 * 1024, 40 * 1024)
+    assert seen.pressure["some", 10] == pytest.approx(0.125)
+
+
+@given(st.dictionaries(st.sampled_from(["zoneinfo", "buddyinfo", "meminfo", "pressure_memory"]), st.text()))
+def test_no_file_of_the_host_breaks_it(parts: dict[str, str]) -> None:
+    distance(Snapshot(usec=0, wall=0.0, parts=parts), 4096)
+
+
+def test_this_host_shows_its_zones() -> None:
+    seen = HostView(read_host())()
+    assert seen.zones
+    assert seen.total_bytes
+    assert all(zone.largest_free_order >= 0 for zone in seen.zones if zone.free_bytes > 1 << 20)

@@ -1,0 +1,98 @@
+"""``python -m tests.vm``: run machines of the lab and print what they showed as a table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.vm import full, kernels
+from tests.vm.checks import check
+from tests.vm.lab import LabError, cache_directory
+
+
+def main() -> int:
+    """Run what the command line asks for; 1 if anything was not as it must be."""
+    parser = argparse.ArgumentParser(prog="python -m tests.vm", description=__doc__)
+    parser.add_argument(
+        "--work", type=Path, default=cache_directory(), metavar="DIR", help="downloads and images"
+    )
+    parser.add_argument("--timeout", type=float, default=1800, metavar="SECONDS", help="of one machine")
+    commands = parser.add_subparsers(required=True)
+    small = commands.add_parser("kernels", help="every scenario on Debian's kernels")
+    small.add_argument(
+        "names", nargs="*", default=[*kernels.MACHINES], metavar="NAME", help=", ".join(kernels.MACHINES)
+    )
+    small.add_argument("--keep", type=Path, metavar="DIR", help="keep the recordings here")
+    small.add_argument("--jobs", type=int, default=1, metavar="N", help="machines at a time")
+    small.set_defaults(run=run_kernels)
+    whole = commands.add_parser("full", help="the package in a whole Debian 13")
+    whole.add_argument("--memory", type=int, nargs="+", default=[768, 128], metavar="MIB")
+    whole.add_argument("--idle", type=int, default=0, metavar="SECONDS", help="time to watch it do nothing")
+    whole.add_argument("--deb", type=Path, metavar="FILE", help="default: built from the working tree")
+    whole.set_defaults(run=run_full)
+    args = parser.parse_args()
+    try:
+        good: bool = args.run(args)
+    except LabError as error:
+        print(f"tests.vm: {error}", file=sys.stderr)
+        return 1
+    return 0 if good else 1
+
+
+def run_kernels(args: argparse.Namespace) -> bool:
+    """One line for each machine."""
+    for name in args.names:
+        if name not in kernels.MACHINES:
+            raise LabError(f"there is no machine {name}; there are {', '.join(kernels.MACHINES)}")
+    print("| machine | kernel | scenarios | kills counted | kills read | reports | panic | seconds |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|", flush=True)
+    with ThreadPoolExecutor(args.jobs) as pool:
+        return all([*pool.map(lambda name: _kernel(name, args), args.names)])
+
+
+def _kernel(name: str, args: argparse.Namespace) -> bool:
+    try:
+        recording = kernels.record(name, args.work, args.timeout)
+    except LabError as error:
+        print(f"tests.vm: {error}", file=sys.stderr)
+        return False
+    if args.keep:
+        recording.save(args.keep)
+    compared = kernels.compare(recording)
+    panics = kernels.panics(recording)
+    figures = (
+        *(name, recording.release, len(compared)),
+        *(sum(each.scenario.kills for each in compared), sum(each.kills for each in compared)),
+        *(sum(each.reports for each in compared), panics, round(recording.seconds)),
+    )
+    print("| " + " | ".join(map(str, figures)) + " |", flush=True)
+    differing = [each for each in compared if not each.agrees]
+    for each in differing:
+        print(f"tests.vm: {name}: {each}", file=sys.stderr)
+    return not differing and panics == 1
+
+
+def run_full(args: argparse.Namespace) -> bool:
+    """All claims for each amount of memory."""
+    good = True
+    with tempfile.TemporaryDirectory(prefix="oomwatchd-lab-") as scratch:
+        began = time.monotonic()
+        deb = args.deb or full.package(args.work)
+        built = time.monotonic()
+        image = full.install(deb, args.work, Path(scratch), idle=args.idle)
+        print(f"package {built - began:.0f} s, image {time.monotonic() - built:.0f} s", flush=True)
+        for memory in args.memory:
+            result = full.run(image, memory, args.timeout)
+            print(f"\n{memory} MiB, {result.seconds:.0f} s:\n")
+            for claim in check(result):
+                print(f"- {'yes' if claim.holds else 'NO'}: {claim.text}", flush=True)
+                good = good and claim.holds
+    return good
+
+
+if __name__ == "__main__":
+    sys.exit(main())

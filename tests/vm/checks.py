@@ -1,0 +1,119 @@
+"""What must be true of a system's run: claims with the figures that they rest on."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from tests.vm.full import Result
+
+#: hogs in cgroups of their own, all at once
+STORM = 25
+VICTIMS = {"greedy", "ravenous", *(f"storm{n}" for n in range(STORM))}
+#: MemoryMax= of the unit
+MEMORY_MAX_KIB = 96 * 1024
+#: with less (small() in guest.sh) there is no room for a second Python nor for dpkg
+SMALL_MIB = 256
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """One claim and whether it holds."""
+
+    text: str
+    holds: bool
+
+
+def check(result: Result) -> list[Claim]:
+    """All claims. Raises LabError where the machine did not come so far."""
+    oom_kills = int(result.one("oom_kills"))
+    start, after = result.kib("memory_at_start"), result.kib("memory_after")
+    names = _names(result.json_lines("journal_by_id"))
+    counted = result.metric("oomwatchd_oom_kills_total")
+    claims = [
+        Claim("the service is active after boot", result.one("active") == "active"),
+        Claim("no unit failed", result.one("failed") == ""),
+        Claim("the unit's hog was killed by the kernel", result.one("unit") == "oom-kill"),
+        Claim(f"{oom_kills} kills, by the kernel's count", oom_kills >= STORM + 2),
+        Claim(f"/metrics: {counted:.0f} kills", counted == oom_kills),
+        Claim("/metrics: none unaccounted for", result.metric("oomwatchd_oom_kills_unaccounted") == 0),
+        Claim(f"journal by MESSAGE_ID: {len(names)} entries", len(names) == oom_kills),
+        Claim("journal: the unit's, the storm's and the global victim", set(names) >= VICTIMS),
+        Claim("journal by unit: its one kill", _names(result.json_lines("journal_by_unit")) == ["greedy"]),
+        Claim("the daemon is the same process, never restarted", _survived(result)),
+        Claim(f"memory at start: {start['VmRSS']} KiB resident", start["VmSwap"] == 0),
+        Claim(
+            f"memory after it all: {after['VmRSS']} KiB resident, at most {after['cgroup']} in its cgroup",
+            after["VmSwap"] == 0 and after["cgroup"] < MEMORY_MAX_KIB,
+        ),
+        Claim("the service is active after a panic", result.one("active_after_panic") == "active"),
+        Claim("and after a restart", result.one("active_after_restart") == "active"),
+        Claim("journal by MESSAGE_ID: the panic, once", len(result.json_lines("journal_of_panic")) == 1),
+    ]
+    if result.memory_mib >= SMALL_MIB:
+        claims += _of_the_store(result, names) + _of_the_package(result)
+    if "idle_after" in result.parts:
+        claims += _idle(result)
+    return claims
+
+
+def _of_the_store(result: Result, names: list[str]) -> list[Claim]:
+    """``oomwatchd events list``, over a panic and a restart."""
+    events, later, last = (
+        result.json(part) for part in ("events", "events_after_panic", "events_after_restart")
+    )
+    victims = [victim["comm"] for event in events for victim in event["victims"]]
+    return [
+        Claim(f"events: {len(victims)} victims, those of the journal", sorted(victims) == sorted(names)),
+        Claim("events: those from before the panic are there", _ids(events) < _ids(later)),
+        Claim("events: the panic", _panics(later) == 1),
+        Claim("events: a restart of the daemon adds nothing", _ids(later) == _ids(last)),
+    ]
+
+
+def _of_the_package(result: Result) -> list[Claim]:
+    """Upgrade, removal, purge."""
+    kept = _ids(result.json("events_after_upgrade")) == _ids(result.json("events"))
+    running = set(result.one("running_after_remove").split())
+    return [
+        Claim("upgrade: active, the store as before", result.one("upgrade").endswith("active") and kept),
+        Claim("removal: nothing runs", running <= {"inactive", "unknown", "not-found"}),
+        Claim("removal: the store stays", result.one("kept_after_remove") != ""),
+        Claim("purge: nothing is left", result.one("left_after_purge") == ""),
+    ]
+
+
+def _names(entries: list[dict[str, Any]]) -> list[str]:
+    return [entry["OOM_VICTIM_COMM"] for entry in entries]
+
+
+def _survived(result: Result) -> bool:
+    return result.one("pid") == result.one("pid_after") != "0" and result.one("restarts") == "0"
+
+
+def _ids(events: list[dict[str, Any]]) -> set[str]:
+    return {event["id"] for event in events}
+
+
+def _panics(events: list[dict[str, Any]]) -> int:
+    return sum(event["kind"] == "oom_panic" for event in events)
+
+
+def _idle(result: Result) -> list[Claim]:
+    """What the daemon did while nothing happened, as the kernel counts it."""
+    before, after = (_figures(result.one(name)) for name in ("idle_before", "idle_after"))
+    written = after["write_bytes"] - before["write_bytes"]
+    wakeups = after["voluntary_ctxt_switches"] - before["voluntary_ctxt_switches"]
+    return [
+        Claim(f"idle: {written} bytes written to disk", written == 0),
+        Claim(f"idle: {wakeups} wakeups", True),
+    ]
+
+
+def _figures(text: str) -> dict[str, int]:
+    """The sum of each figure over all threads."""
+    figures: dict[str, int] = {}
+    for name, value in re.findall(r"^(\w+):\s+(\d+)$", text, re.MULTILINE):
+        figures[name] = figures.get(name, 0) + int(value)
+    return figures

@@ -1,0 +1,165 @@
+"""A whole Debian 13 with the built package: the service at work, from its first start to its removal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tests.vm.lab import HERE, PC, ROOT, LabError, boot, command, debootstrap, labbox, once
+
+SUITE = "trixie"
+#: what the system has besides the package and what that depends on
+PACKAGES = ("systemd-sysv", "dbus", "udev", "kmod", "linux-image-cloud-amd64", "initramfs-tools", "curl")
+#: the memory that ramoops keeps over a restart
+RAMOOPS_MIB = 1
+
+_UNIT = """\
+[Unit]
+Description=What the lab does in this machine
+After=multi-user.target
+[Service]
+Type=exec
+ExecStart=/bin/sh /lab/guest.sh {idle}
+OOMScoreAdjust=-1000
+OOMPolicy=continue
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What the machine said of itself: ``parts`` by name, as text."""
+
+    memory_mib: int
+    parts: dict[str, str]
+    seconds: float
+    console: str
+
+    def one(self, name: str) -> str:
+        """A part without blanks around it. Raises LabError if the machine did not come so far."""
+        if name not in self.parts:
+            raise LabError(
+                f"the machine did not come to {name!r}, only to {list(self.parts)}; after"
+                f" {self.seconds:.0f} s its console ends with:\n{self.console[-3000:]}"
+            )
+        return self.parts[name].strip()
+
+    def json(self, name: str) -> Any:
+        return json.loads(self.one(name))
+
+    def json_lines(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.one(name).splitlines()]
+
+    def kib(self, name: str) -> dict[str, int]:
+        """A memory part: each figure in KiB."""
+        figures = dict(line.split(":", 1) for line in self.one(name).splitlines())
+        return {
+            key: int(value.split()[0]) // (1 if "kB" in value else 1024) for key, value in figures.items()
+        }
+
+    def metric(self, name: str, part: str = "metrics") -> float:
+        """The sum of a metric's series."""
+        series = (line.rpartition(" ") for line in self.one(part).splitlines())
+        found = [float(value) for key, _, value in series if key.partition("{")[0] == name]
+        if not found:
+            raise LabError(f"there is no metric {name}")
+        return sum(found)
+
+
+def package(cache: Path) -> Path:
+    """Build the Debian package from the working tree."""
+    directory = cache / "deb"
+    command("sh", ROOT / "packaging" / "debian" / "build.sh", directory)
+    return max(directory.glob("oomwatchd_*_all.deb"), key=lambda file: file.stat().st_mtime)
+
+
+def install(deb: Path, cache: Path, directory: Path, *, idle: int = 0) -> Path:
+    """An image of a system with ``deb`` installed by apt; kernel and initrd lie beside it."""
+    base = once(
+        cache / f"full-{SUITE}.tar",
+        lambda to: debootstrap(
+            SUITE,
+            to,
+            PACKAGES,
+            "minbase",
+            "--format=tar",
+            # a small initrd, for a small machine
+            '--setup-hook=mkdir -p "$1/usr/share/initramfs-tools/modules.d" "$1/etc/initramfs-tools/conf.d"',
+            '--setup-hook=printf "virtio_blk\\nramoops\\n" > "$1/usr/share/initramfs-tools/modules.d/lab"',
+            '--setup-hook=echo MODULES=list > "$1/etc/initramfs-tools/conf.d/lab"',
+        ),
+    )
+    root = directory / "root"
+    root.mkdir()
+    command("tar", "-C", root, "--exclude=./dev/*", "-xf", base)
+    lab = root / "lab"
+    lab.mkdir()
+    shutil.copy(deb, lab / "oomwatchd.deb")
+    shutil.copy(labbox("amd64", cache), lab / "labbox")
+    shutil.copy(HERE / "guest.sh", lab / "guest.sh")
+    archives = cache / "archives"
+    (archives / "partial").mkdir(parents=True, exist_ok=True)
+    command("unshare", "--mount", "--propagation", "private", "sh", "-ec", _INSTALL, root, archives)
+    (root / "etc/fstab").write_text("/dev/vda / ext4 defaults 0 1\n")
+    (root / "etc/hostname").write_text("lab\n")
+    (root / "etc/systemd/system/lab.service").write_text(_UNIT.format(idle=idle))
+    wants = root / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(exist_ok=True)
+    (wants / "lab.service").symlink_to("/etc/systemd/system/lab.service")
+    for name in ("vmlinuz", "initrd.img"):
+        shutil.copy(next(root.glob(f"boot/{name}-*")), directory / name)
+    image = directory / "root.img"
+    command("truncate", "--size=2G", image)
+    command("mke2fs", "-q", "-t", "ext4", "-d", root, image)
+    shutil.rmtree(root)
+    return image
+
+
+#: apt with the archives of earlier runs; nothing of it stays mounted
+_INSTALL = """
+mount -t proc proc "$0/proc"
+mount --rbind /dev "$0/dev"
+mount --bind "$1" "$0/var/cache/apt/archives"
+cp -L /etc/resolv.conf "$0/etc/resolv.conf"
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive
+chroot "$0" apt-get -q -y update
+chroot "$0" apt-get -q -y -o APT::Keep-Downloaded-Packages=true -o APT::Sandbox::User=root \
+    install --no-install-recommends /lab/oomwatchd.deb
+"""
+
+
+def run(image: Path, memory_mib: int, seconds: float) -> Result:
+    """Boot the image; it stays as it is."""
+    # neither where the kernel is put nor at the end, where QEMU puts the initrd again at each start
+    keep = (memory_mib * 5 // 8) << 20
+    size = RAMOOPS_MIB << 20
+    kernel = (
+        "root=/dev/vda rw console=ttyS0 quiet systemd.show_status=0 panic=3"
+        f" memmap={size:#x}${keep:#x} ramoops.mem_address={keep:#x} ramoops.mem_size={size:#x}"
+        " ramoops.record_size=0x20000 ramoops.ecc=1"
+    )
+    with tempfile.TemporaryDirectory(prefix="oomwatchd-lab-") as scratch:
+        ran = boot(
+            [
+                *(*PC, "-m", str(memory_mib), "-snapshot"),
+                *("-kernel", image.parent / "vmlinuz", "-initrd", image.parent / "initrd.img"),
+                *("-append", kernel, "-drive", f"file={image},format=raw,if=virtio"),
+            ],
+            Path(scratch),
+            seconds,
+        )
+    parts: dict[str, str] = {}
+    for part in ran.results.decode(errors="replace").split("@@")[1:]:
+        name, _, text = part.partition("\n")
+        parts[name] = text
+    return Result(
+        memory_mib=memory_mib,
+        parts=parts,
+        seconds=ran.seconds,
+        console=ran.console.decode(errors="replace"),
+    )

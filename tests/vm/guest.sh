@@ -1,0 +1,120 @@
+#!/bin/sh
+# Runs in the full system after it has booted, as root. What is found goes to the second serial line, each
+# part behind a line @@NAME. The first boot ends in a panic, the second in a power-off.
+# Usage: guest.sh IDLE_SECONDS
+idle=$1
+exec > /dev/ttyS1 2>&1
+stty raw < /dev/ttyS1
+PATH=/lab:$PATH
+cgroups=/sys/fs/cgroup/lab
+
+part() { echo "@@$1"; }
+pid() { systemctl show --property=MainPID --value oomwatchd.service; }
+oom_kills() { awk '/^oom_kill /{print $2}' /proc/vmstat; }
+metrics() { ordinary curl --silent --max-time 10 http://127.0.0.1:10053/metrics; }
+active() {
+    tries=0
+    until systemctl --quiet is-active oomwatchd.service || [ $((tries += 1)) -gt 120 ]; do sleep 1; done
+    systemctl is-active oomwatchd.service
+}
+memory() {
+    grep -E '^Vm(HWM|RSS|Lck|Swap):' "/proc/$(pid)/status"
+    echo "cgroup: $(cat "/sys/fs/cgroup$(cut -d: -f3 "/proc/$(pid)/cgroup")/memory.peak")"
+}
+# until all kills that the kernel counted are in the metrics, two minutes at most
+counted() {
+    part "counting_$1"
+    tries=0
+    while [ $((tries += 1)) -le 40 ]; do
+        found=$(metrics | awk '/^oomwatchd_oom_kills_total[{ ]/{n += $NF} END {print n + 0}')
+        echo "$(cut -d' ' -f1 /proc/uptime) s: the kernel $(oom_kills), /metrics $found"
+        [ "$found" -lt "$(oom_kills)" ] || return 0
+        sleep 3
+    done
+}
+# What is looked at is looked at by ordinary processes: the lab's own are protected from the kernel's choice,
+# and would have others killed for them.
+ordinary() { sh -c 'echo 0 > /proc/self/oom_score_adj; exec "$@"' sh "$@"; }
+# A second Python beside the daemon's is too much for a small machine; dpkg, too.
+small() { [ "$(awk '/^MemTotal:/{print $2}' /proc/meminfo)" -lt 200000 ]; }
+events() { small || ordinary oomwatchd events list --limit 1000 --json; }
+journal() { ordinary journalctl --quiet --no-pager --output=json "$@"; }
+
+if [ ! -e /lab/panicked ]; then
+    part kernel; uname -r
+    part active; active
+    part failed; systemctl --failed --plain --no-legend
+    part boot_seconds; cut -d' ' -f1 /proc/uptime
+    part memory_at_start; memory
+    part pid; pid
+
+    part unit; systemd-run --quiet --unit=greedy --property=MemoryMax=24M --property=MemorySwapMax=0 \
+        --wait labbox hog 0 greedy; systemctl show --property=Result --value greedy.service
+    counted unit
+
+    if [ "$idle" -gt 0 ]; then
+        sleep 20 # the look back after a report is over
+        part idle_before; grep -h _ctxt_switches /proc/"$(pid)"/task/*/status; cat "/proc/$(pid)/io"
+        sleep "$idle"
+        part idle_after; grep -h _ctxt_switches /proc/"$(pid)"/task/*/status; cat "/proc/$(pid)/io"
+    fi
+
+    part storm; mkdir $cgroups
+    echo +memory > $cgroups/cgroup.subtree_control
+    i=0
+    while [ $i -lt 25 ]; do
+        mkdir $cgroups/$i
+        echo 3M > $cgroups/$i/memory.max
+        echo 0 > $cgroups/$i/memory.swap.max 2> /dev/null
+        sh -c "echo 0 > /proc/self/oom_score_adj; echo \$\$ > $cgroups/$i/cgroup.procs; exec labbox hog 0 storm$i" &
+        i=$((i + 1))
+    done
+    wait
+    counted storm
+
+    part global; systemd-run --quiet --unit=ravenous --wait labbox hog 0 ravenous
+    counted global
+
+    part oom_kills; oom_kills
+    part metrics; metrics
+    part meminfo; cat /proc/meminfo
+    part events; events
+    part journal_by_id; journal MESSAGE_ID=e73579b0647c4e32913e05953b325c1b
+    part journal_by_unit; journal OBJECT_SYSTEMD_UNIT=greedy.service --identifier=oomwatchd
+    part pid_after; pid
+    part restarts; systemctl show --property=NRestarts --value oomwatchd.service
+    part memory_after; memory
+    part log; journalctl --quiet --no-pager --output=cat --unit=oomwatchd.service
+
+    if ! small; then
+        part upgrade; ordinary dpkg --install /lab/oomwatchd.deb && active
+        part events_after_upgrade; events
+    fi
+
+    part panic
+    touch /lab/panicked
+    sync
+    echo 1 > /proc/sys/vm/panic_on_oom
+    labbox hog 0 doom
+fi
+
+part active_after_panic; active
+sleep 5
+part pstore; find /sys/fs/pstore /var/lib/systemd/pstore /run/oomwatchd/ -type f
+part events_after_panic; events
+part journal_of_panic; journal MESSAGE_ID=aef379ee17fb448f949911a93b8b0447
+systemctl restart oomwatchd.service
+part active_after_restart; active
+sleep 5
+part events_after_restart; events
+part log_after_panic; journalctl --quiet --no-pager --boot --output=cat --unit=oomwatchd.service
+if ! small; then
+    part remove; dpkg --remove oomwatchd
+    part running_after_remove; systemctl is-active oomwatchd.service oomwatchd-kmsg.socket
+    part kept_after_remove; ls /var/lib/private/oomwatchd
+    part purge; dpkg --purge oomwatchd
+    part left_after_purge; find / -xdev -path /proc -prune -o -path /lab -prune -o -name '*oomwatchd*' -print
+fi
+part end
+sync
+systemctl --force poweroff
