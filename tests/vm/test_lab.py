@@ -13,7 +13,7 @@ from tests.vm.lab import once
 def test_machines_that_start_at_a_time_make_a_shared_part_once(tmp_path: Path) -> None:
     source, part = tmp_path / "source", tmp_path / "cache" / "part"
     source.touch()
-    made = []
+    made: list[Path] = []
 
     def make(to: Path) -> None:
         time.sleep(0.05)
