@@ -44,9 +44,9 @@ def page(*entries: bytes, time: int = 5_000_000, flags: int = 0) -> bytes:
 
 
 def test_the_layout_is_the_kernels_word() -> None:
-    assert Layout(
-        event_id=609, pid=8, comm=12, commit=8, commit_size=8, data=16, little_endian=True
-    ) == LAYOUT
+    assert (
+        Layout(event_id=609, pid=8, comm=12, commit=8, commit_size=8, data=16, little_endian=True) == LAYOUT
+    )
     assert parse_layout(OLD_EVENT, PAGE_HEADER).comm is None
     for wrong in ("", "ID: 1\n", EVENT.replace("ID", "DI")):
         with pytest.raises(ValueError, match="not known"):
