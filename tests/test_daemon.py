@@ -931,6 +931,27 @@ def test_a_watch_that_cannot_begin_says_why_in_one_line(tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
+def test_an_address_that_is_taken_does_not_keep_it_from_watching(daemon: Running) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        daemon.port = int(other.getsockname()[1])
+        daemon.configure()
+        daemon.start()
+        refused = f"not served: cannot listen on 127.0.0.1:{daemon.port}"
+        daemon.until(lambda: refused in daemon.log.read_text())
+        daemon.until(lambda: "watching since" in daemon.log.read_text())
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.until(daemon.ready)
+    assert daemon.end() == 0
+
+
+def test_sinks_without_a_network_are_named_at_start(daemon: Running) -> None:
+    daemon.configure('[sinks.webhook]\nurl = "https://hooks.example/oom"')
+    daemon.start("import ctypes; assert ctypes.CDLL(None).unshare(0x40000000) == 0  # CLONE_NEWNET\n")
+    daemon.until(lambda: "no network here, which these sinks need: webhook; " in daemon.log.read_text())
+    daemon.until(lambda: "watching since" in daemon.log.read_text())
+    assert daemon.end() == 0
+
+
 def test_idle_it_costs_nothing(daemon: Running) -> None:
     daemon.start()
     daemon.until(daemon.ready)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from oomwatchd import __version__, plugs
-from oomwatchd.config import Config, KmsgSection, load
+from oomwatchd.config import Config, HttpSection, KmsgSection, load
 from oomwatchd.daemon import protect
 from oomwatchd.daemon.log import OncePerKind, is_journal, start_logging
 from oomwatchd.daemon.panics import panics, roots
@@ -87,7 +87,7 @@ class Daemon:
         self._app = App(registry(self._metrics), self._health)
         self._access = Access(self._config.http.web_config_path, expose_pages=self._config.http.expose_pages)
         self._passed_listeners = "http" in descriptors
-        self._http = self._listen(self._config, descriptors.get("http"))
+        self._http = self._listen_or_go_without(descriptors.get("http"))
         self._worker = Worker(self._config, self._metrics, self._on_event)
         self._worker.open()
         boot_id = self._host.boot_id
@@ -361,13 +361,23 @@ class Daemon:
         self._watch.command_line = self._recorder.command_line = new.capture.command_line
         if "sinks" in changed:
             self._worker.reopen_sinks(new)
-        if "http" in changed:
+        if "http" in changed or self._http is None:
             self._apply_http(old, new)
         waiting = [name for name in changed if name in _FIXED]
         applied = [name for name in changed if name not in _FIXED]
         log.info("configuration read again; changed: %s", ", ".join(applied) or "nothing")
         if waiting:
             log.warning("these changes need a restart: %s", ", ".join(waiting))
+
+    def _listen_or_go_without(self, passed: list[int] | None) -> HttpServer | None:
+        """The server, not started. An address that cannot be had does not keep the watch from its work."""
+        if passed and self._config.http.listen != HttpSection().listen:
+            log.warning("http.listen is not used: the service manager passes the listening socket")
+        try:
+            return self._listen(self._config, passed)
+        except OomwatchdError as error:
+            log.error("metrics and pages are not served: %s; SIGHUP tries again", error)
+            return None
 
     def _listen(self, config: Config, passed: list[int] | None = None) -> HttpServer | None:
         """The server, not started; None if none is wanted. Raises OomwatchdError."""
@@ -390,7 +400,7 @@ class Daemon:
             self._access.change(new.http.web_config_path, expose_pages=new.http.expose_pages)
         except ConfigError as error:
             log.error("http.web_config not changed: %s", error)
-        if old.http.listen != new.http.listen:
+        if old.http.listen != new.http.listen or (self._http is None and not self._passed_listeners):
             self._listen_anew(new)
 
     def _listen_anew(self, config: Config) -> None:
@@ -408,6 +418,7 @@ class Daemon:
             old.stop()
         if new is not None:
             new.start()
+            log.info("serves metrics on %s", ", ".join(new.addresses))
 
     def _level(self, config: Config) -> str:
         return "debug" if self._debug else config.log_level

@@ -8,6 +8,7 @@ when and where, so that a storm loses detail and no kill.
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -300,6 +301,12 @@ class Worker:
     def _open_sinks(self, config: Config) -> None:
         try:
             self._sinks, remote = open_sinks(config.sinks)
+            if remote and _is_alone():
+                log.warning(
+                    "no network here, which these sinks need: %s; the systemd service gets it by the drop-in"
+                    " network.conf",
+                    ", ".join(sink.name for sink in remote),
+                )
             self._store.keeps_news = bool(remote)
             self._outbox = Outbox(remote, self._store, self._metrics.delivery)
         except Exception as error:
@@ -315,6 +322,14 @@ class Worker:
             except Exception as error:
                 self._failures.failed(f"closing sink {sink.name}", error)
         self._sinks = []
+
+
+def _is_alone() -> bool:
+    """Whether this is a network namespace with nothing but the loopback interface (PrivateNetwork=)."""
+    try:
+        return {name for _, name in socket.if_nameindex()} <= {"lo"}
+    except OSError:  # no netlink socket: not known
+        return False
 
 
 class _Growth:
