@@ -23,8 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 FILE = Source(kind="file", form="other")
 UNITS = ROOT / "packaging" / "systemd"
 #: systemd's own figure, 0 (tight) to 100 (open); raising it is a decision to give reasons for
-EXPOSURE_LIMIT = 7
-EXPOSURE_LIMIT_WITH_NETWORK = 14
+EXPOSURE_LIMIT = 9
+EXPOSURE_LIMIT_WITH_NETWORK = 17
+EXPOSURE_LIMIT_WITHOUT_CAPABILITY = 6
 
 
 @pytest.fixture
@@ -37,10 +38,10 @@ def units(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def with_network(units: Path) -> None:
-    """The optional drop-in, as systemd merges it: its lines come later."""
+def with_drop_in(units: Path, name: str) -> None:
+    """An optional drop-in, as systemd merges it: its lines come later."""
     service = units / "oomwatchd.service"
-    dropin = (UNITS / "oomwatchd.service.d" / "network.conf").read_text()
+    dropin = (UNITS / "oomwatchd.service.d" / name).read_text()
     service.write_text(service.read_text() + dropin)
 
 
@@ -75,11 +76,28 @@ def test_the_service_stays_tight(units: Path) -> None:
 
 def test_with_a_network_it_is_still_tight(units: Path) -> None:
     assert exposure_within(EXPOSURE_LIMIT, units).returncode == 0
-    with_network(units)
+    with_drop_in(units, "network.conf")
     assert analyze("verify", "--man=no", str(units / "oomwatchd.service")).returncode == 0
     assert exposure_within(EXPOSURE_LIMIT, units).returncode != 0
     done = exposure_within(EXPOSURE_LIMIT_WITH_NETWORK, units)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_one_capability_can_be_taken_away(units: Path) -> None:
+    assert exposure_within(EXPOSURE_LIMIT_WITHOUT_CAPABILITY, units).returncode != 0
+    with_drop_in(units, "no-capability.conf")
+    assert analyze("verify", "--man=no", str(units / "oomwatchd.service")).returncode == 0
+    assert exposure_within(EXPOSURE_LIMIT_WITHOUT_CAPABILITY, units).returncode == 0
+
+
+def test_the_one_capability_changes_no_user() -> None:
+    """Its calls are in @privileged; the VM's journal by unit shows that it is enough for that."""
+    service = (UNITS / "oomwatchd.service").read_text()
+    granted = re.findall(r"^(?:CapabilityBoundingSet|AmbientCapabilities)=(.*)$", service, re.M)
+    assert granted == ["CAP_SETUID", "CAP_SETUID"]
+    assert "\nSystemCallFilter=~@privileged" in service and "\nRestrictNamespaces=yes\n" in service
+    closed = analyze("syscall-filter", "@privileged").stdout.split()
+    assert {"setuid", "setreuid", "setresuid", "setfsuid", "setgroups", "capset"} <= set(closed)
 
 
 def test_every_line_of_the_service_is_known_by_name_once() -> None:

@@ -354,14 +354,14 @@ def _is_listening(path: Path) -> bool:
         return True
 
 
-def journalctl(run: Path, *arguments: str) -> list[dict[str, Any]]:
-    """What ``journalctl`` shows, waited for until there is something."""
+def journalctl(run: Path, *arguments: str, count: int = 1) -> list[dict[str, Any]]:
+    """What ``journalctl`` shows, waited for until there are so many entries."""
     command = ["journalctl", "-D", str(run / "log/journal"), "--no-pager", "-o", "json", "--all", *arguments]
     deadline = time.monotonic() + 10
     while True:
         shown = subprocess.run(command, capture_output=True, text=True, check=False)
         lines = shown.stdout.splitlines()
-        if lines or time.monotonic() > deadline:
+        if len(lines) >= count or time.monotonic() > deadline:
             return [json.loads(line) for line in lines]
         time.sleep(0.05)
 
@@ -384,38 +384,48 @@ def test_the_real_journald_takes_it_and_journalctl_finds_it(journald: tuple[int,
     assert len(journalctl(run, "-u", "web.service")) == len(HOSTILE)
 
 
-def test_a_sender_that_is_not_root_is_found_by_the_unit_field_alone(journald: tuple[int, Path]) -> None:
-    """journalctl -u asks for _UID=0 beside it; docs/journal.md says so."""
-    _, run = journald
-    data = journal_sink.encode(journal_sink.fields(event(31_000)))
-    data = data.replace(b"web.service", b"own.service")
-    # connected as root, for a path of another user's /proc entry is closed to nobody; sent as nobody, which
-    # is what journald sees: credentials are those of the moment of sending (unix(7), SO_PASSCRED)
-    script = (
-        "import os, socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
-        "s.connect(sys.argv[1]); os.setuid(65534); s.send(sys.stdin.buffer.read())"
-    )
-    command = [sys.executable, "-c", script, str(run / "systemd/journal/socket")]
-    subprocess.run(command, input=data, check=True)
-    (entry,) = journalctl(run, "OBJECT_SYSTEMD_UNIT=own.service")
-    assert entry["_UID"] == "65534"
-    shown = subprocess.run(
-        ["journalctl", "-D", str(run / "log/journal"), "-q", "--no-pager", "-u", "own.service"],
-        capture_output=True,
-        check=False,
-    )
-    assert shown.stdout == b""
+#: in journald's mount namespace, as nobody: an entry that fits a datagram, and one that does not
+_AS_NOBODY = """
+import ctypes, os, sys
+from oomwatchd.sinks import journal
+from tests.samples import event
+if sys.argv[1] == "may say that it is root":
+    assert ctypes.CDLL(None).prctl(28, 4) == 0  # PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP: stay as capable
+os.setresuid(65534, 65534, 65534)
+sink = journal.open(journal.Options())
+for seq, comm in ((int(sys.argv[2]), "small"), (int(sys.argv[2]) + 1, "x" * (1 << 20))):
+    sink.emit(event(seq, comm=comm))
+"""
+
+
+@pytest.mark.parametrize(
+    ("may", "seq", "uid", "shown"),
+    [("may say that it is root", 31_000, "0", 2), ("may not", 32_000, "65534", 0)],
+)
+def test_entries_of_a_unit_are_shown_if_root_says_so(
+    journald: tuple[int, Path], may: str, seq: int, uid: str, shown: int
+) -> None:
+    """journalctl -u asks for _UID=0 beside OBJECT_SYSTEMD_UNIT; without that right it is still sent."""
+    pid, run = journald
+    enter = ["nsenter", f"--mount=/proc/{pid}/ns/mnt", f"--wdns={Path.cwd()}"]
+    subprocess.run([*enter, sys.executable, "-c", _AS_NOBODY, may, str(seq)], check=True)
+    match = [f"OOM_KERNEL_SEQ={seq}", f"OOM_KERNEL_SEQ={seq + 1}"]
+    assert [entry["_UID"] for entry in journalctl(run, *match, count=2)] == [uid, uid]
+    command = ["journalctl", "-D", str(run / "log/journal"), "-q", "--no-pager", "-o", "json"]
+    listed = subprocess.run(
+        [*command, "-u", "web.service", *match], capture_output=True, text=True, check=False
+    ).stdout
+    assert len(listed.splitlines()) == shown
 
 
 def test_the_real_journald_takes_a_large_entry(journald: tuple[int, Path]) -> None:
     _, run = journald
     sink = journal_sink.open(journal_sink.Options(socket=str(run / "systemd/journal/socket")))
     assert sink is not None
-    data = journal_sink.encode([("MESSAGE", "large"), ("OOM_KERNEL_SEQ", 777), ("OOM_RAW", "x\n" * 200_000)])
-    assert sink._socket is not None
-    journal_sink._send_large(sink._socket, data)
+    text = "x\n" * (5 << 20)
+    sink._send(journal_sink.encode([("MESSAGE", "large"), ("OOM_KERNEL_SEQ", 777), ("OOM_RAW", text)]))
     (entry,) = journalctl(run, "OOM_KERNEL_SEQ=777")
-    assert entry["OOM_RAW"] == "x\n" * 200_000
+    assert entry["OOM_RAW"] == text
 
 
 def test_the_real_journald_stopped_stalls_nothing(journald: tuple[int, Path]) -> None:

@@ -27,8 +27,8 @@ import select
 import socket
 import struct
 from collections import deque
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 import msgspec
 
@@ -49,6 +49,8 @@ _PATIENCE_MS = 500
 #: victims that are listed; a group kill may have thousands
 _LISTED_VICTIMS = 64
 _SENT = 1024
+#: struct ucred of unix(7): pid, uid, gid
+_UCRED = struct.Struct("=iII")
 #: syslog(3)
 _PRIORITY = {"critical": 2, "error": 3, "warning": 4}
 
@@ -139,6 +141,7 @@ class Journal:
         self._path = path
         self._socket: socket.socket | None = None
         self._stalled = False
+        self._as_root = True
         self._sent: deque[tuple[str, int, int]] = deque(maxlen=_SENT)
         self._bound = RateBound()
 
@@ -182,15 +185,30 @@ class Journal:
         channel = self._socket or self._connect()
         try:
             try:
-                channel.send(data)
+                self._pass(channel, data)
             except BlockingIOError:
                 if self._stalled or not _writable(channel):
                     raise
-                channel.send(data)
+                self._pass(channel, data)
         except OSError as error:
             if error.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
                 raise
-            _send_large(channel, data)
+            with _sealed(data) as fd:
+                self._pass(channel, b"", (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd])))
+
+    def _pass(self, channel: socket.socket, data: bytes, *files: tuple[int, int, array.array[int]]) -> None:
+        """One datagram, as root's if we may say so."""
+        if self._as_root:
+            ucred = _UCRED.pack(os.getpid(), 0, os.getgid())
+            try:
+                channel.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, ucred), *files])
+            except OSError as error:
+                if error.errno != errno.EPERM:
+                    raise
+                self._as_root = False
+            else:
+                return
+        channel.sendmsg([data], files)
 
     def _connect(self) -> socket.socket:
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -212,8 +230,9 @@ def _writable(channel: socket.socket) -> bool:
     return bool(poller.poll(_PATIENCE_MS))
 
 
-def _send_large(channel: socket.socket, data: bytes) -> None:
-    """An entry too large for a datagram goes as a sealed memory file."""
+@contextmanager
+def _sealed(data: bytes) -> Iterator[int]:
+    """A sealed memory file, as an entry goes that is too large for a datagram."""
     fd = os.memfd_create("oomwatchd-journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         rest = memoryview(data)
@@ -221,7 +240,7 @@ def _send_large(channel: socket.socket, data: bytes) -> None:
             rest = rest[os.write(fd, rest) :]
         seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-        channel.sendmsg([], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+        yield fd
     finally:
         os.close(fd)
 
