@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -650,7 +651,7 @@ def test_a_finding_that_fails_is_named_and_the_others_go_on(monkeypatch: pytest.
     def find(case: Case) -> None:
         raise ZeroDivisionError(case.report.kind)
 
-    broken = Diagnostic("broken", "Broken", "Broken.", find)
+    broken = Diagnostic("broken", "Broken", ModuleType("broken"), find)
     monkeypatch.setattr(findings, "_DIAGNOSTICS", (broken, *diagnostics()))
     failed: list[tuple[str, str]] = []
     said = diagnose(report(), on_failure=lambda finding, error: failed.append((finding, repr(error))))

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from http import HTTPStatus
 
 import pytest
@@ -19,7 +20,7 @@ from oomwatchd.errors import UnavailableError
 from oomwatchd.metrics import Metrics, registry
 from oomwatchd.web import App, Health, HttpServer, Request, Response, adopt_listeners, open_listeners
 from oomwatchd.web import server as server_module
-from oomwatchd.web.server import BadRequest, parse
+from oomwatchd.web.server import BadRequest, http_date, parse
 
 
 class Clock:
@@ -183,6 +184,11 @@ def test_pipelined_requests_get_one_answer_and_a_close(server: HttpServer) -> No
     said = raw(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
     assert said.count(b"HTTP/1.1 200 OK") == 1
     assert b"\r\nConnection: close\r\n" in said
+
+
+@given(st.floats(0, 253402300799))
+def test_dates_are_those_of_the_standard_library(seconds: float) -> None:
+    assert http_date(seconds) == formatdate(seconds, usegmt=True)
 
 
 @given(st.binary(max_size=300))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from oomwatchd.daemon.main import Daemon
+from oomwatchd.daemon import lean
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -31,4 +31,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The exit status; raises OomwatchdError when the watch cannot begin."""
+    lean.install()
+    from oomwatchd.daemon.main import Daemon
+
     return Daemon(args.config, debug=getattr(args, "debug", False)).run()

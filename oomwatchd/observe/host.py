@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
@@ -44,6 +45,12 @@ def sees_kernel_pids(proc: Path) -> bool:
         return str((proc / "self/ns/pid").readlink()) == f"pid:[{0xEFFFFFFC}]"
     except OSError:
         return True
+
+
+def read_buffer(size_bytes: int) -> memoryview:
+    """Room to read into, zeroed, of which only what was ever used is resident: a bytearray writes to each
+    of its pages at once."""
+    return memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 def read_text(path: Path | str, limit_bytes: int) -> str | None:

@@ -31,7 +31,7 @@ import msgspec
 from oomwatchd.capture import Mark, ProcessFacts, Snapshot, Track
 from oomwatchd.kmsg import to_text
 from oomwatchd.observe.cgroup import Cgroups, Group
-from oomwatchd.observe.host import Host, sees_kernel_pids
+from oomwatchd.observe.host import Host, read_buffer, sees_kernel_pids
 from oomwatchd.observe.hotplug import Devices, Swaps, Tmpfs
 from oomwatchd.observe.pressure import Exceptional, pressure_trigger, swap_changes
 from oomwatchd.observe.process import CommandLine
@@ -161,7 +161,7 @@ class Recorder:
         self._recent: deque[Sample] = deque()
         self._older: deque[Sample] = deque()
         self._bytes = 0
-        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._buffer = read_buffer(_BUFFER_BYTES)
         self._files: list[tuple[str, int | None]] = []
         self.obstacles: list[str] = []
         for name in _ABRIDGED:

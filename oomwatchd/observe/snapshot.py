@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from oomwatchd.capture import Snapshot
 from oomwatchd.kmsg import to_text
-from oomwatchd.observe.host import Host
+from oomwatchd.observe.host import Host, read_buffer
 
 #: part -> file below /proc
 PARTS = MappingProxyType(
@@ -32,7 +32,7 @@ class Snapshots:
     """Takes snapshots of one host. Not thread-safe: one buffer serves every read."""
 
     def __init__(self, host: Host) -> None:
-        self._buffer = memoryview(bytearray(PART_BYTES))
+        self._buffer = read_buffer(PART_BYTES)
         self._descriptors: dict[str, int] = {}
         #: files that this host does not have or does not show us
         self.absent: tuple[str, ...] = ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import threading
 import time
 from collections.abc import Callable
@@ -98,7 +97,7 @@ _LANDING = Response(
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>oomwatchd</title>
-<h1>oomwatchd {html.escape(__version__)}</h1>
+<h1>oomwatchd {__version__}</h1>
 <p>Watches the kernel log for out-of-memory reports and says why they happened.</p>
 <ul>
 <li><a href="/metrics">Metrics</a></li>

@@ -28,7 +28,6 @@ from oomwatchd.render.amounts import percent, size
 from oomwatchd.render.escape import harmless, harmless_name
 from oomwatchd.render.html import content_policy, render_html
 from oomwatchd.render.json import encode
-from oomwatchd.render.schema import event_schema
 from oomwatchd.report import Constraint, Kind
 from oomwatchd.web.server import Later, Request, Response
 
@@ -297,6 +296,8 @@ def _as_json(row: Row) -> dict[str, Any]:
 
 
 def _schema() -> Response:
+    from oomwatchd.render.schema import event_schema
+
     return Response(HTTPStatus.OK, msgspec.json.encode(event_schema()) + b"\n", "application/schema+json")
 
 

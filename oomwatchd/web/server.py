@@ -33,7 +33,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
 from typing import Literal, Protocol
@@ -188,11 +187,22 @@ def parse(head: bytes) -> tuple[Request, bool]:
     return Request(method.decode("ascii"), path.partition("#")[0], query, headers), stays
 
 
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def http_date(seconds: float) -> str:
+    """Seconds since the epoch as RFC 9110, 5.6.7 has them; ``email.utils`` would cost 0.6 MiB."""
+    t = time.gmtime(seconds)
+    day = f"{_DAYS[t.tm_wday]}, {t.tm_mday:02} {_MONTHS[t.tm_mon - 1]} {t.tm_year:04}"
+    return f"{day} {t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT"
+
+
 def compose(response: Response, request: Request | None, stays: bool) -> bytes:
     """An answer as bytes; ``request`` None is one that could not be read."""
     body = response.body
     headers = {
-        "Date": formatdate(usegmt=True),
+        "Date": http_date(time.time()),
         "Content-Type": response.content_type,
         **SECURITY_HEADERS,
         **response.headers,
@@ -535,7 +545,9 @@ def open_listeners(host: str, port: int) -> list[socket.socket]:
     """Listening sockets for every address of ``host``. Raises OomwatchdError with the mend."""
     mend = "choose another address with `listen` in [http]"
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # a str would load the codec for international names even where there is nothing to encode
+        name = host.encode() if host.isascii() else host
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise UnavailableError(f"cannot listen on {host}: {error.strerror}", mend=mend) from error
     listeners: list[socket.socket] = []

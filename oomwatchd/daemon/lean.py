@@ -1,0 +1,148 @@
+"""Imports without what the daemon never uses: libraries whose import brings ten times what is used of them.
+
+Meant for the daemon's process alone, before anything else is imported there (``cli/run.py``); the other
+commands, the tests and whoever imports the package get everything as it is. Nothing of a library is
+changed or written anew: a module that it would import is answered otherwise. Where that does not work
+(another version, another layout) the ordinary import is done, so what can go wrong is memory.
+
+=================  ==============================================  ========================================
+library            what would come with it                         instead
+=================  ==============================================  ========================================
+prometheus_client  its servers and push clients: ``http.server``,  the package's ``__init__`` is not run, and
+                   ``ssl``, ``urllib.request``, ``wsgiref``,       its ``exposition`` finds stand-ins for
+                   ``email`` ...; its own instruments              the modules of the servers
+hashlib            OpenSSL's libcrypto, through ``_hashlib``       the interpreter's own hashes
+msgspec            ``typing_extensions`` and with it ``inspect``,  ``typing``, which msgspec takes when the
+                   where that happens to be installed              other is absent
+pyudev             ``ctypes.util``, with it ``subprocess``,        its ``_ctypeslib.utils`` finds a search
+                   ``shutil``, ``tempfile`` and two runs of        that knows the libraries' names
+                   ldconfig
+=================  ==============================================  ========================================
+
+What each saves is in docs/performance.md, measured by ``benchmarks/bench_memory.py``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+
+#: what ``prometheus_client.exposition`` imports for its servers and push clients (0.16 to 0.26)
+_SERVERS = (
+    *("http.server", "socketserver", "ssl", "urllib.error", "urllib.request"),
+    *("wsgiref", "wsgiref.simple_server"),
+)
+#: what ``pyudev`` loads with ctypes
+_SONAMES = {"udev": "libudev.so.1", "c": "libc.so.6"}
+#: the interpreter's own hashes, without which ``hashlib`` needs OpenSSL's (some distributions leave them
+#: out): until Python 3.11, and from 3.12 on
+_HASHES = (
+    ("_md5", "_sha1", "_sha256", "_sha512", "_sha3", "_blake2"),
+    ("_md5", "_sha1", "_sha2", "_sha3", "_blake2"),
+)
+
+
+_Answers = dict[str, ModuleType | None]
+
+
+def install() -> None:
+    """From now on this process imports the libraries above without what is named beside them."""
+    with _answered_by({"typing_extensions": None}):
+        import msgspec  # noqa: F401
+    if any(all(map(find_spec, hashes)) for hashes in _HASHES) and "_hashlib" not in sys.modules:
+        # stays: hmac would ask again
+        sys.modules["_hashlib"] = None  # type: ignore[assignment]
+    sys.meta_path.insert(0, _Spare())
+
+
+@contextmanager
+def _answered_by(answers: _Answers) -> Iterator[None]:
+    """Meanwhile an import of one of these names that is not loaded yet gets the module, None: fails."""
+    mine = {name: answer for name, answer in answers.items() if name not in sys.modules}
+    sys.modules.update(mine)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in mine:
+            sys.modules.pop(name, None)
+
+
+class _StandIn(ModuleType):
+    """A module that has every name asked for: an empty class, fit to be a base or an annotation."""
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+class _Spare(MetaPathFinder):
+    """Finds the modules of :data:`_OTHERWISE` where they are, and has them loaded another way."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in _OTHERWISE:
+            return None
+        for finder in sys.meta_path:
+            if finder is not self and (spec := finder.find_spec(fullname, path, target)) is not None:
+                if spec.loader is not None:
+                    spec.loader = _Spared(spec.loader, _OTHERWISE[fullname])
+                return spec
+        return None
+
+
+class _Spared(Loader):
+    """Loads a module with other answers to what it imports, or does not run it at all."""
+
+    def __init__(self, real: Loader, answers: Callable[[], _Answers] | None) -> None:
+        self._real = real
+        self._answers = answers
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._real.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        if self._answers is None:
+            return
+        try:
+            with _answered_by(self._answers()):
+                self._real.exec_module(module)
+        except Exception:  # it wants more of them than it gets
+            self._real.exec_module(module)
+
+
+def _servers() -> _Answers:
+    return {name: _StandIn(name) for name in _SERVERS}
+
+
+def _library_search() -> _Answers:
+    module = ModuleType("ctypes.util")
+    module.find_library = _find_library  # type: ignore[attr-defined]
+    return {"ctypes.util": module}
+
+
+def _find_library(name: str) -> str | None:
+    import ctypes
+
+    try:
+        ctypes.CDLL(_SONAMES[name])
+    except (KeyError, OSError):
+        from ctypes.util import find_library
+
+        return find_library(name)
+    return _SONAMES[name]
+
+
+#: module -> what it gets for its imports; None: it is not run (a package, whose modules then load singly)
+_OTHERWISE: dict[str, Callable[[], _Answers] | None] = {
+    "prometheus_client": None,
+    "prometheus_client.exposition": _servers,
+    "pyudev._ctypeslib.utils": _library_search,
+    "pyudev._util": lambda: {"subprocess": _StandIn("subprocess")},  # to ask udevadm for its version
+}

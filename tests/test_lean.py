@@ -1,0 +1,121 @@
+"""Which modules a daemon's process has, and that leaving the others out changes nothing that it serves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+#: the daemon's own beginning, without its run
+PRELUDE = """
+import sys
+from oomwatchd.daemon import lean
+lean.install()
+"""
+SERVE = """
+import json, time
+time.perf_counter = lambda: 0.0  # how long a part took is in the metrics
+import prometheus_client.exposition as exposition
+from oomwatchd.daemon.sample import RECORDS
+from oomwatchd.delivery import Delivery
+from oomwatchd.event import conclude
+from oomwatchd.metrics import Metrics, _example, registry
+from oomwatchd.assemble import Assembler, OomBlock
+from oomwatchd.capture import OomCapture, Source
+from oomwatchd.kmsg import parse_record
+
+assembler = Assembler()
+records = [record for line in RECORDS.splitlines() if (record := parse_record(line.encode()))]
+signals = [signal for record in records for signal in assembler.feed(record)]
+block = next(s for s in [*signals, *assembler.flush()] if isinstance(s, OomBlock))
+event = conclude(OomCapture(source=Source(kind="kmsg", form="kmsg"), records=block.records, settled=True))
+metrics = Metrics(sinks=("journal",))
+metrics.delivery(Delivery(sink="webhook", position=0))
+metrics.kernel_kills(7)
+metrics.store(up=True, events=1, size=4096, failures=0)
+metrics.part("recorder", up=True, seconds=0.25)
+metrics.observe(_example)
+metrics.count(event, 1, 1, 0)
+served = {}
+openmetrics = "application/openmetrics-text;version=1.0.0"
+for accept in ("", "*/*", "text/plain", "text/plain;version=1.0.0", openmetrics):
+    encode, content_type = exposition.choose_encoder(accept)
+    served[accept] = content_type, encode(registry(metrics)).decode()
+print(json.dumps(served))
+"""
+
+
+def python(script: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_metrics_are_the_same_to_the_byte_as_with_the_whole_library() -> None:
+    whole = python("from email import message\nimport prometheus_client\n" + SERVE)
+    spared = python(PRELUDE + SERVE + "assert not hasattr(sys.modules['prometheus_client'], 'Counter')\n")
+    assert json.loads(spared) == json.loads(whole)
+    assert len({text for _, text in json.loads(whole).values()}) >= 2
+
+
+def test_hashes_are_the_same_without_openssl() -> None:
+    script = """
+import hashlib, hmac
+data = b"oomwatchd" * 1000
+print(hashlib.blake2b(data, digest_size=10).hexdigest(), hashlib.sha256(data).hexdigest(),
+      hmac.new(b"key", data, hashlib.sha256).hexdigest(), hmac.digest(b"key", data, hashlib.sha256).hex())
+"""
+    spared = python(PRELUDE + script + "assert sys.modules.get('_hashlib') is None\n")
+    assert spared == python(script)
+
+
+def test_what_was_stood_in_for_can_be_imported_afterwards() -> None:
+    """TLS and the sinks across the network ask for the real modules later."""
+    python(
+        PRELUDE
+        + """
+import prometheus_client.exposition
+assert "ssl" not in sys.modules and "http.server" not in sys.modules
+import http.server, socketserver, ssl, subprocess, urllib.request, urllib3
+ssl.create_default_context()
+assert issubclass(http.server.HTTPServer, socketserver.TCPServer)
+assert subprocess.run([sys.executable, "-c", ""]).returncode == 0
+"""
+    )
+
+
+def test_pyudev_finds_its_library_without_a_search() -> None:
+    pytest.importorskip("pyudev")
+    script = """
+import sys
+before = set(sys.modules)
+import pyudev
+print(pyudev.Context().sys_path, pyudev.udev_version.__name__)
+"""
+    loaded = "print(sorted({'ctypes.util', 'subprocess', 'shutil'} & (set(sys.modules) - before)))\n"
+    assert python(PRELUDE + script + loaded) == python(script) + "[]\n"
+
+
+def test_a_library_that_wants_more_than_a_stand_in_is_imported_as_it_is(tmp_path: Path) -> None:
+    """Another version of a library may do what no empty class can stand for."""
+    package = tmp_path / "prometheus_client"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('not needed')\n")
+    (package / "exposition.py").write_text(
+        "import ssl\nfrom http.server import HTTPServer\nFLAGS = ssl.OP_ALL - 1\n"
+    )
+    script = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from oomwatchd.daemon import lean
+lean.install()
+import prometheus_client.exposition as exposition
+import ssl, http.server
+assert exposition.ssl is ssl and exposition.HTTPServer is http.server.HTTPServer
+print(exposition.FLAGS == ssl.OP_ALL - 1)
+"""
+    assert python(script) == "True\n"
