@@ -7,7 +7,6 @@ ignored: a mistyped key must not silently leave the default in force. The docume
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import tomllib
@@ -22,6 +21,8 @@ from oomwatchd.errors import ConfigError
 
 #: Read when no file is named and this one exists.
 DEFAULT_PATH = Path("/etc/oomwatchd/config.toml")
+#: Sinks of a kind: each costs a thread, and a label in the metrics.
+MAX_OF_A_KIND = 8
 #: Holds the store when neither the configuration nor systemd (``StateDirectory=``) names a directory.
 DEFAULT_STATE_DIRECTORY = Path("/var/lib/oomwatchd")
 
@@ -117,7 +118,8 @@ class WitnessSection(Section, frozen=True, kw_only=True):
 
 
 class Config(Section, frozen=True, kw_only=True):
-    """The whole configuration; ``sinks`` holds each sink's own ``Options`` by the sink's name."""
+    """The whole configuration; ``sinks`` holds each sink's own ``Options`` by what the sink is called: its
+    kind, and behind a hyphen the ``name`` that it was given."""
 
     state_directory: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -158,15 +160,36 @@ def load(path: Path | None, default: Path = DEFAULT_PATH) -> tuple[Config, Path 
 
 def parse(document: dict[str, Any], name: str) -> Config:
     """A read TOML document as Config; ``name`` stands for it in errors. Raises ConfigError."""
-    sinks = plugs.options("oomwatchd.sinks")
+    kinds = plugs.options("oomwatchd.sinks")
     given = document.get("sinks", {})
     if isinstance(given, dict):
-        _refuse_unknown(given, list(sinks), "sinks.", name)
-        document = {**document, "sinks": {sink: given.get(sink, {}) for sink in sinks}}
+        _refuse_unknown(given, list(kinds), "sinks.", name)
+        document = {**document, "sinks": {kind: given.get(kind, {}) for kind in kinds}}
     _check_names(document, Config, "", name)
     config = _convert(document, Config, "", name)
-    typed = {sink: _section(config.sinks[sink], kind, f"sinks.{sink}", name) for sink, kind in sinks.items()}
-    return msgspec.structs.replace(config, sinks=typed)
+    sinks: dict[str, Any] = {}
+    for kind, options in kinds.items():
+        sinks |= _sinks_of(kind, config.sinks[kind], options, name)
+    return msgspec.structs.replace(config, sinks=sinks)
+
+
+def _sinks_of(kind: str, value: Any, options: type[msgspec.Struct], name: str) -> dict[str, msgspec.Struct]:
+    """The sinks of one kind by what each is called: a table is one, a list of tables several."""
+    path = f"sinks.{kind}"
+    if not isinstance(value, list) or "name" not in options.__struct_fields__:
+        sections = [_section(value, options, path, name)]
+    elif len(value) > MAX_OF_A_KIND:
+        raise ConfigError(f"{name}: {path}: at most {MAX_OF_A_KIND} of a kind, these are {len(value)}")
+    else:
+        sections = [_section(one, options, f"{path}.{n}", name) for n, one in enumerate(value, 1)]
+    found: dict[str, msgspec.Struct] = {}
+    for section in sections:
+        own = getattr(section, "name", "")
+        called = f"{kind}-{own}" if own else kind
+        if called in found:
+            raise ConfigError(f"{name}: {path}: two have the name {own!r}", mend="give each one of its own")
+        found[called] = section
+    return found
 
 
 def _section(value: Any, kind: type[msgspec.Struct], path: str, name: str) -> msgspec.Struct:
@@ -187,6 +210,8 @@ def _check_names(table: dict[str, Any], kind: type[msgspec.Struct], prefix: str,
 def _refuse_unknown(table: dict[str, Any], known: list[str], prefix: str, name: str) -> None:
     for key in table:
         if key not in known:
+            import difflib  # only for this
+
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             names = ", ".join(known) or "nothing"
             mend = f"did you mean {prefix}{near[0]}?" if near else f"known here: {names}"

@@ -15,11 +15,11 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, get_args
 
-from prometheus_client.core import (
+from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
@@ -84,7 +84,9 @@ class Metrics:
         self._internal_errors = 0
         self._depth = 0
         self._kmsg_up = False
-        self._sinks = dict.fromkeys(sinks, 0)
+        self._sink_kinds = tuple(sinks)
+        self._sink_names = frozenset(self._sink_kinds)
+        self._sinks = dict.fromkeys(self._sink_kinds, 0)
         self._deliveries: dict[str, Delivery] = {}
         self._store: tuple[bool, int, int, int] | None = None
 
@@ -236,6 +238,23 @@ class Metrics:
         with self._lock:
             self._witness = (victims, unreported)
 
+    def sinks(self, names: Collection[str]) -> None:
+        """Which sinks there are from now on; what was said of others is forgotten."""
+        with self._lock:
+            self._sink_names = frozenset(names)
+            self._sinks = {name: self._sinks.get(name, 0) for name in (*self._sink_kinds, *names)}
+            self._deliveries = {name: self._deliveries[name] for name in names if name in self._deliveries}
+            kept = {_sink_part(name) for name in names}
+            self._parts = {
+                part: state
+                for part, state in self._parts.items()
+                if part in kept or not part.startswith(_sink_part(""))
+            }
+
+    def sink(self, name: str, *, up: bool, seconds: float = 0.0) -> None:
+        """Whether a sink on this host took what it was last given, and how long that took."""
+        self.part(_sink_part(name), up=up, seconds=seconds)
+
     def sink_failed(self, sink: str) -> None:
         """Count an event that a configured sink did not take; names that are not configured are ignored."""
         with self._lock:
@@ -247,12 +266,14 @@ class Metrics:
         with self._lock:
             return tuple(self._deliveries[name] for name in sorted(self._deliveries))
 
-    def delivery(self, state: Delivery) -> None:
-        """How far a sink across the network has come."""
+    def delivery(self, state: Delivery, seconds: float = 0.0) -> None:
+        """How far a sink across the network has come, and how long its last attempt took. One that is not
+        there (any more) is ignored."""
         with self._lock:
-            self._deliveries[state.sink] = state
-            if state.sink in self._sinks:
+            if state.sink in self._sink_names:
+                self._deliveries[state.sink] = state
                 self._sinks[state.sink] = state.failures
+                self._parts[_sink_part(state.sink)] = state.failed_since is None, seconds
 
     def store(self, *, up: bool, events: int, size: int, failures: int) -> None:
         """The store's state: whether its file can be written, what it holds, puts that did not reach it."""
@@ -538,6 +559,10 @@ def registry(metrics: Metrics) -> CollectorRegistry:
     own = CollectorRegistry(auto_describe=False)
     own.register(_Collector(metrics))
     return own
+
+
+def _sink_part(name: str) -> str:
+    return f"sink_{name}"
 
 
 def _delivery_families(states: Iterable[Delivery]) -> list[Metric]:

@@ -92,6 +92,8 @@ class Lane:
         self._single_up_to = 0
         #: read by other threads
         self.state = state
+        #: how long the last attempt took
+        self.seconds = 0.0
 
     def look(self) -> None:
         """Count what waits, between two attempts."""
@@ -110,9 +112,12 @@ class Lane:
         events, dropped, left_out = self._chosen(news, now)
         last = news[-1].number
         if events:
+            began = time.perf_counter()
             try:
                 self._receiver.deliver(events)
+                self.seconds = time.perf_counter() - began
             except DeliveryError as error:
+                self.seconds = time.perf_counter() - began
                 if not error.refused:
                     return self._failed(error, now, news)
                 if len(news) > 1:
@@ -195,9 +200,10 @@ class Outbox:
     """All receivers, each with its thread. ``notify`` may be called from any thread."""
 
     def __init__(
-        self, receivers: Sequence[Receiver], shelf: Shelf, on_state: Callable[[Delivery], None]
+        self, receivers: Sequence[Receiver], shelf: Shelf, on_state: Callable[[Delivery, float], None]
     ) -> None:
-        """A receiver that is new begins with what comes from now on. Raises OomwatchdError."""
+        """``on_state`` is told each state, and how many seconds the last attempt took. A receiver that is new
+        begins with what comes from now on. Raises OomwatchdError."""
         self._on_state = on_state
         self._stopping = threading.Event()
         self._receivers = receivers
@@ -214,7 +220,7 @@ class Outbox:
                 target=self._run, args=(lane, wake), name=f"sink {receiver.name}", daemon=True
             )
             self._lanes.append((lane, wake, thread))
-            on_state(state)
+            on_state(state, 0.0)
 
     def start(self) -> None:
         """Begin to deliver."""
@@ -254,6 +260,6 @@ class Outbox:
                 due = time.monotonic() + (seconds or 0.0)
             else:
                 lane.look()
-            self._on_state(lane.state)
+            self._on_state(lane.state, lane.seconds)
             if seconds is None or seconds > 0:
                 wake.wait(seconds)

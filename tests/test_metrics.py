@@ -14,6 +14,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from oomwatchd.attribution import Attribution
+from oomwatchd.delivery import Delivery
 from oomwatchd.distance import CgroupDistance, Distance, ZoneDistance
 from oomwatchd.event import OomEvent
 from oomwatchd.metrics import CONSTRAINTS, KINDS, MAX_UNITS, OTHER, Metrics, document, registry
@@ -206,6 +207,27 @@ def test_a_part_that_fails_costs_its_own_metrics_alone() -> None:
     assert found['oomwatchd_part_up{part="kmsg"}'] == 0
     metrics.kmsg_up(True)
     assert values(metrics)['oomwatchd_part_up{part="kmsg"}'] == 1
+
+
+def test_sinks_are_parts_and_those_that_are_gone_are_forgotten() -> None:
+    metrics = whole()
+    metrics.sinks(["journal", "webhook-chat", "webhook-pager"])
+    metrics.sink("journal", up=False)
+    metrics.delivery(Delivery(sink="webhook-chat", position=0), 0.5)
+    metrics.delivery(Delivery(sink="webhook-pager", position=0, failures=3, failed_since=1e9))
+    found = values(metrics)
+    assert found['oomwatchd_part_up{part="sink_journal"}'] == 0
+    assert found['oomwatchd_part_up{part="sink_webhook-chat"}'] == 1
+    assert found['oomwatchd_part_duration_seconds{part="sink_webhook-chat"}'] == 0.5
+    assert found['oomwatchd_part_up{part="sink_webhook-pager"}'] == 0
+    assert found['oomwatchd_sink_failures_total{sink="webhook-pager"}'] == 3
+    metrics.sinks(["webhook-chat"])
+    metrics.delivery(Delivery(sink="webhook-pager", position=0, failures=4))  # a thread that hung
+    found = values(metrics)
+    named = {series for series in found if "pager" in series or "sink_journal" in series}
+    assert named == set()
+    assert found['oomwatchd_part_up{part="sink_webhook-chat"}'] == 1
+    assert found['oomwatchd_part_up{part="recorder"}'] == 1
 
 
 def test_exemplars_name_the_event() -> None:

@@ -343,7 +343,7 @@ def test_one_that_hangs_holds_up_neither_the_others_nor_the_end(tmp_path: Path) 
     states: dict[str, Delivery] = {}
     taken = threading.Event()
 
-    def on_state(state: Delivery) -> None:
+    def on_state(state: Delivery, _seconds: float) -> None:
         states[state.sink] = state
         if states["works"].delivered == 1:
             taken.set()
@@ -367,9 +367,9 @@ def test_a_sink_that_is_new_begins_now_and_one_that_is_gone_is_forgotten(tmp_pat
     store = Store.open(tmp_path)
     store.keeps_news = True
     store.put(capture(), event())
-    Outbox([Waiting("a", True)], store, lambda _: None)
+    Outbox([Waiting("a", True)], store, lambda *_: None)
     [state] = store.deliveries()
     assert (state.sink, state.position, state.waiting) == ("a", 1, 0)
-    Outbox([Waiting("b", True)], store, lambda _: None)
+    Outbox([Waiting("b", True)], store, lambda *_: None)
     assert [state.sink for state in store.deliveries()] == ["b"]
     store.close()

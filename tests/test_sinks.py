@@ -304,7 +304,7 @@ def test_a_restarted_journald_is_found_again(receiver: socket.socket) -> None:
 def test_no_journal_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = journal_sink.Options(socket=str(tmp_path / "none"))
     with caplog.at_level(logging.WARNING):
-        assert journal_sink.open(options) is None
+        assert open_sinks({"journal": options}) == ([], [], ["journal"])
     assert [record.getMessage() for record in caplog.records] == [
         f"sink journal: no journal at {tmp_path}/none (No such file or directory): not used"
     ]
@@ -537,12 +537,12 @@ def test_jsonl_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
 def test_open_sinks_opens_what_is_switched_on(tmp_path: Path, receiver: socket.socket) -> None:
     known = {"alertmanager", "journal", "jsonl", "otlp", "webhook"}
     assert set(plugs.options("oomwatchd.sinks")) == known
-    sinks, remote = open_sinks(
+    sinks, remote, absent = open_sinks(
         {
             "journal": journal_sink.Options(socket=receiver.getsockname()),
             "jsonl": jsonl.Options(path=str(tmp_path / "x")),
         }
     )
     assert [sink.name for sink in sinks] == ["journal", "jsonl"]
-    assert remote == []
-    assert open_sinks({"journal": journal_sink.Options(enabled=False)}) == ([], [])
+    assert (remote, absent) == ([], [])
+    assert open_sinks({"journal": journal_sink.Options(enabled=False)}) == ([], [], [])

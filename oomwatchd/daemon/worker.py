@@ -245,13 +245,16 @@ class Worker:
 
     def _emit(self, event: OomEvent) -> None:
         for sink in self._sinks:
+            began, well = monotonic(), False
             try:
                 sink.emit(event)
+                well = True
             except Exception as error:
                 self._metrics.sink_failed(sink.name)
                 self._failures.failed(f"sink {sink.name}", error)
             else:
                 self._failures.well(f"sink {sink.name}")
+            self._metrics.sink(sink.name, up=well, seconds=monotonic() - began)
 
     # -- opening and closing -----------------------------------------------------------------------
 
@@ -300,7 +303,13 @@ class Worker:
 
     def _open_sinks(self, config: Config) -> None:
         try:
-            self._sinks, remote = open_sinks(config.sinks)
+            self._sinks, remote, absent = open_sinks(config.sinks)
+            present = [sink.name for sink in self._sinks] + [sink.name for sink in remote]
+            self._metrics.sinks([*absent, *present])
+            for sink in self._sinks:
+                self._metrics.sink(sink.name, up=True)
+            for name in absent:
+                self._metrics.sink(name, up=False)
             if remote and _is_alone():
                 log.warning(
                     "no network here, which these sinks need: %s; the systemd service gets it by the drop-in"

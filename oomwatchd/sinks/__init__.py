@@ -3,9 +3,10 @@
 A sink module has
 
 * a docstring: its page in the documentation,
-* ``Options``: a ``msgspec.Struct``, its section ``[sinks.NAME]`` of the configuration,
-* ``open(options)``: a Sink or a RemoteSink; None when it is switched off or cannot work here, the latter
-  said once in the log. Raises SinkError where a configured sink cannot work until somebody mends it.
+* ``Options``: a ``msgspec.Struct``, its section ``[sinks.NAME]`` of the configuration; with a field
+  ``name`` there may be several of it,
+* ``open(options)``: a Sink or a RemoteSink; None when it is switched off. Raises SinkError where it is
+  switched on and cannot work.
 
 Modules whose name begins with ``_`` are shared parts, not sinks.
 """
@@ -34,7 +35,7 @@ class Sink(Protocol):
 
     @property
     def name(self) -> str:
-        """The module's name, as in the configuration."""
+        """What it is called: the module's name."""
 
     def emit(self, event: OomEvent) -> None:
         """Hand the event on, without waiting for anything outside for longer than a moment.
@@ -51,7 +52,7 @@ class RemoteSink(Protocol):
 
     @property
     def name(self) -> str:
-        """The module's name, as in the configuration."""
+        """What it is called: the module's name, and behind a hyphen its own where it has one."""
 
     @property
     def batch(self) -> int:
@@ -65,25 +66,34 @@ class RemoteSink(Protocol):
 
 
 class OpenSinks(NamedTuple):
-    """What is switched on, in the order of names."""
+    """What is switched on, in the order of the modules' names; ``absent`` are the local ones that cannot
+    work."""
 
     local: list[Sink]
     remote: list[RemoteSink]
+    absent: list[str]
 
 
 def open_sinks(options: Mapping[str, msgspec.Struct]) -> OpenSinks:
-    """The sinks that are switched on and can work; ``options`` by name, as checked by the configuration."""
-    opened = OpenSinks([], [])
-    for name, module in plugs.plugs(__name__).items():
-        try:
-            sink = module.open(options.get(name) or module.Options())
-        except SinkError as error:
-            log.error("sink %s cannot work: %s; events wait in the store", name, error)
-            sink = _Unready(name, error)
-        if isinstance(sink, Sink):
-            opened.local.append(sink)
-        elif sink is not None:
-            opened.remote.append(sink)
+    """The sinks that are switched on; ``options`` by what each is called, as checked by the configuration.
+    What cannot work is said once in the log."""
+    opened = OpenSinks([], [], [])
+    for kind, module in plugs.plugs(__name__).items():
+        own = {name: found for name, found in options.items() if isinstance(found, module.Options)}
+        for name, found in (own or {kind: module.Options()}).items():
+            try:
+                sink = module.open(found)
+            except SinkError as error:
+                if not hasattr(found, "name"):
+                    log.warning("sink %s: %s: not used", name, error)
+                    opened.absent.append(name)
+                    continue
+                log.error("sink %s cannot work: %s; events wait in the store", name, error)
+                sink = _Unready(name, error)
+            if isinstance(sink, Sink):
+                opened.local.append(sink)
+            elif sink is not None:
+                opened.remote.append(sink)
     return opened
 
 

@@ -1,30 +1,39 @@
 """HTTP for sinks: one request, one answer, and no word of what is secret in any error.
 
-Redirects are not followed: they would carry secrets to another place. TLS certificates are verified.
-urllib3 is imported only where such a sink is configured. An answer's text is not repeated in errors, for a
-receiver may echo what it was sent.
+Redirects are not followed: they would carry secrets to another place. TLS certificates are verified. What
+the environment says of proxies (``http_proxy`` and the like) is not heeded: events go where the configuration
+says. urllib3 is imported only where such a sink is configured. An answer's text is not repeated in errors,
+for a receiver may echo what it was sent.
 """
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Annotated, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
 from oomwatchd import __version__
 from oomwatchd.sinks._error import SinkError
-from oomwatchd.sinks._secrets import read_secret
+from oomwatchd.sinks._secrets import read_secret, secret_path
+
+if TYPE_CHECKING:
+    import ssl
+
+    import urllib3
 
 _CONNECT_SECONDS = 5.0
 _ANSWER_BYTES = 64 * 1024
 #: what a receiver answers to an event that it will never take: bad content, too large, not processable
 _REFUSED = {400, 413, 422}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NAME = re.compile(r"[a-z0-9-]{0,32}")
 
 
 class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,6 +45,14 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     secret_headers: dict[str, str] = {}
     #: certificates to trust instead of the system's
     ca_file: str = ""
+    #: file or credential with the certificate (and those between it and the root) that we show; its key
+    client_cert: str = ""
+    client_key: str = ""
+    #: http:// or https:// of a proxy; file or credential that holds ``user:password`` for it
+    proxy: str = ""
+    proxy_credentials: str = ""
+    #: tells this one from others of its kind
+    name: str = ""
     timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
 
     def __post_init__(self) -> None:
@@ -43,10 +60,32 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             for header, value in getattr(self, name).items():
                 if not _TOKEN.fullmatch(header) or not value.isascii() or not value.isprintable():
                     raise ValueError(f"{name}: {header!r} is no header with a value in printable ASCII")
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name: {self.name!r} is not up to 32 letters a to z, digits and hyphens")
+        if self.client_key and not self.client_cert:
+            raise ValueError("client_key: needs client_cert")
+        if self.proxy_credentials and not self.proxy:
+            raise ValueError("proxy_credentials: needs proxy")
+        check_url("proxy", self.proxy)
+        parts = urlsplit(self.proxy)
+        if parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise ValueError("proxy: only scheme, host and port of a proxy's URL are used")
+
+    def check_target(self, key: str, url: str, *, secret: bool = False) -> None:
+        """Raises ValueError, beginning with ``key``, if requests to ``url`` cannot or should not be made;
+        ``secret``: there is more to hide than the headers."""
+        secret = secret or bool(self.secret_headers)
+        # through a proxy the loopback address is another machine's
+        check_url(key, url, "https" if secret and self.proxy else "local" if secret else "any")
+
+    def called(self, kind: str) -> str:
+        """What a sink of ``kind`` with these options is called in metrics, logs and the store."""
+        return f"{kind}-{self.name}" if self.name else kind
 
 
-def check_url(key: str, url: str, secrets: bool) -> None:
-    """Raises ValueError, beginning with ``key``, if requests to ``url`` cannot or should not be made."""
+def check_url(key: str, url: str, wanted: Literal["any", "local", "https"] = "any") -> None:
+    """Raises ValueError, beginning with ``key``, if ``url`` is none, or is not TLS where that is ``wanted``
+    (``local``: except to this host)."""
     if not url:
         return
     try:
@@ -57,8 +96,12 @@ def check_url(key: str, url: str, secrets: bool) -> None:
     if parts.scheme not in ("http", "https") or not host:
         raise ValueError(f"{key}: a URL that begins with https:// or http:// is needed")
     if parts.username is not None:
-        raise ValueError(f"{key}: no password in a URL; put the header Authorization into secret_headers")
-    if secrets and parts.scheme == "http" and not _is_loopback(host):
+        mend = (
+            "name a file in proxy_credentials" if key == "proxy" else "put Authorization into secret_headers"
+        )
+        raise ValueError(f"{key}: no password in a URL; {mend}")
+    open_way = wanted == "any" or (wanted == "local" and _is_loopback(host))
+    if parts.scheme == "http" and not open_way:
         raise ValueError(f"{key}: secrets do not leave this host without TLS; use https://")
 
 
@@ -82,24 +125,15 @@ class HttpClient:
     """One receiver's connection. Belongs to one thread."""
 
     def __init__(self, options: HttpOptions) -> None:
-        import ssl
-
+        """Raises SinkError for certificates that cannot be read."""
         import urllib3
 
         self._options = options
         self._urllib3 = urllib3
+        self._proxy_headers = {"User-Agent": f"oomwatchd/{__version__}"}
         # made now, not while memory is short: the system's certificates are read here
-        try:
-            context = ssl.create_default_context(cafile=options.ca_file or None)
-        except OSError as error:
-            raise SinkError(f"ca_file {options.ca_file}: {error.strerror or 'no certificates'}") from None
-        seconds = options.timeout_seconds
-        self._pool = urllib3.PoolManager(
-            num_pools=4,
-            maxsize=1,
-            ssl_context=context,
-            timeout=urllib3.Timeout(connect=min(seconds, _CONNECT_SECONDS), read=seconds),
-        )
+        self._stamps = self._files_stamps()
+        self._pool = self._new_pool()
 
     def send(
         self, method: str, url: str, body: bytes, content_type: str, more: Mapping[str, str] | None = None
@@ -108,6 +142,13 @@ class HttpClient:
         headers = {"User-Agent": f"oomwatchd/{__version__}", "Content-Type": content_type}
         headers |= {**self._options.headers, **(more or {})}
         headers |= {name: read_secret(file) for name, file in self._options.secret_headers.items()}
+        if self._options.proxy_credentials:
+            secret = base64.b64encode(read_secret(self._options.proxy_credentials).encode()).decode()
+            self._proxy_headers["Proxy-Authorization"] = f"Basic {secret}"
+        if (stamps := self._files_stamps()) != self._stamps:  # renewed, as short-lived certificates are
+            self._pool.clear()
+            self._pool = self._new_pool()
+            self._stamps = stamps
         where = origin(url)
         try:
             response = self._pool.request(
@@ -126,6 +167,51 @@ class HttpClient:
         _judge(where, response.status, self._retry_after(response.headers.get("Retry-After")))
         return Answer(response.status, answer)
 
+    def _new_pool(self) -> urllib3.PoolManager:
+        options, seconds = self._options, self._options.timeout_seconds
+        context = self._context()
+        timeout = self._urllib3.Timeout(connect=min(seconds, _CONNECT_SECONDS), read=seconds)
+        if not options.proxy:
+            return self._urllib3.PoolManager(num_pools=4, maxsize=1, ssl_context=context, timeout=timeout)
+        return self._urllib3.ProxyManager(
+            options.proxy,
+            num_pools=4,
+            maxsize=1,
+            ssl_context=context,
+            timeout=timeout,
+            # a certificate of ours is for the receiver
+            proxy_ssl_context=self._context(shown=False),
+            proxy_headers=self._proxy_headers,
+        )
+
+    def _context(self, *, shown: bool = True) -> ssl.SSLContext:
+        """What is trusted and, if ``shown``, with which certificate we say who we are."""
+        import ssl
+
+        options = self._options
+        try:
+            context = ssl.create_default_context(cafile=options.ca_file or None)
+        except OSError as error:
+            raise SinkError(f"ca_file {options.ca_file}: {error.strerror or 'no certificates'}") from None
+        if options.client_cert and shown:
+            cert = secret_path(options.client_cert)
+            key = secret_path(options.client_key) if options.client_key else cert
+            try:
+                # the empty password keeps a locked key from asking the terminal for one
+                context.load_cert_chain(cert, key, password="")
+            except OSError as error:
+                why = error.strerror if not isinstance(error, ssl.SSLError) else None
+                why = why or "no certificate with its key, or the key has a password"
+                raise SinkError(f"client_cert {cert}, client_key {key}: {why}") from None
+        return context
+
+    def _files_stamps(self) -> list[tuple[int, int, int] | None]:
+        """What tells that a certificate was renewed."""
+        options = self._options
+        names = [options.client_cert, options.client_key]
+        paths = [*([Path(options.ca_file)] if options.ca_file else []), *(secret_path(n) for n in names if n)]
+        return [_stamp(path) for path in paths]
+
     def close(self) -> None:
         """Close the connections."""
         self._pool.clear()
@@ -136,6 +222,12 @@ class HttpClient:
         seconds = f"{self._options.timeout_seconds:g} s"
         if isinstance(error, getattr(kinds, "NameResolutionError", ())):  # urllib3 2
             return "its name cannot be resolved"
+        if isinstance(error, kinds.ProxyError):
+            inner = error.args[1] if len(error.args) > 1 else None
+            if status := re.fullmatch(r"Tunnel connection failed: (\d{3})\b.*", str(inner), re.S):
+                return f"the proxy {origin(self._options.proxy)} answered HTTP {status[1]}"
+            why = self._words(inner) if isinstance(inner, Exception) else "failed"
+            return f"the proxy {origin(self._options.proxy)}: {why}"
         if isinstance(error, kinds.ReadTimeoutError):
             return f"no answer within {seconds}"
         if isinstance(error, kinds.SSLError):
@@ -159,6 +251,14 @@ class HttpClient:
             return float(self._urllib3.Retry().parse_retry_after(value))
         except (self._urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
             return None
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def origin(url: str) -> str:

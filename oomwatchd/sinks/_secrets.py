@@ -15,19 +15,23 @@ from oomwatchd.sinks._error import SinkError
 _MAX_BYTES = 16 * 1024
 
 
+def secret_path(name: str, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the secret is. Raises SinkError for a credential of a service that has none."""
+    if "/" in name:
+        return Path(name)
+    directory = environ.get("CREDENTIALS_DIRECTORY")
+    if not directory:
+        raise SinkError(
+            f"the credential {name} needs a service with LoadCredential={name}:FILE; by hand: "
+            "CREDENTIALS_DIRECTORY=/run/credentials/oomwatchd.service oomwatchd ..."
+        )
+    return Path(directory) / name
+
+
 def read_secret(name: str, environ: Mapping[str, str] = os.environ) -> str:
     """The secret without the line break at its end. Raises SinkError, which names the file, never the
     content."""
-    if "/" in name:
-        path = Path(name)
-    else:
-        directory = environ.get("CREDENTIALS_DIRECTORY")
-        if not directory:
-            raise SinkError(
-                f"the credential {name} needs a service with LoadCredential={name}:FILE; by hand: "
-                "CREDENTIALS_DIRECTORY=/run/credentials/oomwatchd.service oomwatchd ..."
-            )
-        path = Path(directory) / name
+    path = secret_path(name, environ)
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)

@@ -24,7 +24,7 @@ import msgspec
 from oomwatchd.event import OomEvent, rfc3339
 from oomwatchd.render.escape import harmless
 from oomwatchd.sinks._error import SinkError
-from oomwatchd.sinks._http import HttpClient, HttpOptions, check_url
+from oomwatchd.sinks._http import HttpClient, HttpOptions
 from oomwatchd.sinks._particulars import is_test, severity, unit_of
 from oomwatchd.sinks._payload import host, linked, particulars
 
@@ -37,7 +37,7 @@ ALERTNAMES = {
 
 
 class Options(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[sinks.alertmanager]``"""
+    """``[sinks.alertmanager]``, or several ``[[sinks.alertmanager]]``, each with a ``name``."""
 
     urls: list[str] = []
     labels: dict[str, str] = {}
@@ -47,7 +47,7 @@ class Options(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True
     def __post_init__(self) -> None:
         super().__post_init__()
         for url in self.urls:
-            check_url("urls", url, bool(self.secret_headers))
+            self.check_target("urls", url)
 
 
 def alert(event: OomEvent, options: Options, now: float) -> dict[str, Any]:
@@ -96,11 +96,11 @@ def _begin(event: OomEvent, now: float) -> str | None:
 class Alertmanager:
     """The Alertmanagers that are told; see the module."""
 
-    name = "alertmanager"
     batch = 32
 
     def __init__(self, options: Options, clock: Callable[[], float] = time.time) -> None:
         """Raises SinkError for certificates that cannot be read."""
+        self.name = options.called("alertmanager")
         self._options = options
         self._clock = clock
         self._client = HttpClient(options)

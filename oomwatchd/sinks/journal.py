@@ -21,7 +21,6 @@ from __future__ import annotations
 import array
 import errno
 import fcntl
-import logging
 import os
 import select
 import socket
@@ -39,8 +38,6 @@ from oomwatchd.report import Victim
 from oomwatchd.sinks._error import SinkError
 from oomwatchd.sinks._message_ids import MESSAGE_IDS
 from oomwatchd.sinks._particulars import is_test, limit_cgroup, severity, unit_of, victim_attribution
-
-log = logging.getLogger(__name__)
 
 SOCKET = "/run/systemd/journal/socket"
 #: what libsystemd asks for, too
@@ -246,13 +243,12 @@ def _sealed(data: bytes) -> Iterator[int]:
 
 
 def open(options: Options) -> Journal | None:
-    """The sink; None if it is switched off or this host has no journal."""
+    """The sink, None if it is switched off. Raises SinkError where this host has no journal."""
     if not options.enabled:
         return None
     sink = Journal(options.socket)
     try:
         sink._connect()
     except OSError as error:
-        log.warning("sink journal: no journal at %s (%s): not used", options.socket, error.strerror)
-        return None
+        raise SinkError(f"no journal at {options.socket} ({error.strerror})") from None
     return sink

@@ -1,4 +1,4 @@
-"""OpenTelemetry: each event as a log record by OTLP/HTTP, in its JSON encoding.
+"""OpenTelemetry: each event as a log record by OTLP/HTTP, in its binary or its JSON encoding.
 
 The road to Loki, Elasticsearch, ClickHouse, VictoriaLogs and every vendor that takes OTLP. ``url`` is the
 base (``http://localhost:4318``); ``/v1/logs`` is added. The summary is the body, the particulars are
@@ -6,7 +6,9 @@ attributes: those of the semantic conventions where there are any (``process.pid
 ``k8s.pod.uid``, ``host.name``), the others as ``oomwatchd.*``. ``log.record.uid`` is the event's id: records
 with the same one are duplicates by the conventions' own words.
 
-Sources: https://opentelemetry.io/docs/specs/otlp/ (OTLP/HTTP, JSON), the semantic conventions' registry
+``encoding`` is ``protobuf``, which every receiver takes; VictoriaLogs and others refuse ``json``.
+
+Sources: https://opentelemetry.io/docs/specs/otlp/ (OTLP/HTTP), the semantic conventions' registry
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ import msgspec
 from oomwatchd import __version__
 from oomwatchd.event import OomEvent
 from oomwatchd.sinks._error import SinkError
-from oomwatchd.sinks._http import HttpClient, HttpOptions, check_url
+from oomwatchd.sinks._http import HttpClient, HttpOptions
 from oomwatchd.sinks._particulars import is_test, limit_cgroup, severity, victim_attribution
 from oomwatchd.sinks._payload import document, host
+from oomwatchd.sinks._protobuf import EXPORT_LOGS_SERVICE_REQUEST, encode, rejected_log_records
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +38,16 @@ _TEXT = {"critical": "FATAL", "error": "ERROR", "warning": "WARN"}
 
 
 class Options(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[sinks.otlp]``"""
+    """``[sinks.otlp]``, or several ``[[sinks.otlp]]``, each with a ``name``."""
 
     url: str = ""
     resource_attributes: dict[str, str] = {}
     payload: Literal["small", "full"] = "small"
+    encoding: Literal["protobuf", "json"] = "protobuf"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_url("url", self.url, bool(self.secret_headers))
+        self.check_target("url", self.url)
 
 
 def attributes(event: OomEvent) -> dict[str, object]:
@@ -144,20 +148,24 @@ def _any_value(value: object) -> dict[str, Any]:
 class Otlp:
     """One OTLP receiver; see the module."""
 
-    name = "otlp"
     batch = 32
 
     def __init__(self, options: Options, clock: Callable[[], float] = time.time) -> None:
         """Raises SinkError for certificates that cannot be read."""
+        self.name = options.called("otlp")
         self._options = options
         self._clock = clock
         self._client = HttpClient(options)
 
     def deliver(self, events: Sequence[OomEvent]) -> None:
         """Send the events as one request. Raises SinkError."""
-        body = msgspec.json.encode(request(events, self._options, self._clock()))
+        message = request(events, self._options, self._clock())
+        if self._options.encoding == "protobuf":
+            body, content_type = encode(message, EXPORT_LOGS_SERVICE_REQUEST), "application/x-protobuf"
+        else:
+            body, content_type = msgspec.json.encode(message), "application/json"
         url = f"{self._options.url.rstrip('/')}/v1/logs"
-        answer = self._client.send("POST", url, body, "application/json")
+        answer = self._client.send("POST", url, body, content_type)
         if (rejected := _rejected(answer.body)) > 0:
             # to be tried one by one; what is then still rejected is given up, as the protocol asks
             raise SinkError(f"the receiver rejected {rejected} of {len(events)} records", refused=True)
@@ -176,8 +184,10 @@ class _Response(msgspec.Struct, rename="camel"):
 
 
 def _rejected(body: bytes) -> int:
-    """How many records the receiver did not take (ExportLogsPartialSuccess)."""
+    """How many records the receiver did not take (ExportLogsPartialSuccess), in either encoding."""
     try:
+        if not body.lstrip().startswith(b"{"):
+            return rejected_log_records(body)
         partial = msgspec.json.decode(body, type=_Response).partial_success
         return int(partial.rejected_log_records) if partial else 0
     except (msgspec.DecodeError, ValueError):

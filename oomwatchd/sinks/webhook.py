@@ -31,7 +31,7 @@ import msgspec
 
 from oomwatchd.event import OomEvent
 from oomwatchd.sinks._error import SinkError
-from oomwatchd.sinks._http import HttpClient, HttpOptions, check_url
+from oomwatchd.sinks._http import HttpClient, HttpOptions
 from oomwatchd.sinks._particulars import is_test, severity, unit_of, victim_attribution
 from oomwatchd.sinks._payload import Template, TemplateError, document, host, linked, particulars
 from oomwatchd.sinks._secrets import read_secret
@@ -42,7 +42,7 @@ CLOUDEVENTS = "application/cloudevents+json; charset=utf-8"
 
 
 class Options(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[sinks.webhook]``"""
+    """``[sinks.webhook]``, or several ``[[sinks.webhook]]``, each with a ``name``."""
 
     url: str = ""
     url_file: str = ""
@@ -54,7 +54,7 @@ class Options(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_url("url", self.url, bool(self.secret_headers))
+        self.check_target("url", self.url)
         if self.url and self.url_file:
             raise ValueError("url_file: give either url or url_file")
 
@@ -111,11 +111,11 @@ def read_template(name: str) -> Template:
 class Webhook:
     """One receiver of events by HTTP; see the module."""
 
-    name = "webhook"
     batch = 1
 
     def __init__(self, options: Options, clock: Callable[[], float] = time.time) -> None:
         """Raises SinkError for a template or certificates that cannot be read."""
+        self.name = options.called("webhook")
         self._options = options
         self._clock = clock
         self._template = read_template(options.template) if options.template else None
@@ -152,7 +152,7 @@ class Webhook:
             return self._options.url
         url = read_secret(self._options.url_file)
         try:
-            check_url("url_file", url, True)
+            self._options.check_target("url_file", url, secret=True)
         except ValueError as error:
             raise SinkError(f"{self._options.url_file}: {error}") from None
         return url

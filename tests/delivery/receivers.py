@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import select
 import socket
 import ssl
 import struct
@@ -13,18 +14,21 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 
 class Request(msgspec.Struct):
-    """One request as it came; ``answer`` is the status it got, 0 for none."""
+    """One request as it came; ``answer`` is the status it got, 0 for none; ``peer`` the name in the client's
+    certificate, empty without."""
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
     answer: int
+    peer: str = ""
 
     def json(self) -> Any:
         return msgspec.json.decode(self.body)
@@ -85,7 +89,10 @@ class Receiver:
         body = handler.rfile.read(int(handler.headers.get("Content-Length", "0")))
         answer = self.answers.pop(0) if self.answers else self.otherwise
         headers = {name.lower(): value for name, value in handler.headers.items()}
-        self.requests.append(Request(handler.command, handler.path, headers, body, max(answer, 0)))
+        peer = ""
+        if isinstance(handler.connection, ssl.SSLSocket) and (shown := handler.connection.getpeercert()):
+            peer = str(shown["subject"][0][0][1])
+        self.requests.append(Request(handler.command, handler.path, headers, body, max(answer, 0), peer))
         if answer == HANG:
             self.ended.wait(30)
             handler.close_connection = True
@@ -123,6 +130,56 @@ def receiver(context: ssl.SSLContext | None = None, port: int = 0) -> Iterator[R
         yield made
     finally:
         made.close()
+
+
+class Proxy:
+    """An HTTP proxy (RFC 9110, CONNECT and absolute targets) that notes what it is asked; ``wanted`` is the
+    Proxy-Authorization without which it answers 407."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.heads: list[str] = []
+        self.wanted = ""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self._serve, args=self._listener.accept()[:1], daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        head = b""
+        with client, contextlib.suppress(OSError):
+            while b"\r\n\r\n" not in head:
+                head += client.recv(65536)
+            text, _, rest = head.partition(b"\r\n\r\n")
+            line, *fields = text.decode().split("\r\n")
+            method, target, _ = line.split()
+            self.asked.append(f"{method} {target}")
+            self.heads.append(text.decode())
+            given = [field.partition(": ")[2] for field in fields if field.startswith("Proxy-Authorization:")]
+            if self.wanted and given != [self.wanted]:
+                client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+                return
+            parts = urlsplit(target if method != "CONNECT" else f"//{target}")
+            with socket.create_connection((parts.hostname or "", parts.port or 80)) as server:
+                if method == "CONNECT":
+                    client.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                else:
+                    server.sendall("\r\n".join([f"{method} {parts.path or '/'} HTTP/1.1", *fields]).encode())
+                    server.sendall(b"\r\n\r\n" + rest)
+                both = {client: server, server: client}
+                while True:
+                    for ready in select.select([*both], [], [], 20)[0]:
+                        data = ready.recv(65536)
+                        if not data:
+                            return
+                        both[ready].sendall(data)
+
+    def close(self) -> None:
+        self._listener.close()
 
 
 def certificate(directory: Path, name: str = "localhost") -> tuple[Path, ssl.SSLContext]:

@@ -3,8 +3,10 @@ no secret is ever said."""
 
 from __future__ import annotations
 
+import base64
 import json
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -12,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
@@ -19,20 +22,28 @@ from cloudevents.core.formats.json import JSONFormat
 from google.protobuf.json_format import Parse
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsPartialSuccess,
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
 
 from oomwatchd.attribution import Attribution
 from oomwatchd.cli.notify_test import test_event as a_test_event
 from oomwatchd.config import parse
 from oomwatchd.errors import ConfigError
+from oomwatchd.event import conclude
 from oomwatchd.render.json import encode
 from oomwatchd.report import Task, Victim
-from oomwatchd.sinks import SinkError, alertmanager, open_sinks, otlp, webhook
+from oomwatchd.sinks import SinkError, alertmanager, journal, open_sinks, otlp, webhook
 from oomwatchd.sinks._http import HttpClient, HttpOptions
 from oomwatchd.sinks._payload import Template, TemplateError, document, particulars
+from oomwatchd.sinks._protobuf import EXPORT_LOGS_SERVICE_REQUEST
+from oomwatchd.sinks._protobuf import encode as encode_protobuf
 from oomwatchd.sinks._secrets import read_secret
 from oomwatchd.sinks.webhook import Options, Webhook
-from tests.delivery.receivers import GARBAGE, HANG, RESET, Receiver, certificate, free_port, receiver
+from tests.delivery.receivers import GARBAGE, HANG, RESET, Proxy, Receiver, certificate, free_port, receiver
+from tests.recorded import captures, kernel_recordings
 from tests.samples import WALL, event
 from tests.test_sinks import HOSTILE
 
@@ -244,6 +255,172 @@ def test_certificates_are_verified(trusted: tuple[Path, ssl.SSLContext], tmp_pat
         assert len(secure.requests) == 1 and wrong.requests == []
 
 
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    made = Proxy()
+    yield made
+    made.close()
+
+
+def test_through_a_proxy_with_a_password(
+    plain: Receiver, proxy: Proxy, trusted: tuple[Path, ssl.SSLContext], tmp_path: Path
+) -> None:
+    file, context = trusted
+    secret = tmp_path / "proxy"
+    secret.write_text(f"me:{SECRET}")
+    proxy.wanted = f"Basic {base64.b64encode(f'me:{SECRET}'.encode()).decode()}"
+    with receiver(context) as secure:
+        for server in (secure, plain):
+            sink = Webhook(
+                Options(
+                    url=f"{server.url}/x", ca_file=str(file), proxy=proxy.url, proxy_credentials=str(secret)
+                )
+            )
+            sink.deliver([event()])
+            assert len(server.taken()) == 1
+            secret.write_text("me:wrong")
+            sink.close()  # a tunnel that stands has been paid for
+            with pytest.raises(SinkError, match="HTTP 407") as caught:
+                sink.deliver([event()])
+            assert "wrong" not in str(caught.value)
+            secret.write_text(f"me:{SECRET}")
+            sink.deliver([event()])
+            assert len(server.taken()) == 2
+        assert SECRET not in "".join(
+            request.headers.get("proxy-authorization", "") for request in secure.requests
+        )
+    assert proxy.asked == [f"CONNECT localhost:{secure.port}"] * 3 + [f"POST {plain.url}/x"] * 3
+
+
+def test_a_tunnel_hides_what_is_sent_through_it(
+    proxy: Proxy, trusted: tuple[Path, ssl.SSLContext], tmp_path: Path
+) -> None:
+    file, context = trusted
+    (tmp_path / "token").write_text(SECRET)
+    with receiver(context) as secure:
+        options = Options(
+            url=f"{secure.url}/{SECRET}",
+            ca_file=str(file),
+            proxy=proxy.url,
+            secret_headers={"X-Token": str(tmp_path / "token")},
+        )
+        Webhook(options).deliver([event()])
+        assert secure.requests[0].headers["x-token"] == SECRET
+    assert SECRET not in proxy.heads[0]
+    with pytest.raises(ConfigError, match=r"sinks.webhook.url: secrets do not leave this host without TLS"):
+        section = {"url": "http://localhost/", "proxy": proxy.url, "secret_headers": {"X-Token": "t"}}
+        parse({"sinks": {"webhook": section}}, "f")
+
+
+def test_a_proxy_that_is_down_or_refuses_is_named(proxy: Proxy, trusted: tuple[Path, ssl.SSLContext]) -> None:
+    file, context = trusted
+    dead = f"http://127.0.0.1:{free_port()}"
+    with receiver(context) as secure:
+        for address, words in ((dead, "Connection refused"), (proxy.url, "HTTP 407")):
+            proxy.wanted = "Basic other"
+            with pytest.raises(SinkError) as caught:
+                Webhook(Options(url=secure.url, ca_file=str(file), proxy=address)).deliver([event()])
+            assert str(caught.value).startswith(f"{secure.url}: the proxy {address}")
+            assert words in str(caught.value)
+
+
+def test_the_proxy_of_the_environment_is_not_used(plain: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    Webhook(Options(url=plain.url)).deliver([event()])
+    assert len(plain.taken()) == 1
+
+
+def test_a_client_certificate_is_shown_and_read_again_when_it_is_renewed(
+    trusted: tuple[Path, ssl.SSLContext], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, _ = trusted
+    for name in ("one", "two"):
+        certificate(tmp_path, name)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority, authority.with_suffix(".key"))
+    context.verify_mode = ssl.CERT_REQUIRED
+    for name in ("one", "two"):
+        context.load_verify_locations(tmp_path / f"{name}.pem")
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+
+    def renew(name: str) -> None:
+        shutil.copy(tmp_path / f"{name}.pem", credentials / "host-cert")
+        shutil.copy(tmp_path / f"{name}.key", credentials / "host-key")
+
+    renew("one")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+    with receiver(context) as server:
+        with pytest.raises(SinkError, match=rf"^{server.url}: "):
+            Webhook(Options(url=server.url, ca_file=str(authority))).deliver([event()])
+        assert server.requests == []
+        sink = Webhook(
+            Options(url=server.url, ca_file=str(authority), client_cert="host-cert", client_key="host-key")
+        )
+        sink.deliver([event()])
+        renew("two")
+        sink.deliver([event()])
+        assert [request.peer for request in server.requests] == ["one", "two"]
+        (credentials / "host-key").unlink()
+        with pytest.raises(
+            SinkError, match=r"client_cert .*/host-cert, client_key .*/host-key: No such file"
+        ):
+            sink.deliver([event()])
+        renew("one")
+        sink.deliver([event()])
+        assert server.requests[-1].peer == "one"
+
+
+def test_certificates_that_cannot_be_used_are_said_at_the_start(tmp_path: Path) -> None:
+    certificate(tmp_path, "one")
+    locked = tmp_path / "locked.key"
+    command = ["openssl", "pkey", "-in", str(tmp_path / "one.key"), "-aes256", "-passout", "pass:x"]
+    subprocess.run([*command, "-out", str(locked)], check=True, capture_output=True)
+    for key in (locked, tmp_path / "one.pem"):
+        options = Options(url="https://x", client_cert=str(tmp_path / "one.pem"), client_key=str(key))
+        with pytest.raises(SinkError, match="no certificate with its key, or the key has a password"):
+            Webhook(options)
+
+
+# -- several of a kind -----------------------------------------------------------------------------------
+
+
+def test_several_of_a_kind_have_names_of_their_own(plain: Receiver) -> None:
+    tables = [{"url": f"{plain.url}/a", "name": "chat"}, {"url": f"{plain.url}/b", "name": "pager"}]
+    config = parse({"sinks": {"webhook": tables, "otlp": {"url": plain.url}}}, "f")
+    opened = open_sinks({**config.sinks, "journal": journal.Options(enabled=False)})
+    assert [sink.name for sink in opened.remote] == ["otlp", "webhook-chat", "webhook-pager"]
+    for sink in opened.remote:
+        sink.deliver([event()])
+    assert [request.path for request in plain.requests] == ["/v1/logs", "/a", "/b"]
+
+
+@pytest.mark.parametrize(
+    ("sinks", "words"),
+    [
+        ({"webhook": [{"url": "https://x"}, {"url": "https://y"}]}, "sinks.webhook: two have the name ''"),
+        ({"webhook": [{"name": "a"}, {"name": "a"}]}, "sinks.webhook: two have the name 'a'"),
+        ({"webhook": [{"name": str(n)} for n in range(9)]}, "sinks.webhook: at most 8 of a kind"),
+        ({"webhook": [{"name": "a"}, {"url": "x", "name": "b"}]}, "sinks.webhook.2.url: a URL that begins"),
+        ({"webhook": [{"nme": "a"}]}, "unknown key sinks.webhook.1.nme; did you mean sinks.webhook.1.name?"),
+        ({"webhook": [3]}, "sinks.webhook.1: expected a table, got an integer"),
+        ({"webhook": {"name": 'a"}'}}, "sinks.webhook.name: 'a\"}' is not up to 32 letters"),
+        ({"journal": [{}]}, "sinks.journal: expected a table, got a list"),
+        ({"webhook": {"proxy": "socks5://x"}}, "sinks.webhook.proxy: a URL that begins with"),
+        ({"webhook": {"proxy": f"http://a:{SECRET}@x"}}, "sinks.webhook.proxy: no password in a URL; name a"),
+        ({"webhook": {"proxy": "http://x/y"}}, "sinks.webhook.proxy: only scheme, host and port"),
+        ({"webhook": {"proxy_credentials": "x"}}, "sinks.webhook.proxy_credentials: needs proxy"),
+        ({"webhook": {"client_key": "x"}}, "sinks.webhook.client_key: needs client_cert"),
+    ],
+)
+def test_what_cannot_be_told_apart_or_used_is_refused(sinks: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse({"sinks": sinks}, "f")
+    assert str(caught.value).startswith(f"f: {words}")
+    assert SECRET not in str(caught.value)
+
+
 # -- secrets and configuration -------------------------------------------------------------------------
 
 
@@ -309,7 +486,7 @@ def test_a_url_from_a_file_is_held_to_the_same_and_never_said(plain: Receiver, t
 
 def test_a_sink_that_cannot_be_opened_keeps_its_place(caplog: pytest.LogCaptureFixture) -> None:
     config = parse({"sinks": {"webhook": {"url": "https://x", "template": "nix"}}}, "f")
-    _, [sink] = open_sinks(config.sinks)
+    _, [sink], _ = open_sinks(config.sinks)
     assert sink.name == "webhook"
     with pytest.raises(SinkError, match="template nix: there is no such template; known: slack"):
         sink.deliver([event()])
@@ -349,8 +526,8 @@ def test_the_official_definitions_read_the_otlp_request(plain: Receiver) -> None
     hostile = [event(number, comm=comm) for number, comm in enumerate(HOSTILE)]
     otlp.Otlp(options, clock=lambda: WALL).deliver([event(), *hostile])
     [request] = plain.requests
-    assert (request.path, request.headers["content-type"]) == ("/v1/logs", "application/json")
-    read = Parse(request.body, ExportLogsServiceRequest())
+    assert (request.path, request.headers["content-type"]) == ("/v1/logs", "application/x-protobuf")
+    read = ExportLogsServiceRequest.FromString(request.body)
     [resource] = read.resource_logs
     about = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
     assert about["host.name"] == socket.gethostname()
@@ -379,17 +556,63 @@ def test_the_official_definitions_read_the_otlp_request(plain: Receiver) -> None
 
 def test_the_whole_event_by_otlp_if_asked_for(plain: Receiver) -> None:
     otlp.Otlp(otlp.Options(url=plain.url, payload="full")).deliver([event()])
-    read = Parse(plain.requests[0].body, ExportLogsServiceRequest())
+    read = ExportLogsServiceRequest.FromString(plain.requests[0].body)
     named = {p.key: p.value for p in read.resource_logs[0].scope_logs[0].log_records[0].attributes}
     assert json.loads(named["oomwatchd.event"].string_value) == json.loads(encode(event()))
 
 
+def test_both_encodings_say_the_same_of_every_recorded_report(corpus: Path) -> None:
+    """Parse() refuses unknown fields; what binary does not know would stand in the unknown ones."""
+    options = otlp.Options(payload="full")
+    found = [
+        conclude(capture) for recording in kernel_recordings(corpus) for capture in captures(recording)[:20]
+    ]
+    assert len(found) > 100
+    message = otlp.request(found, options, WALL)
+    binary = ExportLogsServiceRequest.FromString(encode_protobuf(message, EXPORT_LOGS_SERVICE_REQUEST))
+    assert Parse(json.dumps(message), ExportLogsServiceRequest()) == binary
+    binary_again = ExportLogsServiceRequest()
+    binary_again.CopyFrom(binary)
+    binary_again.DiscardUnknownFields()
+    assert binary_again == binary
+    assert len(binary.resource_logs[0].scope_logs[0].log_records) == len(found)
+
+
+@given(st.dictionaries(st.text(), st.text() | st.booleans() | st.integers(-(2**63), 2**63 - 1)))
+def test_any_attribute_comes_out_of_protobuf_as_it_went_in(attributes: dict[str, Any]) -> None:
+    message = {"resourceLogs": [{"resource": {"attributes": otlp._key_values(attributes)}}]}
+    binary = ExportLogsServiceRequest.FromString(encode_protobuf(message, EXPORT_LOGS_SERVICE_REQUEST))
+    read = {
+        pair.key: getattr(pair.value, str(pair.value.WhichOneof("value")))
+        for pair in binary.resource_logs[0].resource.attributes
+    }
+    assert read == attributes
+    assert {key: type(value) for key, value in read.items()} == {k: type(v) for k, v in attributes.items()}
+
+
+@given(st.binary())
+def test_no_answer_is_too_broken_to_be_read(body: bytes) -> None:
+    assert otlp._rejected(body) >= 0
+
+
 def test_records_that_are_rejected_are_refused(plain: Receiver) -> None:
-    plain.body = b'{"partialSuccess": {"rejectedLogRecords": "1", "errorMessage": "no"}}'
-    with pytest.raises(SinkError, match="the receiver rejected 1 of 1 records") as caught:
-        otlp.Otlp(otlp.Options(url=plain.url)).deliver([event()])
-    assert caught.value.refused
-    for fine in (b"", b"{}", b'{"partialSuccess": {}}', b"not JSON"):
+    partial = ExportLogsPartialSuccess(rejected_log_records=300, error_message="no")
+    assert otlp._rejected(ExportLogsServiceResponse(partial_success=partial).SerializeToString()) == 300
+    one = ExportLogsServiceResponse(partial_success=ExportLogsPartialSuccess(rejected_log_records=1))
+    for encoding, body in (
+        ("json", b'{"partialSuccess": {"rejectedLogRecords": "1", "errorMessage": "no"}}'),
+        ("protobuf", one.SerializeToString()),
+    ):
+        plain.body = body
+        with pytest.raises(SinkError, match="the receiver rejected 1 of 1 records") as caught:
+            otlp.Otlp(otlp.Options(url=plain.url, encoding=encoding)).deliver([event()])  # type: ignore[arg-type]
+        assert caught.value.refused
+    assert [request.headers["content-type"] for request in plain.requests] == [
+        "application/json",
+        "application/x-protobuf",
+    ]
+    warned = ExportLogsServiceResponse(partial_success=ExportLogsPartialSuccess(error_message="warning"))
+    for fine in (b"", b"{}", b'{"partialSuccess": {}}', b"not JSON", warned.SerializeToString()):
         plain.body = fine
         otlp.Otlp(otlp.Options(url=plain.url)).deliver([event()])
 

@@ -9,6 +9,7 @@ import json
 import random
 import re
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from google.protobuf.json_format import Parse
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from oomwatchd.capture import OomCapture
@@ -197,7 +197,7 @@ def test_no_network_for_a_storm_of_200_kills_with_the_daemon_killed_in_between(
             dict.fromkeys(
                 pair.value.string_value
                 for request in collector.taken()
-                for resource in Parse(request.body, ExportLogsServiceRequest()).resource_logs
+                for resource in ExportLogsServiceRequest.FromString(request.body).resource_logs
                 for record in resource.scope_logs[0].log_records
                 for pair in record.attributes
                 if pair.key == "log.record.uid"
@@ -236,6 +236,37 @@ def test_no_network_for_a_storm_of_200_kills_with_the_daemon_killed_in_between(
     assert re.search(r"^webhook: \d+ delivered, \d+ waiting$", shown, re.M)
     assert SECRET not in daemon.log.read_text() + shown + pages
     assert SECRET.encode() not in (tmp_path / "state" / "events.sqlite").read_bytes()
+    assert daemon.end() == 0
+
+
+@pytest.mark.oom
+def test_each_of_several_webhooks_has_a_place_of_its_own(daemon: Running) -> None:
+    """One that is down holds up no other; one that is taken from the configuration is forgotten."""
+
+    def table(name: str, port: int) -> str:
+        return f'[[sinks.webhook]]\nname = "{name}"\nurl = "http://127.0.0.1:{port}/"\n'
+
+    with receiver() as chat:
+        both = table("chat", chat.port) + table("pager", free_port())
+        daemon.configure(both)
+        daemon.start()
+        daemon.until(daemon.ready, 60)
+        [name] = kill_many(1)
+        taken = 'oomwatchd_sink_delivered_total{sink="webhook-chat"}'
+        daemon.until(lambda: daemon.metric(taken) == 1)
+        daemon.until(lambda: daemon.metric('oomwatchd_part_up{part="sink_webhook-pager"}') == 0)
+        assert daemon.metric('oomwatchd_sink_waiting_events{sink="webhook-pager"}') == 1
+        assert daemon.metric('oomwatchd_part_up{part="sink_webhook-chat"}') == 1
+        assert daemon.metric('oomwatchd_part_up{part="sink_jsonl"}') == 1
+        [request] = chat.taken()
+        assert request.json()["data"]["victims"][0]["comm"] == name
+        daemon.configure(table("chat", chat.port))
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.until(lambda: "webhook-pager" not in daemon.get("/metrics")[1])
+        assert daemon.metric(taken) == 1
+        [name] = kill_many(1)
+        daemon.until(lambda: daemon.metric(taken) == 2)
+        assert len({request.headers["webhook-id"] for request in chat.taken()}) == 2
     assert daemon.end() == 0
 
 
