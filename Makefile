@@ -1,5 +1,8 @@
-# Short names for the commands of bootstrap.sh.
-.PHONY: run test lint
+# Short names for the commands of bootstrap.sh, and for the Debian package.
+.PHONY: run test lint deb
 
 run test lint:
 	sh bootstrap.sh $@
+
+deb:
+	sh packaging/debian/build.sh dist

@@ -52,7 +52,7 @@ def check(result: Result) -> list[Claim]:
         Claim("journal by MESSAGE_ID: the panic, once", len(result.json_lines("journal_of_panic")) == 1),
     ]
     if result.memory_mib >= SMALL_MIB:
-        claims += _of_the_store(result, names) + _of_the_package(result)
+        claims += _of_the_store(result, names) + _of_the_readme(result) + _of_the_package(result)
     if "idle_after" in result.parts:
         claims += _idle(result)
     return claims
@@ -69,6 +69,20 @@ def _of_the_store(result: Result, names: list[str]) -> list[Claim]:
         Claim("events: those from before the panic are there", _ids(events) < _ids(later)),
         Claim("events: the panic", _panics(later) == 1),
         Claim("events: a restart of the daemon adds nothing", _ids(later) == _ids(last)),
+    ]
+
+
+def _of_the_readme(result: Result) -> list[Claim]:
+    """Every command of it, in order."""
+    said = result.one("readme")
+    received = result.one("readme_received").splitlines()
+    return [
+        Claim(
+            "README: every command does" if said.endswith("ended with 0") else said, "ended with 0" in said
+        ),
+        Claim("README: the selftest's kill is seen", "\nok: the OOM kill of process " in said),
+        Claim("README: it is in /metrics", "\noomwatchd_oom_kills_total" in said),
+        Claim(f"README: the chat got the test and the kill: {len(received)} messages", len(received) >= 2),
     ]
 
 

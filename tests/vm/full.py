@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from tests.readme import system_configuration, system_script
 from tests.vm.lab import HERE, PC, ROOT, LabError, boot, command, debootstrap, labbox, once
 
 SUITE = "trixie"
@@ -102,6 +103,9 @@ def install(deb: Path, cache: Path, directory: Path, *, idle: int = 0) -> Path:
     shutil.copy(deb, lab / "oomwatchd.deb")
     shutil.copy(labbox("amd64", cache), lab / "labbox")
     shutil.copy(HERE / "guest.sh", lab / "guest.sh")
+    shutil.copy(HERE / "receiver.py", lab / "receiver.py")
+    (lab / "readme.sh").write_text(system_script())
+    (lab / "readme.toml").write_text(system_configuration("http://127.0.0.1:9099/"))
     archives = cache / "archives"
     (archives / "partial").mkdir(parents=True, exist_ok=True)
     command("unshare", "--mount", "--propagation", "private", "sh", "-ec", _INSTALL, root, archives)

@@ -109,6 +109,15 @@ sleep 5
 part events_after_restart; events
 part log_after_panic; journalctl --quiet --no-pager --boot --output=cat --unit=oomwatchd.service
 if ! small; then
+    # the README's commands as they stand there; its package is installed already, and no network is needed
+    mkdir -p /lab/dist
+    ln -s ../oomwatchd.deb /lab/dist/oomwatchd_lab_all.deb
+    cp /lab/readme.toml /etc/oomwatchd/config.toml
+    ordinary python3 /lab/receiver.py 9099 > /lab/received &
+    receiver=$!
+    part readme; (cd /lab && ordinary sh readme.sh 2>&1); echo "ended with $?"
+    part readme_received; cat /lab/received
+    kill "$receiver"
     part remove; dpkg --remove oomwatchd
     part running_after_remove; systemctl is-active oomwatchd.service oomwatchd-kmsg.socket
     part kept_after_remove; ls /var/lib/private/oomwatchd
