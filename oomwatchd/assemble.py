@@ -444,10 +444,13 @@ class Assembler:
         block = self._open(record)
         block.failure = form in (ALLOC_FAILURE, NOMMU_FAILURE)
         if not block.failure:
-            for before in self._before:
-                block.add(before, None)
-            self._before.clear()
+            self._add_before(block)
         block.add(record, form)
+
+    def _add_before(self, block: _Block) -> None:
+        for before in self._before:
+            block.add(before, None)
+        self._before.clear()
 
     def _body(self, record: KmsgRecord, form: Form) -> None:
         block = self._fitting(record, form)
@@ -456,6 +459,7 @@ class Assembler:
         if block is None:
             if form in (dump_stack.CPU, dump_stack.PID):
                 self._held = [record]
+                self._panic_dump(record, form)
             elif self._held:
                 self._hold(record)
             return
@@ -463,6 +467,13 @@ class Assembler:
             self._close(block, "bound")
             return
         block.add(record, form)
+
+    def _panic_dump(self, record: KmsgRecord, form: Form) -> None:
+        """panic() says on which kernel it happened; the head of the report may be lost."""
+        block = self._blocks[-1] if self._blocks else None
+        if block is not None and block.last_form == oom_kill.PANIC.name and block.accepts(record.caller):
+            block.add(record, form)
+            self._held = []
 
     def _hold(self, record: KmsgRecord) -> None:
         """A stack dump outside of any report: it is one whose header was lost when the OOM killer
@@ -595,6 +606,7 @@ class Assembler:
         )
         if block is None:
             block = self._open(record)
+            self._add_before(block)
         block.add(record, form)
         self._close(block, "outcome")
         block.outcome = True

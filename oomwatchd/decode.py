@@ -259,6 +259,9 @@ class _Decoder:
     def _cpu_line(self, m: Match) -> None:
         if self._pid is not None and self._release is not None:
             return  # a second dump_stack() inside the block is not the trigger's
+        if self._panic:
+            self._release = self._release or m["release"]
+            return  # panic()'s own
         groups = m.groupdict()
         self._pid = int(m["pid"])
         self._cpu = int(groups["cpu"]) if groups.get("cpu") else None
@@ -300,6 +303,7 @@ class _Decoder:
 
     def _totals_line(self, m: Match) -> None:
         self._totals.update(show_mem.parse_totals(m[0]))
+        self._elided = self._elided or "..." in m[0] or "\u2026" in m[0]
 
     def _node(self, m: Match) -> None:
         node = int(m["node"])
@@ -529,7 +533,10 @@ class _Decoder:
         if mask and mask[2] is not None:
             flags = tuple(name for name in _FLAG_END.split(re.sub(r"\s", "", mask[2])) if name)
         elif (
-            bits is not None and not self._seen & _NAMES_ARE_PRINTED and not self._table.has("pgtables_bytes")
+            bits is not None
+            and not self._seen & _NAMES_ARE_PRINTED
+            and not self._table.has("pgtables_bytes")
+            and not gfp.is_later(bits)
         ):
             flags = gfp.names(
                 bits,
@@ -549,7 +556,9 @@ class _Decoder:
             cpu=self._cpu,
             gfp_mask=bits,
             gfp_flags=flags,
-            highest_zone=gfp.highest_zone(flags) if flags is not None else None,
+            highest_zone=gfp.highest_zone(
+                flags if flags is not None or bits is None else gfp.zone_flags(bits)
+            ),
             order=self._order,
             oom_score_adj=int(adj[1]) if adj else None,
             oom_adj=int(old_adj[1]) if old_adj else None,
@@ -692,7 +701,7 @@ class _Decoder:
         if constraint == "memcg":
             if not self._counters and not self._zones:
                 missing.append("memcg")
-        elif not self._zones or not (self._totals or show_mem.MEM_INFO.name in self._seen):
+        elif not self._is_mem_info_whole():
             missing.append("mem_info")
         if self._failure:
             return tuple(missing)
@@ -703,6 +712,14 @@ class _Decoder:
         if self._summary is None and self._summary_expected(header):
             missing.append("constraint")
         return tuple(missing)
+
+    def _is_mem_info_whole(self) -> bool:
+        """Each zone is printed twice: its amounts, then its free blocks."""
+        return (
+            bool(self._zones)
+            and bool(self._totals or show_mem.MEM_INFO.name in self._seen)
+            and all(zone.amounts and zone.blocks for zone in self._zones.values())
+        )
 
     def _is_table_cut(self, header: bool) -> bool:
         """The table lacks its header, or rows: that of the victim, which is always listed."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from oomwatchd.decode import decode
 from oomwatchd.kmsg import KmsgRecord
 from oomwatchd.report import OomReport
+from oomwatchd.sources.text import TextReader
 from tests.blocks import blocks_of, read_records, report_of, scenarios
 from tests.conftest import corpus_directory
 
@@ -197,3 +198,56 @@ def test_decode_never_raises(lines: list[str], raw: bool) -> None:
     msgspec.json.encode(report)
     for block in blocks_of(records):
         report_of(block)
+
+
+def _text_reports(text: str) -> list[OomReport]:
+    reader = TextReader()
+    records = reader.feed(text.encode())
+    return [report_of(block) for block in blocks_of([*records, *reader.flush()])]
+
+
+def test_what_panic_prints_names_the_kernel_and_not_the_trigger() -> None:
+    (report,) = _text_reports(
+        "[  910.064760] SysRq : Manual OOM execution\n"
+        "[  910.113950] Kernel panic - not syncing: Out of memory: compulsory panic_on_oom is enabled\n"
+        "[  910.113950]\n"
+        "[  910.229545] CPU: 1 PID: 243 Comm: kworker/1:2 Tainted: G  C O  3.16.0-6-amd64 #1\n"
+    )
+    assert (report.kind, report.kernel) == ("oom_panic", "3.16.0-6-amd64")
+    assert (report.trigger.comm, report.trigger.pid, report.trigger.sysrq) == (None, None, True)
+
+
+def test_an_allocation_failure_that_lost_its_name() -> None:
+    """4.9 to 4.13 print the name, the words and the mask as three pieces; those of two CPUs mix."""
+    (report,) = _text_reports(
+        "[    1.000000] page allocation failure: order:0, mode:0x2080020(GFP_ATOMIC)\n"
+        "[    1.000001] CPU: 20 PID: 0 Comm: swapper/20 Not tainted 4.9.0-5-amd64 #1\n"
+    )
+    assert (report.kind, report.trigger.comm, report.trigger.order) == ("page_alloc_failure", "swapper/20", 0)
+
+
+def test_a_zone_without_its_free_blocks_is_not_the_whole_mem_info() -> None:
+    records = next(
+        b.records
+        for b in blocks_of(read_records(SAMPLES[0]))
+        if report_of(b).complete and report_of(b).memory
+    )
+    whole = decode(records)
+    assert whole.memory is not None
+    assert len(whole.memory.zones) > 0
+    cut = decode([record for record in records if "*4kB" not in record.text])
+    assert "mem_info" in cut.missing
+    assert not cut.complete
+
+
+def test_totals_that_were_shortened_by_hand() -> None:
+    (report,) = _text_reports(
+        "a invoked oom-killer: gfp_mask=0x140cca, order=0, oom_score_adj=0\nMem-Info:\n"
+        "active_anon:12 inactive_anon:941203 … active_file:95 ... free:21538\n"
+    )
+    assert report.memory is not None
+    assert set(report.memory.totals) == {
+        "active_anon_bytes", "inactive_anon_bytes", "active_file_bytes", "free_bytes"
+    }  # fmt: skip
+    assert "elided" in report.missing
+    assert (report.trigger.gfp_flags, report.trigger.highest_zone) == (None, "Movable")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oomwatchd.formats import Form, Section, gfp, memcontrol, oom_kill, show_mem, slab_common
+from oomwatchd.formats import Form, Section, dump_stack, gfp, memcontrol, oom_kill, show_mem, slab_common
 from oomwatchd.formats.recognise import ALL, recognise, recognise_row
 
 SAMPLES = [
@@ -101,6 +101,20 @@ def test_the_summary_line_of_a_limit() -> None:
     )  # fmt: skip
 
 
+def test_a_summary_line_set_out_for_reading() -> None:
+    found = summary(
+        "oom-kill:constraint=CONSTRAINT_MEMCG, nodemask=(null), oom_memcg=/a, task_memcg=/a/b,  task=x, y, "
+        "pid=80, uid=1000"
+    )
+    assert (found.oom_memcg, found.task_memcg, found.task, found.pid, found.uid) == (
+        "/a",
+        "/a/b",
+        "x, y",
+        80,
+        1000,
+    )
+
+
 def test_node_lists_hold_commas() -> None:
     found = summary(
         "oom-kill:constraint=CONSTRAINT_CPUSET,nodemask=0,2,cpuset=cs,mems_allowed=0,2,global_oom,"
@@ -170,6 +184,15 @@ def test_the_era_is_told_by_the_report() -> None:
     assert gfp.era_of(0x200DA) == "2.6.31"
 
 
+def test_a_mask_whose_names_were_left_out_is_not_read_with_an_old_table() -> None:
+    for mask in (0x140CCA, 0xCC0, 0xCD0, 0x6000C0, 0x14000C0, 0x100DCA):
+        assert gfp.is_later(mask)
+    for mask in (0x201DA, 0xD0, 0x20, 0x4020, 0x24201CA, 0x25000C0, 0x2080020, 0x0, 0x3000D0):
+        assert not gfp.is_later(mask)
+    assert gfp.highest_zone(gfp.zone_flags(0x140CCA)) == "Movable"
+    assert gfp.highest_zone(gfp.zone_flags(0xCC0)) == "Normal"
+
+
 @pytest.mark.parametrize(
     ("flags", "zone"),
     [
@@ -209,3 +232,38 @@ def test_limits_that_mean_no_limit(limit: int) -> None:
 
 def test_a_limit() -> None:
     assert memcontrol.counter(1, 102400, 0).limit_bytes == 102400 * 1024
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        (" oom_kill_process.cold (mm/oom_kill.c:1041) ", ["oom_kill_process.cold"]),
+        ("dump_header (mm/oom_kill.c:74 mm/oom_kill.c:468)", ["dump_header"]),
+        ("? oom_killer_disable (mm/oom_kill.c:1113)", []),
+        (" show_stack (no file here)", []),
+        ("__alloc_pages_slowpath+0x735/0x1460", ["__alloc_pages_slowpath"]),
+    ],
+)
+def test_a_stack_that_was_decoded(line: str, names: list[str]) -> None:
+    assert dump_stack.symbols(line) == names
+
+
+@pytest.mark.parametrize(
+    ("line", "comm", "total_vm"),
+    [
+        (
+            "Killed process 9682, UID 27,(mysqld) total-vm:47388kB, anon-rss:3744kB, file-rss:80kB",
+            "mysqld",
+            47388,
+        ),
+        ("Killed process 9682(mysqld) total-vm:47388kB, anon-rss:3744kB", "mysqld", 47388),
+        ("Out of memory: Killed process 9682 (a)       total-vm:8kB,      anon-rss:4kB", "a", 8),
+        ("Out of Memory: Killed process 9682 (mysqld).", "mysqld", None),
+    ],
+)
+def test_a_kill_line_that_lost_or_gained_blanks(line: str, comm: str, total_vm: int | None) -> None:
+    found = recognise(line)
+    assert found is not None
+    assert found[0] is oom_kill.KILLED
+    assert found[1]["comm"] == comm
+    assert oom_kill.sizes(found[1]["sizes"] or "").get("total-vm") == total_vm

@@ -146,6 +146,39 @@ def kubernetes(records: Records) -> list[str]:
     return ["2023-11-14T22:13:20.123456789Z stdout F " + line for line in dmesg(records)]
 
 
+def dmesg_iso(records: Records) -> list[str]:
+    return _each(records, lambda record: _time(record, "%Y-%m-%dT%H:%M:%S,%f+00:00 "))
+
+
+def logread(records: Records) -> list[str]:
+    """OpenWrt's ring buffer log."""
+    return _each(
+        records,
+        lambda r: _time(r, "%a %b %e %H:%M:%S %Y ") + f"kern.{LEVELS[r.level or 0]} kernel: " + _stamp(r),
+    )
+
+
+def journal_full(records: Records) -> list[str]:
+    return _journal(records, "%a %Y-%m-%d %H:%M:%S UTC host kernel: ")
+
+
+def journal_monotonic(records: Records) -> list[str]:
+    return _each(records, lambda record: _stamp(record) + "host kernel: ")
+
+
+def vendor_callers(records: Records) -> list[str]:
+    return _each(records, lambda record: _stamp(record) + "(2)[431:kswapd0] ")
+
+
+def collector_columns(records: Records) -> list[str]:
+    """Columns that no one could foresee, with the kernel's own stamp behind them."""
+    return _each(records, lambda r: _time(r, "%Y-%m-%dT%H:%M:%S.%fZ") + ",dev7,4,1,kernel:, " + _stamp(r))
+
+
+def numbered(records: Records) -> list[str]:
+    return [f"{number}:{line}" for number, line in enumerate(syslog_iso(records), 1000)]
+
+
 def bare(records: Records) -> list[str]:
     return _each(records, lambda record: "")
 
@@ -156,6 +189,52 @@ def quoted(writer: Writer) -> Writer:
 
 def indented(writer: Writer) -> Writer:
     return lambda records: ["    " + line for line in writer(records)]
+
+
+def spaced(writer: Writer) -> Writer:
+    """Every line a paragraph."""
+    return lambda records: [line for text in writer(records) for line in (text, "")]
+
+
+def doubled(writer: Writer) -> Writer:
+    """Two daemons, or two inputs of one, wrote into one file."""
+    return lambda records: [line for text in writer(records) for line in (text, text)]
+
+
+def padded(writer: Writer) -> Writer:
+    return lambda records: [line.ljust(160) for line in writer(records)]
+
+
+def under_another_log(writer: Writer) -> Writer:
+    """Lines of programs between those of the kernel, of another clock."""
+
+    def mix(records: Records) -> list[str]:
+        other = (
+            "Nov 14 22:13:20 host systemd[1]: foo.service: Main process exited, code=killed, status=9/KILL"
+        )
+        return [
+            text
+            for number, line in enumerate(writer(records))
+            for text in ((line, other) if number % 9 == 8 else (line,))
+        ]
+
+    return mix
+
+
+def hanging(width: int, indent: str, writer: Writer) -> Writer:
+    """Wrapped between words, and what goes on is indented."""
+
+    def wrap(records: Records) -> list[str]:
+        lines = []
+        for line in writer(records):
+            begin = ""
+            while len(line) > width and (at := line.rfind(" ", 12, width + 1)) > 0:
+                lines.append(begin + line[:at])
+                line, begin = line[at + 1 :], indent
+            lines.append(begin + line)
+        return lines
+
+    return wrap
 
 
 def cut_at(width: int, writer: Writer) -> Writer:
@@ -191,7 +270,8 @@ FORMS: dict[str, Writer] = {
     for writer in (
         dmesg, dmesg_human_time, dmesg_decoded_levels, dmesg_json, angle_levels, callers, serial_console,
         syslog, syslog_iso, syslog_rfc5424, journal_short, journal_iso, journal_json, docker_json,
-        kubernetes, bare,
+        kubernetes, dmesg_iso, logread, journal_full, journal_monotonic, vendor_callers, collector_columns,
+        numbered, bare,
     )
 } | {
     "quoted dmesg": quoted(dmesg),
@@ -206,6 +286,26 @@ FORMS: dict[str, Writer] = {
     "quoted dmesg wrapped at 72": quoted(wrapped_at(72, dmesg)),
     "bare wrapped at 78": wrapped_at(78, bare),
     "journal wrapped at 78": wrapped_at(78, journal_short),
+    "quoted syslog": quoted(syslog),
+    "quoted syslog wrapped at 78": quoted(wrapped_at(78, syslog)),
+    "indented vendor callers": indented(vendor_callers),
+    "indented collector columns": indented(collector_columns),
+    "indented dmesg cut at 100": indented(cut_at(100, dmesg)),
+    "quoted logread wrapped and indented": quoted(hanging(100, "\t", logread)),
+    "dmesg -T wrapped and indented": hanging(76, "    ", dmesg_human_time),
+    "console wrapped and indented": lambda records: [
+        line + "\r" for line in hanging(90, "  ", callers)(records)
+    ],
+    "paragraphs of dmesg wrapped at 76": spaced(wrapped_at(76, dmesg)),
+    "padded dmesg wrapped at 98": padded(wrapped_at(98, dmesg)),
+    "every line twice": doubled(dmesg),
+    "every journal line twice": doubled(journal_short),
+    "every bare line twice": doubled(bare),
+    "dmesg between other lines": under_another_log(dmesg),
+    "bare between other lines": under_another_log(bare),
+    "kubernetes in the journal": lambda records: [
+        "2023-11-14T22:13:20.123456789Z stderr F " + line for line in journal_short(records)
+    ],
 }  # fmt: skip
 
 RECORDINGS = [

@@ -12,6 +12,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -129,7 +130,15 @@ PREFIXES: list[tuple[str, str, tuple[int | None, int | None, int | None, str | N
     ("[ 4843.939001@2] ", "dmesg", (None, None, 4843939001, None, None)),
     ("[ 4843.939001] (0)[123:kworker/0:1]", "dmesg", (None, None, 4843939001, "T123", None)),
     ("[ 4843.939001] [0:  kworker/0:1:  123] ", "dmesg", (None, None, 4843939001, "T123", None)),
+    ("    [ 4843.939001] (0)[123:kworker/0:1]", "dmesg", (None, None, 4843939001, "T123", None)),
     ("2017-03-11T00:19:43Z web-1 odd stuff kernel: ", "other", None),  # type: ignore[list-item]
+    (
+        "2017-03-11T00:19:43Z,dev7,4,1,kernel:, [ 4843.939001] ",
+        "dmesg",
+        (None, None, 4843939001, None, 1489191583.0),
+    ),
+    ("Received from a  <4>Mar 11 00:19:43 web-1 kernel: [ 4843.939001] ", "syslog", None),  # type: ignore[list-item]
+    ("[2017-03-11 00:19:43 UTC] kernel: ", "syslog", (0, None, None, None, 1489191583.0)),
 ]
 
 
@@ -316,6 +325,70 @@ def test_newest_first_is_turned_round() -> None:
     assert texts("\n".join(lines)) == ["dnsmasq invoked oom-killer: x", " dump", KILL]
 
 
+def test_logs_of_two_hosts_in_one_mail_stay_in_their_order() -> None:
+    lines = [
+        "Nov 14 15:23:48 old kernel: [337631.991218] Out of memory: Kill process 9 (a) score 17 or a child",
+        "Nov 14 15:23:48 old kernel: [337631.991237] Killed process 9 (a) total-vm:5400kB, anon-rss:252kB",
+        "Jul 22 10:42:40 new kernel: oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),task=b,pid=3,uid=0",
+        "Jul 22 10:42:40 new kernel: Out of memory: Killed process 3 (b) total-vm:1056kB, anon-rss:8kB",
+        "Jul 22 10:42:40 new kernel: oom_reaper: reaped process 3 (b), now anon-rss:0kB, file-rss:0kB",
+    ]
+    assert [[victim.pid for victim in report.victims] for report in reports("\n".join(lines).encode())] == [
+        [9],
+        [3],
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CPU: 1 PID: 9 Comm: a Not tainted 6.1.0 #1",
+        "Hardware name: QEMU Standard PC",
+        "memory: usage 20480kB, limit 20480kB, failcnt 82",
+        "oom_reaper: reaped process 1 (a), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB",
+        "Call Trace:",
+        "Normal per-cpu:",
+        "Node 0 DMA32: 1*4kB = 4kB",
+    ],
+)
+@pytest.mark.parametrize(
+    "time", ["2017-03-11T00:19:43,939001+00:00 ", "2017-03-11T00:19:43.939001Z ", "00:19:43 "]
+)
+def test_a_line_behind_a_bare_time_is_no_host_and_tag(time: str, text: str) -> None:
+    (record,) = read(time + text)
+    assert (record.text, record.facility) == (text, None)
+
+
+def test_what_stands_twice_is_read_once() -> None:
+    stamped = f"[    1.000001] a invoked oom-killer: x\n[    1.000002] {KILL}\n[    1.000002] {KILL}\n"
+    assert texts(stamped) == ["a invoked oom-killer: x", KILL]
+    rows = [f"Mar 11 00:19:43 web-1 kernel: [ {pid}]     0  {pid}   10   5   0   0 a" for pid in range(5)]
+    twice = [line for row in rows for line in (row, row)]
+    assert len(texts("\n".join(twice))) == 5
+    assert len(texts("\n".join([*rows, rows[-1]]))) == 6  # once is no rule
+    broken = f"[    1.000002] {KILL[:29]}\n{KILL[30:]}\n[    1.000002] {KILL[:29]}\n{KILL[30:]}\n"
+    assert texts(broken) == [KILL, KILL]  # equal beginnings of broken lines are not equal lines
+
+
+def test_a_kubernetes_event_carries_its_line() -> None:
+    event = {"verb": "ADDED", "event": {"reason": "OOMKilling", "message": KILL, "source": {"host": "a"}}}
+    for text in (json.dumps(event["event"]), json.dumps(event, indent=2), json.dumps([event], indent=1)):
+        (report,) = reports(text.encode())
+        assert [victim.pid for victim in report.victims] == [649]
+
+
+@pytest.mark.parametrize("indent", [None, 0, 2])
+def test_a_list_of_lines(indent: int | None) -> None:
+    lines = ["a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0", KILL]
+    text = (
+        json.dumps(lines, indent=indent)
+        if indent is not None
+        else "\n".join(f'  "{line}",' for line in lines)
+    )
+    (report,) = reports(text.encode())
+    assert (report.trigger.comm, [victim.pid for victim in report.victims]) == ("a", [649])
+
+
 # -- unwrapping --------------------------------------------------------------------------------------
 
 SEED = {
@@ -385,7 +458,7 @@ def test_seed_log_is_mended(corpus: Path) -> None:
         ),
         (
             "CPU: 4 PID: 354 Comm: NetworkManager Tainted: G      D\n         5.4.114-rc1 #1\n",
-            "D         5.4.114",
+            "D 5.4.114",
         ),
         ("[  pid  ]   uid  tgid total_vm      rss\nswapents oom_score_adj name\n", "rss swapents"),
         ("[ 1]     0   225     3425     1294    24576\n0             0 systemd-journal\n", "24576 0"),
@@ -679,7 +752,7 @@ _WORDS = (
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.lists(st.sampled_from(_WORDS), min_size=1, max_size=8).map(" ".join), max_size=12))
 def test_no_word_is_lost(lines: list[str]) -> None:
-    text = "\n".join(lines)
+    text = "\n".join(line for line, _ in groupby(lines))  # a log whose lines all stand twice is read once
     joined = "".join(_WORD.findall("\n".join(texts(text))))
     assert joined == "".join(_WORD.findall(text))
 

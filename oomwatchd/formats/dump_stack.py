@@ -8,7 +8,8 @@ from oomwatchd.formats import Form, Section, rx
 
 #: taint letters stand in fixed columns; the release is the first word that begins with a digit
 _KERNEL = (
-    r"(?:Kdump: loaded )?(?:Not tainted|Tainted: ?[A-Z ()\-]*?) +(?P<release>\d+\.\d\S*)(?: (?P<build>.*))?$"
+    r"(?:Kdump: loaded )?(?:Not tainted|Tainted: ?[A-Z \t()\-]*?)\s*"
+    r"(?P<release>\d+\.\d\S*)(?: (?P<build>.*))?$"
 )
 
 CPU = Form(
@@ -59,6 +60,8 @@ FORMS = (CPU, PID, HARDWARE, CALL_TRACE)
 
 #: begins at the beginning of a word, that a long one is looked at once
 _SYMBOL = re.compile(r"(\?\s*)?(?<![\w.$])[\d.$]*([A-Za-z_][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
+#: scripts/decode_stacktrace.sh puts the source line in the place of the offset
+_DECODED = re.compile(r"^\s*(\? )?([A-Za-z_][\w.$]*) \([\w./-]+:\d+(?: [^)]*)?\)")
 _ARM = re.compile(r"(?:\(([\w.]+)\) from|^\s*([\w.]+) from [\w.]+\+0x)")
 _X86_64 = re.compile(r"\bR(?:IP|SP|AX|BP): ")
 _I386 = re.compile(r"\bE(?:IP|AX): ")
@@ -69,6 +72,8 @@ def symbols(text: str) -> list[str]:
     addresses, and entries that the unwinder marks as unsure (``?``)."""
     if found := _ARM.findall(text):
         return [bracketed or plain for bracketed, plain in found]
+    if decoded := _DECODED.match(text):
+        return [] if decoded[1] else [decoded[2]]
     return [m[2] for m in _SYMBOL.finditer(text) if m[1] is None]
 
 

@@ -114,6 +114,22 @@ def era_of(mask: int, *, oomkilladj: bool = False, since_4_1: bool = False, sinc
     return "3.8" if mask & _AMBIGUOUS else "2.6.31"
 
 
+def is_later(mask: int) -> bool:
+    """Whether a bare mask is of a kernel that prints the names (4.6 and later): whoever copied the line left
+    them out. Up to 4.3 who may start I/O may wait (0x10), in 4.4 and 4.5 reclaim has bit 25, and REPEAT and
+    NOFAIL (0xc00) exclude each other; later 0x10 is another flag and 0xc00 is reclaim."""
+    if mask & _KSWAPD_RECLAIM_44:
+        return False
+    return mask & 0xC00 == 0xC00 or (mask & 0xC0 != 0 and not mask & 0x10)
+
+
+def zone_flags(mask: int) -> tuple[str, ...]:
+    """The flags of a mask that choose the zone; they have kept their numbers since 2.6.31."""
+    return tuple(
+        name for name in ("__GFP_DMA", "__GFP_HIGHMEM", "__GFP_DMA32", "__GFP_MOVABLE") if mask & _OLD[name]
+    )
+
+
 def names(mask: int, era: Era) -> tuple[str, ...]:
     """The flags of a bare mask: the largest composite, then single flags, then unknown bits in hex."""
     found: list[str] = []
@@ -132,12 +148,14 @@ def names(mask: int, era: Era) -> tuple[str, ...]:
     return tuple(found)
 
 
-def highest_zone(flags: tuple[str, ...]) -> str:
-    """gfp_zone(): the highest zone the flags allow.
+def highest_zone(flags: tuple[str, ...] | None) -> str | None:
+    """gfp_zone(): the highest zone the flags allow; None where they are unknown.
 
     DMA and DMA32 name their zone; HIGHMEM with MOVABLE allows Movable; HIGHMEM alone HighMem; else
     Normal. Zones that a machine lacks are simply not in its zone list.
     """
+    if flags is None:
+        return None
     have = set(flags)
     if have & {"__GFP_DMA", "GFP_DMA"}:
         return "DMA"

@@ -133,7 +133,7 @@ INTENT = Form(
     section=Section.INTENT,
     begins=("Out ", "Memo", "No a", "Kill", "kill"),
     pattern=rx(
-        _MESSAGE + r"[Kk]ill process (?P<pid>\d+) \((?P<comm>.*)\),? score (?P<score>-?\d+)(?: or .*)?$"
+        _MESSAGE + r"[Kk]ill process (?P<pid>\d+) ?\((?P<comm>.*)\),? score (?P<score>-?\d+)(?: or .*)?$"
     ),
     opens=True,
     samples=(
@@ -152,8 +152,8 @@ KILLED = Form(
     begins=("Out ", "Memo", "No a", "Kill", "OOM ", "memo"),
     pattern=rx(
         r"(?:" + _MESSAGE + r"Killed process |(?P<openvz>(?:Out of memory in UB \d+: )?OOM killed process ))"
-        r"(?P<pid>\d+)(?:, UID (?P<uid_before>\d+),)? \((?P<comm>.*)\)(?:, UID (?P<uid_after>\d+))?"
-        r"(?:(?: score \d+)?,? (?P<sizes>(?:total-vm|vsz|vm):.*))?$"
+        r"(?P<pid>\d+)(?:, UID (?P<uid_before>\d+),)? ?\((?P<comm>.*)\)(?:, UID (?P<uid_after>\d+))?"
+        r"(?:(?: score \d+)?,?\s+(?P<sizes>(?:total-vm|vsz|vm):.*)|\.?\s*)$"
     ),
     opens=True,
     samples=(
@@ -338,6 +338,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 #: without the uid the line is cut, and the pid may be
 _SUMMARY_END = rx(r",pid=(\d+),uid=(\d+)\s*$")
+#: a copy that was set out for reading has blanks behind its commas
+_SUMMARY_SPACED = re.compile(
+    r",\s+(?=(?:nodemask|cpuset|mems_allowed|oom_memcg|task_memcg|task|pid|uid)=|global_oom)"
+)
 _SUMMARY_CUT = re.compile(r",p(?:i(?:d(?:=\d*)?)?)?$")
 _NEXT = r"(?=,cpuset=|,global_oom|,oom_memcg=|,task_memcg=|,task=|$)"
 _NODEMASK = re.compile(r",nodemask=(\(null\)|[\d,-]*?)" + _NEXT)
@@ -353,6 +357,8 @@ def parse_summary(constraint: str, rest: str, known_comm: str | None = None) -> 
     limit, so the cut between the two is where that holds.
     """
     fields: dict[str, str | int | bool | None] = {}
+    if rest[1:2].isspace():
+        rest = _SUMMARY_SPACED.sub(",", rest)
     end = _SUMMARY_END.search(rest)
     if end:
         fields["pid"] = int(end[1])

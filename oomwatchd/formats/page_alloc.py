@@ -8,7 +8,7 @@ ALLOC_FAILURE = Form(
     name="alloc_failure",
     section=Section.HEADER,
     pattern=rx(
-        r"(?P<comm>.{0,80}?): (?P<what>page allocation (?:failure[.:] ?|stalls? for [^,:]*[,:] ?)"
+        r"(?:(?P<comm>.{0,80}?): )?(?P<what>page allocation (?:failure[.:] ?|stalls? for [^,:]*[,:] ?)"
         r"order: ?(?P<order>-?\d+)"
         r"|vmalloc[: ].{0,200}?),? mode:(?P<mode>.*)$"
     ),
@@ -22,10 +22,11 @@ ALLOC_FAILURE = Form(
         "nodemask=(null)",
         "a: page allocation stall for 4 secs: order:0, mode:0x140cca(GFP_HIGHUSER_MOVABLE|__GFP_COMP) "
         "nodemask=(null),cpuset=/,mems_allowed=0",
+        "page allocation failure: order:0, mode:0x2080020(GFP_ATOMIC)",
         "modprobe: vmalloc error: size 8192, failed to allocate pages, mode:0xcc2(GFP_KERNEL|__GFP_HIGHMEM), "
         "nodemask=(null),cpuset=/,mems_allowed=0",
     ),
-    source="mm/page_alloc.c warn_alloc(), 2.6.27 to 7.3",
+    source="mm/page_alloc.c warn_alloc(), 2.6.27 to 7.3; 4.9 to 4.13 print the name apart, and may lose it",
 )
 
 NOMMU_FAILURE = Form(

@@ -62,7 +62,11 @@ def recognise(text: str, *, raw: bool = False) -> Recognised | None:
         return show_mem.PAGES, m
     if "mems_allowed=" in text and (m := oom_kill.CPUSET.pattern.match(text)) and _is_comm(m["comm"], raw):
         return oom_kill.CPUSET, m
-    if "mode:0x" in text and (m := page_alloc.ALLOC_FAILURE.pattern.match(text)) and _is_comm(m["comm"], raw):
+    if (
+        "mode:0x" in text
+        and (m := page_alloc.ALLOC_FAILURE.pattern.match(text))
+        and _is_comm(m["comm"] or "", raw)
+    ):
         return page_alloc.ALLOC_FAILURE, m
     return None
 

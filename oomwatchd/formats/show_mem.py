@@ -42,7 +42,7 @@ TOTALS = Form(
     name="totals",
     section=Section.MEM_INFO,
     begins=("acti", "Acti", "inac", "unev", "free", "slab", "mapp", "sec_", "kern"),
-    pattern=rx(r"(?:[A-Za-z_]+:-?\d+(?:\s+|$))+$"),
+    pattern=rx(r"(?:[A-Za-z_]+:-?\d+(?:\s+|$)(?:(?:\.\.\.|\u2026)(?:\s+|$))?)+$"),
     samples=(
         "active_anon:120239 inactive_anon:11 isolated_anon:0",
         " free:4617 slab_reclaimable:150 slab_unreclaimable:600",

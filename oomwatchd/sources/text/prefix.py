@@ -13,6 +13,8 @@ import re
 from datetime import datetime
 from typing import Final
 
+from msgspec.structs import replace
+
 from oomwatchd.capture import SourceForm
 from oomwatchd.kmsg import FACILITY_KERN, KmsgRecord, parse_record
 
@@ -44,8 +46,14 @@ _BSD: Final = (
     r"(?:(?:[^\W\d]{2,9}\.? )?(?:[^\W\d]{1,9}\.? {1,2}\d{1,2}|\d{1,2} [^\W\d]{1,9}\.?|\d{1,2}月 {1,2}\d{1,2})"
     r"(?: \d{4})? )?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: (?P<bsdzone>UTC|GMT|[A-Z]{3,5}|[+-]\d{2,4}))?"
 )
-_TAG: Final = r"(?P<tag>[^\s:\[\]]{1,128})(?:\[\d{1,10}\])?:(?: |$)"
-_HOST: Final = r"(?P<host>\S{0,254}[^\s:])"
+# what a kernel line may begin with that looks like a host's name and a tag
+_NO_HOST: Final = (
+    r"(?!(?:CPU|Pid|memory(?:\+swap)?|swap|kmem|oom_reaper|oom-kill|Mem-[Ii]nfo|Call [Tt]race|Backtrace|Code"
+    r"|Stack ?|Hardware name|R[A-Z\d]{2}|E[A-Z]{2}"
+    r"|(?:Node \d{1,4} )?(?:DMA32|DMA|Normal|HighMem|Movable|Device)(?: per-cpu)?):)"
+)
+_TAG: Final = _NO_HOST + r"(?P<tag>[^\s:\[\]]{1,128})(?:\[\d{1,10}\])?:(?: |$)"
+_HOST: Final = _NO_HOST + r"(?P<host>\S{0,254}[^\s:])"
 
 _DMESG = re.compile(rf"(?:<(?P<pri>\d{{1,3}})>)?{_STAMP}(?: ?{_CALLER})? ?(?P<text>.*)", re.S)
 _SYSLOG = re.compile(
@@ -76,7 +84,7 @@ _RFC5424 = re.compile(
     rf"(?:{_ISO}|-) (?P<host>\S{{1,255}}) (?P<tag>\S{{1,128}}) \S{{1,128}} \S{{1,128}} "
     r"(?:-|(?:\[[^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
 )
-_CRI = re.compile(rf"{_ISO} (?:stdout|stderr) [FP] ")
+_CRI = re.compile(rf"{_ISO} (?:stdout|stderr) [FP](?:[ \t]|$)")
 _TIME_HOST_TAG = re.compile(
     rf"(?:(?:[^\W\d]{{2,9}}\.? )?{_ISO}|{_BSD}|(?P<unix>\d{{9,10}}\.\d{{1,9}}))[ \t]+(?:{_HOST} )?{_TAG}"
 )
@@ -108,7 +116,8 @@ _KERNEL_LINE = (
 # grep -n, -H and -A, cat -n
 _NUMBERED = re.compile(rf"(?:[\w./+-]{{1,200}}[:-])?(?:\d{{1,9}}[:-]|\d{{1,9}}[.)]?[ \t]+)?{_KERNEL_LINE}")
 # a prefix that nobody foresaw, with the kernel's own stamp or name behind it
-_ANYTHING = re.compile(r"(?P<before>\S[^\n]{0,200}?)[\s\]](?=\[ *\d{1,12}\.\d{6}\][ \[])")
+_ANYTHING = re.compile(r"(?P<before>\S[^\n]{0,200}?)[\s\]](?=\[ *\d{1,12}\.\d{6}\](?:[ \[]|$))")
+_CLOCK = re.compile(r"(?<!\d)\d\d:\d\d:\d\d(?!\d)")
 _ANY_KERNEL = re.compile(r"\S[^\n]{0,200}?\skernel(?:\[\d{1,10}\])?: ")
 _OCTAL = re.compile(r"#(0[0-3][0-7]|177)")
 
@@ -155,6 +164,7 @@ class PrefixParser:
         self.prefixed = False
         self.before = ""
         self.kernel_tag_seen = False
+        self._last_before = ""
         self._shape = _DMESG
 
     def parse_bare(self, line: str, raw: bytes) -> KmsgRecord | None:
@@ -189,8 +199,8 @@ class PrefixParser:
             if "kernel: " in text[:80] and _HOST_MONOTONIC.match(text) is not None:
                 return self._peel(line, raw)
             if caller is None and text[:1] in _VENDOR_FIRST:
-                vendor = _VENDOR.match(text)
-                if vendor is not None and ":" in vendor[0]:
+                vendor = _vendor(text, 0)
+                if vendor is not None:
                     caller, text = f"T{vendor['pid']}", text[vendor.end() :]
             self._count("dmesg")
             if pri is None:
@@ -282,18 +292,17 @@ class PrefixParser:
                 break
             at = text_at = after
         if fields.form is None:
-            found = _ANYTHING.match(line, text_at) if "[" in line else None
+            found = _ANYTHING.match(line, at) if "[" in line else None
             if found is not None:
-                self.before = found["before"].strip()
                 rest = self._peel(line[found.end() :], raw)
                 if rest.usec is not None:
-                    self.before = found["before"].strip()
-                    return rest
+                    return self._after(found["before"].strip(), rest)
                 self.before = ""
         self.prefixed = fields.form is not None
         self._count(fields.form or "other")
+        text = line[text_at:]
         return KmsgRecord(
-            text=line[text_at:],
+            text=unescape_octal(text) if fields.form in ("syslog", "journal") else text,
             facility=fields.facility,
             level=fields.level,
             usec=fields.usec,
@@ -302,12 +311,22 @@ class PrefixParser:
             raw=raw,
         )
 
+    def _after(self, before: str, rest: KmsgRecord) -> KmsgRecord:
+        """The record behind what nobody foresaw: a collector's own columns, which hold a time or stand on
+        the line before too, or what a program printed on the same console."""
+        collector = before == self._last_before or _CLOCK.search(before) is not None
+        self._last_before = before
+        self.before = "" if collector else before
+        iso = _HUMAN_ISO.search(before) if collector else None
+        wall = None if iso is None else _iso_seconds(iso["iso"], iso["zone"])
+        return rest if wall is None or rest.wall is not None else replace(rest, wall=wall)
+
     def _layer(self, line: str, at: int, fields: _Fields) -> int | None:
         """Where the text goes on after one layer that begins at ``at``; None where there is none."""
         first = line[at]
         if first == "<":
             return _pri(line, at, fields, self)
-        if first == "[":
+        if first == "[" or (first == "(" and fields.stamped):
             return _bracket(line, at, fields)
         if ":" not in line[at : at + 512] and " | " not in line[at : at + 128]:
             return None
@@ -396,6 +415,12 @@ def _pri(line: str, at: int, fields: _Fields, parser: PrefixParser) -> int | Non
     return after
 
 
+def _vendor(text: str, at: int) -> re.Match[str] | None:
+    """A vendor's own caller; without a name in it, it is a row of the task table."""
+    match = _VENDOR.match(text, at)
+    return match if match is not None and ":" in match[0] else None
+
+
 def _bracket(line: str, at: int, fields: _Fields) -> int | None:
     for pattern in (_STAMP_PLAIN, _STAMP_DELTA):
         match = pattern.match(line, at)
@@ -407,6 +432,9 @@ def _bracket(line: str, at: int, fields: _Fields) -> int | None:
     match = _CALLER_PLAIN.match(line, at)
     if match is not None and fields.form is not None and fields.caller is None:
         fields.caller = match["caller"]
+        return match.end()
+    if fields.stamped and fields.caller is None and (match := _vendor(line, at)) is not None:
+        fields.caller = f"T{match['pid']}"
         return match.end()
     match = _HUMAN.match(line, at)
     if match is not None and not fields.stamped:

@@ -11,11 +11,13 @@ import codecs
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Final
 
 from msgspec.structs import replace
 
 from oomwatchd.capture import SourceForm
+from oomwatchd.formats.recognise import recognise
 from oomwatchd.kmsg import KmsgRecord, unescape
 from oomwatchd.sources.text import encodings
 from oomwatchd.sources.text.prefix import QUOTE, PrefixParser, unescape_octal
@@ -41,7 +43,7 @@ HEAD: Final = 1 << 20
 MAX_LINE: Final = 64 * 1024
 
 _STAMP: Final = re.compile(rb"\[ *\d{1,12}\.\d{6}\]")
-_STAMP_OR_CLOCK: Final = re.compile(rb"\[ *(\d{1,12}\.\d{6})\]|(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)")
+_TIME_OF_DAY: Final = re.compile(rb"(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)")
 #: certain breaks show the width but for the length of a word
 _SLACK: Final = 8
 _COLUMNS: Final = re.compile(r"\[ *pid *\](.*)")
@@ -70,7 +72,13 @@ class Joiner:
     """Physical lines -> kernel lines. Holds one line until it is known that the next does not go on it."""
 
     def __init__(
-        self, widths: Widths, *, strip: bool = False, together: bool = True, learning: bool = False
+        self,
+        widths: Widths,
+        *,
+        strip: bool = False,
+        together: bool = True,
+        learning: bool = False,
+        doubled: bool = False,
     ) -> None:
         self.widths = widths
         #: whether lines may have been run together, and whether any was found so
@@ -84,6 +92,9 @@ class Joiner:
         #: widths of lines that may have been broken
         self.possible: list[int] = []
         self._strip = strip
+        #: every line of the text stands twice
+        self.doubled = doubled
+        self._line = b""
         self._held: KmsgRecord | None = None
         self._prefixed = False
         self._piece: Piece | None = None
@@ -92,13 +103,24 @@ class Joiner:
     def push(self, record: KmsgRecord, prefixed: bool, out: list[KmsgRecord]) -> None:
         """Take one physical line; append to ``out`` what is known to be whole."""
         if prefixed:
-            if self._held is not None:
-                out.append(self._release(self._held))
+            held = self._held
+            if held is not None:
+                if record.raw == self._line and (self.doubled or record.usec is not None):
+                    self._twice(held, record)
+                    return
+                out.append(self._release(held))
+            self._line = record.raw
             self._held = record
             self._prefixed = True
             self._piece = None
             return
         self._push_unprefixed(record, out)
+
+    def _twice(self, held: KmsgRecord, record: KmsgRecord) -> None:
+        """Two daemons wrote the same line, or a copy has it twice: the kernel does not print a line twice in
+        one microsecond."""
+        if held.seq is None:
+            self._held = replace(held, raw=held.raw + b"\n" + record.raw)
 
     def flush(self, out: list[KmsgRecord]) -> None:
         """The input ended, or the next line is not the neighbour of the one held."""
@@ -151,7 +173,7 @@ class Joiner:
         return self._piece
 
     def _first_piece(self, record: KmsgRecord, kind: LineKind | None) -> Piece:
-        line = record.raw.decode("utf-8", "backslashreplace")
+        line = record.raw.rpartition(b"\n")[2].decode("utf-8", "backslashreplace")
         quote = QUOTE.match(line)
         return Piece(
             text=record.text,
@@ -166,6 +188,11 @@ class Joiner:
     def _push_unprefixed(self, record: KmsgRecord, out: list[KmsgRecord]) -> None:
         text = record.text
         held = self._held
+        if self.doubled:
+            if held is not None and record.raw == self._line:
+                self._twice(held, record)
+                return
+            self._line = record.raw
         if held is not None:
             if held.seq is not None and _DICTIONARY.match(text) is not None:
                 return
@@ -204,12 +231,17 @@ class Joiner:
             text = unescape(text.encode()).decode("utf-8", "backslashreplace")
         if piece.kind is not None and piece.kind.name == "summary":
             text = text.lstrip(" \t")  # one long word: blanks are the indentation of what quoted it
+        elif text[:1] == "\t" or text[:2] == "  ":
+            text = " " + text.lstrip(" \t")  # whoever wrapped it indented what goes on
+        begun = held.text.rstrip(" \t") if self._strip else held.text
+        if begun is not held.text:
+            piece = piece._replace(text=begun)
         between, hard = seam(piece, text, self.widths)
         if self.learning and not complete(piece):
             self.broken.append(piece.width)
         if self.learning and hard and piece.length > 20:
             self.hard[piece.length] += 1
-        joined = held.text + between + text
+        joined = begun + between + text
         if piece.prefixed and held.seq is None:
             joined = unescape_octal(joined)
         kind = piece.kind
@@ -220,11 +252,12 @@ class Joiner:
             kind=kind,
             prefixed=piece.prefixed,
             width=len(record.raw.decode("utf-8", "backslashreplace").rstrip(" \t")),
-            length=piece.length + len(between) + len(text),
+            length=piece.length + len(between) + len(record.text),
             pieces=piece.pieces + 1,
             columns=self._columns,
         )
         self._held = replace(held, text=joined, raw=held.raw + b"\n" + record.raw)
+        self._line = b""
         self._piece = after
         if piece.prefixed or not self.together:
             return
@@ -263,6 +296,10 @@ class TextReader:
         self._joiner = Joiner(Widths())
         #: the text is carried as it is, and the head is done
         self._plain = False
+        #: every line is followed by a blank one, which says nothing
+        self._spaced = False
+        #: what stands before nearly every line
+        self._indent = b""
 
     @property
     def form(self) -> SourceForm:
@@ -384,7 +421,7 @@ class TextReader:
         parser = self._parser
         parse, parse_bare = parser.parse, parser.parse_bare
         push = self._joiner.push
-        for line in lines:
+        for line in filter(bytes.strip, lines) if self._spaced else lines:
             text = line.decode("utf-8", "backslashreplace")
             if (bare := parse_bare(text, line)) is not None:
                 push(bare, True, out)
@@ -416,11 +453,14 @@ class TextReader:
             )
         self._reflowed = stamps >= 3 and stamps >= lines
         strip = padded * 2 > lines
+        doubled = _is_doubled(head)
+        self._spaced = _is_spaced(head)
         # first with what is certain, to learn the widths; then with them
         saved = (dict(self._parser.forms), self._parser.kernel_tag_seen)
-        self._joiner = trial = Joiner(Widths(), strip=strip, learning=True)
+        self._joiner = trial = Joiner(Widths(), strip=strip, learning=True, doubled=doubled)
         trial_out: list[KmsgRecord] = []
-        self._plain = self._carrier == encodings.Carrier() and not self._reflowed
+        self._indent = _indentation(head)
+        self._plain = self._carrier == encodings.Carrier() and not self._reflowed and not self._indent
         read = self._plain_lines if self._plain and not encodings.is_dirty(together) else self._all_physical
         read(head, trial_out)
         soft = max(trial.broken, default=None)
@@ -436,7 +476,7 @@ class TextReader:
         self._json = JsonReader(self._parser)
         self._console = 0
         widths = Widths(soft=soft, hard=hard)
-        self._joiner = Joiner(widths, strip=strip, together=trial.parted)
+        self._joiner = Joiner(widths, strip=strip, together=trial.parted, doubled=doubled)
         records: list[KmsgRecord] = []
         read(head, records)
         out += _in_order(records, self._joiner, whole)
@@ -447,6 +487,10 @@ class TextReader:
 
     def _physical(self, raw: bytes, out: list[KmsgRecord]) -> None:
         """One line as it stands in the file."""
+        if self._spaced and not raw.strip():
+            return
+        if self._indent:
+            raw = raw.removeprefix(self._indent)
         if self._carrier.quoted_printable:
             soft = raw.rstrip(b"\r")
             if soft.endswith(b"=") and len(self._soft) + len(soft) < MAX_LINE:
@@ -490,6 +534,33 @@ class TextReader:
         self._joiner.push(record, parser.prefixed, out)
 
 
+def _indentation(lines: list[bytes]) -> bytes:
+    """What whoever pasted the text indented nearly every line by: widths are counted from there."""
+    said = [line for line in lines if line.strip()]
+    blanks = Counter(line[: len(line) - len(line.lstrip(b" \t"))][:64] for line in said)
+    common = [
+        begin
+        for begin, _ in blanks.most_common(8)
+        if (begin[:1] == b"\t" or len(begin) > 1)
+        and 10 * sum(line.startswith(begin) for line in said) >= 9 * len(said)
+    ]
+    return max(common, key=len, default=b"")
+
+
+def _is_spaced(lines: list[bytes]) -> bool:
+    """Whether a blank line stands behind every line, as rich text written out as paragraphs has it."""
+    said = [bool(line.strip()) for line in lines]
+    apart = sum(a > b for a, b in pairwise(said))
+    return apart >= 6 and 10 * apart >= 9 * (sum(said) - 1)
+
+
+def _is_doubled(lines: list[bytes]) -> bool:
+    """Whether every line stands twice, one copy behind the other, as two log daemons or inputs write them."""
+    said = [line for line in lines if line.strip()]
+    twice = sum(a == b for a, b in pairwise(said))
+    return len(said) >= 6 and 5 * twice >= 2 * len(said) and len(set(said)) > 2
+
+
 def _before(parser: PrefixParser) -> KmsgRecord:
     return KmsgRecord(text=parser.before, raw=parser.before.encode())
 
@@ -523,13 +594,30 @@ def _hard_width(lengths: Counter[int], widest: int) -> int | None:
     return best if explained(best)[0] else None
 
 
-def _clock(record: KmsgRecord) -> float | None:
-    match = _STAMP_OR_CLOCK.search(record.raw, 0, 120)
-    if match is None:
-        return None
-    if match[1]:
-        return float(match[1])
-    return int(match[2]) * 3600 + int(match[3]) * 60 + int(match[4])
+def _clock(record: KmsgRecord) -> tuple[bool, float] | None:
+    """The time that a line says, and whether it is the log clock's."""
+    if record.usec is not None:
+        return True, record.usec / 1e6
+    match = _TIME_OF_DAY.search(record.raw, 0, 120)
+    return None if match is None else (False, int(match[1]) * 3600 + int(match[2]) * 60 + int(match[3]))
+
+
+def _newest_first(records: list[KmsgRecord]) -> bool:
+    """Whether a log goes back in time, line by line, and its reports with it: clocks that fall may be those
+    of several logs in one mail."""
+    clocks: dict[bool, list[float]] = {True: [], False: []}
+    for record in records:
+        if (clock := _clock(record)) is None:
+            continue
+        kind, seconds = clock
+        if kind and clocks[kind] and seconds > clocks[kind][-1]:  # time goes on: most logs are done with here
+            return False
+        clocks[kind].append(seconds)
+    said = clocks[True] if len(clocks[True]) >= len(clocks[False]) else clocks[False]
+    if len(said) < 3 or said[0] == said[-1] or any(a < b for a, b in pairwise(said)):
+        return False
+    sections = [found[0].section for record in records if (found := recognise(record.text)) is not None]
+    return sum((a > b) - (a < b) for a, b in pairwise(sections)) >= 0
 
 
 def _in_order(records: list[KmsgRecord], joiner: Joiner, whole: bool) -> list[KmsgRecord]:
@@ -537,14 +625,7 @@ def _in_order(records: list[KmsgRecord], joiner: Joiner, whole: bool) -> list[Km
     if not whole:
         return records
     joiner.flush(records)
-    clocks: list[float] = []
-    for record in records:
-        if (clock := _clock(record)) is None:
-            continue
-        if clocks and clock > clocks[-1]:  # time goes on: most logs are done with here
-            return records
-        clocks.append(clock)
-    if len(clocks) < 3 or clocks[0] == clocks[-1]:
+    if not _newest_first(records):
         return records
     groups: list[list[KmsgRecord]] = []
     for record in records:

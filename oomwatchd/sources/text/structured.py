@@ -23,6 +23,8 @@ _FIELD: Final = re.compile(r'[ \t]*"(?P<key>[^"\\]{1,128})"[ \t]*:[ \t]*(?P<valu
 _OPENS: Final = re.compile(r"[ \t]*(?:\},?)?[ \t]*\{[ \t]*$")
 _CLOSES: Final = re.compile(r"[ \t]*\}[ \t]*[,\]}]*[ \t]*$")
 _FRAME: Final = re.compile(r'[ \t]*(?:"dmesg"[ \t]*:[ \t]*\[|\[|\]|\]?[ \t]*\}|,)[ \t]*$')
+#: fields in which a log line of another form is carried
+_CARRIERS: Final = ("log", "message", "msg", "textPayload", "line")
 _LEVELS: Final = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
 
 
@@ -32,6 +34,18 @@ def _text(value: object) -> str | None:
     if isinstance(value, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in value):
         return to_text(bytes(value))  # the journal's form for what is not UTF-8
     return None
+
+
+def _string(line: str) -> str | None:
+    """The text of a line that is one string, an element of a list; or of one that is a carrying field."""
+    field = _FIELD.match(line)
+    if field is not None and field["key"] not in _CARRIERS:
+        return None
+    try:
+        value = json.loads(field["value"] if field is not None else line.strip().removesuffix(","))
+    except (ValueError, RecursionError):
+        return None
+    return _text(value) if isinstance(value, str) else None
 
 
 def _number(value: object) -> int | None:
@@ -129,6 +143,8 @@ class JsonReader:
         begin = line.lstrip()[:1]
         if begin == "{" and len(line) > 2:
             return self._whole(line, raw)
+        if begin == '"' and (text := _string(line)) is not None:
+            return self._lines_of(text, raw)
         if _OPENS.match(line) is not None:
             self._entry = {}
             return []
@@ -136,17 +152,18 @@ class JsonReader:
 
     def _finish(self) -> list[KmsgRecord]:
         assert self._entry is not None
-        found = entry_record(self._entry, b"\n".join(self._lines))
+        entry, raw = self._entry, b"\n".join(self._lines)
+        found = entry_record(entry, raw)
         self._entry = None
         self._lines = []
         if found is None:
-            return []
+            return self._carried(entry, raw) or []
         self._count(found[1])
         return [found[0]]
 
     def _whole(self, line: str, raw: bytes) -> list[KmsgRecord] | None:
         try:
-            entry = json.loads(line)
+            entry = json.loads(line.rstrip().removesuffix(","))  # an element of an array
         except (ValueError, RecursionError):
             return None
         if not isinstance(entry, dict):
@@ -163,12 +180,15 @@ class JsonReader:
         if found is not None:
             self._count(found[1])
             return [found[0]]
-        for key in ("log", "message", "msg", "textPayload", "line"):
-            # Docker and the log shippers: a line of any form inside
-            text = _text(entry.get(key))
-            if text is not None:
-                return [self._parser.parse(part, raw) for part in text.rstrip("\r\n").split("\n")]
-        return None
+        return self._carried(entry, raw)
+
+    def _carried(self, entry: Mapping[str, Any], raw: bytes) -> list[KmsgRecord] | None:
+        """Docker, Kubernetes events and the log shippers: a line of any form inside."""
+        text = next((text for key in _CARRIERS if (text := _text(entry.get(key))) is not None), None)
+        return None if text is None else self._lines_of(text, raw)
+
+    def _lines_of(self, text: str, raw: bytes) -> list[KmsgRecord]:
+        return [self._parser.parse(part, raw) for part in text.rstrip("\r\n").split("\n")]
 
     def _count(self, form: SourceForm) -> None:
         self._parser.forms[form] = self._parser.forms.get(form, 0) + 1

@@ -65,14 +65,14 @@ KINDS: Final = (
         r"|free:\d+ (?:slab|slab_reclaimable|free_pcp):\d+(?: |$)"
         r"|kernel_misc_reclaimable:\d+$|sec_pagetables:\d+ bounce:\d+$|free_cma:\d+$",
         r"\w:\d+",
-        r"[\w()]+:\d+",
+        r"[\w()]+:\d+(?:#012)?",
     ),
     LineKind(
         "node",
         r"Node \d+ active_anon:",
         r"all_unreclaimable\? (?:yes|no)(?: \w+:\d+[kK]B)*",
         _AMOUNT
-        + rf"|Node|\d+|{_ZONES}|shmem_thp:|shmem_pmdmapped:|anon_thp:|pages_scanned:\d+"
+        + rf"|Node|\d+|\d+[kK]B|{_ZONES}|shmem_thp:|shmem_pmdmapped:|anon_thp:|pages_scanned:\d+"
         + r"|all_unreclaimable\?|yes|no",
     ),
     LineKind(
@@ -96,10 +96,11 @@ KINDS: Final = (
         "pages",
         r"\d+ total pagecache pages"
         r"|\d+ pages (?:in swap|RAM|of RAM|High|reserved|shared|non-shared|swap|cma|hwp|pag)"
-        r"|\d+ (?:free|reserved|slab) pages|Free swap +=|Total swap =",
+        r"|\d+ (?:free|reserved|slab) pages",
         r"",
         r"pages|in|of|swap|cache|pagecache|total|RAM|HighMem\S*|MovableOnly|reserved|shared|non-shared|cma|hwpoisoned",
     ),
+    LineKind("swap_size", r"(?:Free|Total) swap +=", r"\d+kB", r"=|\d+kB"),
     LineKind("swap", r"Swap cache(?: stats)?: add", r"find \d+/\d+", r"add|delete|find|\d+,|\d+/\d+"),
     LineKind(
         "title",
@@ -138,7 +139,10 @@ KINDS: Final = (
         closed=False,
     ),
     LineKind(
-        "usage", r"(?:memory(?:\+swap)?|swap|kmem): usage ", r"failcnt \d+", r"usage|limit|\d+kB,|failcnt|\d+"
+        "usage",
+        r"(?:memory(?:\+swap)?|swap|kmem): usage\b",
+        r"failcnt \d+",
+        r"usage|limit|\d+kB,|failcnt|\d+",
     ),
     LineKind(
         "protection",
@@ -385,6 +389,8 @@ def goes_on(
                 return True
     if _escape_across(piece.text, text):
         return True
+    if piece.prefixed and piece.text.endswith("\n"):
+        return True  # a syslog's record goes on behind its #012
     full = widths.hard is not None and piece.length % widths.hard == 0
     if full and piece.prefixed and start is not None and start.name in ("stat", "totals"):
         # "eed 0" is no statistic if it stands behind a full line
@@ -395,6 +401,8 @@ def goes_on(
         return True
     if stripped[0] in _NEVER_FIRST and kind is not None:
         return True
+    if kind is None and piece.text.endswith((" ?", "\t?", " ? ")):
+        return True  # the unwinder's mark of doubt, without what it doubts
     if full and kind is not None:
         return True
     if whole:
