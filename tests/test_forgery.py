@@ -20,7 +20,8 @@ from oomwatchd.capture import OomCapture, Source
 from oomwatchd.daemon.log import StderrHandler
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.kmsg import KmsgRecord
-from oomwatchd.metrics import Metrics, registry
+from oomwatchd.metrics import Metrics
+from oomwatchd.metrics.families import registry
 from oomwatchd.render.html import render_html
 from oomwatchd.render.json import encode
 from oomwatchd.render.terminal import render_text

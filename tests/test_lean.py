@@ -22,7 +22,8 @@ import prometheus_client.exposition as exposition
 from oomwatchd.daemon.sample import RECORDS
 from oomwatchd.delivery import Delivery
 from oomwatchd.event import conclude
-from oomwatchd.metrics import Metrics, _example, registry
+from oomwatchd.metrics import Metrics
+from oomwatchd.metrics.families import _example, registry
 from oomwatchd.assemble import Assembler, OomBlock
 from oomwatchd.capture import OomCapture, Source
 from oomwatchd.kmsg import parse_record

@@ -17,7 +17,8 @@ from oomwatchd.attribution import Attribution
 from oomwatchd.delivery import Delivery
 from oomwatchd.distance import CgroupDistance, Distance, ZoneDistance
 from oomwatchd.event import OomEvent
-from oomwatchd.metrics import CONSTRAINTS, KINDS, MAX_UNITS, OTHER, Metrics, document, registry
+from oomwatchd.metrics import CONSTRAINTS, KINDS, MAX_UNITS, OTHER, Metrics
+from oomwatchd.metrics.families import document, registry
 from oomwatchd.report import Victim
 from tests.samples import event
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from oomwatchd.errors import UnavailableError
-from oomwatchd.metrics import Metrics, registry
+from oomwatchd.metrics import Metrics
+from oomwatchd.metrics.families import registry
 from oomwatchd.web import App, Health, HttpServer, Request, Response, adopt_listeners, open_listeners
 from oomwatchd.web import server as server_module
 from oomwatchd.web.server import BadRequest, http_date, parse

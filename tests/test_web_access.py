@@ -19,7 +19,8 @@ import pytest
 
 from oomwatchd.cli import main
 from oomwatchd.errors import ConfigError, UnavailableError
-from oomwatchd.metrics import Metrics, registry
+from oomwatchd.metrics import Metrics
+from oomwatchd.metrics.families import registry
 from oomwatchd.web import (
     Access,
     App,

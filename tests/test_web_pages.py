@@ -22,7 +22,8 @@ from oomwatchd.daemon.view import HostView
 from oomwatchd.delivery import Delivery
 from oomwatchd.distance import CgroupDistance, Distance, ZoneDistance, distance
 from oomwatchd.event import conclude
-from oomwatchd.metrics import MAX_UNITS, Metrics, registry
+from oomwatchd.metrics import MAX_UNITS, Metrics
+from oomwatchd.metrics.families import registry
 from oomwatchd.observe.host import read_host
 from oomwatchd.store import Limits, Store
 from oomwatchd.web import App, Health, Later, Request, Response

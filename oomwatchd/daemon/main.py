@@ -23,7 +23,8 @@ from oomwatchd.daemon.witness import Witness
 from oomwatchd.daemon.worker import FULL_CAPTURES, Worker
 from oomwatchd.errors import ConfigError, OomwatchdError, PermissionDeniedError, UnavailableError
 from oomwatchd.event import OomEvent
-from oomwatchd.metrics import Metrics, registry
+from oomwatchd.metrics import Metrics
+from oomwatchd.metrics.families import registry
 from oomwatchd.notify import Notifier, take_descriptors
 from oomwatchd.observe.host import read_host
 from oomwatchd.observe.recorder import Recorder

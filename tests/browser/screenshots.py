@@ -13,7 +13,8 @@ from pathlib import Path
 
 from oomwatchd.daemon.view import HostView
 from oomwatchd.event import conclude
-from oomwatchd.metrics import Metrics, registry
+from oomwatchd.metrics import Metrics
+from oomwatchd.metrics.families import registry
 from oomwatchd.observe.host import read_host
 from oomwatchd.render.html import render_html
 from oomwatchd.store import Store

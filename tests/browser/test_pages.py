@@ -16,7 +16,8 @@ from oomwatchd.daemon.view import HostView
 from oomwatchd.distance import CgroupDistance
 from oomwatchd.event import conclude
 from oomwatchd.kmsg import parse_record
-from oomwatchd.metrics import Metrics, registry
+from oomwatchd.metrics import Metrics
+from oomwatchd.metrics.families import registry
 from oomwatchd.observe.host import read_host
 from oomwatchd.store import Limits, Store
 from oomwatchd.web import Access, App, Health, HttpServer, open_listeners

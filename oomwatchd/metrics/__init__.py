@@ -1,0 +1,306 @@
+"""Prometheus metrics: plain state that the daemon sets; :mod:`.families` makes metrics of it at scrape.
+
+Counters that follow from stored events (events, kills, undecoded lines, latency) last as long as the
+boot: the store saves them in the transaction that stores the event and the daemon loads them at start.
+All other counters begin at 0 with the process. None of them counts an event that was in the ring buffer
+before the first start in this boot ("historical"): ``increase()`` must not show what nobody watched.
+
+Every label set exists from the start with 0, because a series that is born at 1 never shows an increase.
+``python -m oomwatchd.metrics`` writes docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, get_args
+
+from oomwatchd.delivery import Delivery
+from oomwatchd.distance import Distance
+from oomwatchd.event import OomEvent
+from oomwatchd.render.escape import harmless
+from oomwatchd.report import Constraint, Kind
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+KINDS: tuple[str, ...] = get_args(Kind)
+CONSTRAINTS: tuple[str, ...] = (*get_args(Constraint), "unknown")
+
+#: upper bounds in seconds: a quiet host takes milliseconds, a thrashing one seconds
+LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+#: units that have kills of their own counted; those of all others are counted as "other"
+MAX_UNITS = 50
+OTHER, UNKNOWN = "other", "unknown"
+UNIT_CHARACTERS = 128
+
+EVENTS = "events"
+_UNITS = "unit"
+KILLS = "kills"
+_LATENCY = "latency"
+
+#: an event's id and its wall time
+Example = tuple[str, float | None]
+
+
+class Metrics:
+    """The numbers behind ``/metrics``. Every method may be called from any thread."""
+
+    def __init__(self, sinks: Iterable[str] = ()) -> None:
+        self._lock = threading.Lock()
+        self._events = {(kind, constraint): 0.0 for kind in KINDS for constraint in CONSTRAINTS}
+        self._kills = dict.fromkeys(CONSTRAINTS, 0.0)
+        self._units = {UNKNOWN: 0.0, OTHER: 0.0}
+        #: the last event of each counter: its id and time
+        self._examples: dict[tuple[str, ...], Example] = {}
+        self._distance: Callable[[], Distance] | None = None
+        self._parts: dict[str, tuple[bool, float]] = {}
+        self._buckets = [0.0] * (len(LATENCY_BUCKETS) + 1)
+        self._latency_sum = 0.0
+        self._last_kill: float | None = None
+        self._undecoded = 0.0
+        self._baseline: float | None = None
+        self._kernel_kills: float | None = None
+        self._records = 0
+        self._lost = 0
+        self._forged = 0
+        self._overflow = 0
+        self._dropped = 0
+        self._witness: tuple[int, int] | None = None
+        self._suppressed = 0.0
+        self._headless = 0.0
+        self._internal_errors = 0
+        self._depth = 0
+        self._kmsg_up = False
+        self._sink_kinds = tuple(sinks)
+        self._sink_names = frozenset(self._sink_kinds)
+        self._sinks = dict.fromkeys(self._sink_kinds, 0)
+        self._deliveries: dict[str, Delivery] = {}
+        self._store: tuple[bool, int, int, int] | None = None
+
+    def load(self, counters: Mapping[str, float]) -> None:
+        """Take up what an earlier process of the same boot saved; unknown names are ignored."""
+        with self._lock:
+            for key in self._events:
+                self._events[key] = counters.get(f"{EVENTS} {key[0]} {key[1]}", 0.0)
+            for constraint in self._kills:
+                self._kills[constraint] = counters.get(f"{KILLS} {constraint}", 0.0)
+            for name, value in counters.items():
+                if name.startswith(f"{_UNITS} "):
+                    self._count_unit(name.partition(" ")[2], value)
+            self._buckets = [counters.get(f"{_LATENCY} {n}", 0.0) for n in range(len(self._buckets))]
+            self._latency_sum = counters.get(f"{_LATENCY} sum", 0.0)
+            self._undecoded = counters.get("undecoded", 0.0)
+            self._suppressed = counters.get("suppressed", 0.0)
+            self._headless = counters.get("headless", 0.0)
+            self._last_kill = counters.get("last_kill")
+            self._baseline = counters.get("baseline")
+
+    def saved(self) -> dict[str, float]:
+        """What :meth:`load` takes up."""
+        with self._lock:
+            return self._saved()
+
+    def _saved(self) -> dict[str, float]:
+        saved = {f"{EVENTS} {kind} {constraint}": n for (kind, constraint), n in self._events.items() if n}
+        saved |= {f"{KILLS} {constraint}": n for constraint, n in self._kills.items() if n}
+        saved |= {f"{_UNITS} {unit}": n for unit, n in self._units.items() if n}
+        saved |= {f"{_LATENCY} {number}": n for number, n in enumerate(self._buckets) if n}
+        saved |= {f"{_LATENCY} sum": self._latency_sum, "undecoded": self._undecoded}
+        saved |= {"suppressed": self._suppressed, "headless": self._headless}
+        if self._last_kill is not None:
+            saved["last_kill"] = self._last_kill
+        if self._baseline is not None:
+            saved["baseline"] = self._baseline
+        return saved
+
+    def count(self, event: OomEvent, reports: int, kills: int, undecoded: int) -> Mapping[str, float]:
+        """Count an event that the store takes (see ``store.Count``); returns what is to be saved with it.
+
+        A kill's time is the kernel's stamp of the report on the wall clock.
+        """
+        constraint = event.constraint or "unknown"
+        with self._lock:
+            if not event.historical:
+                self._undecoded += undecoded
+                if reports:
+                    self._suppressed += event.suppressed_headers or 0
+                    self._headless += "header" in event.missing
+                self._kills[constraint] += kills
+                self._events[event.kind, constraint] += reports
+                self._count_units(event, kills)
+                self._exemplify(event, constraint, reports, kills)
+                latency = event.time.detection_latency_seconds
+                if kills and kills == event.kills and latency is not None:
+                    self._buckets[sum(latency > bound for bound in LATENCY_BUCKETS)] += 1
+                    self._latency_sum += latency
+            if kills and (moment := _seconds(event)) is not None:
+                self._last_kill = max(moment, self._last_kill or 0.0)
+            return self._saved()
+
+    def _count_units(self, event: OomEvent, kills: int) -> None:
+        """The last ``kills`` kills of the event; a later revision adds its own behind the earlier ones."""
+        units = {one.pid: one.unit for one in event.attribution if one.role == "victim"}
+        each = [units.get(victim.pid) for victim in event.victims for _ in range(victim.kills)]
+        each[:0] = [None] * (kills - len(each))
+        for unit in each[len(each) - kills :]:
+            self._count_unit(UNKNOWN if unit is None else harmless(unit)[:UNIT_CHARACTERS], 1.0)
+
+    def _count_unit(self, unit: str, kills: float) -> None:
+        if unit not in self._units and len(self._units) >= MAX_UNITS + 2:
+            unit = OTHER
+        self._units[unit] = self._units.get(unit, 0.0) + kills
+
+    def _exemplify(self, event: OomEvent, constraint: str, reports: int, kills: int) -> None:
+        example = event.id, _seconds(event)
+        if reports:
+            self._examples[EVENTS, event.kind, constraint] = example
+        if kills:
+            self._examples[KILLS, constraint] = example
+
+    def kills_now(self) -> tuple[float | None, float, float | None]:
+        """The kernel's count, ours, and what of the kernel's growth ours lacks."""
+        with self._lock:
+            ours = sum(self._kills.values())
+            if self._kernel_kills is None:
+                return None, ours, None
+            return self._kernel_kills, ours, self._kernel_kills - (self._baseline or 0) - ours
+
+    def observe(self, distance: Callable[[], Distance]) -> None:
+        """Where the distance from running out is had at scrape; it may raise."""
+        with self._lock:
+            self._distance = distance
+
+    def part(self, name: str, *, up: bool, seconds: float = 0.0) -> None:
+        """Whether a part of the daemon (one of a fixed set of names) works, and how long its last turn
+        took."""
+        with self._lock:
+            self._parts[name] = up, seconds
+
+    def kernel_kills(self, count: int | None) -> None:
+        """``oom_kill`` of /proc/vmstat as just read, None where the kernel has none (before 4.13).
+
+        The first one in a boot is the baseline of ``oomwatchd_oom_kills_unaccounted``: save it at once
+        (``saved``), so that kills while the daemon is down are missed. Read it when the counted events are
+        up to date, or the difference shows those still on their way.
+        """
+        with self._lock:
+            self._kernel_kills = count
+            if self._baseline is None and count is not None:
+                self._baseline = count
+
+    def records(self, read: int = 0, *, lost: int = 0, forged: int = 0) -> None:
+        """Count records of the ring buffer: read, overwritten before they were read, and those of another
+        facility than kern that look like a report."""
+        with self._lock:
+            self._records += read
+            self._lost += lost
+            self._forged += forged
+
+    def kmsg_up(self, up: bool) -> None:
+        """Whether the ring buffer is open and its last read succeeded."""
+        with self._lock:
+            self._kmsg_up = up
+
+    def queue(self, depth: int, *, overflow: int = 0) -> None:
+        """How many captures wait for the worker, and how many more were cut down because it was full."""
+        with self._lock:
+            self._depth = depth
+            self._overflow += overflow
+
+    def dropped(self) -> None:
+        """Count a capture that found even the room for cut down ones full."""
+        with self._lock:
+            self._dropped += 1
+
+    def internal_error(self) -> None:
+        """Count an error of our own that cost a step or an explanation."""
+        with self._lock:
+            self._internal_errors += 1
+
+    def witness(self, victims: int, unreported: int) -> None:
+        """What the trace point oom:mark_victim showed: processes marked as victims, and those of them that
+        the log did not name in time."""
+        with self._lock:
+            self._witness = (victims, unreported)
+
+    def sinks(self, names: Collection[str]) -> None:
+        """Which sinks there are from now on; what was said of others is forgotten."""
+        with self._lock:
+            self._sink_names = frozenset(names)
+            self._sinks = {name: self._sinks.get(name, 0) for name in (*self._sink_kinds, *names)}
+            self._deliveries = {name: self._deliveries[name] for name in names if name in self._deliveries}
+            kept = {_sink_part(name) for name in names}
+            self._parts = {
+                part: state
+                for part, state in self._parts.items()
+                if part in kept or not part.startswith(_sink_part(""))
+            }
+
+    def sink(self, name: str, *, up: bool, seconds: float = 0.0) -> None:
+        """Whether a sink on this host took what it was last given, and how long that took."""
+        self.part(_sink_part(name), up=up, seconds=seconds)
+
+    def sink_failed(self, sink: str) -> None:
+        """Count an event that a configured sink did not take; names that are not configured are ignored."""
+        with self._lock:
+            if sink in self._sinks:
+                self._sinks[sink] += 1
+
+    def deliveries(self) -> tuple[Delivery, ...]:
+        """How far each sink across the network has come, in the order of names."""
+        with self._lock:
+            return tuple(self._deliveries[name] for name in sorted(self._deliveries))
+
+    def delivery(self, state: Delivery, seconds: float = 0.0) -> None:
+        """How far a sink across the network has come, and how long its last attempt took. One that is not
+        there (any more) is ignored."""
+        with self._lock:
+            if state.sink in self._sink_names:
+                self._deliveries[state.sink] = state
+                self._sinks[state.sink] = state.failures
+                self._parts[_sink_part(state.sink)] = state.failed_since is None, seconds
+
+    def store(self, *, up: bool, events: int, size: int, failures: int) -> None:
+        """The store's state: whether its file can be written, what it holds, puts that did not reach it."""
+        with self._lock:
+            self._store = (up, events, size, failures)
+
+    def collect(self) -> Iterator[Metric]:
+        """All families, with all label sets, as of one moment."""
+        # where nobody scrapes, the library is not even loaded
+        from oomwatchd.metrics.families import families
+
+        # outside the lock: it reads files, and the watch must never wait for a scrape
+        seen = self._look()
+        with self._lock:
+            return iter(families(self, seen))
+
+    def _look(self) -> Distance:
+        if self._distance is None:
+            return Distance()
+        began = time.perf_counter()
+        try:
+            seen = self._distance()
+        except Exception:  # these are then absent, and nothing else is
+            self.part("host_memory", up=False, seconds=time.perf_counter() - began)
+            return Distance()
+        self.part("host_memory", up=bool(seen.zones), seconds=time.perf_counter() - began)
+        return seen
+
+
+def _sink_part(name: str) -> str:
+    return f"sink_{name}"
+
+
+def _seconds(event: OomEvent) -> float | None:
+    """The event's wall time in seconds since the epoch."""
+    if event.time.wall is None:
+        return None
+    try:
+        return datetime.fromisoformat(event.time.wall).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,391 @@
+"""The metric families, made of the numbers at scrape by prometheus_client, which is loaded for this alone."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from typing import Any
+
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.samples import Exemplar
+
+from oomwatchd import __version__
+from oomwatchd.delivery import Delivery
+from oomwatchd.distance import CgroupDistance, Distance, ZoneDistance
+from oomwatchd.metrics import EVENTS, KILLS, LATENCY_BUCKETS, MAX_UNITS, OTHER, UNKNOWN, Example, Metrics
+from oomwatchd.render.escape import harmless
+
+#: orders of the unusable free ratio: one less than a page block of a megabyte, and what is asked for often
+ORDERS = (1, 2, 3, 4, 6, 9, 10)
+
+
+def families(metrics: Metrics, seen: Distance) -> list[Metric]:
+    """All of them; under the lock of ``metrics``."""
+    return [*_counted(metrics), *_parts(metrics), *_distance(seen)]
+
+
+def _counted(metrics: Metrics) -> list[Metric]:
+    build = InfoMetricFamily("oomwatchd_build", "Version of oomwatchd and of its Python.")
+    build.add_metric([], {"version": __version__, "python": platform.python_version()})
+    events = CounterMetricFamily(
+        "oomwatchd_oom_events",
+        "Reports of the kernel since the first start in this boot, by how they ended and by what was "
+        "exhausted (none: the whole system). One report may kill several processes or none.",
+        labels=("kind", "constraint"),
+    )
+    for (kind, constraint), number in metrics._events.items():
+        _add(
+            events,
+            {"kind": kind, "constraint": constraint},
+            number,
+            metrics._examples.get((EVENTS, kind, constraint)),
+        )
+    kills = CounterMetricFamily(
+        "oomwatchd_oom_kills",
+        "Kills that the kernel log reported since the first start in this boot, counted as the kernel "
+        "counts: a group kill counts its first victim twice.",
+        labels=("constraint",),
+    )
+    for constraint, number in metrics._kills.items():
+        _add(kills, {"constraint": constraint}, number, metrics._examples.get((KILLS, constraint)))
+    units = CounterMetricFamily(
+        "oomwatchd_unit_oom_kills",
+        f"The same kills by the victim's systemd unit: {MAX_UNITS} units at most, those of the rest as "
+        f"'{OTHER}'; '{UNKNOWN}' where no unit is known. A unit's series begins with its first kill: "
+        "alert on oomwatchd_oom_kills_total.",
+        labels=("unit",),
+    )
+    for unit, number in metrics._units.items():
+        units.add_metric((unit,), number)
+    families: list[Metric] = [build, events, kills, units]
+    if metrics._kernel_kills is not None:
+        families.append(
+            CounterMetricFamily(
+                "oomwatchd_kernel_oom_kills",
+                "The kernel's own count of OOM kills since boot (oom_kill in /proc/vmstat); absent "
+                "where the kernel has none (before 4.13).",
+                value=metrics._kernel_kills,
+            )
+        )
+        families.append(
+            _gauge(
+                "oomwatchd_oom_kills_unaccounted",
+                "Growth of the kernel's count since the first start in this boot, less the kills seen in "
+                "its log. Lastingly above 0: kills whose messages were lost. Absent without that count.",
+                metrics._kernel_kills - (metrics._baseline or 0) - sum(metrics._kills.values()),
+            )
+        )
+    families.append(
+        _gauge(
+            "oomwatchd_last_oom_kill_timestamp_seconds",
+            "When the last known kill of this boot happened, seconds since the epoch; 0 if none did.",
+            metrics._last_kill or 0,
+        )
+    )
+    families += [
+        _counter("oomwatchd_kmsg_records", "Kernel log records read by this process.", metrics._records),
+        _counter(
+            "oomwatchd_kmsg_lost_records",
+            "Kernel log records that were overwritten before this process could read them.",
+            metrics._lost,
+        ),
+        _counter(
+            "oomwatchd_kmsg_forged_records",
+            "Records that look like the kernel's OOM messages but were written by user space; they are "
+            "never believed.",
+            metrics._forged,
+        ),
+        _gauge(
+            "oomwatchd_kmsg_up",
+            "1 while the kernel log is open and readable; 0: no OOM can be seen.",
+            int(metrics._kmsg_up),
+        ),
+        _counter(
+            "oomwatchd_undecoded_lines",
+            "Lines inside reports that this version does not understand; they are kept with the event.",
+            metrics._undecoded,
+        ),
+    ]
+    total = 0.0
+    buckets = []
+    for bound, number in zip((*map(str, LATENCY_BUCKETS), "+Inf"), metrics._buckets, strict=True):
+        total += number
+        buckets.append((bound, total))
+    families.append(
+        HistogramMetricFamily(
+            "oomwatchd_detection_latency_seconds",
+            "From the kernel's stamp of a report's first kill until its event was ready to be stored.",
+            buckets=buckets,
+            sum_value=metrics._latency_sum,
+        )
+    )
+    families += [
+        _gauge("oomwatchd_queue_depth", "Reports that wait to be stored and sent.", metrics._depth),
+        _counter(
+            "oomwatchd_internal_errors",
+            "Faults of oomwatchd itself, each of which cost one step or one explanation; the log says "
+            "each kind once. Please report them.",
+            metrics._internal_errors,
+        ),
+        _counter(
+            "oomwatchd_queue_overflow",
+            "Reports that lost their details because too many waited; their kills are still counted.",
+            metrics._overflow,
+        ),
+    ]
+    families.append(
+        _counter(
+            "oomwatchd_queue_dropped",
+            "Reports given up because even the room for cut down ones was full; until the kernel log "
+            "overwrites them a restart finds them again.",
+            metrics._dropped,
+        )
+    )
+    families += [
+        _counter(
+            "oomwatchd_suppressed_reports",
+            "Reports whose first part the kernel says it left out (its rate limit: suppressed).",
+            metrics._suppressed,
+        ),
+        _counter(
+            "oomwatchd_headless_reports",
+            "Reports that were read without their first part. Lastingly fewer than the suppressed ones: "
+            "some were lost whole, or killed nobody.",
+            metrics._headless,
+        ),
+    ]
+    if metrics._witness is not None:
+        victims, unreported = metrics._witness
+        families += [
+            _counter(
+                "oomwatchd_marked_victims",
+                "Processes that the trace point oom:mark_victim named since the daemon started.",
+                victims,
+            ),
+            _counter(
+                "oomwatchd_unreported_victims",
+                "Those of them that the kernel log did not name within 10 s: their messages were lost, "
+                "or they were exiting by themselves.",
+                unreported,
+            ),
+        ]
+    failures = CounterMetricFamily(
+        "oomwatchd_sink_failures",
+        "Times that a sink (journal, file, webhook ...) did not take events; across the network they are "
+        "tried again.",
+        labels=("sink",),
+    )
+    for sink, failed in metrics._sinks.items():
+        failures.add_metric((sink,), failed)
+    families += [failures, *_deliveries(metrics._deliveries.values())]
+    if metrics._store is not None:
+        up, stored, size, failed = metrics._store
+        families += [
+            _gauge("oomwatchd_store_up", "1 while events reach the disk; 0: memory keeps the last.", int(up)),
+            _gauge("oomwatchd_store_events", "Events in the store.", stored),
+            _gauge("oomwatchd_store_size_bytes", "What the store uses of the disk.", size),
+            _counter(
+                "oomwatchd_store_failures", "Events that did not reach the disk when they came.", failed
+            ),
+        ]
+    return families
+
+
+def _parts(metrics: Metrics) -> list[Metric]:
+    up = GaugeMetricFamily(
+        "oomwatchd_part_up",
+        "1 while this part of the daemon works; 0: it is done without.",
+        labels=("part",),
+    )
+    seconds = GaugeMetricFamily(
+        "oomwatchd_part_duration_seconds",
+        "How long this part took when it last had its turn.",
+        labels=("part",),
+    )
+    parts = {"kmsg": (metrics._kmsg_up, None), **metrics._parts}
+    if metrics._store is not None:
+        parts["store"] = (metrics._store[0], None)
+    for name, (works, took) in sorted(parts.items()):
+        up.add_metric((name,), int(works))
+        if took is not None:
+            seconds.add_metric((name,), took)
+    return [up, seconds]
+
+
+def _add(family: Metric, labels: dict[str, str], value: float, example: Example | None) -> None:
+    exemplar = None
+    if example is not None:
+        event_id, moment = example
+        # what OpenMetrics allows: 128 characters of names and values
+        exemplar = Exemplar({"event_id": event_id[:100]}, 1.0, moment)
+    family.add_sample(f"{family.name}_total", labels, value, exemplar=exemplar)
+
+
+def _distance(seen: Distance) -> list[Metric]:
+    zone = ("node", "memory_zone")
+    headroom = GaugeMetricFamily(
+        "oomwatchd_zone_headroom_bytes",
+        "Free memory above what an order-0 request for movable memory must leave in this zone (free - min - "
+        "lowmem reserve). None in any zone and nothing to reclaim: the OOM killer comes. A low zone may be "
+        "below 0 for good.",
+        labels=zone,
+    )
+    largest = GaugeMetricFamily(
+        "oomwatchd_zone_largest_free_order",
+        "Order of the largest free block in this zone (a block has 2^order pages); -1: nothing is free.",
+        labels=zone,
+    )
+    unusable = GaugeMetricFamily(
+        "oomwatchd_zone_unusable_free_ratio",
+        "Share of this zone's free memory in blocks too small for a request of that order (the kernel's "
+        "unusable free index).",
+        labels=(*zone, "order"),
+    )
+    for one in seen.zones:
+        labels = (str(one.node), harmless(one.zone))
+        headroom.add_metric(labels, one.headroom_bytes)
+        if one.blocks:
+            largest.add_metric(labels, one.largest_free_order)
+            for order in ORDERS:
+                if order < len(one.blocks):
+                    unusable.add_metric((*labels, str(order)), one.unusable_free_ratio(order))
+    pressure = GaugeMetricFamily(
+        "oomwatchd_memory_pressure_ratio",
+        "Share of time in which some or all (full) tasks waited for memory, over the last 10, 60 or 300 "
+        "seconds (/proc/pressure/memory).",
+        labels=("share", "window_seconds"),
+    )
+    for (share, window), value in seen.pressure.items():
+        pressure.add_metric((share, str(window)), value)
+    room = GaugeMetricFamily(
+        "oomwatchd_cgroup_headroom_bytes",
+        "What this cgroup may still be charged below its own limit, inactive page cache counted as free; the "
+        "20 cgroups with the least room.",
+        labels=("cgroup",),
+    )
+    limit = GaugeMetricFamily("oomwatchd_cgroup_limit_bytes", "The limit of this cgroup.", labels=("cgroup",))
+    for group in seen.cgroups:
+        name = harmless(group.path)
+        room.add_metric((name,), group.headroom_bytes)
+        limit.add_metric((name,), group.limit_bytes)
+    families: list[Metric] = [headroom, largest, unusable]
+    if seen.available_bytes is not None:
+        text = "MemAvailable: what can be had without swapping."
+        families.append(_gauge("oomwatchd_memory_available_bytes", text, seen.available_bytes))
+    return [*families, pressure, room, limit]
+
+
+class _Collector(Collector):
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics.collect()
+
+
+def registry(metrics: Metrics) -> CollectorRegistry:
+    """A registry of its own that serves ``metrics`` alone (no process, platform or GC series)."""
+    own = CollectorRegistry(auto_describe=False)
+    own.register(_Collector(metrics))
+    return own
+
+
+def _deliveries(states: Iterable[Delivery]) -> list[Metric]:
+    """Of the sinks across the network that are configured; counted since they were."""
+    label = ("sink",)
+    delivered = CounterMetricFamily(
+        "oomwatchd_sink_delivered",
+        "Events that a sink across the network took, since it was configured.",
+        labels=label,
+    )
+    dropped = CounterMetricFamily(
+        "oomwatchd_sink_dropped",
+        "Events given up for a sink: refused by the receiver, older than a week, or gone from the store.",
+        labels=label,
+    )
+    left_out = CounterMetricFamily(
+        "oomwatchd_sink_left_out",
+        "Reports without a victim that a sink was not told of, because one like it was told within a minute.",
+        labels=label,
+    )
+    waiting = GaugeMetricFamily(
+        "oomwatchd_sink_waiting_events", "Events in the store that a sink has yet to take.", labels=label
+    )
+    failing = GaugeMetricFamily(
+        "oomwatchd_sink_failing_since_timestamp_seconds",
+        "Since when a sink has taken nothing that was tried, seconds since the epoch; 0 while all is well.",
+        labels=label,
+    )
+    for state in states:
+        delivered.add_metric((state.sink,), state.delivered)
+        dropped.add_metric((state.sink,), state.dropped)
+        left_out.add_metric((state.sink,), state.left_out)
+        waiting.add_metric((state.sink,), state.waiting)
+        failing.add_metric((state.sink,), state.failed_since or 0)
+    return [delivered, dropped, left_out, waiting, failing]
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _example() -> Distance:
+    """A host that shows everything, for the documentation."""
+    zone = ZoneDistance(
+        node=0, zone="ZONE", managed_bytes=0, free_bytes=0, min_bytes=0, reserve_bytes=0, blocks=(0,) * 11
+    )
+    windows = {(share, window): 0.0 for share in ("some", "full") for window in (10, 60, 300)}
+    cgroup = CgroupDistance(path="CGROUP", limit_bytes=0, usage_bytes=0)
+    return Distance(available_bytes=0, pressure=windows, zones=(zone,), cgroups=(cgroup,))
+
+
+def document() -> str:
+    """docs/metrics.md, from the families themselves."""
+    metrics = Metrics(sinks=("SINK",))
+    metrics.delivery(Delivery(sink="SINK", position=0))
+    metrics.kernel_kills(0)
+    metrics.store(up=True, events=0, size=0, failures=0)
+    metrics.part("PART", up=True)
+    metrics.observe(_example)
+    lines = [
+        "# Metrics",
+        "",
+        "<!-- written by `python -m oomwatchd.metrics > docs/metrics.md` -->",
+        "",
+        "Served on `http://127.0.0.1:10053/metrics` (`[http] listen` in the configuration), as Prometheus "
+        "text or OpenMetrics.",
+        "",
+        "Counters of events, kills, undecoded lines and latency last as long as the boot: they survive "
+        "restarts of the daemon and are saved together with the event that moved them. All other counters "
+        "begin at 0 when the daemon starts. Reports that were already in the kernel log when the daemon "
+        "first started in this boot are stored and marked historical, and counted in none of them. Every "
+        "label set is there from the start, with 0.",
+        "",
+        "| metric | type | labels | meaning |",
+        "|---|---|---|---|",
+    ]
+    for family in metrics.collect():
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        values: dict[str, dict[str, Any]] = {}
+        for sample in family.samples:
+            for label, value in sample.labels.items():
+                values.setdefault(label, {})[value] = None
+        shown = []
+        for label, known in values.items():
+            fixed = label in ("kind", "constraint", "share", "window_seconds", "order")
+            shown.append(f"`{label}`" + (f": {', '.join(known)}" if fixed else ""))
+        labels = "; ".join(shown) if family.type != "histogram" else f"`le`: {', '.join(values['le'])}"
+        kind = "gauge" if family.type == "info" else family.type
+        lines.append(f"| `{family.name}{suffix}` | {kind} | {labels} | {family.documentation} |")
+    return "\n".join(lines) + "\n"
