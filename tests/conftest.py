@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.kernel.running import RunningDaemon
 
 
 def corpus_directory() -> Path:
@@ -20,3 +23,14 @@ def corpus() -> Path:
     if not directory.is_dir():
         pytest.fail(f"no corpus at {directory}: OOMWATCHD_CORPUS is wrong")
     return directory
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
+    """A daemon that runs and is ready, without a journal."""
+    running = RunningDaemon(tmp_path, None)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.kill()

@@ -8,8 +8,6 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,16 +15,6 @@ from oomwatchd.cli import throwaway
 from tests.kernel.running import PATIENCE, RunningDaemon, wait_for
 
 pytestmark = [pytest.mark.oom, pytest.mark.slow]
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
-    running = RunningDaemon(tmp_path, None)
-    try:
-        running.start()
-        yield running
-    finally:
-        running.kill()
 
 
 class Siege:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.running import RunningDaemon
 from tests.test_sinks import journald
 
 __all__ = ["journald"]
@@ -21,14 +19,3 @@ def journal(request: pytest.FixtureRequest) -> Path | str:
     except pytest.skip.Exception as reason:
         return str(reason)
     return started[1]
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
-    """A daemon that runs and is ready, without a journal."""
-    running = RunningDaemon(tmp_path, None)
-    try:
-        running.start()
-        yield running
-    finally:
-        running.kill()

@@ -20,16 +20,6 @@ from tests.test_web_access import PASSWORD, TLS, Certificates
 pytestmark = [pytest.mark.slow, pytest.mark.oom]
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[RunningDaemon]:
-    running = RunningDaemon(tmp_path, None)
-    try:
-        running.start()
-        yield running
-    finally:
-        running.kill()
-
-
 def config(daemon: RunningDaemon, receiver: Server | None = None) -> str:
     alerting = ""
     if receiver is not None:
