@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
+import socket
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -220,8 +221,6 @@ class HttpClient:
         """What went wrong, in words of our own: those of the library may hold the URL or a header."""
         kinds = self._urllib3.exceptions
         seconds = f"{self._options.timeout_seconds:g} s"
-        if isinstance(error, getattr(kinds, "NameResolutionError", ())):  # urllib3 2
-            return "its name cannot be resolved"
         if isinstance(error, kinds.ProxyError):
             inner = error.args[1] if len(error.args) > 1 else None
             if status := re.fullmatch(r"Tunnel connection failed: (\d{3})\b.*", str(inner), re.S):
@@ -238,6 +237,8 @@ class HttpClient:
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, OSError):
                 cause = cause.__cause__ or cause.__context__
+            if isinstance(cause, socket.gaierror):
+                return "its name cannot be resolved"
             strerror = cause.strerror if isinstance(cause, OSError) else None
             return strerror or "the connection broke"
         if isinstance(error, kinds.ConnectTimeoutError):  # the kind above is a kind of it
