@@ -40,6 +40,52 @@ small() { [ "$(awk '/^MemTotal:/{print $2}' /proc/meminfo)" -lt 200000 ]; }
 events() { small || ordinary oomwatchd events list --limit 1000 --json; }
 journal() { ordinary journalctl --quiet --no-pager --output=json "$@"; }
 
+# A webhook whose secrets come by LoadCredential= from files that root alone may read. The receiver comes later
+# than the event.
+webhook_with_secrets() {
+    dropin=/etc/systemd/system/oomwatchd.service.d/lab.conf
+    mkdir -p /etc/systemd/system/oomwatchd.service.d /lab/secrets
+    chmod 700 /lab/secrets
+    printf 'secret-token-of-the-lab' > /lab/secrets/token
+    printf 'secret-key-of-the-lab' > /lab/secrets/key
+    {
+        cat /usr/share/doc/oomwatchd/examples/network.conf
+        echo LoadCredential=hook-token:/lab/secrets/token
+        echo LoadCredential=hook-key:/lab/secrets/key
+    } > $dropin
+    cat > /etc/oomwatchd/config.toml << 'EOF'
+[sinks.webhook]
+url = "http://127.0.0.1:9098/secret-path-of-the-lab"
+secret_headers = { X-Token = "hook-token" }
+signing_key = "hook-key"
+EOF
+    systemctl daemon-reload
+    part secrets; systemctl restart oomwatchd.service; active
+    systemd-run --quiet --unit=hooked --property=MemoryMax=24M --property=MemorySwapMax=0 --wait labbox hog 0 hooked
+    sleep 5
+    part secrets_waiting; ordinary oomwatchd events deliveries
+    ordinary python3 /lab/receiver.py 9098 > /lab/hooked &
+    receiver=$!
+    tries=0
+    until [ -s /lab/hooked ] || [ $((tries += 1)) -gt 60 ]; do sleep 1; done
+    part secrets_received; cat /lab/hooked
+    part secrets_test; CREDENTIALS_DIRECTORY=/run/credentials/oomwatchd.service ordinary oomwatchd notify-test webhook
+    # what the daemon says, shows, keeps and hands on: no line may have any of it
+    part secrets_said
+    {
+        metrics; ordinary curl --silent --max-time 10 http://127.0.0.1:10053/
+        journalctl --quiet --no-pager --output=export --unit=oomwatchd.service --unit=hooked.service
+        systemctl show oomwatchd.service; systemctl status --no-pager --full oomwatchd.service
+        tr '\0' '\n' < "/proc/$(pid)/environ"; strings=$(cat /var/lib/private/oomwatchd/*); echo "$strings"
+    } 2> /dev/null | grep -a -E -o 'secret-(token|key|path)-of-the-lab'
+    kill "$receiver"
+    rm -r /etc/systemd/system/oomwatchd.service.d # whoever puts a drop-in there takes it away
+    rm $dropin /etc/oomwatchd/config.toml
+    systemctl daemon-reload
+    systemctl restart oomwatchd.service
+    active > /dev/null
+}
+
 if [ ! -e /lab/panicked ]; then
     part kernel; uname -r
     part active; active
@@ -51,6 +97,11 @@ if [ ! -e /lab/panicked ]; then
     part unit; systemd-run --quiet --unit=greedy --property=MemoryMax=24M --property=MemorySwapMax=0 \
         --wait labbox hog 0 greedy; systemctl show --property=Result --value greedy.service
     counted unit
+
+    # shown only of senders that are root, or may say so
+    part unit_journal; journal --unit=greedy.service --identifier=oomwatchd
+    part unit_status; ordinary systemctl status --no-pager --full greedy.service
+    part unit_sender; grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs|Seccomp):' "/proc/$(pid)/status"
 
     if [ "$idle" -gt 0 ]; then
         sleep 20 # the look back after a report is over
@@ -89,6 +140,7 @@ if [ ! -e /lab/panicked ]; then
     if ! small; then
         part upgrade; ordinary dpkg --install /lab/oomwatchd.deb && active
         part events_after_upgrade; events
+        webhook_with_secrets
     fi
 
     part panic
@@ -118,6 +170,7 @@ if ! small; then
     part readme; (cd /lab && ordinary sh readme.sh 2>&1); echo "ended with $?"
     part readme_received; cat /lab/received
     kill "$receiver"
+    rm -r /etc/systemd/system/oomwatchd.service.d # whoever puts a drop-in there takes it away
     part remove; dpkg --remove oomwatchd
     part running_after_remove; systemctl is-active oomwatchd.service oomwatchd-kmsg.socket
     part kept_after_remove; ls /var/lib/private/oomwatchd
