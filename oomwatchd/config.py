@@ -118,8 +118,8 @@ class WitnessSection(Section, frozen=True, kw_only=True):
 
 
 class Config(Section, frozen=True, kw_only=True):
-    """The whole configuration; ``sinks`` holds each sink's own ``Options`` by what the sink is called: its
-    kind, and behind a hyphen the ``name`` that it was given."""
+    """The whole configuration; ``sinks`` holds the ``Options`` of each sink that is mentioned, by what the
+    sink is called: its kind, and behind a hyphen the ``name`` that it was given."""
 
     state_directory: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -160,16 +160,14 @@ def load(path: Path | None, default: Path = DEFAULT_PATH) -> tuple[Config, Path 
 
 def parse(document: dict[str, Any], name: str) -> Config:
     """A read TOML document as Config; ``name`` stands for it in errors. Raises ConfigError."""
-    kinds = plugs.options("oomwatchd.sinks")
     given = document.get("sinks", {})
     if isinstance(given, dict):
-        _refuse_unknown(given, list(kinds), "sinks.", name)
-        document = {**document, "sinks": {kind: given.get(kind, {}) for kind in kinds}}
+        _refuse_unknown(given, plugs.names("oomwatchd.sinks"), "sinks.", name)
     _check_names(document, Config, "", name)
     config = _convert(document, Config, "", name)
     sinks: dict[str, Any] = {}
-    for kind, options in kinds.items():
-        sinks |= _sinks_of(kind, config.sinks[kind], options, name)
+    for kind, value in config.sinks.items():
+        sinks |= _sinks_of(kind, value, plugs.plug("oomwatchd.sinks", kind).Options, name)
     return msgspec.structs.replace(config, sinks=sinks)
 
 

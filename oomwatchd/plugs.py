@@ -14,13 +14,23 @@ from types import ModuleType
 import msgspec
 
 
-def plugs(package: str) -> dict[str, ModuleType]:
-    """The plug modules of ``package`` (a dotted name), imported, by name and in the order of names."""
+def names(package: str) -> list[str]:
+    """The plugs of ``package`` (a dotted name), not imported, in order."""
     room = import_module(package)
     # not pkgutil: for this it brings inspect, ast and dis
     files = [name for directory in room.__path__ for name in os.listdir(directory)]  # noqa: PTH208
-    names = sorted({name.partition(".")[0] for name in files if name.endswith((".py", ".pyc"))})
-    return {name: import_module(f"{package}.{name}") for name in names if not name.startswith("_")}
+    found = {name.partition(".")[0] for name in files if name.endswith((".py", ".pyc"))}
+    return sorted(name for name in found if not name.startswith("_"))
+
+
+def plug(package: str, name: str) -> ModuleType:
+    """One of them, imported."""
+    return import_module(f"{package}.{name}")
+
+
+def plugs(package: str) -> dict[str, ModuleType]:
+    """All of them, imported, by name and in the order of names."""
+    return {name: plug(package, name) for name in names(package)}
 
 
 def options(package: str) -> dict[str, type[msgspec.Struct]]:

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from oomwatchd import plugs
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.report import Memcg, Victim
-from oomwatchd.sinks import SinkError, jsonl, open_sinks
+from oomwatchd.sinks import BY_DEFAULT, SinkError, jsonl, open_sinks
 from oomwatchd.sinks import journal as journal_sink
 from oomwatchd.sinks._message_ids import MESSAGE_IDS
 from tests.recorded import captures, kernel_recordings
@@ -532,6 +532,15 @@ def test_jsonl_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
     sink.close()
     os.write(1, b"still open\n")
     assert capfd.readouterr().out.endswith("still open\n")
+
+
+def test_what_is_off_by_default_is_not_needed_to_know_that() -> None:
+    modules = plugs.plugs("oomwatchd.sinks")
+    assert set(modules) > BY_DEFAULT
+    for name in set(modules) - BY_DEFAULT:
+        assert modules[name].open(modules[name].Options()) is None
+    for name in BY_DEFAULT:
+        assert modules[name].Options().enabled
 
 
 def test_open_sinks_opens_what_is_switched_on(tmp_path: Path, receiver: socket.socket) -> None:

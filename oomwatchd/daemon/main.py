@@ -81,7 +81,7 @@ class Daemon:
             self._source = KmsgSource.adopt(passed[0], "kernel log passed by the service manager")
         else:
             self._source = self._open_log()
-        self._metrics = Metrics(sinks=plugs.plugs("oomwatchd.sinks"))
+        self._metrics = Metrics(sinks=plugs.names("oomwatchd.sinks"))
         self._view = HostView(self._host, self._recorder.cgroups)
         self._metrics.observe(self._view)
         self._health = Health()

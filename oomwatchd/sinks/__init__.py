@@ -5,8 +5,9 @@ A sink module has
 * a docstring: its page in the documentation,
 * ``Options``: a ``msgspec.Struct``, its section ``[sinks.NAME]`` of the configuration; with a field
   ``name`` there may be several of it,
-* ``open(options)``: a Sink or a RemoteSink; None when it is switched off. Raises SinkError where it is
-  switched on and cannot work.
+* ``open(options)``: a Sink or a RemoteSink; None when it is switched off, which all but those of
+  ``BY_DEFAULT`` are unless the configuration mentions them. Raises SinkError where it is switched on and
+  cannot work.
 
 Modules whose name begins with ``_`` are shared parts, not sinks.
 """
@@ -27,6 +28,9 @@ from oomwatchd.sinks._particulars import TEST_SOURCE
 __all__ = ["TEST_SOURCE", "OpenSinks", "RemoteSink", "Sink", "SinkError", "open_sinks"]
 
 log = logging.getLogger(__name__)
+
+#: on unless the configuration says otherwise; the others are not even loaded until it mentions them
+BY_DEFAULT = frozenset({"journal"})
 
 
 @runtime_checkable
@@ -78,8 +82,11 @@ def open_sinks(options: Mapping[str, msgspec.Struct]) -> OpenSinks:
     """The sinks that are switched on; ``options`` by what each is called, as checked by the configuration.
     What cannot work is said once in the log."""
     opened = OpenSinks([], [], [])
-    for kind, module in plugs.plugs(__name__).items():
-        own = {name: found for name, found in options.items() if isinstance(found, module.Options)}
+    for kind in plugs.names(__name__):
+        own = {n: found for n, found in options.items() if type(found).__module__ == f"{__name__}.{kind}"}
+        if not own and kind not in BY_DEFAULT:
+            continue
+        module = plugs.plug(__name__, kind)
         for name, found in (own or {kind: module.Options()}).items():
             try:
                 sink = module.open(found)

@@ -22,7 +22,6 @@ import hmac
 import logging
 import time
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -97,9 +96,9 @@ def read_template(name: str) -> Template:
         if "/" in name:
             text = Path(name).read_text(encoding="utf-8")
         else:
-            text = (
-                resources.files(__package__).joinpath("templates", f"{name}.json").read_text(encoding="utf-8")
-            )
+            from importlib.resources import files  # brings tempfile and what it needs
+
+            text = files(__package__).joinpath("templates", f"{name}.json").read_text(encoding="utf-8")
         return Template(text, _NAMES)
     except FileNotFoundError:
         mend = "" if "/" in name else "; known: slack, matrix, teams, or a file's whole path"
