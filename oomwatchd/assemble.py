@@ -99,6 +99,8 @@ _PROOF = frozenset(
         memcontrol.LIMIT_REACHED.name,
     }
 )
+#: lines near the head of a report that repeat its header's name
+_NAMED = (oom_kill.CPUSET, dump_stack.CPU, dump_stack.PID)
 _ROW_STARTS = frozenset(" 0123456789")
 _KILLER_SYMBOLS = frozenset({"dump_header", "oom_kill_process", "out_of_memory"})
 _TITLES = frozenset({show_mem.MEM_INFO.name, oom_kill.TASKS_TITLE.name, oom_kill.TASKS_HEADER.name})
@@ -108,7 +110,7 @@ class _Block:
     """One report under way."""
 
     __slots__ = (
-        "caller", "closed_by", "dirty", "expects", "failure", "finished", "group", "in_table", "last",
+        "caller", "closed_by", "comm", "dirty", "expects", "failure", "finished", "group", "in_table", "last",
         "last_form", "listed", "looked_at", "lost", "named", "outcome", "proven", "ready", "records",
         "revision", "section", "seen", "stack", "undecoded", "victims",
     )  # fmt: skip
@@ -116,6 +118,7 @@ class _Block:
     def __init__(self, caller: str | None) -> None:
         self.records: list[KmsgRecord] = []
         self.caller = caller
+        self.comm: str | None = None  # the task that the header names
         self.section = Section.BEFORE
         self.seen: set[str] = set()
         self.last_form = ""
@@ -407,7 +410,7 @@ class Assembler:
         if form.section is Section.BEFORE:
             self._before = [*self._before[-3:], record]
         elif form.section is Section.HEADER and name != oom_kill.COMPACTION.name:
-            self._header(record, form)
+            self._header(record, found)
         elif form.section is Section.AFTER:
             self._after(record, form, int(found[1]["pid"]))
         elif form is oom_kill.KILLED:
@@ -421,7 +424,7 @@ class Assembler:
         elif form is oom_kill.SYSRQ_REFUSED:
             self._before.clear()
         else:
-            self._body(record, form)
+            self._body(record, found)
 
     def _open(self, record: KmsgRecord) -> _Block:
         unfinished = [block for block in self._blocks if not block.finished]
@@ -439,10 +442,12 @@ class Assembler:
         self._out.append(ReportBegan(record))
         return block
 
-    def _header(self, record: KmsgRecord, form: Form) -> None:
+    def _header(self, record: KmsgRecord, found: Recognised) -> None:
+        form, m = found
         self._held = []
         block = self._open(record)
         block.failure = form in (ALLOC_FAILURE, NOMMU_FAILURE)
+        block.comm = m["comm"]
         if not block.failure:
             self._add_before(block)
         block.add(record, form)
@@ -452,8 +457,10 @@ class Assembler:
             block.add(before, None)
         self._before.clear()
 
-    def _body(self, record: KmsgRecord, form: Form) -> None:
-        block = self._fitting(record, form)
+    def _body(self, record: KmsgRecord, found: Recognised) -> None:
+        form = found[0]
+        block = self._named_after(record, found) if form in _NAMED else None
+        block = block or self._fitting(record, form)
         if block is None and form.opens:
             block = self._open(record)
         if block is None:
@@ -487,6 +494,18 @@ class Assembler:
             self._held = []
         elif len(self._held) > MAX_HELD:
             self._held = []
+
+    def _named_after(self, record: KmsgRecord, found: Recognised) -> _Block | None:
+        """The block whose header names the task that this line names, where several are under way."""
+        form, m = found
+        unfinished = [
+            block for block in reversed(self._blocks) if not block.finished and block.accepts(record.caller)
+        ]
+        if len(unfinished) < 2:
+            return None
+        return next(
+            (block for block in unfinished if form.name not in block.seen and block.comm == m["comm"]), None
+        )
 
     def _fitting(self, record: KmsgRecord, form: Form) -> _Block | None:
         """The block in which this line may come next: the least step forward, newer before older."""

@@ -109,6 +109,7 @@ class _VictimParts:
 
 
 _PAGE_SIZES_KB = (4, 8, 16, 32, 64, 256)
+_DUMPS = (dump_stack.CPU, dump_stack.PID)
 _HEADERS = frozenset(
     form.name
     for form in (oom_kill.HEADER, oom_kill.OPENVZ_HEADER, page_alloc.ALLOC_FAILURE, page_alloc.NOMMU_FAILURE)
@@ -203,6 +204,8 @@ class _Decoder:
             self._unknown(record)
             return
         form, m = found
+        if form in _DUMPS and self._section > Section.STACK and not self._seen & _HEADERS and not self._panic:
+            return  # behind the summary stands another report's, which broke into this one
         self._seen.add(form.name)
         self._section = max(self._section, form.section)
         try:

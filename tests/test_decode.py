@@ -251,3 +251,24 @@ def test_totals_that_were_shortened_by_hand() -> None:
     }  # fmt: skip
     assert "elided" in report.missing
     assert (report.trigger.gfp_flags, report.trigger.highest_zone) == (None, "Movable")
+
+
+def test_a_dump_behind_the_summary_is_another_reports() -> None:
+    (report,) = _text_reports(
+        "[  221.921944] oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=c,mems_allowed=0\n"
+        "[  221.922111] BUG: KASAN: global-out-of-bounds in vprintk_store+0x362/0x3d0\n"
+        "[  221.922114] CPU: 1 PID: 11282 Comm: other Not tainted 5.9.0-next-20201013 #1\n"
+        "[  221.922700] Memory cgroup out of memory: Killed process 80 (dd) total-vm:63028kB\n"
+    )
+    assert (report.trigger.comm, report.trigger.pid) == (None, None)
+
+
+def test_reports_of_two_tasks_at_once_keep_their_own_dump() -> None:
+    """Up to 4.1 nothing keeps the reports of two cgroups apart, and failed allocations never wait."""
+    reports = _text_reports(
+        "[    1.000001] a: page allocation failure: order:0, mode:0x2080020(GFP_ATOMIC)\n"
+        "[    1.000002] b: page allocation failure: order:1, mode:0x2080020(GFP_ATOMIC)\n"
+        "[    1.000003] CPU: 1 PID: 11 Comm: a Not tainted 4.9.0 #1\n"
+        "[    1.000004] CPU: 2 PID: 12 Comm: b Not tainted 4.9.0 #1\n"
+    )
+    assert [(r.trigger.comm, r.trigger.pid, r.trigger.order) for r in reports] == [("a", 11, 0), ("b", 12, 1)]

@@ -23,15 +23,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("grsec-global-and-memcg-mixed", "event 0 trigger_comm"): (
         "read in the Pid line; the truth keeps that apart (trigger_comm_from_pid_line)"
     ),
-    ("kernel-colon-cut-width-ltp-swapon", "event 0 task_memcg"): "the line was cut at the terminal's width",
-    ("kernel-colon-cut-width-ltp-swapon", "event 0 victim 9575 shmem_rss_kb"): "'0k0': the same cut",
-    ("memcg-interleaved-kasan-split-line-59next", "event 0 trigger_comm"): (
-        "the CPU line of a KASAN report that broke into this one is taken for its own"
-    ),
-    ("memcg-interleaved-kasan-split-line-59next", "event 0 trigger_pid"): "the same",
-    ("memcg-interleaved-kasan-split-line-59next", "event 0 task_memcg"): (
-        "the summary was broken off inside the path by that report"
-    ),
     ("oomgroup-41-kills-duplicated-611rc6", "event 0 complete"): (
         "the author left members of the group out behind the last kill line, in prose"
     ),

@@ -115,6 +115,25 @@ def test_a_summary_line_set_out_for_reading() -> None:
     )
 
 
+@pytest.mark.parametrize("path", ["/ltp/test-95520", "in", ""])
+def test_a_path_that_may_be_cut_is_not_told(path: str) -> None:
+    head = "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/ltp/test"
+    found = summary(f"{head},task_memcg={path}")
+    assert (found.oom_memcg, found.task_memcg) == ("/ltp/test", None)
+    assert summary(f"{head},task_memcg=/ltp/test,task=a").task_memcg == "/ltp/test"
+
+
+def test_an_amount_without_its_unit_is_not_told() -> None:
+    cut = "total-vm:1051484kB, anon-rss:1046572kB, file-rss:12k, shmem-rss:0k0"
+    assert oom_kill.sizes(cut) == {"total-vm": 1051484, "anon-rss": 1046572, "file-rss": 12}
+    assert oom_kill.sizes("anon-rss:1kB, file-rss:12") == {"anon-rss": 1}
+    assert oom_kill.sizes("UID:0 pgtables:3kB oom_score_adj:-17") == {
+        "UID": 0,
+        "pgtables": 3,
+        "oom_score_adj": -17,
+    }
+
+
 def test_node_lists_hold_commas() -> None:
     found = summary(
         "oom-kill:constraint=CONSTRAINT_CPUSET,nodemask=0,2,cpuset=cs,mems_allowed=0,2,global_oom,"
@@ -259,6 +278,7 @@ def test_a_stack_that_was_decoded(line: str, names: list[str]) -> None:
         ("Killed process 9682(mysqld) total-vm:47388kB, anon-rss:3744kB", "mysqld", 47388),
         ("Out of memory: Killed process 9682 (a)       total-vm:8kB,      anon-rss:4kB", "a", 8),
         ("Out of Memory: Killed process 9682 (mysqld).", "mysqld", None),
+        ("Out of memory: Killed process 7431 (llama) file-rss:2244172kB", "llama", None),
     ],
 )
 def test_a_kill_line_that_lost_or_gained_blanks(line: str, comm: str, total_vm: int | None) -> None:

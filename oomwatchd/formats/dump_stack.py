@@ -78,7 +78,7 @@ def symbols(text: str) -> list[str]:
 
 
 _ARCH_SUFFIX = re.compile(
-    r"(?:^|[.\-_+])(x86_64|amd64|aarch64|arm64|ppc64le|ppc64|s390x|i[3-6]86|riscv64|armv7hl|armmp)(?:$|[.\-_+])"
+    r"(?:^|[.\-_+])(x86_64|amd64|aarch64|arm64|ppc64le|ppc64|s390x|i[3-6]86|riscv64|loongarch64|sparc64|armv7hl|armmp)(?:$|[.\-_+])"
 )
 _ARCH = {"amd64": "x86_64", "arm64": "aarch64", "armv7hl": "arm", "armmp": "arm"}
 

@@ -133,7 +133,7 @@ INTENT = Form(
     section=Section.INTENT,
     begins=("Out ", "Memo", "No a", "Kill", "kill"),
     pattern=rx(
-        _MESSAGE + r"[Kk]ill process (?P<pid>\d+) ?\((?P<comm>.*)\),? score (?P<score>-?\d+)(?: or .*)?$"
+        _MESSAGE + r"[Kk]ill process (?P<pid>\d+) ?\((?P<comm>.*)\),? score (?P<score>-?\d+)(?: or .*|\.)?$"
     ),
     opens=True,
     samples=(
@@ -153,7 +153,7 @@ KILLED = Form(
     pattern=rx(
         r"(?:" + _MESSAGE + r"Killed process |(?P<openvz>(?:Out of memory in UB \d+: )?OOM killed process ))"
         r"(?P<pid>\d+)(?:, UID (?P<uid_before>\d+),)? ?\((?P<comm>.*)\)(?:, UID (?P<uid_after>\d+))?"
-        r"(?:(?: score \d+)?,?\s+(?P<sizes>(?:total-vm|vsz|vm):.*)|\.?\s*)$"
+        r"(?:(?: score \d+)?,?\s+(?P<sizes>(?:total-vm|vsz|vm|(?:anon|file|shmem)-rss):.*)|\.?\s*)$"
     ),
     opens=True,
     samples=(
@@ -313,12 +313,14 @@ FORMS = (
 )  # fmt: skip
 
 
-_SIZE = rx(r"([A-Za-z_-]{1,64}+):(-?\d{1,20}+)")
+_SIZE = rx(r"([A-Za-z_-]{1,64}+):(-?\d{1,20}+)(kB?)?(?!\w)")
+_WITHOUT_UNIT = frozenset({"UID", "oom_score_adj"})
 
 
 def sizes(text: str) -> dict[str, int]:
-    """``total-vm:1kB, anon-rss:2kB, UID:0 pgtables:3kB`` -> figures by name, units as printed."""
-    return {name: int(figure) for name, figure in _SIZE.findall(text)}
+    """``total-vm:1kB, anon-rss:2kB, UID:0 pgtables:3kB`` -> figures by name, units as printed. An amount that
+    has lost its unit was cut, perhaps inside its figure: it is left out."""
+    return {name: int(figure) for name, figure, unit in _SIZE.findall(text) if unit or name in _WITHOUT_UNIT}
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -367,6 +369,7 @@ def parse_summary(constraint: str, rest: str, known_comm: str | None = None) -> 
     else:
         rest = _SUMMARY_CUT.sub("", rest)
     rest, fields["task"] = _cut_task(rest, known_comm)
+    cut = end is None and fields["task"] is None
     if m := _NODEMASK.match(rest):
         fields["nodemask"] = None if m[1] == "(null)" else m[1].strip(",")
         rest = rest[m.end() :]
@@ -383,6 +386,11 @@ def parse_summary(constraint: str, rest: str, known_comm: str | None = None) -> 
         fields["oom_memcg"], fields["task_memcg"] = _cut_paths(rest[len(",oom_memcg=") :])
     elif rest.startswith(",task_memcg="):
         fields["task_memcg"] = rest[len(",task_memcg=") :]
+    for field in ("oom_memcg", "task_memcg"):
+        # a path begins with "/"; the last one of a line without its end may be cut anywhere
+        path = fields.get(field)
+        if isinstance(path, str) and (path[:1] != "/" or (cut and field == "task_memcg")):
+            fields[field] = None
     return msgspec.convert({"constraint": constraint, **fields}, Summary)
 
 

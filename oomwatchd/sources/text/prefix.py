@@ -76,7 +76,7 @@ _VENDOR_FIRST: Final = frozenset("([")
 _SHAPES = (_DMESG, _SYSLOG, _ISO_SYSLOG, _KMSG, _DMESG_T, _DMESG_X)
 
 #: mail quoting and the bars of quoted or piped output, with the indentation around them
-QUOTE = re.compile(r"(?:[ \t]{0,64}[>|])+ ?")
+QUOTE = re.compile(r"(?:[ \t]{0,64}[>|])+[ \t]?")
 
 _PRI = re.compile(r"<(\d{1,3})>(?P<rfc5424>1 )?")
 # RFC 5424: TIMESTAMP HOST APP PROCID MSGID [SD-ELEMENT]... MSG

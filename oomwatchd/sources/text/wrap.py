@@ -231,7 +231,7 @@ def split_stamps(line: str) -> list[str]:
 
 def kind_of(text: str) -> LineKind | None:
     """The kind of line that begins here; None for all others."""
-    match = _START.match(text.lstrip(" \t")[:200])
+    match = _START.match(text.lstrip(" \t")[:200].rstrip(" \t"))
     return None if match is None or match.lastgroup is None else _BY_NAME[match.lastgroup]
 
 
