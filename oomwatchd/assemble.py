@@ -101,6 +101,8 @@ _PROOF = frozenset(
 )
 #: lines near the head of a report that repeat its header's name
 _NAMED = (oom_kill.CPUSET, dump_stack.CPU, dump_stack.PID)
+#: parts that only the OOM killer prints: in a text that tells no more they are what is left of a report
+_PARTS = frozenset({oom_kill.TASKS_HEADER.name, memcontrol.USAGE.name, memcontrol.STATS.name})
 _ROW_STARTS = frozenset(" 0123456789")
 _KILLER_SYMBOLS = frozenset({"dump_header", "oom_kill_process", "out_of_memory"})
 _TITLES = frozenset({show_mem.MEM_INFO.name, oom_kill.TASKS_TITLE.name, oom_kill.TASKS_HEADER.name})
@@ -153,7 +155,9 @@ class _Block:
             self.seen.add(form.name)
             self.in_table = form is oom_kill.TASKS_ROW and oom_kill.TASKS_HEADER.name in self.seen
             self.section = max(self.section, form.section)
-            self.proven = self.proven or form.name in _PROOF
+            self.proven = (
+                self.proven or form.name in _PROOF or (record.seq is None and form.name in _PARTS)
+            )
 
     def accepts(self, caller: str | None) -> bool:
         return caller is None or self.caller is None or caller == self.caller

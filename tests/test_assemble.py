@@ -273,3 +273,12 @@ def test_every_kill_line_is_in_exactly_one_block(lines: list[str], stamped: bool
     assert sum(report_of(block).kills for block in blocks) == sum("Killed process" in text for text in lines)
     again = blocks_of(stream)
     assert [block.records for block in again] == [block.records for block in blocks]
+
+
+@pytest.mark.parametrize("part", [COLUMNS, USAGE])
+def test_an_excerpt_of_a_report_is_a_report_in_text_alone(part: str) -> None:
+    lines = ["eth0: link up", part, ROW.format("a", 7), "eth0: link down"]
+    (block,) = blocks_of([KmsgRecord(text=line) for line in lines])
+    assert report_of(block).kind == "oom_no_victim"
+    assert "kill" in report_of(block).missing
+    assert blocks_of(records(lines)) == []
