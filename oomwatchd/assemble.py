@@ -155,9 +155,7 @@ class _Block:
             self.seen.add(form.name)
             self.in_table = form is oom_kill.TASKS_ROW and oom_kill.TASKS_HEADER.name in self.seen
             self.section = max(self.section, form.section)
-            self.proven = (
-                self.proven or form.name in _PROOF or (record.seq is None and form.name in _PARTS)
-            )
+            self.proven = self.proven or form.name in _PROOF or (record.seq is None and form.name in _PARTS)
 
     def accepts(self, caller: str | None) -> bool:
         return caller is None or self.caller is None or caller == self.caller
