@@ -418,3 +418,21 @@ def test_a_store_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 )
 def test_since(text: str, expected: float) -> None:
     assert since(text, lambda: 1000.0) == expected
+
+
+def test_a_module_that_a_board_left_out_costs_what_needs_it(seed: Path) -> None:
+    """docs/install.md: all but msgspec may be missing."""
+    program = (
+        "import sys\n"
+        "names = 'bcrypt jinja2 prometheus_client psutil pyudev rich systemd urllib3 yaml zstandard'\n"
+        "for name in names.split():\n"
+        "    sys.modules[name] = None\n"
+        "from oomwatchd.cli import main\n"
+        "sys.exit(main())"
+    )
+    command = [sys.executable, "-c", program, "analyze", "--format"]
+    assert json.loads(subprocess.check_output([*command, "json", seed]))[0]["kills"] == 1
+    text = subprocess.run([*command, "text", seed], capture_output=True, text=True, check=False)
+    assert text.returncode == 69
+    assert text.stderr.startswith("oomwatchd: this needs the Python module rich, which is not installed; ")
+    assert text.stderr.count("\n") == 1

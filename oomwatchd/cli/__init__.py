@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from oomwatchd import __version__
-from oomwatchd.errors import OomwatchdError, UsageError
+from oomwatchd.errors import EX_UNAVAILABLE, OomwatchdError, UsageError
 
 #: command -> what it does, in the order of the help
 COMMANDS = {
@@ -87,6 +87,11 @@ def main(argv: list[str] | None = None) -> int:
             _abandon_output()
             complain(str(error))
             return EX_IOERR
+        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("oomwatchd"):
+            # a board may leave out what only some commands need (docs/install.md)
+            package = error.name.partition(".")[0]
+            complain(f"this needs the Python module {package}, which is not installed; see docs/install.md")
+            return EX_UNAVAILABLE
         complain(f"internal error: {type(error).__name__}: {error}; --debug shows where, please report it")
         return EX_SOFTWARE
 

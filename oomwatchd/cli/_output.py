@@ -18,7 +18,6 @@ from oomwatchd.event import OomEvent, conclude
 from oomwatchd.kmsg import KmsgRecord
 from oomwatchd.render.escape import harmless
 from oomwatchd.render.json import encode, event_document
-from oomwatchd.render.terminal import render_text
 
 Format = Literal["text", "json", "jsonl", "html"]
 _MAX_WIDTH = 120
@@ -70,6 +69,8 @@ class Writer:
                 self._pages.append(event)
                 self._records[event.id] = capture.records
             case "text":
+                from oomwatchd.render.terminal import render_text  # rich, for this format alone
+
                 text = render_text(event, width=terminal_width(), color=self._terminal and wants_color())
                 self._stream.write((b"" if first else b"\n\n") + text.encode("utf-8", "backslashreplace"))
         if self._terminal:
