@@ -58,6 +58,20 @@ def test_systemd_accepts_the_units(units: Path) -> None:
     assert (own, done.returncode) == ([], 0)
 
 
+def test_systemd_accepts_the_units_of_the_examples(tmp_path: Path) -> None:
+    examples = UNITS / "examples"
+    for unit in examples.glob("oom-*.*"):
+        text = unit.read_text().replace("/usr/local/sbin/oom-mail", str(examples / "oom-mail"))
+        (tmp_path / unit.name).write_text(text)
+    paths = sorted(str(path) for path in tmp_path.iterdir())
+    assert len(paths) == 3
+    done = analyze("verify", "--man=no", *paths)
+    own = [line for line in done.stderr.splitlines() if "oom-" in line]
+    assert (own, done.returncode) == ([], 0)
+    (tmp_path / "oom-mail.service").write_text((examples / "oom-mail.service").read_text())
+    assert "oom-mail is not executable" in analyze("verify", "--man=no", *paths).stderr, "it can fail"
+
+
 def test_systemd_refuses_a_mistyped_unit(units: Path) -> None:
     """The check above can fail."""
     service = units / "oomwatchd.service"

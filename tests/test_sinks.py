@@ -428,6 +428,78 @@ def test_the_real_journald_takes_a_large_entry(journald: tuple[int, Path]) -> No
     assert entry["OOM_RAW"] == text
 
 
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = ROOT / "packaging" / "systemd" / "examples"
+
+
+def stub(directory: Path, name: str, body: str) -> None:
+    """A program in the place of one that reaches people."""
+    directory.mkdir(exist_ok=True)
+    (directory / name).write_text(f"#!/bin/sh\n{body}\n")
+    (directory / name).chmod(0o755)
+
+
+def test_the_example_mails_each_kill_once_and_what_could_not_be_mailed_later(
+    journald: tuple[int, Path], tmp_path: Path
+) -> None:
+    pid, run = journald
+    sink = journal_sink.open(journal_sink.Options(socket=str(run / "systemd/journal/socket")))
+    assert sink is not None
+    enter = ["nsenter", f"--mount=/proc/{pid}/ns/mnt"]
+    environ = {**os.environ, "STATE_DIRECTORY": str(tmp_path), "MAILS": str(tmp_path / "mails")}
+    environ["PATH"] = f"{tmp_path}/bin:{os.environ['PATH']}"
+
+    def mails(works: bool = True) -> str:
+        stub(tmp_path / "bin", "mail", 'cat >> "$MAILS"' if works else "exit 1")
+        (tmp_path / "mails").write_text("")
+        done = subprocess.run([*enter, EXAMPLES / "oom-mail", "root"], env=environ, check=False)
+        assert (done.returncode == 0) is works
+        return (tmp_path / "mails").read_text()
+
+    def kill(seq: int) -> str:
+        sink.emit(event(seq, comm=f"mail{seq}"))
+        assert len(journalctl(run, f"OOM_KERNEL_SEQ={seq}")) == 1
+        return f"mail{seq} "
+
+    first = kill(41_000)
+    assert first in mails()
+    assert mails() == ""
+    second = kill(41_001)
+    mails(works=False)
+    third = kill(41_002)
+    mail = mails()
+    assert mail.count(second) == mail.count(third) == 1 and first not in mail
+    sink.emit(event(41_003, kind="page_alloc_failure", victims=()))
+    assert len(journalctl(run, "OOM_KERNEL_SEQ=41003")) == 1
+    assert mails() == "", "nobody was killed"
+
+
+def test_the_example_follows_the_journal(journald: tuple[int, Path], tmp_path: Path) -> None:
+    pid, run = journald
+    page = (ROOT / "docs" / "journal.md").read_text()
+    [command] = re.findall(r"^```sh\n(journalctl .* -f .*)\n```$", page, re.M)
+    stub(tmp_path, "wall", f'printf "%s\\n" "$1" >> {tmp_path}/said')
+    sink = journal_sink.open(journal_sink.Options(socket=str(run / "systemd/journal/socket")))
+    assert sink is not None
+    process = subprocess.Popen(
+        ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "sh", "-c", command],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        start_new_session=True,
+    )
+    said = tmp_path / "said"
+    try:
+        deadline = time.monotonic() + 20
+        seq = 42_000
+        while not said.exists():  # it follows from when it has begun to
+            assert time.monotonic() < deadline
+            sink.emit(event(seq := seq + 1))
+            time.sleep(0.1)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert said.read_text().splitlines()[0] == event().summary
+
+
 def test_the_real_journald_stopped_stalls_nothing(journald: tuple[int, Path]) -> None:
     pid, run = journald
     sink = journal_sink.open(journal_sink.Options(socket=str(run / "systemd/journal/socket")))
