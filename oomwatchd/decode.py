@@ -422,7 +422,7 @@ class _Decoder:
 
     def _panic_line(self, m: Match) -> None:
         self._panic = True
-        self._outcome = m["why"].strip()
+        self._outcome = m["why"].removesuffix("]---").strip()
 
     def _sysrq_line(self, m: Match) -> None:
         self._sysrq = True
@@ -535,6 +535,7 @@ class _Decoder:
         flags: tuple[str, ...] | None = None
         if mask and mask[2] is not None:
             flags = tuple(name for name in _FLAG_END.split(re.sub(r"\s", "", mask[2])) if name)
+            flags = None if "..." in flags else flags
         elif (
             bits is not None
             and not self._seen & _NAMES_ARE_PRINTED

@@ -253,6 +253,16 @@ def test_totals_that_were_shortened_by_hand() -> None:
     assert (report.trigger.gfp_flags, report.trigger.highest_zone) == (None, "Movable")
 
 
+def test_a_remark_behind_a_row_is_no_part_of_the_name() -> None:
+    (report,) = _text_reports(
+        "[ pid ]   uid  tgid total_vm      rss nr_ptes swapents oom_score_adj name\n"
+        "[ 9117]   118  9117   198934    13612     159     4103             0 palo_be  <========== this one\n"
+        "[ 9118]   118  9118       34       12       9        3             0 a  b\n"
+        "Out of memory: Kill process 9117 (palo_be) score 237 or sacrifice child\n"
+    )
+    assert [task.comm for task in report.tasks] == ["palo_be", "a  b"]
+
+
 def test_a_dump_behind_the_summary_is_another_reports() -> None:
     (report,) = _text_reports(
         "[  221.921944] oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=c,mems_allowed=0\n"

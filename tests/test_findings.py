@@ -88,6 +88,7 @@ def task(pid: int, mib: float, **fields: Any) -> Task:
 
 
 TASKS = (task(10, 900), task(11, 800), task(12, 700))
+BIG = Victim(pid=10, comm="t10", anon_rss_bytes=1800 * MIB, file_rss_bytes=MIB)
 TRIGGER = Trigger(comm="t10", pid=10, gfp_flags=("GFP_HIGHUSER_MOVABLE",), gfp_mask=0x100CCA, order=0)
 
 
@@ -366,7 +367,16 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
             report(memory=memory(zone(min=400 << 10, boost=350 << 10))),
         ),
     ],
-    "single_process_dominates": [(report(tasks=(task(10, 900), task(11, 100))), report())],
+    "single_process_dominates": [
+        (report(tasks=(task(10, 900), task(11, 100))), report()),
+        # the table is cut: the kill line tells of one more
+        (
+            report(tasks=(task(11, 9), task(12, 1)), missing=("tasks",), victims=(BIG,)),
+            report(tasks=(task(11, 9), task(12, 1)), missing=("tasks",)),
+        ),
+        # the largest process is small itself: something else holds the memory
+        (report(tasks=(task(10, 900), task(11, 100))), report(tasks=(task(10, 90), task(11, 10)))),
+    ],
     "many_small_processes": [
         (report(tasks=(*TASKS[:1], *FORKS, *FORKS)), report(tasks=(*TASKS[:1], *FORKS[:15]))),
         # one large among many small

@@ -66,6 +66,14 @@ class Case:
         return self._sum_of_zones("managed") or boot or self._sum_of_zones("present")
 
     @property
+    def bound_bytes(self) -> int | None:
+        """The memory that there was: the cgroup's limit, else the machine's RAM."""
+        memcg = self.report.memcg
+        if self.report.constraint == "memcg":
+            return memcg.memory.limit_bytes if memcg is not None and memcg.memory is not None else None
+        return self.ram_bytes
+
+    @property
     def confined(self) -> bool:
         """Only the allowed nodes' zones are printed."""
         return self.report.constraint in ("cpuset", "memory_policy")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import repeat
 
+from oomwatchd.formats.oom_kill import COMM_BYTES, printed_bytes
 from oomwatchd.report import Task
 
 #: columns that have a field of their own; others stay under their printed names
@@ -161,6 +162,8 @@ class TaskTable:
             figures = [[row[n] for row in rows] for n in range(1, 1 + count)]
         self._pids = list(map(int, pids))
         self._names = list(names)
+        if len(max(self._names, key=len, default="")) > COMM_BYTES:
+            self._names = [_without_remark(name) for name in self._names]
         self._figures = [list(map(int, column)) for column in figures]
 
 
@@ -174,6 +177,15 @@ def _split(texts: Sequence[str], count: int) -> tuple[Sequence[str], Sequence[Se
     if not all(map(_are_figures, (pids, *columns))):
         raise ValueError("not all are figures of a table")
     return pids, columns, names
+
+
+def _without_remark(name: str) -> str:
+    """A name without what an author wrote behind it: no name is longer than 15 bytes."""
+    remark = _REMARK.match(name)
+    return remark[1] if remark is not None and printed_bytes(name) > COMM_BYTES else name
+
+
+_REMARK = re.compile(rf"(\S.{{0,{COMM_BYTES - 1}}}?)(?:\t|  )", re.DOTALL)
 
 
 def _begins_with_blank(text: str, name: str) -> bool:
