@@ -192,7 +192,8 @@ def _said(verdict: ZoneVerdict) -> Text:
     if not verdict.allowed:
         return Text(f"not asked ({verdict.excluded_by})", style="dim")
     if verdict.shortfall_bytes is not None:
-        return Text(f"short by {verdict.shortfall_bytes // 1024}", style="red")
+        short = f"short by {verdict.shortfall_bytes // 1024}" if verdict.shortfall_bytes else "at the mark"
+        return Text(short, style="red")
     if verdict.fits is False:
         return Text("no block", style="red")
     return Text("fits") if verdict.fits else Text("unknown", style="dim")
