@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import json
 import re
 from typing import Any
 
@@ -16,6 +20,8 @@ VICTIMS = {"greedy", "ravenous", *(f"storm{n}" for n in range(STORM))}
 MEMORY_MAX_KIB = 96 * 1024
 #: with less (small() in guest.sh) there is no room for a second Python nor for dpkg
 SMALL_MIB = 256
+#: linux/capability.h
+_CAP_SETUID = 7
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -41,6 +47,7 @@ def check(result: Result) -> list[Claim]:
         Claim(f"journal by MESSAGE_ID: {len(names)} entries", len(names) == oom_kills),
         Claim("journal: the unit's, the storm's and the global victim", set(names) >= VICTIMS),
         Claim("journal by unit: its one kill", _names(result.json_lines("journal_by_unit")) == ["greedy"]),
+        *_of_the_unit(result),
         Claim("the daemon is the same process, never restarted", _survived(result)),
         Claim(f"memory at start: {start['VmRSS']} KiB resident", start["VmSwap"] == 0),
         Claim(
@@ -52,7 +59,12 @@ def check(result: Result) -> list[Claim]:
         Claim("journal by MESSAGE_ID: the panic, once", len(result.json_lines("journal_of_panic")) == 1),
     ]
     if result.memory_mib >= SMALL_MIB:
-        claims += _of_the_store(result, names) + _of_the_readme(result) + _of_the_package(result)
+        claims += (
+            _of_the_store(result, names)
+            + _of_secrets(result)
+            + _of_the_readme(result)
+            + _of_the_package(result)
+        )
     if "idle_after" in result.parts:
         claims += _idle(result)
     return claims
@@ -70,6 +82,50 @@ def _of_the_store(result: Result, names: list[str]) -> list[Claim]:
         Claim("events: the panic", _panics(later) == 1),
         Claim("events: a restart of the daemon adds nothing", _ids(later) == _ids(last)),
     ]
+
+
+def _of_the_unit(result: Result) -> list[Claim]:
+    """What is said of a unit, where its people look."""
+    entries = result.json_lines("unit_journal")
+    message = entries[0]["MESSAGE"] if entries else "nothing"
+    shown = f": {message}" in result.one("unit_status") and message.startswith("greedy (pid ")
+    sender = dict(line.split(":\t") for line in result.one("unit_sender").splitlines())
+    bare = "0" not in sender["Uid"].split() and sender["NoNewPrivs"] == "1" and sender["Seccomp"] == "2"
+    return [
+        Claim("journalctl -u UNIT: its one kill", _names(entries) == ["greedy"]),
+        Claim("systemctl status UNIT: who and why", shown),
+        Claim(
+            "the daemon is not root and has CAP_SETUID alone",
+            bare and int(sender["CapEff"], 16) == int(sender["CapBnd"], 16) == 1 << _CAP_SETUID,
+        ),
+    ]
+
+
+def _of_secrets(result: Result) -> list[Claim]:
+    """A webhook with LoadCredential= under the real service manager."""
+    received = result.json_lines("secrets_received")
+    signed = [_signature(request) == request["headers"]["webhook-signature"] for request in received]
+    tokens = [request["headers"]["x-token"] for request in received]
+    victims = [json.loads(request["body"])["data"]["victims"][0]["comm"] for request in received]
+    size, *secrets = result.one("secrets_said").split()
+    waited = "1 waiting" in result.one("secrets_waiting")
+    return [
+        Claim("credentials: the kill came after an outage", waited and victims == ["hooked"]),
+        Claim("credentials: token and signature", tokens == ["secret-token-of-the-lab"] and all(signed)),
+        Claim("credentials: notify-test", result.one("secrets_test").startswith("webhook: ok, ")),
+        Claim(
+            f"credentials: not in {size} bytes of log, pages, store, properties and environment",
+            int(size) > 50_000 and not secrets,
+        ),
+    ]
+
+
+def _signature(request: dict[str, Any]) -> str:
+    """Standard Webhooks."""
+    headers, body = request["headers"], request["body"]
+    signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.{body}".encode()
+    digest = hmac.new(b"secret-key-of-the-lab", signed, hashlib.sha256).digest()
+    return f"v1,{base64.b64encode(digest).decode()}"
 
 
 def _of_the_readme(result: Result) -> list[Claim]:

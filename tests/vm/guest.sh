@@ -71,16 +71,15 @@ EOF
     part secrets_received; cat /lab/hooked
     part secrets_test; CREDENTIALS_DIRECTORY=/run/credentials/oomwatchd.service ordinary oomwatchd notify-test webhook
     # what the daemon says, shows, keeps and hands on: no line may have any of it
-    part secrets_said
     {
         metrics; ordinary curl --silent --max-time 10 http://127.0.0.1:10053/
         journalctl --quiet --no-pager --output=export --unit=oomwatchd.service --unit=hooked.service
         systemctl show oomwatchd.service; systemctl status --no-pager --full oomwatchd.service
-        tr '\0' '\n' < "/proc/$(pid)/environ"; strings=$(cat /var/lib/private/oomwatchd/*); echo "$strings"
-    } 2> /dev/null | grep -a -E -o 'secret-(token|key|path)-of-the-lab'
+        cat "/proc/$(pid)/environ" /var/lib/private/oomwatchd/*
+    } > /lab/said
+    part secrets_said; wc -c < /lab/said; grep -a -E -o 'secret-(token|key|path)-of-the-lab' /lab/said
     kill "$receiver"
-    rm -r /etc/systemd/system/oomwatchd.service.d # whoever puts a drop-in there takes it away
-    rm $dropin /etc/oomwatchd/config.toml
+    rm -r /etc/systemd/system/oomwatchd.service.d /etc/oomwatchd/config.toml /lab/secrets
     systemctl daemon-reload
     systemctl restart oomwatchd.service
     active > /dev/null
