@@ -107,6 +107,7 @@ class CaptureSection(Section, frozen=True, kw_only=True):
 class RecorderSection(Section, frozen=True, kw_only=True):
     """``[recorder]``: how often the state of memory is noted while all is calm, and how far back it goes."""
 
+    enabled: bool = True
     interval_seconds: Annotated[int, msgspec.Meta(ge=1, le=300)] = 10
     minutes: Annotated[int, msgspec.Meta(ge=1, le=60)] = 15
 

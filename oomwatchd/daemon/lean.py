@@ -25,12 +25,18 @@ What each saves is in docs/performance.md, measured by ``benchmarks/bench_memory
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.abc import Loader, MetaPathFinder
+else:  # bases that add nothing, of a module that brings tempfile and shutil
+    Loader = MetaPathFinder = object
 
 #: what ``prometheus_client.exposition`` imports for its servers and push clients (0.16 to 0.26)
 _SERVERS = (
@@ -109,6 +115,9 @@ class _Spared(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         if self._answers is None:
+            return
+        if threading.active_count() > 1:  # another might import the real ones meanwhile
+            self._real.exec_module(module)
             return
         try:
             with _answered_by(self._answers()):

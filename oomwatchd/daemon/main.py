@@ -8,12 +8,13 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from oomwatchd import __version__, plugs
-from oomwatchd.config import Config, HttpSection, KmsgSection, load
+from oomwatchd.config import Config, KmsgSection, load
 from oomwatchd.daemon import protect
 from oomwatchd.daemon.log import OncePerKind, is_journal, start_logging
 from oomwatchd.daemon.panics import panics, roots
@@ -24,7 +25,6 @@ from oomwatchd.daemon.worker import FULL_CAPTURES, Worker
 from oomwatchd.errors import ConfigError, OomwatchdError, PermissionDeniedError, UnavailableError
 from oomwatchd.event import OomEvent
 from oomwatchd.metrics import Metrics
-from oomwatchd.metrics.families import registry
 from oomwatchd.notify import Notifier, take_descriptors
 from oomwatchd.observe.host import read_host
 from oomwatchd.observe.recorder import Recorder
@@ -32,16 +32,10 @@ from oomwatchd.observe.snapshot import Snapshots
 from oomwatchd.sources.journal import JournalSource
 from oomwatchd.sources.kmsg import KmsgSource
 from oomwatchd.sources.tracefs import MarkedVictims
-from oomwatchd.web import (
-    Access,
-    App,
-    Health,
-    HttpServer,
-    adopt_listeners,
-    open_listeners,
-    open_unix_listener,
-)
-from oomwatchd.web.pages import Pages, State
+
+if TYPE_CHECKING:
+    from oomwatchd.daemon.serving import Serving
+    from oomwatchd.web.pages import State
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +43,8 @@ log = logging.getLogger(__name__)
 CATCH_UP_SECONDS = 5.0
 #: How often the kernel's own count is read for kills that the log did not show.
 POLL_SECONDS = 10.0
+#: It may be read so much sooner when the loop comes round anyway: one wakeup serves it and the recorder.
+POLL_SLACK_SECONDS = 3.0
 #: What is left to be stored at the end gets this long.
 DRAIN_SECONDS = 5.0
 #: applied only at start
@@ -72,9 +68,11 @@ class Daemon:
         descriptors = take_descriptors()
         self._host = read_host()
         self._snapshots = Snapshots(self._host)
-        self._recorder = Recorder(
-            self._host, self._config.recorder, command_line=self._config.capture.command_line
-        )
+        self._recorder: Recorder | None = None
+        if self._config.recorder.enabled:
+            self._recorder = Recorder(
+                self._host, self._config.recorder, command_line=self._config.capture.command_line
+            )
         passed = descriptors.get("kmsg")
         self._source: KmsgSource | JournalSource
         if passed:
@@ -82,13 +80,11 @@ class Daemon:
         else:
             self._source = self._open_log()
         self._metrics = Metrics(sinks=plugs.names("oomwatchd.sinks"))
-        self._view = HostView(self._host, self._recorder.cgroups)
+        self._view = HostView(self._host, self._recorder.cgroups if self._recorder is not None else None)
         self._metrics.observe(self._view)
-        self._health = Health()
-        self._app = App(registry(self._metrics), self._health)
-        self._access = Access(self._config.http.web_config_path, expose_pages=self._config.http.expose_pages)
-        self._passed_listeners = "http" in descriptors
-        self._http = self._listen_or_go_without(descriptors.get("http"))
+        #: why it does not work; None while it does
+        self._trouble: str | None = "starting"
+        self._serving = self._serve(self._config, descriptors.get("http", ()))
         self._worker = Worker(self._config, self._metrics, self._on_event)
         self._worker.open()
         boot_id = self._host.boot_id
@@ -112,7 +108,6 @@ class Daemon:
             on_victim=(lambda _pid, _usec: None) if self._marks is None else self._witness.named,
             recorder=self._recorder,
         )
-        self._app.pages = Pages(self._state, lambda: self._worker.store)
         self._started = time.time()
         self._failures = OncePerKind(log)
         self._stop_asked = False
@@ -141,8 +136,9 @@ class Daemon:
             signals = _catch_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
             selector.register(signals, selectors.EVENT_READ)
             selector.register(self._source, selectors.EVENT_READ)
-            for descriptor, told in self._recorder.descriptors():
-                selector.register(descriptor, selectors.EVENT_READ, told)
+            if self._recorder is not None:
+                for descriptor, told in self._recorder.descriptors():
+                    selector.register(descriptor, selectors.EVENT_READ, told)
             try:
                 self._start()
                 while not self._stop_asked:
@@ -150,7 +146,7 @@ class Daemon:
             except UnavailableError as error:
                 log.error("%s", error)
                 self._metrics.kmsg_up(False)
-                self._health.ready(error.message)
+                self._ready(error.message)
                 self._status = error.exit_status
             return self._end()
 
@@ -160,16 +156,15 @@ class Daemon:
         log.info("oomwatchd %s, configuration: %s", __version__, self._read_from or "defaults")
         if self._snapshots.absent:
             log.info("works without what this host does not show: %s", ", ".join(self._snapshots.absent))
-        for line in self._recorder.obstacles:
+        for line in self._recorder.obstacles if self._recorder is not None else ():
             log.info("%s", line)
         self._record()
         try:
             protect.warm_up()
         except Exception as error:
             log.error("the decoder fails on its own sample report: %s", error, exc_info=error)
-        if self._http is not None:
-            self._http.start()
-            log.info("serves metrics on %s", ", ".join(self._http.addresses))
+        if self._serving is not None:
+            self._serving.start()
         self._worker.start()
         self._catch_up()
         self._worker.later(self._report_panics)
@@ -177,7 +172,7 @@ class Daemon:
         if (obstacle := protect.lock_memory()) is not None:
             log.info("works without locked memory: %s", obstacle)
         self._metrics.kmsg_up(True)
-        self._health.ready()
+        self._ready()
         self._notifier("READY=1", f"STATUS={self._status_line()}")
         log.info("%s", self._status_line())
 
@@ -200,18 +195,19 @@ class Daemon:
 
     def _end(self) -> int:
         self._notifier("STOPPING=1")
-        self._health.ready("ending")
+        self._ready("ending")
         self._watch.flush()
         if not self._worker.stop(DRAIN_SECONDS):
             left = self._worker.waiting
             log.error("%d reports were not stored in time; the next start reads them from the ring", left)
-        if self._http is not None:
-            self._http.stop()
+        if self._serving is not None:
+            self._serving.stop()
         log.info("ended")
         if self._marks is not None:
             self._marks.close()
         self._snapshots.close()
-        self._recorder.close()
+        if self._recorder is not None:
+            self._recorder.close()
         self._source.close()
         self._notifier.close()
         return self._status
@@ -226,9 +222,10 @@ class Daemon:
                 self._tell(key.data)
         self._watch.read()
         self._record()
-        self._health.beat()
+        if self._serving is not None:
+            self._serving.health.beat()
         moment = time.monotonic()
-        if moment >= self._polled + POLL_SECONDS:
+        if moment >= self._polled + POLL_SECONDS - POLL_SLACK_SECONDS:
             self._poll(moment)
         interval = self._notifier.watchdog_seconds
         if interval is not None and moment >= self._fed + interval:
@@ -238,7 +235,7 @@ class Daemon:
     def _record(self) -> None:
         """A sample if one is due, behind the log: a fault of the recorder costs that sample."""
         moment = now()
-        if self._recorder.seconds_until_due(moment.monotonic_usec) > 0:
+        if self._recorder is None or self._recorder.seconds_until_due(moment.monotonic_usec) > 0:
             return
         began, well = time.thread_time(), False
         try:
@@ -258,7 +255,8 @@ class Daemon:
     def _timeout(self) -> float:
         moment = time.monotonic()
         due = [self._polled + POLL_SECONDS - moment]
-        due.append(self._recorder.seconds_until_due(now().monotonic_usec))
+        if self._recorder is not None:
+            due.append(self._recorder.seconds_until_due(now().monotonic_usec))
         if self._notifier.watchdog_seconds is not None:
             due.append(self._fed + self._notifier.watchdog_seconds - moment)
         if (seconds := self._watch.seconds_until_due()) is not None:
@@ -273,8 +271,8 @@ class Daemon:
             self._metrics.kernel_kills(kernel_kills)
         if self._marks is not None:
             self._compare_marks(self._marks)
-        if self._config.http.web_config:
-            self._metrics.part("web_config", up=self._access.failure is None)
+        if self._config.http.web_config and self._serving is not None:
+            self._metrics.part("web_config", up=self._serving.web_config_failure is None)
         self._polled = moment
 
     def _compare_marks(self, marks: MarkedVictims) -> None:
@@ -310,13 +308,17 @@ class Daemon:
 
     def _state(self) -> State:
         """For the first page; in the thread that makes the pages."""
+        from oomwatchd.web.pages import State
+
+        serving = self._serving
         kernel_kills, kills, unaccounted = self._metrics.kills_now()
-        absent = [*self._snapshots.absent, *self._recorder.obstacles]
-        if self._access.failure is not None:
-            absent.append(f"the present web configuration: {self._access.failure}")
+        absent = list(self._snapshots.absent)
+        absent += self._recorder.obstacles if self._recorder is not None else ["the flight recorder"]
+        if serving is not None and serving.web_config_failure is not None:
+            absent.append(f"the present web configuration: {serving.web_config_failure}")
         return State(
             started=self._started,
-            trouble=self._health.not_ready(),
+            trouble=self._trouble if serving is None else serving.health.not_ready(),
             kernel_kills=kernel_kills,
             kills=kills,
             unaccounted=unaccounted,
@@ -359,67 +361,46 @@ class Daemon:
         old, self._config = self._config, new
         changed = [name for name in Config.__struct_fields__ if getattr(old, name) != getattr(new, name)]
         start_logging(self._level(new))
-        self._watch.command_line = self._recorder.command_line = new.capture.command_line
+        self._watch.command_line = new.capture.command_line
+        if self._recorder is not None:
+            self._recorder.command_line = new.capture.command_line
         if "sinks" in changed:
             self._worker.reopen_sinks(new)
-        if "http" in changed or self._http is None:
-            self._apply_http(old, new)
+        self._apply_http(old, new)
         waiting = [name for name in changed if name in _FIXED]
         applied = [name for name in changed if name not in _FIXED]
         log.info("configuration read again; changed: %s", ", ".join(applied) or "nothing")
         if waiting:
             log.warning("these changes need a restart: %s", ", ".join(waiting))
 
-    def _listen_or_go_without(self, passed: list[int] | None) -> HttpServer | None:
-        """The server, not started. An address that cannot be had does not keep the watch from its work."""
-        if passed and self._config.http.listen != HttpSection().listen:
-            log.warning("http.listen is not used: the service manager passes the listening socket")
-        try:
-            return self._listen(self._config, passed)
-        except OomwatchdError as error:
-            log.error("metrics and pages are not served: %s; SIGHUP tries again", error)
+    def _serve(self, config: Config, passed: Sequence[int] = ()) -> Serving | None:
+        """The HTTP side, not started; None where nobody wants it, and then it is not even loaded. Raises
+        ConfigError."""
+        if not passed and not config.http.addresses:
             return None
+        from oomwatchd.daemon.serving import Serving
 
-    def _listen(self, config: Config, passed: list[int] | None = None) -> HttpServer | None:
-        """The server, not started; None if none is wanted. Raises OomwatchdError."""
-        if passed:
-            listeners = adopt_listeners(passed)
-        else:
-            listeners = []
-            for address in config.http.addresses:
-                if address.path is not None:
-                    listeners.append(open_unix_listener(address.path))
-                else:
-                    listeners += open_listeners(address.host, address.port)
-        if not listeners:
-            return None
-        return HttpServer(listeners, self._access.gate(self._app), self._access)
+        return Serving(config.http, self._metrics, self._state, lambda: self._worker.store, passed)
 
     def _apply_http(self, old: Config, new: Config) -> None:
-        """What cannot be had leaves that part as it was."""
+        if self._serving is not None:
+            self._serving.apply(old.http, new.http)
+            return
         try:
-            self._access.change(new.http.web_config_path, expose_pages=new.http.expose_pages)
+            serving = self._serve(new)
         except ConfigError as error:
-            log.error("http.web_config not changed: %s", error)
-        if old.http.listen != new.http.listen or (self._http is None and not self._passed_listeners):
-            self._listen_anew(new)
+            log.error("metrics and pages are not served: %s", error)
+            return
+        if serving is not None:
+            serving.health.ready(self._trouble)
+            serving.start()
+            self._serving = serving
 
-    def _listen_anew(self, config: Config) -> None:
-        """Move the server to other addresses; if they cannot be had, it stays where it is."""
-        if self._passed_listeners:
-            log.warning("http.listen changes nothing: the service manager passes the listening socket")
-            return
-        try:
-            new = self._listen(config)
-        except OomwatchdError as error:
-            log.error("metrics stay where they were: %s", error)
-            return
-        old, self._http = self._http, new
-        if old is not None:
-            old.stop()
-        if new is not None:
-            new.start()
-            log.info("serves metrics on %s", ", ".join(new.addresses))
+    def _ready(self, trouble: str | None = None) -> None:
+        """The watch works; or, with a reason, does not."""
+        self._trouble = trouble
+        if self._serving is not None:
+            self._serving.health.ready(trouble)
 
     def _level(self, config: Config) -> str:
         return "debug" if self._debug else config.log_level

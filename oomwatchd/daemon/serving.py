@@ -1,0 +1,106 @@
+"""The daemon's HTTP side: made when the configuration or the service manager gives it an address, and only
+then are the server, the pages and prometheus_client loaded."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from oomwatchd.config import HttpSection
+from oomwatchd.errors import ConfigError, OomwatchdError
+from oomwatchd.metrics import Metrics
+from oomwatchd.metrics.families import registry
+from oomwatchd.store import Store
+from oomwatchd.web import (
+    Access,
+    App,
+    Health,
+    HttpServer,
+    adopt_listeners,
+    open_listeners,
+    open_unix_listener,
+)
+from oomwatchd.web.pages import Pages, State
+
+log = logging.getLogger(__name__)
+
+
+class Serving:
+    """Metrics, health and pages on the addresses of ``[http]``, or on ``passed`` sockets."""
+
+    def __init__(
+        self,
+        http: HttpSection,
+        metrics: Metrics,
+        state: Callable[[], State],
+        store: Callable[[], Store],
+        passed: Sequence[int] = (),
+    ) -> None:
+        """Not started. An address that cannot be had does not keep the watch from its work; raises
+        ConfigError for a web configuration that is wrong."""
+        self.health = Health()
+        self._app = App(registry(metrics), self.health, Pages(state, store))
+        self._access = Access(http.web_config_path, expose_pages=http.expose_pages)
+        self._passed = bool(passed)
+        self._server: HttpServer | None = None
+        if passed and http.listen != HttpSection().listen:
+            log.warning("http.listen is not used: the service manager passes the listening socket")
+        try:
+            self._server = self._listen(http, passed)
+        except OomwatchdError as error:
+            log.error("metrics and pages are not served: %s; SIGHUP tries again", error)
+
+    @property
+    def web_config_failure(self) -> str | None:
+        """Why the present version of the web configuration is not in force; None if it is."""
+        return self._access.failure
+
+    def start(self) -> None:
+        """Begin to serve, where there is an address."""
+        if self._server is not None:
+            self._server.start()
+            log.info("serves metrics on %s", ", ".join(self._server.addresses))
+
+    def stop(self) -> None:
+        """End at once."""
+        if self._server is not None:
+            self._server.stop()
+
+    def apply(self, old: HttpSection, new: HttpSection) -> None:
+        """Change to another section; what cannot be had leaves that part as it was."""
+        try:
+            self._access.change(new.web_config_path, expose_pages=new.expose_pages)
+        except ConfigError as error:
+            log.error("http.web_config not changed: %s", error)
+        if old.listen != new.listen or (self._server is None and not self._passed):
+            self._listen_anew(new)
+
+    def _listen_anew(self, http: HttpSection) -> None:
+        """Move the server to other addresses; if they cannot be had, it stays where it is."""
+        if self._passed:
+            log.warning("http.listen changes nothing: the service manager passes the listening socket")
+            return
+        try:
+            new = self._listen(http)
+        except OomwatchdError as error:
+            log.error("metrics stay where they were: %s", error)
+            return
+        old, self._server = self._server, new
+        if old is not None:
+            old.stop()
+        self.start()
+
+    def _listen(self, http: HttpSection, passed: Sequence[int] = ()) -> HttpServer | None:
+        """The server, not started; None if none is wanted. Raises OomwatchdError."""
+        if passed:
+            listeners = adopt_listeners(passed)
+        else:
+            listeners = []
+            for address in http.addresses:
+                if address.path is not None:
+                    listeners.append(open_unix_listener(address.path))
+                else:
+                    listeners += open_listeners(address.host, address.port)
+        if not listeners:
+            return None
+        return HttpServer(listeners, self._access.gate(self._app), self._access)
