@@ -107,8 +107,34 @@ class EarlierKill(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: str | None = None
 
 
+class Unseen(msgspec.Struct, frozen=True, kw_only=True):
+    """Kills that the kernel counted (``oom_kill`` of /proc/vmstat) and that its log did not report.
+
+    ``kills`` of them were not told of before; ``kernel_kills`` is by how much the kernel's count grew since
+    it last agreed with the log, ``reported_kills`` how many kill lines were read in that time, and
+    ``unaccounted_kills`` how many are missing in this boot, with those told of before. ``lost_records`` were
+    overwritten unread meanwhile, ``dropped_reports`` given up by the daemon's own full queue.
+
+    ``cgroups`` are those whose own count of kills grew meanwhile, reported ones included, and by how much;
+    ``marked`` the processes (pid, name where known) that the trace point oom:mark_victim named and the log
+    did not. Both are bounded.
+    """
+
+    kills: int
+    kernel_kills: int
+    reported_kills: int
+    unaccounted_kills: int
+    lost_records: int = 0
+    dropped_reports: int = 0
+    cgroups: tuple[tuple[str, int], ...] = ()
+    marked: tuple[tuple[int, str | None], ...] = ()
+
+
 class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
-    """One report with its surroundings. Each record keeps the bytes it was read from (``raw``)."""
+    """One report with its surroundings. Each record keeps the bytes it was read from (``raw``).
+
+    With ``unseen`` it has no records: it stands for kills that no record reports.
+    """
 
     source: Source
     records: tuple[KmsgRecord, ...]
@@ -143,3 +169,7 @@ class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
     marks: tuple[Mark, ...] = ()
     #: kills of the last hour, the oldest first, bounded
     earlier: tuple[EarlierKill, ...] = ()
+    #: reports without a header that the log held since the kernel last said how many it had suppressed; None
+    #: where this report does not say so again, or that time was not watched whole
+    headless_before: int | None = None
+    unseen: Unseen | None = None

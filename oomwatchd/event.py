@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from oomwatchd.attribution import Attribution, attribute
-from oomwatchd.capture import Mark, OomCapture, Track
+from oomwatchd.capture import Mark, OomCapture, Track, Unseen
 from oomwatchd.decode import decode
 from oomwatchd.findings import diagnose, summarize
 from oomwatchd.formats import oom_kill
@@ -99,6 +99,8 @@ class OomEvent(Part, frozen=True, kw_only=True):
     marks: tuple[Mark, ...] = ()
     attribution: tuple[Attribution, ...] = ()
     undecoded: tuple[str, ...] = ()
+    #: kills that the kernel counted and its log did not report; such an event has no ``kills`` of its own
+    unseen: Unseen | None = None
 
 
 def event_id(capture: OomCapture) -> str:
@@ -106,9 +108,12 @@ def event_id(capture: OomCapture) -> str:
 
     Boot id and sequence number of the first record where both are known; boot id, stamp and text of the
     first record for the journal, which has no numbers; number, stamp and text for raw records of an unknown
-    boot; for text all of it.
+    boot; for text all of it. What no record reports is told by the moment at which it was missed.
     """
     hasher = hashlib.blake2b(digest_size=10)
+    if capture.unseen is not None:
+        hasher.update(f"{capture.source.boot_id}:unseen:{capture.detected}".encode())
+        return hasher.hexdigest()
     if capture.source.boot_id and capture.first_seq is not None:
         hasher.update(f"{capture.source.boot_id}:{capture.first_seq}".encode())
         return hasher.hexdigest()
@@ -142,10 +147,14 @@ def conclude(capture: OomCapture) -> OomEvent:
         kernel=capture.kernel,
         arch=capture.arch,
     )
+    if capture.unseen is not None:
+        report = msgspec.structs.replace(report, kind="oom_kill")
     findings = diagnose(report, capture)
     wall = report.first_wall
     if capture.wall_offset is not None and report.first_usec is not None:
         wall = report.first_usec / 1e6 + capture.wall_offset
+    if capture.unseen is not None:
+        wall = capture.detected
     return OomEvent(
         id=event_id(capture),
         kind=report.kind,
@@ -195,6 +204,7 @@ def conclude(capture: OomCapture) -> OomEvent:
         marks=capture.marks,
         attribution=attribute(report, capture.processes),
         undecoded=report.undecoded,
+        unseen=capture.unseen,
     )
 
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from oomwatchd import findings
-from oomwatchd.capture import EarlierKill, Mark, OomCapture, ProcessFacts, Snapshot, Source, Track
+from oomwatchd.capture import EarlierKill, Mark, OomCapture, ProcessFacts, Snapshot, Source, Track, Unseen
 from oomwatchd.findings import Case, Diagnostic, diagnose, diagnostics
 from oomwatchd.report import (
     Allocation,
@@ -161,7 +161,23 @@ def kills(comm: str, cgroup: str | None, count: int) -> OomCapture:
     return recorded(earlier=tuple(EarlierKill(usec=n, comm=comm, cgroup=cgroup) for n in range(count)))
 
 
+def headless(count: int | None) -> OomCapture:
+    return recorded(headless_before=count)
+
+
 LIVE = host([], {"MemTotal": 4096})
+UNSEEN = recorded(
+    unseen=Unseen(
+        kills=2,
+        kernel_kills=5,
+        reported_kills=3,
+        unaccounted_kills=2,
+        lost_records=900,
+        dropped_reports=1,
+        cgroups=(("/a\x1b[31m", 2),),
+        marked=((7, "x\ny"), (8, None)),
+    )
+)
 GROWTH = [{"MemTotal": 4096, "AnonPages": 500 * i} for i in range(6)]
 WAVES = [{"MemTotal": 4096, "AnonPages": 2500 * (i % 2)} for i in range(5)]
 ZONEINFO = """\
@@ -435,6 +451,11 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         # a pasted text may begin late
         ((report(missing=("header",), complete=False), LIVE), report(missing=("header",), complete=False)),
     ],
+    "suppressed_unseen": [
+        ((report(suppressed_headers=9), headless(6)), (report(suppressed_headers=9), headless(9))),
+        ((report(suppressed_headers=1), headless(0)), (report(suppressed_headers=1), headless(None))),
+    ],
+    "kills_unseen": [((report(), UNSEEN), (report(), LIVE))],
     "records_lost": [(report(lost_records=3), report(lost_records=0))],
     "memory_removed_before": [
         (

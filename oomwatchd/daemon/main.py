@@ -14,13 +14,14 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from oomwatchd import __version__, plugs
+from oomwatchd.capture import OomCapture, Source, Unseen
 from oomwatchd.config import Config, KmsgSection, load
 from oomwatchd.daemon import protect
 from oomwatchd.daemon.log import OncePerKind, is_journal, start_logging
 from oomwatchd.daemon.panics import panics, roots
 from oomwatchd.daemon.view import HostView
 from oomwatchd.daemon.watch import Times, Watch
-from oomwatchd.daemon.witness import Witness
+from oomwatchd.daemon.witness import LASTING_USEC, Balance, Totals, Witness
 from oomwatchd.daemon.worker import FULL_CAPTURES, Worker
 from oomwatchd.errors import ConfigError, OomwatchdError, PermissionDeniedError, UnavailableError
 from oomwatchd.event import OomEvent
@@ -92,6 +93,9 @@ class Daemon:
         self._marks = self._open_marks()
         counters = self._worker.load_counters(boot_id)
         self._metrics.load(counters)
+        self._balance = Balance(
+            self._metrics.told_unseen, self._count_in_cgroups, LASTING_USEC[self._source.kind]
+        )
         self._began = f"began_{'seq' if self._source.kind == 'kmsg' else 'usec'}"
         began = counters.get(self._began)
         self._watch = Watch(
@@ -181,6 +185,7 @@ class Daemon:
         empty: read before a reading that finds nothing."""
         until = time.monotonic() + CATCH_UP_SECONDS
         kernel_kills, seq = self._snapshots.oom_kills(), -1
+        self._balance.agree(self._totals(kernel_kills or 0))
         while time.monotonic() < until:
             if self._worker.waiting > FULL_CAPTURES // 2:
                 time.sleep(0.01)  # nothing hurries yet: no report need lose its details
@@ -266,18 +271,59 @@ class Daemon:
     def _poll(self, moment: float) -> None:
         """Compare with the kernel's own count, at a moment when what it counted has reached us too."""
         kernel_kills = self._snapshots.oom_kills()
-        self._watch.read()
-        if self._watch.quiet and self._worker.idle:
-            self._metrics.kernel_kills(kernel_kills)
+        drained = self._watch.read()
         if self._marks is not None:
             self._compare_marks(self._marks)
+        if drained and self._watch.quiet and self._worker.idle:
+            self._metrics.kernel_kills(kernel_kills)
+            self._weigh()
         if self._config.http.web_config and self._serving is not None:
             self._metrics.part("web_config", up=self._serving.web_config_failure is None)
         self._polled = moment
 
+    def _weigh(self) -> None:
+        """Tell of kills that the kernel counted and its log does not show."""
+        kernel_kills, _, unaccounted = self._metrics.kills_now()
+        if kernel_kills is None or unaccounted is None:
+            return
+        unseen = self._balance.weigh(self._totals(kernel_kills), unaccounted, now().monotonic_usec)
+        if unseen is not None:
+            capture = self._capture_of(unseen)
+            self._worker.later(lambda: self._worker.take([capture]))
+
+    def _totals(self, kernel_kills: float) -> Totals:
+        return Totals(
+            kernel_kills=kernel_kills,
+            reported_kills=self._metrics.kills_now()[1],
+            lost_records=self._metrics.lost_records,
+            dropped_reports=self._worker.dropped,
+        )
+
+    def _capture_of(self, unseen: Unseen) -> OomCapture:
+        kind = self._source.kind
+        return OomCapture(
+            source=Source(kind=kind, form=kind, boot_id=self._host.boot_id),
+            records=(),
+            settled=True,
+            detected=now().wall,
+            page_size_bytes=self._host.page_size_bytes,
+            kernel=self._host.kernel,
+            arch=self._host.machine,
+            unseen=unseen,
+        )
+
+    def _count_in_cgroups(self) -> dict[str, int]:
+        """The kernel's own counts of kills; a cgroup that came after the last walk is not among them."""
+        if self._recorder is None:
+            return {}
+        cgroups = self._recorder.cgroups
+        return {group.path: kills for group in cgroups if (kills := cgroups.kills(group))}
+
     def _compare_marks(self, marks: MarkedVictims) -> None:
         self._witness.marked(marks.read())
-        for victim in self._witness.missing(now().monotonic_usec):
+        missing = self._witness.missing(now().monotonic_usec)
+        self._balance.marked(missing)
+        for victim in missing:
             log.warning("the log does not say that it was killed: %s (pid %d)", victim.comm, victim.pid)
         self._metrics.witness(self._witness.victims, self._witness.unreported)
 

@@ -17,6 +17,7 @@ import msgspec
 from oomwatchd.assemble import QUIET_USEC, Assembler, OomBlock, ReportBegan, Signal, VictimChosen
 from oomwatchd.capture import EarlierKill, OomCapture, ProcessFacts, Snapshot, Source
 from oomwatchd.daemon.log import OncePerKind
+from oomwatchd.daemon.suppression import Suppression
 from oomwatchd.fold import Covered, Fold, Folded
 from oomwatchd.formats import Section, oom_kill
 from oomwatchd.formats.recognise import recognise
@@ -62,6 +63,7 @@ class Issued(msgspec.Struct, frozen=True, gc=False):
     named_at: float | None
     before: Before = Before()
     earlier: tuple[EarlierKill, ...] = ()
+    headless_before: int | None = None
 
 
 class Watch:
@@ -113,6 +115,7 @@ class Watch:
         self._named: dict[int, float] = {}
         self._issued: dict[int, Issued] = {}
         self._earlier: deque[EarlierKill] = deque(maxlen=EARLIER_KILLS)
+        self._suppression = Suppression()
         self._told_usec = -BRIEF_USEC
         self.command_line = command_line
         self.began_seq = began_seq
@@ -130,6 +133,8 @@ class Watch:
         if stamps and self._source.kind == "kmsg":  # journald stamps nothing, and is late
             self._clock.saw(min(stamps), max(stamps), self._empty_at, self._now().monotonic_usec)
         self._empty_at = before if drained else None
+        if self._newest < 0 and records and records[0].seq == 0:
+            self._suppression.from_the_first_record()
         self._newest = max(
             (record.number for record in records if record.number is not None), default=self._newest
         )
@@ -285,6 +290,7 @@ class Watch:
             named_at=min((self._named[n] for n in numbers if n in self._named), default=None),
             before=Before() if historical or at is None else self._before(block, processes),
             earlier=() if historical else self._remember(block, processes),
+            headless_before=self._suppression.take(block) if block.revision == 0 else None,
         )
         if block.settled:
             processes = tuple(look_after(self._host, facts) for facts in processes)
@@ -320,6 +326,7 @@ class Watch:
                 tracks=issued.before.tracks,
                 marks=issued.before.marks,
                 earlier=issued.earlier,
+                headless_before=issued.headless_before,
             ),
             issued.named_at,
         )

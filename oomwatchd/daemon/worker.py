@@ -357,7 +357,7 @@ class _Growth:
 
 def _key(capture: OomCapture) -> int:
     """What tells a report from others that wait, the same for each of its revisions."""
-    return capture.records[0].number or 0
+    return (capture.records[0].number or 0) if capture.records else -1
 
 
 def cut_down(capture: OomCapture) -> OomCapture:

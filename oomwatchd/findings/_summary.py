@@ -22,6 +22,10 @@ def summarize(report: OomReport, findings: Sequence[Finding]) -> str:
     >>> summarize(report, findings)
     'java (pid 2543) killed: cgroup /system.slice/foo.service at its limit of 512 MiB'
     """
+    unseen = next((f.evidence for f in findings if f.id == "kills_unseen"), None)
+    if unseen is not None:
+        kills = unseen["unseen_kills"]
+        return f"{kills} kill{'' if kills == 1 else 's'} that the kernel counted and its log does not show"
     who = _who(report)
     return f"{who}: {_why(report, findings, max(_LINE - len(who) - len(_MEMCG_WORDS), _PATH))}"
 

@@ -72,6 +72,7 @@ class Metrics:
         self._witness: tuple[int, int] | None = None
         self._suppressed = 0.0
         self._headless = 0.0
+        self._told_unseen = 0.0
         self._internal_errors = 0
         self._depth = 0
         self._kmsg_up = False
@@ -96,6 +97,7 @@ class Metrics:
             self._undecoded = counters.get("undecoded", 0.0)
             self._suppressed = counters.get("suppressed", 0.0)
             self._headless = counters.get("headless", 0.0)
+            self._told_unseen = counters.get("told_unseen", 0.0)
             self._last_kill = counters.get("last_kill")
             self._baseline = counters.get("baseline")
 
@@ -111,6 +113,7 @@ class Metrics:
         saved |= {f"{_LATENCY} {number}": n for number, n in enumerate(self._buckets) if n}
         saved |= {f"{_LATENCY} sum": self._latency_sum, "undecoded": self._undecoded}
         saved |= {"suppressed": self._suppressed, "headless": self._headless}
+        saved["told_unseen"] = self._told_unseen
         if self._last_kill is not None:
             saved["last_kill"] = self._last_kill
         if self._baseline is not None:
@@ -124,7 +127,9 @@ class Metrics:
         """
         constraint = event.constraint or "unknown"
         with self._lock:
-            if not event.historical:
+            if event.unseen is not None:  # no report: the difference stays where it is seen
+                self._told_unseen = float(event.unseen.unaccounted_kills)
+            elif not event.historical:
                 self._undecoded += undecoded
                 if reports:
                     self._suppressed += event.suppressed_headers or 0
@@ -168,6 +173,18 @@ class Metrics:
             if self._kernel_kills is None:
                 return None, ours, None
             return self._kernel_kills, ours, self._kernel_kills - (self._baseline or 0) - ours
+
+    @property
+    def told_unseen(self) -> float:
+        """How many kills of this boot were told of as not in the log (``Unseen.unaccounted_kills``)."""
+        with self._lock:
+            return self._told_unseen
+
+    @property
+    def lost_records(self) -> int:
+        """Records of the kernel log that this process could not read."""
+        with self._lock:
+            return self._lost
 
     def observe(self, distance: Callable[[], Distance]) -> None:
         """Where the distance from running out is had at scrape; it may raise."""

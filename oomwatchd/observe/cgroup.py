@@ -178,7 +178,7 @@ class Cgroups:
             before, now = group.usage, self.refresh(group)
             group.near = now is not None and before is not None and self._is_near(group, now, now - before)
             if first:
-                group.kills = self._kills(group)
+                group.kills = self.kills(group)
             elif count or new:
                 self._grow(group, usec, new=new)
         self._were, self._members = self._members, members
@@ -193,7 +193,7 @@ class Cgroups:
             self._grow(group, usec, new=new)
 
     def _grow(self, group: Group, usec: int, *, new: bool = False) -> None:
-        kills = self._kills(group)
+        kills = self.kills(group)
         if kills is None:
             return
         if new or group.kills is None:
@@ -314,7 +314,7 @@ class Cgroups:
         if group.unclaimed > 0:
             return True
         self._grow(group, usec)
-        return group.unclaimed > 0 or self._kills(group) is None
+        return group.unclaimed > 0 or self.kills(group) is None
 
     # -- files -------------------------------------------------------------------------------------
 
@@ -341,7 +341,7 @@ class Cgroups:
         value = int(data) if data.isdigit() else None
         return None if value is None or value >= _UNLIMITED else value
 
-    def _kills(self, group: Group) -> int | None:
+    def kills(self, group: Group) -> int | None:
         for file in self._files.kills:
             for line in (read_bytes(f"{group.directory}/{file}", 1024) or b"").split(b"\n"):
                 name, _, value = line.partition(b" ")

@@ -125,6 +125,8 @@ def died(event: OomEvent) -> str:
     """Who was killed, with what is known of it; or why nobody was."""
     if event.kind == "oom_panic":
         return f"nobody: the kernel panicked ({harmless(event.outcome or 'out of memory')})"
+    if event.unseen is not None:
+        return f"unknown: the log does not show it ({event.unseen.kills} by the kernel's count)"
     if not event.victims and "kill" in event.missing:
         return "unknown: the log ends before the kill"
     if not event.victims:

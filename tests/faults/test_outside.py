@@ -62,6 +62,14 @@ def test_a_ring_overrun_while_stopped_is_counted_and_survived(daemon: RunningDae
     assert daemon.metric("oomwatchd_kmsg_lost_records_total") > 0
     assert daemon.metric("oomwatchd_oom_kills_unaccounted") >= 3  # never silently absorbed
     assert daemon.metric("oomwatchd_kmsg_up") == 1
+    events = wait_for("their event", lambda: [e for e in daemon.stored() if e["unseen"] is not None], 60)
+    assert sum(e["unseen"]["kills"] for e in events) == daemon.metric("oomwatchd_oom_kills_unaccounted")
+    assert [(e["kind"], e["kills"], e["findings"][0]["id"]) for e in events] == [
+        ("oom_kill", 0, "kills_unseen")
+    ]
+    assert events[0]["unseen"]["lost_records"] > 0
+    assert any(path.endswith(f"/{cage.name}") for path, _ in events[0]["unseen"]["cgroups"])
+    assert events[0]["id"] in {line["id"] for line in daemon.lines()}  # the sinks are told
     before = news(daemon)
     kills(cage, 2)
     wait_for("the watch after the overrun", lambda: news(daemon) >= before + 2)
