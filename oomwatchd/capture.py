@@ -15,7 +15,9 @@ import msgspec
 from oomwatchd.kmsg import KmsgRecord
 
 SourceKind = Literal["kmsg", "journal", "file"]
-SourceForm = Literal["kmsg", "dmesg", "dmesg-T", "journal", "journal-json", "syslog", "console", "other"]
+SourceForm = Literal[
+    "kmsg", "dmesg", "dmesg-T", "journal", "journal-json", "syslog", "console", "oomd", "other"
+]
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +109,34 @@ class EarlierKill(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: str | None = None
 
 
+class UnitEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What the service manager said of a unit in the journal (systemd.journal-fields(7), sd-messages.h).
+
+    ``usec`` is CLOCK_MONOTONIC in microseconds and ``wall`` seconds since the epoch when journald took it.
+    ``step``: ``oom_kill`` (the unit's cgroup counted a kill), ``oomd_kill`` (systemd-oomd killed in it),
+    ``exited`` (a process of it), ``failed`` (with ``result``: "oom-kill", "signal" ...),
+    ``restart_scheduled`` (``restarts``: how many so far), ``started``, ``start_failed``.
+    """
+
+    usec: int
+    wall: float
+    unit: str
+    step: Literal[
+        "oom_kill", "oomd_kill", "exited", "failed", "restart_scheduled", "started", "start_failed"
+    ]
+    text: str
+    result: str | None = None
+    restarts: int | None = None
+
+
+class CgroupCharge(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cgroup is charged; ``limit_bytes`` None is "no limit"."""
+
+    path: str
+    usage_bytes: int
+    limit_bytes: int | None = None
+
+
 class Unseen(msgspec.Struct, frozen=True, kw_only=True):
     """Kills that the kernel counted (``oom_kill`` of /proc/vmstat) and that its log did not report.
 
@@ -173,3 +203,9 @@ class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
     #: where this report does not say so again, or that time was not watched whole
     headless_before: int | None = None
     unseen: Unseen | None = None
+    #: what the cgroup at its limit was charged when the report had settled; None where it was gone by then
+    charge_after: CgroupCharge | None = None
+    #: what the service manager said of the victims' units afterwards, the oldest first, bounded
+    unit_log: tuple[UnitEntry, ...] = ()
+    #: how long it was listened to, None while it still is or nobody could
+    unit_watch_seconds: float | None = None

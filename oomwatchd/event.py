@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from oomwatchd import oomd
+from oomwatchd.aftermath import Aftermath, aftermath
 from oomwatchd.attribution import Attribution, attribute
 from oomwatchd.capture import Mark, OomCapture, Track, Unseen
 from oomwatchd.decode import decode
@@ -18,6 +20,7 @@ from oomwatchd.findings import diagnose, summarize
 from oomwatchd.formats import oom_kill
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.kmsg import KmsgRecord
+from oomwatchd.oomd import OomdKill
 from oomwatchd.report import (
     Allocation,
     Constraint,
@@ -101,6 +104,10 @@ class OomEvent(Part, frozen=True, kw_only=True):
     undecoded: tuple[str, ...] = ()
     #: kills that the kernel counted and its log did not report; such an event has no ``kills`` of its own
     unseen: Unseen | None = None
+    #: what became of it, live only
+    aftermath: Aftermath | None = None
+    #: kind ``oomd_kill`` only: the kernel killed nobody
+    oomd: OomdKill | None = None
 
 
 def event_id(capture: OomCapture) -> str:
@@ -140,6 +147,8 @@ def rfc3339(seconds: float | None) -> str | None:
 
 def conclude(capture: OomCapture) -> OomEvent:
     """Decode, diagnose and attribute one capture. Never raises on a capture's content."""
+    if capture.source.form == "oomd":
+        return _oomd_event(capture)
     report = decode(
         capture.records,
         lost_records=capture.lost_records,
@@ -203,8 +212,48 @@ def conclude(capture: OomCapture) -> OomEvent:
         tracks=capture.tracks,
         marks=capture.marks,
         attribution=attribute(report, capture.processes),
+        aftermath=aftermath(capture),
         undecoded=report.undecoded,
         unseen=capture.unseen,
+    )
+
+
+def _oomd_event(capture: OomCapture) -> OomEvent:
+    """A kill by systemd-oomd, out of its journal entries: no report of the kernel's, and no kill that the
+    kernel counts."""
+    kill = oomd.read(capture.records)
+    first = capture.records[0].usec
+    wall = None if first is None or capture.wall_offset is None else capture.wall_offset + first / 1e6
+    return OomEvent(
+        id=event_id(capture),
+        kind="oomd_kill",
+        summary=oomd.summarize(kill),
+        complete=kill.cgroup is not None,
+        missing=() if kill.cgroup is not None else ("oomd",),
+        lost_records=0,
+        revision=capture.revision,
+        historical=capture.historical,
+        source=EventSource(
+            kind=capture.source.kind, form=capture.source.form, boot_id=capture.source.boot_id
+        ),
+        time=EventTime(
+            kernel_seconds=None if first is None else first / 1e6,
+            wall=rfc3339(wall),
+            detected=rfc3339(capture.detected),
+        ),
+        kernel=capture.kernel,
+        arch=capture.arch,
+        page_size_bytes=capture.page_size_bytes,
+        trigger=Trigger(),
+        constraint=None,
+        memcg=None,
+        memory=None,
+        tasks=(),
+        slab=(),
+        allocations=(),
+        kills=0,
+        victims=(),
+        oomd=kill,
     )
 
 

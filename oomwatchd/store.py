@@ -655,6 +655,9 @@ def _merged(new: OomCapture, old: OomCapture) -> OomCapture:
         at=old.at or new.at,
         after=new.after or old.after,
         processes=tuple(facts.values()),
+        charge_after=new.charge_after or old.charge_after,
+        unit_log=new.unit_log or old.unit_log,
+        unit_watch_seconds=new.unit_watch_seconds or old.unit_watch_seconds,
     )
 
 
@@ -781,6 +784,7 @@ def _put(
         event.memcg and event.memcg.task_path,
         whose and whose.cgroup,
         event.memcg and event.memcg.oom_path,
+        event.oomd and event.oomd.cgroup,
     )
     wall = capture.detected
     if capture.wall_offset is not None and capture.records and capture.records[0].usec is not None:
@@ -813,7 +817,7 @@ def _put(
             victim.pid if victim else None,
             victim.comm if victim else None,
             next((path for path in paths if path), None),
-            whose.unit if whose else None,
+            whose.unit if whose else event.oomd.unit if event.oomd else None,
             zlib.compress(msgspec.msgpack.encode(capture)),
         ),
     )

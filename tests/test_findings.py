@@ -12,7 +12,17 @@ import msgspec
 import pytest
 
 from oomwatchd import findings
-from oomwatchd.capture import EarlierKill, Mark, OomCapture, ProcessFacts, Snapshot, Source, Track, Unseen
+from oomwatchd.capture import (
+    EarlierKill,
+    Mark,
+    OomCapture,
+    ProcessFacts,
+    Snapshot,
+    Source,
+    Track,
+    UnitEntry,
+    Unseen,
+)
 from oomwatchd.findings import Case, Diagnostic, diagnose, diagnostics
 from oomwatchd.report import (
     Allocation,
@@ -161,6 +171,19 @@ def kills(comm: str, cgroup: str | None, count: int) -> OomCapture:
     return recorded(earlier=tuple(EarlierKill(usec=n, comm=comm, cgroup=cgroup) for n in range(count)))
 
 
+def looked_after(at: int, after: int) -> OomCapture:
+    """MemAvailable on detection and five seconds later, in MiB."""
+    later = host([], {"MemTotal": 4096, "MemAvailable": after}).at
+    assert later is not None
+    return msgspec.structs.replace(
+        host([], {"MemTotal": 4096, "MemAvailable": at}), after=msgspec.structs.replace(later, usec=5_000_000)
+    )
+
+
+AVAILABLE = {"MemTotal": 4096, "MemAvailable": 100}
+KILLED_BIG = report(victims=(BIG,))
+FAILED = UnitEntry(usec=9, wall=1.0, unit="b.service", step="failed", text="", result="oom-kill")
+SCHEDULED = UnitEntry(usec=10, wall=1.0, unit="b.service", step="restart_scheduled", text="", restarts=1)
 def headless(count: int | None) -> OomCapture:
     return recorded(headless_before=count)
 
@@ -475,6 +498,35 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         # another cgroup's process is not what reached this one's limit
         ((report(), recorded(tracks=(STRANGER,))), (cgroup(), recorded(tracks=(STRANGER,)))),
     ],
+    "memory_not_recovered": [
+        ((KILLED_BIG, looked_after(100, 200)), (KILLED_BIG, looked_after(100, 1500))),
+        # the machine's memory is not what a cgroup was short of
+        ((KILLED_BIG, looked_after(100, 50)), (cgroup(victims=(BIG,)), looked_after(100, 50))),
+        # not settled yet
+        ((KILLED_BIG, looked_after(100, 100)), (KILLED_BIG, host([], AVAILABLE))),
+    ],
+    "unit_stayed_down": [
+        (
+            (report(), recorded(unit_log=(FAILED,), unit_watch_seconds=60.0)),
+            (report(), recorded(unit_log=(FAILED, SCHEDULED), unit_watch_seconds=60.0)),
+        ),
+        # the minute is not over
+        (
+            (report(), recorded(unit_log=(FAILED,), unit_watch_seconds=60.0)),
+            (report(), recorded(unit_log=(FAILED,))),
+        ),
+    ],
+    "tmpfs_grew": [
+        (
+            (report(), recorded(tracks=(track("tmpfs", "/run/x", [10, 400]),))),
+            (report(), recorded(tracks=(track("tmpfs", "/run/x", [400, 410]),))),
+        ),
+        (
+            (cgroup(stat={"shmem": 400 * MIB}), recorded(tracks=(track("tmpfs", "/run/x", [10, 400]),))),
+            # it is not this cgroup's
+            (cgroup(stat={"shmem": MIB}), recorded(tracks=(track("tmpfs", "/run/x", [10, 400]),))),
+        ),
+    ],
     "overcommit_strict": [
         (
             (report(), host([], COMMIT, overcommit_memory="2\n")),
@@ -493,6 +545,11 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         (
             (cgroup(first_usec=9_000_000), kills("x", "/a.slice/b.service", 12)),
             (cgroup(first_usec=9_000_000), kills("t10", "/other.service", 12)),
+        ),
+        # another cgroup of the same unit
+        (
+            (cgroup(first_usec=9_000_000), kills("x", "/a.slice/b.service/worker-7", 2)),
+            (cgroup(first_usec=9_000_000), kills("x", "/a.slice/c.service/worker-7", 2)),
         ),
     ],
 }

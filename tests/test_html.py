@@ -434,7 +434,7 @@ def test_why_is_not_misled_by_a_colon_in_a_name(corpus: Path) -> None:
         ("shortfall_bytes", 32 * 1024, "32 kB"),
         ("share_ratio", 0.998, "99.8 %"),
         ("seconds", 12.5, "12.5 s"),
-        ("bytes_per_second", 20 << 20, "20 MiB/s"),
+        ("growth_per_minute_bytes", 20 << 20, "20 MiB a minute"),
         ("comm", "a\nb", "a\\x0ab"),
         ("pid", 5, "5"),
     ],

@@ -16,7 +16,7 @@ import oomwatchd
 PACKAGE = Path(oomwatchd.__file__).parent
 CORE = {
     *("errors", "kmsg", "formats", "assemble", "capture", "decode", "report", "findings", "event", "render"),
-    *("allocator", "badness", "attribution", "distance", "delivery", "fold"),
+    *("allocator", "badness", "attribution", "distance", "delivery", "fold", "aftermath", "oomd"),
 }
 EDGES = {"sources", "notify", "observe", "store", "sinks", "metrics", "web", "config", "outbox"}
 #: may import edges

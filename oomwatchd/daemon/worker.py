@@ -20,6 +20,7 @@ import msgspec
 
 from oomwatchd.capture import OomCapture
 from oomwatchd.config import Config
+from oomwatchd.daemon.aftermath import Aftermath
 from oomwatchd.daemon.log import OncePerKind
 from oomwatchd.errors import OomwatchdError
 from oomwatchd.event import OomEvent, bare_event, conclude
@@ -27,9 +28,12 @@ from oomwatchd.fold import MAX_COVERED, Covered, storm_key
 from oomwatchd.formats import Section
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.metrics import Metrics
+from oomwatchd.observe.cgroup import memory_hierarchy
 from oomwatchd.observe.container import with_container_names
+from oomwatchd.observe.host import Host
 from oomwatchd.outbox import Outbox
 from oomwatchd.sinks import Sink, open_sinks
+from oomwatchd.sources.manager import ManagerJournal
 from oomwatchd.store import Count, Limits, Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -39,6 +43,8 @@ FULL_CAPTURES = 128
 CUT_CAPTURES = 8192
 #: Lines of a cut down capture: the header and all that names a victim.
 CUT_RECORDS = 64
+#: the counter that holds when this boot's journal was first watched (CLOCK_MONOTONIC, microseconds)
+_JOURNAL_BEGAN = "began_journal_usec"
 _KEPT_SECTIONS = frozenset({Section.HEADER, Section.SUMMARY, Section.INTENT, Section.KILL})
 
 
@@ -73,6 +79,7 @@ class Worker:
         self._sinks: list[Sink] = []
         self._outbox: Outbox | None = None
         self._busy = False
+        self._aftermath: Aftermath | None = None
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         #: where the store's file is, None: in memory only
         self.directory: Path | None = None
@@ -129,6 +136,25 @@ class Worker:
         if self._outbox is not None:
             self._outbox.start()
 
+    def look_afterwards(self, host: Host, journal: Path | None = None) -> None:
+        """Follow in the journal what becomes of events, and systemd-oomd's kills; after ``start``."""
+        boot_id = host.boot_id
+        if boot_id is None:
+            return
+        began = self.load_counters(boot_id).get(_JOURNAL_BEGAN)
+        if began is None:
+            began = self._clock() * 1e6
+            self.later(lambda: self.save_counters(boot_id, {_JOURNAL_BEGAN: began}))
+        self._aftermath = Aftermath(
+            memory_hierarchy(host), self._serve_again, boot_id=boot_id, began_usec=int(began)
+        )
+        threading.Thread(
+            target=self._aftermath.watch,
+            args=(lambda: ManagerJournal.open(boot_id, journal), self.later),
+            name="journal",
+            daemon=True,
+        ).start()
+
     def submit(self, capture: OomCapture, named_at: float | None) -> None:
         """Hand over a capture; a later revision replaces one that still waits. Never waits.
 
@@ -167,6 +193,8 @@ class Worker:
 
     def stop(self, seconds: float) -> bool:
         """Finish what waits and close; whether it was done within ``seconds``."""
+        if self._aftermath is not None:
+            self._aftermath.stop()
         self._queue.put(None)
         self._thread.join(seconds)
         return not self._thread.is_alive()
@@ -192,6 +220,18 @@ class Worker:
         capture = with_container_names(waiting.capture)
         event = self._concluded(capture)
         capture, event = self._timed(capture, event, waiting.named_at)
+        watched = capture.settled and not capture.historical and capture.at is not None
+        if watched and self._aftermath is not None:
+            capture, event = self._aftermath.settled(capture, event)
+        self._keep(capture, event)
+        if watched and self._aftermath is not None:
+            self._aftermath.listen(capture, event)
+
+    def _serve_again(self, capture: OomCapture) -> None:
+        """What the journal said later, of a stored event or of an event of its own."""
+        self._keep(capture, self._concluded(capture))
+
+    def _keep(self, capture: OomCapture, event: OomEvent) -> None:
         growth = _Growth(self._metrics.count, settled=capture.settled)
         outcome = self._store.put(capture, event, growth)
         self._metrics.queue(len(self._waiting))

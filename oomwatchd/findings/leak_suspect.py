@@ -162,12 +162,12 @@ def _kind(case: Case) -> Finding | None:
         severity="warning",
         title="One kind of memory grew steadily until the kill",
         explanation=f"{kind} grew from {size(first)} to {size(first + grown)} in the {seconds:.0f} seconds "
-        f"before, by {percent(grown, total)} of RAM: {size(int(grown / seconds))} a second.",
+        f"before, by {percent(grown, total)} of RAM: {size(int(60 * grown / seconds))} a minute.",
         evidence={
             "kind": kind,
             "first_bytes": first,
             "last_bytes": first + grown,
             "seconds": round(seconds, 3),
-            "bytes_per_second": int(grown / seconds),
+            "growth_per_minute_bytes": int(60 * grown / seconds),
         },
     )

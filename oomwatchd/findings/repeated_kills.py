@@ -1,8 +1,8 @@
 """The same is killed again and again.
 
 The daemon remembers the kills of the last hour (64 at most). Said is how many of them were in the same
-cgroup, or, where a cgroup is not known, had the same name: a service that is restarted into the same
-shortage, or a pool of workers that are killed one by one.
+systemd unit, below whatever cgroup of it; else in the same cgroup, or, where no cgroup is known, had the same
+name: a service that is restarted into the same shortage, or a pool of workers that are killed one by one.
 
 Each kill alone looks like an accident; together they say that the limit does not fit, or that whoever
 restarts the process should wait longer.
@@ -37,7 +37,7 @@ def find(case: Case) -> Finding | None:
         return None
     seconds = (end - same[0].usec) / 1e6
     by_cgroup = cgroup not in (None, "/")
-    unit = owner_of(cgroup).unit if cgroup is not None else None
+    unit = _unit(cgroup)[0]
     where = unit or f"cgroup {middle_cut(harmless_name(cgroup or ''), 60)}"
     what = f"Processes of {where}" if by_cgroup else f"Processes called {harmless_name(victim.comm)}"
     return Finding(
@@ -57,5 +57,14 @@ def find(case: Case) -> Finding | None:
 
 def _alike(kill: EarlierKill, comm: str, cgroup: str | None) -> bool:
     if cgroup is not None and kill.cgroup is not None and cgroup != "/":
-        return kill.cgroup == cgroup
+        unit = _unit(cgroup)
+        return kill.cgroup == cgroup or (unit[0] is not None and _unit(kill.cgroup) == unit)
     return kill.comm == comm
+
+
+def _unit(cgroup: str | None) -> tuple[str | None, int | None]:
+    """The unit, and whose it is: units of several users may have one name."""
+    if cgroup is None:
+        return None, None
+    owner = owner_of(cgroup)
+    return owner.unit, owner.user_uid

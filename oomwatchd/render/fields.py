@@ -17,6 +17,7 @@ from oomwatchd.badness import TaskScore
 from oomwatchd.capture import Mark, OomCapture, Snapshot, Source, Track
 from oomwatchd.event import OomEvent
 from oomwatchd.findings import Case
+from oomwatchd.findings._text import plural
 from oomwatchd.render.amounts import kib, percent, size
 from oomwatchd.render.escape import harmless, harmless_name
 from oomwatchd.report import OomReport, Victim
@@ -26,6 +27,7 @@ KINDS_OF_EVENT = {
     "oom_no_victim": "OOM without a victim",
     "oom_panic": "OOM panic",
     "page_alloc_failure": "page allocation failure",
+    "oomd_kill": "kill by systemd-oomd",
 }
 #: parts of RAM in the order in which people ask for them: kind, title, the totals that make it up
 _SHARES = (
@@ -118,6 +120,37 @@ def mark_said(mark: Mark) -> str:
     return f"{harmless_name(mark.name)}: {verb}{told}"
 
 
+def afterwards(event: OomEvent) -> tuple[tuple[str, str], ...]:
+    """What became of it, as titles and values."""
+    after = event.aftermath
+    if after is None:
+        return ()
+    facts = []
+    for title, before, later in (
+        ("free", after.free_before_bytes, after.free_after_bytes),
+        ("available", after.available_before_bytes, after.available_after_bytes),
+    ):
+        if before is not None and later is not None:
+            sign = "+" if later >= before else "-"
+            facts.append(
+                (title, f"{amount(before)} -> {amount(later)} ({sign}{amount(abs(later - before))})")
+            )
+    if after.cgroup is not None:
+        charge = after.cgroup
+        limit = f" of {amount(charge.limit_bytes)}" if charge.limit_bytes is not None else ""
+        facts.append(("cgroup at its limit", f"{amount(charge.usage_bytes)}{limit} charged"))
+    if after.victims_left is not None:
+        left = ", ".join(f"pid {pid}" for pid in after.victims_left[:8])
+        facts.append(("victims", f"still there: {left}" if left else "gone"))
+    for step in after.units:
+        facts.append(
+            (f"{step.seconds:+.3f} s", harmless(step.text) or f"{harmless_name(step.unit)}: {step.step}")
+        )
+    if not after.units and after.unit_watch_seconds is not None:
+        facts.append(("unit", f"not a word in the journal within {after.unit_watch_seconds:.0f} s"))
+    return tuple(facts)
+
+
 # who and why
 
 
@@ -127,6 +160,10 @@ def died(event: OomEvent) -> str:
         return f"nobody: the kernel panicked ({harmless(event.outcome or 'out of memory')})"
     if event.unseen is not None:
         return f"unknown: the log does not show it ({event.unseen.kills} by the kernel's count)"
+    if event.oomd is not None:
+        many = event.oomd.processes
+        told = "number unknown" if many is None else plural(many, "process")
+        return f"processes of {harmless_name(event.oomd.unit or event.oomd.cgroup or '')} ({told})"
     if not event.victims and "kill" in event.missing:
         return "unknown: the log ends before the kill"
     if not event.victims:
@@ -150,6 +187,8 @@ def resident(victim: Victim) -> int | None:
 def asked(event: OomEvent) -> str:
     """Whose allocation failed, and what it asked for."""
     trigger = event.trigger
+    if event.oomd is not None:
+        return "nobody: systemd-oomd acts before an allocation fails"
     if trigger.sysrq:
         return "somebody, by hand (SysRq f)"
     if trigger.comm is None:
@@ -268,8 +307,8 @@ def field_value(name: str, value: int | float | str) -> str:
     """A figure with the unit that its name carries; memory exact, and rounded where that is easier read."""
     if isinstance(value, bool | str):
         return harmless(str(value))
-    if name == "bytes_per_second":
-        return f"{size(int(value))}/s"
+    if name.endswith("_per_minute_bytes"):
+        return f"{size(int(value))} a minute"
     if name.endswith("_bytes"):
         exact, rounded = kib(int(value)), size(int(value))
         return exact if exact == rounded else f"{exact} ({rounded})"

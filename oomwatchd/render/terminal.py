@@ -25,6 +25,7 @@ from oomwatchd.findings import Case
 from oomwatchd.render.amounts import percent
 from oomwatchd.render.escape import harmless, harmless_name
 from oomwatchd.render.fields import (
+    afterwards,
     amount,
     asked,
     case_of,
@@ -79,6 +80,7 @@ def _parts(event: OomEvent, width: int, color: bool) -> Iterator[RenderableType]
         ("Zones, in kB", _zones(case)),
         ("Tasks by score", _tasks(case, event)),
         ("The minutes before", _before(event, width, color)),
+        ("Afterwards", _afterwards(event)),
         ("Findings", _findings(event)),
     )
     for title, body in sections:
@@ -266,6 +268,18 @@ def _climb(track: Track, begin: int, end: int, room: int, color: bool) -> str:
         if cells[at] == " ":
             cells[at] = cells[at - 1]
     return "".join(cells).rstrip()
+
+
+def _afterwards(event: OomEvent) -> RenderableType | None:
+    facts = afterwards(event)
+    if not facts:
+        return None
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True, min_width=14)
+    table.add_column()
+    for title, value in facts:
+        table.add_row(Text(title), Text(value))
+    return table
 
 
 # findings

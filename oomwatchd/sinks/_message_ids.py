@@ -12,4 +12,5 @@ MESSAGE_IDS: dict[Kind, str] = {
     "oom_no_victim": "82f0bbf688964820ad29f23c35b2147c",
     "oom_panic": "aef379ee17fb448f949911a93b8b0447",
     "page_alloc_failure": "7a4b71e9a4e346a0a45b088c2847857d",
+    "oomd_kill": "7f9ece434af177d6b628e4ae14c8c72e",
 }

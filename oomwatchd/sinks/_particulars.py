@@ -35,9 +35,9 @@ def victim_attribution(event: OomEvent) -> Attribution | None:
 
 
 def unit_of(event: OomEvent) -> str | None:
-    """The first victim's systemd unit."""
+    """The first victim's systemd unit, or the one that systemd-oomd killed."""
     whose = victim_attribution(event)
-    return whose.unit if whose else None
+    return whose.unit if whose else event.oomd.unit if event.oomd else None
 
 
 def limit_cgroup(event: OomEvent) -> str | None:

@@ -33,6 +33,7 @@ ALERTNAMES = {
     "oom_no_victim": "KernelOomNoVictim",
     "oom_panic": "KernelOomPanic",
     "page_alloc_failure": "PageAllocationFailure",
+    "oomd_kill": "SystemdOomdKill",
 }
 
 

@@ -102,7 +102,7 @@ def fields(event: OomEvent, left_out: int = 0) -> list[tuple[str, object]]:
         ("OOM_TRIGGER_COMM", event.trigger.comm),
         ("OOM_MEMCG", memcg.oom_path if memcg else None),
         ("OOM_TASK_MEMCG", memcg.task_path if memcg else None),
-        ("OOM_CGROUP", whose.cgroup if whose else None),
+        ("OOM_CGROUP", whose.cgroup if whose else event.oomd.cgroup if event.oomd else None),
         ("OOM_UNIT", unit_of(event)),
         ("OOM_SLICE", whose.slice if whose else None),
         ("OOM_CONTAINER_ID", whose.container_id if whose else None),

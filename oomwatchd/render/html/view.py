@@ -108,6 +108,7 @@ class EventView(msgspec.Struct, frozen=True, kw_only=True):
     cgroup_facts: tuple[Fact, ...]
     cgroup_split: tuple[Bar, ...]
     before: tuple[Lines, ...]
+    after: tuple[Fact, ...]
     victims: Table | None
     request: tuple[Fact, ...]
     call_trace: tuple[str, ...]
@@ -157,6 +158,7 @@ def view(event: OomEvent, records: Sequence[KmsgRecord] = ()) -> EventView:
         cgroup_facts=tuple(_cgroup_facts(event)),
         cgroup_split=split,
         before=tuple(_before(event)),
+        after=tuple(Fact(title, value) for title, value in fields.afterwards(event)),
         victims=_victims(event),
         request=tuple(_request(event)),
         call_trace=event.trigger.call_trace,
