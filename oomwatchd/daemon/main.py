@@ -170,6 +170,7 @@ class Daemon:
         if self._serving is not None:
             self._serving.start()
         self._worker.start()
+        self._worker.look_afterwards(self._host)
         self._catch_up()
         self._worker.later(self._report_panics)
         protect.freeze()
