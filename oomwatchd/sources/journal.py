@@ -68,11 +68,11 @@ class Journal:
         Raises NoInputError, PermissionDeniedError, UnavailableError, each with its mend. libsystemd itself
         opens a journal of which it may read nothing, and shows it empty.
         """
-        journal = _systemd_journal()
         places = _SYSTEM_DIRECTORIES if directory is None else (directory,)
         if directory is not None and not directory.is_dir():
             raise NoInputError(f"there is no directory {harmless(str(directory))}", mend="check the name")
         _check(places, directory)
+        journal = _systemd_journal()  # and libsystemd with it, which takes a MiB
         converters = {
             "MESSAGE": to_text,
             "_HOSTNAME": to_text,
