@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oomwatchd import oomd
-from oomwatchd.capture import OomCapture, ProcessFacts, Snapshot, Source, UnitEntry
+from oomwatchd.capture import Mark, OomCapture, ProcessFacts, Snapshot, Source, UnitEntry
 from oomwatchd.config import parse
 from oomwatchd.daemon import aftermath as looking
 from oomwatchd.daemon.aftermath import HOLD_USEC, LISTEN_USEC, MOST_ENTRIES, PAIR_USEC, Aftermath
@@ -28,6 +28,7 @@ from oomwatchd.observe.cgroup import Hierarchy
 from oomwatchd.observe.charge import charge_of
 from oomwatchd.observe.host import Host
 from oomwatchd.render.html import render_html
+from oomwatchd.render.html.view import view
 from oomwatchd.render.terminal import render_text
 from oomwatchd.sources.manager import STEPS, ManagerJournal, OomdLine
 from oomwatchd.store import EventRow, Store
@@ -37,6 +38,7 @@ BOOT = "b" * 32
 OTHER_BOOT = "a" * 32
 NUMBERS = {str(step): number for number, step in STEPS.items()}
 SECOND = 1_000_000
+GIB = 1 << 30
 KILL_USEC = 100 * SECOND
 UNIT = "leaky.service"
 PRESSURE = (
@@ -320,6 +322,33 @@ def test_the_reports_show_it() -> None:
     hostile = said("failed", KILL_USEC + SECOND, text="\x1b[31m<script>alert(1)</script>")
     event = conclude(msgspec.structs.replace(capture(), unit_log=(hostile,)))
     assert "\x1b" not in render_text(event) and "<script>alert" not in render_html(event)
+
+
+def test_what_came_and_went_is_numbered_on_the_charts_and_listed() -> None:
+    kill = capture()
+    assert kill.at is not None
+    before = tuple(
+        msgspec.structs.replace(kill.at, usec=kill.at.usec - seconds * SECOND)
+        for seconds in range(60, 0, -10)
+    )
+    marks = (
+        Mark(usec=kill.at.usec - 700 * SECOND, wall=1.0, kind="swap_on", name="/dev/<b>x", after_bytes=GIB),
+        Mark(usec=kill.at.usec - 30 * SECOND, wall=1.0, kind="swap_off", name="/dev/<b>x", before_bytes=GIB),
+        Mark(usec=kill.at.usec - 15 * SECOND, wall=1.0, kind="memory_offline", name="memory42"),
+    )
+    event = conclude(msgspec.structs.replace(kill, before=before, marks=marks))
+    drawn = view(event).before
+    assert drawn
+    for chart in drawn:
+        # what happened before the recorded time is listed only
+        assert [(m.at, m.label) for m in chart.marks] == [(50.0, "2"), (75.0, "3")]
+    page, text = render_html(event), render_text(event)
+    assert page.count('class="m-moment"') == 2 * len(drawn)
+    assert "<b>x" not in page
+    for words in ("700 s before", "30 s before", "15 s before", "memory block went offline", "1 GiB"):
+        assert words in page, words
+        assert words in text, words
+    assert "memory_removed_before" in {finding.id for finding in event.findings}
 
 
 # -- systemd-oomd --------------------------------------------------------------------------------------

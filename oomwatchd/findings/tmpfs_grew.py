@@ -67,8 +67,8 @@ def _told(track: Track, first: int, last: int, seconds: float, whole: int, of: s
         severity="critical" if grown >= _MUCH * whole else "warning",
         title=TITLE,
         explanation=f"The files in {name} grew from {size(first)} to {size(last)} in the {seconds:.0f} "
-        f"seconds before, by {percent(grown, whole)} of {of}: {size(per_minute)} a minute. A kill gives none of "
-        "it back.",
+        f"seconds before, by {percent(grown, whole)} of {of}: {size(per_minute)} a minute. A kill gives "
+        "none of it back.",
         evidence={
             "mount": track.name,
             "first_bytes": first,

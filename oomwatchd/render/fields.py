@@ -120,6 +120,27 @@ def mark_said(mark: Mark) -> str:
     return f"{harmless_name(mark.name)}: {verb}{told}"
 
 
+def detected_usec(event: OomEvent) -> int | None:
+    """CLOCK_MONOTONIC on detection, in microseconds; None offline."""
+    at = snapshots(event, "at")
+    return at[0].usec if at else None
+
+
+def marks(event: OomEvent, most: int) -> tuple[tuple[float | None, str], ...]:
+    """The last things that happened to memory and swap: seconds before detection, None: unknown; and what."""
+    at = detected_usec(event)
+    return tuple(
+        (None if at is None else (at - mark.usec) / 1e6, mark_said(mark)) for mark in event.marks[-most:]
+    )
+
+
+def ago(seconds: float | None) -> str:
+    """How long before detection."""
+    if seconds is None:
+        return ""
+    return f"{seconds:.0f} s before" if seconds >= 0 else f"{-seconds:.0f} s after"
+
+
 def afterwards(event: OomEvent) -> tuple[tuple[str, str], ...]:
     """What became of it, as titles and values."""
     after = event.aftermath

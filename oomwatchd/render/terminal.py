@@ -26,12 +26,13 @@ from oomwatchd.render.amounts import percent
 from oomwatchd.render.escape import harmless, harmless_name
 from oomwatchd.render.fields import (
     afterwards,
+    ago,
     amount,
     asked,
     case_of,
     change,
     died,
-    mark_said,
+    marks,
     memory_shares,
     origin,
     score,
@@ -252,7 +253,7 @@ def _before(event: OomEvent, width: int, color: bool) -> RenderableType | None:
             )
         lines.append(Text(f"resident or charged, over {(end - begin) / 1e6:.0f} seconds", style="dim"))
         lines.append(table)
-    lines += [Text(mark_said(mark)) for mark in event.marks[-_MARKS:]]
+    lines += [Text(f"{ago(seconds):>14} {said}".rstrip()) for seconds, said in marks(event, _MARKS)]
     return Group(*lines) if lines else None
 
 

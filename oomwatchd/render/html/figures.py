@@ -70,8 +70,15 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     points: str
 
 
+class Moment(msgspec.Struct, frozen=True):
+    """A line across a chart at a moment; ``label`` is its number in the list of what happened."""
+
+    at: float
+    label: str
+
+
 class Lines(msgspec.Struct, frozen=True, kw_only=True):
-    """Lines over time; ``text`` says it in words."""
+    """Lines over time, crossed by ``marks`` at moments; ``text`` says it in words."""
 
     title: str
     text: str
@@ -79,6 +86,7 @@ class Lines(msgspec.Struct, frozen=True, kw_only=True):
     start: str
     end: str
     lines: tuple[Line, ...]
+    marks: tuple[Moment, ...] = ()
 
 
 def share(part: float, whole: float) -> float:

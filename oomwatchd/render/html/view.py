@@ -35,6 +35,8 @@ _TOP_TASKS, _TOP_DIED = 12, 3
 _OPEN_SHARE = 0.02
 #: rows of one table: a page of more is no longer read, only loaded
 _MOST_ROWS = 5000
+#: things that happened to memory and swap
+_MARKS = 32
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +110,7 @@ class EventView(msgspec.Struct, frozen=True, kw_only=True):
     cgroup_facts: tuple[Fact, ...]
     cgroup_split: tuple[Bar, ...]
     before: tuple[Lines, ...]
+    marks: tuple[Fact, ...]
     after: tuple[Fact, ...]
     victims: Table | None
     request: tuple[Fact, ...]
@@ -158,6 +161,10 @@ def view(event: OomEvent, records: Sequence[KmsgRecord] = ()) -> EventView:
         cgroup_facts=tuple(_cgroup_facts(event)),
         cgroup_split=split,
         before=tuple(_before(event)),
+        marks=tuple(
+            Fact(f"{number}. {fields.ago(seconds)}".strip(), said)
+            for number, (seconds, said) in enumerate(fields.marks(event, _MARKS), 1)
+        ),
         after=tuple(Fact(title, value) for title, value in fields.afterwards(event)),
         victims=_victims(event),
         request=tuple(_request(event)),
@@ -641,18 +648,20 @@ def _before(event: OomEvent) -> Iterator[Lines]:
     if len(taken) < 2:
         return
     end = taken[-1].usec
+    happened = [seconds for seconds, _ in fields.marks(event, _MARKS)]
     read = [((end - s.usec) / 1e6, s, meminfo(s)) for s in taken]
     series = [
         (kind, title, [(ago, float(v)) for ago, _, m in read if (v := say(m)) is not None])
         for kind, title, say in _SERIES
     ]
-    yield from _lines("Memory", series, lambda v: amount(int(v)))
-    yield from _tracks(event, end)
+    yield from _lines("Memory", series, lambda v: amount(int(v)), happened)
+    yield from _tracks(event, end, happened)
     waits = [(ago, p) for ago, s, _ in read if (p := _pressure(s)) is not None]
     yield from _lines(
         "Time in which some task waited for memory (pressure, some avg10)",
         [("killed", "waiting", waits)],
         lambda v: f"{v:.1f} %",
+        happened,
     )
 
 
@@ -660,18 +669,23 @@ def _before(event: OomEvent) -> Iterator[Lines]:
 _TRACK_KINDS = ("killed", "anon", "swap", "file", "unreclaimable", "free")
 
 
-def _tracks(event: OomEvent, end: int) -> Iterator[Lines]:
+def _tracks(event: OomEvent, end: int, happened: Sequence[float | None]) -> Iterator[Lines]:
     shown = fields.tracks(event, len(_TRACK_KINDS))
     series = [
         (kind, fields.track_title(t), [((end - usec) / 1e6, float(amount)) for usec, amount in t.points])
         for kind, t in zip(_TRACK_KINDS, shown, strict=False)
     ]
-    yield from _lines("The largest processes, cgroups and tmpfs mounts", series, lambda v: amount(int(v)))
+    title = "The largest processes, cgroups and tmpfs mounts"
+    yield from _lines(title, series, lambda v: amount(int(v)), happened)
 
 
 def _lines(
-    title: str, series: Iterable[tuple[str, str, list[tuple[float, float]]]], say: Callable[[float], str]
+    title: str,
+    series: Iterable[tuple[str, str, list[tuple[float, float]]]],
+    say: Callable[[float], str],
+    happened: Sequence[float | None],
 ) -> Iterator[Lines]:
+    """``happened``: seconds before the end at which memory or swap came or went."""
     drawn = [(kind, name, points) for kind, name, points in series if len(points) > 1]
     span = max((points[0][0] for _, _, points in drawn), default=0.0)
     top = max((value for _, _, points in drawn for _, value in points), default=0.0)
@@ -692,6 +706,11 @@ def _lines(
                 points=figures.line_points(points, span, top),
             )
             for kind, name, points in drawn
+        ),
+        marks=tuple(
+            figures.Moment(round(100 - figures.share(ago, span), 2), str(number))
+            for number, ago in enumerate(happened, 1)
+            if ago is not None and 0 <= ago <= span
         ),
     )
 
