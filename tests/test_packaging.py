@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FILE = Source(kind="file", form="other")
 UNITS = ROOT / "packaging" / "systemd"
 #: systemd's own figure, 0 (tight) to 100 (open); raising it is a decision to give reasons for
-EXPOSURE_LIMIT = 9
-EXPOSURE_LIMIT_WITH_NETWORK = 17
+EXPOSURE_LIMIT = 10
+EXPOSURE_LIMIT_WITH_NETWORK = 18
 EXPOSURE_LIMIT_WITHOUT_CAPABILITY = 6
 
 
