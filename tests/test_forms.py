@@ -278,6 +278,7 @@ def test_a_stack_that_was_decoded(line: str, names: list[str]) -> None:
         ("Killed process 9682(mysqld) total-vm:47388kB, anon-rss:3744kB", "mysqld", 47388),
         ("Out of memory: Killed process 9682 (a)       total-vm:8kB,      anon-rss:4kB", "a", 8),
         ("Out of Memory: Killed process 9682 (mysqld).", "mysqld", None),
+        ("Memory cgroup out of memory: Killed process 20121 (stress) ...", "stress", None),
         ("Out of memory: Killed process 7431 (llama) file-rss:2244172kB", "llama", None),
     ],
 )

@@ -370,6 +370,21 @@ def test_what_stands_twice_is_read_once() -> None:
     assert texts(broken) == [KILL, KILL]  # equal beginnings of broken lines are not equal lines
 
 
+@pytest.mark.parametrize(
+    "behind",
+    ["```", "~~~", "</pre>", "This was not ordinary exhaustion of the whole machine.", "Best regards"],
+)
+@pytest.mark.parametrize(
+    "cut",
+    [
+        "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom",
+        "Out of memory: Kill process 9 (a) score 4",
+    ],
+)
+def test_what_stands_behind_a_line_that_was_cut_is_not_its_rest(cut: str, behind: str) -> None:
+    assert texts(f"[    1.000000] {cut}\n{behind}\n") == [cut, behind]
+
+
 def test_a_kubernetes_event_carries_its_line() -> None:
     event = {"verb": "ADDED", "event": {"reason": "OOMKilling", "message": KILL, "source": {"host": "a"}}}
     for text in (json.dumps(event["event"]), json.dumps(event, indent=2), json.dumps([event], indent=1)):

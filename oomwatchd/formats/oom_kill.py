@@ -153,7 +153,8 @@ KILLED = Form(
     pattern=rx(
         r"(?:" + _MESSAGE + r"Killed process |(?P<openvz>(?:Out of memory in UB \d+: )?OOM killed process ))"
         r"(?P<pid>\d+)(?:, UID (?P<uid_before>\d+),)? ?\((?P<comm>.*)\)(?:, UID (?P<uid_after>\d+))?"
-        r"(?:(?: score \d+)?,?\s+(?P<sizes>(?:total-vm|vsz|vm|(?:anon|file|shmem)-rss):.*)|\.?\s*)$"
+        r"(?:(?: score \d+)?,?\s+(?P<sizes>(?:total-vm|vsz|vm|(?:anon|file|shmem)-rss):.*)"
+        r"|(?:\s*\.{3}|\s*\u2026|\.)?\s*)$"
     ),
     opens=True,
     samples=(
@@ -208,7 +209,7 @@ GROUP = Form(
     name="group",
     section=Section.KILL,
     begins=("Task",),
-    pattern=rx(r"Tasks in (?P<path>.*) are going to be killed due to memory\.oom\.group set"),
+    pattern=rx(r"Tasks in (?P<path>.*) are going to be killed due to memory\.oom\.group(?: set)?\s*$"),
     opens=True,
     samples=("Tasks in /system.slice/foo.service are going to be killed due to memory.oom.group set",),
     source="mm/memcontrol.c mem_cgroup_print_oom_group(), 4.19+",

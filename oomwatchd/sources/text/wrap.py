@@ -172,10 +172,18 @@ _COMM: Final = 15
 _ROW_HEAD: Final = re.compile(r"\[ *\d+\]((?: +-?\d+)+)(?: +(\S.*)?)?$")
 #: marks by which people say that they left something out
 _ELISION: Final = re.compile(
-    r"\s*(?:\[?\(?(?:\.{2,}|…|snip|trim|cut|skipped)|<(?:snip|trim|cut|skip|\.\.)|-{3,}\s*8<|={6,}|-{6,}|#(?:\s|$))",
+    r"\s*(?:\[?\(?(?:\.{2,}|…|snip|trim|cut|skipped)|<(?:snip|trim|cut|skip|\.\.)|-{3,}\s*8<|={6,}|-{6,}|#(?:\s|$)|`{3}|~{3}"
+    r"|</(?:pre|code)>)",
     re.I,
 )
 _ELIDED_END: Final = re.compile(r"(?:\.\.\.|…|\[\.\.\.\]|>)\s*$")
+
+#: how the kernel names its choice, as far as it has come
+_INTENT: Final = re.compile(
+    rf"{_OOM}:(?: [Kk]ill)?(?: process)?(?: \d+)?(?: ?\((?:(?!\),? score)[^\n]){{0,64}}?)?"
+    r"(?:\),?(?: score)?(?: -?\d+)?(?: or)?(?: a| sacrifice)?(?: child)?\.?)?"
+)
+_FEW_WORDS: Final = 4
 
 #: lines that begin with their node's name
 _OF_A_NODE: Final = frozenset({"zone", "buddy", "pcp", "hugepages"})
@@ -410,8 +418,13 @@ def goes_on(
     assert kind is not None
     if kind.name == "row":
         return len(stripped) <= _COMM or _full(piece, first, widths)
+    if piece.prefixed and kind.name == "summary":
+        return stripped.count(" ") < _FEW_WORDS  # one long word, but for the blanks in names
+    if piece.prefixed and kind.name == "intent":
+        begun = piece.text.strip(" \t")
+        return any(_INTENT.fullmatch(begun + between + stripped) for between in (" ", ""))
     if kind.name in ("summary", "intent", "limit", "stats"):
-        # one long word or prose: no shape to go by
+        # one long word, a path, or prose: no shape to go by
         return True
     return _full(piece, first, widths) or piece.prefixed
 
