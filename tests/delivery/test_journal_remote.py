@@ -1,5 +1,5 @@
-"""systemd-journal-remote: two hosts send their journals to a third, each in a network of its own; what was
-merged there is read back."""
+"""systemd-journal-remote as docs/fleet.md configures it: two hosts send their journals to a third, by TLS and
+each in a network of its own; what was merged there is read back."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ import pytest
 from oomwatchd.daemon.sample import RECORDS
 from oomwatchd.sinks import journal as journal_sink
 from oomwatchd.sinks._message_ids import MESSAGE_IDS
+from tests.delivery.pages import block
 from tests.delivery.receivers import until
 from tests.journals import TOOLS, entry, kernel_entry, write_journal
 from tests.samples import event
 from tests.test_daemon import RUN
 
 SYSTEMD = Path("/lib/systemd")
-PORT = 19532
+PORTS = (19531, 19532)
 HOSTS = {"left": "a" * 32, "right": "b" * 32}
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        os.geteuid() != 0 or not TOOLS or not (SYSTEMD / "systemd-journal-upload").exists(),
-        reason="needs root and systemd-journal-remote",
+        os.geteuid() != 0
+        or not TOOLS
+        or not (SYSTEMD / "systemd-journal-upload").exists()
+        or shutil.which("stunnel") is None,
+        reason="needs root, systemd-journal-remote and stunnel4",
     ),
 ]
 
@@ -63,6 +67,7 @@ def networks() -> Iterator[dict[str, str]]:
             for command in commands:
                 done = run("ip", *command)
                 assert done.returncode == 0, (command, done.stderr)
+        run("ip", "-n", names["hub"], "link", "set", "lo", "up")
         yield names
 
 
@@ -80,6 +85,24 @@ def host_journal(directory: Path, name: str, boot_id: str) -> None:
     write_journal(directory, entries)
 
 
+def authority(directory: Path) -> None:
+    """fleet-ca.pem, and by it collector.pem and host.pem; stranger.pem signs itself."""
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+
+    def certificate(name: str, *more: str) -> None:
+        command = [*made, "-subj", f"/CN={name}", "-keyout", f"{directory}/{name}.key"]
+        done = run(*command, "-out", f"{directory}/{name}.pem", *more)
+        assert done.returncode == 0, done.stderr
+
+    certificate("fleet-ca", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    by = ["-CA", f"{directory}/fleet-ca.pem", "-CAkey", f"{directory}/fleet-ca.key"]
+    by += ["-addext", "basicConstraints=critical,CA:FALSE"]
+    addresses = ",".join(f"IP:10.99.{number}.1" for number, _ in enumerate(HOSTS, 1))
+    certificate("collector", *by, "-addext", f"subjectAltName={addresses}")
+    certificate("stranger")
+    certificate("host", *by)
+
+
 def analyze(directory: Path) -> list[dict[str, object]]:
     command = [sys.executable, "-c", RUN, "analyze", "--journal", "--directory", str(directory)]
     done = run(*command, "--format", "jsonl", timeout=60)
@@ -90,21 +113,34 @@ def analyze(directory: Path) -> list[dict[str, object]]:
 def test_two_hosts_journals_are_merged_and_read_back(networks: dict[str, str], tmp_path: Path) -> None:
     merged = tmp_path / "remote"
     merged.mkdir()
-    listen: list[str | Path] = ["ip", "netns", "exec", networks["hub"], SYSTEMD / "systemd-journal-remote"]
-    listen += [f"--listen-http={PORT}", f"--output={merged}", "--split-mode=host"]
-    hub = subprocess.Popen(listen, stderr=subprocess.PIPE)
+    tmp_path.chmod(0o755)
+    authority(tmp_path)
+    places = {"/etc/ssl/private/": f"{tmp_path}/", "/etc/ssl/": f"{tmp_path}/"}
+    collector = {"/lib/systemd": "exec /lib/systemd", "/var/log/journal/remote/": f"{merged}/"}
+    command = block("fleet", "sh", "--listen-http", collector)
+    (tmp_path / "stunnel.conf").write_text("foreground = yes\n" + block("fleet", "ini", "accept", places))
+    at_hub = ["ip", "netns", "exec", networks["hub"]]
+    said = (tmp_path / "said").open("wb")
+    hub = [
+        subprocess.Popen([*at_hub, *words], stdout=said, stderr=said)
+        for words in (["sh", "-c", command], ["stunnel", str(tmp_path / "stunnel.conf")])
+    ]
 
     def listens() -> bool:
-        assert hub.poll() is None, hub.stderr and hub.stderr.read()
-        shown = run("ip", "netns", "exec", networks["hub"], "ss", "-ltn")
-        return f":{PORT}".encode() in shown.stdout
+        assert [process.poll() for process in hub] == [None, None], (tmp_path / "said").read_text()
+        shown = run(*at_hub, "ss", "-ltn").stdout
+        return all(f":{port} ".encode() in shown for port in PORTS)
 
     try:
         until(listens)
         for number, (role, boot_id) in enumerate(HOSTS.items(), 1):
             host_journal(tmp_path / role, role, boot_id)
-            upload: list[str | Path] = ["ip", "netns", "exec", networks[role]]
-            upload += [SYSTEMD / "systemd-journal-upload", f"--url=http://10.99.{number}.1:{PORT}"]
+            address = {"collector.example": f"10.99.{number}.1"}
+            (tmp_path / f"{role}.conf").write_text(block("fleet", "ini", "[Upload]", address | places))
+            # in a mount namespace of its own, which `ip netns exec` makes
+            configured = 'mount --bind "$0" /etc/systemd/journal-upload.conf && exec "$@"'
+            upload: list[str | Path] = ["ip", "netns", "exec", networks[role], "sh", "-c", configured]
+            upload += [tmp_path / f"{role}.conf", SYSTEMD / "systemd-journal-upload"]
             upload += [
                 "--follow=no",
                 f"--directory={tmp_path / role}",
@@ -118,11 +154,15 @@ def test_two_hosts_journals_are_merged_and_read_back(networks: dict[str, str], t
             assert done.returncode == 0, done.stderr
             again = run(*upload)  # goes on where it was
             assert again.returncode == 0, again.stderr
+            stranger = address | {"private/host.key": "stranger.key", "host.pem": "stranger.pem"}
+            stranger["/etc/ssl/"] = f"{tmp_path}/"
+            (tmp_path / f"{role}.conf").write_text(block("fleet", "ini", "[Upload]", stranger))
+            assert run(*upload).returncode != 0
     finally:
-        hub.terminate()
-        hub.wait(10)
-        if hub.stderr:
-            hub.stderr.close()
+        for process in hub:
+            process.terminate()
+            process.wait(10)
+        said.close()
     events = analyze(merged)
     alone = [found for role in HOSTS for found in analyze(tmp_path / role)]
     assert len(alone) == len(events) == 2
