@@ -372,7 +372,7 @@ def test_what_stands_twice_is_read_once() -> None:
 
 @pytest.mark.parametrize(
     "behind",
-    ["```", "~~~", "</pre>", "This was not ordinary exhaustion of the whole machine.", "Best regards"],
+    ["```", "~~~", "</pre>", "This was not ordinary exhaustion of the whole machine."],
 )
 @pytest.mark.parametrize(
     "cut",
