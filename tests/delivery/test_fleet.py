@@ -7,13 +7,16 @@ import gzip
 import json
 import shutil
 import subprocess
+import time
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
 from oomwatchd.config import parse
+from oomwatchd.event import rfc3339
 from oomwatchd.sinks.alertmanager import Alertmanager
 from oomwatchd.sinks.alertmanager import Options as AlertOptions
 from oomwatchd.sinks.jsonl import JsonLines
@@ -90,7 +93,7 @@ def test_counts_reach_prometheus(daemon: Running, tmp_path: Path, by: str) -> No
 @pytest.mark.slow
 def test_a_storm_is_one_message_by_the_route_that_is_shown(tmp_path: Path) -> None:
     port, config = free_port(), tmp_path / "alertmanager.yml"
-    route = block("delivery", "yaml", "KernelOom", {"group_wait: 10s": "group_wait: 2s"})
+    route = block("delivery", "yaml", "KernelOom", {"group_wait: 10s": "group_wait: 5s"})
     with receiver() as people, receiver() as nobody:
         receivers = [
             {"name": name, "webhook_configs": [{"url": one.url}]}
@@ -107,7 +110,9 @@ def test_a_storm_is_one_message_by_the_route_that_is_shown(tmp_path: Path) -> No
         ]
         with running(command, port, tmp_path / "alertmanager.log") as server:
             sink = Alertmanager(AlertOptions(urls=[server.address]))
-            storm = [event(seq) for seq in range(1000, 1025)]
+            # now: what has begun longer ago than group_wait is told of at once
+            happened = msgspec.structs.replace(event().time, wall=rfc3339(time.time()))
+            storm = [event(seq, time=happened) for seq in range(1000, 1025)]
             sink.deliver(storm)
             sink.deliver(storm[:5])  # once more, as after a restart
             until(lambda: people.taken(), 60)
