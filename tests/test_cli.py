@@ -430,9 +430,13 @@ def test_a_module_that_a_board_left_out_costs_what_needs_it(seed: Path) -> None:
         "from oomwatchd.cli import main\n"
         "sys.exit(main())"
     )
-    command = [sys.executable, "-c", program, "analyze", "--format"]
-    assert json.loads(subprocess.check_output([*command, "json", seed]))[0]["kills"] == 1
-    text = subprocess.run([*command, "text", seed], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", program]
+    minimal = Path(__file__).parent.parent / "packaging" / "minimal.toml"
+    assert subprocess.check_output([*command, "check-config", minimal], text=True).endswith(": ok\n")
+    assert (
+        json.loads(subprocess.check_output([*command, "analyze", "--format", "json", seed]))[0]["kills"] == 1
+    )
+    text = subprocess.run([*command, "analyze", seed], capture_output=True, text=True, check=False)
     assert text.returncode == 69
     assert text.stderr.startswith("oomwatchd: this needs the Python module rich, which is not installed; ")
     assert text.stderr.count("\n") == 1

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oomwatchd.config import DEFAULT_PATH, load
-from oomwatchd.web.access import read_web_config
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -30,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     """Say that the file is good; raises ConfigError with what is wrong."""
     configured, _ = load(args.file)
     if configured.http.web_config_path is not None:
+        from oomwatchd.web.access import read_web_config  # YAML and bcrypt, for this alone
+
         read_web_config(configured.http.web_config_path)
     print(f"{args.file}: ok")
     return 0

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from prometheus_client.parser import text_string_to_metric_families
 
 from oomwatchd import config
 from oomwatchd.assemble import Assembler, OomBlock, Signal, VictimChosen
@@ -292,6 +291,9 @@ class _Daemon:
         with contextlib.closing(connection):
             connection.request("GET", "/metrics")
             text = connection.getresponse().read().decode()
+        # only a daemon that answered needs it: a board's may have no metrics
+        from prometheus_client.parser import text_string_to_metric_families
+
         found: dict[str, list[float]] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
