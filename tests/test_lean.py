@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -120,3 +121,96 @@ assert exposition.ssl is ssl and exposition.HTTPServer is http.server.HTTPServer
 print(exposition.FLAGS == ssl.OP_ALL - 1)
 """
     assert python(script) == "True\n"
+
+
+def loaded(toml: str, directory: Path) -> set[str]:
+    """Modules of a daemon that watches an empty log with this configuration, when it ends."""
+    config = directory / "config.toml"
+    config.write_text(f'state_directory = "{directory}"\n[sinks.journal]\nenabled = false\n{toml}')
+    script = """
+import atexit, os, sys
+atexit.register(lambda: print(*sys.modules))
+reading, writing = os.pipe2(os.O_DIRECT)
+os.dup2(reading, 3)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "kmsg"}
+from oomwatchd.cli import main
+main(["run", "--config", sys.argv[1]])
+"""
+    environ = {"PYTHONPATH": ":".join(path for path in sys.path if path), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-S", "-c", script, str(config)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
+    ) as daemon:
+        assert daemon.stdout is not None and daemon.stderr is not None
+        said = ""
+        while "watching since" not in said:
+            line = daemon.stderr.readline()
+            assert line, said
+            said += line
+        daemon.terminate()
+        modules = set(daemon.stdout.read().split())
+    assert daemon.returncode == 0, said
+    return modules
+
+
+#: what no daemon loads before somebody asks for it
+NEVER = {
+    *(
+        "ssl",
+        "_ssl",
+        "http.server",
+        "http.client",
+        "urllib.request",
+        "urllib3",
+        "email",
+        "email.utils",
+        "html",
+    ),
+    *(
+        "inspect",
+        "ast",
+        "dis",
+        "pkgutil",
+        "difflib",
+        "subprocess",
+        "shutil",
+        "tempfile",
+        "importlib.resources",
+    ),
+    *(
+        "asyncio",
+        "concurrent.futures",
+        "multiprocessing",
+        "unittest",
+        "xml",
+        "dataclasses",
+        "typing_extensions",
+    ),
+    *("prometheus_client.metrics", "prometheus_client.values", "psutil", "rich", "jinja2", "yaml", "bcrypt"),
+    *("oomwatchd.render.schema", "oomwatchd.render.html.page", "oomwatchd.render.terminal"),
+    *(
+        "oomwatchd.sinks.webhook",
+        "oomwatchd.sinks.otlp",
+        "oomwatchd.sinks.alertmanager",
+        "oomwatchd.sources.text",
+    ),
+}
+
+
+def test_the_default_profile_loads_no_more_than_it_uses(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    modules = loaded(f'[http]\nlisten = "127.0.0.1:{port}"\n', tmp_path)
+    assert modules >= {"prometheus_client.exposition", "oomwatchd.web.server", "sqlite3", "oomwatchd.event"}
+    assert modules & NEVER == set()
+
+
+def test_the_minimal_profile_loads_nothing_of_what_is_off(tmp_path: Path) -> None:
+    minimal = Path(__file__).parent.parent / "packaging/minimal.toml"
+    modules = loaded(minimal.read_text(), tmp_path)
+    assert modules >= {"oomwatchd.decode", "oomwatchd.event", "oomwatchd.findings.swap_absent", "sqlite3"}
+    assert {
+        module for module in modules if module.startswith(("prometheus_client", "pyudev", "http"))
+    } == set()
+    assert {module for module in modules if module.startswith("oomwatchd.web")} == set()
+    assert modules & NEVER == set()

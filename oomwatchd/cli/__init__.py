@@ -9,11 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from oomwatchd import __version__
 from oomwatchd.errors import EX_UNAVAILABLE, OomwatchdError, UsageError
@@ -37,8 +36,28 @@ EX_INTERRUPTED = 130
 EX_BROKEN_PIPE = 141
 
 
+class Formatter(argparse.HelpFormatter):
+    """Knows its width: argparse makes one for each argument that is added, and imports shutil to find it."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, **{"width": _columns() - 2, **options})
+
+
+def _columns() -> int:
+    """What ``shutil.get_terminal_size()`` says."""
+    with suppress(KeyError, ValueError):
+        if (columns := int(os.environ["COLUMNS"])) > 0:
+            return columns
+    with suppress(AttributeError, ValueError, OSError):
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    return 80
+
+
 class Parser(argparse.ArgumentParser):
     """Wrong arguments are one line and exit status 64, like every other error."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"formatter_class": Formatter, **options})
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
@@ -79,6 +98,8 @@ def main(argv: list[str] | None = None) -> int:
         return EX_INTERRUPTED
     except Exception as error:
         if "--debug" in words:
+            import traceback
+
             traceback.print_exc()
         if isinstance(error, OomwatchdError):
             complain(str(error))
