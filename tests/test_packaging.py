@@ -4,6 +4,7 @@ bootstrap that refuses what it cannot do in one clear line.
 
 from __future__ import annotations
 
+import compileall
 import configparser
 import re
 import shutil
@@ -178,6 +179,19 @@ def test_the_wheel_has_every_file_of_the_package(tmp_path: Path) -> None:
     shipped = set(zipfile.ZipFile(wheel).namelist())
     wanted = {str(path.relative_to(source)) for path in (source / "oomwatchd").rglob("*") if path.is_file()}
     assert wanted - shipped == set()
+
+
+def test_compiled_modules_alone_do(tmp_path: Path, corpus: Path) -> None:
+    """As Buildroot installs Python packages by default."""
+    shutil.copytree(ROOT / "oomwatchd", tmp_path / "oomwatchd", ignore=shutil.ignore_patterns("__pycache__"))
+    compileall.compile_dir(tmp_path, quiet=2, legacy=True)
+    for source in tmp_path.rglob("*.py"):
+        source.unlink()
+    log = corpus / "seed" / "mips-3.10-highmem.log"
+    command = [sys.executable, "-m", "oomwatchd", "analyze", "--format", "json", str(log)]
+    outputs = [subprocess.check_output(command, cwd=directory) for directory in (tmp_path, ROOT)]
+    assert outputs[0] == outputs[1]
+    assert b"zone_below_watermark" in outputs[0]
 
 
 def bootstrap(*arguments: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
