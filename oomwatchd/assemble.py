@@ -20,9 +20,11 @@ from oomwatchd.formats.page_alloc import ALLOC_FAILURE, NOMMU_FAILURE
 from oomwatchd.formats.recognise import Recognised, recognise, recognise_row
 from oomwatchd.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord
 
-#: a block with its kill lines is issued after this much quiet: the lines of a group kill follow within
-#: microseconds, and what a slow console delays further comes as a revision
+#: a block with its kill lines is issued when the log's next record is later than this: the lines of a group
+#: kill follow within microseconds, and what a slow console delays further comes as a revision
 QUIET_USEC = 5_000
+#: the same where the log holds nothing more: a kill line ends its report unless it is a group's
+DRAINED_USEC = 300
 #: the reaper waits 2 s since 5.18 and tries for 1 s: later lines are not expected
 SETTLE_USEC = 5_000_000
 #: a block that still lacks its kill line is given up after this much silence
@@ -243,14 +245,19 @@ class Assembler:
         return out
 
     def tick(self, now_usec: int) -> list[Signal]:
-        """Issue what is due at ``now_usec`` (the log clock, microseconds)."""
-        self._expire(now_usec)
+        """Issue what is due at ``now_usec`` (the log clock, microseconds), a moment at which the log was
+        drained."""
+        self._expire(now_usec, DRAINED_USEC)
         out, self._out = self._out, []
         return out
 
     def next_deadline(self) -> int | None:
         """When ``tick`` has something to do (log clock, microseconds); None: never."""
-        due = [block.last + self._patience(block) for block in self._blocks if block.last is not None]
+        due = [
+            block.last + self._patience(block, DRAINED_USEC)
+            for block in self._blocks
+            if block.last is not None
+        ]
         return min(due, default=None)
 
     def flush(self) -> list[Signal]:
@@ -264,16 +271,16 @@ class Assembler:
 
     # -- time --------------------------------------------------------------------------------------
 
-    def _patience(self, block: _Block) -> int:
+    def _patience(self, block: _Block, quiet: int) -> int:
         if not block.finished:
             if block.failure:
                 return FAILURE_USEC
             return DEADLINE_USEC if self._early else OFFLINE_DEADLINE_USEC
-        return QUIET_USEC if self._early and block.dirty else SETTLE_USEC
+        return quiet if self._early and block.dirty else SETTLE_USEC
 
-    def _expire(self, now: int) -> None:
+    def _expire(self, now: int, quiet: int = QUIET_USEC) -> None:
         for block in list(self._blocks):
-            if block.ready or block.last is None or now - block.last < self._patience(block):
+            if block.ready or block.last is None or now - block.last < self._patience(block, quiet):
                 continue
             if not block.finished:
                 self._close(block, "deadline")

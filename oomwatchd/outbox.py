@@ -148,7 +148,10 @@ class Lane:
         """The events to deliver, how many are given up and how many are left out."""
         events: list[OomEvent] = []
         dropped = left_out = 0
+        last = {item.event_id: item.number for item in news}  # the rest of a group kill is news of its own
         for item in news:
+            if item.number != last[item.event_id]:
+                continue
             if now > _CLOCK_UNSET and _CLOCK_UNSET < item.wall < now - MAX_AGE_SECONDS:
                 dropped += 1
                 continue

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from oomwatchd.assemble import (
     DEADLINE_USEC,
-    QUIET_USEC,
+    DRAINED_USEC,
     SETTLE_USEC,
     Assembler,
     OomBlock,
@@ -78,12 +78,12 @@ def test_a_block_is_issued_when_it_is_quiet_and_again_when_it_has_settled() -> N
     for record in records(lines_of("x", 7)):
         assembler.feed(record)
         last = record.usec or 0
-    assert assembler.tick(last + QUIET_USEC - 1) == []
-    assert assembler.next_deadline() == last + QUIET_USEC
-    (first,) = assembler.tick(last + QUIET_USEC)
+    assert assembler.tick(last + DRAINED_USEC - 1) == []
+    assert assembler.next_deadline() == last + DRAINED_USEC
+    (first,) = assembler.tick(last + DRAINED_USEC)
     assert isinstance(first, OomBlock)
     assert (first.revision, first.settled, first.closed_by) == (0, False, "kill")
-    assert assembler.tick(last + QUIET_USEC + 1) == []
+    assert assembler.tick(last + DRAINED_USEC + 1) == []
     (settled,) = assembler.tick(last + SETTLE_USEC)
     assert isinstance(settled, OomBlock)
     assert (settled.revision, settled.settled) == (1, True)

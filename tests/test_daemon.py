@@ -123,7 +123,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 def test_what_was_in_the_ring_at_the_first_start_is_historical(rig: Rig) -> None:
     rig.write(*LINES)
-    rig.read_at(KILL_USEC + 1000)
+    rig.read_at(KILL_USEC + 100)
     rig.watch.catch_up_done()
     rig.read_at(KILL_USEC + 6_000_000)
     assert [(c.historical, c.settled, c.at, c.processes) for c in rig.captures] == [(True, True, None, ())]
@@ -139,7 +139,7 @@ def test_a_live_report_is_captured_with_its_surroundings(rig: Rig) -> None:
     rig.read_at(REPORT_USEC + 500)
     (rig.root / "vmstat").write_text("oom_kill 8\n")  # the look was taken when the report began
     rig.write(*LINES[10:])
-    rig.read_at(KILL_USEC + 800)
+    rig.read_at(KILL_USEC + 100)
     assert rig.captures == []
     rig.read_at(KILL_USEC + 100_800)
     rig.read_at(KILL_USEC + 5_100_000)
@@ -179,7 +179,7 @@ def test_a_report_that_is_read_late_is_not_looked_around_for(rig: Rig) -> None:
 def test_a_report_from_while_the_daemon_was_down_is_news(tmp_path: Path) -> None:
     rig = Rig(tmp_path, position=FIRST_SEQ - 1, began_seq=FIRST_SEQ - 1)
     rig.write(*LINES)
-    rig.read_at(KILL_USEC + 1000)
+    rig.read_at(KILL_USEC + 100)
     rig.watch.catch_up_done()
     rig.watch.flush()
     assert [(c.historical, c.at) for c in rig.captures] == [(False, None)]

@@ -48,6 +48,10 @@ POLL_SECONDS = 10.0
 POLL_SLACK_SECONDS = 3.0
 #: What is left to be stored at the end gets this long.
 DRAIN_SECONDS = 5.0
+#: The kernel marks a victim, then prints its kill line: how long that line is waited for.
+MARKED_USEC = 2_000
+#: A report that is issued this soon is waited for, since the selector knows whole milliseconds only.
+SOON_SECONDS = 0.001
 #: applied only at start
 _FIXED = ("state_directory", "kmsg", "store", "recorder", "witness")
 
@@ -143,6 +147,8 @@ class Daemon:
             if self._recorder is not None:
                 for descriptor, told in self._recorder.descriptors():
                     selector.register(descriptor, selectors.EVENT_READ, told)
+            for descriptor in () if self._marks is None else self._marks.descriptors():
+                selector.register(descriptor, selectors.EVENT_READ, self._on_mark)
             try:
                 self._start()
                 while not self._stop_asked:
@@ -227,6 +233,9 @@ class Daemon:
             elif key.data is not None:
                 self._tell(key.data)
         self._watch.read()
+        if (seconds := self._watch.seconds_until_due()) is not None and seconds <= SOON_SECONDS:
+            time.sleep(seconds)
+            self._watch.read()
         self._record()
         if self._serving is not None:
             self._serving.health.beat()
@@ -257,6 +266,16 @@ class Daemon:
             told(moment.monotonic_usec, moment.wall)
         except Exception as error:
             self._failures.failed("the flight recorder", error)
+
+    def _on_mark(self, usec: int, _wall: float) -> None:
+        """A victim was marked: its kill line comes now. The log itself would wake us with the timer tick only
+        (irq_work, lazy, in kernel/printk/printk.c), up to 10 ms later."""
+        if self._marks is None:
+            return
+        self._witness.marked(self._marks.read())
+        since = usec - MARKED_USEC
+        while self._witness.awaits(since) and now().monotonic_usec < usec + MARKED_USEC:
+            self._watch.read()
 
     def _timeout(self) -> float:
         moment = time.monotonic()

@@ -138,8 +138,10 @@ class Watch:
         self._newest = max(
             (record.number for record in records if record.number is not None), default=self._newest
         )
-        for item in items:
-            self._step(partial(Assembler.feed, item=item))
+        # all of them first: who was named has the least time left, and is looked at before anything else
+        signals = [signal for item in items for signal in self._step(partial(Assembler.feed, item=item))]
+        self._follow_each(signal for signal in signals if isinstance(signal, VictimChosen))
+        self._follow_each(signal for signal in signals if not isinstance(signal, VictimChosen))
         if drained and self.caught_up:
             self.tick()
         lost = sum(item.lost or 1 for item in items if isinstance(item, KmsgGap))
@@ -158,7 +160,7 @@ class Watch:
     def tick(self) -> None:
         """Issue what is due."""
         now = self._log_now()
-        self._step(lambda assembler: assembler.tick(now))
+        self._follow_each(self._step(lambda assembler: assembler.tick(now)))
         self._hand_over_each(self._fold.tick(now))
 
     def seconds_until_due(self) -> float | None:
@@ -175,19 +177,22 @@ class Watch:
 
     def flush(self) -> None:
         """The watch ends: issue what is there."""
-        self._step(Assembler.flush)
+        self._follow_each(self._step(Assembler.flush))
         self._hand_over_each(self._fold.flush())
 
     # -- signals -----------------------------------------------------------------------------------
 
-    def _step(self, step: Callable[[Assembler], list[Signal]]) -> None:
-        """One step of the assembler and what follows from it. An error costs that step, not the watch: the
-        record stays in the ring, and a daemon that ends on it would end on it again after its restart."""
+    def _step(self, step: Callable[[Assembler], list[Signal]]) -> list[Signal]:
+        """One step of the assembler. An error costs that step, not the watch: the record stays in the ring,
+        and a daemon that ends on it would end on it again after its restart."""
         try:
-            signals = step(self._assembler)
+            return step(self._assembler)
         except Exception as error:
             self._failed(error)
-            signals = self._begin_anew()
+            return self._begin_anew()
+
+    def _follow_each(self, signals: Iterable[Signal]) -> None:
+        """What follows from signals; an error costs that one."""
         for signal in signals:
             try:
                 self._follow(signal)
@@ -234,6 +239,7 @@ class Watch:
         """Who that was: from /proc if it is still there, else from what the recorder saw before; the cgroup,
         if neither knows it, from the kernel's own counts of kills."""
         facts = look_at(self._host, victim.pid, victim.comm, self.command_line)
+        self._metrics.looked_at(readable=facts is not None)
         if self._recorder is None:
             return facts or ProcessFacts(pid=victim.pid, comm=victim.comm)
         known = self._recorder.facts(victim.pid, victim.comm)

@@ -63,6 +63,11 @@ class Witness:
                 self._marked.popitem(last=False)
                 self.unreported += 1
 
+    def awaits(self, since_usec: int) -> bool:
+        """Whether the newest marked process was marked after ``since_usec`` and is not named yet."""
+        newest = next(reversed(self._marked.values()), None)
+        return newest is not None and newest.usec >= since_usec
+
     def missing(self, now_usec: int) -> list[Marked]:
         """Those whose kill line is overdue; each is given once."""
         overdue = [victim for victim in self._marked.values() if now_usec - victim.usec >= PATIENCE_USEC]

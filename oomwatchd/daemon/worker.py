@@ -75,6 +75,7 @@ class Worker:
         self._queue: SimpleQueue[int | Callable[[], None] | None] = SimpleQueue()
         self._latencies: dict[int, float] = {}
         self._unsent_repeats: dict[str, int] = {}
+        self._put_off: set[str] = set()
         self._store = Store.open(None)
         self._sinks: list[Sink] = []
         self._outbox: Outbox | None = None
@@ -236,9 +237,15 @@ class Worker:
         outcome = self._store.put(capture, event, growth)
         self._metrics.queue(len(self._waiting))
         self._measure_store()
+        news = outcome != "known" and not event.historical and self._is_news(event, growth, outcome == "new")
+        if _key(capture) in self._waiting:  # the rest of a group kill, mostly: told of in one
+            if news:
+                self._put_off.add(event.id)
+            return
         if self._outbox is not None:
             self._outbox.notify()
-        if outcome != "known" and not event.historical and self._is_news(event, growth, outcome == "new"):
+        if news or event.id in self._put_off:
+            self._put_off.discard(event.id)
             self._on_event(event)
             self._emit(event)
 

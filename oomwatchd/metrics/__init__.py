@@ -67,6 +67,7 @@ class Metrics:
         self._records = 0
         self._lost = 0
         self._forged = 0
+        self._looked_at = {True: 0, False: 0}
         self._overflow = 0
         self._dropped = 0
         self._witness: tuple[int, int] | None = None
@@ -237,6 +238,11 @@ class Metrics:
         """Count an error of our own that cost a step or an explanation."""
         with self._lock:
             self._internal_errors += 1
+
+    def looked_at(self, *, readable: bool) -> None:
+        """A victim was looked at in /proc, and was still there or not."""
+        with self._lock:
+            self._looked_at[readable] += 1
 
     def witness(self, victims: int, unreported: int) -> None:
         """What the trace point oom:mark_victim showed: processes marked as victims, and those of them that

@@ -161,6 +161,15 @@ def _counted(metrics: Metrics) -> list[Metric]:
             metrics._headless,
         ),
     ]
+    looks = CounterMetricFamily(
+        "oomwatchd_victim_looks",
+        "Victims that were looked at in /proc as soon as the kernel named them: those that could still be "
+        "read, and those that were gone.",
+        labels=("found",),
+    )
+    for readable, count in metrics._looked_at.items():
+        looks.add_metric(["readable" if readable else "gone"], count)
+    families.append(looks)
     if metrics._witness is not None:
         victims, unreported = metrics._witness
         families += [

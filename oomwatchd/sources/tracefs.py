@@ -156,6 +156,8 @@ class MarkedVictims:
             (directory / "trace").write_text("")
             (directory / "trace_clock").write_text("mono")
             (directory / "buffer_size_kb").write_text(str(BUFFER_KIB))
+            with suppress(OSError):  # 5.0+; before it, as with 0, any event wakes who polls
+                (directory / "buffer_percent").write_text("0")
             (directory / "events/oom/mark_victim/enable").write_text("1")
             pipes += [
                 os.open(cpu / "trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -167,6 +169,10 @@ class MarkedVictims:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise UnavailableError(f"no trace point oom:mark_victim: {reason}") from error
         return cls(directory, layout, pipes)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Readable as soon as a victim is marked, microseconds before its kill line is printed."""
+        return tuple(self._pipes)
 
     def read(self) -> list[Marked]:
         """Who was marked since the last reading, in the order of time."""
