@@ -156,6 +156,8 @@ def load(path: Path | None, default: Path = DEFAULT_PATH) -> tuple[Config, Path 
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
+    except RecursionError:  # tomllib goes down one call an opening bracket
+        raise ConfigError(f"{path}: nested too deeply") from None
     return parse(document, str(path)), path
 
 

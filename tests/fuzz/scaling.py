@@ -147,15 +147,14 @@ def _in_a_report(text: str) -> Callable[[], object]:
 
 
 def line_floods() -> dict[str, Work]:
-    """Every form's sample, with a long stretch of what its pattern may take put in."""
+    """Every form's sample, with a stretch of what its pattern may take put in: so many characters of it."""
     works: dict[str, Work] = {}
     for name, sample in [("unknown", "some words of 0x1f a line"), *((f.name, f.samples[0]) for f in ALL)]:
         for filler in _fillers(sample):
 
             def prepared(n: int, sample: str = sample, filler: str = filler) -> Callable[[], object]:
-                texts = [
-                    sample[:at] + filler * n + sample[at:] for at in (0, 5, len(sample) // 2, len(sample))
-                ]
+                stretch = filler * (n // len(filler))
+                texts = [sample[:at] + stretch + sample[at:] for at in (0, 5, len(sample) // 2, len(sample))]
                 works = [_in_a_report(text) for text in texts]
                 return lambda: [work() for work in works]
 

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from oomwatchd.assemble import Assembler, OomBlock
 from oomwatchd.capture import OomCapture, Source
+from oomwatchd.config import load
+from oomwatchd.distance import Distance
+from oomwatchd.errors import ConfigError
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.kmsg import KmsgGap, KmsgRecord, parse_record
+from oomwatchd.metrics import Metrics
+from oomwatchd.metrics.families import registry
+from oomwatchd.render.escape import harmless
 from oomwatchd.render.json import encode
 from oomwatchd.sources.text import TextReader
+from oomwatchd.store import Store
+from oomwatchd.web import App, Health, Later
+from oomwatchd.web.pages import Pages, State
+from oomwatchd.web.server import BadRequest, compose, parse
+from tests import samples
+
+ROOT = Path(__file__).parents[2]
 
 
 def conclude_all(items: Iterable[KmsgRecord | KmsgGap], *, early: bool = False) -> list[OomEvent]:
@@ -93,6 +108,68 @@ def fuzz_text(data: bytes) -> None:
         encode(event)
 
 
+@cache
+def _file() -> int:
+    """A file without a name, to be read by its descriptor."""
+    return os.memfd_create("configuration")
+
+
+def fuzz_config(data: bytes) -> None:
+    """A configuration file: taken, or refused in one line that can be printed."""
+    os.ftruncate(_file(), 0)
+    os.pwrite(_file(), data, 0)
+    try:
+        config, _ = load(Path(f"/proc/self/fd/{_file()}"))
+    except ConfigError as refused:
+        assert str(refused) and str(refused) == harmless(str(refused)), refused
+        assert refused.exit_status == 78
+    else:
+        assert config.http.addresses is not None
+
+
+@cache
+def _app() -> App:
+    """All that the daemon serves, over a store with one event."""
+    store = Store.open(None)
+    store.put(samples.capture(7), samples.event(7))
+    state = State(
+        started=1.0,
+        trouble=None,
+        kernel_kills=3.0,
+        kills=2.0,
+        unaccounted=1.0,
+        stored=1,
+        store_failure=None,
+        without=(),
+        distance=Distance(),
+    )
+    health = Health(clock=lambda: 0.0)
+    health.ready()
+    return App(registry(Metrics()), health, Pages(lambda: state, lambda: store))
+
+
+def fuzz_http(data: bytes) -> None:
+    """What a client sends: answered with one whole answer, or refused."""
+    head, end, _ = data.partition(b"\r\n\r\n")
+    try:
+        request, stays = parse(head)
+    except BadRequest as refused:
+        assert 400 <= refused.status < 600
+        return
+    assert request.method in ("GET", "HEAD")
+    assert request.path.startswith("/") or not request.path
+    made = _app()(request)
+    while isinstance(made, Later):
+        made = made.make()
+    head, end, body = compose(made, request, stays).partition(b"\r\n\r\n")
+    assert end and made.status < 500, made.status
+    first, *lines = head.split(b"\r\n")
+    assert first.startswith(b"HTTP/1.1 ") and all(b": " in line for line in lines)
+    assert not any(c < 32 or c == 127 for line in lines for c in line)
+    if request.method == "GET":
+        assert b"Content-Length: %d" % len(body) in lines
+
+
 class Target(NamedTuple):
     """``seeds`` gives inputs to begin with, out of the corpus directory."""
 
@@ -131,9 +208,38 @@ def _logs(corpus: Path) -> Iterator[bytes]:
         yield path.read_bytes()[:16_000]
 
 
+def _configurations(corpus: Path) -> Iterator[bytes]:
+    for path in sorted(ROOT.glob("*.toml")) + sorted(ROOT.glob("packaging/**/*.toml")):
+        yield path.read_bytes()
+    yield from (
+        b'[http]\nlisten = "127.0.0.1:1"\n',
+        b'[[sinks.webhook]]\nname = "a"\nurl = "http://a/"\ntemplate = "{}"\n',
+        b'[sinks.jsonl]\npath = "/x"\n[sinks.alertmanager]\nurl = "http://[::1]:9093"\n',
+        b"[store]\nmax_events = 1\nmax_age_days = 1e300\n[recorder]\nminutes = -1\n",
+        b"a = " + b"[" * 2000 + b"]" * 2000,
+    )
+
+
+def _requests(corpus: Path) -> Iterator[bytes]:
+    pages = (
+        b"",
+        b"events",
+        b"events?before=1&comm=a%00",
+        b"api/v1/events?limit=2&since=2020-01-01",
+        b"metrics",
+    )
+    one = samples.event(7).id.encode()
+    for page in (*pages, b"events/" + one, b"api/v1/events/" + one, b"-/ready", b"..%2f..%2fetc/passwd"):
+        yield b"GET /%s HTTP/1.1\r\nHost: x\r\nAccept: */*;q=0.1\r\nAccept-Encoding: gzip\r\n\r\n" % page
+    yield b"HEAD http://h/metrics?a#b HTTP/1.0\r\nAuthorization: Basic YTpi\r\n\r\n"
+    yield b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
 TARGETS = {
     "record": Target(fuzz_record, _record_lines),
     "blocks": Target(fuzz_blocks, _reports),
     "lines": Target(fuzz_lines, _texts),
     "text": Target(fuzz_text, _logs),
+    "config": Target(fuzz_config, _configurations),
+    "http": Target(fuzz_http, _requests),
 }
