@@ -7,6 +7,7 @@ import fcntl
 import http.client
 import logging
 import os
+import platform
 import re
 import signal
 import socket
@@ -662,6 +663,28 @@ def test_the_sample_report_is_understood() -> None:
     records = [found for line in LINES if (found := parse_record(line.encode()))]
     assert all(isinstance(found, KmsgRecord) for found in records)
     assert len(records) == len(LINES)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has other heaps")
+def test_threads_share_one_heap_and_no_huge_pages_come() -> None:
+    program = """
+import re, threading
+from pathlib import Path
+from oomwatchd.daemon.protect import keep_small
+
+def status(name):
+    return int(re.search(rf"^{name}:\\s+(\\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)[1])
+
+keep_small()
+threading.stack_size(256 * 1024)
+before, over = status("VmSize"), threading.Event()
+for _ in range(4):
+    threading.Thread(target=lambda: (bytearray(100_000), over.wait()), daemon=True).start()
+print(status("VmSize") - before < 32 * 1024, status("THP_enabled"))
+over.set()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "0"]
 
 
 def test_under_a_limit_memory_is_not_locked() -> None:

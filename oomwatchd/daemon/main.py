@@ -65,6 +65,7 @@ class Daemon:
     """One run of the daemon, from its configuration to its exit status."""
 
     def __init__(self, path: Path | None, *, debug: bool = False) -> None:
+        protect.keep_small()
         self._path = path
         self._debug = debug
         self._config, self._read_from = load(path)
