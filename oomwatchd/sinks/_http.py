@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import logging
 import re
 import socket
 from collections.abc import Mapping
@@ -129,6 +130,8 @@ class HttpClient:
         """Raises SinkError for certificates that cannot be read."""
         import urllib3
 
+        # it logs URLs, of each request and of answers with broken headers
+        logging.getLogger("urllib3").propagate = False
         self._options = options
         self._urllib3 = urllib3
         self._proxy_headers = {"User-Agent": f"oomwatchd/{__version__}"}

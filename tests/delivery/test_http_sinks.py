@@ -225,6 +225,21 @@ def test_what_is_made_of_an_answer(
     assert len(plain.taken()) == 1
 
 
+def test_the_library_writes_no_url_into_the_log(plain: Receiver) -> None:
+    """It would, of each request (debug), and of answers with broken headers (warning)."""
+    plain.headers = {"Content-Length": "2", "X": "y\r\nthis is no header"}
+    program = (
+        "import logging, sys; logging.basicConfig(level='DEBUG')\n"
+        "from tests.samples import event; from oomwatchd.sinks.webhook import Options, Webhook\n"
+        "Webhook(Options(url=sys.argv[1])).deliver([event()]); logging.debug('this is seen')"
+    )
+    command = [sys.executable, "-c", program, f"{plain.url}/{SECRET}?{SECRET}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "this is seen" in done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    assert len(plain.taken()) == 1
+
+
 def test_nobody_there_and_no_such_host(tmp_path: Path) -> None:
     client = HttpClient(HttpOptions(timeout_seconds=2))
     port = free_port()

@@ -188,6 +188,8 @@ def test_no_network_for_a_storm_of_200_kills_with_the_daemon_killed_in_between(
 
     until(lambda: set(names) <= told(), 60)
     until(lambda: daemon.metric('oomwatchd_sink_waiting_events{sink="otlp"}') >= STORM)
+    pages = "".join(daemon.get(path)[1] for path in ("/", "/metrics"))  # while nothing is taken
+    assert f"https://localhost:{ports[0]}: Connection refused" in pages
     events = stored(tmp_path)
     # others may kill on this machine, too; what had been stored by now is compared
     expected = [found.id for found in events if found.kills]
@@ -240,7 +242,7 @@ def test_no_network_for_a_storm_of_200_kills_with_the_daemon_killed_in_between(
             text=True,
             check=True,
         ).stdout
-        pages = "".join(daemon.get(path)[1] for path in ("/", "/metrics"))
+        pages += "".join(daemon.get(path)[1] for path in ("/", "/metrics"))
     lines = [json.loads(line)["id"] for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     # what is stored and not yet handed to the sinks of this host when the daemon is killed: one event a kill
     assert len(set(ours) - set(lines)) <= 2
@@ -263,22 +265,27 @@ def test_each_of_several_webhooks_has_a_place_of_its_own(daemon: Running) -> Non
         daemon.configure(both)
         daemon.start()
         daemon.until(daemon.ready, 60)
+
+        def told_of(name: str) -> bool:
+            victims = [request.json()["data"]["victims"] for request in chat.taken()]
+            return any(name == victim["comm"] for killed in victims for victim in killed)
+
         [name] = kill_many(1)
+        daemon.until(lambda: told_of(name))
         taken = 'oomwatchd_sink_delivered_total{sink="webhook-chat"}'
-        daemon.until(lambda: daemon.metric(taken) == 1)
+        daemon.until(lambda: daemon.metric(taken) >= 1)
         daemon.until(lambda: daemon.metric('oomwatchd_part_up{part="sink_webhook-pager"}') == 0)
-        assert daemon.metric('oomwatchd_sink_waiting_events{sink="webhook-pager"}') == 1
+        assert daemon.metric('oomwatchd_sink_waiting_events{sink="webhook-pager"}') >= 1
         assert daemon.metric('oomwatchd_part_up{part="sink_webhook-chat"}') == 1
         assert daemon.metric('oomwatchd_part_up{part="sink_jsonl"}') == 1
-        [request] = chat.taken()
-        assert request.json()["data"]["victims"][0]["comm"] == name
         daemon.configure(table("chat", chat.port))
         daemon.process.send_signal(signal.SIGHUP)
         daemon.until(lambda: "webhook-pager" not in daemon.get("/metrics")[1])
-        assert daemon.metric(taken) == 1
+        assert daemon.metric(taken) >= 1
         [name] = kill_many(1)
-        daemon.until(lambda: daemon.metric(taken) == 2)
-        assert len({request.headers["webhook-id"] for request in chat.taken()}) == 2
+        daemon.until(lambda: told_of(name))
+        told = [request.headers["webhook-id"] for request in chat.taken()]
+        assert len(told) == len(set(told)) >= 2
     assert daemon.end() == 0
 
 
