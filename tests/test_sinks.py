@@ -418,6 +418,20 @@ def test_entries_of_a_unit_are_shown_if_root_says_so(
     assert len(listed.splitlines()) == shown
 
 
+def test_where_there_is_no_root_the_entry_is_sent_all_the_same(receiver: socket.socket) -> None:
+    """A namespace of users without uid 0: the kernel answers EINVAL there, not EPERM."""
+    program = (
+        "import sys; from oomwatchd.sinks import journal; from tests.samples import event\n"
+        "journal.open(journal.Options(socket=sys.argv[1])).emit(event())"
+    )
+    command = ["unshare", "--user", "--map-user=1000", sys.executable, "-c", program, receiver.getsockname()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "unshare" in done.stderr:
+        pytest.skip(f"no user namespaces here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert decode(receiver.recv(1 << 20))["OOM_EVENT_ID"].decode() == event().id
+
+
 def test_the_real_journald_takes_a_large_entry(journald: tuple[int, Path]) -> None:
     _, run = journald
     sink = journal_sink.open(journal_sink.Options(socket=str(run / "systemd/journal/socket")))
