@@ -160,11 +160,13 @@ def test_the_alert_on_a_sink_that_fails_is_a_query(tmp_path: Path) -> None:
     samples = [
         {"series": f'{series}{{sink="fails"}}', "values": "60x300"},
         {"series": f'{series}{{sink="works"}}', "values": "0x300"},
+        {"series": 'oomwatchd_sink_dropped_total{sink="works"}', "values": "0x300"},
+        {"series": 'oomwatchd_sink_dropped_total{sink="refuses"}', "values": "0x60 1x240"},
     ]
-    alert = {"exp_labels": {"sink": "fails"}}
+    alerts = [{"exp_labels": {"sink": name}} for name in ("fails", "refuses")]
     cases = [
         {"eval_time": "50m", "alertname": "SinkFails", "exp_alerts": []},
-        {"eval_time": "62m", "alertname": "SinkFails", "exp_alerts": [alert]},
+        {"eval_time": "62m", "alertname": "SinkFails", "exp_alerts": alerts},
     ]
     test = {
         "rule_files": ["rules.yml"],
