@@ -696,14 +696,16 @@ class _Decoder:
         """The parts that such a report has and this one lacks.
 
         A report without task table is whole where vm.oom_dump_tasks is 0: nothing of the table is
-        there, and its neighbours are. In pasted text the same holds for stack dump and cgroup lines.
+        there, and its neighbours are. The stack stands behind every header.
         """
         missing = ["elided"] if self._elided else []
         header = bool(self._seen & _HEADERS)
         if not header:
             missing.append("header")
+        elif not self._stack:
+            missing.append("stack")
         if constraint == "memcg":
-            if not self._counters and not self._zones:
+            if not self._is_memcg_whole():
                 missing.append("memcg")
         elif not self._is_mem_info_whole():
             missing.append("mem_info")
@@ -716,6 +718,10 @@ class _Decoder:
         if self._summary is None and self._summary_expected(header):
             missing.append("constraint")
         return tuple(missing)
+
+    def _is_memcg_whole(self) -> bool:
+        """Up to 3.8 a cgroup's report has the zones, from 3.9 on the cgroup's statistics in their place."""
+        return bool(self._zones) or bool(self._counters and self._stats)
 
     def _is_mem_info_whole(self) -> bool:
         """Each zone is printed twice: its amounts, then its free blocks."""
@@ -749,7 +755,13 @@ class _Decoder:
 #: outcomes of a global OOM; a "compulsory" panic_on_oom (2) takes place under any constraint
 _SYSTEM_WIDE = ("no killable processes", "deadlocked on memory", "system-wide", "panic_on_oom is selected")
 #: what people write where they left lines out
-_ELISION = re.compile(r"\s*(?:[\[<(]\s*(?:\.{3,}|snip|cut|\u2026)|\u2026|\.{3,})")
+_ELISION = re.compile(
+    r"\s*(?!-{3,}\[ cut here)"
+    r"(?:[\[<(*~=-]{1,8}\s*"
+    r"(?:\.{2,}|\u2026|(?:\w{1,12} ){0,4}(?:snip|cut|trim|skip|omit|truncat|remov)|\u7701\u7565)"
+    r"|\.{2,}\s*(?:snip|cut|trim|skip|omit|$)|\u2026|\.{3,})",
+    re.IGNORECASE,
+)
 _HEX_WORDS = re.compile(r"(?:\b[0-9a-f]{8,16}\b\s*){2,}$")
 _MASK = rx(r"gfp_mask=(0x[0-9a-f]{1,16}|[0-9a-f]{1,16})(?:\(([^)]*)\)?)?")
 #: text may have lost the "|" to a reader that took it for a quotation mark

@@ -282,3 +282,54 @@ def test_reports_of_two_tasks_at_once_keep_their_own_dump() -> None:
         "[    1.000004] CPU: 2 PID: 12 Comm: b Not tainted 4.9.0 #1\n"
     )
     assert [(r.trigger.comm, r.trigger.pid, r.trigger.order) for r in reports] == [("a", 11, 0), ("b", 12, 1)]
+
+
+WHOLE = """\
+a invoked oom-killer: gfp_mask=0x201da, order=0, oom_score_adj=0
+Pid: 7, comm: a Not tainted 3.2.0 #1
+Call Trace:
+ [<ffffffff810b12b7>] oom_kill_process+0x82/0x283
+Mem-Info:
+active_anon:1 inactive_anon:2 isolated_anon:0
+Normal free:4000kB min:4116kB low:5144kB high:6172kB present:500000kB all_unreclaimable? yes
+lowmem_reserve[]: 0 0
+Normal: 260*4kB 170*8kB = 2400kB
+1146 total pagecache pages
+Out of memory: Kill process 7 (a) score 237 or sacrifice child
+Killed process 7 (a) total-vm:47388kB, anon-rss:3744kB, file-rss:80kB
+"""
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        "[...]", "<snip>", "(...snipped...)", "--- snip ---", "*snip*", "[truncated]", "..snip..", "[..]",
+        "...", "(some lines omitted)", "... (此处省略若干行)", "…",
+    ],
+)  # fmt: skip
+def test_marks_of_what_was_left_out(mark: str) -> None:
+    (whole,) = _text_reports(WHOLE)
+    assert whole.missing == ()
+    (cut,) = _text_reports(WHOLE.replace("lowmem_reserve[]: 0 0", mark))
+    assert cut.missing == ("elided",)
+
+
+@pytest.mark.parametrize(
+    "line", ["------------[ cut here ]------------", "(unreliable)", "[drm] skipped a frame"]
+)
+def test_what_is_no_such_mark(line: str) -> None:
+    (report,) = _text_reports(WHOLE.replace("lowmem_reserve[]: 0 0", line))
+    assert report.missing == ()
+
+
+def test_every_header_has_a_stack_and_every_limit_its_statistics() -> None:
+    head, _, rest = WHOLE.partition("Pid: 7")
+    (cut,) = _text_reports(head + rest[rest.index("Mem-Info") :])
+    assert cut.missing == ("stack",)
+    records = next(
+        block.records
+        for block in blocks_of(read_records(SAMPLES[0]))
+        if report_of(block).constraint == "memcg"
+    )
+    assert decode(records).missing == ()
+    assert decode([r for r in records if not r.text.startswith("Memory cgroup stats")]).missing == ("memcg",)
