@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from oomwatchd.capture import OomCapture
+from oomwatchd.capture import OomCapture, ProcessFacts
 from oomwatchd.delivery import Delivery, News
 from oomwatchd.errors import EX_UNAVAILABLE, OomwatchdError, PermissionDeniedError
 from oomwatchd.event import OomEvent
@@ -639,7 +639,9 @@ def _merged(new: OomCapture, old: OomCapture) -> OomCapture:
     if new.last_seq is not None and old.last_seq is not None:
         by_seq = {record.seq: record for record in (*old.records, *new.records)}
         records = tuple(by_seq[seq] for seq in sorted(seq for seq in by_seq if seq is not None))
-    facts = {process.pid: process for process in (*new.processes, *old.processes)}
+    facts = {process.pid: process for process in old.processes}
+    for process in new.processes:
+        facts[process.pid] = _both(process, facts.get(process.pid, process))
     return msgspec.structs.replace(
         new,
         records=records,
@@ -659,6 +661,14 @@ def _merged(new: OomCapture, old: OomCapture) -> OomCapture:
         unit_log=new.unit_log or old.unit_log,
         unit_watch_seconds=new.unit_watch_seconds or old.unit_watch_seconds,
     )
+
+
+def _both(new: ProcessFacts, old: ProcessFacts) -> ProcessFacts:
+    """What is known of a process: whether it was still there is learnt later, its executable earlier."""
+    known = {name: value for name in new.__struct_fields__ if (value := getattr(new, name)) is not None}
+    if new.cgroup is None:
+        known["learnt"] = old.learnt
+    return msgspec.structs.replace(old, **known)
 
 
 class _transaction:

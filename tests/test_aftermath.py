@@ -477,12 +477,19 @@ class worker:
 
 
 def test_without_a_journal_it_is_said_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    tried = 0
+
     def absent() -> ManagerJournal:
+        nonlocal tried
+        tried += 1
+        if tried == 3:
+            rig.aftermath.stop()
         raise UnavailableError("this host keeps no journal")
 
     rig.aftermath.listens = False
     with caplog.at_level(logging.INFO):
         rig.aftermath.watch(absent, lambda task: task())
+    assert tried == 3
     (record,) = caplog.records
     assert "works without what the journal says" in record.getMessage()
     kill = capture()
@@ -498,6 +505,7 @@ def test_a_journal_that_fails_ends_the_listening_not_the_daemon(
             pass
 
         def read(self) -> tuple[list[UnitEntry | OomdLine], bool]:
+            rig.aftermath.stop()
             raise UnavailableError("the journal is damaged")
 
         def close(self) -> None:
@@ -505,7 +513,8 @@ def test_a_journal_that_fails_ends_the_listening_not_the_daemon(
 
     kill = capture()
     rig.aftermath.listen(kill, conclude(kill))
-    rig.aftermath.watch(Failing, lambda task: task())
+    with caplog.at_level(logging.INFO):
+        rig.aftermath.watch(Failing, lambda task: task())
     assert not rig.aftermath.busy  # the event that waited is stored as it is
     assert rig.served[-1].unit_watch_seconds is not None
     assert len(caplog.records) == 1
@@ -515,4 +524,5 @@ def test_a_journal_that_fails_ends_the_listening_not_the_daemon(
 def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(looking, "CALM_SECONDS", 0.1)
     monkeypatch.setattr(looking, "HURRIED_SECONDS", 0.1)
+    monkeypatch.setattr(looking, "RETRY_SECONDS", 0.01)
     yield

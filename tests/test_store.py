@@ -76,6 +76,23 @@ def test_what_is_read_again_after_a_restart_adds_and_takes_nothing_away(store: S
     assert row.kills == 4
 
 
+def test_what_the_look_afterwards_found_is_kept_with_what_was_known_before(store: Store) -> None:
+    before = ProcessFacts(pid=4242, executable="/bin/stress", cgroup="/a", learnt="proc", start_usec=7)
+    after = ProcessFacts(pid=4242, learnt="recorder", alive_after=True, state_after="D")
+    store.put(capture(processes=(before,)), event())
+    store.put(capture(revision=1, settled=True, processes=(after,)), event())
+    stored = store.get(event().id)
+    assert stored is not None
+    (facts,) = stored.processes
+    assert (facts.alive_after, facts.state_after) == (True, "D")
+    assert (facts.executable, facts.cgroup, facts.learnt, facts.start_usec) == (
+        "/bin/stress",
+        "/a",
+        "proc",
+        7,
+    )
+
+
 def test_a_revision_that_was_cut_down_does_not_cost_the_records(store: Store) -> None:
     store.put(capture(lines=5), event())
     whole = capture(lines=6, revision=1)

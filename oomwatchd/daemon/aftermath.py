@@ -43,6 +43,10 @@ HOLD_USEC = 3_000_000
 _SLACK_USEC = 50_000
 #: How often the journal is asked: while a unit is listened to, and else.
 HURRIED_SECONDS, CALM_SECONDS = 1.0, 5.0
+#: Between bites, and until a journal that could not be read is tried again.
+BITE_PAUSE_SECONDS, RETRY_SECONDS = 0.05, 60.0
+#: Bites that wait for the worker.
+MOST_WAITING = 4
 #: Events listened for, units and entries of each, entries kept for reports that are not settled yet.
 MOST_EVENTS, MOST_UNITS, MOST_ENTRIES, KEPT_ENTRIES = 64, 8, 16, 256
 #: oomd kills under way
@@ -107,6 +111,9 @@ class Aftermath:
         self._recent: deque[UnitEntry] = deque(maxlen=KEPT_ENTRIES)
         self._kills: list[_Kill] = []
         self._ended = threading.Event()
+        self._newest = -1
+        # each written by one thread: bites handed to the worker, and those it is done with
+        self._handed = self._taken = 0
         #: somebody reads the journal for this
         self.listens = False
 
@@ -115,35 +122,51 @@ class Aftermath:
     def watch(
         self, open_journal: Callable[[], ManagerJournal], later: Callable[[Callable[[], None]], None]
     ) -> None:
-        """Read the journal until :meth:`stop`; for a thread of its own. What it cannot do is said once."""
-        try:
-            journal = open_journal()
-        except OomwatchdError as error:
-            log.info("works without what the journal says of units and of systemd-oomd's kills: %s", error)
-            return
-        except Exception as error:
-            log.warning("the journal cannot be read for what became of units: %s", error)
-            return
-        self.listens = True
-        try:
-            self._follow(journal, later)
-        except OomwatchdError as error:
-            log.warning("%s: what becomes of units is not known from now on", error)
-        except Exception as error:
-            log.error("reading the journal failed: %s: %s", type(error).__name__, error)
-        finally:
+        """Read the journal until :meth:`stop`; for a thread of its own. What it cannot do is said once, and
+        tried again from time to time."""
+        said = False
+        while not self._ended.is_set():
+            try:
+                self._follow(open_journal(), later)
+            except Exception as error:
+                reason = error if isinstance(error, OomwatchdError) else f"{type(error).__name__}: {error}"
+                if not said:
+                    what = "works without what the journal says of units and of systemd-oomd's kills"
+                    log.info("%s: %s", what, reason)
+                said = True
             self.listens = False
-            later(self.tick)
-            journal.close()
+            self._hand_over(later, self.tick)
+            self._ended.wait(RETRY_SECONDS)
 
     def _follow(self, journal: ManagerJournal, later: Callable[[Callable[[], None]], None]) -> None:
-        while not self._ended.is_set():
-            entries, drained = journal.read()
-            if entries:
-                later(partial(self.take, entries, drained))
-            elif self.busy:
-                later(self.tick)
-            self._ended.wait(0.01 if not drained else HURRIED_SECONDS if self.busy else CALM_SECONDS)
+        try:
+            self.listens = True
+            while not self._ended.is_set():
+                if self._handed - self._taken >= MOST_WAITING:
+                    self._ended.wait(HURRIED_SECONDS)
+                    continue
+                entries, drained = journal.read()
+                # a journal that was opened anew is read from its beginning
+                entries = [entry for entry in entries if entry.usec > self._newest]
+                if entries:
+                    self._newest = entries[-1].usec
+                    self._hand_over(later, partial(self.take, entries, drained))
+                elif self.busy:
+                    self._hand_over(later, self.tick)
+                pause = BITE_PAUSE_SECONDS if not drained else HURRIED_SECONDS if self.busy else CALM_SECONDS
+                self._ended.wait(pause)
+        finally:
+            journal.close()
+
+    def _hand_over(self, later: Callable[[Callable[[], None]], None], task: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                task()
+            finally:
+                self._taken += 1
+
+        self._handed += 1
+        later(run)
 
     def stop(self) -> None:
         self._ended.set()
