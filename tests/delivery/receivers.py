@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import select
+import shutil
 import socket
 import ssl
 import struct
@@ -17,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
+import pytest
 
 
 class Request(msgspec.Struct):
@@ -184,6 +186,8 @@ class Proxy:
 
 def certificate(directory: Path, name: str = "localhost") -> tuple[Path, ssl.SSLContext]:
     """A self-signed certificate for ``name``, and a server's context with it."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
     cert, key = directory / f"{name}.pem", directory / f"{name}.key"
     command = [
         "openssl",

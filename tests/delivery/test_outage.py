@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from oomwatchd.capture import OomCapture
 from oomwatchd.cli.throwaway import victim
@@ -170,6 +169,8 @@ def test_no_network_for_a_storm_of_200_kills_with_the_daemon_killed_in_between(
     daemon: Running, tmp_path: Path
 ) -> None:
     """SIGKILL twice: while the network is down, and in the midst of the delivery."""
+    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
     _, context = certificate(tmp_path)
     ports = free_port(), free_port(), free_port()
     daemon.configure(settings(tmp_path, *ports))
