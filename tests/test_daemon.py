@@ -133,6 +133,18 @@ def test_what_was_in_the_ring_at_the_first_start_is_historical(rig: Rig) -> None
     assert rig.watch.began_seq == FIRST_SEQ + len(LINES) - 1
 
 
+def test_a_report_that_the_time_for_the_first_reading_cuts_in_two_is_one(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("oomwatchd.sources.kmsg.BITE_RECORDS", 10)
+    rig.write(*LINES)
+    rig.usec = KILL_USEC + 60_000_000
+    assert not rig.watch.read()
+    rig.watch.catch_up_done()
+    rig.read_at(KILL_USEC + 60_000_000)
+    assert [c.first_seq for c in rig.captures] == [FIRST_SEQ]
+
+
 def test_a_live_report_is_captured_with_its_surroundings(rig: Rig) -> None:
     rig.usec = REPORT_USEC - 1000
     rig.watch.catch_up_done()

@@ -151,11 +151,12 @@ class Watch:
         return drained
 
     def catch_up_done(self) -> None:
-        """The ring was read as it stood: from now on records are news."""
+        """The ring was read as it stood, or for as long as that may take: from now on records are news."""
         if self.began_seq is None:
             self.began_seq = self._newest
         self.caught_up = True
-        self.tick()
+        if self._empty_at is not None:  # else old reports would end in the midst of what is still to be read
+            self.tick()
 
     def tick(self) -> None:
         """Issue what is due."""
