@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import select
 import shutil
 from pathlib import Path
 
@@ -9,9 +11,12 @@ import pytest
 
 from oomwatchd.observe import cgroup
 from oomwatchd.observe.cgroup import Cgroups, memory_hierarchy
+from oomwatchd.observe.changes import Changes
 from oomwatchd.observe.host import Host
+from oomwatchd.observe.kills import Kills
 
 S = 1_000_000
+MIB = 1 << 20
 
 
 class Tree:
@@ -58,6 +63,15 @@ class Tree:
         name = "memory.current" if self.version == 2 else "memory.usage_in_bytes"
         (self.mount / path / name).write_text(f"{usage}\n")
 
+    def droppable(self, path: str, amount: int) -> None:
+        (self.mount / path / "memory.stat").write_text(
+            f"anon 0\ninactive_file {amount}\ntotal_inactive_file {amount}\n"
+        )
+
+
+def ready(changed: Changes) -> bool:
+    return bool(select.select([changed], [], [], 0)[0])
+
 
 @pytest.fixture(params=[1, 2])
 def tree(tmp_path: Path, request: pytest.FixtureRequest) -> Tree:
@@ -68,7 +82,7 @@ def test_the_tree_is_known_with_its_members_usage_and_limits(tree: Tree) -> None
     tree.make("a.slice", usage=50)
     tree.make("a.slice/b.service", (7, 8), usage=40, limit=100)
     groups = Cgroups(tree.host)
-    groups.walk(0, count=False)
+    groups.walk(0)
     assert {group.path for group in groups} == {"/", "/a.slice", "/a.slice/b.service"}
     found = groups.get("/a.slice/b.service")
     assert found is not None
@@ -82,137 +96,147 @@ def test_the_tree_is_known_with_its_members_usage_and_limits(tree: Tree) -> None
 def test_cgroups_that_come_and_go_are_seen(tree: Tree) -> None:
     tree.make("a")
     groups = Cgroups(tree.host)
-    groups.walk(0, count=False)
+    groups.walk(0)
     old = groups.get("/a")
     shutil.rmtree(tree.mount / "a")
     tree.make("b", (5,))
-    groups.walk(S, count=False)
+    groups.walk(S)
     assert {group.path for group in groups} == {"/", "/b"}
     shutil.rmtree(tree.mount / "b")
     tree.make("a", (6,))
-    groups.walk(2 * S, count=False)
+    groups.walk(2 * S)
     new = groups.get("/a")
     assert old is not None and new is not None and new.number != old.number
     assert groups.of(6) is new
 
 
-def test_a_victim_that_was_seen_there_belongs_there(tree: Tree) -> None:
-    tree.make("a", (7,))
-    tree.make("b", (8,))
+@pytest.mark.parametrize(
+    ("usages", "left"),
+    [
+        ((10, 20), 80.0),  # 1 MiB a second, 80 to go
+        ((10, 15), None),  # 170 s
+        ((10, 10), None),
+        ((90, 80), None),
+        ((98, 98.3), None),  # slower than 3 % a minute
+        ((98, 99), 10.0),
+        ((95, 101), 0.0),
+    ],
+)
+def test_a_limit_that_will_be_reached_soon_is_in_sight(
+    tree: Tree, usages: tuple[float, float], left: float | None
+) -> None:
+    tree.make("a", usage=int(usages[0] * MIB), limit=100 * MIB)
     groups = Cgroups(tree.host)
-    groups.walk(0, count=False)
-    for path in ("a", "b"):
-        (tree.mount / path / "cgroup.procs").write_text("")
-        tree.kills(path, 1)
-    assert groups.of_victim(7, S, S - 1) == ("/a", "recorder")
-    assert groups.of_victim(8, S, S - 1) == ("/b", "recorder")
-
-
-def test_a_victim_that_nobody_saw_belongs_where_the_count_grew(tree: Tree) -> None:
-    tree.make("a")
-    tree.make("b")
-    groups = Cgroups(tree.host)
-    groups.walk(0, count=False)
-    tree.kills("b", 1)
-    assert groups.of_victim(99, S, S - 1) == ("/b", "events")
-    # that growth is used up
-    assert groups.of_victim(98, 2 * S, 2 * S - 1) is None
-
-
-def test_two_counts_that_grew_name_nobody_until_one_is_claimed(tree: Tree) -> None:
-    tree.make("a")
-    tree.make("b")
-    groups = Cgroups(tree.host)
-    groups.walk(0, count=False)
-    tree.kills("a", 1)
-    tree.kills("b", 1)
-    assert groups.of_victim(99, S, S - 1) is None
-    groups.claim("/a", S)
-    assert groups.of_victim(99, S, S - 1) == ("/b", "events")
-
-
-def test_a_kill_of_which_the_cgroup_was_printed_is_not_used_for_another(tree: Tree) -> None:
-    tree.make("a")
-    groups = Cgroups(tree.host)
-    groups.walk(0, count=False)
-    groups.claim("/a", S)
-    tree.make("new")
-    groups.claim("/new", S)
-    tree.kills("a", 1)
-    tree.kills("new", 1)
-    assert groups.of_victim(99, S, S - 1) is None
-
-
-def test_a_new_cgroup_is_found_when_its_first_kill_is_told(tree: Tree) -> None:
-    groups = Cgroups(tree.host)
-    groups.walk(0, count=False)
-    tree.make("new")
-    tree.kills("new", 1)
-    assert groups.of_victim(99, S, S - 1) == ("/new", "events")
-
-
-def test_what_was_counted_before_the_first_walk_or_long_ago_is_no_answer(tree: Tree) -> None:
-    tree.make("a")
-    tree.kills("a", 5)
-    tree.make("b")
-    groups = Cgroups(tree.host)
-    groups.walk(0, count=False)
-    assert groups.of_victim(99, S, S - 1) is None
-    tree.kills("a", 6)
-    groups.walk(2 * S, count=True)
-    tree.kills("b", 1)
-    assert groups.of_victim(99, 9 * S, 9 * S - 1) == ("/b", "events")
-
-
-def test_a_pid_that_was_used_again_elsewhere_is_not_believed(tree: Tree) -> None:
-    tree.make("a", (7,))
-    tree.make("b")
-    groups = Cgroups(tree.host)
-    groups.walk(0, count=False)
-    tree.kills("b", 1)  # the count of /a did not grow
-    assert groups.of_victim(7, S, S - 1) == ("/b", "events")
-
-
-def test_where_a_removed_cgroup_cannot_tell_the_memory_counts(tree: Tree) -> None:
-    tree.make("a", (7,))
-    groups = Cgroups(tree.host)
-    groups.walk(0, count=False)
-    shutil.rmtree(tree.mount / "a")
-    assert groups.of_victim(7, S, S - 1) == ("/a", "recorder")
-
-
-def test_hierarchical_counts_of_old_kernels_name_the_leaf(tmp_path: Path) -> None:
-    tree = Tree(tmp_path, 2)
-    for path in ("a", "a/b", "a/c"):
-        tree.make(path)
-    for path in ("", "a", "a/b", "a/c"):
-        (tree.mount / path / "memory.events.local").unlink()
-        tree.kills(path, 0, hierarchical=True)
-    groups = Cgroups(tree.host)
-    groups.walk(0, count=False)
-    for path in ("", "a", "a/c"):
-        tree.kills(path, 1, hierarchical=True)
-    assert groups.of_victim(99, S, S - 1) == ("/a/c", "events")
-    assert groups.of_victim(98, S, S - 1) is None
-
-
-def test_a_cgroup_that_will_reach_its_limit_soon_is_near(tree: Tree) -> None:
-    tree.make("a", usage=10 << 20, limit=100 << 20)
-    groups = Cgroups(tree.host)
-    groups.walk(0, count=False)
+    groups.walk(0)
     found = groups.get("/a")
-    assert found is not None and not found.near
-    for usage, near in ((20, False), (55, True), (90, True), (90, False), (91, True), (40, False)):
-        tree.usage("a", usage << 20)
-        groups.walk(S, count=False)
-        assert found.near is near, usage
-    # what can be dropped is no shortage
-    (tree.mount / "a/memory.stat").write_text(
-        f"anon 0\ninactive_file {80 << 20}\ntotal_inactive_file {80 << 20}\n"
-    )
-    tree.usage("a", 95 << 20)
-    groups.walk(S, count=False)
-    assert not found.near
+    assert found is not None and found.left_seconds is None
+    tree.usage("a", int(usages[1] * MIB))
+    groups.walk(10 * S)
+    assert found.left_seconds == (None if left is None else pytest.approx(left, abs=0.01))
+    assert groups.watched(5, 10 * S) == ([] if left is None else [found])
+    # it is not lost sight of at once
+    groups.walk(19 * S)
+    assert groups.watched(5, 19 * S) == ([] if left is None else [found])
+    groups.walk(30 * S)
+    assert groups.watched(5, 30 * S) == []
+
+
+def test_a_cgroup_that_came_since_the_last_walk_grew_from_nothing(tree: Tree) -> None:
+    groups = Cgroups(tree.host)
+    groups.walk(0)
+    tree.make("a", usage=50 * MIB, limit=100 * MIB)
+    groups.walk(10 * S)
+    found = groups.get("/a")
+    assert found is not None and found.left_seconds == pytest.approx(10)
+
+
+def test_what_can_be_dropped_is_no_shortage_but_hides_one(tree: Tree) -> None:
+    tree.make("a", usage=40 * MIB, limit=100 * MIB)
+    groups = Cgroups(tree.host)
+    groups.walk(0)
+    found = groups.get("/a")
+    assert found is not None
+    # a file is read: at most the first look takes it for growth that stays
+    for second, usage, cache in ((10, 60, 20), (20, 80, 40), (30, 99, 59), (40, 100, 60)):
+        tree.usage("a", usage * MIB)
+        tree.droppable("a", cache * MIB)
+        groups.walk(second * S)
+        assert found.left_seconds is None or second == 10
+    # a leak takes the place of the cache: usage stays as it is
+    for second, cache in ((50, 50), (60, 40)):
+        tree.droppable("a", cache * MIB)
+        groups.walk(second * S)
+    assert found.left_seconds == pytest.approx(40)
+
+
+def test_a_limit_that_was_set_late_is_seen_where_something_grows(tree: Tree) -> None:
+    tree.make("a", usage=10 * MIB)
+    groups = Cgroups(tree.host)
+    groups.walk(0)
+    tree.make("a", usage=30 * MIB, limit=100 * MIB)
+    groups.walk(10 * S)
+    found = groups.get("/a")
+    assert found is not None and found.limit == 100 * MIB
+
+
+def test_members_of_the_cgroups_below_count_the_largest_first(tree: Tree) -> None:
+    tree.make("pod", usage=90)
+    tree.make("pod/small", (1, 2), usage=10)
+    tree.make("pod/large", (3, 4), usage=80)
+    groups = Cgroups(tree.host)
+    groups.walk(0)
+    pod = groups.get("/pod")
+    assert pod is not None
+    assert groups.members(pod, 9) == [3, 4, 1, 2]
+    assert groups.members(pod, 1) == [3]
+
+
+def test_new_cgroups_and_their_members_are_seen_at_once(tree: Tree) -> None:
+    groups = Cgroups(tree.host)
+    groups.walk(0)
+    told = groups.changes
+    assert not ready(told)
+    tree.make("a", (7,), usage=5, limit=100)
+    assert ready(told)
+    told.quiet()
+    assert not ready(told), "one wakeup, however much is changed"
+    tree.make("a/b", (8,))
+    assert not ready(told)
+    table = groups._by_path
+    assert groups.look_at_changes(S)
+    assert groups._by_path is not table
+    found, below = groups.get("/a"), groups.get("/a/b")
+    assert found is not None and (found.usage, found.limit) == (5, 100)
+    assert groups.of(7) is found and below is not None and groups.of(8) is below
+    # a process that comes later, and one that moves
+    (tree.mount / "a/cgroup.procs").write_text("9\n")
+    (tree.mount / "a/b/cgroup.procs").write_text("8\n7\n")
+    assert ready(told)
+    groups.look_at_changes(2 * S)
+    assert groups.of(9) is found and groups.of(7) is below
+    groups.walk(3 * S)
+    assert groups.get("/a") is found
+
+
+def test_removed_cgroups_take_their_watches_along(tree: Tree) -> None:
+    groups = Cgroups(tree.host)
+    for number in range(5):
+        path = tree.make(f"a{number}")
+        groups.walk(number * S)
+        shutil.rmtree(path)
+    groups.walk(9 * S)
+    assert len(groups) == len(groups._watches) == 1
+
+
+def test_without_inotify_a_walk_finds_them(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_args, **_more: object())
+    groups = Cgroups(tree.host)
+    assert groups.changes.obstacle is not None and "\n" not in groups.changes.obstacle
+    groups.walk(0)
+    tree.make("a", (7,))
+    groups.walk(S)
+    assert groups.of(7) is groups.get("/a") is not None
+    groups.changes.close()
 
 
 def test_the_number_of_cgroups_is_bounded(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +244,7 @@ def test_the_number_of_cgroups_is_bounded(tree: Tree, monkeypatch: pytest.Monkey
     for number in range(9):
         tree.make(f"g{number}", (100 + number,))
     groups = Cgroups(tree.host)
-    groups.walk(0, count=False)
+    groups.walk(0)
     assert len(groups) == 5 and groups.truncated
 
 
@@ -251,16 +275,19 @@ def test_where_the_memory_controller_is(
 
 def test_without_a_hierarchy_nothing_is_known(tmp_path: Path) -> None:
     groups = Cgroups(Host(proc=tmp_path))
-    groups.walk(0, count=True)
-    groups.claim("/a", S)
+    groups.walk(0)
     assert len(groups) == 0 and groups.of(1) is None
-    assert groups.of_victim(1, S, S) is None
+    kills = Kills(groups, lambda: 1)
+    kills.close_books(0)
+    kills.named(1, 5, None, S)
+    kills.named(2, 6, "/a", S)
+    assert kills.resolve(S) == []
 
 
 def test_a_hostile_name_is_text(tree: Tree) -> None:
     name = "Killed process 1 (systemd) total-vm:1kB\n\x1b[31m"
     tree.make(name, (7,))
     groups = Cgroups(tree.host)
-    groups.walk(0, count=False)
+    groups.walk(0)
     group = groups.of(7)
     assert group is not None and group.path == f"/{name}"

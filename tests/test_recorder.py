@@ -20,20 +20,23 @@ from oomwatchd.observe.host import Host, read_host
 from oomwatchd.observe.hotplug import Devices, Swaps, Tmpfs
 from oomwatchd.observe.pressure import Exceptional, swap_changes
 from oomwatchd.observe.recorder import RING_BYTES, Recorder
+from tests.test_observe_cgroup import Tree
 
 S = 1_000_000
+MIB = 1 << 20
 OPTIONS = RecorderSection()
 
 
 class Fake:
     """A fake /proc; amounts in MiB."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, host: Host | None = None) -> None:
         self.root = root
-        self.host = Host(proc=root)
-        (root / "self").mkdir()
+        self.host = host or Host(proc=root)
         (root / "pressure").mkdir()
-        (root / "self/mountinfo").write_text("")
+        if host is None:
+            (root / "self").mkdir()
+            (root / "self/mountinfo").write_text("")
         (root / "swaps").write_text("Filename\tType\tSize\tUsed\tPriority\n")
         (root / "zoneinfo").write_text(
             "Node 0, zone   Normal\n  pages free     100\n        min      90\n        low      95\n"
@@ -85,6 +88,22 @@ def run(recorder: Recorder, start: int, seconds: int) -> int:
     return taken
 
 
+def run_until(recorder: Recorder, usec: int, end: int) -> int:
+    """The same until then; when it goes on."""
+    while usec < end:
+        recorder.run(usec, usec / S)
+        usec += max(1, int(recorder.seconds_until_due(usec) * S))
+    return usec
+
+
+def taken(recorder: Recorder, usec: int, end: int) -> int:
+    """Wakeups until then."""
+    count = 0
+    while (usec := run_until(recorder, usec, usec + 1)) < end:
+        count += 1
+    return count
+
+
 def test_a_sample_every_ten_seconds_for_fifteen_minutes(recorder: Recorder) -> None:
     assert run(recorder, 0, 3600) == 360
     before = recorder.before(3600 * S)
@@ -120,8 +139,74 @@ def test_little_memory_hurries_it_and_shows_the_largest_processes(fake: Fake, re
     assert tracks[0].points[-1][1] == 2900 * 4096
     assert len(tracks[0].points) >= 29
     fake.memory()
-    run(recorder, 95 * S, 20)
-    assert run(recorder, 120 * S, 100) <= 11
+    run(recorder, 95 * S, 40)
+    assert run(recorder, 140 * S, 100) <= 11
+
+
+def test_a_limit_in_sight_hurries_it_and_shows_that_cgroups_processes(tmp_path: Path) -> None:
+    """A leak of 5 MiB/s under a limit of 96 MiB, wherever in the interval it begins."""
+    for begin in range(10):
+        root = tmp_path / str(begin)
+        root.mkdir()
+        tree = Tree(root, 1 + begin % 2)
+        fake = Fake(root / "proc", tree.host)
+        tree.make("a", (5, 6), usage=1 * MIB, limit=96 * MIB)
+        for pid, comm in ((5, "leaky"), (6, "child"), (7, "other")):
+            fake.process(pid, comm, 256)
+        recorder = Recorder(fake.host, OPTIONS, cpu=lambda: 0.0)
+        usec = run_until(recorder, 0, 60 * S)
+        for tenth in range((60 + begin) * 10, (60 + begin + 19) * 10):
+            usec = run_until(recorder, usec, tenth * S // 10)
+            grown = MIB + (tenth - (60 + begin) * 10) * MIB // 2
+            tree.usage("a", grown)
+            fake.process(5, "leaky", grown // 4096)
+        before = recorder.before(90 * S, {5}, {"/a"})
+        points = {track.name: track.points for track in before.tracks}
+        assert "other" not in points
+        # the finding takes five
+        assert len([u for u, amount in points["leaky"] if amount > MIB]) >= 5, begin
+        assert len(points["leaky"]) <= 20
+        (first, low), (last, high) = points["leaky"][0], points["leaky"][-1]
+        assert (high - low) / (last - first) * S == pytest.approx(5 * MIB, rel=0.05)
+        assert len(points["/a"]) > len(points["leaky"])
+        # it ends well: as calm as before
+        fake.process(5, "leaky", 256)
+        tree.usage("a", MIB)
+        run_until(recorder, usec, 120 * S)
+        assert taken(recorder, 120 * S, 300 * S) <= 18
+        recorder.close()
+
+
+def test_falling_memavailable_hurries_it_before_it_is_low(fake: Fake, recorder: Recorder) -> None:
+    fake.process(5, "leaky", 100)
+    usec = run_until(recorder, 0, 60 * S)
+    for second in range(60, 100):
+        fake.memory(available=3000 - (second - 60) * 50)
+        usec = run_until(recorder, usec, second * S)
+    assert not recorder.under_pressure(usec)
+    steps = [s.usec for s in recorder.before(100 * S).samples if s.usec >= 80 * S]
+    assert len(steps) >= 4
+    assert [t.name for t in recorder.before(102 * S).tracks] == ["leaky"]
+
+
+def test_new_cgroups_wake_it_once_and_take_no_sample(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, 1)
+    fake = Fake(tmp_path / "proc", tree.host)
+    recorder = Recorder(fake.host, OPTIONS, cpu=lambda: 0.0)
+    recorder.run(0, 0.0)
+    changed = recorder.cgroups.changes.fileno()
+    told = dict(recorder.descriptors())[changed]
+    tree.make("a", (7,))
+    assert select.select([changed], [], [], 0)[0]
+    told(S, 1.0)
+    assert not select.select([changed], [], [], 0)[0]
+    assert 0 < recorder.seconds_until_due(S) <= 0.1
+    recorder.run(S + S // 10, 1.1)
+    assert recorder.samples == 1
+    group = recorder.cgroups.of(7)
+    assert group is not None and group.path == "/a"
+    assert recorder.seconds_until_due(S) == 9.0
+    recorder.close()
 
 
 def test_reclaim_stands_for_pressure_where_the_kernel_has_none(fake: Fake, recorder: Recorder) -> None:

@@ -142,6 +142,7 @@ class Watch:
         signals = [signal for item in items for signal in self._step(partial(Assembler.feed, item=item))]
         self._follow_each(signal for signal in signals if isinstance(signal, VictimChosen))
         self._follow_each(signal for signal in signals if not isinstance(signal, VictimChosen))
+        self._attribute()
         if drained and self.caught_up:
             self.tick()
         lost = sum(item.lost or 1 for item in items if isinstance(item, KmsgGap))
@@ -230,15 +231,20 @@ class Watch:
         number, usec = victim.record.number, victim.record.usec
         if number is None or usec is None or not self.caught_up:
             return
-        if self._is_fresh(victim.record):
-            _keep(self._facts, number, self._identify(victim, usec))
+        fresh = self._is_fresh(victim.record)
+        facts = self._identify(victim) if fresh else None
+        if facts is not None:
+            _keep(self._facts, number, facts)
+        if self._recorder is not None:
+            path = victim.cgroup or (facts.cgroup if facts is not None else None)
+            # long after, its number may be another's
+            self._recorder.kills.named(number, victim.pid if fresh else -1, path, self._now().monotonic_usec)
         self._last_named_usec = self._now().monotonic_usec
         self._on_victim(victim.pid, self._last_named_usec)
         _keep(self._named, number, (usec - self._clock.skew_usec) / 1e6)
 
-    def _identify(self, victim: VictimChosen, usec: int) -> ProcessFacts:
-        """Who that was: from /proc if it is still there, else from what the recorder saw before; the cgroup,
-        if neither knows it, from the kernel's own counts of kills."""
+    def _identify(self, victim: VictimChosen) -> ProcessFacts:
+        """Who that was: from /proc if it is still there, else from what the recorder saw before."""
         facts = look_at(self._host, victim.pid, victim.comm, self.command_line)
         self._metrics.looked_at(readable=facts is not None)
         if self._recorder is None:
@@ -253,20 +259,23 @@ class Watch:
                 executable=facts.executable or known.executable,
                 command_line=facts.command_line or known.command_line,
             )
-        path = victim.cgroup or facts.cgroup
-        if path is None:
-            return self._by_count(facts, usec)
-        self._recorder.cgroups.claim(path, self._log_now())
         return facts
 
-    def _by_count(self, facts: ProcessFacts, usec: int) -> ProcessFacts:
-        """The same, with the cgroup whose count of kills grew."""
-        if self._recorder is None or facts.cgroup is not None:
-            return facts
-        found = self._recorder.cgroups.of_victim(facts.pid, self._log_now(), usec)
-        if found is None:
-            return facts
-        return msgspec.structs.replace(facts, cgroup=found[0], learnt=found[1])
+    def _attribute(self) -> None:
+        """Find the cgroups of kill lines that came without one, of all that were read together."""
+        if self._recorder is None:
+            return
+        try:
+            resolved = self._recorder.kills.resolve(self._now().monotonic_usec)
+        except Exception as error:
+            self._failed(error)
+            return
+        for found in resolved:
+            facts = self._facts.get(found.number)
+            if facts is not None and facts.cgroup is None:
+                self._facts[found.number] = msgspec.structs.replace(
+                    facts, cgroup=found.path, learnt=found.learnt
+                )
 
     def _hand_over_each(self, folded: Iterable[Folded]) -> None:
         for each in folded:
@@ -286,11 +295,7 @@ class Watch:
         historical = not self._is_news(first)
         now = self._now()
         at = next((self._at[number] for number in numbers if number in self._at), None)
-        for record in block.records:
-            number = record.number
-            if number in self._facts and record.usec is not None and not block.settled:
-                # later kill lines may have left only one cgroup that it can be
-                self._facts[number] = self._by_count(self._facts[number], record.usec)
+        self._attribute()  # later kill lines may have left only one cgroup that it can be
         processes = tuple(self._facts[number] for number in numbers if number in self._facts)
         issued = self._issued.pop(first, None) or Issued(
             detected=None if historical else now.wall,

@@ -5,10 +5,9 @@ The tree is walked at the flight recorder's pace: a directory whose link count i
 subdirectories it had (kernfs counts them), so that a calm walk costs three system calls and two short reads
 a cgroup. Which process is where comes from ``cgroup.procs``, one read a cgroup, not one a process.
 
-The kernel counts each kill in the victim's own cgroup before it prints the kill line
-(``__oom_kill_process()``): v1 ``oom_kill`` in memory.oom_control (4.13), v2 ``oom_kill`` in
-memory.events.local (5.2), before that in memory.events of all ancestors too. A counter that grew thus names
-the cgroup of a victim that nobody saw alive; two that grew name nobody.
+How soon a cgroup will reach its own limit is told from its growth. Memory that can be dropped (the inactive
+file pages of memory.stat, a dear file) is left out of it, and asked for only where the rest of the growth, or
+a cgroup that is full anyway, makes it matter.
 
 Sources: Documentation/admin-guide/cgroup-v1/memory.rst, cgroup-v2.rst, cgroups(7), proc(5).
 """
@@ -23,7 +22,9 @@ from contextlib import suppress
 import msgspec
 
 from oomwatchd.kmsg import to_text
+from oomwatchd.observe.changes import Changes
 from oomwatchd.observe.host import Host, read_bytes, sees_kernel_pids
+from oomwatchd.observe.trend import Trend
 
 #: Bounds of what is known at once: about 600 bytes a cgroup, 120 a process.
 MAX_GROUPS = 2048
@@ -34,16 +35,19 @@ _MEMBERS_BYTES = 256 * 1024
 _SHORT_READ = 4096 - 16
 #: Directories read again in one walk because a cgroup vanished meanwhile.
 _RELISTED = 64
-#: Growth that no kill line claimed within this time belongs to none that will come.
-CLAIM_USEC = 5_000_000
-#: Walks between two readings of the limits.
+#: Walks between two readings of a limit, unless the cgroup grew by so many bytes.
 _LIMITS_EVERY = 6
-#: From this share of its limit on (inactive file pages not counted) a cgroup is short of memory.
-NEAR_LIMIT = 0.8
-#: Below this share it is not, however fast it grows.
-_FAR = 0.4
-#: It must grow by this share of its limit from one walk to the next.
-_GROWING = 0.005
+_NOTABLE_BYTES = 1 << 20
+#: A limit that will be reached within this time is in sight.
+IN_SIGHT_SECONDS = 80.0
+#: Slower growth than this share of the limit a second (3 % a minute) brings no limit into sight.
+_GROWING = 0.0005
+#: From this share of its limit on a cgroup may live on what it drops: its growth does not show in its usage.
+_FULL = 0.9
+#: A cgroup that came into sight of its limit is watched for so long.
+WATCHED_USEC = 10_000_000
+#: Cgroups below one that are asked for its members.
+_MEMBER_GROUPS = 64
 #: v1 writes "no limit" as the largest multiple of the page size
 _UNLIMITED = 1 << 62
 
@@ -81,8 +85,8 @@ class Group:
     amounts are bytes, None where the kernel shows none."""
 
     __slots__ = (
-        *("children", "directory", "grew_usec", "inode", "kills", "limit", "links", "near", "number"),
-        *("path", "unclaimed", "usage"),
+        *("children", "claims", "counted", "directory", "growth", "held", "inode", "kills", "left_seconds"),
+        *("limit", "links", "number", "parent_of_some", "path", "usage", "watch", "watched_until"),
     )
 
     def __init__(self, directory: str, path: str, number: int) -> None:
@@ -90,18 +94,30 @@ class Group:
         self.path = path
         self.number = number
         self.children: dict[str, Group] = {}
+        #: had cgroups below it at some time
+        self.parent_of_some = False
         self.inode = 0
         self.links = 0
+        #: the number of its directory's watch (:mod:`oomwatchd.observe.changes`)
+        self.watch: int | None = None
         self.usage: int | None = None
         self.limit: int | None = None
-        #: short of memory under its own limit
-        self.near = False
-        #: the kernel's count of kills at the last reading
+        #: of the usage, and of what of it cannot be dropped; only where there is a limit that may matter
+        self.growth: Trend | None = None
+        self.held: Trend | None = None
+        #: until it reaches its limit, if it goes on like this; None where that is not in sight
+        self.left_seconds: float | None = None
+        self.watched_until = -1
+        #: the kernel's count of kills when the books were opened and now, and kill lines put to it since
+        #: (:mod:`oomwatchd.observe.kills`)
         self.kills: int | None = None
-        #: kills it has more than kill lines were put to it; below 0 while the count was not read again. Good
-        #: for CLAIM_USEC after grew_usec
-        self.unclaimed = 0
-        self.grew_usec = 0
+        self.counted = 0
+        self.claims = 0
+
+    @property
+    def unclaimed(self) -> int:
+        """Kills that it has more than kill lines were put to it."""
+        return self.counted - (self.kills or 0) - self.claims
 
 
 class _Files(msgspec.Struct, frozen=True):
@@ -133,11 +149,14 @@ class Cgroups:
         self._members: dict[int, Group] = {}
         #: as of the walk before: who died just before a walk is in its kill line only after it
         self._were: dict[int, Group] = {}
-        #: kills put to cgroups that no walk has seen yet
-        self._ahead: dict[str, int] = {}
-        self._counted_usec = -1
         #: cgroups beyond MAX_GROUPS were left out of the last walk
         self.truncated = False
+        #: counts of kills hold those of the cgroups below (v2 before 5.2)
+        self.hierarchical_counts = False
+        #: when the last walk began
+        self._walked_usec = -1
+        self.changes = Changes()
+        self._watches: dict[int, Group] = {}
         if self.hierarchy is not None:
             self._root = self._new(self.hierarchy.mount, self.hierarchy.root or "/")
 
@@ -156,56 +175,84 @@ class Cgroups:
         return (self._members.get(pid) or self._were.get(pid)) if self._same_pids else None
 
     def members(self, group: Group, most: int) -> list[int]:
-        """Processes in the cgroup now, at most so many."""
-        return self._pids(group)[:most]
+        """Processes in the cgroup and in those below it now, at most so many; where most is charged first."""
+        found: list[int] = []
+        waiting = [group]
+        for _ in range(_MEMBER_GROUPS):
+            if not waiting or len(found) >= most:
+                break
+            one = waiting.pop()
+            found += self._pids(one)
+            waiting += sorted(one.children.values(), key=lambda child: child.usage or 0)
+        return found[:most]
 
     # -- walks -------------------------------------------------------------------------------------
 
-    def walk(self, usec: int, *, count: bool) -> None:
-        """Look at every cgroup: new ones, removed ones, members, usage; with ``count`` also at the
-        kernel's counts of kills. The first walk takes these as they are: older kills are not asked for."""
+    def walk(self, usec: int) -> None:
+        """Look at every cgroup: new ones, removed ones, members, usage, limits."""
         if self._root is None:
             return
         first, limits = self._walks == 0, self._walks % _LIMITS_EVERY == 0
+        since, self._walked_usec = self._walked_usec, usec
         self._walks += 1
         members: dict[int, Group] = {}
-        for group, new in self._visit():
+        for group, new in self.visit():
             for pid in self._pids(group):
                 if len(members) < MAX_MEMBERS:
                     members[pid] = group
-            if limits or new:
+            before, now = group.usage, self._number(group, self._files.usage)
+            if limits or new or (now or 0) - (before or 0) >= _NOTABLE_BYTES:
                 group.limit = self._number(group, self._files.limit)
-            before, now = group.usage, self.refresh(group)
-            group.near = now is not None and before is not None and self._is_near(group, now, now - before)
-            if first:
-                group.kills = self.kills(group)
-            elif count or new:
-                self._grow(group, usec, new=new)
+            if new and not first and group.limit:
+                group.growth = Trend(since, 0)  # it was not there at the walk before
+            self._judge(group, usec, now)
         self._were, self._members = self._members, members
-        self._ahead.clear()
+        for number, group in [*self._watches.items()]:
+            if self._by_path.get(group.path) is not group:
+                self.changes.unwatch(number)
+                del self._watches[number]
 
-    def _count_kills(self, usec: int) -> None:
-        """Read every count of kills, growth is open to be claimed, and who else may be next."""
-        for group, new in self._visit():
-            for pid in self._pids(group):
-                if len(self._members) < MAX_MEMBERS or pid in self._members:
-                    self._members[pid] = group
-            self._grow(group, usec, new=new)
+    def look_at_changes(self, usec: int) -> bool:
+        """Look at the cgroups that were made, got processes or a limit since; False if more was changed than
+        is known: a walk finds it."""
+        numbers, overflow = self.changes.read()
+        made: dict[str, Group] = {}
+        for number in numbers:
+            if (group := self._watches.get(number)) is not None:
+                self._look_at_change(group, usec, made)
+        if made:
+            # whoever reads the old table in another thread goes on with it
+            self._by_path = {**self._by_path, **made}
+        return not overflow
 
-    def _grow(self, group: Group, usec: int, *, new: bool = False) -> None:
-        kills = self.kills(group)
-        if kills is None:
-            return
-        if new or group.kills is None:
-            group.kills = 0 if new else kills
-            group.unclaimed -= self._ahead.pop(group.path, 0)
-        if usec - group.grew_usec > CLAIM_USEC:
-            group.unclaimed = 0
-        if kills > group.kills:
-            group.unclaimed += kills - group.kills
-            group.kills, group.grew_usec = kills, usec
+    def _look_at_change(self, group: Group, usec: int, made: dict[str, Group]) -> None:
+        self.see_members(group)
+        group.limit = self._number(group, self._files.limit)
+        self.refresh(group, usec)
+        self._list(group)
+        for child in group.children.values():
+            if child.inode or len(self._by_path) + len(made) >= MAX_GROUPS:
+                continue
+            try:
+                child.inode = os.stat(child.directory).st_ino  # noqa: PTH116
+            except OSError:
+                continue
+            made[child.path] = child
+            self._watch(child)
+            self._look_at_change(child, usec, made)
 
-    def _visit(self) -> Iterator[tuple[Group, bool]]:
+    def _watch(self, group: Group) -> None:
+        group.watch = self.changes.watch(group.directory)
+        if group.watch is not None:
+            self._watches[group.watch] = group
+
+    def see_members(self, group: Group) -> None:
+        """Who is in the cgroup now, besides those that were."""
+        for pid in self._pids(group):
+            if len(self._members) < MAX_MEMBERS or pid in self._members:
+                self._members[pid] = group
+
+    def visit(self) -> Iterator[tuple[Group, bool]]:
         """Every cgroup there is, each before its children, and whether it is seen for the first time."""
         if self._root is None:
             return
@@ -234,6 +281,8 @@ class Cgroups:
                 break
             by_path[group.path] = group
             # file systems that do not count directories say 1
+            if group.watch is None:
+                self._watch(group)
             if new or status.st_nlink != group.links or status.st_nlink < 2:
                 group.links = status.st_nlink
                 self._list(group)
@@ -250,6 +299,7 @@ class Cgroups:
                 old = known.get(entry.name)
                 path = f"{group.path.rstrip('/')}/{to_text(os.fsencode(entry.name))}"
                 group.children[entry.name] = old or self._new(entry.path, path)
+                group.parent_of_some = True
 
     def _new(self, directory: str, path: str) -> Group:
         self._numbers += 1
@@ -263,58 +313,6 @@ class Cgroups:
         if parent is not None and name in parent.children:
             parent.children[name] = new
         return new
-
-    # -- whose kill --------------------------------------------------------------------------------
-
-    def claim(self, path: str, usec: int) -> None:
-        """A kill is known to have been in this cgroup: its count's growth is accounted for."""
-        group = self._by_path.get(path)
-        if group is not None:
-            group.unclaimed -= 1
-            group.grew_usec = usec
-        elif len(self._ahead) < MAX_GROUPS:
-            self._ahead[path] = self._ahead.get(path, 0) + 1
-
-    def of_victim(self, pid: int, usec: int, stamp_usec: int) -> tuple[str, str] | None:
-        """The cgroup of a victim and how that is known, ``recorder`` or ``events``; None if it is not.
-
-        ``stamp_usec`` is when its kill line was printed, ``usec`` now, on the same clock. Counts that were
-        read after the line was printed hold its kill; they are not read again for it.
-        """
-        group = self.of(pid)
-        if group is not None and self._confirms(group, usec):
-            group.unclaimed -= 1
-            return group.path, "recorder"
-        if self._counted_usec < stamp_usec:
-            self._counted_usec = usec
-            self._count_kills(usec)
-            fresh = self.of(pid)
-            if fresh is not None and fresh is not group and self._confirms(fresh, usec):
-                fresh.unclaimed -= 1
-                return fresh.path, "recorder"
-        return self.only_claimant()
-
-    def only_claimant(self) -> tuple[str, str] | None:
-        """The one cgroup with a kill that no kill line was put to."""
-        grown = [group for group in self._by_path.values() if group.unclaimed > 0]
-        # where only the hierarchical count exists, ancestors grow too
-        leaves = [
-            group
-            for group in grown
-            if not any(other is not group and _is_below(other.path, group.path) for other in grown)
-        ]
-        if len(leaves) != 1:
-            return None
-        for group in grown:
-            group.unclaimed -= 1
-        return leaves[0].path, "events"
-
-    def _confirms(self, group: Group, usec: int) -> bool:
-        """Whether that cgroup has a kill to give; one that is gone cannot deny it."""
-        if group.unclaimed > 0:
-            return True
-        self._grow(group, usec)
-        return group.unclaimed > 0 or self.kills(group) is None
 
     # -- files -------------------------------------------------------------------------------------
 
@@ -342,40 +340,76 @@ class Cgroups:
         return None if value is None or value >= _UNLIMITED else value
 
     def kills(self, group: Group) -> int | None:
+        """The kernel's count of kills in this cgroup; None where it has none."""
         for file in self._files.kills:
             for line in (read_bytes(f"{group.directory}/{file}", 1024) or b"").split(b"\n"):
                 name, _, value = line.partition(b" ")
                 if name == b"oom_kill" and value.isdigit():
+                    self.hierarchical_counts = file == "memory.events"
                     return int(value)
         return None
 
-    def _is_near(self, group: Group, usage: int, growth: int) -> bool:
-        """Whether the cgroup will be short of memory soon: it grows and is close to its limit, or would
-        reach that within two more walks. One that stays as it is does not hurry anybody."""
-        limit = group.limit
-        if not limit or growth < _GROWING * limit:
-            return False
-        least = max(_FAR * limit, min(NEAR_LIMIT * limit, limit - 2 * growth))
-        if usage < least:
-            return False
-        text = read_bytes(f"{group.directory}/memory.stat", 8192) or b""
-        _, found, rest = text.partition(self._files.inactive)
-        value = rest.partition(b"\n")[0]
-        usage -= int(value) if found and value.isdigit() else 0
-        return usage >= least
-
-    def refresh(self, group: Group) -> int | None:
-        """What the cgroup is charged now."""
-        group.usage = self._number(group, self._files.usage)
-        return group.usage
-
-    def largest(self, most: int) -> list[Group]:
-        """The cgroups that are charged most, and those that are short under their own limit."""
-        charged = [group for group in self._by_path.values() if group.usage is not None]
-        found = heapq.nlargest(most, charged, key=lambda group: group.usage or 0)
-        found += [group for group in charged if group.near and group not in found][:most]
+    def counting(self, group: Group) -> Group | None:
+        """The cgroup that counts the kills of this one: itself, else the nearest above that has the memory
+        controller (v2); None of one that was removed, or replaced by another of its name."""
+        if not _is_still(group):
+            return None
+        found: Group | None = group
+        while found is not None and self.kills(found) is None:
+            found = self._by_path.get(found.path.rpartition("/")[0] or "/") if found.path != "/" else None
         return found
 
+    def refresh(self, group: Group, usec: int) -> None:
+        """What the cgroup is charged now, and how long until its limit."""
+        self._judge(group, usec, self._number(group, self._files.usage))
 
-def _is_below(path: str, ancestor: str) -> bool:
-    return path != ancestor and path.startswith(ancestor.rstrip("/") + "/")
+    def _judge(self, group: Group, usec: int, usage: int | None) -> None:
+        group.usage, group.left_seconds = usage, None
+        limit = group.limit
+        if not limit or usage is None:
+            group.growth = group.held = None
+            return
+        if group.growth is None:
+            group.growth = Trend(usec, usage)
+        rate = group.growth.rate(usec, usage)
+        if _left(limit - usage, rate, limit) is None and usage < _FULL * limit:
+            group.held = None
+            return
+        held = usage - self._droppable(group)
+        if group.held is None:
+            group.held = Trend(usec, held)  # all that it grew by may stay
+        else:
+            rate = group.held.rate(usec, held)
+        group.left_seconds = _left(limit - held, rate, limit)
+        if group.left_seconds is not None:
+            group.watched_until = usec + WATCHED_USEC
+
+    def _droppable(self, group: Group) -> int:
+        text = read_bytes(f"{group.directory}/memory.stat", 8192) or b""
+        value = text.partition(self._files.inactive)[2].partition(b"\n")[0]
+        return int(value) if value.isdigit() else 0
+
+    def largest(self, most: int) -> list[Group]:
+        """The cgroups that are charged most."""
+        charged = [group for group in self._by_path.values() if group.usage is not None]
+        return heapq.nlargest(most, charged, key=lambda group: group.usage or 0)
+
+    def watched(self, most: int, usec: int) -> list[Group]:
+        """Those that came into sight of their limit, the closest first."""
+        found = [group for group in self._by_path.values() if group.watched_until > usec]
+        never = float("inf")
+        return heapq.nsmallest(most, found, key=lambda g: never if g.left_seconds is None else g.left_seconds)
+
+
+def _left(room: int, rate: float, limit: int) -> float | None:
+    """Seconds until ``room`` is used up."""
+    if rate < _GROWING * limit or room > rate * IN_SIGHT_SECONDS:
+        return None
+    return max(0, room) / rate
+
+
+def _is_still(group: Group) -> bool:
+    try:
+        return os.stat(group.directory).st_ino == group.inode  # noqa: PTH116
+    except OSError:
+        return False

@@ -46,7 +46,7 @@ def look_at(host: Host, pid: int, comm: str, command_line: CommandLine) -> Proce
     return ProcessFacts(
         pid=pid,
         comm=comm,
-        cgroup=memory_cgroup(cgroup, exiting=stat.exiting) if cgroup else None,
+        cgroup=memory_cgroup(cgroup, exiting=stat.exiting or stat.state is None) if cgroup else None,
         executable=executable,
         command_line=_redacted(arguments) if arguments else None,
         parent_pid=stat.parent_pid,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import os
+from collections.abc import Iterable
 
 from oomwatchd.capture import ProcessFacts
 from oomwatchd.kmsg import to_text
@@ -39,13 +40,16 @@ class Processes:
         self._numbers = 0
         self._seen: dict[int, Seen] = {}
 
-    def largest(self, most: int) -> list[int]:
-        """The pids of all processes with the largest resident sets, found by one scan of all."""
+    def largest(self, most: int, pids: Iterable[int] | None = None) -> list[int]:
+        """The pids with the largest resident sets among these, or among all processes (one scan of all)."""
+        if pids is not None:
+            names = [str(pid) for pid in pids]
+        else:
+            try:
+                names = os.listdir(self._proc)  # noqa: PTH208  # thousands of names, no objects
+            except OSError:
+                return []
         found = []
-        try:
-            names = os.listdir(self._proc)  # noqa: PTH208  # thousands of names, no objects
-        except OSError:
-            return []
         for name in names:
             if name.isdigit():
                 size = self._statm(name)

@@ -3,8 +3,15 @@
 Calm, it takes a sample every ``interval`` seconds: the lines of /proc/meminfo, vmstat, zoneinfo and
 pressure/memory that tell of memory, and what each of the larger cgroups is charged. Once a second, and with
 the largest processes too, it does so under pressure: for ten seconds after the kernel said that tasks wait
-(a PSI trigger), while MemAvailable is low, and while a cgroup is close to its own limit. Where the kernel
-has no PSI, direct reclaim since the last sample stands for it.
+(a PSI trigger), and while MemAvailable is low. Where the kernel has no PSI, direct reclaim since the last
+sample stands for it.
+
+A limit in sight hurries it, too: where a cgroup would reach its own limit within 80 s if it goes on growing
+like this, or the machine would have nothing available, the next sample comes after an eighth of the time
+left, and shows the largest processes of that cgroup. A leak that lives for two calm intervals is thus seen by
+samples of its last seconds; one that lives shorter than one interval is not, for the kernel offers nothing
+without privilege that would wake us earlier: pressure triggers of cgroups (v2) need write access, and
+memory.events tells when the limit is reached.
 
 Cost is bounded by design: a walk of the cgroups or a scan of the processes that took d seconds of CPU is
 repeated after 1000 d (calm) or 100 d (under pressure) at the earliest, so that each takes 0.1 % or 1 % of
@@ -30,12 +37,14 @@ import msgspec
 
 from oomwatchd.capture import Mark, ProcessFacts, Snapshot, Track
 from oomwatchd.kmsg import to_text
-from oomwatchd.observe.cgroup import Cgroups, Group
+from oomwatchd.observe.cgroup import IN_SIGHT_SECONDS, Cgroups, Group
 from oomwatchd.observe.host import Host, read_buffer, sees_kernel_pids
 from oomwatchd.observe.hotplug import Devices, Swaps, Tmpfs
+from oomwatchd.observe.kills import Kills
 from oomwatchd.observe.pressure import Exceptional, pressure_trigger, swap_changes
 from oomwatchd.observe.process import CommandLine
 from oomwatchd.observe.processes import Processes, Seen
+from oomwatchd.observe.trend import Trend
 
 #: Bound of all samples together, as :attr:`Sample.size` counts them.
 RING_BYTES = 512 * 1024
@@ -47,13 +56,21 @@ HURRIED_USEC = 1_000_000
 PRESSURE_USEC = 10_000_000
 #: MemAvailable below this share of MemTotal is a sign of pressure.
 LOW_RATIO = 0.10
+#: What is changed in the tree of cgroups is looked at after so long, together.
+_CHANGES_USEC = 50_000
+#: Samples in the time that is left until a limit in sight is reached.
+_LOOKS = 8
+#: MemAvailable that falls by less than this share of MemTotal a second brings nothing into sight.
+_FALLING = 0.0005
 #: CPU time of a walk or scan, times this, is the time until the next one.
 _CALM_SPACING, _HURRIED_SPACING = 1000, 100
 #: Tracked in each sample.
 TOP_PROCESSES = 10
 TOP_GROUPS = 24
-#: Processes looked at in cgroups close to their limit.
-_NEAR_MEMBERS = 64
+#: Cgroups whose limit is in sight, processes of each that are compared and tracked.
+_WATCHED_GROUPS = 6
+_WATCHED_MEMBERS = 256
+_TOP_MEMBERS = 6
 _TOP_TMPFS = 4
 #: The table of mounts is long on container hosts.
 _MOUNTS_USEC = 60_000_000
@@ -96,6 +113,7 @@ _ABRIDGED = {
 }
 _PARTS = ("meminfo", "vmstat", "zoneinfo", "pressure_memory")
 _BLANKS = re.compile(rb"[ \t]+")
+_OOM_KILLS = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 _STALLS = re.compile(rb"^(?:allocstall\w*|pgscan_direct) (\d+)$", re.MULTILINE)
 
 
@@ -167,6 +185,7 @@ class Recorder:
         for name in _ABRIDGED:
             self._files.append((name, self._open(name)))
         self.cgroups = Cgroups(host)
+        self.kills = Kills(self.cgroups, self._oom_kills, cpu)
         self._processes = Processes(host)
         self._same_pids = sees_kernel_pids(host.proc)
         self._devices = Devices()
@@ -181,12 +200,20 @@ class Recorder:
         self._marks: deque[Mark] = deque(maxlen=_MAX_MARKS)
         self._top: list[Seen] = []
         self._top_groups: list[Group] = []
+        self._watched: list[Group] = []
+        self._scanned_for: set[int] = set()
+        self._available: Trend | None = None
+        #: until nothing is available, if MemAvailable goes on falling like this
+        self._left_seconds: float | None = None
+        self._pace_usec = self._interval
         self._next_usec = 0
         self._pressure_until = -1
+        #: when changed cgroups are looked at; None: none was
+        self._changes_usec: int | None = None
+        self._next_changes_usec = 0
         self._walk_usec = self._scan_usec = self._mounts_usec = 0
         self._total: int | None = None
         self._stalls: int | None = None
-        self._oom_kills: bytes | None = None
         self._made: tuple[int, Before] | None = None
 
     # -- the loop's --------------------------------------------------------------------------------
@@ -197,14 +224,19 @@ class Recorder:
             yield self._trigger.fileno(), self.pressure
         if isinstance(self._swap_changes, Exceptional):
             yield self._swap_changes.fileno(), self._swaps_changed
+        if self.cgroups.hierarchy is not None and self.cgroups.changes.obstacle is None:
+            yield self.cgroups.changes.fileno(), self._cgroups_changed
         if self._devices.obstacle is None:
             yield self._devices.fileno(), self._devices_changed
 
     def seconds_until_due(self, usec: int) -> float:
-        return max(0.0, (self._next_usec - usec) / 1e6)
+        due = self._next_usec if self._changes_usec is None else min(self._next_usec, self._changes_usec)
+        return max(0.0, (due - usec) / 1e6)
 
     def run(self, usec: int, wall: float) -> None:
-        """Take a sample if one is due."""
+        """Take a sample if one is due, and look at changed cgroups."""
+        if self._changes_usec is not None and usec >= self._changes_usec:
+            self._look_at_changes(usec)
         if usec >= self._next_usec:
             self._next_usec = usec + self._interval  # also if this one fails
             self._sample(usec, wall)
@@ -229,6 +261,7 @@ class Recorder:
             if isinstance(waited, Exceptional):
                 waited.close()
         self._devices.close()
+        self.cgroups.changes.close()
 
     @property
     def samples(self) -> int:
@@ -289,8 +322,7 @@ class Recorder:
     def _sample(self, usec: int, wall: float) -> None:
         parts = tuple(self._abridged(name, descriptor) for name, descriptor in self._files)
         self._judge(parts[0], parts[1], usec, wall)
-        self._walk(parts[1], usec)
-        hurried = self.under_pressure(usec)
+        self._walk(usec)
         tmpfs = b""
         if usec >= self._mounts_usec:
             self._tmpfs.find()
@@ -303,18 +335,29 @@ class Recorder:
             usec,
             wall,
             parts,
-            processes=self._process_sizes(usec) if hurried else b"",
+            processes=self._process_sizes(usec),
             groups=self._group_sizes(),
             tmpfs=tmpfs,
         )
         self._keep(sample)
-        self._next_usec = usec + (HURRIED_USEC if hurried else self._interval)
+        self._pace_usec = self._pace(usec)
+        self._next_usec = usec + self._pace_usec
+
+    def _pace(self, usec: int) -> int:
+        """Time until the next sample. It slows down by steps: what grows in steps is not lost of sight."""
+        if self.under_pressure(usec):
+            return HURRIED_USEC
+        left = [self._left_seconds, *(group.left_seconds for group in self._watched)]
+        shortest = min((seconds for seconds in left if seconds is not None), default=float("inf"))
+        wanted = max(HURRIED_USEC / 1e6, shortest / _LOOKS) * 1e6
+        return int(min(self._interval, wanted, 2 * self._pace_usec))
 
     def _judge(self, meminfo: bytes, vmstat: bytes, usec: int, wall: float) -> None:
         """Signs of pressure that the figures themselves give, and a changed MemTotal."""
         total, available = _amount(meminfo, b"MemTotal:"), _amount(meminfo, b"MemAvailable:")
         if total and available is not None and available < LOW_RATIO * total:
             self._pressure_until = usec + PRESSURE_USEC
+        self._left_seconds = self._until_nothing(total, available, usec)
         if not isinstance(self._trigger, Exceptional):
             stalls = sum(int(m[1]) for m in _STALLS.finditer(vmstat))
             if self._stalls is not None and stalls > self._stalls:
@@ -335,27 +378,35 @@ class Recorder:
         elif self._total is None:
             self._total = total
 
-    def _walk(self, vmstat: bytes, usec: int) -> None:
-        """Walk the cgroups when that is due and affordable; else only the large ones are asked."""
-        kills = vmstat.partition(b"oom_kill ")[2].partition(b"\n")[0]
+    def _until_nothing(self, total: int | None, available: int | None, usec: int) -> float | None:
+        if not total or available is None:
+            return None
+        if self._available is None:
+            self._available = Trend(usec, available)
+        falls = -self._available.rate(usec, available)
+        if falls < _FALLING * total or available > falls * IN_SIGHT_SECONDS:
+            return None
+        return available / falls
+
+    def _walk(self, usec: int) -> None:
+        """Walk the cgroups when that is due and affordable; else only those that matter are asked."""
         if usec >= self._walk_usec:
             began = self._cpu()
-            self.cgroups.walk(usec, count=kills != self._oom_kills or not kills)
-            self._oom_kills = kills
+            self.cgroups.walk(usec)
+            self.kills.close_books(usec)
             self._top_groups = self.cgroups.largest(TOP_GROUPS)
-            if any(group.near for group in self._top_groups):
-                self._pressure_until = max(self._pressure_until, usec + 2 * HURRIED_USEC)
             cost = int((self._cpu() - began) * 1e6)
             hurried = self.under_pressure(usec)
             least = HURRIED_USEC if hurried else self._interval
             self._walk_usec = usec + max(least, cost * (_HURRIED_SPACING if hurried else _CALM_SPACING))
         else:
-            for group in self._top_groups:
-                self.cgroups.refresh(group)
+            for group in dict.fromkeys((*self._top_groups, *self._watched)):
+                self.cgroups.refresh(group, usec)
+        self._watched = self.cgroups.watched(_WATCHED_GROUPS, usec)
 
     def _group_sizes(self) -> bytes:
         pairs = array("q")
-        for group in self._top_groups:
+        for group in dict.fromkeys((*self._top_groups, *self._watched)):
             if group.usage is not None:
                 if group.number not in self._names:
                     self._name(group.number, _Name("cgroup", group.path))
@@ -363,15 +414,23 @@ class Recorder:
         return pairs.tobytes()
 
     def _process_sizes(self, usec: int) -> bytes:
-        """The largest processes, found anew when a scan is due, and those of cgroups close to their limit."""
-        if usec >= self._scan_usec:
+        """The largest processes, found anew when a scan is due: of the machine while memory is short, and of
+        the cgroups whose limit is in sight."""
+        everywhere = self.under_pressure(usec) or self._left_seconds is not None
+        if not everywhere and not self._watched:
+            self._top, self._scanned_for = [], set()
+            return b""
+        # 0 is no cgroup's number
+        scope = {group.number for group in self._watched} | ({0} if everywhere else set())
+        if usec >= self._scan_usec or not scope <= self._scanned_for:
             began = self._cpu()
-            pids = dict.fromkeys(self._processes.largest(TOP_PROCESSES))
-            for group in self._top_groups:
-                if group.near and len(pids) < TOP_PROCESSES + _NEAR_MEMBERS:
-                    pids |= dict.fromkeys(self.cgroups.members(group, _NEAR_MEMBERS))
-            seen = (self._processes.see(pid, self.command_line) for pid in pids)
+            pids = self._processes.largest(TOP_PROCESSES) if everywhere else []
+            for group in self._watched:
+                members = self.cgroups.members(group, _WATCHED_MEMBERS)
+                pids += self._processes.largest(_TOP_MEMBERS, members)
+            seen = (self._processes.see(pid, self.command_line) for pid in dict.fromkeys(pids))
             self._top = [one for one in seen if one is not None]
+            self._scanned_for = scope
             cost = int((self._cpu() - began) * 1e6)
             self._scan_usec = usec + max(HURRIED_USEC, cost * _HURRIED_SPACING)
         pairs = array("q")
@@ -421,6 +480,17 @@ class Recorder:
     def _swaps_changed(self, usec: int, wall: float) -> None:
         self._marks.extend(self._swaps.changes(usec, wall))
 
+    def _cgroups_changed(self, usec: int, _wall: float) -> None:
+        self.cgroups.changes.quiet()
+        self._changes_usec = max(usec + _CHANGES_USEC, self._next_changes_usec)
+
+    def _look_at_changes(self, usec: int) -> None:
+        self._changes_usec = None
+        began = self._cpu()
+        if not self.cgroups.look_at_changes(usec):
+            self._walk_usec = 0
+        self._next_changes_usec = usec + int((self._cpu() - began) * 1e6) * _HURRIED_SPACING
+
     def _devices_changed(self, usec: int, wall: float) -> None:
         self._marks.extend(self._devices.read(usec, wall))
 
@@ -431,6 +501,12 @@ class Recorder:
             return os.open(self._host.proc / name, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
+
+    def _oom_kills(self) -> int | None:
+        """The kernel's count of all kills."""
+        name, descriptor = self._files[1]
+        value = _OOM_KILLS.search(self._abridged(name, descriptor))
+        return int(value[1]) if value else None
 
     def _abridged(self, name: str, descriptor: int | None) -> bytes:
         if descriptor is None:
@@ -455,6 +531,11 @@ class Recorder:
             self.obstacles.append(
                 "flight recorder: no cgroup hierarchy with the memory controller; victims of reports that "
                 "do not print their cgroup have none"
+            )
+        elif self.cgroups.changes.obstacle is not None:
+            self.obstacles.append(
+                f"flight recorder: no word of new cgroups ({self.cgroups.changes.obstacle}); they are seen "
+                "at the next sample"
             )
         if not self._same_pids:
             self.obstacles.append(

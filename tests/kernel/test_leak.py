@@ -37,16 +37,6 @@ for step in range(1, 600):
 """
 
 
-@pytest.fixture
-def quick(daemon: RunningDaemon) -> RunningDaemon:
-    """The daemon with a sample every second: what else only memory pressure brings about, which is the
-    machine's to have or not."""
-    daemon.write_config("enabled = false", "[recorder]\ninterval_seconds = 1")
-    assert daemon.stop() == 0
-    daemon.start()
-    return daemon
-
-
 @contextlib.contextmanager
 def leaky_unit() -> Iterator[subprocess.Popen[bytes]]:
     """A child in a cgroup that is named like a unit; it leaks once it is told."""
@@ -75,8 +65,7 @@ def removed(path: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_a_leak_is_named_with_its_rate_and_shown_climbing(quick: RunningDaemon) -> None:
-    daemon = quick
+def test_a_leak_is_named_with_its_rate_and_shown_climbing(daemon: RunningDaemon) -> None:
     with leaky_unit() as child:
         assert child.stdin is not None
         child.stdin.write(b"go\n")
@@ -85,8 +74,7 @@ def test_a_leak_is_named_with_its_rate_and_shown_climbing(quick: RunningDaemon) 
         (event,) = wait_for("the event", lambda: daemon.lines_of("leaky"))
     suspects = [f["evidence"] for f in event["findings"] if f["id"] == "leak_suspect"]
     evidence = next(e for e in suspects if e.get("unit") == "leaky.service")
-    # processes are sampled only while memory is short, which a limit of one cgroup need not make it
-    assert evidence.get("pid") in (None, child.pid)
+    assert (evidence["pid"], evidence["comm"]) == (child.pid, "leaky")
     assert evidence["unit"] == "leaky.service"
     assert evidence["growth_per_minute_bytes"] == pytest.approx(60 * RATE, rel=0.2)
     whose = {a["role"]: a for a in event["attribution"]}["victim"]
@@ -107,9 +95,8 @@ def test_a_leak_is_named_with_its_rate_and_shown_climbing(quick: RunningDaemon) 
 
 
 @pytest.mark.slow
-def test_a_storm_of_lone_kill_lines_is_attributed(quick: RunningDaemon) -> None:
+def test_a_storm_of_lone_kill_lines_is_attributed(daemon: RunningDaemon) -> None:
     """40 kills at once: the kernel prints few of their cgroups, the rest is found otherwise."""
-    daemon = quick
     with contextlib.ExitStack() as stack:
         victims = [stack.enter_context(throwaway.victim()) for _ in range(40)]
         time.sleep(0.1)
@@ -123,10 +110,8 @@ def test_a_storm_of_lone_kill_lines_is_attributed(quick: RunningDaemon) -> None:
     wrong = [a for pid, a in found.items() if a["cgroup"] not in (None, cgroups[pid])]
     assert wrong == []
     right = [a for pid, a in found.items() if a["cgroup"] == cgroups[pid]]
-    # the kills come faster than any sample: 29 to 40 were seen, none wrong
-    assert len(right) >= 0.5 * len(victims), [
-        (pid, found.get(pid, {}).get("learnt")) for pid in cgroups if found.get(pid, {}).get("cgroup") is None
-    ]
+    learnt = [(victim.pid, found[victim.pid]["learnt"]) for victim in victims if victim.pid in found]
+    assert len(right) >= 0.95 * len(victims), learnt
     lone = [event for event in events if event["memcg"] is None]
     assert lone, "the kernel dropped no header: this was no storm"
     print(f"{len(right)} of 40 right, {len(lone)} lone:", dict(Counter(a["learnt"] for a in right)))

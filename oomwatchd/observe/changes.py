@@ -1,0 +1,90 @@
+"""Word of new cgroups, of processes put into them and of changed limits, as it happens.
+
+Who makes a cgroup, writes to its ``cgroup.procs`` or sets its limit does so through the file system, which
+inotify(7) tells to anybody who may read the directory: IN_CREATE of a directory, IN_CLOSE_WRITE of a file.
+(What the kernel itself changes in these files is IN_MODIFY, which is not asked for: a cgroup at its limit
+would never be quiet.) Nothing is told while nothing happens, and once something did, the rest waits
+in the kernel until it is asked for: one wakeup, however much is changed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import struct
+
+#: include/uapi/linux/inotify.h
+_IN_CLOSE_WRITE, _IN_CREATE, _IN_Q_OVERFLOW, _IN_IGNORED = 0x8, 0x100, 0x4000, 0x8000
+_IN_ONLYDIR, _IN_DONT_FOLLOW = 0x1000000, 0x2000000
+_WANTED = _IN_CREATE | _IN_CLOSE_WRITE | _IN_ONLYDIR | _IN_DONT_FOLLOW
+#: struct inotify_event: wd, mask, cookie, len; a name follows
+_EVENT = struct.Struct("iIII")
+_BITE = 64 * 1024
+_BITES = 8
+
+
+class Changes:
+    """Watches of directories, each by a number. Not thread-safe. ``obstacle`` says why there are none, None
+    while there are."""
+
+    def __init__(self) -> None:
+        self.obstacle: str | None = None
+        self._descriptor = -1
+        self._once = select.epoll()
+        try:
+            library = ctypes.CDLL(None, use_errno=True)
+            self._add_watch, self._rm_watch = library.inotify_add_watch, library.inotify_rm_watch
+            self._descriptor = library.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        except (OSError, AttributeError) as error:
+            self.obstacle = f"inotify: {error}"
+            return
+        if self._descriptor < 0:
+            self.obstacle = f"inotify: {os.strerror(ctypes.get_errno())}"
+            return
+        self._once.register(self._descriptor, select.EPOLLIN | select.EPOLLONESHOT)
+
+    def watch(self, directory: str) -> int | None:
+        """The number of the directory's watch; None where it is gone or no more watches are to be had."""
+        if self._descriptor < 0:
+            return None
+        number = int(self._add_watch(self._descriptor, os.fsencode(directory), _WANTED))
+        return number if number >= 0 else None
+
+    def unwatch(self, number: int) -> None:
+        """The directory is gone; of kernfs the kernel does not end the watch by itself."""
+        self._rm_watch(self._descriptor, number)
+
+    def fileno(self) -> int:
+        """Readable once when something was changed, and not again before :meth:`read`."""
+        return self._once.fileno()
+
+    def quiet(self) -> None:
+        """It was seen that something was changed."""
+        self._once.poll(0)
+
+    def read(self) -> tuple[set[int], bool]:
+        """The watches in whose directories something was changed, and whether more happened than the kernel
+        could note."""
+        changed: set[int] = set()
+        overflow = False
+        for _ in range(_BITES):
+            try:
+                data = os.read(self._descriptor, _BITE)
+            except OSError:
+                break
+            at = 0
+            while at + _EVENT.size <= len(data):
+                number, mask, _, length = _EVENT.unpack_from(data, at)
+                at += _EVENT.size + length
+                overflow = overflow or bool(mask & _IN_Q_OVERFLOW)
+                if not mask & _IN_IGNORED:
+                    changed.add(number)
+        self._once.modify(self._descriptor, select.EPOLLIN | select.EPOLLONESHOT)
+        return changed, overflow
+
+    def close(self) -> None:
+        self._once.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
