@@ -91,6 +91,11 @@ _MIGRATIONS = (
         last_error TEXT
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE event ADD COLUMN first_usec INTEGER;
+    CREATE INDEX event_moment ON event (boot_id, first_usec);
+    ALTER TABLE boot ADD COLUMN dropped_usec INTEGER NOT NULL DEFAULT -1;
+    """,
 )
 
 #: deletions are done this many rows at a time and this many times at most for one stored capture
@@ -182,6 +187,8 @@ class Store:
         self.dropped = 0
         #: where a corrupt file was moved to, by this process
         self.corrupt: Path | None = None
+        #: is called when a corrupt file was replaced by a new one, which knows nothing of what was counted
+        self.on_renewed: Callable[[], None] = lambda: None
         #: whether what is new is noted for sinks that fetch it (``news``)
         self.keeps_news = False
         #: the number of the last news
@@ -261,6 +268,18 @@ class Store:
                 failure = error
         raise StoreError(f"cannot read the store {path}: {_reason(failure)}") from failure
 
+    def check(self) -> None:
+        """Read the whole file for damage that no query has met yet, and replace it if there is any."""
+        with self._lock:
+            try:
+                (said,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+            except sqlite3.Error as error:
+                if _is_corrupt(error):
+                    self._renew(error)
+            else:
+                if said != "ok":
+                    self._renew(sqlite3.DatabaseError(said))
+
     def close(self) -> None:
         """Close the file; what was put is already on disk."""
         with self._lock:
@@ -312,8 +331,18 @@ class Store:
         An earlier record may still belong to a report that was not stored (reports interleave): who
         reads the ring again begins at its start and is told "known".
         """
-        rows = self._of_boot("SELECT last_seq FROM boot WHERE boot_id = ?", boot_id)
+        rows = self._of_boot("SELECT last_seq FROM boot WHERE boot_id = ? AND last_seq >= 0", boot_id)
         return int(rows[0][0]) if rows else None
+
+    def last_usec(self, boot_id: str) -> int | None:
+        """The log clock's stamp of the newest report of this boot that is or was stored, None if there is
+        none; for a source without numbers."""
+        rows = self._of_boot(
+            "SELECT max(stamp) FROM (SELECT max(first_usec) AS stamp FROM event WHERE boot_id = ?1"
+            " UNION ALL SELECT dropped_usec FROM boot WHERE boot_id = ?1 AND dropped_usec >= 0)",
+            boot_id,
+        )
+        return None if not rows or rows[0][0] is None else int(rows[0][0])
 
     def without_victim(self, boot_id: str, limit: int) -> list[OomCapture]:
         """The newest captures of a boot's reports that killed nobody, for who folds their repeats."""
@@ -528,8 +557,9 @@ class Store:
         if self._memory is None:
             return False
         columns = "id, boot_id, first_seq, last_seq, revision, settled, historical, wall, kind,"
-        columns += " constraint_name, kills, undecoded, victim_pid, victim_comm, cgroup, unit, capture"
-        marks = ", ".join("?" * 17)
+        columns += " constraint_name, kills, undecoded, victim_pid, victim_comm, cgroup, unit, capture,"
+        columns += " first_usec"
+        marks = ", ".join("?" * 18)
         for row in self._memory.execute(f"SELECT {columns} FROM event ORDER BY number"):  # noqa: S608
             self._connection.execute(
                 f"INSERT OR REPLACE INTO event ({columns}) VALUES ({marks})",  # noqa: S608
@@ -584,6 +614,7 @@ class Store:
             self._connection = _connect(":memory:")
             self._path = None
         self._count_news_on(self._connection)
+        self.on_renewed()
         return True
 
     def _measure(self) -> None:
@@ -618,6 +649,8 @@ class _Known(msgspec.Struct, frozen=True):
     capture: OomCapture | None
     kills: int
     undecoded: int
+    #: from the ring buffer, where this one is from the journal, or the other way round
+    elsewhence: bool = False
 
     def covers(self, capture: OomCapture) -> bool:
         """Whether a capture of the same report brings nothing. Revisions count anew in each process, so
@@ -752,12 +785,32 @@ def _known(connection: sqlite3.Connection, event_id: str, capture: OomCapture) -
         (event_id, capture.source.boot_id, capture.first_seq),
     ).fetchone()
     if row is None:
-        return None
+        return _known_elsewhence(connection, capture)
     try:
         return _Known(_decode(row[0], row[1]), row[2], row[3])
     except StoreError as error:
         log.error("%s", error)
         return _Known(None, row[2], row[3])
+
+
+def _known_elsewhence(connection: sqlite3.Connection, capture: OomCapture) -> _Known | None:
+    """The same report, read from the other of ring buffer and journal: its first record has the same stamp
+    and text in both. A later reading brings nothing, unless it has more kills."""
+    rows = connection.execute(
+        "SELECT id, capture, kills, undecoded FROM event"
+        " WHERE boot_id = ? AND first_usec = ? AND (first_seq IS NULL) <> ? LIMIT 8",
+        (capture.source.boot_id, _first_usec(capture), capture.first_seq is None),
+    )
+    for event_id, blob, kills, undecoded in rows:
+        with suppress(StoreError):
+            stored = _decode(event_id, blob)
+            if stored.records[:1] and stored.records[0].text.rstrip() == capture.records[0].text.rstrip():
+                return _Known(stored, kills, undecoded, elsewhence=True)
+    return None
+
+
+def _first_usec(capture: OomCapture) -> int | None:
+    return capture.records[0].usec if capture.records else None
 
 
 def _put(
@@ -777,6 +830,14 @@ def _put(
             floor = dropped.fetchone()
             if floor is not None and capture.first_seq <= floor[0]:
                 return "known"
+        elif boot_id is not None and (first_usec := _first_usec(capture)) is not None:
+            dropped = connection.execute("SELECT dropped_usec FROM boot WHERE boot_id = ?", (boot_id,))
+            floor = dropped.fetchone()
+            if floor is not None and first_usec <= floor[0]:
+                return "known"
+    elif known.elsewhence:
+        if event.kills <= known.kills:
+            return "known"
     elif known.covers(capture):
         return "known"
     elif known.capture is not None:
@@ -802,8 +863,8 @@ def _put(
     connection.execute(
         """
         INSERT INTO event (id, boot_id, first_seq, last_seq, revision, settled, historical, wall, kind,
-            constraint_name, kills, undecoded, victim_pid, victim_comm, cgroup, unit, capture)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            constraint_name, kills, undecoded, victim_pid, victim_comm, cgroup, unit, capture, first_usec)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT DO UPDATE SET last_seq = excluded.last_seq, revision = excluded.revision,
             settled = excluded.settled, kind = excluded.kind, constraint_name = excluded.constraint_name,
             kills = max(kills, excluded.kills), undecoded = max(undecoded, excluded.undecoded),
@@ -829,11 +890,11 @@ def _put(
             next((path for path in paths if path), None),
             whose.unit if whose else event.oomd.unit if event.oomd else None,
             zlib.compress(msgspec.msgpack.encode(capture)),
+            _first_usec(capture),
         ),
     )
     if boot_id is not None:
-        if capture.last_seq is not None:
-            _save_position(connection, boot_id, capture.last_seq)
+        _save_position(connection, boot_id, -1 if capture.last_seq is None else capture.last_seq)
         _save_counters(connection, boot_id, counters)
     return "updated" if known else "new"
 
@@ -868,15 +929,17 @@ def _delete(connection: sqlite3.Connection, condition: str, values: tuple[object
     """Delete up to ``limit`` of the oldest rows; how far a boot's rows went is kept, so that the same
     records read again are "known"."""
     rows = connection.execute(
-        f"SELECT number, boot_id, first_seq FROM event WHERE {condition} ORDER BY number LIMIT ?",  # noqa: S608
+        f"SELECT number, boot_id, first_seq, first_usec FROM event WHERE {condition}"  # noqa: S608
+        " ORDER BY number LIMIT ?",
         (*values, limit),
     ).fetchall()
-    for number, boot_id, first_seq in rows:
+    for number, boot_id, first_seq, first_usec in rows:
         connection.execute("DELETE FROM event WHERE number = ?", (number,))
-        if boot_id is not None and first_seq is not None:
-            connection.execute(
-                "UPDATE boot SET dropped_seq = max(dropped_seq, ?) WHERE boot_id = ?", (first_seq, boot_id)
-            )
+        connection.execute(
+            "UPDATE boot SET dropped_seq = max(dropped_seq, coalesce(?, -1)),"
+            " dropped_usec = max(dropped_usec, coalesce(?, -1)) WHERE boot_id = ?",
+            (first_seq, first_usec, boot_id),
+        )
     return len(rows)
 
 

@@ -374,6 +374,27 @@ def test_every_start_reads_the_whole_boot(journald: Path) -> None:
     second.close()
 
 
+def test_what_was_read_long_ago_is_passed_over(journald: Path) -> None:
+    first = JournalSource.open(journald)
+    mark = f"oomwatchd test {os.getpid()} {time.monotonic_ns()}"
+    write_kmsg(f"{mark} 1")
+    follow(first, lambda record: record.text == f"{mark} 1")
+    first.close()
+    time.sleep(0.1)
+    between = time.monotonic_ns() // 1000
+    time.sleep(0.1)
+    write_kmsg(f"{mark} 2")
+    second = JournalSource.open(journald)
+    second.skip_to(between)
+    found = [record.text for record in follow(second, lambda record: record.text == f"{mark} 2")]
+    assert f"{mark} 1" not in found
+    second.close()
+    whole = JournalSource.open(journald)
+    whole.skip_to(-5)
+    assert any(r.text == f"{mark} 1" for r in follow(whole, lambda record: record.text == f"{mark} 2"))
+    whole.close()
+
+
 @pytest.mark.oom
 def test_a_real_kill_comes_through_journald(journald: Path) -> None:
     source = JournalSource.open(journald)

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from oomwatchd.capture import ProcessFacts, Snapshot
+from oomwatchd.capture import OomCapture, ProcessFacts, Snapshot
 from oomwatchd.event import OomEvent
 from oomwatchd.store import FILE_NAME, Limits, Store, StoreError
 from tests.samples import BOOT, OTHER_BOOT, WALL, capture, event
@@ -400,3 +401,75 @@ def test_in_memory() -> None:
     for seq in (1, 10, 20):
         store.put(capture(seq), event(seq))
     assert [row.first_seq for row in store.list()] == [20, 10]
+
+
+def from_the_journal(seq: int, **fields: Any) -> OomCapture:
+    """The same report as ``capture(seq)``, as journald has it."""
+    ring = capture(seq, **fields)
+    records = tuple(msgspec.structs.replace(record, seq=None, wall=1.0) for record in ring.records)
+    source = msgspec.structs.replace(ring.source, kind="journal", form="journal")
+    return msgspec.structs.replace(ring, source=source, records=records, first_seq=None, last_seq=None)
+
+
+@pytest.mark.parametrize("ring_first", [True, False])
+def test_a_report_from_ring_and_journal_is_one(tmp_path: Path, ring_first: bool) -> None:
+    store = Store.open(tmp_path)
+    counted: list[int] = []
+
+    def count(_event: OomEvent, _reports: int, kills: int, _undecoded: int) -> dict[str, float]:
+        counted.append(kills)
+        return {}
+
+    def put(seq: int, of: OomCapture, kills: int = 1) -> str:
+        kind = of.source.kind
+        return store.put(of, event(seq, id=f"{kind}{seq}", kills=kills), count)
+
+    both = [capture(7), from_the_journal(7)]
+    first, second = both if ring_first else both[::-1]
+    assert (put(7, first), put(7, second)) == ("new", "known")
+    assert put(7, second, kills=3) != "known"  # the rest of a group
+    assert counted == [1, 2]
+    other = from_the_journal(20)
+    assert put(20, other) == "new"
+    alike = msgspec.structs.replace(
+        capture(30), records=(msgspec.structs.replace(capture(30).records[0], usec=20_000),)
+    )
+    assert put(30, alike) == "new"  # printed at the same moment, and another
+    assert store.last_usec(BOOT) == 20_000
+    assert store.last_usec(OTHER_BOOT) is None
+    store.close()
+
+
+def test_what_was_given_up_of_the_journal_is_not_news_when_it_is_read_again(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, limits=Limits(max_events=3))
+    for seq in range(10, 60, 10):
+        assert store.put(from_the_journal(seq), event(seq)) == "new"
+    assert [store.put(from_the_journal(seq), event(seq)) for seq in range(10, 60, 10)] == ["known"] * 5
+    assert store.position(BOOT) is None
+    assert store.last_usec(BOOT) == 50_000
+    assert store.put(capture(10), event(10)) == "new"  # only numbers tell that of the ring
+    store.close()
+
+
+def test_damage_that_no_query_meets_is_found_by_a_check(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    for seq in range(10, 600, 10):
+        store.put(capture(seq, lines=9), event(seq))
+    store.check()
+    assert store.corrupt is None
+    store.close()
+    path = tmp_path / FILE_NAME
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2 // 4096 * 4096)
+        file.write(b"\xa5" * 4096)
+    renewed: list[bool] = []
+    store = Store.open(tmp_path)
+    store.on_renewed = lambda: renewed.append(True)
+    store.check()
+    assert store.corrupt is not None and store.corrupt.exists()
+    assert renewed == [True]
+    assert store.failure is None
+    assert store.put(capture(700), event(700)) == "new"
+    store.check()
+    assert renewed == [True]
+    store.close()

@@ -52,6 +52,9 @@ DRAIN_SECONDS = 5.0
 MARKED_USEC = 2_000
 #: A report that is issued this soon is waited for, since the selector knows whole milliseconds only.
 SOON_SECONDS = 0.001
+#: So much of the journal before the newest stored report is read again: as long as a run of repeats may last,
+#: and what the log clock may lag behind CLOCK_MONOTONIC.
+JOURNAL_AGAIN_USEC = 1_200_000_000
 #: applied only at start
 _FIXED = ("state_directory", "kmsg", "store", "recorder", "witness")
 
@@ -103,6 +106,10 @@ class Daemon:
         )
         self._began = f"began_{'seq' if self._source.kind == 'kmsg' else 'usec'}"
         began = counters.get(self._began)
+        if isinstance(self._source, JournalSource) and began is not None:
+            stored = self._worker.last_usec(boot_id)
+            if stored is not None:
+                self._source.skip_to(stored - JOURNAL_AGAIN_USEC)
         self._watch = Watch(
             self._source,
             self._host,
@@ -179,6 +186,8 @@ class Daemon:
         self._worker.start()
         self._worker.look_afterwards(self._host)
         self._catch_up()
+        self._worker.store.on_renewed = self._begin_anew
+        self._worker.later(self._worker.store.check)
         self._worker.later(self._report_panics)
         protect.freeze()
         if (obstacle := protect.lock_memory()) is not None:
@@ -411,6 +420,12 @@ class Daemon:
     def _save_beginning(self) -> None:
         """From which record on, and from which kernel count on, this boot is watched."""
         began = {self._began: float(self._watch.began_seq or 0)}
+        self._worker.save_counters(self._host.boot_id, {**self._metrics.saved(), **began})
+
+    def _begin_anew(self) -> None:
+        """Into a new store that took the place of a corrupt one: what was read until now is counted, and
+        must not be counted again by the next daemon, which will find none of it stored."""
+        began = {self._began: float(self._watch.newest)}
         self._worker.save_counters(self._host.boot_id, {**self._metrics.saved(), **began})
 
     def _reload(self) -> None:

@@ -172,6 +172,11 @@ class Watch:
         return None if due is None else max(0.0, (due - self._log_now()) / 1e6)
 
     @property
+    def newest(self) -> int:
+        """The number of the newest record that was read, -1 if there was none."""
+        return self._newest
+
+    @property
     def quiet(self) -> bool:
         """Every kill that was read is handed over, too."""
         since = self._now().monotonic_usec - self._last_named_usec

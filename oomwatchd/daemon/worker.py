@@ -110,6 +110,12 @@ class Worker:
             return self._store.position(boot_id) if boot_id else None
         return None
 
+    def last_usec(self, boot_id: str | None) -> int | None:
+        """The log clock's stamp of the newest report of this boot that is or was stored."""
+        with suppress(StoreError):
+            return self._store.last_usec(boot_id) if boot_id else None
+        return None
+
     def covered(self, boot_id: str | None) -> list[Covered]:
         """The runs of repeated reports that are stored and counted, oldest first."""
         found: list[Covered] = []

@@ -202,6 +202,11 @@ class JournalSource:
         journal._reader.seek_head()
         return cls(journal._reader, journal._name)
 
+    def skip_to(self, usec: int) -> None:
+        """Go on at the first entry that journald took at ``usec`` (CLOCK_MONOTONIC of this boot, in
+        microseconds) or later."""
+        self._reader.seek_monotonic(max(0, usec) / 1e6, _current_boot())
+
     def fileno(self) -> int:
         return self._descriptor
 
