@@ -129,6 +129,13 @@ class UnitEntry(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int | None = None
 
 
+class Crowd(msgspec.Struct, frozen=True, kw_only=True):
+    """Processes of the report's task table that were in one cgroup just after the kill."""
+
+    cgroup: str
+    pids: tuple[int, ...]
+
+
 class CgroupCharge(msgspec.Struct, frozen=True, kw_only=True):
     """What a cgroup is charged; ``limit_bytes`` None is "no limit"."""
 
@@ -203,6 +210,8 @@ class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
     #: where this report does not say so again, or that time was not watched whole
     headless_before: int | None = None
     unseen: Unseen | None = None
+    #: cgroups with many of the task table's processes, the largest first
+    crowds: tuple[Crowd, ...] = ()
     #: what the cgroup at its limit was charged when the report had settled; None where it was gone by then
     charge_after: CgroupCharge | None = None
     #: what the service manager said of the victims' units afterwards, the oldest first, bounded

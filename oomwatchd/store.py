@@ -690,6 +690,7 @@ def _merged(new: OomCapture, old: OomCapture) -> OomCapture:
         at=old.at or new.at,
         after=new.after or old.after,
         processes=tuple(facts.values()),
+        crowds=new.crowds or old.crowds,
         charge_after=new.charge_after or old.charge_after,
         unit_log=new.unit_log or old.unit_log,
         unit_watch_seconds=new.unit_watch_seconds or old.unit_watch_seconds,

@@ -13,6 +13,7 @@ import pytest
 
 from oomwatchd import findings
 from oomwatchd.capture import (
+    Crowd,
     EarlierKill,
     Mark,
     OomCapture,
@@ -98,6 +99,8 @@ def task(pid: int, mib: float, **fields: Any) -> Task:
 
 
 TASKS = (task(10, 900), task(11, 800), task(12, 700))
+OTHERS = tuple(task(100 + n, 30, comm=f"job{n}") for n in range(30))
+CROWD = Crowd(cgroup="/system.slice/jobs.service/x", pids=tuple(range(100, 130)))
 BIG = Victim(pid=10, comm="t10", anon_rss_bytes=1800 * MIB, file_rss_bytes=MIB)
 TRIGGER = Trigger(comm="t10", pid=10, gfp_flags=("GFP_HIGHUSER_MOVABLE",), gfp_mask=0x100CCA, order=0)
 
@@ -184,6 +187,8 @@ AVAILABLE = {"MemTotal": 4096, "MemAvailable": 100}
 KILLED_BIG = report(victims=(BIG,))
 FAILED = UnitEntry(usec=9, wall=1.0, unit="b.service", step="failed", text="", result="oom-kill")
 SCHEDULED = UnitEntry(usec=10, wall=1.0, unit="b.service", step="restart_scheduled", text="", restarts=1)
+
+
 def headless(count: int | None) -> OomCapture:
     return recorded(headless_before=count)
 
@@ -423,6 +428,12 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
             report(tasks=(*FORKS, task(99, 50))),
             report(tasks=(*FORKS, task(99, 500, comm="worker"))),
         ),
+        # each called otherwise: by the cgroup that /proc told
+        (
+            (report(tasks=OTHERS), recorded(crowds=(CROWD,))),
+            (report(tasks=OTHERS), recorded()),
+        ),
+        (cgroup(tasks=OTHERS), cgroup(tasks=(*OTHERS, task(99, 500)))),
     ],
     "protected_giant": [
         (report(tasks=(*TASKS, task(13, 2000, oom_score_adj=-1000))), report(tasks=(*TASKS, task(13, 2000)))),
@@ -607,6 +618,15 @@ def test_a_leak_is_named_with_its_rate_and_unit() -> None:
     assert finding.evidence["pid"] == 10
     assert finding.evidence["unit"] == "b.service"
     assert finding.evidence["growth_per_minute_bytes"] == pytest.approx(300 * MIB, rel=0.01)
+
+
+def test_many_small_processes_are_told_by_their_cgroup_and_unit() -> None:
+    finding = one((report(tasks=OTHERS), recorded(crowds=(CROWD,))), "many_small_processes")
+    assert (finding.evidence["cgroup"], finding.evidence["unit"]) == (CROWD.cgroup, "jobs.service")
+    assert (finding.evidence["processes"], "comm" in finding.evidence) == (30, False)
+    workers = tuple(msgspec.structs.replace(one_, comm="worker") for one_ in OTHERS)
+    both = one((report(tasks=workers), recorded(crowds=(CROWD,))), "many_small_processes")
+    assert (both.evidence["comm"], both.evidence["unit"]) == ("worker", "jobs.service")
 
 
 def test_a_climb_that_began_late_is_seen() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
-from time import monotonic
+from time import monotonic, time
 
 import msgspec
 
@@ -30,7 +30,8 @@ from oomwatchd.formats.recognise import recognise
 from oomwatchd.metrics import Metrics
 from oomwatchd.observe.cgroup import memory_hierarchy
 from oomwatchd.observe.container import with_container_names
-from oomwatchd.observe.host import Host
+from oomwatchd.observe.crowd import LEAST, crowds
+from oomwatchd.observe.host import Host, sees_kernel_pids
 from oomwatchd.outbox import Outbox
 from oomwatchd.sinks import Sink, open_sinks
 from oomwatchd.sources.manager import ManagerJournal
@@ -43,6 +44,8 @@ FULL_CAPTURES = 128
 CUT_CAPTURES = 8192
 #: Lines of a cut down capture: the header and all that names a victim.
 CUT_RECORDS = 64
+#: after so long, a pid of the task table may be another's
+_PLACED_SECONDS = 10.0
 #: the counter that holds when this boot's journal was first watched (CLOCK_MONOTONIC, microseconds)
 _JOURNAL_BEGAN = "began_journal_usec"
 _KEPT_SECTIONS = frozenset({Section.HEADER, Section.SUMMARY, Section.INTENT, Section.KILL})
@@ -81,6 +84,8 @@ class Worker:
         self._outbox: Outbox | None = None
         self._busy = False
         self._aftermath: Aftermath | None = None
+        #: where the pids of reports can be looked up, None: nowhere
+        self._host: Host | None = None
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         #: where the store's file is, None: in memory only
         self.directory: Path | None = None
@@ -146,6 +151,7 @@ class Worker:
     def look_afterwards(self, host: Host, journal: Path | None = None) -> None:
         """Follow in the journal what becomes of events, and systemd-oomd's kills; after ``start``."""
         boot_id = host.boot_id
+        self._host = host if sees_kernel_pids(host.proc) else None
         if boot_id is None:
             return
         began = self.load_counters(boot_id).get(_JOURNAL_BEGAN)
@@ -226,13 +232,24 @@ class Worker:
     def _serve(self, waiting: Waiting) -> None:
         capture = with_container_names(waiting.capture)
         event = self._concluded(capture)
-        capture, event = self._timed(capture, event, waiting.named_at)
+        capture, event = self._timed(*self._placed(capture, event), waiting.named_at)
         watched = capture.settled and not capture.historical and capture.at is not None
         if watched and self._aftermath is not None:
             capture, event = self._aftermath.settled(capture, event)
         self._keep(capture, event)
         if watched and self._aftermath is not None:
             self._aftermath.listen(capture, event)
+
+    def _placed(self, capture: OomCapture, event: OomEvent) -> tuple[OomCapture, OomEvent]:
+        """With the cgroups of a large task table: many small processes are found by them, too."""
+        late = capture.detected is None or time() - capture.detected > _PLACED_SECONDS
+        if self._host is None or late or capture.settled or len(event.tasks) < LEAST:
+            return capture, event
+        found = crowds(self._host, (task.pid for task in event.tasks))
+        if not found:
+            return capture, event
+        capture = msgspec.structs.replace(capture, crowds=found)
+        return capture, self._concluded(capture)
 
     def _serve_again(self, capture: OomCapture) -> None:
         """What the journal said later, of a stored event or of an event of its own."""
