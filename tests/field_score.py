@@ -111,10 +111,10 @@ def _outcome(report: OomReport | None) -> str:
     return "killed" if report.victims else "unknown"
 
 
-def score(log: Path) -> Score:
-    """Compare one log with its truth file."""
+def score(log: Path, data: bytes | None = None) -> Score:
+    """Compare one log with its truth file; ``data`` is read in the place of the log."""
     events = json.loads(log.with_suffix(".json").read_text())["events"]
-    found, form = reports(log.read_bytes())
+    found, form = reports(log.read_bytes() if data is None else data)
     differences: list[Difference] = []
     values = 1
     if len(found) != len(events):

@@ -180,7 +180,10 @@ def _split(texts: Sequence[str], count: int) -> tuple[Sequence[str], Sequence[Se
 
 
 def _without_remark(name: str) -> str:
-    """A name without what an author wrote behind it: no name is longer than 15 bytes."""
+    """A name without what an author wrote behind it, or wrapped before it: none is longer than 15 bytes."""
+    if printed_bytes(name) <= COMM_BYTES:
+        return name
+    name = name.lstrip(" ")
     remark = _REMARK.match(name)
     return remark[1] if remark is not None and printed_bytes(name) > COMM_BYTES else name
 

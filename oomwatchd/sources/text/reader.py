@@ -174,6 +174,7 @@ class Joiner:
 
     def _first_piece(self, record: KmsgRecord, kind: LineKind | None) -> Piece:
         line = record.raw.rpartition(b"\n")[2].decode("utf-8", "backslashreplace")
+        line = line.rstrip(" \t") if self._strip else line
         quote = QUOTE.match(line)
         return Piece(
             text=record.text,
@@ -252,7 +253,9 @@ class Joiner:
             kind=kind,
             prefixed=piece.prefixed,
             width=len(record.raw.decode("utf-8", "backslashreplace").rstrip(" \t")),
-            length=piece.length + len(between) + len(record.text),
+            length=piece.length
+            + len(between)
+            + len(record.text.rstrip(" \t") if self._strip else record.text),
             pieces=piece.pieces + 1,
             columns=self._columns,
         )
@@ -551,7 +554,7 @@ def _is_spaced(lines: list[bytes]) -> bool:
     """Whether a blank line stands behind every line, as rich text written out as paragraphs has it."""
     said = [bool(line.strip()) for line in lines]
     apart = sum(a > b for a, b in pairwise(said))
-    return apart >= 6 and 10 * apart >= 9 * (sum(said) - 1)
+    return apart >= 3 and 10 * apart >= 9 * (sum(said) - 1)
 
 
 def _is_doubled(lines: list[bytes]) -> bool:

@@ -161,6 +161,19 @@ KINDS: Final = (
         r"mode:0x\S+|order:\d+,|nodemask=\S+",
     ),
     LineKind("hardware", r"Hardware name:", None, closed=False),
+    LineKind(
+        "cpuset",
+        r"[^\s=]{1,15}(?: [^\s=]{1,14})? cpuset=",
+        r"mems_allowed=[\d,-]+",
+        r"cpuset=\S+|mems_allowed=[\d,-]+",
+    ),
+    LineKind("slab", r"\S.{0,63}?  +\d+KB(?: |$)", r"\d+KB +\d+KB", r"\d+KB"),
+    LineKind(
+        "allocation",
+        r"[\d.]{1,12}(?: [KMGTP]iB| B)? +\d+ \w[\w./-]*:\d+(?: |$)",
+        r"func:\S+",
+        r"\[\w+\]|func:\S+",
+    ),
 )
 
 _BY_NAME: Final = {kind.name: kind for kind in KINDS}
@@ -181,7 +194,7 @@ _ELIDED_END: Final = re.compile(r"(?:\.\.\.|…|\[\.\.\.\]|>)\s*$")
 #: how the kernel names its choice, as far as it has come
 _INTENT: Final = re.compile(
     rf"{_OOM}:(?: [Kk]ill)?(?: process)?(?: \d+)?(?: ?\((?:(?!\),? score)[^\n]){{0,64}}?)?"
-    r"(?:\),?(?: score)?(?: -?\d+)?(?: or)?(?: a| sacrifice)?(?: child)?\.?)?"
+    r"(?:\),?(?: score)?(?: -?\d+)?(?: or)?(?: a| sacrifice)?(?: child(?:\.|\s.*)?)?)?"
 )
 _FEW_WORDS: Final = 4
 
