@@ -1,7 +1,8 @@
 """Many real OOM kills, fast: one memory cgroup with a small limit, one child after another that exceeds it.
 
-Run as a script, so that its fork is small: ``python storm.py DIRECTORY COUNT PAUSE``. Each child is named
-``storm`` and its number. Prints "ready", then the number of children that the kernel killed.
+Run as a script, so that its fork is small: ``python storm.py DIRECTORY COUNT PAUSE [NAME]``. Each child is
+named NAME (hexadecimal), else ``storm`` and its number. Prints "ready", then the number of children that the
+kernel killed.
 """
 
 from __future__ import annotations
@@ -21,24 +22,24 @@ BOUND_BYTES = 16 << 20
 SURVIVED = 3
 
 
-def child(directory: Path, number: int) -> None:
+def child(directory: Path, name: bytes) -> None:
     """Allocate until killed; never more than BOUND_BYTES."""
     (directory / "cgroup.procs").write_text("0")
     Path("/proc/self/oom_score_adj").write_text("1000")
-    Path("/proc/self/comm").write_text(f"storm{number}")
+    Path("/proc/self/comm").write_bytes(name)
     memory = mmap.mmap(-1, BOUND_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     for offset in range(0, BOUND_BYTES, mmap.PAGESIZE):
         memory[offset] = 1
 
 
-def main(directory: Path, count: int, pause: float) -> None:
+def main(directory: Path, count: int, pause: float, name: bytes | None = None) -> None:
     print("ready", flush=True)
     killed = 0
     for number in range(count):
         pid = os.fork()
         if pid == 0:
             try:
-                child(directory, number)
+                child(directory, name or b"storm%d" % number)
             finally:
                 os._exit(SURVIVED)
         killed += os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
@@ -63,9 +64,10 @@ class Storm:
 
 
 @contextlib.contextmanager
-def storm(directory: Path, count: int, pause: float = 0.0) -> Iterator[Storm]:
+def storm(directory: Path, count: int, pause: float = 0.0, name: bytes | None = None) -> Iterator[Storm]:
     """A storm of ``count`` kills in the cgroup ``directory``, which must have a limit."""
     command = [sys.executable, "-I", "-S", __file__, str(directory), str(count), str(pause)]
+    command += [name.hex()] if name else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -77,4 +79,4 @@ def storm(directory: Path, count: int, pause: float = 0.0) -> Iterator[Storm]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), *map(bytes.fromhex, sys.argv[4:]))
