@@ -28,7 +28,7 @@ MINIMAL = UNIT.parent.parent / "minimal.toml"
 PORT = 19053
 #: bounds of the project: MiB resident and MiB private after a report; None: stated, not held
 MEMORY_MIB = {"default": (24.0, 16.0), "minimal": (13.0, None)}
-#: bounds that cannot be reached (docs/performance.md says why): told, and no failure
+#: bounds that cannot be reached (docs/footprint.md says why): told, and no failure
 OUT_OF_REACH = {"minimal"}
 CPU_PERCENT = 0.05
 WAKEUPS_A_SECOND = 0.2
@@ -79,7 +79,7 @@ class Verdicts:
         broken = bound is not None and value > bound
         word = "" if bound is None else f"  (bound {bound:g}: {'BROKEN' if broken else 'kept'})"
         if broken and not held:
-            word = f"  (aim {bound:g}: not reached, see docs/performance.md)"
+            word = f"  (aim {bound:g}: not reached, see docs/footprint.md)"
         print(f"  {what:44} {figure}{word}", flush=True)
         self.broken |= broken and held
 

@@ -750,6 +750,8 @@ def _connect(path: Path | Literal[":memory:"]) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_size_limit = 1048576")
+        # KiB of pages that SQLite keeps besides the kernel: 2000 by default, which events fill for good
+        connection.execute("PRAGMA cache_size = -512")
         version = _check_version(connection, path)
         for number, script in enumerate(_MIGRATIONS[version:], version + 1):
             connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")

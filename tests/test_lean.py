@@ -15,6 +15,7 @@ PRELUDE = """
 import sys
 from oomwatchd.daemon import lean
 lean.install()
+lean.install()  # once is enough
 """
 SERVE = """
 import json, time

@@ -19,7 +19,7 @@ pyudev             ``ctypes.util``, with it ``subprocess``,        its ``_ctypes
                    ldconfig
 =================  ==============================================  ========================================
 
-What each saves is in docs/performance.md, measured by ``benchmarks/bench_memory.py``.
+What each saves is in docs/footprint.md, measured by ``benchmarks/bench_memory.py``.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ _Answers = dict[str, ModuleType | None]
 
 def install() -> None:
     """From now on this process imports the libraries above without what is named beside them."""
+    if any(isinstance(finder, _Spare) for finder in sys.meta_path):
+        return
     with _answered_by({"typing_extensions": None}):
         import msgspec  # noqa: F401
     if any(all(map(find_spec, hashes)) for hashes in _HASHES) and "_hashlib" not in sys.modules:
