@@ -28,6 +28,7 @@ from oomwatchd.report import (
     Kind,
     Memcg,
     Memory,
+    OomReport,
     Part,
     SlabCache,
     Task,
@@ -222,14 +223,16 @@ def _oomd_event(capture: OomCapture) -> OomEvent:
     """A kill by systemd-oomd, out of its journal entries: no report of the kernel's, and no kill that the
     kernel counts."""
     kill = oomd.read(capture.records)
+    complete = kill.cgroup is not None
+    report = OomReport(kind="oomd_kill", complete=complete)
     first = capture.records[0].usec
     wall = None if first is None or capture.wall_offset is None else capture.wall_offset + first / 1e6
     return OomEvent(
         id=event_id(capture),
         kind="oomd_kill",
         summary=oomd.summarize(kill),
-        complete=kill.cgroup is not None,
-        missing=() if kill.cgroup is not None else ("oomd",),
+        complete=complete,
+        missing=() if complete else ("oomd",),
         lost_records=0,
         revision=capture.revision,
         historical=capture.historical,
@@ -253,6 +256,7 @@ def _oomd_event(capture: OomCapture) -> OomEvent:
         allocations=(),
         kills=0,
         victims=(),
+        findings=diagnose(report, capture),
         oomd=kill,
     )
 

@@ -375,6 +375,9 @@ def test_both_words_of_one_kill_are_one_event(rig: Rig, order: tuple[int, int]) 
     event = conclude(served)
     assert (event.kind, event.kills, event.victims, event.historical) == ("oomd_kill", 0, (), False)
     assert event.oomd is not None and event.oomd.processes == 3
+    (finding,) = event.findings
+    assert (finding.id, finding.evidence["pressure_ratio"]) == ("oomd_killed", 0.6781)
+    assert "ManagedOOMMemoryPressureLimit=" in render_text(event)
     assert event.summary == (
         "systemd-oomd killed web.service (3 processes): memory pressure of /system.slice 67.81 %, above"
         " 50.00 %"

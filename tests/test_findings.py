@@ -25,6 +25,7 @@ from oomwatchd.capture import (
     Unseen,
 )
 from oomwatchd.findings import Case, Diagnostic, diagnose, diagnostics
+from oomwatchd.kmsg import KmsgRecord
 from oomwatchd.report import (
     Allocation,
     Finding,
@@ -183,6 +184,10 @@ def looked_after(at: int, after: int) -> OomCapture:
     )
 
 
+OOMD = OomCapture(
+    source=Source(kind="journal", form="oomd"),
+    records=(KmsgRecord(text="b.service: systemd-oomd killed some process(es) in this unit."),),
+)
 AVAILABLE = {"MemTotal": 4096, "MemAvailable": 100}
 KILLED_BIG = report(victims=(BIG,))
 FAILED = UnitEntry(usec=9, wall=1.0, unit="b.service", step="failed", text="", result="oom-kill")
@@ -527,6 +532,7 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
             (report(), recorded(unit_log=(FAILED,))),
         ),
     ],
+    "oomd_killed": [((report(), OOMD), (report(), recorded()))],
     "tmpfs_grew": [
         (
             (report(), recorded(tracks=(track("tmpfs", "/run/x", [10, 400]),))),

@@ -125,6 +125,7 @@ class EventView(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: tuple[Fact, ...]
     undecoded: tuple[str, ...]
     raw: tuple[str, ...]
+    raw_title: str
 
 
 def view(event: OomEvent, records: Sequence[KmsgRecord] = ()) -> EventView:
@@ -181,6 +182,7 @@ def view(event: OomEvent, records: Sequence[KmsgRecord] = ()) -> EventView:
         snapshots=tuple(_snapshots(event)),
         undecoded=event.undecoded,
         raw=tuple(_raw(records)),
+        raw_title="The report as the kernel printed it" if event.oomd is None else "What the journal says",
     )
 
 
