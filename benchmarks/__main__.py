@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import bench_decode, bench_text
+from benchmarks import bench_decode, bench_footprint, bench_text
 
 
 def main() -> int:
@@ -15,7 +15,9 @@ def main() -> int:
     quick = parser.parse_args().quick
     decode = bench_decode.main(quick=quick)
     print()
-    return max(decode, bench_text.main(100 if quick else 1000))
+    text = bench_text.main(100 if quick else 1000)
+    print()
+    return max(decode, text, bench_footprint.main(["--quick"] if quick else []))
 
 
 if __name__ == "__main__":
