@@ -224,9 +224,17 @@ def test_hierarchical_counts_of_old_kernels_name_the_leaf(tmp_path: Path) -> Non
     machine.total += 1
     machine.line(99)
     assert machine.found() == [(1, "/a/c", "events")]
-    # a child that is gone is not told from its parent
+    # nor is who was seen in the parent before it moved
+    (tree.mount / "a/cgroup.procs").write_text("97\n")
+    machine.groups.walk(S)
     for path in ("", "a"):
         tree.kills(path, 2, hierarchical=True)
+    machine.total += 1
+    machine.line(97)
+    assert machine.found() == []
+    # a child that is gone is not told from its parent
+    for path in ("", "a"):
+        tree.kills(path, 3, hierarchical=True)
     machine.total += 1
     machine.line(98)
     assert machine.found() == []
@@ -245,7 +253,7 @@ def test_a_kernel_that_counts_nothing_leaves_what_was_seen(tmp_path: Path) -> No
     assert books.resolve(S) == [Found(1, "/a", "recorder")]
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(15))
 def test_no_storm_names_a_wrong_cgroup(tmp_path: Path, seed: int) -> None:
     """Kills in cgroups that come and go, a few printed; looks and lines come late, lines in the kernel's
     order."""
@@ -265,7 +273,7 @@ def test_no_storm_names_a_wrong_cgroup(tmp_path: Path, seed: int) -> None:
         (tree.mount / name / "cgroup.procs").write_text(pids)
 
     machine.walk()
-    for turn in range(300):
+    for turn in range(200):
         roll, name = dice.random(), f"g{dice.randrange(6)}"
         there = (tree.mount / name).exists()
         if roll < 0.15 and not there:

@@ -215,31 +215,34 @@ class Cgroups:
     def look_at_changes(self, usec: int) -> bool:
         """Look at the cgroups that were made, got processes or a limit since; False if more was changed than
         is known: a walk finds it."""
-        numbers, overflow = self.changes.read()
+        changed, overflow = self.changes.read()
         made: dict[str, Group] = {}
-        for number in numbers:
+        for number, children in changed.items():
             if (group := self._watches.get(number)) is not None:
-                self._look_at_change(group, usec, made)
+                self._look_at_change(group, usec, made, children=children)
         if made:
             # whoever reads the old table in another thread goes on with it
             self._by_path = {**self._by_path, **made}
         return not overflow
 
-    def _look_at_change(self, group: Group, usec: int, made: dict[str, Group]) -> None:
+    def _look_at_change(self, group: Group, usec: int, made: dict[str, Group], *, children: bool) -> None:
         self.see_members(group)
         group.limit = self._number(group, self._files.limit)
         self.refresh(group, usec)
+        if not children:
+            return
         self._list(group)
         for child in group.children.values():
             if child.inode or len(self._by_path) + len(made) >= MAX_GROUPS:
                 continue
+            self._watch(child)  # first: what comes after the look is told
             try:
-                child.inode = os.stat(child.directory).st_ino  # noqa: PTH116
+                status = os.stat(child.directory)  # noqa: PTH116
             except OSError:
                 continue
+            child.inode = status.st_ino
             made[child.path] = child
-            self._watch(child)
-            self._look_at_change(child, usec, made)
+            self._look_at_change(child, usec, made, children=status.st_nlink != 2)
 
     def _watch(self, group: Group) -> None:
         group.watch = self.changes.watch(group.directory)

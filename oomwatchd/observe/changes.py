@@ -63,10 +63,10 @@ class Changes:
         """It was seen that something was changed."""
         self._once.poll(0)
 
-    def read(self) -> tuple[set[int], bool]:
-        """The watches in whose directories something was changed, and whether more happened than the kernel
-        could note."""
-        changed: set[int] = set()
+    def read(self) -> tuple[dict[int, bool], bool]:
+        """The watches in whose directories something was changed, each with whether something was made there;
+        and whether more happened than the kernel could note."""
+        changed: dict[int, bool] = {}
         overflow = False
         for _ in range(_BITES):
             try:
@@ -79,7 +79,7 @@ class Changes:
                 at += _EVENT.size + length
                 overflow = overflow or bool(mask & _IN_Q_OVERFLOW)
                 if not mask & _IN_IGNORED:
-                    changed.add(number)
+                    changed[number] = changed.get(number, False) or bool(mask & _IN_CREATE)
         self._once.modify(self._descriptor, select.EPOLLIN | select.EPOLLONESHOT)
         return changed, overflow
 

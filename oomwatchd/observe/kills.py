@@ -139,7 +139,7 @@ class Kills:
             return True
         self._meet(counting)
         counting.counted = max(counting.counted, self._cgroups.kills(counting) or 0)
-        return counting.unclaimed > 0
+        return counting.unclaimed > 0 and not self._counts_others(counting)
 
     # -- whose count grew --------------------------------------------------------------------------
 
@@ -154,15 +154,17 @@ class Kills:
         # nothing was counted since: no line is on its way that would balance the books by chance
         if usec - self._look_usec < STEADY_USEC or self._oom_kills() != self._counted:
             return []
-        # where ancestors count the same kills, one that had children may count a removed one's
-        inner = self._cgroups.hierarchical_counts
-        grown = [g for g in self._cgroups if g.unclaimed > 0 and not (inner and g.parent_of_some)]
+        grown = [g for g in self._cgroups if g.unclaimed > 0 and not self._counts_others(g)]
         if len(grown) != 1 or grown[0].unclaimed != len(self._open):
             return []
         found = [Found(number, grown[0].path, "events") for number in self._open]
         grown[0].claims += len(found)
         self._open.clear()
         return found
+
+    def _counts_others(self, group: Group) -> bool:
+        """Where ancestors count the same kills, one that had children may count a removed one's."""
+        return self._cgroups.hierarchical_counts and group.parent_of_some
 
     # -- the books ---------------------------------------------------------------------------------
 

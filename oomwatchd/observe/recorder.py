@@ -58,6 +58,8 @@ PRESSURE_USEC = 10_000_000
 LOW_RATIO = 0.10
 #: What is changed in the tree of cgroups is looked at after so long, together.
 _CHANGES_USEC = 50_000
+#: CPU time of that, times this, is the time until it is done again.
+_CHANGES_SPACING = 50
 #: Samples in the time that is left until a limit in sight is reached.
 _LOOKS = 8
 #: MemAvailable that falls by less than this share of MemTotal a second brings nothing into sight.
@@ -489,7 +491,7 @@ class Recorder:
         began = self._cpu()
         if not self.cgroups.look_at_changes(usec):
             self._walk_usec = 0
-        self._next_changes_usec = usec + int((self._cpu() - began) * 1e6) * _HURRIED_SPACING
+        self._next_changes_usec = usec + int((self._cpu() - began) * 1e6) * _CHANGES_SPACING
 
     def _devices_changed(self, usec: int, wall: float) -> None:
         self._marks.extend(self._devices.read(usec, wall))
