@@ -61,7 +61,7 @@ def add_parser(subparsers: Subparsers) -> None:
     listing = actions.add_parser("list", help="list events, newest first")
     listing.add_argument("--since", type=since, metavar="TIME", help="2h, 3d, or a date")
     listing.add_argument("--limit", type=_positive, default=20, metavar="N", help="default: 20")
-    listing.add_argument("--kind", choices=get_args(Kind))
+    listing.add_argument("--kind", choices=get_args(Kind), metavar="KIND", help=", ".join(get_args(Kind)))
     listing.add_argument("--unit", metavar="UNIT", help="events whose victim was of this systemd unit")
     listing.add_argument("--json", action="store_true", help="one JSON array")
     listing.set_defaults(run=run_list)

@@ -81,7 +81,7 @@ complete -c oomwatchd -n '_shtab_oomwatchd_using events; and test $_shtab_oomwat
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -s h -l help -d 'show this help message and exit'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l since -x -d '2h, 3d, or a date'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l limit -x -d 'default: 20'
-complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l kind -xka "oom_kill oom_no_victim oom_panic page_alloc_failure oomd_kill" -d kind
+complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l kind -xka "oom_kill oom_no_victim oom_panic page_alloc_failure oomd_kill" -d 'oom_kill, oom_no_victim, oom_panic, page_alloc_failure, oomd_kill'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l unit -x -d 'events whose victim was of this systemd unit'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l json -d 'one JSON array'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events; and test $_shtab_oomwatchd_npos -eq 0' -a show -d 'show one event'
