@@ -63,6 +63,8 @@ _FLUSH_LEFT: Final = (
 _STATUS: Final = re.compile(r"\[\d{1,7}/\d{1,7}\]$")
 
 
+#: what is kept of a line and its copies
+_COPIES_BYTES: Final = 16_384
 #: what a line begins or ends with that may have to be mended on its way out
 _LOOK_FIRST: Final = frozenset(("", " ", "\t", "["))
 _LOOK_LAST: Final = frozenset((" ", "\t", "]"))
@@ -118,8 +120,8 @@ class Joiner:
 
     def _twice(self, held: KmsgRecord, record: KmsgRecord) -> None:
         """Two daemons wrote the same line, or a copy has it twice: the kernel does not print a line twice in
-        one microsecond."""
-        if held.seq is None:
+        one microsecond. Of a line that stands there any number of times some copies are kept."""
+        if held.seq is None and len(held.raw) < _COPIES_BYTES:
             self._held = replace(held, raw=held.raw + b"\n" + record.raw)
 
     def flush(self, out: list[KmsgRecord]) -> None:
