@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import select
@@ -302,6 +303,48 @@ def test_hidden_processes_and_foreign_process_numbers_are_said(fake: Fake) -> No
     foreign.close()
 
 
+V1 = "30 29 0:27 / {mount} rw - cgroup cgroup rw,memory\n"
+V2 = "31 29 0:28 / {mount} rw - cgroup2 cgroup2 rw\n"
+
+
+@pytest.mark.parametrize(
+    ("mountinfo", "controllers", "version"),
+    [("", "", None), (V1, "", 1), (V1 + V2, "", 1), (V2, "memory", 2), (V2, "cpu", None)],
+    ids=["none", "v1", "hybrid", "v2", "v2 without the controller"],
+)
+def test_each_kind_of_hierarchy_works_or_is_said_to_be_missing(
+    tmp_path: Path, mountinfo: str, controllers: str, version: int | None
+) -> None:
+    tree = Tree(tmp_path, version or 2)
+    (tree.mount / "cgroup.controllers").write_text(f"{controllers}\n")
+    (tree.host.proc / "self/mountinfo").write_text(mountinfo.replace("{mount}", str(tree.mount)))
+    fake = Fake(tree.host.proc, tree.host)
+    tree.make("a", (7,), usage=50)
+    recorder = Recorder(fake.host, OPTIONS)
+    recorder.run(0, 0.0)
+    said = [line for line in recorder.obstacles if "cgroup" in line]
+    tracks = {track.name for track in recorder.before(0).tracks if track.kind == "cgroup"}
+    group = recorder.cgroups.of(7)
+    if version is None:
+        assert len(said) == 1 and "no cgroup hierarchy with the memory controller" in said[0]
+        assert tracks == set() and group is None
+    else:
+        assert said == []
+        assert "/a" in tracks and group is not None and group.path == "/a"
+    recorder.close()
+
+
+def test_without_pressure_files_it_works_and_says_so(fake: Fake) -> None:
+    (fake.root / "pressure/memory").unlink()
+    (fake.root / "pressure").rmdir()
+    recorder = Recorder(fake.host, OPTIONS)
+    recorder.run(0, 0.0)
+    (said,) = [line for line in recorder.obstacles if "pressure trigger" in line]
+    assert "pressure is seen at the next sample" in said
+    assert set(recorder.before(0).samples[0].parts) == {"meminfo", "vmstat", "zoneinfo"}
+    recorder.close()
+
+
 # -- the real host -------------------------------------------------------------------------------------
 
 
@@ -334,6 +377,53 @@ def test_a_real_leak_is_tracked() -> None:
     assert amounts == sorted(amounts)
     assert amounts[-1] - amounts[0] >= (len(amounts) - 1) * (60 << 20)
     recorder.close()
+
+
+#: argument: what is done before; prints what is said to be missing, and the processes that are known
+ELSEWHERE = """
+import json, os, sys
+from pathlib import Path
+from oomwatchd.config import RecorderSection
+from oomwatchd.observe.host import read_host
+from oomwatchd.observe.recorder import Recorder
+if sys.argv[2:]:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+recorder = Recorder(read_host(Path(sys.argv[1])), RecorderSection())
+recorder.pressure(0, 0.0)
+recorder.run(0, 0.0)
+before = recorder.before(0)
+print(json.dumps([recorder.obstacles, [t.pid for t in before.tracks if t.pid], len(before.samples)]))
+"""
+
+
+def elsewhere(*command: str) -> tuple[list[str], list[int], int]:
+    """The recorder behind ``command``: its obstacles, the processes it tracks, its samples."""
+    done = subprocess.run([*command], capture_output=True, text=True, check=False)
+    if os.getuid() != 0 or "Operation not permitted" in done.stderr:
+        pytest.skip("needs the right to make namespaces")
+    assert done.returncode == 0, done.stderr
+    obstacles, pids, samples = json.loads(done.stdout)
+    return obstacles, pids, samples
+
+
+def test_behind_a_real_hidepid_it_works_and_says_so(tmp_path: Path) -> None:
+    script = (
+        f"mount -t proc -o hidepid=2 proc {tmp_path} && exec {sys.executable} -c '{ELSEWHERE}' {tmp_path} 1"
+    )
+    obstacles, pids, samples = elsewhere("unshare", "--mount", "sh", "-c", script)
+    (said,) = [line for line in obstacles if "hidepid" in line]
+    assert said.count("\n") == 0 and "the largest are not known" in said
+    assert samples == 1 and len(pids) <= 1  # itself
+
+
+def test_in_a_real_pid_namespace_it_works_and_says_so() -> None:
+    inside = ("unshare", "--mount", "--pid", "--fork", "--mount-proc")
+    obstacles, pids, samples = elsewhere(*inside, sys.executable, "-c", ELSEWHERE, "/proc")
+    (said,) = [line for line in obstacles if "pid namespace" in line]
+    assert "by the log and by their cgroups' counts of kills only" in said
+    assert samples == 1 and pids == [1]
 
 
 def test_descriptors_are_quiet_until_something_happens() -> None:
