@@ -385,6 +385,16 @@ def test_what_stands_behind_a_line_that_was_cut_is_not_its_rest(cut: str, behind
     assert texts(f"[    1.000000] {cut}\n{behind}\n") == [cut, behind]
 
 
+def test_a_program_that_quotes_the_kernel_is_not_the_kernel() -> None:
+    quotes = (
+        f"Jun 24 18:49:43 web-1 node-problem-detector[6018]: I0624 log_monitor.go:160] New status: {KILL}"
+    )
+    lines = [f"Jun 24 18:49:43 web-1 kernel: {KILL}", quotes]
+    for width in (500, 100, 84):
+        text = "\n".join(part for line in lines for part in textwrap.wrap(line, width))
+        assert [report.kills for report in reports(text.encode())] == [1], width
+
+
 def test_a_kubernetes_event_carries_its_line() -> None:
     event = {"verb": "ADDED", "event": {"reason": "OOMKilling", "message": KILL, "source": {"host": "a"}}}
     for text in (json.dumps(event["event"]), json.dumps(event, indent=2), json.dumps([event], indent=1)):

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from oomwatchd.capture import SourceForm
 from oomwatchd.formats.recognise import recognise
-from oomwatchd.kmsg import KmsgRecord, unescape
+from oomwatchd.kmsg import FACILITY_KERN, KmsgRecord, unescape
 from oomwatchd.sources.text import encodings
 from oomwatchd.sources.text.prefix import QUOTE, PrefixParser, unescape_octal
 from oomwatchd.sources.text.respace import respace
@@ -186,6 +186,7 @@ class Joiner:
             length=len(line) - (quote.end() if quote else 0),
             pieces=1,
             columns=self._columns,
+            foreign=self._prefixed and record.facility not in (None, FACILITY_KERN),
         )
 
     def _push_unprefixed(self, record: KmsgRecord, out: list[KmsgRecord]) -> None:
@@ -260,6 +261,7 @@ class Joiner:
             + len(record.text.rstrip(" \t") if self._strip else record.text),
             pieces=piece.pieces + 1,
             columns=self._columns,
+            foreign=piece.foreign,
         )
         self._held = replace(held, text=joined, raw=held.raw + b"\n" + record.raw)
         self._line = b""

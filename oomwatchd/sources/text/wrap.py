@@ -286,7 +286,8 @@ class Widths(NamedTuple):
 
 class Piece(NamedTuple):
     """The line so far: its text, its kind, how wide its last physical line was (without quote signs and
-    trailing blanks), how many characters all of it has so far, and from how many pieces it was made."""
+    trailing blanks), how many characters all of it has so far, and from how many pieces it was made;
+    ``foreign``: its own prefix says that a program wrote it."""
 
     text: str
     kind: LineKind | None
@@ -295,6 +296,7 @@ class Piece(NamedTuple):
     length: int
     pieces: int
     columns: int | None
+    foreign: bool = False
 
 
 def _row_complete(text: str, columns: int | None) -> bool:
@@ -416,6 +418,8 @@ def goes_on(
     if full and piece.prefixed and start is not None and start.name in ("stat", "totals"):
         # "eed 0" is no statistic if it stands behind a full line
         return True
+    if start is not None and piece.foreign and _full(piece, first, widths):
+        return True  # a program's line that quotes the kernel was broken before the quotation
     if start is not None:
         return start.name in _OF_A_NODE and _OWN_NODE.fullmatch(piece.text.strip() + " ") is not None
     if kind is None and _begins_across(piece.text, stripped):
