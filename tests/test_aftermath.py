@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -113,6 +116,53 @@ def test_only_what_the_manager_and_oomd_say_of_this_boot_is_read(tmp_path: Path)
     write_journal(tmp_path, [manager_entry("started", UNIT, 20 * SECOND)], "system@later.journal")
     assert [one.usec for one in read_all(journal)] == [20 * SECOND]
     journal.close()
+
+
+LOCKED = """
+import re, sys
+from pathlib import Path
+from oomwatchd.daemon import protect
+from oomwatchd.sources.manager import ManagerJournal
+directory, release = sys.argv[1], sys.argv[2] == "release"
+assert protect.lock_memory() is None
+if not release:
+    import oomwatchd.sources.manager as manager
+    manager.release_journals = lambda: 0
+journal = ManagerJournal.open("b" * 32, Path(directory))
+count = 0
+while True:
+    entries, drained = journal.read()
+    count += len(entries)
+    if drained: break
+maps = re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text())
+mine = [one for one in maps if directory in one]
+held = [sum(int(re.search(rf"^{name}: +(\\d+)", one, re.M)[1]) for one in mine) for name in ("Rss", "Locked")]
+print(count, *held)
+"""
+
+
+@needs_tools
+def test_what_is_read_of_the_journal_is_not_kept_in_locked_memory(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs the right to lock memory")
+
+    def entries() -> Iterator[Entry]:
+        for n in range(20_000):
+            yield entry(b"noise " * 20 + str(n).encode(), BOOT, n * 1000, _PID=b"400")
+            if n % 20 == 0:
+                yield manager_entry("started", f"u{n % 300}.service", n * 1000)
+
+    write_journal(tmp_path, entries())
+    held = {}
+    for how in ("keep", "release"):
+        done = subprocess.run(
+            [sys.executable, "-c", LOCKED, tmp_path, how], capture_output=True, text=True, check=True
+        )
+        count, resident, locked = map(int, done.stdout.split())
+        assert count == 1000
+        held[how] = resident, locked
+    assert held["release"] == (0, 0)
+    assert held["keep"][1] > 2048, "nothing was locked: the check above says nothing"
 
 
 @given(st.text(max_size=60))

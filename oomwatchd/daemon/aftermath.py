@@ -129,7 +129,7 @@ class Aftermath:
             try:
                 self._follow(open_journal(), later)
             except Exception as error:
-                reason = error if isinstance(error, OomwatchdError) else f"{type(error).__name__}: {error}"
+                reason = error.message if isinstance(error, OomwatchdError) else f"{type(error).__name__}: {error}"
                 if not said:
                     what = "works without what the journal says of units and of systemd-oomd's kills"
                     log.info("%s: %s", what, reason)

@@ -23,6 +23,7 @@ import msgspec
 from oomwatchd.errors import NoInputError, OomwatchdError, PermissionDeniedError, UnavailableError
 from oomwatchd.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord, to_text
 from oomwatchd.render.escape import harmless
+from oomwatchd.sources.mapped import release_journals
 
 #: One bite: what is read before the loop looks at signals and timers again.
 BITE_RECORDS: Final = 256
@@ -222,7 +223,10 @@ class JournalSource:
             self._reader.process()  # takes the news from the descriptor
         except OSError as error:
             raise UnavailableError(f"{self._name}: {error.strerror}") from error
-        return _bite(self._reader, self._name, BITE_RECORDS, time.monotonic() + BITE_SECONDS)
+        items, drained = _bite(self._reader, self._name, BITE_RECORDS, time.monotonic() + BITE_SECONDS)
+        if items:
+            release_journals()
+        return items, drained
 
 
 def _bite(

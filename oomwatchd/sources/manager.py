@@ -23,6 +23,7 @@ from oomwatchd.errors import UnavailableError
 from oomwatchd.kmsg import to_text
 from oomwatchd.oomd import cgroup_told
 from oomwatchd.sources.journal import Journal
+from oomwatchd.sources.mapped import release_journals
 
 Step = Literal["oom_kill", "oomd_kill", "exited", "failed", "restart_scheduled", "started", "start_failed"]
 
@@ -81,7 +82,13 @@ class ManagerJournal:
 
     def read(self) -> tuple[list[UnitEntry | OomdLine], bool]:
         """The next bite, and whether there is no more now. Raises UnavailableError when the journal
-        cannot be read any more."""
+        cannot be read any more. What it mapped is given back at once (``sources.mapped``)."""
+        try:
+            return self._read()
+        finally:
+            release_journals()
+
+    def _read(self) -> tuple[list[UnitEntry | OomdLine], bool]:
         found: list[UnitEntry | OomdLine] = []
         failed = 0
         try:
