@@ -41,8 +41,9 @@ PAIR_USEC = 10_000_000
 HOLD_USEC = 3_000_000
 #: An entry's stamp is journald's, a report's the kernel's: they may disagree by so much.
 _SLACK_USEC = 50_000
-#: How often the journal is asked: while a unit is listened to, and else.
-HURRIED_SECONDS, CALM_SECONDS = 1.0, 5.0
+#: How often the journal is asked: while a unit is listened to, and else. With the recorder that makes 0.2
+#: wakeups a second while all is calm, which is the bound (docs/footprint.md).
+HURRIED_SECONDS, CALM_SECONDS = 1.0, 10.0
 #: Between bites, and until a journal that could not be read is tried again.
 BITE_PAUSE_SECONDS, RETRY_SECONDS = 0.05, 60.0
 #: Bites that wait for the worker.
