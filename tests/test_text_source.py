@@ -395,6 +395,20 @@ def test_a_program_that_quotes_the_kernel_is_not_the_kernel() -> None:
         assert [report.kills for report in reports(text.encode())] == [1], width
 
 
+def test_what_a_program_wrote_over_several_lines_is_all_its_own() -> None:
+    prefix = "Jun 24 18:49:43 web-1 app[6018]: "
+    lines = [
+        f"Jun 24 18:49:43 web-1 kernel: {KILL}",
+        f"{prefix}first",
+        " " * len(prefix) + KILL.replace("649", "1"),
+        " " * len(prefix) + "a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "Jun 24 18:49:44 web-1 kernel: eth0: link up",
+    ]
+    text = "\n".join(lines)
+    assert [[victim.pid for victim in report.victims] for report in reports(text.encode())] == [[649]]
+    assert all(line.strip().encode() in b"".join(r.raw for r in read(text)) for line in lines)
+
+
 def test_a_kubernetes_event_carries_its_line() -> None:
     event = {"verb": "ADDED", "event": {"reason": "OOMKilling", "message": KILL, "source": {"host": "a"}}}
     for text in (json.dumps(event["event"]), json.dumps(event, indent=2), json.dumps([event], indent=1)):

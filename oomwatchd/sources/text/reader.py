@@ -24,6 +24,7 @@ from oomwatchd.sources.text.prefix import QUOTE, PrefixParser, unescape_octal
 from oomwatchd.sources.text.respace import respace
 from oomwatchd.sources.text.structured import ExportReader, JsonReader
 from oomwatchd.sources.text.wrap import (
+    MAX_JOINED,
     LineKind,
     Piece,
     Widths,
@@ -201,6 +202,10 @@ class Joiner:
             if held.seq is not None and _DICTIONARY.match(text) is not None:
                 return
             piece = self._current()
+            if piece.foreign and self._is_under(held, text) and piece.length < MAX_JOINED:
+                self._held = replace(held, raw=held.raw + b"\n" + record.raw)
+                self._piece = piece._replace(length=piece.length + len(text))
+                return
             start = kind_of(text)
             if self.learning and piece.prefixed and piece.kind is None and start is None and text.strip():
                 self.possible.append(piece.width)
@@ -215,6 +220,12 @@ class Joiner:
         # an empty line parts what is around it and says nothing
         if text.strip():
             self._begin(record, start, out)
+
+    @staticmethod
+    def _is_under(held: KmsgRecord, text: str) -> bool:
+        """Whether journalctl printed this as a further line of a program's message: under its first."""
+        first = held.raw.partition(b"\n")[0].decode("utf-8", "backslashreplace")
+        return 8 < len(first) - len(held.text) == len(text) - len(text.lstrip(" ")) and bool(text.strip())
 
     def _begin(self, record: KmsgRecord, kind: LineKind | None, out: list[KmsgRecord]) -> None:
         text = record.text
