@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import bench_decode, bench_footprint, bench_text
+from benchmarks import bench_decode, bench_footprint, bench_recorder, bench_text
 
 
 def main() -> int:
@@ -17,7 +17,9 @@ def main() -> int:
     print()
     text = bench_text.main(100 if quick else 1000)
     print()
-    return max(decode, text, bench_footprint.main(["--quick"] if quick else []))
+    recorder = bench_recorder.main([300] if quick else [300, 3000])
+    print()
+    return max(decode, text, recorder, bench_footprint.main(["--quick"] if quick else []))
 
 
 if __name__ == "__main__":
