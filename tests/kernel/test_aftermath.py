@@ -17,7 +17,7 @@ import pytest
 from oomwatchd.sources.manager import OOMD_KILL_ID, STEPS
 from tests.kernel.manager import JOURNALD
 from tests.kernel.running import PATIENCE, RunningDaemon, command, wait_for
-from tests.kernel.test_leak import leaky_unit, removed
+from tests.kernel.test_leak import LIMIT, leaky_unit, removed
 
 pytestmark = [pytest.mark.oom, pytest.mark.slow]
 
@@ -139,6 +139,11 @@ def oomd_cgroup() -> Iterator[str]:
 
 def test_what_became_of_the_unit_is_in_the_stored_event(manager: Manager, listening: ListeningDaemon) -> None:
     unit = "leaky.service"
+
+    def stored(steps: int) -> dict[str, Any] | None:
+        (found,) = listening.stored_of("leaky")
+        return found if len((found["aftermath"] or {}).get("units", ())) >= steps else None
+
     manager.of_unit("failed", unit, "an earlier failure", UNIT_RESULT="signal")
     with leaky_unit() as child:
         assert child.stdin is not None
@@ -151,12 +156,7 @@ def test_what_became_of_the_unit_is_in_the_stored_event(manager: Manager, listen
         manager.of_unit("failed", unit, f"{unit}: Failed with result 'oom-kill'.", UNIT_RESULT="oom-kill")
         manager.of_unit("failed", unit, "forged", UNIT_RESULT="success", _from="other")
         (event,) = wait_for("the event", lambda: listening.lines_of("leaky"))
-
-    def stored(steps: int) -> dict[str, Any] | None:
-        (found,) = [one for one in listening.stored_of("leaky") if one["id"] == event["id"]]
-        return found if len((found["aftermath"] or {}).get("units", ())) >= steps else None
-
-    seen = wait_for("what the manager said", lambda: stored(2))
+        wait_for("what the manager said", lambda: stored(2))
     # that comes after the report had settled
     text = f"{unit}: Scheduled restart job, restart counter is at 1."
     manager.of_unit("restart_scheduled", unit, text, N_RESTARTS="1")
@@ -169,8 +169,11 @@ def test_what_became_of_the_unit_is_in_the_stored_event(manager: Manager, listen
     ]
     assert all(-0.1 <= step["seconds"] < 30 for step in after["units"])
     assert after["victims_left"] == []
-    # the whole cgroup was killed, and is charged next to nothing
-    assert after["cgroup"] is None or after["cgroup"]["usage_bytes"] < after["cgroup"]["limit_bytes"] / 2
+    if event["memcg"] is not None:  # else the kernel left out which cgroup it was: others kill here, too
+        assert after["cgroup"]["path"] == event["memcg"]["oom_path"]
+        # all that lived there was killed, and is charged next to nothing
+        assert after["cgroup"]["limit_bytes"] == LIMIT
+        assert after["cgroup"]["usage_bytes"] < LIMIT / 2
     assert after["available_after_bytes"] > 0
     assert text in listening.events("show", event["id"]).stdout
     assert len(listening.lines_of("leaky")) == 1
