@@ -4,7 +4,8 @@
 #   sh packaging/debian/build.sh [--check] [OUTPUT_DIRECTORY]
 #
 # Needs root, mmdebstrap and Debian's archive. --check installs the package there with Debian's own Python
-# modules and runs the fast tests against it. Cache: $XDG_CACHE_HOME/oomwatchd (default ~/.cache/oomwatchd).
+# modules and runs the fast tests against it. Cache: $OOMWATCHD_CACHE, by default
+# $XDG_CACHE_HOME/oomwatchd (~/.cache/oomwatchd).
 set -eu
 
 suite=trixie
@@ -13,7 +14,7 @@ check=
 [ "${1-}" != --check ] || { check=yes; shift; }
 mkdir -p "${1:-$here/dist}"
 output=$(CDPATH='' cd -- "${1:-$here/dist}" && pwd -P)
-cache=${XDG_CACHE_HOME:-$HOME/.cache}/oomwatchd
+cache=${OOMWATCHD_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/oomwatchd}
 root=$cache/build-$suite
 build_packages=build-essential,debhelper,dh-python,dh-sequence-python3,pybuild-plugin-pyproject,python3-all,python3-setuptools,lintian
 test_packages='python3-pytest python3-hypothesis python3-jsonschema systemd netbase util-linux'

@@ -9,9 +9,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.vm import full, kernels
+from tests.vm import full, kernels, power, trouble
 from tests.vm.checks import check
 from tests.vm.lab import LabError, cache_directory
+
+#: what the whole system can do, by the scripts beside this file, and with how much memory
+SCRIPTS = {"guest": (768, 128), "trouble": (trouble.LARGE_MIB, 128), "power": (768,)}
 
 
 def main() -> int:
@@ -30,9 +33,16 @@ def main() -> int:
     small.add_argument("--jobs", type=int, default=1, metavar="N", help="machines at a time")
     small.set_defaults(run=run_kernels)
     whole = commands.add_parser("full", help="the package in a whole Debian 13")
-    whole.add_argument("--memory", type=int, nargs="+", default=[768, 128], metavar="MIB")
+    whole.add_argument("scripts", nargs="*", default=[*SCRIPTS], metavar="SCRIPT", help=", ".join(SCRIPTS))
+    whole.add_argument("--memory", type=int, nargs="+", metavar="MIB")
     whole.add_argument("--idle", type=int, default=0, metavar="SECONDS", help="time to watch it do nothing")
     whole.add_argument("--deb", type=Path, metavar="FILE", help="default: built from the working tree")
+    whole.add_argument(
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        help="for images, several GB (default: that for temporary files)",
+    )
     whole.set_defaults(run=run_full)
     args = parser.parse_args()
     try:
@@ -77,21 +87,40 @@ def _kernel(name: str, args: argparse.Namespace) -> bool:
 
 
 def run_full(args: argparse.Namespace) -> bool:
-    """All claims for each amount of memory."""
+    """All claims of each script for each amount of memory."""
+    for name in args.scripts:
+        if name not in SCRIPTS:
+            raise LabError(f"there is no script {name}; there are {', '.join(SCRIPTS)}")
     good = True
-    with tempfile.TemporaryDirectory(prefix="oomwatchd-lab-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="oomwatchd-lab-", dir=args.scratch) as scratch:
         began = time.monotonic()
-        deb = args.deb or full.package(args.work)
+        deb = args.deb or full.package(args.work.absolute(), Path(scratch))
         built = time.monotonic()
         image = full.install(deb, args.work, Path(scratch), idle=args.idle)
         print(f"package {built - began:.0f} s, image {time.monotonic() - built:.0f} s", flush=True)
-        for memory in args.memory:
-            result = full.run(image, memory, args.timeout)
-            print(f"\n{memory} MiB, {result.seconds:.0f} s:\n")
-            for claim in check(result):
-                print(f"- {'yes' if claim.holds else 'NO'}: {claim.text}", flush=True)
-                good = good and claim.holds
+        for name in args.scripts:
+            for memory in args.memory or SCRIPTS[name]:
+                good = _script(name, image, memory, args.timeout) and good
     return good
+
+
+def _script(name: str, image: Path, memory: int, timeout: float) -> bool:
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=image.parent) as scratch:
+        try:
+            if name == "guest":
+                claims = check(full.run(image, memory, timeout))
+            elif name == "trouble":
+                claims = trouble.test(image, Path(scratch), memory, timeout)
+            else:
+                claims = power.test(image, Path(scratch), memory, timeout)
+        except LabError as error:
+            print(f"tests.vm: {name}, {memory} MiB: {error}", file=sys.stderr)
+            return False
+    print(f"\n{name}, {memory} MiB, {time.monotonic() - began:.0f} s:\n")
+    for claim in claims:
+        print(f"- {'yes' if claim.holds else 'NO'}: {claim.text}", flush=True)
+    return all(claim.holds for claim in claims)
 
 
 if __name__ == "__main__":

@@ -1,44 +1,8 @@
 #!/bin/sh
-# Runs in the full system after it has booted, as root. What is found goes to the second serial line, each
-# part behind a line @@NAME. The first boot ends in a panic, the second in a power-off.
+# The service from its first start to its removal. The first boot ends in a panic, the second in a power-off.
 # Usage: guest.sh IDLE_SECONDS
 idle=$1
-exec > /dev/ttyS1 2>&1
-stty raw < /dev/ttyS1
-PATH=/lab:$PATH
-cgroups=/sys/fs/cgroup/lab
-
-part() { echo "@@$1"; }
-pid() { systemctl show --property=MainPID --value oomwatchd.service; }
-oom_kills() { awk '/^oom_kill /{print $2}' /proc/vmstat; }
-metrics() { ordinary curl --silent --max-time 10 http://127.0.0.1:10053/metrics; }
-active() {
-    tries=0
-    until systemctl --quiet is-active oomwatchd.service || [ $((tries += 1)) -gt 120 ]; do sleep 1; done
-    systemctl is-active oomwatchd.service
-}
-memory() {
-    grep -E '^Vm(HWM|RSS|Lck|Swap):' "/proc/$(pid)/status"
-    echo "cgroup: $(cat "/sys/fs/cgroup$(cut -d: -f3 "/proc/$(pid)/cgroup")/memory.peak")"
-}
-# until all kills that the kernel counted are in the metrics, two minutes at most
-counted() {
-    part "counting_$1"
-    tries=0
-    while [ $((tries += 1)) -le 40 ]; do
-        found=$(metrics | awk '/^oomwatchd_oom_kills_total[{ ]/{n += $NF} END {print n + 0}')
-        echo "$(cut -d' ' -f1 /proc/uptime) s: the kernel $(oom_kills), /metrics $found"
-        [ "$found" -lt "$(oom_kills)" ] || return 0
-        sleep 3
-    done
-}
-# What is looked at is looked at by ordinary processes: the lab's own are protected from the kernel's choice,
-# and would have others killed for them.
-ordinary() { sh -c 'echo 0 > /proc/self/oom_score_adj; exec "$@"' sh "$@"; }
-# A second Python beside the daemon's is too much for a small machine; dpkg, too.
-small() { [ "$(awk '/^MemTotal:/{print $2}' /proc/meminfo)" -lt 200000 ]; }
-events() { small || ordinary oomwatchd events list --limit 1000 --json; }
-journal() { ordinary journalctl --quiet --no-pager --output=json "$@"; }
+. /lab/common.sh
 
 # A webhook whose secrets come by LoadCredential= from files that root alone may read. The receiver comes later
 # than the event.
@@ -103,20 +67,17 @@ if [ ! -e /lab/panicked ]; then
     part unit_sender; grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs|Seccomp):' "/proc/$(pid)/status"
 
     if [ "$idle" -gt 0 ]; then
-        sleep 20 # the look back after a report is over
-        part idle_before; grep -h _ctxt_switches /proc/"$(pid)"/task/*/status; cat "/proc/$(pid)/io"
+        sleep 90 # a victim's unit is watched for a minute after the kill
+        part idle_before; spent
         sleep "$idle"
-        part idle_after; grep -h _ctxt_switches /proc/"$(pid)"/task/*/status; cat "/proc/$(pid)/io"
+        part idle_after; spent
     fi
 
-    part storm; mkdir $cgroups
-    echo +memory > $cgroups/cgroup.subtree_control
+    part storm
     i=0
     while [ $i -lt 25 ]; do
-        mkdir $cgroups/$i
-        echo 3M > $cgroups/$i/memory.max
-        echo 0 > $cgroups/$i/memory.swap.max 2> /dev/null
-        sh -c "echo 0 > /proc/self/oom_score_adj; echo \$\$ > $cgroups/$i/cgroup.procs; exec labbox hog 0 storm$i" &
+        cgroup $i 3M
+        inside $i labbox hog 0 storm$i &
         i=$((i + 1))
     done
     wait

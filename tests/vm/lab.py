@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -57,14 +59,23 @@ def command(*words: str | Path) -> str:
     return done.stdout
 
 
-def once(path: Path, make: Callable[[Path], object], *, newer_than: Path | None = None) -> Path:
-    """``path``, made by ``make`` if it is not there or older than ``newer_than``; it appears whole or not at
-    all, and once, however many threads and processes ask for it at a time."""
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """One thread of one process at a time, for what is made at ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f"{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        stale = newer_than is not None and path.exists() and path.stat().st_mtime < newer_than.stat().st_mtime
-        if stale or not path.exists():
+        yield
+
+
+def once(path: Path, make: Callable[[Path], object], *, of: Sequence[str] = ()) -> Path:
+    """``path``, made by ``make`` if it is not there; it appears whole or not at all, and once, however many
+    threads and processes ask for it at a time. What it is made of becomes part of its name."""
+    if of:
+        digest = hashlib.sha256("\0".join(of).encode()).hexdigest()[:8]
+        path = path.with_name(f"{path.stem}-{digest}{path.suffix}")
+    with locked(path):
+        if not path.exists():
             partial = path.with_name(f"{path.name}.partial")
             if partial.is_dir():
                 shutil.rmtree(partial)
@@ -101,12 +112,18 @@ def labbox(arch: str, cache: Path) -> Path:
     return once(
         cache / f"labbox-{arch}",
         lambda to: command(COMPILERS[arch], "-O1", "-static", "-pthread", source, "-o", to),
-        newer_than=source,
+        of=(source.read_text(),),
     )
 
 
-def boot(qemu: Sequence[str | Path], directory: Path, seconds: float) -> Ran:
-    """Run a machine until it powers off, at most ``seconds``. ``directory`` takes what it writes."""
+def boot(
+    qemu: Sequence[str | Path],
+    directory: Path,
+    seconds: float,
+    cut: Callable[[bytes], bool] | None = None,
+) -> Ran:
+    """Run a machine until it powers off, at most ``seconds``, or until ``cut``, which is told over and over
+    what is on the second serial line, says that it loses its power. ``directory`` takes what it writes."""
     console, results = directory / "console", directory / "results"
     serial = ("-serial", f"file:{console}", "-serial", f"file:{results}")
     words = [*qemu, "-accel", "tcg", "-nic", "none", "-display", "none", *serial]
@@ -114,19 +131,25 @@ def boot(qemu: Sequence[str | Path], directory: Path, seconds: float) -> Ran:
     timed_out = False
     with (directory / "qemu").open("wb") as said:
         try:
-            done = subprocess.run(
-                words, stdin=subprocess.DEVNULL, stdout=said, stderr=said, timeout=seconds, check=False
-            )
-        except subprocess.TimeoutExpired:
-            timed_out = True
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         except FileNotFoundError as error:
             raise LabError(f"{words[0]} is not installed; docs/vm-lab.md names the package") from error
-        else:
-            if done.returncode:
-                raise LabError(f"{words[0]}: {(directory / 'qemu').read_text(errors='replace')[-1000:]}")
+        with process:
+            try:
+                while process.poll() is None:
+                    timed_out = time.monotonic() - began > seconds
+                    if timed_out or (cut is not None and cut(_read(results))):
+                        break
+                    time.sleep(0.05)
+            finally:
+                killed = process.poll() is None
+                process.kill()
+    if process.returncode and not killed:
+        raise LabError(f"{words[0]}: {(directory / 'qemu').read_text(errors='replace')[-1000:]}")
     return Ran(
-        console=console.read_bytes().replace(b"\r\n", b"\n") if console.exists() else b"",
-        results=results.read_bytes().replace(b"\r\n", b"\n") if results.exists() else b"",
-        seconds=time.monotonic() - began,
-        timed_out=timed_out,
+        console=_read(console), results=_read(results), seconds=time.monotonic() - began, timed_out=timed_out
     )
+
+
+def _read(written: Path) -> bytes:
+    return written.read_bytes().replace(b"\r\n", b"\n") if written.exists() else b""

@@ -6,6 +6,8 @@
  * labbox mbind NODE       a hog bound to a NUMA node
  * labbox sleepers N       N children that sleep
  * labbox hostile K        a hog under the K-th hostile name
+ * labbox churn MB         touch MB of memory over and over
+ * labbox thrash FILE S    read all pages of a file through a mapping, over and over for S seconds
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -14,7 +16,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -39,6 +43,33 @@ static _Noreturn void hog(long mib)
     }
     for (;;)
         pause();
+}
+
+static _Noreturn void churn(long mib)
+{
+    volatile char *memory = malloc(mib * MIB);
+    for (;;)
+        for (long at = 0; memory && at < mib * MIB; at += 4096)
+            memory[at]++;
+}
+
+static int thrash(const char *path, long seconds)
+{
+    struct stat status;
+    int fd = open(path, O_RDONLY);
+    if (fd < 0 || fstat(fd, &status)) {
+        perror(path);
+        return 1;
+    }
+    volatile const char *pages = mmap(NULL, status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (pages == MAP_FAILED) {
+        perror(path);
+        return 1;
+    }
+    alarm(seconds);
+    for (;;)
+        for (off_t at = 0; at < status.st_size; at += 4096)
+            (void)pages[at];
 }
 
 static void *thread_hog(void *number)
@@ -109,6 +140,10 @@ int main(int argc, char **argv)
         prctl(PR_SET_NAME, hostile[n]);
         hog(0);
     }
+    if (!strcmp(what, "churn"))
+        churn(n);
+    if (!strcmp(what, "thrash") && argc > 3)
+        return thrash(argv[2], atol(argv[3]));
     fprintf(stderr, "labbox: unknown: %s\n", what);
     return 2;
 }

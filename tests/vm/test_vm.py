@@ -3,13 +3,15 @@ the rest."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.vm import full, kernels
-from tests.vm.checks import check
+from tests.vm import full, kernels, power, trouble
+from tests.vm.checks import Claim, check
 from tests.vm.lab import cache_directory
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
@@ -27,8 +29,30 @@ def test_every_kill_that_the_kernels_counted_is_read() -> None:
         assert kernels.panics(recording) == 1
 
 
-def test_the_package_at_work_in_a_whole_system(tmp_path: Path) -> None:
-    cache = cache_directory()
-    image = full.install(full.package(cache), cache, tmp_path)
-    found = check(full.run(image, memory_mib=768, seconds=1800))
-    assert [claim.text for claim in found if not claim.holds] == []
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="oomwatchd-lab-", dir=full.SCRATCH) as directory:
+        yield Path(directory)
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="oomwatchd-lab-", dir=full.SCRATCH) as directory:
+        cache = cache_directory()
+        yield full.install(full.package(cache, Path(directory)), cache, Path(directory), idle=60)
+
+
+def test_the_package_at_work_in_a_whole_system(image: Path) -> None:
+    assert _wrong(check(full.run(image, memory_mib=768, seconds=1800))) == []
+
+
+def test_a_machine_in_trouble(image: Path, scratch: Path) -> None:
+    assert _wrong(trouble.test(image, scratch, memory_mib=trouble.LARGE_MIB, seconds=1800)) == []
+
+
+def test_a_power_cut(image: Path, scratch: Path) -> None:
+    assert _wrong(power.test(image, scratch, memory_mib=768, seconds=900)) == []
+
+
+def _wrong(claims: list[Claim]) -> list[str]:
+    return [claim.text for claim in claims if not claim.holds]
