@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import select
+import shutil
 import subprocess
 import sys
 import zlib
@@ -178,6 +179,29 @@ def test_a_limit_in_sight_hurries_it_and_shows_that_cgroups_processes(tmp_path: 
         recorder.close()
 
 
+def test_what_grows_in_a_new_cgroup_is_seen_from_its_first_seconds(tmp_path: Path) -> None:
+    """5 MiB/s under 48 MiB: over before the next calm sample."""
+    tree = Tree(tmp_path, 1)
+    fake = Fake(tmp_path / "proc", tree.host)
+    recorder = Recorder(fake.host, OPTIONS, cpu=lambda: 0.0)
+    run_until(recorder, 0, S)
+    told = dict(recorder.descriptors())[recorder.cgroups.changes.fileno()]
+    usec = S + S // 2
+    for pid, name in ((5, "leaky"), (6, "quiet")):
+        tree.make(name, (pid,), usage=MIB, limit=48 * MIB)
+        fake.process(pid, name, 256)
+    told(usec, 0.0)
+    for tenth in range(16, 105):
+        usec = run_until(recorder, usec, tenth * S // 10)
+        tree.usage("leaky", MIB + (tenth - 15) * MIB // 2)
+    points = {track.name: len(track.points) for track in recorder.before(20 * S, {5}, {"/leaky"}).tracks}
+    assert points["/leaky"] >= 7 and points["leaky"] >= 7
+    # nothing else grows: it slows down
+    shutil.rmtree(tree.mount / "leaky")
+    assert taken(recorder, usec, usec + 100 * S) <= 16
+    recorder.close()
+
+
 def test_falling_memavailable_hurries_it_before_it_is_low(fake: Fake, recorder: Recorder) -> None:
     fake.process(5, "leaky", 100)
     usec = run_until(recorder, 0, 60 * S)
@@ -206,7 +230,7 @@ def test_new_cgroups_wake_it_once_and_take_no_sample(tmp_path: Path) -> None:
     assert recorder.samples == 1
     group = recorder.cgroups.of(7)
     assert group is not None and group.path == "/a"
-    assert recorder.seconds_until_due(S) == 9.0
+    assert recorder.seconds_until_due(S) == 9.0, "it has no limit"
     recorder.close()
 
 

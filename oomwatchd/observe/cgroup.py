@@ -44,7 +44,7 @@ IN_SIGHT_SECONDS = 80.0
 _GROWING = 0.0005
 #: From this share of its limit on a cgroup may live on what it drops: its growth does not show in its usage.
 _FULL = 0.9
-#: A cgroup that came into sight of its limit is watched for so long.
+#: A cgroup that came into sight of its limit, or got it, is watched for so long.
 WATCHED_USEC = 10_000_000
 #: Cgroups below one that are asked for its members.
 _MEMBER_GROUPS = 64
@@ -227,7 +227,9 @@ class Cgroups:
 
     def _look_at_change(self, group: Group, usec: int, made: dict[str, Group], *, children: bool) -> None:
         self.see_members(group)
-        group.limit = self._number(group, self._files.limit)
+        before, group.limit = group.limit, self._number(group, self._files.limit)
+        if group.limit is not None and group.limit != before:
+            group.watched_until = usec + WATCHED_USEC  # what just began may fill it in no time
         self.refresh(group, usec)
         if not children:
             return
@@ -398,7 +400,7 @@ class Cgroups:
         return heapq.nlargest(most, charged, key=lambda group: group.usage or 0)
 
     def watched(self, most: int, usec: int) -> list[Group]:
-        """Those that came into sight of their limit, the closest first."""
+        """Those that came into sight of their limit or got one, the closest first."""
         found = [group for group in self._by_path.values() if group.watched_until > usec]
         never = float("inf")
         return heapq.nsmallest(most, found, key=lambda g: never if g.left_seconds is None else g.left_seconds)

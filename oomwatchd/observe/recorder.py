@@ -8,10 +8,11 @@ sample stands for it.
 
 A limit in sight hurries it, too: where a cgroup would reach its own limit within 80 s if it goes on growing
 like this, or the machine would have nothing available, the next sample comes after an eighth of the time
-left, and shows the largest processes of that cgroup. A leak that lives for two calm intervals is thus seen by
-samples of its last seconds; one that lives shorter than one interval is not, for the kernel offers nothing
-without privilege that would wake us earlier: pressure triggers of cgroups (v2) need write access, and
-memory.events tells when the limit is reached.
+left, and shows the largest processes of that cgroup; so do the seconds after a cgroup got its limit. A leak
+that lives for two calm intervals is thus seen by samples of its last seconds. One that begins late in its
+cgroup's life and lives shorter than one interval may not be, for the kernel offers nothing without privilege
+that would wake us earlier: pressure triggers of cgroups (v2) need write access, and memory.events tells when
+the limit is reached.
 
 Cost is bounded by design: a walk of the cgroups or a scan of the processes that took d seconds of CPU is
 repeated after 1000 d (calm) or 100 d (under pressure) at the earliest, so that each takes 0.1 % or 1 % of
@@ -489,8 +490,14 @@ class Recorder:
     def _look_at_changes(self, usec: int) -> None:
         self._changes_usec = None
         began = self._cpu()
+        watched = self._watched
         if not self.cgroups.look_at_changes(usec):
             self._walk_usec = 0
+        self._watched = self.cgroups.watched(_WATCHED_GROUPS, usec)
+        if not set(self._watched) <= set(watched):
+            # begins with one second and slows down as long as nothing grows
+            self._pace_usec = HURRIED_USEC // 2
+            self._next_usec = min(self._next_usec, usec + HURRIED_USEC)
         self._next_changes_usec = usec + int((self._cpu() - began) * 1e6) * _CHANGES_SPACING
 
     def _devices_changed(self, usec: int, wall: float) -> None:

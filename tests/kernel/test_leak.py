@@ -4,6 +4,7 @@ kernel names without their cgroups."""
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,18 @@ def removed(path: Path) -> bool:
     return not path.exists()
 
 
+def climbs(page: str) -> None:
+    """The chart of the largest users has the victim's line, which goes up to the end."""
+    chart = page[page.index("The largest processes, cgroups and tmpfs mounts") :]
+    (points,) = re.findall(r'<polyline class="l-killed" points="([^"]+)"', chart)[:1]
+    drawn = [tuple(map(float, point.split(","))) for point in points.split()]
+    assert len(drawn) >= 5
+    assert [x for x, _ in drawn] == sorted(x for x, _ in drawn)
+    heights = [-y for _, y in drawn]  # SVG counts downward
+    assert heights == sorted(heights) and heights[-1] > heights[0]
+    assert "leaky" in chart
+
+
 @pytest.mark.slow
 def test_a_leak_is_named_with_its_rate_and_shown_climbing(daemon: RunningDaemon) -> None:
     with leaky_unit() as child:
@@ -90,6 +103,8 @@ def test_a_leak_is_named_with_its_rate_and_shown_climbing(daemon: RunningDaemon)
     assert len(amounts) >= 5
     assert amounts == sorted(amounts)
     assert event["snapshots"]["before"]
+    page = daemon.events("show", "--format", "html", event["id"]).stdout
+    climbs(page)
     # the settled report knows that the victim is gone
     (stored,) = [e for e in daemon.stored_of("leaky") if e["id"] == event["id"]]
     assert not [f for f in stored["findings"] if f["id"] == "victim_did_not_die"]
