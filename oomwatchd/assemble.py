@@ -13,11 +13,16 @@ Core: no clock. Time is the records' own stamps, and what ``tick`` is told.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import islice
+from operator import attrgetter
+
 import msgspec
 
 from oomwatchd.formats import Form, Section, dump_stack, memcontrol, neighbours, oom_kill, show_mem
 from oomwatchd.formats.page_alloc import ALLOC_FAILURE, NOMMU_FAILURE
 from oomwatchd.formats.recognise import Recognised, recognise, recognise_row
+from oomwatchd.formats.task_table import row_count
 from oomwatchd.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord
 
 #: a block with its kill lines is issued when the log's next record is later than this: the lines of a group
@@ -46,6 +51,8 @@ MAX_UNDECODED = 100
 MAX_HELD = 40
 #: no record is longer, joined of its pieces or not (PRINTKRB_RECORD_MAX and its predecessors)
 MAX_JOINED = 8192
+#: rows that are taken at once
+MAX_ROWS = 256
 
 
 class ReportBegan(msgspec.Struct, frozen=True, gc=False):
@@ -105,6 +112,7 @@ _PROOF = frozenset(
 _NAMED = (oom_kill.CPUSET, dump_stack.CPU, dump_stack.PID)
 #: parts that only the OOM killer prints: in a text that tells no more they are what is left of a report
 _PARTS = frozenset({oom_kill.TASKS_HEADER.name, memcontrol.USAGE.name, memcontrol.STATS.name})
+_KEYS = attrgetter("seq", "flag", "facility", "caller")
 _ROW_STARTS = frozenset(" 0123456789")
 _KILLER_SYMBOLS = frozenset({"dump_header", "oom_kill_process", "out_of_memory"})
 _TITLES = frozenset({show_mem.MEM_INFO.name, oom_kill.TASKS_TITLE.name, oom_kill.TASKS_HEADER.name})
@@ -243,6 +251,41 @@ class Assembler:
             self._expire(now_usec)
         out, self._out = self._out, []
         return out
+
+    def take_rows(self, items: Sequence[KmsgRecord | KmsgGap], at: int) -> int:
+        """Take the rows of the task table under way that come next in ``items``, all at once: most of a long
+        report. How many there were; 0 says nothing of what the next item is."""
+        block = self._blocks[-1] if self._blocks else None
+        now = self._now
+        if block is None or not block.in_table or self._restarted or now is None or not self._kernel_clock:
+            return 0
+        soon = self._checked + QUIET_USEC // 2  # then something may be due
+        records: list[KmsgRecord] = []
+        for item in islice(items, at, at + MAX_ROWS):
+            if isinstance(item, KmsgGap) or item.usec is None or not now <= item.usec < soon:
+                break
+            records.append(item)
+        count = row_count([record.text for record in records])
+        if count == 0 or len(block.records) + count > MAX_RECORDS:
+            return 0
+        del records[count:]
+        seqs, flags, facilities, callers = map(set, zip(*map(_KEYS, records), strict=True))
+        first = records[0].seq
+        if (
+            first is None
+            or records[-1].seq != first + count - 1
+            or len(seqs) != count
+            or (self._last_seq is not None and first != self._last_seq + 1)
+            or flags != {"-"}
+            or any(facilities)
+            or not all(map(block.accepts, callers))
+        ):
+            return 0
+        block.records += records
+        block.dirty = True
+        block.last = self._now = records[-1].usec
+        self._last_seq = records[-1].seq
+        return count
 
     def tick(self, now_usec: int) -> list[Signal]:
         """Issue what is due at ``now_usec`` (the log clock, microseconds), a moment at which the log was

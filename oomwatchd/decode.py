@@ -9,7 +9,8 @@ Core: no clock, no file, no socket.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Literal
 
 import msgspec
@@ -73,8 +74,7 @@ def decode(
     records are its; else they are taken from the text, or stay None.
     """
     decoder = _Decoder(page_size_bytes)
-    for record in records:
-        decoder.take(record)
+    decoder.take_all(records if isinstance(records, Sequence) else tuple(records))
     return decoder.report(lost_records=lost_records, kernel=kernel, arch=arch)
 
 
@@ -190,6 +190,17 @@ class _Decoder:
         self._failure = False
 
     # -- lines -------------------------------------------------------------------------------------
+
+    def take_all(self, records: Sequence[KmsgRecord]) -> None:
+        """Read the records, the rows of the task table all at once."""
+        at = 0
+        while at < len(records):
+            if self._section is Section.TASKS:
+                at += self._table.take_rows([record.text for record in islice(records, at, None)])
+                if at == len(records):
+                    return
+            self.take(records[at])
+            at += 1
 
     def take(self, record: KmsgRecord) -> None:
         """Read one record."""

@@ -192,9 +192,22 @@ def test_one_bite_is_bounded_by_number(pipe: PacketPipe) -> None:
 def test_one_bite_is_bounded_by_time(pipe: PacketPipe) -> None:
     times = iter([0.0, BITE_SECONDS / 2, BITE_SECONDS])
     source = KmsgSource(pipe.reading, "pipe", clock=lambda: next(times))
-    pipe.write(1, 2, 3, 4)
+    fcntl.fcntl(pipe.writing, fcntl.F_SETPIPE_SZ, 64 * os.sysconf("SC_PAGE_SIZE"))
+    pipe.write(*range(48))
     items, drained = source.read()
-    assert (seqs_and_gaps(items), drained) == ([1, 2], False)
+    assert (seqs_and_gaps(items), drained) == (list(range(32)), False)
+
+
+def test_what_is_no_report_is_passed_over_by_who_is_idle(pipe: PacketPipe) -> None:
+    """Its first and last record tell where it stood and when; nothing is lost, and nothing of a report."""
+    source = KmsgSource(pipe.reading, "pipe")
+    pipe.write(*range(10))
+    items, drained = source.read(idle=True)
+    assert (seqs_and_gaps(items), source.passed, drained) == ([0, 9], 8, True)
+    pipe.write(*range(10, 15))
+    pipe.write(17, 18)
+    items, _ = source.read(idle=True)
+    assert (seqs_and_gaps(items), source.passed) == ([10, 11, 12, 13, 14, "lost 2", 17, 18], 8)
 
 
 def test_something_else_than_records_is_counted_and_passed_over(pipe: PacketPipe) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -127,7 +127,8 @@ class Watch:
     def read(self) -> bool:
         """Take one bite of the log; whether it is drained. Raises UnavailableError when the log ended."""
         before = self._now().monotonic_usec
-        items, drained = self._source.read()
+        passed = self._source.passed
+        items, drained = self._source.read(idle=self._assembler.idle)
         records = [item for item in items if isinstance(item, KmsgRecord)]
         stamps = [record.usec for record in records if record.usec is not None]
         if stamps and self._source.kind == "kmsg":  # journald stamps nothing, and is late
@@ -139,7 +140,7 @@ class Watch:
             (record.number for record in records if record.number is not None), default=self._newest
         )
         # all of them first: who was named has the least time left, and is looked at before anything else
-        signals = [signal for item in items for signal in self._step(partial(Assembler.feed, item=item))]
+        signals = list(self._feed(items))
         self._follow_each(signal for signal in signals if isinstance(signal, VictimChosen))
         self._follow_each(signal for signal in signals if not isinstance(signal, VictimChosen))
         self._attribute()
@@ -148,7 +149,7 @@ class Watch:
         lost = sum(item.lost or 1 for item in items if isinstance(item, KmsgGap))
         forged, self._forged = self._assembler.forged_records - self._forged, self._assembler.forged_records
         if items:
-            self._metrics.records(len(records), lost=lost, forged=forged)
+            self._metrics.records(len(records) + self._source.passed - passed, lost=lost, forged=forged)
         return drained
 
     def catch_up_done(self) -> None:
@@ -188,6 +189,16 @@ class Watch:
         self._hand_over_each(self._fold.flush())
 
     # -- signals -----------------------------------------------------------------------------------
+
+    def _feed(self, items: Sequence[KmsgRecord | KmsgGap]) -> Iterator[Signal]:
+        at = 0
+        while at < len(items):
+            rows = self._assembler.take_rows(items, at)
+            if rows:
+                at += rows
+                continue
+            yield from self._step(partial(Assembler.feed, item=items[at]))
+            at += 1
 
     def _step(self, step: Callable[[Assembler], list[Signal]]) -> list[Signal]:
         """One step of the assembler. An error costs that step, not the watch: the record stays in the ring,

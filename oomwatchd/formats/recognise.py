@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from oomwatchd.formats import (
     Form,
@@ -37,10 +38,14 @@ for _form in ALL:
     for _beginning in _form.begins:
         _BY_BEGINNING[_beginning] = (*_BY_BEGINNING.get(_beginning, ()), _form)
 
+#: what a row, an indented line or an escape begins with; "" too
+_ROW_BEGINS = frozenset("[- \t\\0123456789") | {""}
+
 #: of a raw record: nothing but known fields may follow, or a cgroup's name could pose as a header
 _HEADER_REST = re.compile(r"gfp_mask=\S*?,?(?: +\w+=\S*)*\s*$")
 
 
+@lru_cache(maxsize=128)  # who decodes a report asks again what who cut it asked
 def recognise(text: str, *, raw: bool = False) -> Recognised | None:
     """The form of a line, with its match; None for a line that is not of a report.
 
@@ -69,6 +74,22 @@ def recognise(text: str, *, raw: bool = False) -> Recognised | None:
     ):
         return page_alloc.ALLOC_FAILURE, m
     return None
+
+
+_ANYWHERE = (oom_kill.HEADER_MARK, "mems_allowed=", "mode:0x")
+
+
+def nothing_recognised(records: str, count: int) -> bool:
+    """Whether it is plain that ``recognise`` knows none of these, and none continues another: ``count`` raw
+    records of /dev/kmsg, a line each."""
+    if records.count(",-;") + records.count(",-,") != count:
+        return False  # some are continued
+    beginnings = {line.partition(";")[2][:4] for line in records.split("\n")[:count]}
+    return (
+        beginnings.isdisjoint(_BY_BEGINNING)
+        and _ROW_BEGINS.isdisjoint([beginning[:1] for beginning in beginnings])
+        and not any(words in records for words in _ANYWHERE)
+    )
 
 
 def _header(text: str, raw: bool) -> Recognised | None:

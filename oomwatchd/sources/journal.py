@@ -192,6 +192,8 @@ class JournalSource:
         self.last_seq: None = None
         #: entries that could not be read
         self.malformed = 0
+        #: none is passed over
+        self.passed = 0
 
     @classmethod
     def open(cls, directory: Path | None = None) -> JournalSource:
@@ -214,7 +216,7 @@ class JournalSource:
     def close(self) -> None:
         self._reader.close()
 
-    def read(self) -> tuple[list[KmsgRecord | KmsgGap], bool]:
+    def read(self, *, idle: bool = False) -> tuple[list[KmsgRecord | KmsgGap], bool]:
         """The next bite of records and gaps, and whether the journal is drained (else: come again).
 
         Raises UnavailableError when the journal cannot be read any more.

@@ -15,7 +15,8 @@ from time import monotonic
 from typing import Literal
 
 from oomwatchd.errors import OomwatchdError, PermissionDeniedError, UnavailableError
-from oomwatchd.kmsg import KmsgGap, KmsgRecord, parse_record
+from oomwatchd.formats.recognise import nothing_recognised
+from oomwatchd.kmsg import KmsgGap, KmsgRecord, parse_record, parse_records, whole_text
 from oomwatchd.render.escape import harmless
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ RECORD_BYTES = 8192
 #: One bite: what is read before the loop looks at signals and timers again.
 BITE_RECORDS = 256
 BITE_SECONDS = 0.05
+#: after so many of them the time is looked at
+_LOOK_RECORDS = 16
 
 
 class KmsgSource:
@@ -56,6 +59,8 @@ class KmsgSource:
         self.last_seq: int | None = None
         #: reads that gave no record: something else than the kernel's format
         self.malformed = 0
+        #: records that were passed over: read, and not given to anybody
+        self.passed = 0
 
     @classmethod
     def open(cls, device: str) -> KmsgSource:
@@ -89,31 +94,63 @@ class KmsgSource:
     def close(self) -> None:
         os.close(self._descriptor)
 
-    def read(self) -> tuple[list[KmsgRecord | KmsgGap], bool]:
+    def read(self, *, idle: bool = False) -> tuple[list[KmsgRecord | KmsgGap], bool]:
         """The next bite of records and gaps, and whether the log is drained (else: come again).
 
+        ``idle``: the reader is in the midst of nothing. Of a bite without a line of a report it then gets the
+        first and the last record; the others are counted in ``passed``.
         Raises UnavailableError when the log itself has ended, which the real device never does.
         """
+        pieces: list[bytes] = []
+        try:
+            drained = self._bite(pieces)
+        except UnavailableError:
+            if not pieces:
+                raise
+            drained = False  # what came before the end first
         items: list[KmsgRecord | KmsgGap] = []
+        if not (idle and len(pieces) > 2 and self._pass_over(pieces, items)):
+            for record in parse_records(pieces):
+                self._take(record, items)
+        return items, drained
+
+    def _bite(self, pieces: list[bytes]) -> bool:
         until = self._clock() + BITE_SECONDS
-        for _ in range(BITE_RECORDS):
+        read, descriptor, size = self._read, self._descriptor, self._record_bytes
+        for _ in range(BITE_RECORDS // _LOOK_RECORDS):
             try:
-                data = self._read(self._descriptor, self._record_bytes)
+                for _ in range(_LOOK_RECORDS):
+                    pieces.append(read(descriptor, size))
             except BlockingIOError:
-                return items, True
+                return True
             except OSError as error:
                 if error.errno not in (errno.EPIPE, errno.EINVAL):
                     raise UnavailableError(f"{self._name}: {error.strerror}") from error
-            else:
-                if not data:
-                    raise UnavailableError(f"{self._name}: end of file, which a kernel log never has")
-                self._take(data, items)
+            if pieces and not pieces[-1]:
+                while pieces and not pieces[-1]:
+                    pieces.pop()
+                raise UnavailableError(f"{self._name}: end of file, which a kernel log never has")
             if self._clock() >= until:
                 break
-        return items, False
+        return False
 
-    def _take(self, data: bytes, items: list[KmsgRecord | KmsgGap]) -> None:
-        record = parse_record(data)
+    def _pass_over(self, pieces: list[bytes], items: list[KmsgRecord | KmsgGap]) -> bool:
+        """Whether none of these records matters: then only the first and the last of them are taken."""
+        first, last = parse_record(pieces[0]), parse_record(pieces[-1])
+        if first is None or last is None or first.seq is None or last.seq is None:
+            return False
+        if last.seq - first.seq != len(pieces) - 1:
+            return False
+        text = whole_text(pieces)
+        if text is None or not nothing_recognised(text, len(pieces)):
+            return False
+        self._take(first, items)
+        self.last_seq = last.seq
+        items.append(last)
+        self.passed += len(pieces) - 2
+        return True
+
+    def _take(self, record: KmsgRecord | None, items: list[KmsgRecord | KmsgGap]) -> None:
         if record is None or record.seq is None:
             if not self.malformed:
                 log.warning("%s gives something else than records of the kernel log", self._name)
