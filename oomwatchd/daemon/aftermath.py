@@ -39,6 +39,8 @@ LISTEN_USEC = 60_000_000
 PAIR_USEC = 10_000_000
 #: For so long an entry waits for the other one before it is told alone.
 HOLD_USEC = 3_000_000
+#: An event is stored again this much later at the earliest, times the number that are listened for.
+STORE_USEC = 1_000_000
 #: An entry's stamp is journald's, a report's the kernel's: they may disagree by so much.
 _SLACK_USEC = 50_000
 #: How often the journal is asked: while a unit is listened to, and else. With the recorder that makes 0.2
@@ -58,7 +60,7 @@ _TEXT_LENGTH = 512
 class _Listening:
     """An event whose units are listened to until ``until``."""
 
-    __slots__ = ("capture", "changed", "since", "units", "until")
+    __slots__ = ("capture", "changed", "since", "stored", "units", "until")
 
     def __init__(self, capture: OomCapture, units: frozenset[str], since: int) -> None:
         self.capture = capture
@@ -66,6 +68,7 @@ class _Listening:
         self.since = since
         self.until = since + LISTEN_USEC
         self.changed = False
+        self.stored = 0
 
     def take(self, entry: UnitEntry) -> None:
         log_ = self.capture.unit_log
@@ -130,7 +133,9 @@ class Aftermath:
             try:
                 self._follow(open_journal(), later)
             except Exception as error:
-                reason = error.message if isinstance(error, OomwatchdError) else f"{type(error).__name__}: {error}"
+                reason = (
+                    error.message if isinstance(error, OomwatchdError) else f"{type(error).__name__}: {error}"
+                )
                 if not said:
                     what = "works without what the journal says of units and of systemd-oomd's kills"
                     log.info("%s: %s", what, reason)
@@ -225,7 +230,9 @@ class Aftermath:
         for event_id, waiting in list(self._listening.items()):
             if now >= waiting.until or not self.listens:
                 self._end(event_id)
-            elif waiting.changed:
+            # each time is a write to the disk, which the next kill waits for: one a second, of all together
+            elif waiting.changed and now >= waiting.stored + STORE_USEC * len(self._listening):
+                waiting.stored = now
                 self._again(waiting)
         for kill in list(self._kills):
             if kill.revision < 0 and now >= kill.usec + HOLD_USEC:
