@@ -105,6 +105,8 @@ _PRUNE_ROUNDS = 8
 _FALLBACK_EVENTS = 256
 #: news that wait for a sink; what is older is dropped
 _NEWS = 10_000
+#: the place of all sinks of this host among those of the sinks that fetch
+_LOCAL = ""
 #: boots whose position and counters are kept
 _BOOTS = 16
 #: a wall clock before 2020 is one that was never set: age says nothing
@@ -189,8 +191,8 @@ class Store:
         self.corrupt: Path | None = None
         #: is called when a corrupt file was replaced by a new one, which knows nothing of what was counted
         self.on_renewed: Callable[[], None] = lambda: None
-        #: whether what is new is noted for sinks that fetch it (``news``)
-        self.keeps_news = False
+        #: up to which news the sinks of this host were told; it is saved with the next put
+        self.told: int | None = None
         #: the number of the last news
         self.last_news = 0
         with suppress(sqlite3.Error):
@@ -453,7 +455,7 @@ class Store:
         """How far each sink that fetches has come, with what waits for it."""
         query = f"""
             SELECT {", ".join(_DELIVERY)}, (SELECT min(wall) FROM news WHERE number > position)
-            FROM delivery ORDER BY sink
+            FROM delivery WHERE sink != '{_LOCAL}' ORDER BY sink
         """  # noqa: S608
         with self._lock, _reading(self._path):
             if _scalar(self._connection, "PRAGMA user_version") < 2:  # nobody but the daemon mends that
@@ -478,10 +480,35 @@ class Store:
 
     def forget_deliveries(self, kept: Sequence[str]) -> None:
         """Forget the sinks that are not among ``kept``. Raises StoreError."""
+        kept = (_LOCAL, *kept)
         marks = ", ".join("?" * len(kept))
         with self._lock, _reading(self._path), _transaction(self._connection):
             self._connection.execute(f"DELETE FROM delivery WHERE sink NOT IN ({marks})", kept)  # noqa: S608
             self._forget_news()
+
+    def untold(self, limit: int) -> Sequence[News]:
+        """News that the sinks of this host were not told of when the last daemon ended, oldest first. None
+        in a store where they never were told of any. Raises StoreError."""
+        with self._lock, _reading(self._path):
+            row = self._connection.execute(
+                "SELECT position FROM delivery WHERE sink = ?", (_LOCAL,)
+            ).fetchone()
+        return () if row is None else self.news(row[0], limit)
+
+    def save_told(self) -> None:
+        """Save ``told`` without a put. Raises StoreError."""
+        with self._lock, _reading(self._path), _transaction(self._connection):
+            self._save_told()
+
+    def _save_told(self) -> None:
+        if self.told is None:
+            return
+        self._connection.execute(
+            "INSERT INTO delivery (sink, position, delivered, left_out, dropped, failures)"
+            " VALUES (?, ?, 0, 0, 0, 0) ON CONFLICT DO UPDATE SET position = excluded.position",
+            (_LOCAL, self.told),
+        )
+        self._forget_news()
 
     def _forget_news(self) -> None:
         self._connection.execute(
@@ -493,7 +520,7 @@ class Store:
     ) -> int:
         """Note what is news, within a transaction; the number of the last news afterwards."""
         grown = tally.grown and (tally.kills > 0 or (capture.settled and capture.repeats > 0))
-        if not self.keeps_news or event.historical or not (new or grown):
+        if event.historical or not (new or grown):
             return self.last_news
         row = (event.id, self._clock())
         number = connection.execute("INSERT INTO news (event_id, wall) VALUES (?, ?)", row).lastrowid or 0
@@ -529,6 +556,7 @@ class Store:
             if outcome != "known":
                 self._prune(self._connection, self._limits)
             last_news = self._noted(self._connection, capture, event, outcome == "new", tally)
+            self._save_told()
         self.last_news = last_news
         if moved and self._memory is not None:
             self._memory.close()

@@ -59,7 +59,6 @@ class Rig:
         self.directory = directory
         self.receiver = receiver
         self.store = Store.open(directory, limits=limits, clock=lambda: self.now)
-        self.store.keeps_news = True
         self.events: dict[int, OomEvent] = {}
         self.lane = self.new_lane()
 
@@ -100,7 +99,6 @@ class Rig:
     def restart(self) -> None:
         self.store.close()
         self.store = Store.open(self.directory, clock=lambda: self.now)
-        self.store.keeps_news = True
         self.lane = self.new_lane()
 
 
@@ -338,7 +336,6 @@ class Waiting(Listener):
 
 def test_one_that_hangs_holds_up_neither_the_others_nor_the_end(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
-    store.keeps_news = True
     hangs, works = Waiting("hangs", go=False), Waiting("works", go=True)
     states: dict[str, Delivery] = {}
     taken = threading.Event()
@@ -365,7 +362,6 @@ def test_one_that_hangs_holds_up_neither_the_others_nor_the_end(tmp_path: Path) 
 
 def test_a_sink_that_is_new_begins_now_and_one_that_is_gone_is_forgotten(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
-    store.keeps_news = True
     store.put(capture(), event())
     Outbox([Waiting("a", True)], store, lambda *_: None)
     [state] = store.deliveries()

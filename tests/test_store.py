@@ -473,3 +473,26 @@ def test_damage_that_no_query_meets_is_found_by_a_check(tmp_path: Path) -> None:
     store.check()
     assert renewed == [True]
     store.close()
+
+
+def test_what_was_stored_and_not_told_is_known_at_the_next_start(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    assert store.untold(9) == ()
+    store.told = store.last_news
+    store.save_told()
+    for seq in (100, 200):
+        store.put(capture(seq), event(seq))
+    store.told = 1
+    store.save_told()
+    store.close()
+    store = Store.open(tmp_path)
+    assert [news.event_id for news in store.untold(9)] == [event(200).id]
+    assert not store.deliveries()
+    store.forget_deliveries([])
+    assert len(store.untold(9)) == 1
+    store.told = store.last_news
+    store.put(capture(300), event(300))  # a put saves it, too
+    store.close()
+    store = Store.open(tmp_path)
+    assert [news.event_id for news in store.untold(9)] == [event(300).id]
+    store.close()

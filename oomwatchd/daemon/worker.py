@@ -78,7 +78,8 @@ class Worker:
         self._queue: SimpleQueue[int | Callable[[], None] | None] = SimpleQueue()
         self._latencies: dict[int, float] = {}
         self._unsent_repeats: dict[str, int] = {}
-        self._put_off: set[str] = set()
+        #: events whose telling waits for a later revision, with the number of their first news
+        self._put_off: dict[str, int] = {}
         self._store = Store.open(None)
         self._sinks: list[Sink] = []
         self._outbox: Outbox | None = None
@@ -215,6 +216,7 @@ class Worker:
     # -- the patient half --------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._tell_rest()
         while (item := self._queue.get()) is not None:
             self._busy = True
             try:
@@ -263,14 +265,33 @@ class Worker:
         news = outcome != "known" and not event.historical and self._is_news(event, growth, outcome == "new")
         if _key(capture) in self._waiting:  # the rest of a group kill, mostly: told of in one
             if news:
-                self._put_off.add(event.id)
+                self._put_off.setdefault(event.id, self._store.last_news)
             return
         if self._outbox is not None:
             self._outbox.notify()
-        if news or event.id in self._put_off:
-            self._put_off.discard(event.id)
+        if self._put_off.pop(event.id, None) is not None or news:
             self._on_event(event)
             self._emit(event)
+            self._told()
+
+    def _told(self) -> None:
+        """Note how far the sinks of this host were told; while more waits, the next put saves it."""
+        first = min(self._put_off.values(), default=self._store.last_news + 1)
+        self._store.told = first - 1
+        if not self._waiting:
+            with suppress(StoreError):
+                self._store.save_told()
+
+    def _tell_rest(self) -> None:
+        """What the last daemon stored and was killed before it told."""
+        try:
+            for news in self._store.untold(FULL_CAPTURES):
+                capture = self._store.get(news.event_id)
+                if capture is not None:
+                    self._emit(self._concluded(capture))
+        except StoreError as error:
+            self._failures.failed("telling what was stored", error)
+        self._told()
 
     def _concluded(self, capture: OomCapture) -> OomEvent:
         """A fault in the explanation must cost the explanation, not the kill."""
@@ -386,7 +407,6 @@ class Worker:
                     " network.conf",
                     ", ".join(sink.name for sink in remote),
                 )
-            self._store.keeps_news = bool(remote)
             self._outbox = Outbox(remote, self._store, self._metrics.delivery)
         except Exception as error:
             self._failures.failed("opening the sinks", error)
