@@ -37,7 +37,8 @@ def _counted(metrics: Metrics) -> list[Metric]:
     events = CounterMetricFamily(
         "oomwatchd_oom_events",
         "Reports of the kernel since the first start in this boot, by how they ended and by what was "
-        "exhausted (none: the whole system). One report may kill several processes or none.",
+        "exhausted (none: the whole system). One report may kill several processes or none. oomd_kill: a "
+        "cgroup that systemd-oomd killed, which is no report and no kill of the kernel's.",
         labels=("kind", "constraint"),
     )
     for (kind, constraint), number in metrics._events.items():
