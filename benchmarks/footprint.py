@@ -72,7 +72,7 @@ class Running:
         notify.settimeout(60)
         reading, self.kmsg = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
         # LISTEN_PID is the daemon's own, which the shell becomes; descriptors are passed from 3 on
-        script = 'exec 3<&"$1"; shift; LISTEN_PID=$$ exec "$@"'
+        script = 'exec 3<"/proc/self/fd/$1"; shift; LISTEN_PID=$$ exec "$@"'
         command = [*COMMAND, "run", "--config", str(directory / "config.toml")]
         began = time.monotonic()
         self._process = subprocess.Popen(

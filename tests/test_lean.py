@@ -6,9 +6,13 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from benchmarks.bench_footprint import PORT, profiles
+from benchmarks.footprint import Running, install
 
 #: the daemon's own beginning, without its run
 PRELUDE = """
@@ -215,3 +219,31 @@ def test_the_minimal_profile_loads_nothing_of_what_is_off(tmp_path: Path) -> Non
     } == set()
     assert {module for module in modules if module.startswith("oomwatchd.web")} == set()
     assert modules & NEVER == set()
+
+
+@pytest.mark.parametrize(
+    ("profile", "resident_mib", "private_mib"),
+    [
+        # what docs/footprint.md says, and one more: Python 3.13 is larger than 3.11
+        ("default", 25, 17),
+        ("minimal", 23.5, 15),
+    ],
+)
+def test_memory_of_the_profiles(
+    profile: str, resident_mib: float, private_mib: float, tmp_path: Path
+) -> None:
+    environ = install(tmp_path)
+    own = tmp_path / "run"
+    own.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config = profiles(own)[profile].replace(str(PORT), str(port))
+    Running(own, environ, config).stop()  # compiles
+    running = Running(own, environ, config)
+    try:
+        time.sleep(1)
+        memory = running.memory_kib()
+    finally:
+        running.stop()
+    assert memory["Rss"] / 1024 <= resident_mib
+    assert memory["Anonymous"] / 1024 <= private_mib
