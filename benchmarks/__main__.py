@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import bench_decode, bench_footprint, bench_recorder, bench_text
+from benchmarks import (
+    bench_decode,
+    bench_footprint,
+    bench_growth,
+    bench_latency,
+    bench_live,
+    bench_recorder,
+    bench_text,
+)
 
 
 def main() -> int:
@@ -19,7 +27,13 @@ def main() -> int:
     print()
     recorder = bench_recorder.main([300] if quick else [300, 3000])
     print()
-    return max(decode, text, recorder, bench_footprint.main(["--quick"] if quick else []))
+    footprint = bench_footprint.main(["--quick"] if quick else [])
+    print()
+    growth = bench_growth.main(quick=quick)
+    print()
+    live = bench_live.main(quick=quick)
+    print()
+    return max(decode, text, recorder, footprint, growth, live, bench_latency.main(quick=quick))
 
 
 if __name__ == "__main__":
