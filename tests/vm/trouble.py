@@ -18,9 +18,10 @@ CGROUPS = 40
 LARGE_MIB = 1024
 #: the least share of their kills that is attributed to the right one
 ATTRIBUTED = 0.95
-#: this much memory can be taken out of use, since what is in it can be moved; and a ring for all the reports
-#: of the cgroup of which nobody may be killed
-_KERNEL = "movablecore=512M log_buf_len=8M"
+#: a ring for all the reports of the cgroup of which nobody may be killed
+_KERNEL = "log_buf_len=8M"
+#: this much memory can be taken out of use, since what is in it can be moved
+_KERNEL_LARGE = f"{_KERNEL} movablecore=512M"
 #: how far the wall-clock time of a kill may lie outside of the seconds in which it was provoked: the guest's
 #: clock is read by a process that has to be started first
 _SLACK_SECONDS = 5.0
@@ -33,7 +34,8 @@ def test(image: Path, directory: Path, memory_mib: int, seconds: float) -> list[
     """Run the script and look at what the daemon stored."""
     disk = full.copy(image, directory / "disk")
     drive = full.writable(disk)
-    result = full.run(image, memory_mib, seconds, "trouble", kernel=_KERNEL, drive=drive)
+    kernel = _KERNEL_LARGE if memory_mib >= LARGE_MIB else _KERNEL
+    result = full.run(image, memory_mib, seconds, "trouble", kernel=kernel, drive=drive)
     result.one("end")
     return check(result, full.events(disk, directory / "store"))
 
