@@ -224,6 +224,7 @@ class Store:
             path.touch(mode=0o600)
             try:
                 connection = _connect(path)
+                _check_whole(connection)
             except sqlite3.DatabaseError as error:
                 if not _is_corrupt(error):
                     raise
@@ -269,18 +270,6 @@ class Store:
                     connection.close()
                 failure = error
         raise StoreError(f"cannot read the store {path}: {_reason(failure)}") from failure
-
-    def check(self) -> None:
-        """Read the whole file for damage that no query has met yet, and replace it if there is any."""
-        with self._lock:
-            try:
-                (said,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
-            except sqlite3.Error as error:
-                if _is_corrupt(error):
-                    self._renew(error)
-            else:
-                if said != "ok":
-                    self._renew(sqlite3.DatabaseError(said))
 
     def close(self) -> None:
         """Close the file; what was put is already on disk."""
@@ -787,6 +776,20 @@ def _connect(path: Path | Literal[":memory:"]) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _check_whole(connection: sqlite3.Connection) -> None:
+    """Read the whole file (60 MB in 0.06 s from the page cache): damage that is met later would take what
+    was counted and leave what was stored, or the other way round. Raises sqlite3.DatabaseError."""
+    try:
+        (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if said != "ok":
+            found = sqlite3.DatabaseError(said)
+            found.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise found
+    except BaseException:
+        connection.close()
+        raise
 
 
 def _check_version(connection: sqlite3.Connection, path: Path | str) -> int:

@@ -451,27 +451,41 @@ def test_what_was_given_up_of_the_journal_is_not_news_when_it_is_read_again(tmp_
     store.close()
 
 
-def test_damage_that_no_query_meets_is_found_by_a_check(tmp_path: Path) -> None:
+def test_damage_that_no_query_meets_is_found_at_the_beginning(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     for seq in range(10, 600, 10):
         store.put(capture(seq, lines=9), event(seq))
-    store.check()
-    assert store.corrupt is None
     store.close()
+    again = Store.open(tmp_path)
+    assert again.corrupt is None and again.events == 59
+    again.close()
     path = tmp_path / FILE_NAME
     with path.open("r+b") as file:
         file.seek(path.stat().st_size // 2 // 4096 * 4096)
         file.write(b"\xa5" * 4096)
-    renewed: list[bool] = []
     store = Store.open(tmp_path)
-    store.on_renewed = lambda: renewed.append(True)
-    store.check()
     assert store.corrupt is not None and store.corrupt.exists()
-    assert renewed == [True]
-    assert store.failure is None
+    assert store.failure is None and store.events == 0
     assert store.put(capture(700), event(700)) == "new"
-    store.check()
-    assert renewed == [True]
+    store.close()
+
+
+def test_who_counts_is_told_of_a_new_file(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    store.put(capture(10), event(10))
+    renewed: list[dict[str, float]] = []
+
+    def begin_anew() -> None:
+        store.save_counters(BOOT, {"began": 7.0})
+        renewed.append(store.load_counters(BOOT))
+
+    store.on_renewed = begin_anew
+    for file in tmp_path.glob(f"{FILE_NAME}*"):
+        file.write_bytes(b"not a database, not a log" * 400)
+    store._connection.close()
+    store._connection = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None, check_same_thread=False)
+    assert store.put(capture(20), event(20)) == "new"
+    assert renewed == [{"began": 7.0}]
     store.close()
 
 

@@ -187,7 +187,6 @@ class Daemon:
         self._worker.look_afterwards(self._host)
         self._catch_up()
         self._worker.store.on_renewed = self._begin_anew
-        self._worker.later(self._worker.store.check)
         self._worker.later(self._report_panics)
         protect.freeze()
         if (obstacle := protect.lock_memory()) is not None:

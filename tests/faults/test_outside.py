@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import time
@@ -25,6 +26,14 @@ FLOOD_RECORDS = 3000
 def kills(cage: Path, count: int) -> None:
     with storm(cage, count) as running:
         assert running.finish(120) == count
+
+
+def counts_what_the_kernel_counts(daemon: RunningDaemon, counted: int, began: int) -> None:
+    """From these two counts on; others may be killed on this machine meanwhile."""
+    kernel = kernel_oom_kills() - began
+    wait_for("the kills", lambda: daemon.metric("oomwatchd_oom_kills_total") - counted >= kernel)
+    ours = daemon.metric("oomwatchd_oom_kills_total") - counted
+    assert ours <= kernel_oom_kills() - began
 
 
 def news(daemon: RunningDaemon) -> int:
@@ -146,14 +155,73 @@ def test_a_corrupt_store_is_put_aside_and_said(daemon: RunningDaemon, cage: Path
     began = kernel_oom_kills()
     counted = daemon.metric("oomwatchd_oom_kills_total")
     kills(cage, 3)
-    wait_for(
-        "the kills",
-        lambda: daemon.metric("oomwatchd_oom_kills_total") - counted == kernel_oom_kills() - began,
-    )
+    counts_what_the_kernel_counts(daemon, counted, began)
     assert list(daemon.state.glob(f"{FILE_NAME}.corrupt-*"))
     assert "corrupt" in daemon.log()
     ids = [event["id"] for event in daemon.stored()]
     assert len(ids) == len(set(ids)) >= 3
+
+
+@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("part", ["", "-wal", "-shm"])
+def test_each_file_of_the_store_may_be_damaged_alone(
+    daemon: RunningDaemon, cage: Path, part: str, running: bool
+) -> None:
+    """What is killed from then on is told once, and what is killed while it is down is stored. A file that is
+    found damaged at the start takes with it from when on this boot is watched."""
+    daemon.start()
+    kills(cage, 3)
+    wait_for("something to damage", lambda: (daemon.state / f"{FILE_NAME}{part}").stat().st_size)
+    if not running:
+        daemon.kill()  # the write-ahead log stays behind
+    with (daemon.state / f"{FILE_NAME}{part}").open("r+b") as data:
+        size = data.seek(0, os.SEEK_END)
+        data.seek(0)
+        data.write(b"\xa5" * size)
+    if not running:
+        daemon.start()
+    name = f"d{secrets.token_hex(4)}"
+    killed = kills_called(cage, name, 20)
+    wait_for("the kills", lambda: len(told_pids(daemon, name)) >= killed)
+    wait_for("a store", lambda: daemon.metric("oomwatchd_store_up") == 1)
+    daemon.kill()
+    killed += kills_called(cage, name, 2)
+    daemon.start()
+    wait_for("those meanwhile", lambda: len(daemon.stored_of(name)) >= 2)
+    assert daemon.stop() == 0
+    pids = told_pids(daemon, name)
+    assert killed - 2 <= len(pids) == len(set(pids)) <= killed
+    assert len({e["victims"][0]["pid"] for e in daemon.stored_of(name)} | set(pids)) == killed
+    ids = [event["id"] for event in daemon.stored()]
+    assert len(ids) == len(set(ids)) >= 2
+    assert "Traceback" not in daemon.log()
+
+
+def kills_called(cage: Path, name: str, count: int) -> int:
+    with storm(cage, count, name=name.encode()) as running:
+        return running.finish(120)
+
+
+def told_pids(daemon: RunningDaemon, name: str) -> list[int]:
+    """The pids of victims of this name, one for each time that a sink was told of one."""
+    return [victim["pid"] for line in daemon.lines_of(name) for victim in line["victims"]]
+
+
+def test_a_configuration_read_again_and_again_in_a_storm_costs_no_kill(
+    daemon: RunningDaemon, cage: Path
+) -> None:
+    daemon.start()
+    name = f"h{secrets.token_hex(4)}"
+    with storm(cage, 200, pause=0.01, name=name.encode()) as running:
+        while running.running:
+            daemon.process.send_signal(signal.SIGHUP)
+            time.sleep(0.05)
+        killed = running.finish(60)
+    wait_for("all in the file", lambda: len(told_pids(daemon, name)) >= killed)
+    pids = [victim["pid"] for event in daemon.stored_of(name) for victim in event["victims"]]
+    assert len(pids) == len(set(pids)) == killed >= 190
+    assert sorted(told_pids(daemon, name)) == sorted(pids)
+    assert "Traceback" not in daemon.log()
 
 
 @contextlib.contextmanager
