@@ -182,7 +182,7 @@ class Cgroups:
             if not waiting or len(found) >= most:
                 break
             one = waiting.pop()
-            found += self._pids(one)
+            found += self.see_members(one)
             waiting += sorted(one.children.values(), key=lambda child: child.usage or 0)
         return found[:most]
 
@@ -210,6 +210,7 @@ class Cgroups:
         for number, group in [*self._watches.items()]:
             if self._by_path.get(group.path) is not group:
                 self.changes.unwatch(number)
+                group.watch = None
                 del self._watches[number]
 
     def look_at_changes(self, usec: int) -> bool:
@@ -251,11 +252,13 @@ class Cgroups:
         if group.watch is not None:
             self._watches[group.watch] = group
 
-    def see_members(self, group: Group) -> None:
-        """Who is in the cgroup now, besides those that were."""
-        for pid in self._pids(group):
+    def see_members(self, group: Group) -> list[int]:
+        """Who is in the cgroup now; those that were are known on."""
+        pids = self._pids(group)
+        for pid in pids:
             if len(self._members) < MAX_MEMBERS or pid in self._members:
                 self._members[pid] = group
+        return pids
 
     def visit(self) -> Iterator[tuple[Group, bool]]:
         """Every cgroup there is, each before its children, and whether it is seen for the first time."""
