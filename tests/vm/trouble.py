@@ -18,7 +18,7 @@ CGROUPS = 40
 LARGE_MIB = 1024
 #: the least share of their kills that is attributed to the right one
 ATTRIBUTED = 0.95
-#: a ring for all the reports of the cgroup of which nobody may be killed; memory that can be taken out of use,
+#: a ring for all reports of the cgroup of which nobody may be killed; memory that can be taken out of use,
 #: since what is in it can be moved
 _KERNEL_LARGE = "log_buf_len=8M movablecore=512M"
 #: a small machine has no room for these
