@@ -35,6 +35,19 @@ log = logging.getLogger(__name__)
 FILE_NAME = "events.sqlite"
 Outcome = Literal["new", "updated", "known"]
 
+#: SQLite counts rows by visiting them (0.6 ms a 100 000): the writer keeps their number, in a table of its
+#: connection that follows each insert, delete and rollback
+_COUNTED = """
+    PRAGMA temp_store = MEMORY;
+    CREATE TEMP TABLE stored (events INTEGER NOT NULL);
+    INSERT INTO stored SELECT count(*) FROM event;
+    CREATE TEMP TRIGGER stored_more AFTER INSERT ON main.event
+    BEGIN UPDATE stored SET events = events + 1; END;
+    CREATE TEMP TRIGGER stored_less AFTER DELETE ON main.event
+    BEGIN UPDATE stored SET events = events - 1; END;
+"""
+_EVENTS = "SELECT events FROM temp.stored"
+
 #: one script a schema version; ``PRAGMA user_version`` counts those that ran
 _MIGRATIONS = (
     """
@@ -174,8 +187,11 @@ class Store:
         path: Path | None,
         limits: Limits,
         clock: Callable[[], float],
+        *,
+        reads: bool = False,
     ) -> None:
         self._connection = connection
+        self._reads = reads
         self._path = path
         self._limits = limits
         self._clock = clock
@@ -264,7 +280,7 @@ class Store:
                     f"{path.absolute().as_uri()}?{options}", uri=True, timeout=5, check_same_thread=False
                 )
                 _check_version(connection, path)
-                return cls(connection, path, Limits(), time.time)
+                return cls(connection, path, Limits(), time.time, reads=True)
             except sqlite3.Error as error:
                 if connection is not None:
                     connection.close()
@@ -561,7 +577,7 @@ class Store:
             known = _known(self._connection, event.id, capture)
         with _transaction(self._memory):
             outcome = _put(self._memory, capture, event, tally, known, self._clock())
-            surplus = _scalar(self._memory, "SELECT count(*) FROM event") - _FALLBACK_EVENTS
+            surplus = _scalar(self._memory, _EVENTS) - _FALLBACK_EVENTS
             if surplus > 0:
                 self.dropped += surplus
                 _delete(self._memory, "1", (), surplus)
@@ -598,7 +614,7 @@ class Store:
         for _ in range(_PRUNE_ROUNDS):
             surplus = 0
             if limits.max_events is not None:
-                surplus = _scalar(connection, "SELECT count(*) FROM event") - limits.max_events
+                surplus = _scalar(connection, _EVENTS) - limits.max_events
             if surplus <= 0 and limits.max_bytes is not None and _used(connection) > limits.max_bytes:
                 surplus = 1
             if surplus <= 0:
@@ -636,7 +652,7 @@ class Store:
 
     def _measure(self) -> None:
         with suppress(sqlite3.Error):
-            self.events = _scalar(self._connection, "SELECT count(*) FROM event")
+            self.events = _scalar(self._connection, "SELECT count(*) FROM event" if self._reads else _EVENTS)
             self.bytes = _used(self._connection)
 
 
@@ -772,6 +788,7 @@ def _connect(path: Path | Literal[":memory:"]) -> sqlite3.Connection:
         version = _check_version(connection, path)
         for number, script in enumerate(_MIGRATIONS[version:], version + 1):
             connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
+        connection.executescript(_COUNTED)
     except BaseException:
         connection.close()
         raise
