@@ -14,7 +14,7 @@ from tests.vm.checks import check
 from tests.vm.lab import LabError, cache_directory
 
 #: what the whole system can do, by the scripts beside this file, and with how much memory
-SCRIPTS = {"guest": (768, 128), "trouble": (trouble.LARGE_MIB, 128), "power": (768,)}
+SCRIPTS = {"guest": (768, 128), "trouble": (trouble.LARGE_MIB,), "power": (768,)}
 
 
 def main() -> int:
