@@ -52,28 +52,42 @@ def test_a_soak_of_kills_leaves_counts_equal_and_the_daemon_as_it_was(
     daemon.start()
     pid = daemon.process.pid
     daemon.settled()
-    counted, kernel = daemon.metric("oomwatchd_oom_kills_total"), kernel_oom_kills()
+    kernel, counted = kernel_oom_kills(), daemon.metric("oomwatchd_oom_kills_total")
 
     def reported() -> int:
         return daemon.metric("oomwatchd_oom_kills_total") - counted
+
+    def caught_up() -> None:
+        until = kernel_oom_kills()
+        wait_for(
+            "all that was killed",
+            lambda: (
+                daemon.metric("oomwatchd_kernel_oom_kills_total") >= until
+                and daemon.metric("oomwatchd_queue_depth") == 0
+            ),
+        )
 
     began = time.monotonic()
     done = 0
     while done < WARM_UP_KILLS or time.monotonic() - began < WARM_UP_SECONDS:
         done += killed(cage, WARM_UP_KILLS // 8)
-    daemon.settled()
+    caught_up()
     time.sleep(IDLE_SECONDS)
     warm = rss_kib(pid), descriptors(pid)
     done += killed(cage, max(KILLS - done, KILLS // 2))
-    daemon.settled()
+    caught_up()
     time.sleep(IDLE_SECONDS)
     after = rss_kib(pid), descriptors(pid)
     seconds = time.monotonic() - began
     print(f"{done} kills, {seconds:.1f} s; RSS {warm[0]} -> {after[0]} KiB, fds {warm[1]} -> {after[1]}")
     assert done >= 0.99 * KILLS
+    # on a host that starves the daemon the ring may be overrun: then what is missing must be known
     expected = kernel_oom_kills() - kernel
-    wait_for("as many as the kernel counts", lambda: reported() >= expected)
-    assert reported() <= kernel_oom_kills() - kernel
+    lost = daemon.metric("oomwatchd_kmsg_lost_records_total")
+    missing = daemon.metric("oomwatchd_oom_kills_unaccounted")
+    assert missing == 0 or lost > 0
+    assert expected - missing <= reported() <= kernel_oom_kills() - kernel
+    assert missing < 0.02 * done
     assert daemon.metric("oomwatchd_queue_dropped_total") == 0
     assert abs(after[0] - warm[0]) <= FLAT_KIB
     # the connection of the last question may not be closed yet
