@@ -24,7 +24,7 @@ from oomwatchd.config import parse
 from oomwatchd.daemon.main import now
 from oomwatchd.daemon.watch import Watch
 from oomwatchd.daemon.worker import Worker
-from oomwatchd.errors import NoInputError, OomwatchdError, PermissionDeniedError
+from oomwatchd.errors import NoInputError, OomwatchdError, PermissionDeniedError, UnavailableError
 from oomwatchd.event import OomEvent
 from oomwatchd.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord, parse_record
 from oomwatchd.metrics import Metrics
@@ -32,6 +32,7 @@ from oomwatchd.observe.host import read_host
 from oomwatchd.observe.snapshot import Snapshots
 from oomwatchd.report import OomReport
 from oomwatchd.sources.journal import Journal, JournalSource, read_journal
+from oomwatchd.sources.manager import ManagerJournal
 from oomwatchd.sources.text import TextReader
 from oomwatchd.store import Store
 from tests.blocks import blocks_of, read_records, report_of, scenarios
@@ -238,6 +239,39 @@ def test_a_damaged_file_gives_what_can_be_read(corpus: Path, tmp_path: Path) -> 
     data[middle : middle + 20_000] = b"\xa5" * 20_000
     file.write_bytes(data)
     assert 0 < len([item for item in read(tmp_path)[BOOT_A] if isinstance(item, KmsgRecord)]) < whole
+
+
+def test_a_field_whose_name_is_no_text_costs_its_entry_only(corpus: Path, tmp_path: Path) -> None:
+    file = write_journal(tmp_path, entries(corpus / "samples" / "6.12-cg2.kmsg.gz"))
+    whole = len(read(tmp_path)[BOOT_A])
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b"MESSAGE=Memory cgroup out", b"\xff\xfeSSAGE=Memory cgroup out"))
+    found = read(tmp_path)[BOOT_A]
+    gaps = sum(isinstance(item, KmsgGap) for item in found)
+    assert len(found) == whole and 0 < gaps < whole
+
+
+class Broken:
+    """A reader none of whose entries can be read."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def fileno(self) -> int:
+        return -1
+
+    def process(self) -> None: ...
+
+    def get_next(self) -> dict[str, object]:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [OSError(74, "Bad message"), UnicodeError("no text")])
+def test_a_journal_of_which_nothing_can_be_read_is_given_up(error: Exception) -> None:
+    with pytest.raises(UnavailableError, match="the journal is damaged"):
+        JournalSource(Broken(error), "the journal").read()
+    with pytest.raises(UnavailableError, match="the journal is damaged"):
+        ManagerJournal(Broken(error), "the journal").read()
 
 
 def test_no_journal_is_one_clear_line(tmp_path: Path) -> None:

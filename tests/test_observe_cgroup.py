@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import select
 import shutil
 from pathlib import Path
@@ -216,6 +217,23 @@ def test_new_cgroups_and_their_members_are_seen_at_once(tree: Tree) -> None:
     assert groups.of(9) is found and groups.of(7) is below
     groups.walk(3 * S)
     assert groups.get("/a") is found
+
+
+def test_any_depth_of_new_cgroups_is_looked_at(tree: Tree) -> None:
+    """Whoever was handed a cgroup can nest more than Python calls nest."""
+    groups = Cgroups(tree.host)
+    groups.walk(0)
+    paths = [f"{tree.mount}{'/a' * depth}" for depth in range(1, 1501)]
+    for path in paths:
+        os.mkdir(path)  # noqa: PTH102  # made and compared as text: quick
+    try:
+        tree.make("other", (7,))
+        assert groups.look_at_changes(S)
+        assert groups.of(7) is groups.get("/other") is not None
+        assert groups.get("/a" * 1500) is not None
+    finally:
+        for path in reversed(paths):  # shutil.rmtree() cannot before Python 3.13
+            os.rmdir(path)  # noqa: PTH106
 
 
 def test_removed_cgroups_take_their_watches_along(tree: Tree) -> None:

@@ -218,23 +218,33 @@ class Cgroups:
         is known: a walk finds it."""
         changed, overflow = self.changes.read()
         made: dict[str, Group] = {}
-        for number, children in changed.items():
-            if (group := self._watches.get(number)) is not None:
-                self._look_at_change(group, usec, made, children=children)
+        # no recursion: who was handed a cgroup may nest as many as PATH_MAX takes
+        waiting = [
+            (group, children)
+            for number, children in changed.items()
+            if (group := self._watches.get(number)) is not None
+        ]
+        while waiting:
+            group, children = waiting.pop()
+            self._look_at_change(group, usec)
+            if children:
+                waiting += self._made_in(group, made)
         if made:
             # whoever reads the old table in another thread goes on with it
             self._by_path = {**self._by_path, **made}
         return not overflow
 
-    def _look_at_change(self, group: Group, usec: int, made: dict[str, Group], *, children: bool) -> None:
+    def _look_at_change(self, group: Group, usec: int) -> None:
         self.see_members(group)
         before, group.limit = group.limit, self._number(group, self._files.limit)
         if group.limit is not None and group.limit != before:
             group.watched_until = usec + WATCHED_USEC  # what just began may fill it in no time
         self.refresh(group, usec)
-        if not children:
-            return
+
+    def _made_in(self, group: Group, made: dict[str, Group]) -> list[tuple[Group, bool]]:
+        """Cgroups below this one that are new, each with whether there may be others below it."""
         self._list(group)
+        found = []
         for child in group.children.values():
             if child.inode or len(self._by_path) + len(made) >= MAX_GROUPS:
                 continue
@@ -245,7 +255,8 @@ class Cgroups:
                 continue
             child.inode = status.st_ino
             made[child.path] = child
-            self._look_at_change(child, usec, made, children=status.st_nlink != 2)
+            found.append((child, status.st_nlink != 2))
+        return found
 
     def _watch(self, group: Group) -> None:
         group.watch = self.changes.watch(group.directory)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -28,8 +29,8 @@ from oomwatchd.sources.mapped import release_journals
 #: One bite: what is read before the loop looks at signals and timers again.
 BITE_RECORDS: Final = 256
 BITE_SECONDS: Final = 0.05
-#: Entries in a row that cannot be read: the file is damaged for good.
-MAX_DAMAGED: Final = 1000
+#: Entries in a row that cannot be read: the file is damaged for good. One bite, for the next begins anew.
+MAX_DAMAGED: Final = BITE_RECORDS
 
 #: SD_MESSAGE_JOURNAL_MISSED: the ring overtook journald
 _MISSED_ID: Final = "e9bf28e6e834481bb6f48f548ad13606"
@@ -101,9 +102,9 @@ class Journal:
             self._reader.flush_matches()
             self._reader.add_match(f"_BOOT_ID={boot_id}")
             self._reader.seek_head()
-            first = self._reader.get_next()
+            first = _readable(self._reader.get_next)
             self._reader.seek_tail()
-            last = self._reader.get_previous()
+            last = _readable(self._reader.get_previous)
             if first and last:
                 found.append(
                     JournalBoot(
@@ -231,6 +232,14 @@ class JournalSource:
         return items, drained
 
 
+def _readable(step: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The next entry that is not damaged; empty if there is none."""
+    for _ in range(MAX_DAMAGED):
+        with suppress(OSError, ValueError):
+            return step()
+    return {}
+
+
 def _bite(
     reader: Any, name: str, count: int, until: float | None = None
 ) -> tuple[list[KmsgRecord | KmsgGap], bool]:
@@ -240,14 +249,16 @@ def _bite(
     while len(items) < count:
         try:
             entry = reader.get_next()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # a ValueError where a field's name is no text
             damaged += 1
-            if damaged > MAX_DAMAGED:
+            if damaged >= MAX_DAMAGED:
+                why = error.strerror if isinstance(error, OSError) else "its fields cannot be read"
                 raise UnavailableError(
-                    f"{name} is damaged: {error.strerror}", mend="journalctl --verify names the file"
+                    f"{name} is damaged: {why}", mend="journalctl --verify names the file"
                 ) from error
             items.append(KmsgGap(1))
             continue
+        damaged = 0
         if not entry:
             return items, True
         items.append(_item(entry))

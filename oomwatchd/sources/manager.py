@@ -98,11 +98,12 @@ class ManagerJournal:
         for _ in range(BITE_ENTRIES):
             try:
                 entry = self._reader.get_next()
-            except OSError as error:
+            except (OSError, ValueError) as error:  # a ValueError where a field's name is no text
                 self.damaged += 1
                 failed += 1
                 if failed >= min(_MAX_DAMAGED, BITE_ENTRIES):
-                    raise UnavailableError(f"{self._name} is damaged: {error.strerror}") from error
+                    why = error.strerror if isinstance(error, OSError) else "its fields cannot be read"
+                    raise UnavailableError(f"{self._name} is damaged: {why}") from error
                 continue
             if not entry:
                 return found, True
