@@ -96,9 +96,16 @@ def test_the_first_command_on_a_clean_checkout(tmp_path: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(source.read_bytes())
     said = tmp_path / "said"
+    # as on a machine where it never ran
+    environ = {**os.environ, "STATE_DIRECTORY": str(tmp_path / "state")}
     with said.open("wb") as output:
         daemon = subprocess.Popen(
-            ["sh", "bootstrap.sh", "run"], cwd=tmp_path, stdout=output, stderr=output, start_new_session=True
+            ["sh", "bootstrap.sh", "run"],
+            cwd=tmp_path,
+            env=environ,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
     try:
         deadline = time.monotonic() + 600
@@ -110,8 +117,9 @@ def test_the_first_command_on_a_clean_checkout(tmp_path: Path) -> None:
         assert tested.returncode == 0, tested.stdout + tested.stderr + said.read_text()
         assert "reported by: the running daemon (127.0.0.1:10053)" in tested.stdout
         (event,) = re.findall(r"^event: +(\w+)$", tested.stdout, re.MULTILINE)
-        assert event in subprocess.check_output([program, "events", "list"], text=True)
-        assert "DIED     oomtest" in subprocess.check_output([program, "events", "show", event], text=True)
+        for words in (["list", "--limit", "1000"], ["show", event]):
+            shown = subprocess.check_output([program, "events", *words], env=environ, text=True)
+            assert (event if words[0] == "list" else "DIED     oomtest") in shown
         with urllib.request.urlopen("http://127.0.0.1:10053/metrics", timeout=10) as answer:
             assert b"\noomwatchd_oom_kills_unaccounted 0" in answer.read()
     finally:
