@@ -113,7 +113,9 @@ def test_the_first_command_on_a_clean_checkout(tmp_path: Path) -> None:
             assert daemon.poll() is None and time.monotonic() < deadline, said.read_text()
             time.sleep(0.1)
         program = str(tmp_path / ".venv" / "bin" / "oomwatchd")
-        tested = subprocess.run([program, "selftest"], capture_output=True, text=True, check=False)
+        tested = subprocess.run(
+            [program, "selftest"], env=environ, capture_output=True, text=True, check=False
+        )
         assert tested.returncode == 0, tested.stdout + tested.stderr + said.read_text()
         assert "reported by: the running daemon (127.0.0.1:10053)" in tested.stdout
         (event,) = re.findall(r"^event: +(\w+)$", tested.stdout, re.MULTILINE)
