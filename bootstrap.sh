@@ -128,6 +128,10 @@ install_python() {
     [ -x "$venv/bin/pip" ] || quietly "making $venv" "$python" -m venv "$venv"
     quietly 'installing Python packages' \
         "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --use-pep517 --editable ".${1:+[$1]}"
+    # The fuzzer has wheels for some machines and Pythons alone, and takes clang to build.
+    [ "$1" != dev ] || "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
+        --only-binary :all: --quiet --editable '.[fuzz]' >"$log" 2>&1 </dev/null ||
+        printf 'bootstrap.sh: no atheris for this machine: the fuzz tests mutate at random\n' >&2
     recipe "$1" >"$venv/recipe"
 }
 

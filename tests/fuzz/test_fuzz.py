@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,14 @@ def test_a_hang_and_an_exception_are_found(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("name", TARGETS)
 def test_fuzzing_finds_nothing(name: str, tmp_path: Path) -> None:
     assert main(["--seconds", "6", "--keep", str(tmp_path / "found"), name]) == 0
+
+
+@pytest.mark.skipif(
+    "CI" not in os.environ or platform.machine() != "x86_64", reason="CI on x86-64 has wheels"
+)
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="there are none for this Python")
+def test_ci_fuzzes_by_coverage() -> None:
+    assert find_spec("atheris") is not None
 
 
 @pytest.mark.slow
