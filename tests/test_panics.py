@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from oomwatchd.daemon.worker import Worker
 from oomwatchd.event import OomEvent
 from oomwatchd.metrics import Metrics
 from oomwatchd.sources import pstore
+from oomwatchd.store import FILE_NAME
 from tests.test_pstore_source import PANICS, log_of, parts_of, write_ramoops
 
 #: a report and its panic fit into one record of ramoops
@@ -48,6 +51,25 @@ def test_a_panic_is_told_by_the_first_start_that_finds_it(tmp_path: Path, dumps:
     assert serve(tmp_path, dumps) == []
     (line,) = (tmp_path / "events.jsonl").read_text().splitlines()
     assert json.loads(line)["id"] == event.id
+
+
+def test_a_damaged_row_is_not_in_the_way_of_what_was_not_told(tmp_path: Path, dumps: Path) -> None:
+    (event,) = serve(tmp_path, dumps)
+    told = (tmp_path / "events.jsonl").read_bytes()
+    (tmp_path / "events.jsonl").unlink()
+    with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as file:
+        columns = "id, revision, settled, historical, wall, kind, kills, undecoded, capture"
+        file.execute(
+            f"INSERT INTO event ({columns}) SELECT 'damaged', {columns[4:-9]}, x'00' FROM event"  # noqa: S608
+        )
+        file.execute("DELETE FROM news")
+        for name in ("damaged", event.id, event.id):
+            file.execute("INSERT INTO news (event_id, wall) VALUES (?, 1)", (name,))
+        file.execute("UPDATE delivery SET position = 1 WHERE sink = ''")
+    assert serve(tmp_path, dumps) == []
+    assert (tmp_path / "events.jsonl").read_bytes() == told
+    assert serve(tmp_path, dumps) == []
+    assert (tmp_path / "events.jsonl").read_bytes() == told, "once"
 
 
 def test_systemd_may_move_it_in_between(tmp_path: Path, dumps: Path) -> None:

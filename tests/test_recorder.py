@@ -304,6 +304,19 @@ def test_a_process_under_an_old_number_is_another(fake: Fake, recorder: Recorder
     assert found is not None and found.learnt == "recorder" and found.cgroup == "/x.service"
 
 
+def test_a_process_not_seen_for_long_is_not_told_of(fake: Fake, recorder: Recorder) -> None:
+    """Its number may be another's by now, of the same name (workers)."""
+    fake.memory(available=100)
+    fake.process(5, "worker", 10)
+    run(recorder, 0, 5)
+    assert recorder.facts(5, "worker") is not None
+    shutil.rmtree(fake.root / "5")
+    run(recorder, 5 * S, 30)
+    assert recorder.facts(5, "worker") is not None
+    run(recorder, 35 * S, 60)
+    assert recorder.facts(5, "worker") is None
+
+
 def test_hidden_processes_cost_the_list_only(fake: Fake, recorder: Recorder) -> None:
     """hidepid=2: other users' directories are not there; hidepid=1: there, and closed."""
     fake.memory(available=100)

@@ -284,13 +284,19 @@ class Worker:
 
     def _tell_rest(self) -> None:
         """What the last daemon stored and was killed before it told."""
+        untold: dict[str, None] = {}  # the rest of a group kill is news of its own
         try:
-            for news in self._store.untold(FULL_CAPTURES):
-                capture = self._store.get(news.event_id)
-                if capture is not None:
-                    self._emit(self._concluded(capture))
+            untold = dict.fromkeys(news.event_id for news in self._store.untold(FULL_CAPTURES))
         except StoreError as error:
             self._failures.failed("telling what was stored", error)
+        for event_id in untold:
+            try:
+                capture = self._store.get(event_id)
+            except StoreError as error:  # a damaged row
+                self._failures.failed("telling what was stored", error)
+                continue
+            if capture is not None:
+                self._emit(self._concluded(capture))
         self._told()
 
     def _concluded(self, capture: OomCapture) -> OomEvent:

@@ -18,16 +18,20 @@ from oomwatchd.observe.process import COMM_BYTES, CommandLine, look_at, start_of
 
 #: Processes of which more than the size is known.
 MAX_SEEN = 256
+#: A number that was not among the largest for so long may be another process's.
+KNOWN_USEC = 60_000_000
 
 
 class Seen:
-    """A process that was among the largest; ``number`` stands for it in samples and is never given again."""
+    """A process that was among the largest, last at ``usec``; ``number`` stands for it in samples and is
+    never given again."""
 
-    __slots__ = ("facts", "number")
+    __slots__ = ("facts", "number", "usec")
 
-    def __init__(self, facts: ProcessFacts, number: int) -> None:
+    def __init__(self, facts: ProcessFacts, number: int, usec: int) -> None:
         self.facts = facts
         self.number = number
+        self.usec = usec
 
 
 class Processes:
@@ -75,7 +79,7 @@ class Processes:
         finally:
             os.close(descriptor)
 
-    def see(self, pid: int, command_line: CommandLine) -> Seen | None:
+    def see(self, pid: int, command_line: CommandLine, usec: int) -> Seen | None:
         """Who this is: as known, or read now; None of a process that is gone."""
         name = read_bytes(f"{self._proc}/{pid}/comm", COMM_BYTES)
         if name is None:
@@ -87,17 +91,19 @@ class Processes:
             and known.facts.comm == comm
             and known.facts.start_usec == start_of(self._host, pid)
         ):
+            known.usec = usec
             return known
         facts = look_at(self._host, pid, comm, command_line)
         if facts is None:
             return None
         self._numbers += 1
         self._seen.pop(pid, None)
-        seen = self._seen[pid] = Seen(facts, self._numbers)
+        seen = self._seen[pid] = Seen(facts, self._numbers, usec)
         if len(self._seen) > MAX_SEEN:
             del self._seen[next(iter(self._seen))]
         return seen
 
-    def known(self, pid: int) -> Seen | None:
-        """What was learnt of this process earlier."""
-        return self._seen.get(pid)
+    def known(self, pid: int, usec: int) -> Seen | None:
+        """What was learnt of this process lately."""
+        seen = self._seen.get(pid)
+        return None if seen is None or usec - seen.usec > KNOWN_USEC else seen

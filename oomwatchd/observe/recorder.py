@@ -288,7 +288,8 @@ class Recorder:
 
     def facts(self, pid: int, comm: str) -> ProcessFacts | None:
         """What is known of a process from the time before, if it was called that."""
-        seen = self._processes.known(pid)
+        # the newest sample is one interval old at most
+        seen = self._processes.known(pid, self._recent[-1].usec if self._recent else 0)
         if seen is None or seen.facts.comm != comm or not self._same_pids:
             return None
         return msgspec.structs.replace(seen.facts, learnt="recorder")
@@ -431,7 +432,7 @@ class Recorder:
             for group in self._watched:
                 members = self.cgroups.members(group, _WATCHED_MEMBERS)
                 pids += self._processes.largest(_TOP_MEMBERS, members)
-            seen = (self._processes.see(pid, self.command_line) for pid in dict.fromkeys(pids))
+            seen = (self._processes.see(pid, self.command_line, usec) for pid in dict.fromkeys(pids))
             self._top = [one for one in seen if one is not None]
             self._scanned_for = scope
             cost = int((self._cpu() - began) * 1e6)

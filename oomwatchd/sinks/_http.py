@@ -159,8 +159,9 @@ class HttpClient:
                 method, url, body=body, headers=headers, redirect=False, retries=False, preload_content=False
             )
             try:
-                answer = response.read(_ANSWER_BYTES)
-                more_to_come = bool(response.read(1))
+                # as it comes: none is asked to be packed, and what is may be a thousand times as large
+                answer = response.read(_ANSWER_BYTES, decode_content=False)
+                more_to_come = bool(response.read(1, decode_content=False))
             finally:
                 response.release_conn()
             if more_to_come:

@@ -122,9 +122,10 @@ def _record(event: OomEvent, options: Options, now: float) -> dict[str, Any]:
 
 
 def _nanoseconds(event: OomEvent, now: float) -> int:
+    """Unsigned in the protocol: where a clock was set back to its beginning, a report is from before it."""
     if event.time.wall is not None:
         try:
-            return int(datetime.fromisoformat(event.time.wall).timestamp() * 1000) * 1_000_000
+            return max(0, int(datetime.fromisoformat(event.time.wall).timestamp() * 1000)) * 1_000_000
         except (ValueError, OverflowError):
             pass
     return int(now * 1e9)

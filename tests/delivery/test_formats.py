@@ -19,6 +19,7 @@ from cloudevents.core.formats.json import JSONFormat
 from google.protobuf.json_format import Parse
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsPartialSuccess,
     ExportLogsServiceRequest,
@@ -117,6 +118,14 @@ def test_both_encodings_say_the_same_of_every_recorded_report(corpus: Path) -> N
     binary_again.DiscardUnknownFields()
     assert binary_again == binary
     assert len(binary.resource_logs[0].scope_logs[0].log_records) == len(found)
+
+
+@pytest.mark.parametrize("wall", ["1969-12-31T23:59:58.000Z", "0001-01-01T00:00:00.000Z"])
+def test_a_clock_before_1970_is_sent_as_its_beginning(plain: Receiver, wall: str) -> None:
+    early = replace(event(), time=replace(event().time, wall=wall))
+    otlp.Otlp(otlp.Options(url=plain.url), clock=lambda: WALL).deliver([early])
+    read = ExportLogsServiceRequest.FromString(plain.requests[0].body)
+    assert read.resource_logs[0].scope_logs[0].log_records[0].time_unix_nano == 0
 
 
 @given(st.dictionaries(st.text(), st.text() | st.booleans() | st.integers(-(2**63), 2**63 - 1)))
