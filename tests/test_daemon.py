@@ -137,6 +137,7 @@ def test_a_report_that_the_time_for_the_first_reading_cuts_in_two_is_one(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("oomwatchd.sources.kmsg.BITE_RECORDS", 10)
+    monkeypatch.setattr("oomwatchd.sources.kmsg._LOOK_RECORDS", 5)
     rig.write(*LINES)
     rig.usec = KILL_USEC + 60_000_000
     assert not rig.watch.read()
