@@ -367,6 +367,7 @@ def document() -> str:
     metrics.kernel_kills(0)
     metrics.store(up=True, events=0, size=0, failures=0)
     metrics.part("PART", up=True)
+    metrics.witness(0, 0)
     metrics.observe(_example)
     lines = [
         "# Metrics",
