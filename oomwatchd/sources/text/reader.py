@@ -460,7 +460,8 @@ class TextReader:
         self._head = None
         together = b"\n".join(head)
         self._carrier = encodings.judge(together)
-        lines = sum(1 for line in head if line.strip())
+        said = [line for line in head if line.strip()]
+        lines = len(said)
         padded = together.count(b" \n") + together.endswith(b" ")
         stamps = 0
         if len(_STAMP.findall(together)) > lines:  # some line has more than one
@@ -471,13 +472,15 @@ class TextReader:
             )
         self._reflowed = stamps >= 3 and stamps >= lines
         strip = padded * 2 > lines
-        doubled = _is_doubled(head)
-        self._spaced = _is_spaced(head)
+        doubled = _is_doubled(said)
+        # told by fewer steps where it cannot be
+        self._spaced = 10 * (len(head) - lines) >= 9 * (lines - 1) and _is_spaced(head)
         # first with what is certain, to learn the widths; then with them
         saved = (dict(self._parser.forms), self._parser.kernel_tag_seen)
         self._joiner = trial = Joiner(Widths(), strip=strip, learning=True, doubled=doubled)
         trial_out: list[KmsgRecord] = []
-        self._indent = _indentation(head)
+        indented = together.count(b"\n ") + together.count(b"\n\t") + together.startswith((b" ", b"\t"))
+        self._indent = _indentation(said) if 10 * indented >= 9 * lines else b""
         self._plain = self._carrier == encodings.Carrier() and not self._reflowed and not self._indent
         read = self._plain_lines if self._plain and not encodings.is_dirty(together) else self._all_physical
         read(head, trial_out)
@@ -552,9 +555,8 @@ class TextReader:
         self._joiner.push(record, parser.prefixed, out)
 
 
-def _indentation(lines: list[bytes]) -> bytes:
+def _indentation(said: list[bytes]) -> bytes:
     """What whoever pasted the text indented nearly every line by: widths are counted from there."""
-    said = [line for line in lines if line.strip()]
     blanks = Counter(line[: len(line) - len(line.lstrip(b" \t"))][:64] for line in said)
     common = [
         begin
@@ -572,9 +574,8 @@ def _is_spaced(lines: list[bytes]) -> bool:
     return apart >= 3 and 10 * apart >= 9 * (sum(said) - 1)
 
 
-def _is_doubled(lines: list[bytes]) -> bool:
+def _is_doubled(said: list[bytes]) -> bool:
     """Whether every line stands twice, one copy behind the other, as two log daemons or inputs write them."""
-    said = [line for line in lines if line.strip()]
     twice = sum(a == b for a, b in pairwise(said))
     return len(said) >= 6 and 5 * twice >= 2 * len(said) and len(set(said)) > 2
 
