@@ -208,7 +208,7 @@ class JournalSource:
 
     def skip_to(self, usec: int) -> None:
         """Go on at the first entry that journald took at ``usec`` (CLOCK_MONOTONIC of this boot, in
-        microseconds) or later."""
+        microseconds) or later; at the first of all where there is none yet."""
         self._reader.seek_monotonic(max(0, usec) / 1e6, _current_boot())
 
     def fileno(self) -> int:
