@@ -479,8 +479,7 @@ class TextReader:
         saved = (dict(self._parser.forms), self._parser.kernel_tag_seen)
         self._joiner = trial = Joiner(Widths(), strip=strip, learning=True, doubled=doubled)
         trial_out: list[KmsgRecord] = []
-        indented = together.count(b"\n ") + together.count(b"\n\t") + together.startswith((b" ", b"\t"))
-        self._indent = _indentation(said) if 10 * indented >= 9 * lines else b""
+        self._indent = _indentation(said)
         self._plain = self._carrier == encodings.Carrier() and not self._reflowed and not self._indent
         read = self._plain_lines if self._plain and not encodings.is_dirty(together) else self._all_physical
         read(head, trial_out)
@@ -557,6 +556,12 @@ class TextReader:
 
 def _indentation(said: list[bytes]) -> bytes:
     """What whoever pasted the text indented nearly every line by: widths are counted from there."""
+    room = len(said) // 10
+    for line in said:  # most texts are not, which soon shows
+        if line[:1] not in (b" ", b"\t"):
+            room -= 1
+            if room < 0:
+                return b""
     blanks = Counter(line[: len(line) - len(line.lstrip(b" \t"))][:64] for line in said)
     common = [
         begin
