@@ -238,6 +238,12 @@ class Store:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.touch(mode=0o600)
+            if not _has_whole_log(path):
+                log.error(
+                    "the write-ahead log of the store %s is damaged: what was stored last is lost, and what"
+                    " the kernel log still holds of it is told again",
+                    path,
+                )
             try:
                 connection = _connect(path)
                 _check_whole(connection)
@@ -793,6 +799,21 @@ def _connect(path: Path | Literal[":memory:"]) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _has_whole_log(path: Path) -> bool:
+    """Whether SQLite will read the write-ahead log beside ``path``: where its header is damaged, it takes the
+    log for empty without a word (https://www.sqlite.org/fileformat2.html#the_write_ahead_log). The header
+    begins with 0x377f0682, or ...83 where the checksums are big-endian, and the format's version."""
+    try:
+        with path.with_name(f"{path.name}-wal").open("rb") as file:
+            header = file.read(32)
+    except FileNotFoundError:
+        return True
+    return len(header) < 32 or header[:8] in (
+        b"\x37\x7f\x06\x82\x00\x2d\xe2\x18",
+        b"\x37\x7f\x06\x83\x00\x2d\xe2\x18",
+    )
 
 
 def _check_whole(connection: sqlite3.Connection) -> None:
