@@ -152,3 +152,20 @@ def test_check_config_says_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     file.write_text("nonsense = 1")
     with pytest.raises(ConfigError, match="unknown key nonsense"):
         args.run(args)
+
+
+def test_check_config_without_a_file_says_that_the_defaults_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = tmp_path / "config.toml"
+    monkeypatch.setattr(check_config, "DEFAULT_PATH", absent)
+    monkeypatch.setattr(check_config, "load", lambda path: load(path, absent))
+    parser = argparse.ArgumentParser()
+    check_config.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["check-config"])
+    assert args.run(args) == 0
+    assert capsys.readouterr().out == f"there is no {absent}: the defaults hold\n"
+    # a file that was named must be there
+    args = parser.parse_args(["check-config", str(absent)])
+    with pytest.raises(ConfigError, match="No such file"):
+        args.run(args)
