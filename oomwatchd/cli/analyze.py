@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -45,6 +47,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--output", metavar="FILE", help="default: standard output")
     parser.add_argument(
         "--boot-id",
+        type=_boot_id,
         metavar="ID",
         help="the boot that raw /dev/kmsg records are of: gives events the same id as the daemon",
     )
@@ -76,12 +79,21 @@ def _boot(text: str) -> int | str:
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,9}", text) else text
 
 
+def _boot_id(text: str) -> str:
+    plain = text.strip().replace("-", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{32}", plain):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no boot id: 32 hexadecimal digits, as in /proc/sys/kernel/random/boot_id"
+        )
+    return plain
+
+
 def run(args: argparse.Namespace) -> int:
     """Write the events of all files, in order; a file that cannot be read does not keep the next from
     being read. Returns the exit status of the first failure."""
     elsewhere = _elsewhere(args)
-    boot_id = args.boot_id.replace("-", "").lower() if args.boot_id else None
     status = 0
+    _keep_inputs(args)
     with opened(args.output) as stream:
         writer = Writer(stream, args.format)
         if elsewhere is not None:
@@ -100,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
             found = 0
             try:
                 with _bar(name, stream.isatty()) as (progress, paused):
-                    for capture in captures(name, boot_id=boot_id, progress=progress):
+                    for capture in captures(name, boot_id=args.boot_id, progress=progress):
                         found += 1
                         with paused():
                             writer.write(capture)
@@ -112,6 +124,17 @@ def run(args: argparse.Namespace) -> int:
                 complain(f"no OOM report in {'standard input' if name == '-' else name}")
         writer.close()
     return status
+
+
+def _keep_inputs(args: argparse.Namespace) -> None:
+    """The output must not be written over a log that is still to be read. Raises UsageError."""
+    for name in args.files if args.output not in (None, "-") else ():
+        with suppress(OSError):
+            same = os.fstat(0) if name == "-" else Path(name).stat()
+            if stat.S_ISREG(same.st_mode) and os.path.samestat(same, Path(args.output).stat()):
+                raise UsageError(
+                    f"--output {args.output} is the log itself", mend="name another file: it would be lost"
+                )
 
 
 def captures(

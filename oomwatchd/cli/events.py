@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -200,7 +201,9 @@ def _table(listed: list[tuple[EventRow, OomEvent]]) -> None:
     for row, event in listed:
         table.add_row(*(Text(cell) for cell in _cells(row, event)))
     width = max(terminal_width(), 80) if terminal else 4096
-    console = Console(width=width, no_color=True, markup=False, emoji=False, highlight=False, _environ={})
+    console = Console(
+        file=StringIO(), width=width, no_color=True, markup=False, emoji=False, highlight=False, _environ={}
+    )
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():

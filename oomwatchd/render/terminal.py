@@ -10,6 +10,7 @@ Core: no clock, no file, no socket.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from io import StringIO
 from textwrap import wrap
 
 from rich.console import Console, Group, RenderableType
@@ -52,6 +53,8 @@ def render_text(event: OomEvent, *, width: int = 80, color: bool = False) -> str
     """The whole report as text of at most ``width`` columns (40 at least), with a newline at the end."""
     width = max(width, 40)
     console = Console(
+        # never standard output: what is captured is written there, too, as nothing
+        file=StringIO(),
         width=width,
         force_terminal=color,
         color_system="standard" if color else None,

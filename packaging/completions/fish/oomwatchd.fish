@@ -101,7 +101,7 @@ complete -c oomwatchd -n '_shtab_oomwatchd_using explain' -s h -l help -d 'show 
 complete -c oomwatchd -n '_shtab_oomwatchd_using explain' -l markdown -d 'all pages as one Markdown document'
 complete -c oomwatchd -n '_shtab_oomwatchd_using; and test $_shtab_oomwatchd_npos -eq 0' -a check-config -d 'check a configuration file'
 complete -c oomwatchd -n '_shtab_oomwatchd_using check-config' -s h -l help -d 'show this help message and exit'
-complete -c oomwatchd -n '_shtab_oomwatchd_using check-config; and test $_shtab_oomwatchd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'default: /etc/oomwatchd/config.toml'
+complete -c oomwatchd -n '_shtab_oomwatchd_using check-config; and test $_shtab_oomwatchd_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'default: /etc/oomwatchd/config.toml if it exists, else the built-in defaults'
 complete -c oomwatchd -n '_shtab_oomwatchd_using; and test $_shtab_oomwatchd_npos -eq 0' -a notify-test -d 'send a marked test event through each sink'
 complete -c oomwatchd -n '_shtab_oomwatchd_using notify-test' -s h -l help -d 'show this help message and exit'
 complete -c oomwatchd -n '_shtab_oomwatchd_using notify-test' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration'
