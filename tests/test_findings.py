@@ -915,6 +915,38 @@ def test_a_long_cgroup_leaves_room_for_the_limit() -> None:
     assert line.endswith(" at its limit of 512 MiB")
 
 
+@pytest.mark.parametrize(
+    ("path", "called", "advice"),
+    [
+        ("/kubepods/podf1c273d3-9b36-11ea-b3df-246e9693c184", "pod f1c273d3-9b36-11ea-b3df-246e9693c184",
+         "resources.limits.memory (Kubernetes) of pod f1c273d3-9b36-11ea-b3df-246e9693c184"),
+        (f"/kubepods/podf1c273d3-9b36-11ea-b3df-246e9693c184/{'ab' * 32}", "container abababababab",
+         "resources.limits.memory (Kubernetes) of container abababababab of pod "
+         "f1c273d3-9b36-11ea-b3df-246e9693c184"),
+        (f"/system.slice/docker-{'ab' * 32}.scope", "container abababababab",
+         "--memory (docker) of container abababababab"),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/run-u640.service", "run-u640.service",
+         "MemoryMax= (systemd) of run-u640.service"),
+        ("/a.slice", "cgroup /a.slice", "MemoryMax= (systemd) of a.slice"),
+        # below a unit or a container no name is systemd's or Docker's any more
+        (f"/docker/{'ab' * 32}/system.slice/ssh.service", "cgroup /docker",
+         "memory.max (cgroup v1: memory.limit_in_bytes) of cgroup "
+         f"/docker/{'ab' * 32}/system.slice/ssh.service"),
+        ("/kubepods.slice", "cgroup /kubepods.slice",
+         "memory.max (cgroup v1: memory.limit_in_bytes) of cgroup /kubepods.slice"),
+    ],
+)  # fmt: skip
+def test_a_cgroup_is_called_what_people_call_it(path: str, called: str, advice: str) -> None:
+    given = cgroup(
+        memcg=Memcg(oom_path=path, memory=MemcgCounter(usage_bytes=512 * MIB, limit_bytes=512 * MIB))
+    )
+    said = found(given)
+    line = findings.summarize(given, said)
+    assert f" killed: {called}" in line and line.endswith(" at its limit of 512 MiB")
+    told = next(f.advice for f in said if f.id == "memcg_limit_reached")
+    assert told == f"Raise {advice} above 512 MiB, or make what runs in it smaller."
+
+
 def test_a_summary_is_one_harmless_line() -> None:
     name = "x\n\x1b[31m\u202e"
     memcg = Memcg(oom_path=f"/{name}", memory=MemcgCounter(usage_bytes=MIB, limit_bytes=MIB))

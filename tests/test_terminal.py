@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from oomwatchd.attribution import Attribution, owner_of
 from oomwatchd.capture import Mark, Track
 from oomwatchd.event import EventSource, EventTime, OomEvent, conclude
 from oomwatchd.render.amounts import kib, percent, size
@@ -79,13 +80,51 @@ def seed(corpus: Path) -> OomEvent:
 
 
 def test_the_first_five_lines_say_who_asked_died_why_and_what_to_change(corpus: Path) -> None:
-    lines = render_text(seed(corpus)).splitlines()[:5]
-    assert lines[:4] == [
+    assert render_text(seed(corpus)).splitlines()[:5] == [
         "DIED     min_free_kbytes (pid 118, 469 MiB resident, score 922)",
         "ASKED    min_free_kbytes (pid 118, order 0, GFP_HIGHUSER_MOVABLE)",
         "WHY      Normal zone 32 kB short for an order-0 request",
-        "CHANGE   Bound min_free_kbytes: MemoryMax= of its unit, a container limit, or...",
+        "CHANGE   Bound min_free_kbytes: MemoryMax= of its unit, a container limit, or",
+        "         its own settings.",
     ]
+
+
+POD = "10d16a28-60ff-475f-a631-510d9792219f"
+CONTAINER = "178ec18073cc6ac7be2de8d9869daf162a6349dd056b6535849112c53ec3102a"
+KUBEPODS = "/kubepods.slice/kubepods-burstable.slice"
+IN_POD = f"{KUBEPODS}/kubepods-burstable-pod{POD.replace('-', '_')}.slice/cri-containerd-{CONTAINER}.scope"
+
+
+@pytest.mark.parametrize(
+    ("path", "limit", "name", "died"),
+    [
+        ("/system.slice/mariadb.service", None, None, "a (pid 7), in mariadb.service"),
+        ("/system.slice/mariadb.service", "/system.slice/mariadb.service", None, "a (pid 7)"),
+        ("/apps/\x1b[31m", None, None, "a (pid 7), in cgroup /apps/\\x1b[31m"),
+        ("/", None, None, "a (pid 7)"),
+        (IN_POD, IN_POD, None, f"a (pid 7), in container 178ec18073cc, pod {POD}"),
+        (IN_POD, IN_POD, "shop/cart-0/app", "a (pid 7), in container shop/cart-0/app (178ec18073cc)"),
+        (f"/docker/{CONTAINER}", None, None, "a (pid 7), in container 178ec18073cc"),
+        (f"/docker/{CONTAINER}", f"/docker/{CONTAINER}", None, "a (pid 7)"),
+    ],
+)
+def test_where_the_victim_lived(path: str, limit: str | None, name: str | None, died: str) -> None:
+    owner = msgspec.structs.asdict(owner_of(path))
+    shown = event(
+        victims=(Victim(pid=7, comm="a"),),
+        memcg=None if limit is None else Memcg(oom_path=limit, task_path=path),
+        attribution=(Attribution(pid=7, role="victim", cgroup=path, container_name=name, **owner),),
+    )
+    assert render_text(shown, width=200).splitlines()[0] == f"DIED     {died}"
+
+
+def test_the_verdict_is_not_cut_where_it_matters() -> None:
+    advice = f"Raise resources.limits.memory (Kubernetes) of pod {POD} above 16 GiB, or make it smaller."
+    long = event(findings=(Finding(id="x", severity="critical", title="x", explanation="x", advice=advice),))
+    for width in (40, 80):
+        verdict = " ".join(render_text(long, width=width).partition("CHANGE")[2].partition("12.5")[0].split())
+        assert verdict.replace(" ", "") == advice.replace(" ", "")
+    assert "..." in render_text(event(trigger=Trigger(comm="a" * 100, pid=1)), width=80).splitlines()[1]
 
 
 def test_zones_stand_against_what_the_request_needed(corpus: Path) -> None:
@@ -181,7 +220,7 @@ def test_nothing_known_is_still_a_report() -> None:
         "DIED     nobody",
         "ASKED    unknown: the report's first line is missing",
         "WHY      out of memory",
-        "CHANGE   nothing that these figures carry",
+        "CHANGE   no advice follows from these figures",
         "event 0123456789abcdef",
     ]
 

@@ -20,6 +20,7 @@ from oomwatchd.config import load
 from oomwatchd.errors import NoInputError, UsageError
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.render.escape import harmless, harmless_name
+from oomwatchd.render.fields import why
 from oomwatchd.report import Kind
 from oomwatchd.store import EventRow, Store, StoreError
 
@@ -217,5 +218,4 @@ def _cells(row: EventRow, event: OomEvent) -> tuple[str, ...]:
         victim = f"{harmless_name(event.victims[0].comm)} ({event.victims[0].pid})"
         victim += f" +{len(event.victims) - 1}" if len(event.victims) > 1 else ""
     where = row.unit or row.cgroup or "-"
-    why = event.findings[0].title if event.findings else event.summary
-    return event.id, when, event.kind, event.constraint or "-", victim, harmless(where), harmless(why)
+    return event.id, when, event.kind, event.constraint or "-", victim, harmless(where), harmless(why(event))

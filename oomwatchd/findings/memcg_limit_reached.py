@@ -13,10 +13,12 @@ is killed.
 
 from __future__ import annotations
 
+from oomwatchd.attribution import called, owner_of
 from oomwatchd.findings._case import Case
 from oomwatchd.findings._memcg import kinds
 from oomwatchd.findings._text import middle_cut
 from oomwatchd.render.amounts import percent, size
+from oomwatchd.render.escape import harmless_name
 from oomwatchd.report import Finding, Memcg, MemcgCounter
 
 ID = "memcg_limit_reached"
@@ -54,7 +56,7 @@ def find(case: Case) -> Finding | None:
             "shmem_bytes": parts.shmem,
             "kernel_bytes": parts.kernel,
         },
-        advice=_advice(name, which, counter),
+        advice=_advice(path, which, counter),
     )
 
 
@@ -96,12 +98,27 @@ def _composition(memcg: Memcg) -> str:
     return f"It consists of: {', '.join(texts)}." if texts else ""
 
 
-def _advice(name: str, which: str | None, counter: MemcgCounter | None) -> str:
+def _advice(path: str | None, which: str | None, counter: MemcgCounter | None) -> str:
     if counter is None or not counter.limit_bytes:
         return ""
-    knob = {
-        "memory": "memory.max (cgroup v1: memory.limit_in_bytes; systemd: MemoryMax=)",
-        "memory+swap": "memory.memsw.limit_in_bytes (cgroup v2: memory.swap.max)",
-        "kmem": "memory.kmem.limit_in_bytes (deprecated: better without)",
-    }[which or "memory"]
-    return f"Raise {knob} of {name} above {size(counter.limit_bytes)}, or make what runs in it smaller."
+    knob = _knob(path, which or "memory")
+    return f"Raise {knob} above {size(counter.limit_bytes)}, or make what runs in it smaller."
+
+
+def _knob(path: str | None, which: str) -> str:
+    """The limit by the name under which whoever set it knows it."""
+    name = f"cgroup {middle_cut(path, 200)}" if path else "the cgroup"
+    if which == "memory+swap":
+        return f"memory.memsw.limit_in_bytes (cgroup v2: memory.swap.max) of {name}"
+    if which == "kmem":
+        return f"memory.kmem.limit_in_bytes (deprecated: better without) of {name}"
+    kind, what = called(path or "") or (None, "")
+    owner = owner_of(path or "")
+    if owner.pod_uid is not None and kind in ("container", "pod"):
+        inside = f"container {what} of " if kind == "container" else ""
+        return f"resources.limits.memory (Kubernetes) of {inside}pod {owner.pod_uid}"
+    if kind == "container" and owner.container_runtime in ("docker", "podman"):
+        return f"--memory ({owner.container_runtime}) of container {what}"
+    if kind == "unit" and not what.startswith("kubepods"):  # the kubelet's, by what it reserves
+        return f"MemoryMax= (systemd) of {harmless_name(what)}"
+    return f"memory.max (cgroup v1: memory.limit_in_bytes) of {name}"

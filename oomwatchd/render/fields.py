@@ -13,11 +13,12 @@ from typing import NamedTuple
 import msgspec
 
 from oomwatchd.allocator import ZoneVerdict
+from oomwatchd.attribution import short_id
 from oomwatchd.badness import TaskScore
 from oomwatchd.capture import Mark, OomCapture, Snapshot, Source, Track
 from oomwatchd.event import OomEvent
 from oomwatchd.findings import Case
-from oomwatchd.findings._text import plural
+from oomwatchd.findings._text import middle_cut, plural
 from oomwatchd.render.amounts import kib, percent, size
 from oomwatchd.render.escape import harmless, harmless_name
 from oomwatchd.report import OomReport, Victim
@@ -196,7 +197,31 @@ def died(event: OomEvent) -> str:
     facts += [f"{amount(held)} resident"] if held is not None else []
     facts += [f"score {victim.score}"] if victim.score is not None else []
     more = len(event.victims) - 1
-    return f"{harmless_name(victim.comm)} ({', '.join(facts)}){f' and {more} more' if more else ''}"
+    told = f"{harmless_name(victim.comm)} ({', '.join(facts)}){f' and {more} more' if more else ''}"
+    where = _home(event, victim)
+    return f"{told}, in {where}" if where else told
+
+
+def _home(event: OomEvent, victim: Victim) -> str:
+    """Where the victim lived, as people call it: container and pod, unit, cgroup. Empty where nothing is
+    known, and where the reason names the same cgroup."""
+    whose = next((a for a in event.attribution if a.role == "victim" and a.pid == victim.pid), None)
+    if whose is None:
+        return ""
+    said = event.memcg is not None and event.memcg.oom_path == whose.cgroup
+    if whose.container_id is not None:
+        short = harmless_name(short_id(whose.container_id))
+        if whose.container_name is not None:
+            return f"container {harmless_name(whose.container_name)} ({short})"
+        if whose.pod_uid is not None:
+            return f"container {short}, pod {whose.pod_uid}"
+        return "" if said else f"container {short}"
+    if said:
+        return ""
+    if whose.unit is not None:
+        return harmless_name(whose.unit)
+    named = whose.cgroup not in (None, "", "/")
+    return f"cgroup {middle_cut(harmless_name(whose.cgroup or ''), 60)}" if named else ""
 
 
 def resident(victim: Victim) -> int | None:
@@ -239,7 +264,7 @@ def why(event: OomEvent) -> str:
 def change(event: OomEvent) -> str:
     """The advice of the gravest finding that has one."""
     advice = next((f.advice for f in event.findings if f.advice), "")
-    return harmless(advice) if advice else "nothing that these figures carry"
+    return harmless(advice) if advice else "no advice follows from these figures"
 
 
 def origin(event: OomEvent) -> tuple[str, ...]:
