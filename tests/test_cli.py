@@ -153,7 +153,7 @@ def test_help_names_every_command() -> None:
         ("events",),
         ("events", "list", "--limit", "0"),
         ("events", "list", "--since", "yesterday\x1b[2J"),
-        ("events", "list", "--state-directory", "x"),
+        ("events", "list", "--nonsense", "x"),
         ("events", "--state-directory", "x", "--config", "y", "list"),
     ],
 )
@@ -328,8 +328,22 @@ def test_the_output_is_not_written_over_the_log(seed: Path, tmp_path: Path) -> N
                 timeout=60,
             )
         assert done.returncode == 64
-        assert done.stderr.decode().startswith(f"oomwatchd: --output {log} is the log itself; ")
+        assert done.stderr.decode().startswith(f"oomwatchd: --output {log} would overwrite the input; ")
     assert log.read_bytes() == seed.read_bytes()
+
+
+def test_the_export_is_not_written_over_the_store(state: Path) -> None:
+    for words in (("export",), ("show", "0")):
+        shown = oomwatchd("events", *words, "--state-directory", state, "--output", state / "events.sqlite")
+        assert shown.returncode == 64, shown.stderr
+    assert oomwatchd("events", "--state-directory", state, "list").returncode == 0
+
+
+@pytest.mark.parametrize("action", ["list", "export", "deliveries"])
+def test_the_store_may_be_named_behind_the_action(state: Path, action: str) -> None:
+    before = oomwatchd("events", "--state-directory", state, action)
+    behind = oomwatchd("events", action, "--state-directory", state)
+    assert (behind.returncode, behind.stdout) == (0, before.stdout)
 
 
 def test_a_boot_id_is_one(seed: Path) -> None:

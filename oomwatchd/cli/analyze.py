@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from oomwatchd.assemble import Assembler, OomBlock
 from oomwatchd.capture import OomCapture, Source
 from oomwatchd.cli import complain
-from oomwatchd.cli._output import Format, Writer, opened
+from oomwatchd.cli._output import Format, Writer, keep, opened
 from oomwatchd.cli.events import since
 from oomwatchd.errors import OomwatchdError, UsageError
 from oomwatchd.fold import Fold, Folded
@@ -93,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     being read. Returns the exit status of the first failure."""
     elsewhere = _elsewhere(args)
     status = 0
-    _keep_inputs(args)
+    keep(args.output, *args.files)
     with opened(args.output) as stream:
         writer = Writer(stream, args.format)
         if elsewhere is not None:
@@ -124,17 +122,6 @@ def run(args: argparse.Namespace) -> int:
                 complain(f"no OOM report in {'standard input' if name == '-' else name}")
         writer.close()
     return status
-
-
-def _keep_inputs(args: argparse.Namespace) -> None:
-    """The output must not be written over a log that is still to be read. Raises UsageError."""
-    for name in args.files if args.output not in (None, "-") else ():
-        with suppress(OSError):
-            same = os.fstat(0) if name == "-" else Path(name).stat()
-            if stat.S_ISREG(same.st_mode) and os.path.samestat(same, Path(args.output).stat()):
-                raise UsageError(
-                    f"--output {args.output} is the log itself", mend="name another file: it would be lost"
-                )
 
 
 def captures(

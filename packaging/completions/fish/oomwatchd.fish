@@ -77,7 +77,7 @@ complete -c oomwatchd -n '_shtab_oomwatchd_using; and test $_shtab_oomwatchd_npo
 complete -c oomwatchd -n '_shtab_oomwatchd_using events' -s h -l help -d 'show this help message and exit'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events' -l state-directory -xka "(__fish_complete_directories)" -d 'where the store is'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration'
-complete -c oomwatchd -n '_shtab_oomwatchd_using events; and test $_shtab_oomwatchd_npos -eq 0' -a list -d 'list events, newest first'
+complete -c oomwatchd -n '_shtab_oomwatchd_using events; and test $_shtab_oomwatchd_npos -eq 0' -a list -d 'list events, newest first, in local time'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -s h -l help -d 'show this help message and exit'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l since -x -d '2h, 3d, or a date'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l limit -x -d 'default: 20'
