@@ -154,6 +154,8 @@ def test_help_names_every_command() -> None:
         ("events", "list", "--limit", "0"),
         ("events", "list", "--since", "yesterday\x1b[2J"),
         ("events", "list", "--nonsense", "x"),
+        ("selftest", "--timeout", "0"),
+        ("selftest", "--timeout", "nan"),
         ("events", "--state-directory", "x", "--config", "y", "list"),
     ],
 )
