@@ -228,6 +228,9 @@ def test_nothing_known_is_still_a_report() -> None:
 def test_a_cut_report_says_what_it_lacks() -> None:
     cut = msgspec.structs.replace(event(), complete=False, missing=("mem_info", "tasks"), lost_records=3)
     assert "incomplete: mem_info, tasks missing, 3 records lost" in " ".join(render_text(cut).split())
+    elided = msgspec.structs.replace(event(), complete=False, missing=("elided", "tasks"))
+    said = " ".join(render_text(elided).split())
+    assert "incomplete: lines were cut out of the log, tasks missing" in said
 
 
 # names

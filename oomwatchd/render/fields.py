@@ -277,12 +277,21 @@ def origin(event: OomEvent) -> tuple[str, ...]:
     if event.kernel is not None:
         facts.append(f"Linux {harmless(event.kernel)}")
     if not event.complete:
-        facts.append(f"incomplete: {', '.join(event.missing) or 'cut'} missing")
+        facts.append(f"incomplete: {_lacks(event)}")
     if event.lost_records:
         facts.append(f"{event.lost_records} records lost")
     if event.repeats:
         facts.append(f"the same again {_times(event)}")
     return tuple(facts)
+
+
+def _lacks(event: OomEvent) -> str:
+    parts = [part for part in event.missing if part != "elided"]
+    cut = "lines were cut out of the log"
+    if not parts:
+        return cut if "elided" in event.missing else "cut short"
+    missing = f"{', '.join(parts)} missing"
+    return f"{cut}, {missing}" if "elided" in event.missing else missing
 
 
 def _times(event: OomEvent) -> str:
