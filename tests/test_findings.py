@@ -929,9 +929,11 @@ def test_a_long_cgroup_leaves_room_for_the_limit() -> None:
          "MemoryMax= (systemd) of run-u640.service"),
         ("/a.slice", "cgroup /a.slice", "MemoryMax= (systemd) of a.slice"),
         # below a unit or a container no name is systemd's or Docker's any more
-        (f"/docker/{'ab' * 32}/system.slice/ssh.service", "cgroup /docker",
+        (f"/docker/{'ab' * 32}/system.slice/ssh.service", "cgroup .../system.slice/ssh.service",
          "memory.max (cgroup v1: memory.limit_in_bytes) of cgroup "
          f"/docker/{'ab' * 32}/system.slice/ssh.service"),
+        (f"/a/{'b' * 60}", "cgroup /a/bbbbb...bbbbbbbbbbbbbbbbb",
+         f"memory.max (cgroup v1: memory.limit_in_bytes) of cgroup /a/{'b' * 60}"),
         ("/kubepods.slice", "cgroup /kubepods.slice",
          "memory.max (cgroup v1: memory.limit_in_bytes) of cgroup /kubepods.slice"),
     ],

@@ -18,6 +18,7 @@ from oomwatchd.capture import Mark, Track
 from oomwatchd.event import EventSource, EventTime, OomEvent, conclude
 from oomwatchd.render.amounts import kib, percent, size
 from oomwatchd.render.escape import harmless, harmless_name
+from oomwatchd.render.fields import track_title
 from oomwatchd.render.terminal import render_text
 from oomwatchd.report import Finding, Memcg, MemcgCounter, Task, Trigger, Victim
 from tests.recorded import captures, kernel_recordings, kinds, logs
@@ -116,6 +117,23 @@ def test_where_the_victim_lived(path: str, limit: str | None, name: str | None, 
         attribution=(Attribution(pid=7, role="victim", cgroup=path, container_name=name, **owner),),
     )
     assert render_text(shown, width=200).splitlines()[0] == f"DIED     {died}"
+
+
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [
+        ("/system.slice/mariadb.service", "/system.slice/mariadb.service"),
+        (IN_POD, "container 178ec18073cc"),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/run-u640.service", "run-u640.service"),
+        ("/fuzzing/prod/service-a/tor_extrainfo_2024", ".../service-a/tor_extrainfo_2024"),
+        (f"/a/{'b' * 30}/c/d", ".../c/d"),
+        (f"/a/{'b' * 90}", f"/a/{'b' * 8}...{'b' * 22}"),
+    ],
+)
+def test_a_track_keeps_the_name_by_which_it_is_known(path: str, title: str) -> None:
+    shown = track_title(Track(kind="cgroup", name=path, points=()), 36)
+    assert shown == title
+    assert len(shown) <= 36
 
 
 def test_the_verdict_is_not_cut_where_it_matters() -> None:

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from oomwatchd.attribution import called
 from oomwatchd.badness import chosen_victim
-from oomwatchd.findings._text import middle_cut
+from oomwatchd.findings._text import path_cut
 from oomwatchd.render.amounts import kib, size
 from oomwatchd.render.escape import harmless, harmless_name
 from oomwatchd.report import Finding, OomReport
 
 #: what a list or a journal shows of a line, and the least of a cgroup's path that still tells something
 _LINE, _PATH = 80, 25
-#: a longer name of a unit is no name that people gave
-_UNIT = 50
+#: a longer name of a unit or cgroup is not kept whole
+_NAME = 50
 #: around the path
 _MEMCG_WORDS = ": cgroup  at its limit of 1.0 GiB"
 
@@ -118,13 +118,17 @@ def _cgroup(report: OomReport, limit: int) -> str:
     if path is None:
         return "its cgroup"
     name = harmless_name(path)
-    return f"cgroup {name}" if len(name) <= limit else _known_as(path) or f"cgroup {middle_cut(name, limit)}"
+    return (
+        f"cgroup {name}"
+        if len(name) <= limit
+        else _known_as(path) or f"cgroup {path_cut(name, limit, _NAME)}"
+    )
 
 
 def _known_as(path: str) -> str | None:
     """What people call a cgroup whose path is too long to show; None where that is no shorter."""
     found = called(path)
-    if found is None or (found[0] == "unit" and len(found[1]) > _UNIT):
+    if found is None or (found[0] == "unit" and len(found[1]) > _NAME):
         return None
     kind, name = found
     return harmless_name(name) if kind == "unit" else f"{kind} {harmless_name(name)}"

@@ -13,12 +13,12 @@ from typing import NamedTuple
 import msgspec
 
 from oomwatchd.allocator import ZoneVerdict
-from oomwatchd.attribution import short_id
+from oomwatchd.attribution import called, short_id
 from oomwatchd.badness import TaskScore
 from oomwatchd.capture import Mark, OomCapture, Snapshot, Source, Track
 from oomwatchd.event import OomEvent
 from oomwatchd.findings import Case
-from oomwatchd.findings._text import middle_cut, plural
+from oomwatchd.findings._text import path_cut, plural
 from oomwatchd.render.amounts import kib, percent, size
 from oomwatchd.render.escape import harmless, harmless_name
 from oomwatchd.report import OomReport, Victim
@@ -97,12 +97,19 @@ def tracks(event: OomEvent, most: int) -> tuple[Track, ...]:
     return tuple([*chosen, *(t for t in drawn if t not in chosen)][:most])
 
 
-def track_title(track: Track) -> str:
-    """What a track is of."""
+def track_title(track: Track, most: int = 48) -> str:
+    """What a track is of, in about so many characters."""
     name = harmless_name(track.name)
     if track.kind == "process":
         return f"{name} (pid {track.pid})"
-    return name if len(name) <= 48 else f"{name[:16]}...{name[-29:]}"
+    if len(name) <= most:
+        return name
+    found = called(track.name) if track.kind == "cgroup" else None
+    if found is not None:
+        told = harmless_name(found[1]) if found[0] == "unit" else f"{found[0]} {harmless_name(found[1])}"
+        if len(told) <= most:
+            return told
+    return path_cut(name, most, most)
 
 
 def mark_said(mark: Mark) -> str:
@@ -221,7 +228,7 @@ def _home(event: OomEvent, victim: Victim) -> str:
     if whose.unit is not None:
         return harmless_name(whose.unit)
     named = whose.cgroup not in (None, "", "/")
-    return f"cgroup {middle_cut(harmless_name(whose.cgroup or ''), 60)}" if named else ""
+    return f"cgroup {path_cut(harmless_name(whose.cgroup or ''), 60, 60)}" if named else ""
 
 
 def resident(victim: Victim) -> int | None:

@@ -279,7 +279,10 @@ def _before(event: OomEvent, width: int, color: bool) -> RenderableType | None:
         for track in shown:
             first, last = track.points[0][1], track.points[-1][1]
             table.add_row(
-                track_title(track)[:36], amount(first), amount(last), _climb(track, begin, end, room, color)
+                track_title(track, 36)[:36],
+                amount(first),
+                amount(last),
+                _climb(track, begin, end, room, color),
             )
         lines.append(Text(f"resident or charged, over {(end - begin) / 1e6:.0f} seconds", style="dim"))
         lines.append(table)
