@@ -16,9 +16,10 @@ from rich.cells import cell_len
 from oomwatchd.attribution import Attribution, owner_of
 from oomwatchd.capture import Mark, Track
 from oomwatchd.event import EventSource, EventTime, OomEvent, conclude
+from oomwatchd.findings._text import ratio
 from oomwatchd.render.amounts import kib, percent, size
 from oomwatchd.render.escape import harmless, harmless_name
-from oomwatchd.render.fields import track_title
+from oomwatchd.render.fields import field_value, track_title
 from oomwatchd.render.terminal import render_text
 from oomwatchd.report import Finding, Memcg, MemcgCounter, Task, Trigger, Victim
 from tests.recorded import captures, kernel_recordings, kinds, logs
@@ -303,6 +304,11 @@ def test_exact_amounts_and_shares() -> None:
     assert kib(18276 << 10) == "18276 kB"
     assert percent(120018, 120238) == "99.8 %"
     assert percent(1, 0) == "0 %"
+
+
+@pytest.mark.parametrize(("part", "whole"), [(16244, 16384), (1, 3), (9995, 10000), (0, 5)])
+def test_a_share_is_the_same_in_text_and_evidence(part: int, whole: int) -> None:
+    assert field_value("share_ratio", ratio(part, whole)) == percent(part, whole)
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 
 def ratio(part: int, whole: int) -> float:
-    """part / whole for evidence, four decimals; 0.0 of nothing."""
-    return round(part / whole, 4) if whole else 0.0
+    """part / whole for evidence, six decimals: rounded once more for people it is what the text says; 0.0 of
+    nothing."""
+    return round(part / whole, 6) if whole else 0.0
 
 
 def plural(count: int, noun: str) -> str:

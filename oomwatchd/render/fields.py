@@ -375,5 +375,5 @@ def field_value(name: str, value: int | float | str) -> str:
         exact, rounded = kib(int(value)), size(int(value))
         return exact if exact == rounded else f"{exact} ({rounded})"
     if name.endswith("_ratio"):
-        return percent(round(value * 10_000), 10_000)
+        return percent(round(value * 1_000_000), 1_000_000)
     return f"{value:g} s" if name.endswith("seconds") else str(value)

@@ -607,7 +607,7 @@ def _cgroup_facts(event: OomEvent) -> Iterator[Fact]:
         return
     for title, path in (
         ("limit of", memcg.oom_path),
-        ("victim in", memcg.task_path),
+        ("victim in", memcg.task_path if memcg.task_path != memcg.oom_path else None),
         ("killed as a group", memcg.group_path),
     ):
         if path is not None:
