@@ -153,6 +153,20 @@ def test_zones_stand_against_what_the_request_needed(corpus: Path) -> None:
     assert "swap unknown" in rows
 
 
+def test_a_narrow_console_loses_columns_and_no_names(corpus: Path) -> None:
+    text = render_text(seed(corpus), width=40)
+    assert all(line.isascii() and len(line) <= 40 for line in text.splitlines())
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    for row in (
+        "anonymous 470 MiB 95.4 %",
+        "zone free min needs verdict",
+        "Normal 18244 10084 >18276 short by",
+        "pid rss score name",
+        "118 469 MiB 922 min_free_kbytes",
+    ):
+        assert row in rows
+
+
 def test_a_why_of_two_lines_still_leaves_the_change_within_five() -> None:
     why = "confined to node 1 by its memory policy; node 1 DMA32 zone 16 kB short for an order-0 request"
     lines = render_text(event(summary=f"java (pid 7) killed: {why}")).splitlines()

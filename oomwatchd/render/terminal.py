@@ -9,7 +9,7 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from textwrap import wrap
 from typing import IO, cast
 
@@ -42,12 +42,14 @@ from oomwatchd.render.fields import (
     tracks,
     why,
 )
-from oomwatchd.report import Finding, Severity, Zone
+from oomwatchd.report import Finding, Severity
 
 _LABEL = 9
 _STYLES: dict[Severity, str] = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 _TOP_TASKS = 10
 _TRACKS, _MARKS = 6, 8
+#: below so many columns tables leave out what can be missed most easily
+_NARROW = 64
 
 
 class _Nowhere:
@@ -92,8 +94,8 @@ def _parts(event: OomEvent, width: int, color: bool) -> Iterator[RenderableType]
     sections = (
         ("Memory", _memory(case, width, color)),
         ("Cgroup", _cgroup(event, width, color)),
-        ("Zones, in kB", _zones(case)),
-        ("Tasks by score", _tasks(case, event)),
+        ("Zones, in kB", _zones(case, width)),
+        ("Tasks by score", _tasks(case, event, width)),
         ("The minutes before", _before(event, width, color)),
         ("Afterwards", _afterwards(event)),
         ("Findings", _findings(event)),
@@ -109,7 +111,7 @@ def _parts(event: OomEvent, width: int, color: bool) -> Iterator[RenderableType]
 
 def _verdict(event: OomEvent, width: int) -> Iterator[Text]:
     room = width - _LABEL
-    narrow = 2 if width < 64 else 1
+    narrow = 2 if width < _NARROW else 1
     grave = "bold red" if event.kills or event.kind == "oom_panic" else "bold"
     for label, text, most, style in (
         ("DIED", died(event), 2, grave),
@@ -146,7 +148,7 @@ def _memory(case: Case, width: int, color: bool) -> Table | None:
     ram = case.ram_bytes
     if case.report.memory is None or not ram:
         return None
-    table = _grid()
+    table = _grid(width)
     room = width - 46
     for share in memory_shares(case):
         picture = _bar(share.bytes / ram, room, color)
@@ -172,7 +174,7 @@ def _cgroup(event: OomEvent, width: int, color: bool) -> RenderableType | None:
     paths.add_column(overflow="fold")
     for label, path in (
         ("limit of", memcg.oom_path),
-        ("victim in", memcg.task_path if memcg.task_path != memcg.oom_path else None),
+        ("victim in", memcg.task_path if memcg.task_path not in (memcg.oom_path, "/") else None),
         ("killed all", memcg.group_path),
     ):
         if path is not None:
@@ -198,25 +200,23 @@ def _cgroup(event: OomEvent, width: int, color: bool) -> RenderableType | None:
 # zones against watermarks
 
 
-def _zones(case: Case) -> Table | None:
+def _zones(case: Case, width: int) -> Table | None:
     if not case.zones:
         return None
     judged = case.request is not None
-    table = _columns("zone", "free", "min", "low", "high", *(("needs", "verdict") if judged else ()))
+    marks = ("free", "min") if width < _NARROW and judged else ("free", "min", "low", "high")
+    table = _columns("zone", *marks, *(("needs", "verdict") if judged else ()))
     if judged:
         for verdict in case.verdicts:
             required = verdict.required_bytes
             needs = "" if required is None or not verdict.allowed else f">{required // 1024}"
-            table.add_row(harmless(verdict.label), *_marks(verdict.record), needs, _said(verdict))
+            held = (_kb(verdict.record.bytes_of(name)) for name in marks)
+            table.add_row(harmless(verdict.label), *held, needs, _said(verdict))
         return table
     for zone in case.zones:
         name = zone.zone if zone.node is None else f"node {zone.node} {zone.zone}"
-        table.add_row(harmless(name), *_marks(zone))
+        table.add_row(harmless(name), *(_kb(zone.bytes_of(mark)) for mark in marks))
     return table
-
-
-def _marks(zone: Zone) -> Iterator[str]:
-    return (_kb(zone.bytes_of(name)) for name in ("free", "min", "low", "high"))
 
 
 def _said(verdict: ZoneVerdict) -> Text:
@@ -233,7 +233,7 @@ def _said(verdict: ZoneVerdict) -> Text:
 # tasks
 
 
-def _tasks(case: Case, event: OomEvent) -> RenderableType | None:
+def _tasks(case: Case, event: OomEvent, width: int) -> RenderableType | None:
     if not event.tasks:
         return None
     scores = case.scores
@@ -242,27 +242,28 @@ def _tasks(case: Case, event: OomEvent) -> RenderableType | None:
         return Padding(
             Text(f"{plural(len(event.tasks), 'task')}, sizes unknown (no page size)"), (0, 0, 0, 2)
         )
-    table = _columns("pid", "rss", "swap", "adj", "score", "name", left=("name",))
+    titles = ("pid", "rss", "score", "name") if width < _NARROW else tuple(_TASK_CELLS)
+    table = _columns(*titles, left=("name",))
     shown = list(scores.rows[:_TOP_TASKS])
     shown += [r for r in scores.rows[_TOP_TASKS:] if r.task.pid in dead][:_TOP_TASKS]
     for row in shown:
-        table.add_row(*_task_cells(row), style="bold" if row.task.pid in dead else "")
+        table.add_row(
+            *(_TASK_CELLS[title](row) for title in titles), style="bold" if row.task.pid in dead else ""
+        )
     rest = len(scores.rows) - len(shown)
     if rest <= 0:
         return table
     return Group(table, Padding(Text(f"and {rest} more", style="dim"), (0, 0, 0, 2)))
 
 
-def _task_cells(row: TaskScore) -> tuple[str, ...]:
-    task = row.task
-    return (
-        str(task.pid),
-        amount(task.rss_bytes),
-        amount(task.swap_bytes),
-        "" if task.oom_score_adj is None else str(task.oom_score_adj),
-        score(row),
-        harmless_name(task.comm),
-    )
+_TASK_CELLS: dict[str, Callable[[TaskScore], str]] = {
+    "pid": lambda row: str(row.task.pid),
+    "rss": lambda row: amount(row.task.rss_bytes),
+    "swap": lambda row: amount(row.task.swap_bytes),
+    "adj": lambda row: "" if row.task.oom_score_adj is None else str(row.task.oom_score_adj),
+    "score": score,
+    "name": lambda row: harmless_name(row.task.comm),
+}
 
 
 # the minutes before
@@ -276,14 +277,11 @@ def _before(event: OomEvent, width: int, color: bool) -> RenderableType | None:
         end = max(track.points[-1][0] for track in shown)
         table = _grid()
         room = max(width - 66, 8)
+        most = 36 if width >= 80 else max(width - 40, 12)
         for track in shown:
             first, last = track.points[0][1], track.points[-1][1]
-            table.add_row(
-                track_title(track, 36)[:36],
-                amount(first),
-                amount(last),
-                _climb(track, begin, end, room, color),
-            )
+            drawn = (_climb(track, begin, end, room, color),) if width >= _NARROW else ()
+            table.add_row(track_title(track, most)[:most], amount(first), amount(last), *drawn)
         lines.append(Text(f"resident or charged, over {(end - begin) / 1e6:.0f} seconds", style="dim"))
         lines.append(table)
     lines += [Text(f"{ago(seconds):>14} {said}".rstrip()) for seconds, said in marks(event, _MARKS)]
@@ -336,9 +334,9 @@ def _finding(finding: Finding) -> RenderableType:
 # cells
 
 
-def _grid() -> Table:
+def _grid(width: int = _NARROW) -> Table:
     table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True, min_width=14)
+    table.add_column(no_wrap=width >= _NARROW, min_width=14)
     table.add_column(no_wrap=True, justify="right", min_width=9)
     table.add_column(no_wrap=True, justify="right", min_width=7)
     table.add_column(no_wrap=True)
