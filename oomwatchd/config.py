@@ -21,6 +21,7 @@ from oomwatchd.errors import ConfigError
 
 #: Read when no file is named and this one exists.
 DEFAULT_PATH = Path("/etc/oomwatchd/config.toml")
+_MOST_BYTES = 1 << 20
 #: Sinks of a kind: each costs a thread, and a label in the metrics.
 MAX_OF_A_KIND = 8
 #: Holds the store when neither the configuration nor systemd (``StateDirectory=``) names a directory.
@@ -149,7 +150,11 @@ def load(path: Path | None, default: Path = DEFAULT_PATH) -> tuple[Config, Path 
             return parse({}, "defaults"), None
         path = default
     try:
-        document = tomllib.loads(path.read_bytes().decode("utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ConfigError(f"{path}: larger than {_MOST_BYTES >> 20} MiB: no configuration")
+        document = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

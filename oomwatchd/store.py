@@ -14,6 +14,7 @@ at any point counts and events agree.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -274,7 +275,10 @@ class Store:
         PermissionDeniedError."""
         path = directory / FILE_NAME
         try:
-            path.stat()
+            # not by opening it: closing a file gives up the locks that this process has on it (SQLite)
+            if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+                path.stat()  # absent, or out of reach
+                raise PermissionError
         except PermissionError as error:
             raise PermissionDeniedError(
                 f"no permission to read the store {path}", mend="run as root or as the daemon's user"

@@ -105,6 +105,11 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes, words: str) -> N
     assert str(caught.value) == f"{file}: {words}"
 
 
+def test_a_file_without_end_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero: larger than 1 MiB"):
+        load(Path("/dev/zero"))
+
+
 def test_an_absent_file_that_was_asked_for_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file or directory"):
         load(tmp_path / "absent.toml")
