@@ -100,7 +100,7 @@ class StoreSection(Section, frozen=True, kw_only=True):
 
 
 class CaptureSection(Section, frozen=True, kw_only=True):
-    """``[capture]``: what is taken down of a victim. Command lines may hold secrets, hence the default."""
+    """``[capture]``: what is recorded of a victim. Command lines may hold secrets, hence the default."""
 
     command_line: Literal["off", "executable", "full"] = "executable"
 

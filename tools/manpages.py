@@ -103,7 +103,7 @@ def daemon_page(top: argparse.ArgumentParser) -> list[str]:
     lines += [
         ".SH DESCRIPTION",
         roff(
-            "Watches the kernel log for reports of the OOM killer, takes down the state of the machine at "
+            "Watches the kernel log for reports of the OOM killer, records the state of the machine at "
             "that moment, explains each report, keeps it, and serves metrics for Prometheus. The same "
             "explanation is made of saved logs by `oomwatchd analyze`."
         ),
