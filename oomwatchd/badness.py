@@ -226,7 +226,7 @@ def _totals(report: OomReport, swap_total: int | None) -> Iterator[int]:
         not_ram = (memory.reserved_bytes or 0) + (memory.cma_reserved_bytes or 0)
         yield (memory.ram_bytes - (memory.reserved_bytes or 0)) // page + swap_pages
         yield (memory.ram_bytes - not_ram) // page + swap_pages
-    managed = [z.bytes_of("managed") or z.bytes_of("present") for z in memory.zones]
+    managed = [z.managed_bytes for z in memory.zones]
     if managed and None not in managed:
         yield sum(m for m in managed if m is not None) // page + swap_pages
 
