@@ -853,6 +853,23 @@ def test_the_kernels_choice_is_explained(corpus: Path) -> None:
     assert first >= 0.95 * complete
 
 
+def test_zones_that_are_not_printed_do_not_make_the_machine_smaller() -> None:
+    """A task bound to node 0 has only that node printed, even where its request was not confined."""
+    half = memory(zone(present=4 << 20), ram_bytes=8 * GIB, reserved_bytes=0)
+    case = Case(report(memory=half))
+    assert case.confined
+    assert case.ram_bytes == 8 * GIB
+    whole = memory(zone(present=4 << 20), ram_bytes=4 * GIB, reserved_bytes=0)
+    assert not Case(report(memory=whole)).confined
+
+
+def test_the_nearest_zone_is_one_that_matters() -> None:
+    small = zone("DMA", free=4, min=8, managed=15 << 10)
+    case = Case(report(memory=memory(zone(), small)))
+    assert case.nearest is not None and case.nearest.zone == "Normal"
+    assert Case(report(memory=memory(small))).nearest is not None
+
+
 # the line
 
 
