@@ -243,6 +243,7 @@ def flags(*names: str, order: int = 0) -> Trigger:
 NEW = (Node(node=0),)
 ORDER3 = flags("GFP_KERNEL", order=3)
 PLENTY = 400 << 10
+FAULT = Trigger(comm="t10", pid=10, gfp_mask=0, order=0)
 PANIC = "Out of memory: system-wide panic_on_oom is enabled"
 NOBODY = "Out of memory and no killable processes..."
 UNNAMED = memory(totals={"active_anon": 3000})
@@ -252,6 +253,20 @@ def hugepages(*, total: int, free: int) -> tuple[Hugepages, ...]:
     return (Hugepages(node=0, total=total, free=free, surplus=0, size_bytes=2 * MIB),)
 
 
+LITTLE_ANON = memory(totals={"active_anon": 1000})
+ALONE = report(tasks=(task(10, 900), task(11, 100)), memory=LITTLE_ANON)
+
+
+def swapped(pid: int, mib: int, swap: int) -> Task:
+    return Task(pid=pid, uid=1000, comm="s", rss_bytes=mib * MIB, swap_bytes=swap * MIB, oom_score_adj=0)
+
+
+def cached(mib: int, **kib: int) -> Memory:
+    """Normal with so much page cache."""
+    return memory(zone(active_file=0, **({"inactive_file": mib << 10, "writepending": 0} | kib)))
+
+
+SPARE = memory(zone(free=2 << 20))
 FORKS = tuple(task(100 + i, 10, comm="worker") for i in range(60))
 
 Given = OomReport | tuple[OomReport, OomCapture]
@@ -417,14 +432,21 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         ),
     ],
     "single_process_dominates": [
-        (report(tasks=(task(10, 900), task(11, 100))), report()),
+        (ALONE, report()),
+        # what is in swap counts as well
+        (
+            report(tasks=(task(10, 500), swapped(11, 300, 900)), memory=LITTLE_ANON),
+            report(tasks=(task(10, 500), swapped(11, 300, 100)), memory=LITTLE_ANON),
+        ),
+        # the listed hold a quarter of the anonymous memory: the table is cut
+        (ALONE, report(tasks=(task(10, 900), task(11, 100)))),
         # the table is cut: the kill line tells of one more
         (
-            report(tasks=(task(11, 9), task(12, 1)), missing=("tasks",), victims=(BIG,)),
+            report(tasks=(task(11, 9), task(12, 1)), missing=("tasks",), victims=(BIG,), memory=LITTLE_ANON),
             report(tasks=(task(11, 9), task(12, 1)), missing=("tasks",)),
         ),
         # the largest process is small itself: something else holds the memory
-        (report(tasks=(task(10, 900), task(11, 100))), report(tasks=(task(10, 90), task(11, 10)))),
+        (ALONE, report(tasks=(task(10, 90), task(11, 10)), memory=LITTLE_ANON)),
     ],
     "many_small_processes": [
         (report(tasks=(*TASKS[:1], *FORKS, *FORKS)), report(tasks=(*TASKS[:1], *FORKS[:15]))),
@@ -446,6 +468,21 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
             report(tasks=(*TASKS, task(13, 2000, oom_score_adj=-1000))),
             report(tasks=(*TASKS, task(13, 20, oom_score_adj=-1000))),
         ),
+        # the largest of the small: something else holds the memory
+        (
+            report(tasks=(task(10, 300), task(13, 450, oom_score_adj=-1000))),
+            report(tasks=(task(10, 300), task(13, 400, oom_score_adj=-1000))),
+        ),
+    ],
+    "page_cache_left": [
+        (report(memory=cached(1100)), report(memory=cached(900))),
+        (report(memory=cached(1100)), report(memory=cached(1100, writepending=200 << 10))),
+        (report(memory=cached(1100)), report(memory=cached(1100, free=PLENTY))),
+        (report(memory=cached(1100)), report(memory=cached(1100), kind="page_alloc_failure")),
+    ],
+    "page_fault_oom": [
+        (report(trigger=FAULT), report(trigger=msgspec.structs.replace(FAULT, gfp_mask=0xCC0))),
+        (report(trigger=FAULT), cgroup(trigger=FAULT)),
     ],
     "victim_not_largest": [
         (report(tasks=(*TASKS, task(13, 2000, oom_score_adj=-1000))), report()),
@@ -668,13 +705,85 @@ def test_a_small_zone_is_no_verdict() -> None:
 def test_other_nodes_room_is_known_live_or_not_at_all() -> None:
     blind = one(bound("cpuset"), "cpuset_or_mempolicy_bound")
     assert blind.evidence["other_nodes_free_bytes"] is None
-    assert blind.advice == ""
+    assert blind.advice.startswith("If other nodes have room")
     live = one((bound("cpuset"), host([], {}, zoneinfo=ZONEINFO.format(high=100))), blind.id)
     assert live.evidence["other_nodes_free_bytes"] == (900000 - 100) * PAGE
     assert "cpuset.mems" in live.advice
     full = one((bound("cpuset"), host([], {}, zoneinfo=ZONEINFO.format(high=10**6))), blind.id)
     assert full.evidence["other_nodes_free_bytes"] == 0
     assert full.advice == ""
+
+
+def test_a_node_of_movable_memory_is_not_full() -> None:
+    node = memory(zone("Movable", free=PLENTY))
+    kernels = bound(
+        "cpuset", memory=node, trigger=Trigger(gfp_flags=("GFP_KERNEL",), order=0, mems_allowed="0")
+    )
+    finding = one(kernels, "cpuset_or_mempolicy_bound")
+    assert "zone Movable" in finding.explanation and "no room" not in finding.explanation
+    assert finding.evidence["unsuited_free_bytes"] == PLENTY << 10
+    assert "Normal" in finding.advice
+    users = one(bound("cpuset", memory=node), "cpuset_or_mempolicy_bound")
+    assert users.evidence["unsuited_free_bytes"] is None
+
+
+def test_a_little_cma_is_no_verdict() -> None:
+    def cma(free: int, share: int) -> Finding:
+        zones = memory(zone(free=free, free_cma=share))
+        return one(report(trigger=flags("GFP_KERNEL"), memory=zones), "cma_only_free")
+
+    assert cma(PLENTY, 390 << 10).severity == "critical"
+    little = cma(46 << 10, 4 << 10)
+    assert (little.severity, little.advice) == ("info", "")
+
+
+def test_a_false_alarm_of_the_page_fault_handler_is_grave() -> None:
+    assert one(report(trigger=FAULT), "page_fault_oom").severity == "info"
+    spare = one(report(trigger=FAULT, memory=SPARE), "page_fault_oom")
+    assert spare.severity == "critical"
+    assert "2.0 GiB" in spare.explanation or "1.9 GiB" in spare.explanation
+
+
+def test_giving_up_with_cache_left_is_no_proof() -> None:
+    gave_up = (Node(node=0, amounts={"all_unreclaimable": True}),)
+    said = one(report(memory=memory(nodes=gave_up)), "reclaim_gave_up").explanation
+    assert said.endswith("The kill was not premature.")
+    said = one(
+        report(memory=memory(nodes=gave_up, totals={"inactive_file": 500})), "reclaim_gave_up"
+    ).explanation
+    assert said.endswith("Yet 500 MiB of page cache were left.")
+
+
+def test_what_is_asked_by_hand_is_no_shortage() -> None:
+    gave_up = (Node(node=0, amounts={"all_unreclaimable": True}),)
+    none = Swap(free_bytes=0, total_bytes=0)
+    by_hand = report(trigger=Trigger(order=-1, sysrq=True), memory=memory(nodes=gave_up, swap=none))
+    assert ids(by_hand) == {"sysrq_manual"}
+
+
+def test_low_memory_full_of_cache_is_not_the_kernels_own_data() -> None:
+    def low(mib: int) -> Finding:
+        zones = memory(zone(node=None, inactive_file=mib << 10), zone("HighMem", node=None, free=900 << 10))
+        return one(report(trigger=flags("GFP_KERNEL"), memory=zones), "low_zone_exhausted")
+
+    assert "slab" in low(100).advice
+    assert "slab" not in low(3000).advice and "page cache" in low(3000).explanation
+
+
+def test_a_giant_that_was_passed_over_is_a_warning() -> None:
+    passed = report(victims=(Victim(pid=12, comm="t12"),))
+    assert one(passed, "victim_not_largest").severity == "warning"
+    small = tuple(task(n, 100 - n) for n in (10, 11, 12))
+    assert (
+        one(report(victims=(Victim(pid=12, comm="t12"),), tasks=small), "victim_not_largest").severity
+        == "info"
+    )
+
+
+def test_who_dominates_in_a_cgroup_is_bounded_already() -> None:
+    given = cgroup(tasks=(task(10, 450), task(11, 20)))
+    assert "MemoryMax" not in one(given, "single_process_dominates").advice
+    assert "MemoryMax" in one(ALONE, "single_process_dominates").advice
 
 
 def test_swap_is_unknown_and_not_zero() -> None:
