@@ -229,9 +229,9 @@ def test_a_cpuset_binds_requests_for_user_memory_and_others_only_where_the_kerne
     trigger = Trigger(gfp_flags=("GFP_KERNEL",), order=0, mems_allowed="1,3")
     free, bound = request_of(trigger), request_of(trigger, by_cpuset=True)
     assert free is not None and bound is not None
-    assert (free.nodes, bound.nodes) == (None, {1, 3})
+    assert (free.nodes, bound.nodes) == (None, frozenset({1, 3}))
     old = request_of(Trigger(gfp_flags=("__GFP_WAIT", "__GFP_HARDWALL"), order=0, mems_allowed="1"))
-    assert old is not None and old.nodes == {1}
+    assert old is not None and old.nodes == frozenset({1})
 
 
 def test_a_zone_without_memory_is_in_no_zonelist() -> None:

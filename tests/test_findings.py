@@ -240,6 +240,18 @@ def flags(*names: str, order: int = 0) -> Trigger:
     return msgspec.structs.replace(TRIGGER, gfp_flags=names, order=order)
 
 
+def together(memory: int, swap: int) -> Memcg:
+    """cgroup v1: so many MiB in use of 100 (149) and 150."""
+    return Memcg(
+        memory=MemcgCounter(usage_bytes=memory * MIB, limit_bytes=max(memory, 100) * MIB),
+        memory_swap=MemcgCounter(usage_bytes=(memory + swap) * MIB, limit_bytes=150 * MIB),
+    )
+
+
+V1: dict[str, Any] = {"kmem": MemcgCounter(usage_bytes=0, limit_bytes=None)}
+V2: dict[str, Any] = {"swap": MemcgCounter(usage_bytes=0, limit_bytes=None)}
+ID = "0123456789abcdef" * 4
+POD = "f1c273d3-9b36-11ea-b3df-246e9693c184"
 NEW = (Node(node=0),)
 ORDER3 = flags("GFP_KERNEL", order=3)
 PLENTY = 400 << 10
@@ -263,7 +275,8 @@ def swapped(pid: int, mib: int, swap: int) -> Task:
 
 def cached(mib: int, **kib: int) -> Memory:
     """Normal with so much page cache."""
-    return memory(zone(active_file=0, **({"inactive_file": mib << 10, "writepending": 0} | kib)))
+    values: dict[str, Any] = {"inactive_file": mib << 10, "writepending": 0}
+    return memory(zone(active_file=0, **(values | kib)))
 
 
 SPARE = memory(zone(free=2 << 20))
@@ -337,6 +350,10 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
     ],
     "memcg_limit_reached": [(cgroup(), report())],
     "memcg_swap_limited": [
+        # memory and swap together: 100 MiB of memory, 50 MiB of swap
+        (cgroup(memcg=together(100, 50)), cgroup(memcg=together(100, 40))),
+        # a little room that was never used
+        (cgroup(memcg=together(100, 50)), cgroup(memcg=together(149, 0))),
         (cgroup(swap=MemcgCounter(usage_bytes=0, limit_bytes=0)), cgroup()),
         (
             cgroup(swap=MemcgCounter(usage_bytes=99 * MIB, limit_bytes=100 * MIB)),
@@ -361,7 +378,12 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         (
             report(memory=memory(totals={"slab_unreclaimable": 700})),
             report(memory=memory(totals={"slab_unreclaimable": 500, "slab_reclaimable": 700})),
-        )
+        ),
+        (
+            cgroup(stat={"slab_unreclaimable": 100 * MIB}),
+            # the machine's is not what the cgroup was short of (up to 3.8 it is printed with it)
+            cgroup(memory=memory(totals={"slab_unreclaimable": 700})),
+        ),
     ],
     "page_tables_large": [
         (
@@ -797,6 +819,64 @@ def test_the_limit_of_a_cgroup_above_is_told_from_its_own() -> None:
     assert (finding.evidence["anon_bytes"], finding.evidence["kernel_bytes"]) == (500 * MIB, 4 * MIB)
     own = Memcg(oom_path="/a", task_path="/a", memory=MemcgCounter(usage_bytes=MIB, limit_bytes=MIB))
     assert "above it" not in one(cgroup(memcg=own), "memcg_limit_reached").explanation
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "advice"),
+    [
+        ("/a.slice/b.service", V2, "Raise MemoryMax= of b.service above 512 MiB (memory.max), or"),
+        ("/a.slice/b.service", V1, "Raise MemoryMax= of b.service above 512 MiB (memory.limit_in_bytes), or"),
+        ("/a.slice/b.service/sub", V2, "Raise memory.max of cgroup /a.slice/b.service/sub above 512 MiB, or"),
+        ("/user.slice", V2, "Raise MemoryMax= of user.slice above 512 MiB (memory.max), or"),
+        ("/box", V1, "Raise memory.limit_in_bytes of cgroup /box above 512 MiB, or"),
+        (
+            "/box",
+            {},
+            "Raise the memory limit of cgroup /box above 512 MiB (memory.max; cgroup v1: memory.lim",
+        ),
+        (f"/docker/{ID}", V1, "Raise the container's limit (docker update --memory) above 512 MiB (memory.l"),
+        (
+            f"/system.slice/docker-{ID}.scope",
+            V2,
+            "Raise the container's limit (docker update --memory) above",
+        ),
+        (f"/kubepods/pod{POD}", V1, "Raise resources.limits.memory of the pod's containers above 512 MiB ("),
+        (f"/kubepods/pod{POD}/{ID}", V1, "Raise resources.limits.memory of the container above 512 MiB ("),
+        (
+            "/kubepods.slice",
+            V2,
+            "Run less on the node, or raise the kubelet's bound for all pods (now 512 MiB): ",
+        ),
+    ],
+)
+def test_the_knob_is_that_of_whoever_manages_the_cgroup(path: str, fields: Any, advice: str) -> None:
+    memcg = Memcg(oom_path=path, memory=MemcgCounter(usage_bytes=512 * MIB, limit_bytes=512 * MIB), **fields)
+    assert one(cgroup(memcg=memcg), "memcg_limit_reached").advice.startswith(advice)
+
+
+def test_a_cgroup_below_its_limit_was_not_at_it() -> None:
+    def said(usage: int, limit: int | None, order: int = 0) -> Finding:
+        memcg = Memcg(
+            oom_path="/a", memory=MemcgCounter(usage_bytes=usage, limit_bytes=limit, failcnt=3), **V2
+        )
+        given = cgroup(memcg=memcg, trigger=flags("GFP_HIGHUSER_MOVABLE", order=order))
+        return one(given, "memcg_limit_reached")
+
+    assert said(99 * MIB, 100 * MIB).evidence["reached"] == 1
+    for other in (said(50 * MIB, 100 * MIB), said(50 * MIB, None)):
+        assert (other.evidence["reached"], other.advice) == (0, "")
+        assert "not at its limit" in other.title
+    # a huge page does not fit into what is left
+    assert said(7 * MIB, 8 * MIB, order=9).evidence["reached"] == 1
+    assert said(7 * MIB, 8 * MIB).evidence["reached"] == 0
+
+
+def test_a_cgroup_full_of_kernel_memory_is_not_its_processes_fault() -> None:
+    stat = {"anon": MIB, "kernel": 500 * MIB, "slab_unreclaimable": 490 * MIB}
+    finding = one(cgroup(stat=stat), "memcg_limit_reached")
+    assert "the kernel's own memory" in finding.explanation
+    assert "only buys time" in finding.advice
+    assert "the cgroup's memory" in one(cgroup(stat=stat), "slab_unreclaimable_large").explanation
 
 
 def test_memory_and_swap_together_can_be_the_limit() -> None:

@@ -8,6 +8,7 @@ from oomwatchd.allocator import Request, ZoneVerdict, request_of, zone_verdicts
 from oomwatchd.badness import ScoreTable, chosen_victim, score_table
 from oomwatchd.capture import OomCapture, Snapshot
 from oomwatchd.findings._host import HostZone, meminfo, zoneinfo
+from oomwatchd.findings._memcg import kinds
 from oomwatchd.report import OomReport, Victim, Zone
 
 #: some of RAM may be in no zone that is printed (ZONE_DEVICE) or be counted by other rules (old ARM)
@@ -85,6 +86,17 @@ class Case:
         if self.report.constraint == "memcg":
             return memcg.memory.limit_bytes if memcg is not None and memcg.memory is not None else None
         return self.ram_bytes
+
+    def measure(self, kind: str, name: str) -> tuple[int | None, int | None, str]:
+        """How much of a kind there is, of what, and what that is called: the cgroup's where one was at its
+        limit (what the machine holds of it was not what ran out), else the machine's."""
+        memcg = self.report.memcg
+        if self.report.constraint != "memcg":
+            return self.total(name), self.ram_bytes, "RAM"
+        if memcg is None or memcg.memory is None:
+            return None, None, ""
+        amount: int | None = getattr(kinds(memcg), kind)
+        return amount, memcg.memory.usage_bytes, "the cgroup's memory"
 
     @property
     def confined(self) -> bool:

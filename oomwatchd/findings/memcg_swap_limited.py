@@ -31,9 +31,15 @@ def find(case: Case) -> Finding | None:
     else:
         return None
     limit, usage = counter.limit_bytes, counter.usage_bytes
-    if limit is None or usage < _FULL * limit:
+    if limit is None:
         return None
-    room = max(limit - base, 0)
+    room, used = max(limit - base, 0), usage
+    if memcg.swap is None and memcg.memory is not None:
+        used = usage - memcg.memory.usage_bytes
+    if room and used < _FULL * room:
+        return None
+    if memcg.memory is not None and memcg.memory.limit_bytes is None:
+        return None  # nothing had to be moved out
     what = "may not use swap" if room == 0 else f"has used up the {size(room)} of swap it may use"
     return Finding(
         id=ID,

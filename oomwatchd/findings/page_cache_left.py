@@ -3,8 +3,8 @@
 Page cache that need not be written first is the first thing that reclaim drops. Where a zone refuses a
 request and holds much of it all the same, the kill came before its time: the cache was pinned or protected
 (``memory.min``, ``memory.low``, mlock), the writing of dirty pages around it was too slow for the kernel
-to wait for, or this version of the kernel reclaims badly. On 32-bit machines the cache of block devices (mkfs, dd
-to a device) must live in low memory.
+to wait for, or this version of the kernel reclaims badly. On 32-bit machines the
+cache of block devices (mkfs, dd to a device) must live in low memory.
 
 Update the kernel if it is not a recent stable one; bound what may be dirty (``vm.dirty_bytes``), lower
 ``memory.min`` and ``memory.low`` of other cgroups.
