@@ -1092,6 +1092,42 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
         "order-0 allocation of t10 (pid 10) failed: node 0 Normal zone 4096 kB short for an order-0 request",
     ),
     (
+        lambda: report(memory=memory(totals={"shmem": 3000})),
+        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; shared memory (tmpfs) "
+        "holds 73 % of RAM",
+    ),
+    (
+        lambda: report(memory=memory(totals={"shmem": 1000})),  # a quarter is not what it was about
+        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request",
+    ),
+    (
+        lambda: report(tasks=(task(11, 3000), task(10, 10)), victims=(Victim(pid=10, comm="t10"),)),
+        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; t11 holds 73 % of RAM",
+    ),
+    (
+        lambda: cgroup(tasks=(task(10, 400), task(11, 10))),
+        "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; t10 held 78 % of it",
+    ),
+    (
+        lambda: report(memory=memory(totals={"active_anon": 1000})),
+        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; 75 % of RAM is in no "
+        "counter",
+    ),
+    (
+        lambda: cgroup(stat={"anon": MIB, "kernel": 400 * MIB}),
+        "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; the kernel's own memory holds 77 % "
+        "of it",
+    ),
+    (
+        lambda: report(memory=cached(3000)),
+        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; page cache holds 73 % "
+        "of it",
+    ),
+    (
+        lambda: report(trigger=FAULT, memory=SPARE),
+        "t10 (pid 10) killed: a failed page fault, with 1.9 GiB to spare",
+    ),
+    (
         lambda: cgroup(victims=tuple(Victim(pid=p, comm="w") for p in (10, 11, 12))),
         "w (pid 10) and 2 more killed: cgroup /a.slice at its limit of 512 MiB",
     ),
@@ -1106,7 +1142,8 @@ def test_summaries(given: Callable[[], OomReport], line: str) -> None:
 def test_the_seeds_summary(corpus: Path) -> None:
     (seed,) = reports(corpus / "seed/mips-3.10-highmem.log")
     assert findings.summarize(seed, found(seed)) == (
-        "min_free_kbytes (pid 118) killed: Normal zone 32 kB short for an order-0 request"
+        "min_free_kbytes (pid 118) killed: Normal zone 32 kB short for an order-0 request; "
+        "min_free_kbytes held 95 % of RAM"
     )
 
 
@@ -1114,7 +1151,7 @@ def test_a_long_cgroup_leaves_room_for_the_limit() -> None:
     path = (
         "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0123.slice/cri-containerd-" + "a" * 64
     )
-    memcg = Memcg(oom_path=path, memory=MemcgCounter(usage_bytes=MIB, limit_bytes=512 * MIB))
+    memcg = Memcg(oom_path=path, memory=MemcgCounter(usage_bytes=512 * MIB, limit_bytes=512 * MIB))
     given = cgroup(memcg=memcg)
     line = findings.summarize(given, found(given))
     assert len(line) <= 80
