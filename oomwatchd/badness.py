@@ -107,6 +107,9 @@ def score_table(report: OomReport, *, swap_total_bytes: int | None = None) -> Sc
             best = (distance, total, rule, computed)
     _, total, rule, computed = best or (0, None, "none", None)
     rows = [_row(t, formula, total, rule, page) for t in tasks]
+    if not certain and (printed is None or computed != printed):
+        # of a total that leaves the cgroup's swap out a share is no share: it may come to thousands
+        rows = [msgspec.structs.replace(r, permille=None) for r in rows]
     # the intent line that prints a score ended before the floor did; after that the choice tells
     floored = formula != "total_vm" and (printed is not None or _floor_explains(rows, chosen_pid))
     if floored:

@@ -392,10 +392,15 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         )
     ],
     "kernel_stacks_large": [
+        # 2 % of a small machine are a few hundred threads
+        (
+            report(memory=memory(zone(managed=700 << 10), totals={"kernel_stack": 16})),
+            report(memory=memory(zone(managed=700 << 10), totals={"kernel_stack": 15})),
+        ),
         (
             report(memory=memory(totals={"kernel_stack": 100})),
             report(memory=memory(totals={"kernel_stack": 60})),
-        )
+        ),
     ],
     "shmem_large": [
         (report(memory=memory(totals={"shmem": 1000})), report(memory=memory(totals={"shmem": 700}))),
@@ -455,6 +460,8 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
     ],
     "single_process_dominates": [
         (ALONE, report()),
+        # no other is listed, and it has half of all
+        (report(tasks=(task(10, 2100),)), report(tasks=(task(10, 2000),))),
         # what is in swap counts as well
         (
             report(tasks=(task(10, 500), swapped(11, 300, 900)), memory=LITTLE_ANON),
@@ -1073,6 +1080,10 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
         lambda: bound("cpuset"),
         "t10 (pid 10) killed: confined to node 0 by its cpuset; node 0 Normal zone 4096 kB short for an "
         "order-0 request",
+    ),
+    (
+        lambda: report(trigger=Trigger(order=-1), kind="oom_no_victim", victims=(), outcome=NOBODY),
+        "nobody killed: asked for by hand (SysRq f), and no process that may be killed",
     ),
     (lambda: report(trigger=Trigger(order=-1)), "t10 (pid 10) killed: asked for by hand (SysRq f)"),
     (

@@ -14,7 +14,7 @@ from oomwatchd.report import OomReport, Victim, Zone
 #: some of RAM may be in no zone that is printed (ZONE_DEVICE) or be counted by other rules (old ARM)
 _WHOLE = 0.9
 #: of the memory in all allowed zones
-_MINOR_SHARE = 0.05
+_MINOR_SHARE = 0.1
 
 
 class Case:

@@ -72,6 +72,8 @@ def _why(report: OomReport, findings: Sequence[Finding], path: int) -> str:
     spare = "" if fault is None else f"a failed page fault, with {_spare(fault)} to spare"
     if "panic_configured" in by_id:
         return f"{spare or 'out of memory'}, and vm.panic_on_oom is set"
+    if "no_killable_process" in by_id and "sysrq_manual" in by_id:
+        return "asked for by hand (SysRq f), and no process that may be killed"
     if "no_killable_process" in by_id:
         where = f" in {_cgroup(report, path)}" if report.constraint == "memcg" else ""
         return f"out of memory{where}, and no process that may be killed"

@@ -18,11 +18,15 @@ TITLE = "Kernel stacks are large: very many threads"
 
 #: of RAM; a thousand threads on 4 GiB make 0.4 %
 _LARGE, _HUGE = 0.02, 0.10
+#: fewer threads (of 16 KiB) are what a small machine has anyway
+_MANY = 1000
 
 
 def find(case: Case) -> Finding | None:
     stacks, ram, of = case.measure("kernel_stack", "kernel_stack")
     if stacks is None or not ram or stacks < _LARGE * ram:
+        return None
+    if stacks < _HUGE * ram and stacks >> 14 < _MANY:
         return None
     return Finding(
         id=ID,

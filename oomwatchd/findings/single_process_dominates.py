@@ -34,7 +34,7 @@ def find(case: Case) -> Finding | None:
         sizes = (victim.anon_rss_bytes, victim.file_rss_bytes, victim.shmem_rss_bytes)
         held[victim.pid] = (sum(size or 0 for size in sizes), 0, victim.comm)
     whole = sum(rss + swap for rss, swap, _ in held.values())
-    if len(held) < 2 or not whole:
+    if not whole:
         return None
     pid, (rss, swap, comm) = max(held.items(), key=lambda row: row[1][0] + row[1][1])
     bound = case.bound_bytes or 0
@@ -43,7 +43,11 @@ def find(case: Case) -> Finding | None:
     page = case.report.page_size_bytes
     pages = f" ({rss // page} of {whole // page} pages)" if page and not swap else ""
     swapped = f" resident and {size(swap)} in swap" if swap else ""
-    others = plural(len(held) - 1, "other process")
+    if len(held) < 2 and rss + swap < max(_SHARE * bound, 1):
+        return None  # alone in the list, and not large: that says nothing
+    rest = (
+        f"the rest is in {plural(len(held) - 1, 'other process')}" if len(held) > 1 else "no other is listed"
+    )
     by = "its own settings (heap, cache, number of workers)"
     if case.report.constraint != "memcg":
         by = f"MemoryMax= of its unit, a container limit, or {by}"
@@ -52,7 +56,7 @@ def find(case: Case) -> Finding | None:
         severity="warning",
         title=TITLE,
         explanation=f"{comm} (pid {pid}) holds {size(rss)}{swapped}{pages}, {percent(rss + swap, whole)} of "
-        f"what all listed processes hold; the rest is in {others}.",
+        f"what all listed processes hold; {rest}.",
         evidence={
             "pid": pid,
             "comm": comm,

@@ -8,8 +8,8 @@ reserve do not count for requests that may not take them.
 
 The evidence gives the sum: ``usable_bytes`` had to be more than ``required_bytes``, and
 ``shortfall_bytes`` was missing. One such finding for each zone that the request was allowed to use, in
-the order in which the kernel tried them; a zone that holds less than a twentieth of the allowed memory
-(DMA on most machines) is only worth an ``info``.
+the order in which the kernel tried them; a zone that holds less than a tenth of the allowed memory (DMA
+on most machines) is only worth an ``info``.
 
 The figures were printed shortly after the check. What to change depends on who holds the memory: see the
 other findings. Where the reserve alone made the difference, ``vm.lowmem_reserve_ratio`` decides its size.
