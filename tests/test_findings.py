@@ -240,6 +240,11 @@ def flags(*names: str, order: int = 0) -> Trigger:
     return msgspec.structs.replace(TRIGGER, gfp_flags=names, order=order)
 
 
+NO_SWAP = Memcg(
+    memory=MemcgCounter(usage_bytes=1, limit_bytes=GIB), swap=MemcgCounter(usage_bytes=0, limit_bytes=0)
+)
+
+
 def together(memory: int, swap: int) -> Memcg:
     """cgroup v1: so many MiB in use of 100 (149) and 150."""
     return Memcg(
@@ -352,6 +357,13 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
     "memcg_swap_limited": [
         # memory and swap together: 100 MiB of memory, 50 MiB of swap
         (cgroup(memcg=together(100, 50)), cgroup(memcg=together(100, 40))),
+        # a limit that was not reached had nothing to move out
+        (
+            cgroup(swap=MemcgCounter(usage_bytes=0, limit_bytes=0)),
+            cgroup(
+                memcg=msgspec.structs.replace(NO_SWAP, memory=MemcgCounter(usage_bytes=1, limit_bytes=GIB))
+            ),
+        ),
         # a little room that was never used
         (cgroup(memcg=together(100, 50)), cgroup(memcg=together(149, 0))),
         (cgroup(swap=MemcgCounter(usage_bytes=0, limit_bytes=0)), cgroup()),
@@ -878,6 +890,15 @@ def test_a_cgroup_below_its_limit_was_not_at_it() -> None:
     assert said(7 * MIB, 8 * MIB).evidence["reached"] == 0
 
 
+def test_swap_is_advised_where_there_is_something_to_swap() -> None:
+    def advice(anon: int) -> str:
+        given = cgroup(swap=MemcgCounter(usage_bytes=0, limit_bytes=0), stat={"anon": anon * MIB})
+        return one(given, "memcg_swap_limited").advice
+
+    assert "memory.swap.max" in advice(500)
+    assert advice(8) == ""
+
+
 def test_a_cgroup_full_of_kernel_memory_is_not_its_processes_fault() -> None:
     stat = {"anon": MIB, "kernel": 500 * MIB, "slab_unreclaimable": 490 * MIB}
     finding = one(cgroup(stat=stat), "memcg_limit_reached")
@@ -1101,6 +1122,11 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
     (
         lambda: report(kind="page_alloc_failure", victims=(), kills=0),
         "order-0 allocation of t10 (pid 10) failed: node 0 Normal zone 4096 kB short for an order-0 request",
+    ),
+    (
+        lambda: report(memory=memory(zone(), zone("DMA32", free=PLENTY, managed=1 << 20))),
+        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request, though node 0 DMA32 "
+        "had enough again",
     ),
     (
         lambda: report(memory=memory(totals={"shmem": 3000})),

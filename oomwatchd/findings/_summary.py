@@ -101,7 +101,9 @@ def _why(report: OomReport, findings: Sequence[Finding], path: int) -> str:
     if short is not None:
         missing = short.evidence.get("shortfall_bytes")
         amount = f"{kib(missing)} short" if isinstance(missing, int) and missing else "at its mark, too low"
-        return f"{nodes}{_label(short)} zone {amount} for an order-{order} request"
+        again = by_id.get("request_fits_now", [])
+        now = f", though {_label(again[0])} had enough again" if again else ""
+        return f"{nodes}{_label(short)} zone {amount} for an order-{order} request{now}"
     if nodes:
         return f"{nodes}no memory there"
     if "request_fits_now" in by_id:

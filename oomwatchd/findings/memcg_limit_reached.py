@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from oomwatchd.attribution import owner_of
 from oomwatchd.findings._case import Case
-from oomwatchd.findings._memcg import kinds
+from oomwatchd.findings._memcg import at_limit, charge_bytes, kinds
 from oomwatchd.findings._text import middle_cut, plural
 from oomwatchd.render.amounts import percent, size
 from oomwatchd.render.escape import harmless_name
@@ -29,8 +29,6 @@ from oomwatchd.report import Finding, Memcg, MemcgCounter
 ID = "memcg_limit_reached"
 TITLE = "A memory cgroup is at its limit"
 
-#: charges come in batches of up to 64 pages for each CPU: a cgroup refuses a little below its limit
-_NEAR = 0.98
 #: of the usage: then that is what the cgroup is about
 _MOSTLY = 0.5
 
@@ -42,9 +40,9 @@ def find(case: Case) -> Finding | None:
     memcg = report.memcg or Memcg()
     path = memcg.oom_path
     name = f"cgroup {middle_cut(path, 200)}" if path else "a cgroup"
-    unit = (report.page_size_bytes or 4096) << max(report.trigger.order or 0, 0)
+    unit = charge_bytes(report)
     which, counter = _limit_hit(memcg, unit)
-    reached = counter is None or _full(counter, unit)
+    reached = counter is None or at_limit(counter, unit)
     parts = kinds(memcg)
     kernel = parts.kernel if parts.kernel is not None else 0
     mostly_kernel = memcg.memory is not None and kernel >= _MOSTLY * memcg.memory.usage_bytes > 0
@@ -88,11 +86,6 @@ _OTHERWISE = (
 )
 
 
-def _full(counter: MemcgCounter, unit: int) -> bool:
-    limit = counter.limit_bytes
-    return limit is not None and (counter.usage_bytes >= _NEAR * limit or counter.usage_bytes + unit > limit)
-
-
 def _limit_hit(memcg: Memcg, unit: int) -> tuple[str | None, MemcgCounter | None]:
     """The fullest counter among those that can refuse a charge."""
     counters = [("memory", memcg.memory), ("memory+swap", memcg.memory_swap), ("kmem", memcg.kmem)]
@@ -103,7 +96,7 @@ def _limit_hit(memcg: Memcg, unit: int) -> tuple[str | None, MemcgCounter | None
     ]
     if not full:
         return ("memory", memcg.memory) if memcg.memory is not None else (None, None)
-    near = [f for f in full if _full(f[3], unit)]
+    near = [f for f in full if at_limit(f[3], unit)]
     # of those at their limit the first (memory) is what a reader knows; else the fullest
     best = max(near, key=lambda f: f[1]) if near else max(full, key=lambda f: f[0])
     return best[2], best[3]
