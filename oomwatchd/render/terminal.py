@@ -102,7 +102,12 @@ def _verdict(event: OomEvent, width: int) -> Iterator[Text]:
     yield _labelled("WHY", lines[0] if lines else "unknown", room, "bold")
     if len(lines) > 1:
         yield _labelled("", " ".join(lines[1:]), room, "bold")
-    yield _labelled("CHANGE", change(event), room)
+    advice = change(event)
+    # five lines in all
+    first = (wrap(advice, room) or [""])[0] if len(lines) <= 1 else advice
+    yield _labelled("CHANGE", first, room)
+    if rest := advice[len(first) :].strip():
+        yield _labelled("", rest, room)
 
 
 def _labelled(label: str, text: str, room: int, style: str = "") -> Text:
