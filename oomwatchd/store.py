@@ -27,7 +27,7 @@ import msgspec
 
 from oomwatchd.capture import OomCapture, ProcessFacts
 from oomwatchd.delivery import Delivery, News
-from oomwatchd.errors import EX_UNAVAILABLE, OomwatchdError, PermissionDeniedError
+from oomwatchd.errors import EX_UNAVAILABLE, EX_USAGE, OomwatchdError, PermissionDeniedError
 from oomwatchd.event import OomEvent
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,12 @@ class StoreError(OomwatchdError):
     """The store cannot be opened or read."""
 
     exit_status = EX_UNAVAILABLE
+
+
+class AmbiguousIdError(StoreError):
+    """The beginning of an id that several events have."""
+
+    exit_status = EX_USAGE
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -384,7 +390,9 @@ class Store:
                     (event_id,),
                 ).fetchall()
                 if len(rows) == 2 and rows[0][0] != event_id:
-                    raise StoreError(f"several events begin with {event_id!r}", mend="give more of the id")
+                    raise AmbiguousIdError(
+                        f"several events begin with {event_id!r}", mend="give more of the id"
+                    )
                 if rows:
                     return _decode(*rows[0])
         return None

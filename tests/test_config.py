@@ -152,3 +152,35 @@ def test_check_config_says_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     file.write_text("nonsense = 1")
     with pytest.raises(ConfigError, match="unknown key nonsense"):
         args.run(args)
+
+
+def test_check_config_names_a_file_that_a_sink_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    check_config.add_parser(parser.add_subparsers())
+    file = tmp_path / "c.toml"
+    file.write_text(f'[sinks.webhook]\nurl = "https://x.example/"\ntemplate = "{tmp_path}/none.json"\n')
+    args = parser.parse_args(["check-config", str(file)])
+    assert args.run(args) == 0  # the daemon takes it, and keeps what it cannot send
+    shown = capsys.readouterr()
+    assert shown.out == f"{file}: ok\n"
+    assert shown.err.startswith("oomwatchd: sink webhook could not work as this user, here and now: ")
+    assert f"{tmp_path}/none.json" in shown.err
+
+
+def test_check_config_without_a_file_says_that_the_defaults_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = tmp_path / "config.toml"
+    monkeypatch.setattr(check_config, "DEFAULT_PATH", absent)
+    monkeypatch.setattr(check_config, "load", lambda path: load(path, absent))
+    parser = argparse.ArgumentParser()
+    check_config.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["check-config"])
+    assert args.run(args) == 0
+    assert capsys.readouterr().out == f"there is no {absent}: the defaults hold\n"
+    # a file that was named must be there
+    args = parser.parse_args(["check-config", str(absent)])
+    with pytest.raises(ConfigError, match="No such file"):
+        args.run(args)

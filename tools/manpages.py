@@ -14,14 +14,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _EXIT_STATUS = (
     ("0", "Done."),
+    ("1", "The self-test's kill was not reported."),
     ("64", "The arguments are wrong."),
     ("66", "The input is not there or cannot be read."),
     ("69", "Something that is needed is not there: the kernel log, the store, a daemon."),
     ("70", "A fault of oomwatchd itself."),
-    ("73", "The output cannot be written."),
+    ("73", "The output file cannot be written."),
+    ("74", "Standard output cannot be written."),
     ("77", "A right is missing."),
     ("78", "The configuration is wrong."),
     ("130", "Ended by Ctrl-C."),
+    ("141", "Whoever read the output had enough."),
 )
 
 

@@ -276,7 +276,7 @@ def _exists(path: Path) -> bool:
 
 def _journal(root: Path) -> Check:
     if not _exists(root / "run/systemd/journal/socket"):
-        mend = "what else is configured does without; sinks.journal.enabled = false says so"
+        mend = "none is needed: the store has all events; [sinks.journal] enabled = false keeps the log quiet"
         return Check("journal", "warn", "no systemd journal: no entries there", mend)
     if not _exists(root / "var/log/journal"):
         mend = "mkdir /var/log/journal and restart systemd-journald, or Storage=persistent"

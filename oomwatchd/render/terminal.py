@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
+from typing import IO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -22,6 +23,7 @@ from oomwatchd.badness import TaskScore
 from oomwatchd.capture import Track
 from oomwatchd.event import OomEvent
 from oomwatchd.findings import Case
+from oomwatchd.findings._text import plural
 from oomwatchd.render.amounts import percent
 from oomwatchd.render.escape import harmless, harmless_name
 from oomwatchd.render.fields import (
@@ -48,10 +50,22 @@ _TOP_TASKS = 10
 _TRACKS, _MARKS = 6, 8
 
 
+class _Nowhere:
+    """What rich writes to beside the capture; with no file of its own it takes standard output."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
 def render_text(event: OomEvent, *, width: int = 80, color: bool = False) -> str:
     """The whole report as text of at most ``width`` columns (40 at least), with a newline at the end."""
     width = max(width, 40)
     console = Console(
+        # never standard output: what is captured is written there, too, as nothing
+        file=cast(IO[str], _Nowhere()),
         width=width,
         force_terminal=color,
         color_system="standard" if color else None,
@@ -95,24 +109,29 @@ def _parts(event: OomEvent, width: int, color: bool) -> Iterator[RenderableType]
 
 def _verdict(event: OomEvent, width: int) -> Iterator[Text]:
     room = width - _LABEL
-    style = "bold red" if event.kills or event.kind == "oom_panic" else "bold"
-    yield _labelled("DIED", died(event), room, style)
-    yield _labelled("ASKED", asked(event), room)
-    lines = wrap(why(event), room)
-    yield _labelled("WHY", lines[0] if lines else "unknown", room, "bold")
-    if len(lines) > 1:
-        yield _labelled("", " ".join(lines[1:]), room, "bold")
-    advice = change(event)
-    # five lines in all
-    first = (wrap(advice, room) or [""])[0] if len(lines) <= 1 else advice
-    yield _labelled("CHANGE", first, room)
-    if rest := advice[len(first) :].strip():
-        yield _labelled("", rest, room)
+    narrow = 2 if width < 64 else 1
+    grave = "bold red" if event.kills or event.kind == "oom_panic" else "bold"
+    for label, text, most, style in (
+        ("DIED", died(event), 2, grave),
+        # the flags come last, and the page and the JSON have all of them
+        ("ASKED", asked(event), 1, ""),
+        ("WHY", why(event) or "unknown", 2, "bold"),
+        ("CHANGE", change(event), 3, ""),
+    ):
+        for line in _lines(text, room, most * narrow):
+            yield Text.assemble((label.ljust(_LABEL), "dim"), (line, style), no_wrap=True, overflow="crop")
+            label = ""
 
 
-def _labelled(label: str, text: str, room: int, style: str = "") -> Text:
-    shown = text if len(text) <= room else text[: room - 3] + "..."
-    return Text.assemble((label.ljust(_LABEL), "dim"), (shown, style), no_wrap=True, overflow="crop")
+def _lines(text: str, room: int, most: int) -> list[str]:
+    """``text`` in at most so many lines; what is left out shows as dots."""
+    if len(text) <= room:
+        return [text]
+    lines = wrap(text, room, break_on_hyphens=False) if most > 1 else [text]
+    if len(lines) <= most and len(lines[-1]) <= room:
+        return lines
+    last = " ".join(lines[most - 1 :])
+    return [*lines[: most - 1], last[: room - 3].rstrip() + "..."]
 
 
 # memory as bars
@@ -148,14 +167,16 @@ def _cgroup(event: OomEvent, width: int, color: bool) -> RenderableType | None:
     memcg = event.memcg
     if memcg is None:
         return None
-    lines: list[RenderableType] = []
+    paths = Table.grid(padding=(0, 1))
+    paths.add_column(no_wrap=True)
+    paths.add_column(overflow="fold")
     for label, path in (
         ("limit of", memcg.oom_path),
         ("victim in", memcg.task_path if memcg.task_path != memcg.oom_path else None),
         ("killed all", memcg.group_path),
     ):
         if path is not None:
-            lines.append(Text(f"{label:<10} {harmless_name(path)}"))
+            paths.add_row(Text(label), Text(harmless_name(path)))
     table = _grid()
     for name, counter in (
         ("memory", memcg.memory),
@@ -169,7 +190,9 @@ def _cgroup(event: OomEvent, width: int, color: bool) -> RenderableType | None:
         of = "no limit" if limit is None else f"of {amount(limit)}"
         bar = _bar(counter.usage_bytes / limit, width - 48, color) if limit else ""
         table.add_row(name, amount(counter.usage_bytes), of, bar)
-    return Group(*lines, table) if table.row_count or lines else None
+    if not (table.row_count or paths.row_count):
+        return None
+    return Group(*([paths] if paths.row_count else []), *([table] if table.row_count else []))
 
 
 # zones against watermarks
@@ -216,7 +239,9 @@ def _tasks(case: Case, event: OomEvent) -> RenderableType | None:
     scores = case.scores
     dead = {v.pid for v in event.victims}
     if scores is None:
-        return Padding(Text(f"{len(event.tasks)} tasks, sizes unknown (no page size)"), (0, 0, 0, 2))
+        return Padding(
+            Text(f"{plural(len(event.tasks), 'task')}, sizes unknown (no page size)"), (0, 0, 0, 2)
+        )
     table = _columns("pid", "rss", "swap", "adj", "score", "name", left=("name",))
     shown = list(scores.rows[:_TOP_TASKS])
     shown += [r for r in scores.rows[_TOP_TASKS:] if r.task.pid in dead][:_TOP_TASKS]
@@ -254,7 +279,10 @@ def _before(event: OomEvent, width: int, color: bool) -> RenderableType | None:
         for track in shown:
             first, last = track.points[0][1], track.points[-1][1]
             table.add_row(
-                track_title(track)[:36], amount(first), amount(last), _climb(track, begin, end, room, color)
+                track_title(track, 36)[:36],
+                amount(first),
+                amount(last),
+                _climb(track, begin, end, room, color),
             )
         lines.append(Text(f"resident or charged, over {(end - begin) / 1e6:.0f} seconds", style="dim"))
         lines.append(table)
@@ -321,7 +349,9 @@ def _columns(*titles: str, left: Sequence[str] = ("zone", "verdict")) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
     for title in titles:
         side = "left" if title in left else "right"
-        table.add_column(title, justify="left" if side == "left" else "right", no_wrap=side == "right")
+        table.add_column(
+            title, justify="left" if side == "left" else "right", no_wrap=side == "right", overflow="fold"
+        )
     return table
 
 

@@ -353,7 +353,7 @@ def _view(state: State) -> dict[str, Any]:
         share = percent(seen.available_bytes, seen.total_bytes)
         available = f"{size(seen.available_bytes)} of {size(seen.total_bytes)} ({share})"
     pressure = [
-        f"{share}: {', '.join(f'{seen.pressure[share, w]:.1%} over {w} s' for w in (10, 60, 300))}"
+        f"{share}: {', '.join(f'{seen.pressure[share, w] * 100:.1f} % over {w} s' for w in (10, 60, 300))}"
         for share in ("some", "full")
         if (share, 10) in seen.pressure
     ]
