@@ -280,6 +280,7 @@ def test_the_number_of_cgroups_is_bounded(tree: Tree, monkeypatch: pytest.Monkey
         ),
         ("30 29 0:27 /docker/ab /c rw - cgroup cgroup rw,memory\n", ("/c", "/docker/ab", 1)),
         ("30 29 0:27 /../.. /c rw - cgroup cgroup rw,memory\n", ("/c", "", 1)),
+        ("30 29 0:27 /a\\040\\377b /c\\040d rw - cgroup cgroup rw,memory\n", ("/c d", "/a \\xffb", 1)),
     ],
 )
 def test_where_the_memory_controller_is(

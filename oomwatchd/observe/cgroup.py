@@ -23,7 +23,7 @@ import msgspec
 
 from oomwatchd.kmsg import to_text
 from oomwatchd.observe.changes import Changes
-from oomwatchd.observe.host import Host, read_bytes, sees_kernel_pids
+from oomwatchd.observe.host import Host, read_bytes, read_whole, sees_kernel_pids, unescaped
 from oomwatchd.observe.trend import Trend
 
 #: Bounds of what is known at once: about 600 bytes a cgroup, 120 a process.
@@ -63,17 +63,16 @@ class Hierarchy(msgspec.Struct, frozen=True):
 
 def memory_hierarchy(host: Host) -> Hierarchy | None:
     """The mounted hierarchy with the memory controller (proc_pid_mountinfo(5)); None if there is none."""
-    text = read_bytes(host.proc / "self/mountinfo", 1024 * 1024) or b""
-    for line in text.decode(errors="surrogateescape").splitlines():
-        before, _, after = line.partition(" - ")
-        where, what = before.split(" "), after.split(" ")
+    for line in read_whole(host.proc / "self/mountinfo", 1024 * 1024).split(b"\n"):
+        before, _, after = line.partition(b" - ")
+        where, what = before.split(b" "), after.split(b" ")
         if len(where) < 5 or len(what) < 3:
             continue
-        root, mount = where[3], where[4]
+        root, mount = to_text(unescaped(where[3])), os.fsdecode(unescaped(where[4]))
         root = "" if root == "/" or root.startswith("/..") else root
-        if what[0] == "cgroup" and "memory" in what[2].split(","):
+        if what[0] == b"cgroup" and b"memory" in what[2].split(b","):
             return Hierarchy(mount, root, 1)
-        if what[0] == "cgroup2":
+        if what[0] == b"cgroup2":
             controllers = read_bytes(f"{mount}/cgroup.controllers", 4096) or b""
             if b"memory" in controllers.split():
                 return Hierarchy(mount, root, 2)
