@@ -85,6 +85,7 @@ def parser(chosen: str | None) -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit status (sysexits.h for errors). Never raises OomwatchdError."""
     words = sys.argv[1:] if argv is None else argv
+    _have_standard_streams()
     # a name that cannot be spelled in the locale's encoding must not end the command
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):
@@ -115,6 +116,19 @@ def main(argv: list[str] | None = None) -> int:
             return EX_UNAVAILABLE
         complain(f"internal error: {type(error).__name__}: {error}; --debug shows where, please report it")
         return EX_SOFTWARE
+
+
+def _have_standard_streams() -> None:
+    """Where one was closed for us, /dev/null is in its place: else the next file that is opened has its
+    number, and gets the log lines (2) or the events (1) written into it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one
+        if getattr(sys, name) is None:
+            stream = open(number, "r" if number == 0 else "w", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def _abandon_output() -> None:
