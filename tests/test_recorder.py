@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import mmap
 import os
@@ -19,6 +21,7 @@ import pytest
 from oomwatchd.config import RecorderSection
 from oomwatchd.findings._host import meminfo, zoneinfo
 from oomwatchd.observe.cgroup import Hierarchy, memory_hierarchy
+from oomwatchd.observe.changes import Changes
 from oomwatchd.observe.host import Host, read_host
 from oomwatchd.observe.hotplug import Devices, Swaps, Tmpfs
 from oomwatchd.observe.pressure import Exceptional, swap_changes
@@ -343,6 +346,38 @@ def test_hidden_processes_and_foreign_process_numbers_are_said(fake: Fake) -> No
 
 V1 = "30 29 0:27 / {mount} rw - cgroup cgroup rw,memory\n"
 V2 = "31 29 0:28 / {mount} rw - cgroup2 cgroup2 rw\n"
+
+
+def test_without_further_inotify_watches_it_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = Tree(tmp_path, 2)
+    recorder = Recorder(Fake(tree.host.proc, tree.host).host, OPTIONS)
+
+    def none_left(*_: object) -> int:
+        ctypes.set_errno(errno.ENOSPC)
+        return -1
+
+    monkeypatch.setattr(recorder.cgroups.changes, "_add_watch", none_left)
+    before = list(recorder.obstacles)
+    for number in range(3):
+        tree.make(f"a{number}", (7 + number,))
+        recorder.run(number * 10 * S, 0.0)
+    (said,) = [line for line in recorder.obstacles if line not in before]
+    assert "no more inotify watches: raise fs.inotify.max_user_watches" in said
+    assert recorder.cgroups.of(9) is not None
+    monkeypatch.undo()
+    recorder.run(30 * S, 0.0)
+    found = recorder.cgroups.get("/a0")
+    assert found is not None and found.watch is not None
+    recorder.close()
+
+
+def test_an_inotify_instance_that_nobody_has_any_more_is_given_back() -> None:
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(200):
+        Changes()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,8 @@ class Daemon:
         )
         self._started = time.time()
         self._failures = OncePerKind(log)
+        #: lines of the recorder about what it does without that were said
+        self._said = 0
         self._stop_asked = False
         self._status = 0
 
@@ -181,8 +183,6 @@ class Daemon:
         log.info("oomwatchd %s, configuration: %s", __version__, self._read_from or "defaults")
         if self._snapshots.absent:
             log.info("works without what this host does not show: %s", ", ".join(self._snapshots.absent))
-        for line in self._recorder.obstacles if self._recorder is not None else ():
-            log.info("%s", line)
         self._record()
         try:
             protect.warm_up()
@@ -275,6 +275,9 @@ class Daemon:
         except Exception as error:
             self._failures.failed("the flight recorder", error)
         self._metrics.part("recorder", up=well, seconds=time.thread_time() - began)
+        for line in self._recorder.obstacles[self._said :]:
+            self._said += 1
+            log.info("%s", line)
 
     def _tell(self, told: Callable[[int, float], None]) -> None:
         moment = now()

@@ -242,10 +242,10 @@ class Cgroups:
 
     def _made_in(self, group: Group, made: dict[str, Group]) -> list[tuple[Group, bool]]:
         """Cgroups below this one that are new, each with whether there may be others below it."""
-        self._list(group)
+        self._list(group, len(group.children) + MAX_GROUPS - len(self._by_path) - len(made))
         found = []
         for child in group.children.values():
-            if child.inode or len(self._by_path) + len(made) >= MAX_GROUPS:
+            if child.inode:
                 continue
             self._watch(child)  # first: what comes after the look is told
             try:
@@ -277,6 +277,10 @@ class Cgroups:
         relisted, self.truncated = 0, False
         waiting: list[tuple[Group, Group | None]] = [(self._root, None)]
         by_path: dict[str, Group] = {}
+
+        def room() -> int:
+            return MAX_GROUPS - len(by_path) - len(waiting)
+
         while waiting:
             group, parent = waiting.pop()
             try:
@@ -286,7 +290,7 @@ class Cgroups:
                     relisted += 1
                     # another may have come in its place, which leaves the parent's count as it was
                     known = set(parent.children.values())
-                    self._list(parent)
+                    self._list(parent, len(known) + room())
                     parent.children = {n: g for n, g in parent.children.items() if g is not group}
                     waiting += ((child, parent) for child in parent.children.values() if child not in known)
                 continue
@@ -294,30 +298,40 @@ class Cgroups:
             if new and group.inode:  # removed and made again
                 group = self._replace(group)
             group.inode = status.st_ino
-            if len(by_path) >= MAX_GROUPS:
-                self.truncated = True
-                break
             by_path[group.path] = group
             # file systems that do not count directories say 1
             if group.watch is None:
                 self._watch(group)
             if new or status.st_nlink != group.links or status.st_nlink < 2:
                 group.links = status.st_nlink
-                self._list(group)
+                self._list(group, room())
+            elif len(group.children) > room():
+                self._leave_out(group, room())
             waiting += ((child, group) for child in group.children.values())
             yield group, new
         self._by_path = by_path
 
-    def _list(self, group: Group) -> None:
+    def _list(self, group: Group, room: int) -> None:
+        """Read which cgroups are below this one, at most so many."""
         known, group.children = group.children, {}
         with suppress(OSError), os.scandir(group.directory) as entries:
             for entry in entries:
-                if not entry.is_dir(follow_symlinks=False) or len(group.children) >= MAX_GROUPS:
+                if not entry.is_dir(follow_symlinks=False):
                     continue
+                if len(group.children) >= room:
+                    self._leave_out(group, room)
+                    break
                 old = known.get(entry.name)
                 path = f"{group.path.rstrip('/')}/{to_text(os.fsencode(entry.name))}"
                 group.children[entry.name] = old or self._new(entry.path, path)
                 group.parent_of_some = True
+
+    def _leave_out(self, group: Group, room: int) -> None:
+        """There are more cgroups than may be known at once: forget those of this one that are too many, and
+        read it again at the next walk."""
+        self.truncated = True
+        group.links = -1
+        group.children = dict(list(group.children.items())[: max(0, room)])
 
     def _new(self, directory: str, path: str) -> Group:
         self._numbers += 1
