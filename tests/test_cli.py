@@ -362,30 +362,6 @@ def test_notify_test_without_a_sink_is_no_success(tmp_path: Path) -> None:
     assert shown.stderr.startswith(b"oomwatchd: no sink is switched on: nothing was sent; ")
 
 
-@pytest.mark.parametrize(
-    ("closed", "words"),
-    [
-        (">&-", ("events", "list")),
-        (">&-", ("analyze", "/dev/null")),
-        ("<&-", ("analyze",)),
-        ("<&- >&-", ("check-config", "config.example.toml")),
-    ],
-)
-def test_a_closed_standard_stream_is_no_fault_of_ours(
-    closed: str, words: tuple[str, ...], state: Path
-) -> None:
-    if words[0] == "events":
-        words = ("events", "--state-directory", str(state), "list")
-    done = subprocess.run(
-        ["sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, *words],
-        capture_output=True,
-        check=False,
-        timeout=60,
-        cwd=Path(__file__).parent.parent,
-    )
-    assert (done.returncode, b"internal" in done.stderr) == (0, False)
-
-
 def test_a_file_does_not_get_the_number_of_a_closed_standard_stream(seed: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     done = subprocess.run(
