@@ -218,11 +218,34 @@ def test_zones_above_the_class_zone_are_not_asked() -> None:
 def test_nodes_outside_mems_allowed_or_nodemask_are_not_asked() -> None:
     zones = [zone(node=n) for n in range(4)]
     for trigger in (
-        Trigger(gfp_flags=("GFP_KERNEL",), order=0, mems_allowed="1,3"),
+        Trigger(gfp_flags=("GFP_USER",), order=0, mems_allowed="1,3"),
         Trigger(gfp_flags=("GFP_KERNEL",), order=0, mems_allowed="0-3", nodemask="1,3"),
     ):
         allowed = [v.node for v in verdicts(report(*zones, trigger=trigger)) if v.allowed]
         assert allowed == [1, 3]
+
+
+def test_a_cpuset_binds_requests_for_user_memory_and_others_only_where_the_kernel_says_so() -> None:
+    trigger = Trigger(gfp_flags=("GFP_KERNEL",), order=0, mems_allowed="1,3")
+    free, bound = request_of(trigger), request_of(trigger, by_cpuset=True)
+    assert free is not None and bound is not None
+    assert (free.nodes, bound.nodes) == (None, frozenset({1, 3}))
+    old = request_of(Trigger(gfp_flags=("__GFP_WAIT", "__GFP_HARDWALL"), order=0, mems_allowed="1"))
+    assert old is not None and old.nodes == frozenset({1})
+
+
+def test_a_zone_without_memory_is_in_no_zonelist() -> None:
+    high, low = verdicts(report(zone("DMA", free=0, low=0, managed=0, present=155), zone("Normal", free=50)))
+    assert (low.zone, low.allowed, low.excluded_by, low.managed_bytes) == ("DMA", False, "empty", 0)
+    assert high.allowed
+
+
+def test_the_boost_does_not_count_for_an_atomic_request_of_one_page() -> None:
+    # 40 of 100 pages are a boost: 60, half of it, three quarters of that: 23
+    boosted = zone(free=24, low=100, boost=40)
+    assert only(report(boosted, flags=("GFP_ATOMIC",))).mark_bytes == 23 * PAGE
+    assert only(report(boosted, flags=("GFP_ATOMIC",), order=1)).mark_bytes == 38 * PAGE
+    assert only(report(boosted)).mark_bytes == 100 * PAGE
 
 
 @pytest.mark.parametrize(

@@ -362,6 +362,19 @@ def test_notify_test_without_a_sink_is_no_success(tmp_path: Path) -> None:
     assert shown.stderr.startswith(b"oomwatchd: no sink is switched on: nothing was sent; ")
 
 
+def test_a_file_does_not_get_the_number_of_a_closed_standard_stream(seed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *COMMAND, "analyze", "--output", output, "/nonexistent", seed],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (66, b"")
+    assert output.read_bytes() == oomwatchd("analyze", seed).stdout
+
+
 def test_a_reader_that_has_enough_is_no_error(hostile: Path) -> None:
     script = (
         f"{shutil.which('env')} {' '.join(COMMAND)} analyze --format jsonl {hostile} | head -c 100 | wc -c"

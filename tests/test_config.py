@@ -45,6 +45,14 @@ def test_the_default_file_is_read_when_it_exists(tmp_path: Path) -> None:
     assert (config.log_level, read) == ("debug", default)
 
 
+def test_a_default_file_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
+    default = tmp_path / "config.toml"
+    default.mkdir()
+    with pytest.raises(ConfigError, match=r"config\.toml: Is a directory"):
+        load(None, default)
+    assert load(None, EXAMPLE / "config.toml")[1] is None
+
+
 def test_a_sink_gets_its_own_options() -> None:
     config = parse({"sinks": {"jsonl": {"path": "-"}}}, "f")
     assert config.sinks["jsonl"].path == "-"
@@ -71,6 +79,9 @@ def test_a_sink_gets_its_own_options() -> None:
             "[capture]\ncommand_line = 'all'",
             "f.toml: capture.command_line: invalid enum value 'all'; known here: off, executable, full",
         ),
+        ('[kmsg]\ndevice = "/dev/\\u0000"', "f.toml: kmsg.device: holds a NUL character"),
+        ('[sinks.jsonl]\npath = "\\u0000"', "f.toml: sinks.jsonl.path: holds a NUL character"),
+        ('[http]\nlisten = ["h:1", "unix:/\\u0000"]', "f.toml: http.listen.2: holds a NUL character"),
         ("[http]\nlisten = '10053'", "f.toml: http.listen: '10053' is not host:port"),
         ("[http]\nlisten = ':10053'", "f.toml: http.listen: ':10053' is not host:port"),
         ("[http]\nlisten = 'h:0'", "f.toml: http.listen: '0' is not a port (1 to 65535)"),

@@ -85,9 +85,9 @@ def test_the_first_five_lines_say_who_asked_died_why_and_what_to_change(corpus: 
     assert render_text(seed(corpus)).splitlines()[:5] == [
         "DIED     min_free_kbytes (pid 118, 469 MiB resident, score 922)",
         "ASKED    min_free_kbytes (pid 118, order 0, GFP_HIGHUSER_MOVABLE)",
-        "WHY      Normal zone 32 kB short for an order-0 request",
+        "WHY      Normal zone 32 kB short for an order-0 request; min_free_kbytes held 95",
+        "         % of RAM",
         "CHANGE   Bound min_free_kbytes: MemoryMax= of its unit, a container limit, or",
-        "         its own settings.",
     ]
 
 
@@ -172,6 +172,14 @@ def test_a_why_of_two_lines_still_leaves_the_change_within_five() -> None:
     lines = render_text(event(summary=f"java (pid 7) killed: {why}")).splitlines()
     assert f"{lines[2].removeprefix('WHY').strip()} {lines[3].strip()}" == why
     assert lines[4].startswith("CHANGE")
+
+
+def test_a_why_of_one_line_leaves_two_to_the_change() -> None:
+    advice = "Raise MemoryMax= of a.service above 512 MiB (memory.max), or make what runs in it smaller."
+    finding = Finding(id="x", severity="critical", title="t", explanation="e", advice=advice)
+    lines = render_text(event(findings=(finding,))).splitlines()
+    assert lines[3].startswith("CHANGE   Raise")
+    assert f"{lines[3].removeprefix('CHANGE').strip()} {lines[4].strip()}" == advice
 
 
 @pytest.mark.parametrize(

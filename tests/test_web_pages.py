@@ -231,6 +231,8 @@ def test_what_is_not_there_is_not_found(store: Store) -> None:
         ("limit=-1", "limit: not a number"),
         ("limit=99999999999999999999", "limit: not a number"),
         ("limit=\u0663", "limit: not a number"),
+        ("limit=0000010001", "limit: not a number"),
+        ("limit=00000100099999999999999999", "limit: not a number"),
         ("after=x", "after: take it from the link"),
         ("after=1:99999999999999999999", "after: take it"),
         ("unit=" + "a" * 5000, "unit: too long"),

@@ -1,8 +1,9 @@
-"""One line for journals and lists: who, and why. Its first 80 characters carry it."""
+"""One line for journals and lists: who, why, and who or what held the memory where one did. Its first 80
+characters carry who and why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from oomwatchd.attribution import called
 from oomwatchd.badness import chosen_victim
@@ -13,6 +14,18 @@ from oomwatchd.report import Finding, OomReport
 
 #: what a list or a journal shows of a line, and the least of a cgroup's path that still tells something
 _LINE, _PATH = 80, 25
+#: what one holder must have of the memory there was, to be named
+_HOLDS = 0.3
+#: finding -> who holds; its share_ratio says how much
+_HOLDERS = {
+    "shmem_large": "shared memory (tmpfs) holds {}",
+    "slab_unreclaimable_large": "kernel slab holds {}",
+    "unaccounted_memory": "{} is in no counter",
+    "hugepages_reserved": "the huge page pool holds {}",
+    "page_tables_large": "page tables hold {}",
+    "kernel_stacks_large": "kernel stacks hold {}",
+    "mlocked_or_unevictable": "locked or unevictable memory holds {}",
+}
 #: a longer name of a unit or cgroup is not kept whole
 _NAME = 50
 #: around the path
@@ -30,7 +43,8 @@ def summarize(report: OomReport, findings: Sequence[Finding]) -> str:
         kills = unseen["unseen_kills"]
         return f"{kills} kill{'' if kills == 1 else 's'} that the kernel counted and its log does not show"
     who = _who(report)
-    return f"{who}: {_why(report, findings, max(_LINE - len(who) - len(_MEMCG_WORDS), _PATH))}"
+    why = _why(report, findings, max(_LINE - len(who) - len(_MEMCG_WORDS), _PATH))
+    return f"{who}: {why}{_holder(report, findings)}"
 
 
 def _task(comm: str | None, pid: int | None) -> str:
@@ -57,13 +71,19 @@ def _why(report: OomReport, findings: Sequence[Finding], path: int) -> str:
     by_id: dict[str, list[Finding]] = {}
     for finding in findings:
         by_id.setdefault(finding.id, []).append(finding)
+    fault = next((f for f in by_id.get("page_fault_oom", []) if f.severity == "critical"), None)
+    spare = "" if fault is None else f"a failed page fault, with {_spare(fault)} to spare"
     if "panic_configured" in by_id:
-        return "out of memory, and vm.panic_on_oom is set"
+        return f"{spare or 'out of memory'}, and vm.panic_on_oom is set"
+    if "no_killable_process" in by_id and "sysrq_manual" in by_id:
+        return "asked for by hand (SysRq f), and no process that may be killed"
     if "no_killable_process" in by_id:
         where = f" in {_cgroup(report, path)}" if report.constraint == "memcg" else ""
         return f"out of memory{where}, and no process that may be killed"
     if "sysrq_manual" in by_id:
         return "asked for by hand (SysRq f)"
+    if spare:
+        return spare
     if report.constraint == "memcg":
         return _memcg_reason(report, by_id.get("memcg_limit_reached", []), path)
     order = report.trigger.order or 0
@@ -72,7 +92,9 @@ def _why(report: OomReport, findings: Sequence[Finding], path: int) -> str:
         bound = by_id["cpuset_or_mempolicy_bound"][0].evidence
         nodes = f"confined to node {bound['nodes']}" if bound.get("nodes") else "confined to some nodes"
         nodes += f" by its {'cpuset' if bound.get('constraint') == 'cpuset' else 'memory policy'}; "
-    if "cma_only_free" in by_id:
+        if bound.get("unsuited_free_bytes"):
+            return f"{nodes}no memory of the kind asked for there"
+    if any(f.severity != "info" for f in by_id.get("cma_only_free", [])):
         return f"{nodes}what is free in {_label(by_id['cma_only_free'][0])} belongs to CMA"
     if "fragmentation" in by_id:
         return f"{nodes}no free block of order {order} in {_label(by_id['fragmentation'][0])} zone"
@@ -82,7 +104,9 @@ def _why(report: OomReport, findings: Sequence[Finding], path: int) -> str:
     if short is not None:
         missing = short.evidence.get("shortfall_bytes")
         amount = f"{kib(missing)} short" if isinstance(missing, int) and missing else "at its mark, too low"
-        return f"{nodes}{_label(short)} zone {amount} for an order-{order} request"
+        again = by_id.get("request_fits_now", [])
+        now = f", though {_label(again[0])} had enough again" if again else ""
+        return f"{nodes}{_label(short)} zone {amount} for an order-{order} request{now}"
     if nodes:
         return f"{nodes}no memory there"
     if "request_fits_now" in by_id:
@@ -94,6 +118,46 @@ def _why(report: OomReport, findings: Sequence[Finding], path: int) -> str:
     if "header_rate_limited" in by_id:
         return "out of memory (the kernel left out the report)"
     return "out of memory"
+
+
+def _spare(finding: Finding) -> str:
+    spare = finding.evidence.get("free_above_high_bytes")
+    return size(spare) if isinstance(spare, int) else "memory"
+
+
+def _holder(report: OomReport, findings: Sequence[Finding]) -> str:
+    """``; shared memory (tmpfs) holds 74 % of RAM``: whoever or whatever holds most, if that is much."""
+    if any(f.id == "sysrq_manual" for f in findings):
+        return ""
+    shares = [(share, text) for f in findings for share, text in _share(report, f)]
+    share, text = max(shares, key=lambda one: one[0], default=(0.0, ""))
+    return f"; {text}" if share >= _HOLDS else ""
+
+
+def _share(report: OomReport, finding: Finding) -> Iterator[tuple[float, str]]:
+    """The share of the memory there was, and the words for it."""
+    whole = "of it" if report.constraint == "memcg" else "of RAM"
+    evidence = finding.evidence
+    amounts = {name: v for name, v in evidence.items() if isinstance(v, int | float)}
+    comm = harmless_name(str(evidence.get("comm")))
+    if finding.id in _HOLDERS:
+        share, words = amounts.get("share_ratio", 0.0), _HOLDERS[finding.id]
+    elif finding.id == "page_cache_left":
+        share, words, whole = amounts.get("share_ratio", 0.0), "page cache holds {}", "of it"
+    elif finding.id == "memcg_limit_reached":
+        # where slab alone makes it up, that is said by its own finding
+        share = 0.99 * amounts.get("kernel_bytes", 0) / (amounts.get("usage_bytes") or 1)
+        words = "the kernel's own memory holds {}"
+    elif finding.id in ("single_process_dominates", "many_small_processes"):
+        # what is shared or was charged elsewhere is in rss as well: no more than their share of all rss
+        share = amounts.get("rss_bytes", 0) / (amounts.get("bound_bytes") or 1 << 62)
+        share = min(share, amounts.get("share_ratio", 0.0))
+        dead = any(victim.pid == evidence.get("pid") for victim in report.victims[:1])
+        who = f"{amounts.get('processes')} {comm if 'comm' in evidence else 'small'} processes hold"
+        words = f"{comm} {'held' if dead else 'holds'} {{}}" if "pid" in evidence else f"{who} {{}}"
+    else:
+        return
+    yield share, words.replace("{}", f"{min(round(100 * share), 100)} % {whole}")
 
 
 def _label(finding: Finding) -> str:
@@ -138,6 +202,8 @@ def _memcg_reason(report: OomReport, found: Sequence[Finding], path: int) -> str
     evidence = found[0].evidence if found else {}
     limit, which = evidence.get("limit_bytes"), evidence.get("limit_kind")
     kind = f" {which}" if which not in (None, "memory") else ""
+    if evidence.get("reached") == 0:
+        return f"{_cgroup(report, path)}, but not at its limit"
     if not isinstance(limit, int):
         return f"{_cgroup(report, path)} at its limit"
     return f"{_cgroup(report, path)} at its{kind} limit of {size(limit)}"

@@ -22,18 +22,18 @@ _LARGE, _HUGE = 0.05, 0.20
 
 
 def find(case: Case) -> Finding | None:
-    tables, ram = case.total("pagetables"), case.ram_bytes
+    tables, ram, of = case.measure("pagetables", "pagetables")
     if tables is None or not ram or tables < _LARGE * ram:
         return None
     tasks = len(case.report.tasks)
     among = f" {plural(tasks, 'process')} were listed." if tasks > 1 else ""
-    shmem = case.total("shmem")
+    shmem, _, _ = case.measure("shmem", "shmem")
     shared = shmem is not None and shmem >= _LARGE * ram
     return Finding(
         id=ID,
         severity="critical" if tables >= _HUGE * ram else "warning",
         title=TITLE,
-        explanation=f"Page tables hold {size(tables)}, {percent(tables, ram)} of RAM.{among}",
+        explanation=f"Page tables hold {size(tables)}, {percent(tables, ram)} of {of}.{among}",
         evidence={
             "pagetables_bytes": tables,
             "ram_bytes": ram,

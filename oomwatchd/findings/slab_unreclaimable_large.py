@@ -18,12 +18,12 @@ from oomwatchd.report import Finding
 ID = "slab_unreclaimable_large"
 TITLE = "Unreclaimable slab is large"
 
-#: of RAM: beyond what busy servers have in ordinary operation
+#: of RAM or of the cgroup's usage: beyond what busy servers have in ordinary operation
 _LARGE, _HUGE = 0.15, 0.40
 
 
 def find(case: Case) -> Finding | None:
-    slab, ram = case.total("slab_unreclaimable"), case.ram_bytes
+    slab, ram, of = case.measure("slab_unreclaimable", "slab_unreclaimable")
     if slab is None or not ram:
         return None
     share = slab / ram
@@ -41,9 +41,9 @@ def find(case: Case) -> Finding | None:
         id=ID,
         severity="critical" if share >= _HUGE else "warning",
         title=TITLE,
-        explanation=f"Unreclaimable slab holds {size(slab)}, {percent(slab, ram)} of RAM."
+        explanation=f"Unreclaimable slab holds {size(slab)}, {percent(slab, ram)} of {of}."
         + (f" The largest caches: {named}." if named else " The report does not list the caches."),
         evidence=evidence,
-        advice="Killing processes does not free the kernel's own objects. Watch the caches with "
-        "'slabtop -s c'; one that only grows is a kernel leak.",
+        advice="See which cache grows (slabtop -s c): a kill does not free the kernel's own objects, and a "
+        "cache that only grows is a kernel leak.",
     )

@@ -43,6 +43,8 @@ _NAMED = (
 
 
 def find(case: Case) -> Finding | None:
+    if case.report.constraint == "memcg":
+        return None  # the machine's memory is not what ran out
     memory, ram = case.report.memory, case.ram_bytes
     if memory is None or not ram or case.confined:
         return None
@@ -69,4 +71,8 @@ def find(case: Case) -> Finding | None:
             "ram_bytes": ram,
             "share_ratio": ratio(rest, ram),
         },
+        advice=f"Ask why {top[0].function} holds so much: the list names the code that allocated it."
+        if top
+        else "See the hypervisor's balloon, drivers (GPU, network) and /proc/vmallocinfo; from 6.10 on "
+        "memory allocation profiling names the code (boot with sysctl.vm.mem_profiling=1).",
     )

@@ -28,6 +28,8 @@ _LARGE = 0.02
 
 
 def find(case: Case) -> Iterator[Finding]:
+    if case.request is None or (case.request.high and not case.request.order):
+        return  # the boost does not count for it
     for verdict in case.failing:
         usable, required = verdict.usable_bytes, verdict.required_bytes
         boost = verdict.record.bytes_of("boost") or 0

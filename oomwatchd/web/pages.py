@@ -191,9 +191,9 @@ class Pages:
         limit = API_ROWS
         if "limit" in query:
             text = query["limit"]
-            if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= API_MOST):
+            limit = int(text) if len(text) < 10 and text.isascii() and text.isdigit() else 0
+            if not 0 < limit <= API_MOST:
                 raise _Wrong(f"limit: not a number from 1 to {API_MOST}")
-            limit = int(text)
         rows, more = self._found(query, limit)
         document = {
             "events": [_as_json(row) for row in rows],
