@@ -85,8 +85,8 @@ def test_the_first_five_lines_say_who_asked_died_why_and_what_to_change(corpus: 
     assert render_text(seed(corpus)).splitlines()[:5] == [
         "DIED     min_free_kbytes (pid 118, 469 MiB resident, score 922)",
         "ASKED    min_free_kbytes (pid 118, order 0, GFP_HIGHUSER_MOVABLE)",
-        "WHY      Normal zone 32 kB short for an order-0 request; min_free_kbytes held 95",
-        "         % of RAM",
+        "WHY      Normal zone 32 kB short for an order-0 request; min_free_kbytes held",
+        "         95 % of RAM",
         "CHANGE   Bound min_free_kbytes: MemoryMax= of its unit, a container limit, or",
     ]
 
@@ -151,6 +151,12 @@ def test_zones_stand_against_what_the_request_needed(corpus: Path) -> None:
     assert "HighMem 224 256 2984 5716 >256 short by 32" in rows
     assert "Normal 18244 10084 12604 15124 >18276 short by 32" in rows
     assert "swap unknown" in rows
+
+
+def test_a_figure_keeps_its_unit() -> None:
+    why = "node 0 Normal zone 268 kB short for an order-0 request; random holds 92 % of RAM"
+    lines = render_text(event(summary=f"java (pid 7) killed: {why}")).splitlines()[2:4]
+    assert [line[9:] for line in lines] == [why.partition(" 92")[0], "92 % of RAM"]
 
 
 def test_a_narrow_console_loses_columns_and_no_names(corpus: Path) -> None:

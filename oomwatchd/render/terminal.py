@@ -9,6 +9,7 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from textwrap import wrap
 from typing import IO, cast
@@ -50,6 +51,8 @@ _TOP_TASKS = 10
 _TRACKS, _MARKS = 6, 8
 #: below so many columns tables leave out what can be missed most easily
 _NARROW = 64
+#: what stays on one line
+_FIGURE = re.compile(r"(\d) (%|kB|[KMGTPE]iB)")
 
 
 class _Nowhere:
@@ -129,7 +132,9 @@ def _lines(text: str, room: int, most: int) -> list[str]:
     """``text`` in at most so many lines; what is left out shows as dots."""
     if len(text) <= room:
         return [text]
-    lines = wrap(text, room, break_on_hyphens=False) if most > 1 else [text]
+    kept = _FIGURE.sub("\\1\xa0\\2", text)  # no name holds such a blank: it is spelled out
+    lines = [line.replace("\xa0", " ") for line in wrap(kept, room, break_on_hyphens=False)]
+    lines = lines if most > 1 else [text]
     if len(lines) <= most and len(lines[-1]) <= room:
         return lines
     last = " ".join(lines[most - 1 :])
