@@ -33,11 +33,12 @@ from oomwatchd.daemon.main import Daemon
 from oomwatchd.daemon.sample import RECORDS
 from oomwatchd.daemon.watch import FRESH_USEC, Times, Watch
 from oomwatchd.daemon.worker import FULL_CAPTURES, Worker, cut_down
+from oomwatchd.errors import UnavailableError
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.fold import Covered
 from oomwatchd.kmsg import KmsgGap, KmsgRecord, parse_record
 from oomwatchd.metrics import Metrics
-from oomwatchd.notify import Notifier
+from oomwatchd.notify import Notifier, take_descriptors
 from oomwatchd.observe.host import Host
 from oomwatchd.observe.snapshot import Snapshots
 from oomwatchd.sources.kmsg import KmsgSource
@@ -632,6 +633,12 @@ def test_passed_descriptors_are_known_by_name() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout == "{'http': [3, 5], 'kmsg': [4]} {} [False, False, False]\n{}\n"
+
+
+def test_a_passed_descriptor_that_is_not_there_is_one_clear_line() -> None:
+    environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "99999999", "LISTEN_FDNAMES": "kmsg"}
+    with pytest.raises(UnavailableError, match=r"passed descriptor \d+ of 99999999: Bad file descriptor; "):
+        take_descriptors(environ)
 
 
 # -- the log -------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ SOON_SECONDS = 0.001
 #: So much of the journal before the newest stored report is read again: as long as a run of repeats may last,
 #: and what the log clock may lag behind CLOCK_MONOTONIC.
 JOURNAL_AGAIN_USEC = 1_200_000_000
+_PASSED = "kernel log passed by the service manager"
 #: applied only at start
 _FIXED = ("state_directory", "kmsg", "store", "recorder", "witness")
 
@@ -84,9 +85,10 @@ class Daemon:
                 self._host, self._config.recorder, command_line=self._config.capture.command_line
             )
         passed = descriptors.get("kmsg")
+        self._passed = bool(passed)
         self._source: KmsgSource | JournalSource
         if passed:
-            self._source = KmsgSource.adopt(passed[0], "kernel log passed by the service manager")
+            self._source = KmsgSource.adopt(passed[0], _PASSED)
         else:
             self._source = self._open_log()
         self._metrics = Metrics(sinks=plugs.names("oomwatchd.sinks"))
@@ -157,10 +159,10 @@ class Daemon:
             try:
                 selector.register(self._source, selectors.EVENT_READ)
             except PermissionError:  # a file or a directory, which epoll does not take
-                name = harmless(self._config.kmsg.device)
-                raise UnavailableError(
-                    f"{name}: no kernel log: it cannot be waited for", mend="see `device` in [kmsg]"
-                ) from None
+                name, mend = harmless(self._config.kmsg.device), "see `device` in [kmsg]"
+                if self._passed:
+                    name, mend = _PASSED, "see ListenSpecial= of its socket unit"
+                raise UnavailableError(f"{name}: no kernel log: it cannot be waited for", mend=mend) from None
             if self._recorder is not None:
                 for descriptor, told in self._recorder.descriptors():
                     selector.register(descriptor, selectors.EVENT_READ, told)
