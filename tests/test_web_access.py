@@ -7,6 +7,7 @@ import http.client
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -363,6 +364,33 @@ def test_tls_serves_many_requests_and_large_answers(serve: Serve, issued: Certif
         client.request("GET", "/")
         assert client.getresponse().read() == content
     client.close()
+
+
+def test_who_leaves_before_the_handshake_writes_nothing_to_the_log(
+    serve: Serve, issued: Certificates, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = Access(web_config(issued.directory, TLS))
+    server = serve(access)
+    for sent in (b"", b"x", b"GET / HTTP/1.1\r\n\r\n"):
+        for lingers in (True, False):
+            client = socket.create_connection(("127.0.0.1", port(server)))
+            client.send(sent)
+            if not lingers:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+    assert status(server, "/metrics", tls=issued.client()) == 200
+    assert caplog.records == []
+
+    def fails() -> None:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(access, "current", fails)
+    for _ in range(3):
+        with pytest.raises((OSError, http.client.HTTPException)):
+            status(server, "/metrics", tls=issued.client())
+    assert [r.getMessage() for r in caplog.records] == [
+        "cannot secure a connection: a fault of ours (said once)"
+    ]
 
 
 def test_slow_handshakes_do_not_delay_a_scrape(serve: Serve, issued: Certificates) -> None:

@@ -321,6 +321,8 @@ class HttpServer:
         self._connections: set[_Connection] = set()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._stopping = False
+        #: the last fault in securing a connection
+        self._said = ""
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         for listener in self._listeners:
             listener.setblocking(False)
@@ -423,7 +425,11 @@ class HttpServer:
             try:
                 channel = self._security.wrap(accepted)
             except Exception as error:
-                log.error("cannot secure a connection: %s", error)
+                # a client that has left before the handshake (a probe of the port) is no fault, and who wants
+                # to fill the log with lines needs only come and go
+                if not isinstance(error, OSError) and str(error) != self._said:
+                    self._said = str(error)
+                    log.error("cannot secure a connection: %s (said once)", error)
                 accepted.close()
                 return
         if len(self._connections) >= MAX_CONNECTIONS:
