@@ -114,7 +114,11 @@ def daemon_page(top: argparse.ArgumentParser) -> list[str]:
         lines += commands(name, parser)
     lines += exit_status()
     lines += [".SH SIGNALS"]
-    lines += item("SIGHUP", "The daemon reads its configuration again.")
+    lines += item(
+        "SIGHUP",
+        "The daemon reads its configuration again, with the templates and certificates that it names, and tries"
+        " again what could not be opened.",
+    )
     lines += item("SIGTERM, SIGINT", "The daemon stores what it has and ends.")
     lines += [".SH FILES"]
     lines += item("/etc/oomwatchd/config.toml", "The configuration; absent: the defaults.")
