@@ -116,8 +116,8 @@ def daemon_page(top: argparse.ArgumentParser) -> list[str]:
     lines += [".SH SIGNALS"]
     lines += item(
         "SIGHUP",
-        "The daemon reads its configuration again, with the templates and certificates that it names, and tries"
-        " again what could not be opened.",
+        "The daemon reads its configuration again, with the templates and certificates that it names, and"
+        " tries again what could not be opened.",
     )
     lines += item("SIGTERM, SIGINT", "The daemon stores what it has and ends.")
     lines += [".SH FILES"]

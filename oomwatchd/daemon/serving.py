@@ -81,7 +81,8 @@ class Serving:
             self._access.change(new.web_config_path, expose_pages=new.expose_pages)
         except ConfigError as error:
             log.error("http.web_config not changed: %s", error)
-        if self._http.listen != new.listen or (self._server is None and not self._passed):
+        serves = self._passed if self._server is None else not self._server.ended
+        if self._http.listen != new.listen or not serves:
             self._listen_anew(new)
 
     def _listen_anew(self, http: HttpSection) -> None:

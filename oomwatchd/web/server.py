@@ -58,6 +58,8 @@ LANE_ROOM = 16
 #: and could take the answer with it
 LINGER_SECONDS = 2.0
 _GZIP_BYTES = 1024
+#: of our own, each of which costs the connections that there are; one more ends the server
+MAX_FAULTS = 16
 
 #: nothing may be loaded, framed, guessed or kept
 SECURITY_HEADERS = {
@@ -342,6 +344,11 @@ class HttpServer:
         self._thread.start()
 
     @property
+    def ended(self) -> bool:
+        """It was begun and serves no more, for whatever reason."""
+        return self._thread.ident is not None and not self._thread.is_alive()
+
+    @property
     def stopped(self) -> bool:
         """It was told to end."""
         return self._stopping
@@ -363,9 +370,18 @@ class HttpServer:
             self._wake_writer.send(b"x")
 
     def _run(self) -> None:
+        faults = 0
         try:
             while not self._stopping:
-                self._turn()
+                try:
+                    self._turn()
+                except Exception as error:
+                    faults += 1
+                    if faults > MAX_FAULTS:
+                        raise
+                    log.error("HTTP: %s: %s; connections closed", type(error).__name__, error, exc_info=error)
+                    for connection in list(self._connections):
+                        self._close(connection)
         except Exception:
             log.exception("the HTTP server has ended")
         finally:
