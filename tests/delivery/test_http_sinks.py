@@ -4,6 +4,7 @@ no secret is ever said."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import shutil
@@ -11,6 +12,8 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -513,6 +516,30 @@ def test_an_alert_has_few_labels_and_says_why(plain: Receiver) -> None:
     assert first["startsAt"] == "2026-09-21T14:13:20+00:00"
     assert first["endsAt"] == "2026-09-21T15:13:30.000Z"
     assert "\\x0a" in second["annotations"]["summary"]
+
+
+def test_an_answer_that_drips_has_a_deadline() -> None:
+    ended = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client, contextlib.suppress(OSError):
+            client.recv(65536)
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
+            while not ended.wait(0.1):
+                client.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        sink = webhook.Webhook(webhook.Options(url=url, timeout_seconds=0.5))
+        began = time.monotonic()
+        with pytest.raises(SinkError, match=r"no answer within 0\.5 s"):
+            sink.deliver([event()])
+        assert time.monotonic() - began < 5
+        ended.set()
+        thread.join()
 
 
 def test_of_several_alertmanagers_one_suffices(plain: Receiver) -> None:
