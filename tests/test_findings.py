@@ -271,6 +271,7 @@ def hugepages(*, total: int, free: int) -> tuple[Hugepages, ...]:
 
 
 LITTLE_ANON = memory(totals={"active_anon": 1000})
+THREE_GIB = memory(zone(managed=3 << 20), totals={"active_anon": 1800})
 ALONE = report(tasks=(task(10, 900), task(11, 100)), memory=LITTLE_ANON)
 
 
@@ -472,6 +473,11 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
     ],
     "single_process_dominates": [
         (ALONE, report()),
+        # a kill line alone does not tell of what
+        (
+            report(tasks=(), missing=("tasks",), victims=(BIG,), memory=THREE_GIB),
+            report(tasks=(), missing=("tasks", "mem_info"), victims=(BIG,), memory=None),
+        ),
         # no other is listed, and it has half of all
         (report(tasks=(task(10, 2100),)), report(tasks=(task(10, 2000),))),
         # what is in swap counts as well
@@ -864,7 +870,7 @@ def test_the_limit_of_a_cgroup_above_is_told_from_its_own() -> None:
         (
             "/kubepods.slice",
             V2,
-            "Run less on the node, or raise the kubelet's bound for all pods (now 512 MiB): ",
+            "Raise the kubelet's bound for all pods (now 512 MiB) with a smaller --kube-reser",
         ),
     ],
 )
@@ -1152,13 +1158,13 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
     ),
     (
         lambda: cgroup(stat={"anon": MIB, "kernel": 400 * MIB}),
-        "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; the kernel's own memory holds 77 % "
+        "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; the kernel's own memory holds 78 % "
         "of it",
     ),
     (
         lambda: report(memory=cached(3000)),
         "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; page cache holds 73 % "
-        "of it",
+        "of node 0 Normal",
     ),
     (
         lambda: report(trigger=FAULT, memory=SPARE),

@@ -140,10 +140,13 @@ def _share(report: OomReport, finding: Finding) -> Iterator[tuple[float, str]]:
     if finding.id in _HOLDERS:
         share, words = amounts.get("share_ratio", 0.0), _HOLDERS[finding.id]
     elif finding.id == "page_cache_left":
-        share, words, whole = amounts.get("share_ratio", 0.0), "page cache holds {}", "of it"
+        share, words, whole = (
+            amounts.get("share_ratio", 0.0),
+            "page cache holds {}",
+            f"of {evidence.get('zones')}",
+        )
     elif finding.id == "memcg_limit_reached":
-        # where slab alone makes it up, that is said by its own finding
-        share = 0.99 * amounts.get("kernel_bytes", 0) / (amounts.get("usage_bytes") or 1)
+        share = amounts.get("kernel_bytes", 0) / (amounts.get("usage_bytes") or 1)
         words = "the kernel's own memory holds {}"
     elif finding.id in ("single_process_dominates", "many_small_processes"):
         # what is shared or was charged elsewhere is in rss as well: no more than their share of all rss
@@ -154,7 +157,9 @@ def _share(report: OomReport, finding: Finding) -> Iterator[tuple[float, str]]:
         words = f"{comm} {'held' if dead else 'holds'} {{}}" if "pid" in evidence else f"{who} {{}}"
     else:
         return
-    yield share, words.replace("{}", f"{min(round(100 * share), 100)} % {whole}")
+    # where slab alone makes the kernel's memory up, slab is the better word
+    rank = share - 0.05 if finding.id == "memcg_limit_reached" else share
+    yield rank, words.replace("{}", f"{min(round(100 * share), 100)} % {whole}")
 
 
 def _label(finding: Finding) -> str:

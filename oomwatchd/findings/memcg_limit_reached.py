@@ -160,7 +160,7 @@ def _raise(memcg: Memcg, which: str | None, limit: int | None) -> str:
     if last.removesuffix(".slice") in _ALL_PODS:
         # the kubelet's own: node capacity less what is reserved, or less what better pods requested
         now = f" (now {size(limit)})" if limit else ""
-        return f"run less on the node, or raise the kubelet's bound for all pods{now}: less --kube-reserved"
+        return f"raise the kubelet's bound for all pods{now} with a smaller --kube-reserved"
     if owner.pod_uid is not None:
         whose = "the container" if owner.container_id is not None else "the pod's containers"
         return f"raise resources.limits.memory of {whose}{above} ({file})"

@@ -43,8 +43,8 @@ def find(case: Case) -> Finding | None:
     page = case.report.page_size_bytes
     pages = f" ({rss // page} of {whole // page} pages)" if page and not swap else ""
     swapped = f" resident and {size(swap)} in swap" if swap else ""
-    if len(held) < 2 and rss + swap < max(_SHARE * bound, 1):
-        return None  # alone in the list, and not large: that says nothing
+    if len(held) < 2 and (not bound or rss + swap < _SHARE * bound):
+        return None  # alone in the list, and not known to be large: that says nothing
     rest = (
         f"the rest is in {plural(len(held) - 1, 'other process')}" if len(held) > 1 else "no other is listed"
     )
