@@ -271,6 +271,7 @@ def hugepages(*, total: int, free: int) -> tuple[Hugepages, ...]:
 
 
 LITTLE_ANON = memory(totals={"active_anon": 1000})
+UNMANAGED = Zone(node=0, zone="Normal", amounts={"present_bytes": 6 * GIB, "free_bytes": MIB})
 THREE_GIB = memory(zone(managed=3 << 20), totals={"active_anon": 1800})
 ALONE = report(tasks=(task(10, 900), task(11, 100)), memory=LITTLE_ANON)
 
@@ -452,6 +453,11 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
             report(memory=memory(totals={"inactive_file": 600, "dirty": 300, "writeback": 100})),
             report(memory=memory(totals={"inactive_file": 2000, "dirty": 300, "writeback": 100})),
         ),
+        # an NFS server that does not make it safe
+        (
+            report(memory=memory(totals={"inactive_file": 600, "unstable": 400})),
+            report(memory=memory(totals={"inactive_file": 600, "unstable": 200})),
+        ),
         (
             cgroup(stat={"file": 200 * MIB, "file_dirty": 150 * MIB, "file_writeback": 0}),
             cgroup(stat={"file": 200 * MIB, "file_dirty": 20 * MIB, "file_writeback": 0}),
@@ -526,6 +532,11 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         (report(memory=cached(1100)), report(memory=cached(1100, writepending=200 << 10))),
         (report(memory=cached(1100)), report(memory=cached(1100, free=PLENTY))),
         (report(memory=cached(1100)), report(memory=cached(1100), kind="page_alloc_failure")),
+    ],
+    "ram_reserved_large": [
+        (report(memory=memory(zone(present=6 << 20))), report(memory=memory(zone(present=5 << 20)))),
+        # up to 3.7 what is managed is not printed
+        (report(memory=memory(zone(present=6 << 20))), report(memory=memory(UNMANAGED))),
     ],
     "page_fault_oom": [
         (report(trigger=FAULT), report(trigger=msgspec.structs.replace(FAULT, gfp_mask=0xCC0))),
@@ -931,6 +942,28 @@ def test_statistics_of_each_cgroup_of_the_subtree_are_added_up() -> None:
         descendants=(MemcgStat(path="/a/b", stat={"rss": 20 << 10, "cache": 0}, unit_bytes=1024),),
     )
     assert one(cgroup(memcg=memcg), "memcg_limit_reached").evidence["anon_bytes"] == 30 * MIB
+
+
+def test_page_tables_name_the_process_that_has_most_of_them() -> None:
+    big = msgspec.structs.replace(task(10, 900), pgtables_bytes=200 * MIB)
+    tables = memory(totals={"pagetables": 300, "shmem": 500})
+    assert (
+        "t10 (pid 10) alone has 200 MiB"
+        in one(report(memory=tables, tasks=(big,)), "page_tables_large").explanation
+    )
+    shared = one(report(memory=tables), "page_tables_large")
+    assert "alone" not in shared.explanation and "shared memory" in shared.advice
+    small = {"pagetables": 60 * MIB}
+    assert "page_tables_large" not in ids(cgroup(stat=small))
+    assert "page_tables_large" in ids(cgroup(stat={"pagetables": 120 * MIB}))
+
+
+def test_a_cache_of_one_meaning_is_explained() -> None:
+    caches = tuple(SlabCache(name=n, used_bytes=1, total_bytes=GIB) for n in ("filp", "kmalloc-64"))
+    said = one(
+        report(memory=memory(totals={"slab_unreclaimable": 2000}), slab=caches), "slab_unreclaimable_large"
+    )
+    assert "filp 1 GiB (open files), kmalloc-64 1 GiB." in said.explanation
 
 
 def test_slab_and_allocation_tables_are_named() -> None:

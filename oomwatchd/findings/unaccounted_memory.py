@@ -73,6 +73,6 @@ def find(case: Case) -> Finding | None:
         },
         advice=f"Ask why {top[0].function} holds so much: the list names the code that allocated it."
         if top
-        else "See the hypervisor's balloon, drivers (GPU, network) and /proc/vmallocinfo; from 6.10 on "
+        else "See drivers (GPU, network), /proc/vmallocinfo and the hypervisor's balloon; from 6.10 on "
         "memory allocation profiling names the code (boot with sysctl.vm.mem_profiling=1).",
     )
