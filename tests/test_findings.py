@@ -1181,6 +1181,21 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
         "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; t11 holds 73 % of RAM",
     ),
     (
+        lambda: report(memory=memory(swap=Swap(free_bytes=0, total_bytes=GIB))),
+        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; processes hold 99 % "
+        "of RAM, and swap is full",
+    ),
+    (
+        lambda: report(memory=memory(swap=Swap(free_bytes=0, total_bytes=0))),
+        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; processes hold 99 % "
+        "of RAM, and there is no swap",
+    ),
+    (
+        lambda: cgroup(stat={"file": 300 * MIB, "file_dirty": 280 * MIB, "file_writeback": 0}),
+        "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; what waits to be written holds 55 % "
+        "of it",
+    ),
+    (
         lambda: cgroup(tasks=(task(10, 400), task(11, 10))),
         "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; t10 held 78 % of it",
     ),

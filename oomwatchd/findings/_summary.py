@@ -15,6 +15,8 @@ from oomwatchd.report import Finding, OomReport
 _LINE, _PATH = 80, 25
 #: what one holder must have of the memory there was, to be named
 _HOLDS = 0.3
+#: of RAM: what all processes have of their own
+_TOGETHER = 0.6
 #: finding -> who holds; its share_ratio says how much
 _HOLDERS = {
     "shmem_large": "shared memory (tmpfs) holds {}",
@@ -22,6 +24,7 @@ _HOLDERS = {
     "unaccounted_memory": "{} is in no counter",
     "hugepages_reserved": "the huge page pool holds {}",
     "page_tables_large": "page tables hold {}",
+    "dirty_or_writeback_stuck": "what waits to be written holds {}",
     "kernel_stacks_large": "kernel stacks hold {}",
     "mlocked_or_unevictable": "locked or unevictable memory holds {}",
 }
@@ -128,7 +131,20 @@ def _holder(report: OomReport, findings: Sequence[Finding]) -> str:
         return ""
     shares = [(share, text) for f in findings for share, text in _share(report, f)]
     share, text = max(shares, key=lambda one: one[0], default=(0.0, ""))
-    return f"; {text}" if share >= _HOLDS else ""
+    return f"; {text}" if share >= _HOLDS else _all_together(report, findings)
+
+
+def _all_together(report: OomReport, findings: Sequence[Finding]) -> str:
+    """``; processes hold 97 % of RAM, and swap is full``: nobody stands out, or the table is not there."""
+    if report.constraint == "memcg":
+        return ""
+    for finding in findings:
+        state = {"swap_exhausted": "and swap is full", "swap_absent": "and there is no swap"}.get(finding.id)
+        amounts = [finding.evidence.get(f"{name}_bytes") for name in ("anon", "shmem", "ram")]
+        anon, shmem, ram = (a if isinstance(a, int) else 0 for a in amounts)
+        if state and ram and anon - shmem >= _TOGETHER * ram:
+            return f"; processes hold {round(100 * (anon - shmem) / ram)} % of RAM, {state}"
+    return ""
 
 
 def _share(report: OomReport, finding: Finding) -> Iterator[tuple[float, str]]:

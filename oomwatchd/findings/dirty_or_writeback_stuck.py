@@ -51,7 +51,11 @@ def find(case: Case) -> Finding | None:
             "writeback_bytes": writeback,
             "file_bytes": file,
             "waiting_share_ratio": ratio(waiting, file),
+            "share_ratio": ratio(waiting, whole),
         },
-        advice="Bound what may wait with vm.dirty_bytes and vm.dirty_background_bytes, and see whether the "
+        advice="See whether the device or file system behind it keeps up; let less wait (vm.dirty_ratio and "
+        "vm.dirty_background_ratio, of which a cgroup gets its part; v1 gets none), or raise the limit."
+        if case.report.constraint == "memcg"
+        else "Bound what may wait with vm.dirty_bytes and vm.dirty_background_bytes, and see whether the "
         "device or file system behind it keeps up.",
     )
