@@ -881,7 +881,7 @@ def test_the_limit_of_a_cgroup_above_is_told_from_its_own() -> None:
         (
             "/kubepods.slice",
             V2,
-            "Raise the kubelet's bound for all pods (now 512 MiB) with a smaller --kube-reser",
+            "Raise the kubelet's bound for all pods (now 512 MiB) with a smaller --kube-re",
         ),
     ],
 )
@@ -979,9 +979,15 @@ def test_slab_and_allocation_tables_are_named() -> None:
         memory=memory(totals={"active_anon": 1000}),
         allocations=(
             Allocation(bytes=GIB, calls=1, location="drivers/x.c:7", module=None, function="x_alloc"),
+            # the kernel counts slab
+            Allocation(
+                bytes=2 * GIB, calls=1, location="mm/slub.c:9", module=None, function="alloc_slab_page"
+            ),
         ),
     )
-    assert "x_alloc (drivers/x.c:7) 1 GiB" in one(profile, "unaccounted_memory").explanation
+    unaccounted = one(profile, "unaccounted_memory")
+    assert "sites: x_alloc (drivers/x.c:7) 1 GiB." in unaccounted.explanation
+    assert "x_alloc" in unaccounted.advice
 
 
 @pytest.mark.parametrize(

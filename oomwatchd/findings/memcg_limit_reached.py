@@ -137,7 +137,14 @@ def _advice(memcg: Memcg, which: str | None, counter: MemcgCounter | None, mostl
             "See what the kernel holds for it (slab, sock, kernel_stack in memory.stat; v1: "
             f"memory.kmem.slabinfo); to {_raise(memcg, which, limit)} only buys time."
         )
-    return f"R{_raise(memcg, which, limit)[1:]}, or make what runs in it smaller."
+    knob = _raise(memcg, which, limit)
+    instead = "run less on the node" if _of_all_pods(memcg) else "make what runs in it smaller"
+    return f"R{knob[1:]}, or {instead}."
+
+
+def _of_all_pods(memcg: Memcg) -> bool:
+    last = (memcg.oom_path or "").rstrip("/").rpartition("/")[2]
+    return last.removesuffix(".slice") in _ALL_PODS
 
 
 def _raise(memcg: Memcg, which: str | None, limit: int | None) -> str:
@@ -157,7 +164,7 @@ def _raise(memcg: Memcg, which: str | None, limit: int | None) -> str:
     last = path.rstrip("/").rpartition("/")[2]
     if which == "kmem":
         return f"raise or lift {file}{above} (deprecated)"
-    if last.removesuffix(".slice") in _ALL_PODS:
+    if _of_all_pods(memcg):
         # the kubelet's own: node capacity less what is reserved, or less what better pods requested
         now = f" (now {size(limit)})" if limit else ""
         return f"raise the kubelet's bound for all pods{now} with a smaller --kube-reserved"

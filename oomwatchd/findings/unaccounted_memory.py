@@ -42,6 +42,26 @@ _NAMED = (
 )
 
 
+#: what these allocate is in one of the counters above: slab, page cache, anonymous memory, page tables
+_COUNTED = (
+    "mm/slub.c",
+    "mm/slab",
+    "mm/filemap.c",
+    "mm/readahead.c",
+    "mm/memory.c",
+    "mm/shmem.c",
+    "mm/swap_state.c",
+    "mm/huge_memory.c",
+    "mm/khugepaged.c",
+    "mm/migrate.c",
+    "mm/hugetlb",
+    "mm/zsmalloc.c",
+    "kernel/fork.c",
+    "include/asm-generic/pgalloc.h",
+    "arch/x86/mm/pgtable.c",
+)
+
+
 def find(case: Case) -> Finding | None:
     if case.report.constraint == "memcg":
         return None  # the machine's memory is not what ran out
@@ -56,7 +76,8 @@ def find(case: Case) -> Finding | None:
     rest = ram - named
     if rest < _LARGE * ram:
         return None
-    top = sorted(case.report.allocations, key=lambda a: -a.bytes)[:3]
+    sites = [a for a in case.report.allocations if not a.location.startswith(_COUNTED)]
+    top = sorted(sites, key=lambda a: -a.bytes)[:3]
     who = ", ".join(f"{a.function} ({a.location}) {size(a.bytes)}" for a in top)
     return Finding(
         id=ID,
