@@ -1264,6 +1264,11 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
         "order-0 allocation of t10 (pid 10) failed: node 0 Normal zone 4096 kB short for an order-0 request",
     ),
     (
+        lambda: report(memory=memory(zone(min=200 << 10, boost=190 << 10))),
+        "t10 (pid 10) killed: node 0 Normal zone 163840 kB short for an order-0 request (by a "
+        "watermark boost)",
+    ),
+    (
         lambda: report(memory=memory(zone(), zone("DMA32", free=PLENTY, managed=1 << 20))),
         "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request, though node 0 DMA32 "
         "had enough again",

@@ -106,7 +106,11 @@ def _why(report: OomReport, findings: Sequence[Finding], path: int) -> str:
         amount = f"{kib(missing)} short" if isinstance(missing, int) and missing else "at its mark, too low"
         again = by_id.get("request_fits_now", [])
         now = f", though {_label(again[0])} had enough again" if again else ""
-        return f"{nodes}{_label(short)} zone {amount} for an order-{order} request{now}"
+        boosted = any(
+            f.severity == "warning" and _label(f) == _label(short) for f in by_id.get("watermark_boosted", [])
+        )
+        boost = " (by a watermark boost)" if boosted else ""
+        return f"{nodes}{_label(short)} zone {amount} for an order-{order} request{boost}{now}"
     if nodes:
         return f"{nodes}no memory there"
     if "request_fits_now" in by_id:
