@@ -1302,6 +1302,11 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
         "of it",
     ),
     (
+        lambda: report(tasks=(task(11, 3000, oom_score_adj=-1000), task(10, 10))),
+        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; t11 holds 73 % of "
+        "RAM, and is exempt",
+    ),
+    (
         lambda: cgroup(tasks=(task(10, 400), task(11, 10))),
         "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; t10 held 78 % of it",
     ),

@@ -3,7 +3,7 @@ characters carry who and why."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 from oomwatchd.badness import chosen_victim
 from oomwatchd.findings._text import middle_cut
@@ -133,7 +133,8 @@ def _holder(report: OomReport, findings: Sequence[Finding]) -> str:
     """``; shared memory (tmpfs) holds 74 % of RAM``: whoever or whatever holds most, if that is much."""
     if any(f.id == "sysrq_manual" for f in findings):
         return ""
-    shares = [(share, text) for f in findings for share, text in _share(report, f)]
+    exempt = {f.evidence.get("pid") for f in findings if f.id == "protected_giant"}
+    shares = [(share, text) for f in findings for share, text in _share(report, f, exempt)]
     share, text = max(shares, key=lambda one: one[0], default=(0.0, ""))
     return f"; {text}" if share >= _HOLDS else _all_together(report, findings)
 
@@ -151,8 +152,9 @@ def _all_together(report: OomReport, findings: Sequence[Finding]) -> str:
     return ""
 
 
-def _share(report: OomReport, finding: Finding) -> Iterator[tuple[float, str]]:
+def _share(report: OomReport, finding: Finding, exempt: Set[object]) -> Iterator[tuple[float, str]]:
     """The share of the memory there was, and the words for it."""
+    tail = ""
     whole = "of it" if report.constraint == "memcg" else "of RAM"
     evidence = finding.evidence
     amounts = {name: v for name, v in evidence.items() if isinstance(v, int | float)}
@@ -163,7 +165,7 @@ def _share(report: OomReport, finding: Finding) -> Iterator[tuple[float, str]]:
         share, words, whole = (
             amounts.get("share_ratio", 0.0),
             "page cache holds {}",
-            f"of {evidence.get('zones')}",
+            f"of {harmless(str(evidence.get('zones')))}",
         )
     elif finding.id == "memcg_limit_reached":
         share = amounts.get("kernel_bytes", 0) / (amounts.get("usage_bytes") or 1)
@@ -172,6 +174,7 @@ def _share(report: OomReport, finding: Finding) -> Iterator[tuple[float, str]]:
         # what is shared or was charged elsewhere is in rss as well: no more than their share of all rss
         share = amounts.get("rss_bytes", 0) / (amounts.get("bound_bytes") or 1 << 62)
         share = min(share, amounts.get("share_ratio", 0.0))
+        tail = ", and is exempt" if "pid" in evidence and evidence["pid"] in exempt else ""
         dead = any(victim.pid == evidence.get("pid") for victim in report.victims[:1])
         who = f"{amounts.get('processes')} {comm if 'comm' in evidence else 'small'} processes hold"
         words = f"{comm} {'held' if dead else 'holds'} {{}}" if "pid" in evidence else f"{who} {{}}"
@@ -179,7 +182,7 @@ def _share(report: OomReport, finding: Finding) -> Iterator[tuple[float, str]]:
         return
     # where slab alone makes the kernel's memory up, slab is the better word
     rank = share - 0.05 if finding.id == "memcg_limit_reached" else share
-    yield rank, words.replace("{}", f"{min(round(100 * share), 100)} % {whole}")
+    yield rank, words.replace("{}", f"{min(round(100 * share), 100)} % {whole}") + tail
 
 
 def _label(finding: Finding) -> str:
