@@ -14,6 +14,7 @@ at any point counts and events agree.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -27,7 +28,7 @@ import msgspec
 
 from oomwatchd.capture import OomCapture, ProcessFacts
 from oomwatchd.delivery import Delivery, News
-from oomwatchd.errors import EX_UNAVAILABLE, OomwatchdError, PermissionDeniedError
+from oomwatchd.errors import EX_UNAVAILABLE, EX_USAGE, OomwatchdError, PermissionDeniedError
 from oomwatchd.event import OomEvent
 
 log = logging.getLogger(__name__)
@@ -130,6 +131,12 @@ class StoreError(OomwatchdError):
     """The store cannot be opened or read."""
 
     exit_status = EX_UNAVAILABLE
+
+
+class AmbiguousIdError(StoreError):
+    """The beginning of an id that several events have."""
+
+    exit_status = EX_USAGE
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,7 +275,10 @@ class Store:
         PermissionDeniedError."""
         path = directory / FILE_NAME
         try:
-            path.stat()
+            # not by opening it: closing a file gives up the locks that this process has on it (SQLite)
+            if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+                path.stat()  # absent, or out of reach
+                raise PermissionError
         except PermissionError as error:
             raise PermissionDeniedError(
                 f"no permission to read the store {path}", mend="run as root or as the daemon's user"
@@ -384,7 +394,9 @@ class Store:
                     (event_id,),
                 ).fetchall()
                 if len(rows) == 2 and rows[0][0] != event_id:
-                    raise StoreError(f"several events begin with {event_id!r}", mend="give more of the id")
+                    raise AmbiguousIdError(
+                        f"several events begin with {event_id!r}", mend="give more of the id"
+                    )
                 if rows:
                     return _decode(*rows[0])
         return None

@@ -875,14 +875,31 @@ def test_the_limit_of_a_cgroup_above_is_told_from_its_own() -> None:
             {},
             "Raise the memory limit of cgroup /box above 512 MiB (memory.max; cgroup v1: memory.lim",
         ),
-        (f"/docker/{ID}", V1, "Raise the container's limit (docker update --memory) above 512 MiB (memory.l"),
+        (
+            f"/docker/{ID}",
+            V1,
+            f"Raise the limit of container {ID[:12]} above 512 MiB (docker update --memory), or",
+        ),
         (
             f"/system.slice/docker-{ID}.scope",
             V2,
-            "Raise the container's limit (docker update --memory) above",
+            f"Raise the limit of container {ID[:12]} above 512 MiB (docker update --memory), or",
         ),
-        (f"/kubepods/pod{POD}", V1, "Raise resources.limits.memory of the pod's containers above 512 MiB ("),
-        (f"/kubepods/pod{POD}/{ID}", V1, "Raise resources.limits.memory of the container above 512 MiB ("),
+        (
+            f"/docker/{ID}/system.slice/ssh.service",
+            V2,
+            "Raise memory.max of cgroup /docker/0123456789a",
+        ),
+        (
+            f"/kubepods/pod{POD}",
+            V1,
+            f"Raise resources.limits.memory of the containers of pod {POD} above 512",
+        ),
+        (
+            f"/kubepods/pod{POD}/{ID}",
+            V1,
+            f"Raise resources.limits.memory of container {ID[:12]} of pod {POD} above 512 MiB (memory.lim",
+        ),
         (
             "/kubepods.slice",
             V2,
@@ -1357,6 +1374,29 @@ def test_a_long_cgroup_leaves_room_for_the_limit() -> None:
     given = cgroup(memcg=memcg)
     line = findings.summarize(given, found(given))
     assert len(line) <= 80
+    assert line.endswith(" at its limit of 512 MiB")
+
+
+@pytest.mark.parametrize(
+    ("path", "called"),
+    [
+        (f"/kubepods/pod{POD}", f"pod {POD}"),
+        (f"/kubepods/pod{POD}/{ID}", f"container {ID[:12]}"),
+        (f"/system.slice/docker-{ID}.scope", f"container {ID[:12]}"),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/run-u640.service", "run-u640.service"),
+        ("/a.slice", "cgroup /a.slice"),
+        # below a unit or a container no name is systemd's or Docker's any more
+        (f"/docker/{ID}/system.slice/ssh.service", "cgroup .../system.slice/ssh.service"),
+        (f"/a/{'b' * 60}", "cgroup /a/bbbbb...bbbbbbbbbbbbbbbbb"),
+        ("/kubepods.slice", "cgroup /kubepods.slice"),
+    ],
+)
+def test_a_cgroup_is_called_what_people_call_it(path: str, called: str) -> None:
+    given = cgroup(
+        memcg=Memcg(oom_path=path, memory=MemcgCounter(usage_bytes=512 * MIB, limit_bytes=512 * MIB))
+    )
+    line = findings.summarize(given, found(given))
+    assert f" killed: {called}" in line
     assert line.endswith(" at its limit of 512 MiB")
 
 

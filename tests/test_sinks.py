@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import json
 import logging
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -309,6 +311,8 @@ def test_no_journal_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         f"sink journal: no journal at {tmp_path}/none (No such file or directory): not used"
     ]
     assert journal_sink.open(journal_sink.Options(enabled=False)) is None
+    with pytest.raises(SinkError, match=r"\(AF_UNIX path too long\)"):
+        journal_sink.open(journal_sink.Options(socket="/" + "a" * 200))
 
 
 @pytest.fixture(scope="module")
@@ -570,6 +574,23 @@ def test_jsonl_on_a_full_disk_says_so_and_mends_the_torn_line() -> None:
     assert sink is not None
     with pytest.raises(SinkError, match="/dev/full: No space left on device"):
         sink.emit(event())
+
+
+def test_jsonl_writes_to_a_descriptor_above_what_select_knows(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 2048:
+        pytest.skip("no such descriptor may be had")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, limits[1]))
+    sink = jsonl.open(jsonl.Options(path=str(tmp_path / "events.jsonl")))
+    assert sink is not None
+    low = sink._file()
+    sink._fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 1500)
+    os.close(low)
+    try:
+        sink.emit(event())
+    finally:
+        sink.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_jsonl_to_a_pipe_that_nobody_reads_gives_up(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from oomwatchd.capture import OomCapture, ProcessFacts, Snapshot
+from oomwatchd.errors import PermissionDeniedError
 from oomwatchd.event import OomEvent
 from oomwatchd.store import FILE_NAME, Limits, Store, StoreError
 from tests.samples import BOOT, OTHER_BOOT, WALL, capture, event
@@ -187,6 +188,15 @@ for seq in range(0, 10**9, 10):
         assert len(rows) >= max(stored, 1)
         assert counters == {"events": len(rows), "kills": sum(row.kills for row in rows)}
         stored = len(rows)
+
+
+def test_a_store_of_somebody_else_is_no_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store.open(tmp_path).close()
+    monkeypatch.setattr("oomwatchd.store.os.access", lambda *_, **__: False)
+    with pytest.raises(PermissionDeniedError, match="no permission to read the store"):
+        Store.open_reader(tmp_path)
+    with pytest.raises(StoreError, match="no store at"):
+        Store.open_reader(tmp_path / "none")
 
 
 def test_a_beginning_of_the_id_is_enough_if_only_one_has_it(store: Store) -> None:

@@ -225,6 +225,11 @@ def test_headers_of_the_file_are_sent(serve: Serve, tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("a: [", "not YAML at line 1"),
+        ("a: !!timestamp x", "not YAML: "),
+        ("a: !!bool maybe", "not YAML: "),
+        ("a: !!int ''", "not YAML: "),
+        (f"basic_auth_users: {{prom: {HASH.replace('$2b$', '$2$')}}}", "is no bcrypt hash"),
+        ('tls_server_config: {cert_file: "a\\0", key_file: b}', "a file's name holds a NUL character"),
         ("- x", "Expected `object`, got `array`"),
         ("basic_auth_user: {}", "unknown field `basic_auth_user`"),
         ("basic_auth_users: {prom: secret}", "the password of 'prom' is no bcrypt hash; make one"),

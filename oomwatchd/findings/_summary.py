@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 
+from oomwatchd.attribution import called
 from oomwatchd.badness import chosen_victim
-from oomwatchd.findings._text import middle_cut
+from oomwatchd.findings._text import path_cut
 from oomwatchd.render.amounts import kib, size
 from oomwatchd.render.escape import harmless, harmless_name
 from oomwatchd.report import Finding, OomReport
@@ -28,6 +29,8 @@ _HOLDERS = {
     "kernel_stacks_large": "kernel stacks hold {}",
     "mlocked_or_unevictable": "locked or unevictable memory holds {}",
 }
+#: a longer name of a unit or cgroup is not kept whole
+_NAME = 50
 #: around the path
 _MEMCG_WORDS = ": cgroup  at its limit of 1.0 GiB"
 
@@ -204,7 +207,23 @@ def _nearest(short: Sequence[Finding]) -> Finding | None:
 
 def _cgroup(report: OomReport, limit: int) -> str:
     path = report.memcg.oom_path if report.memcg is not None else None
-    return "its cgroup" if path is None else f"cgroup {middle_cut(harmless_name(path), limit)}"
+    if path is None:
+        return "its cgroup"
+    name = harmless_name(path)
+    return (
+        f"cgroup {name}"
+        if len(name) <= limit
+        else _known_as(path) or f"cgroup {path_cut(name, limit, _NAME)}"
+    )
+
+
+def _known_as(path: str) -> str | None:
+    """What people call a cgroup whose path is too long to show; None where that is no shorter."""
+    found = called(path)
+    if found is None or (found[0] == "unit" and len(found[1]) > _NAME):
+        return None
+    kind, name = found
+    return harmless_name(name) if kind == "unit" else f"{kind} {harmless_name(name)}"
 
 
 def _memcg_reason(report: OomReport, found: Sequence[Finding], path: int) -> str:

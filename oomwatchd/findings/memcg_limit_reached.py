@@ -18,7 +18,7 @@ is killed.
 
 from __future__ import annotations
 
-from oomwatchd.attribution import owner_of
+from oomwatchd.attribution import called, owner_of
 from oomwatchd.findings._case import Case
 from oomwatchd.findings._memcg import at_limit, charge_bytes, kinds
 from oomwatchd.findings._text import middle_cut, plural
@@ -137,9 +137,9 @@ def _advice(memcg: Memcg, which: str | None, counter: MemcgCounter | None, mostl
             "See what the kernel holds for it (slab, sock, kernel_stack in memory.stat; v1: "
             f"memory.kmem.slabinfo); to {_raise(memcg, which, limit)} only buys time."
         )
-    knob = _raise(memcg, which, limit)
+    advice = _raise(memcg, which, limit)
     instead = "run less on the node" if _of_all_pods(memcg) else "make what runs in it smaller"
-    return f"R{knob[1:]}, or {instead}."
+    return f"{advice[0].upper()}{advice[1:]}, or {instead}."
 
 
 def _of_all_pods(memcg: Memcg) -> bool:
@@ -150,36 +150,31 @@ def _of_all_pods(memcg: Memcg) -> bool:
 def _raise(memcg: Memcg, which: str | None, limit: int | None) -> str:
     """``raise WHAT above HOW MUCH``: the knob that whoever manages the cgroup turns."""
     above = f" above {size(limit)}" if limit else ""
+    if which == "kmem":
+        return f"raise or lift memory.kmem.limit_in_bytes{above} (deprecated)"
     # memory+swap and kmem have counters of their own in cgroup v1 alone, swap in v2 alone
-    old = memcg.memory_swap is not None or memcg.kmem is not None
-    usual = "memory.limit_in_bytes" if old else "memory.max"
-    if not old and memcg.swap is None:
-        usual = "memory.max; cgroup v1: memory.limit_in_bytes"
-    file = {
-        "memory+swap": "memory.memsw.limit_in_bytes",
-        "kmem": "memory.kmem.limit_in_bytes",
-    }.get(which or "", usual)
+    file = None
+    if which == "memory+swap":
+        file = "memory.memsw.limit_in_bytes"
+    elif memcg.memory_swap is not None or memcg.kmem is not None:
+        file = "memory.limit_in_bytes"
+    elif memcg.swap is not None:
+        file = "memory.max"
+    knob = file or "memory.max; cgroup v1: memory.limit_in_bytes"
     path = memcg.oom_path or ""
     owner = owner_of(path)
-    last = path.rstrip("/").rpartition("/")[2]
-    if which == "kmem":
-        return f"raise or lift {file}{above} (deprecated)"
     if _of_all_pods(memcg):
         # the kubelet's own: node capacity less what is reserved, or less what better pods requested
         now = f" (now {size(limit)})" if limit else ""
         return f"raise the kubelet's bound for all pods{now} with a smaller --kube-reserved"
-    if owner.pod_uid is not None:
-        whose = "the container" if owner.container_id is not None else "the pod's containers"
-        return f"raise resources.limits.memory of {whose}{above} ({file})"
-    if owner.container_id is not None and owner.container_runtime in ("docker", "podman"):
+    kind, name = called(path) or (None, "")
+    if owner.pod_uid is not None and kind in ("container", "pod"):
+        whose = f"container {name} of" if kind == "container" else "the containers of"
+        return f"raise resources.limits.memory of {whose} pod {owner.pod_uid}{above} ({knob})"
+    if kind == "container" and owner.container_runtime in ("docker", "podman"):
         option = "--memory-swap" if which == "memory+swap" else "--memory"
-        return f"raise the container's limit ({owner.container_runtime} update {option}){above} ({file})"
-    named = owner.unit if last == owner.unit else owner.slice if last == owner.slice else None
-    if named is not None and which != "memory+swap":
-        return f"raise MemoryMax= of {harmless_name(middle_cut(named, 60))}{above} ({file})"
+        return f"raise the limit of container {name}{above} ({owner.container_runtime} update {option})"
+    if kind == "unit" and which != "memory+swap":
+        return f"raise MemoryMax= of {harmless_name(middle_cut(name, 60))}{above} ({knob})"
     where = f" of cgroup {harmless_name(middle_cut(path, 60))}" if path else " of the cgroup"
-    return (
-        f"raise {file}{where}{above}"
-        if file != usual or ";" not in file
-        else (f"raise the memory limit{where}{above} ({file})")
-    )
+    return f"raise {file}{where}{above}" if file else f"raise the memory limit{where}{above} ({knob})"

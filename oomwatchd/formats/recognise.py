@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from operator import itemgetter
 
 from oomwatchd.formats import (
     Form,
@@ -76,6 +77,7 @@ def recognise(text: str, *, raw: bool = False) -> Recognised | None:
     return None
 
 
+_BEGINNING = itemgetter(slice(0, 4))
 _ANYWHERE = (oom_kill.HEADER_MARK, "mems_allowed=", "mode:0x")
 
 
@@ -84,7 +86,11 @@ def nothing_recognised(records: str, count: int) -> bool:
     records of /dev/kmsg, a line each."""
     if records.count(",-;") + records.count(",-,") != count:
         return False  # some are continued
-    beginnings = {line.partition(";")[2][:4] for line in records.split("\n")[:count]}
+    texts = records.split(",-;")
+    beginnings = set(map(_BEGINNING, texts[1:]))
+    # no caller, no text with a semicolon in it, none shorter than a beginning: else line by line
+    if not len(texts) == records.count(";") + 1 == count + 1 or "\n" in "".join(beginnings):
+        beginnings = {line.partition(";")[2][:4] for line in records.split("\n")[:count]}
     return (
         beginnings.isdisjoint(_BY_BEGINNING)
         and _ROW_BEGINS.isdisjoint([beginning[:1] for beginning in beginnings])

@@ -103,7 +103,7 @@ _HEADERS = (
     *("Content-Security-Policy", "X-Frame-Options", "X-Content-Type-Options", "X-XSS-Protection"),
     "Strict-Transport-Security",
 )
-_HASH = re.compile(r"\$2[abxy]?\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
+_HASH = re.compile(r"\$2[abxy]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
 #: Go's names of TLS 1.2 suites -> OpenSSL's; those of TLS 1.3 are always on in both
 _SUITES = {
     f"TLS_ECDHE_{key}_WITH_{go}": f"ECDHE-{key}-{openssl}"
@@ -163,6 +163,8 @@ def read_web_config(path: Path) -> WebConfig:
         if not (value.isascii() and value.isprintable()):
             raise ConfigError(f"{path}: http_server_config.headers: {name}: not plain text")
     tls = section.tls_server_config
+    if tls is not None and "\0" in tls.cert_file + tls.key_file + tls.client_ca_file:
+        raise ConfigError(f"{path}: tls_server_config: a file's name holds a NUL character, which none can")
     # what the files were before they were read: a change meanwhile is seen later
     files = {name: _version(name) for name in (path, *(_named_files(tls, path) if tls else ()))}
     return WebConfig(
@@ -185,7 +187,7 @@ def _read_section(path: Path) -> WebSection:
         raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
     try:
         document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # what a tag does not fit raises whatever its constructor meets
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}: not YAML{where}: {getattr(error, 'problem', None) or error}") from error

@@ -334,17 +334,26 @@ class HttpServer:
         return [_shown(listener.getsockname()) for listener in self._listeners]
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Begin to serve. Raises RuntimeError where no thread is to be had."""
         for lane in self._lanes.values():
             lane.start()
         self._thread.start()
 
+    @property
+    def stopped(self) -> bool:
+        """It was told to end."""
+        return self._stopping
+
     def stop(self, timeout: float = 2.0) -> None:
         """End at once: open connections are closed. Waits ``timeout`` seconds at most for the thread."""
+        if self._stopping:
+            return
         self._stopping = True
         if self._thread.is_alive():
             self._wake()
             self._thread.join(timeout)
+        elif self._thread.ident is None:
+            self._close_all()
 
     def _wake(self) -> None:
         # full: it wakes anyway; closed: it has just ended by itself
@@ -358,13 +367,16 @@ class HttpServer:
         except Exception:
             log.exception("the HTTP server has ended")
         finally:
-            for lane in self._lanes.values():
-                lane.stop()
-            for connection in list(self._connections):
-                self._close(connection)
-            for held in (*self._listeners, self._wake_reader, self._wake_writer):
-                held.close()
-            self._selector.close()
+            self._close_all()
+
+    def _close_all(self) -> None:
+        for lane in self._lanes.values():
+            lane.stop()
+        for connection in list(self._connections):
+            self._close(connection)
+        for held in (*self._listeners, self._wake_reader, self._wake_writer):
+            held.close()
+        self._selector.close()
 
     def _turn(self) -> None:
         """Wait for the next thing to do, and do it."""

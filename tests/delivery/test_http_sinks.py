@@ -523,6 +523,15 @@ def test_of_several_alertmanagers_one_suffices(plain: Receiver) -> None:
         alertmanager.Alertmanager(alertmanager.Options(urls=[dead])).deliver([event()])
 
 
+def test_what_one_alertmanager_refuses_waits_for_the_one_that_is_away(plain: Receiver) -> None:
+    plain.otherwise = 400
+    dead = f"http://127.0.0.1:{free_port()}"
+    for urls, refused in (([plain.url, dead], False), ([plain.url, plain.url], True)):
+        with pytest.raises(SinkError) as caught:
+            alertmanager.Alertmanager(alertmanager.Options(urls=urls)).deliver([event()])
+        assert caught.value.refused is refused
+
+
 # -- notify-test ---------------------------------------------------------------------------------------
 
 
