@@ -269,13 +269,15 @@ class Outbox:
         self._stopping = threading.Event()
         self._receivers = receivers
         known = {state.sink: state for state in shelf.deliveries()}
-        shelf.forget_deliveries([receiver.name for receiver in receivers])
+        with suppress(OomwatchdError):  # a disk that is full now; the next start forgets them
+            shelf.forget_deliveries([receiver.name for receiver in receivers])
         self._lanes: list[tuple[Lane, threading.Event, threading.Thread]] = []
         for receiver in receivers:
             state = known.get(receiver.name)
             if state is None or state.position > shelf.last_news:
                 state = Delivery(sink=receiver.name, position=shelf.last_news)
-                shelf.save_delivery(state)
+                with suppress(OomwatchdError):
+                    shelf.save_delivery(state)
             lane, wake = Lane(receiver, shelf, state, boot_id=boot_id), threading.Event()
             thread = threading.Thread(
                 target=self._run, args=(lane, wake), name=f"sink {receiver.name}", daemon=True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import shutil
@@ -264,6 +265,25 @@ def test_the_number_of_cgroups_is_bounded(tree: Tree, monkeypatch: pytest.Monkey
     groups = Cgroups(tree.host)
     groups.walk(0)
     assert len(groups) == 5 and groups.truncated
+
+
+def test_cgroups_that_cannot_be_listed_just_now_are_not_forgotten(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.make("a", (7,))
+    groups = Cgroups(tree.host)
+    groups.walk(0)
+    tree.make("b", (8,))
+
+    def fails(_directory: str) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", fails)
+        groups.walk(S)
+    assert groups.of(7) is groups.get("/a") is not None
+    groups.walk(2 * S)
+    assert groups.of(8) is groups.get("/b") is not None
 
 
 def known(group: cgroup.Group | None) -> int:

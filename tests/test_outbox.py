@@ -20,7 +20,7 @@ from oomwatchd.delivery import (
     pause,
 )
 from oomwatchd.errors import DeliveryError
-from oomwatchd.event import OomEvent
+from oomwatchd.event import OomEvent, event_id
 from oomwatchd.outbox import MAX_AGE_SECONDS, Lane, Outbox
 from oomwatchd.store import FILE_NAME, Limits, Store
 from tests.samples import capture, event
@@ -434,6 +434,21 @@ def test_what_is_on_its_way_when_another_takes_over_changes_nothing(tmp_path: Pa
     thread.join(10)
     assert hangs.taken and store.deliveries() == []
     assert len(said) == count
+    store.close()
+
+
+def test_a_store_that_takes_nothing_at_the_start_keeps_nobody_from_being_told(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    store.put(capture(), event())
+    store._connection.execute("PRAGMA query_only = 1")  # the disk is full
+    works, taken = Waiting("works", go=True), threading.Event()
+    outbox = Outbox([works], store, lambda state, _seconds: taken.set() if state.delivered else None)
+    outbox.start()
+    store.put(capture(1000), event(1000))
+    outbox.notify()
+    assert taken.wait(10)
+    outbox.stop()
+    assert works.taken == [event_id(capture(1000))]
     store.close()
 
 

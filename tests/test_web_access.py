@@ -33,7 +33,7 @@ from oomwatchd.web import (
     open_unix_listener,
 )
 from oomwatchd.web import server as server_module
-from oomwatchd.web.access import read_web_config
+from oomwatchd.web.access import WebConfig, read_web_config
 
 PASSWORD = "correct horse"  # noqa: S105  # of nothing
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # what is shown to be safe
@@ -211,6 +211,27 @@ def test_a_changed_file_counts_at_once_and_a_wrong_one_not_at_all(
     web_config(tmp_path, f"basic_auth_users: {{prom: {HASH}}}")
     assert status(server, "/metrics", user="prom") == 200
     assert access.failure is None
+
+
+def test_a_file_that_is_read_while_another_is_chosen_does_not_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = web_config(tmp_path, "{}")
+    access = Access(file)
+    other = tmp_path / "other.yml"
+    other.write_text(f"basic_auth_users: {{prom: {HASH}}}")
+    web_config(tmp_path, "{}  # changed")
+    read = read_web_config
+
+    def slowly(path: Path) -> WebConfig:
+        found = read(path)
+        if path == file:
+            access.change(other, expose_pages=False)
+        return found
+
+    monkeypatch.setattr("oomwatchd.web.access.read_web_config", slowly)
+    assert access.current().users.keys() == {"prom"}
+    assert access.current().users.keys() == {"prom"}
 
 
 def test_headers_of_the_file_are_sent(serve: Serve, tmp_path: Path) -> None:

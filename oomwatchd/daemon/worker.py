@@ -386,7 +386,7 @@ class Worker:
             store = Store.open(directory, limits=limits)
         except OomwatchdError as error:
             log.warning("%s; events are kept in memory only, until the daemon ends", error)
-            store = Store.open(None, limits=limits)
+            store = Store.open(None, limits=limits.in_memory())
         else:
             self.directory = directory
         self._store.close()

@@ -314,7 +314,12 @@ class Cgroups:
     def _list(self, group: Group, room: int) -> None:
         """Read which cgroups are below this one, at most so many."""
         known, group.children = group.children, {}
-        with suppress(OSError), os.scandir(group.directory) as entries:
+        try:
+            entries = os.scandir(group.directory)
+        except OSError:  # gone, which the next walk sees, or too little memory or descriptors just now
+            group.links, group.children = -1, dict(list(known.items())[: max(0, room)])
+            return
+        with suppress(OSError), entries:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
                     continue

@@ -382,8 +382,9 @@ class Access:
     def change(self, path: Path | None, *, expose_pages: bool) -> None:
         """Use another file. Raises ConfigError and changes nothing when it is wrong."""
         config = read_web_config(path) if path else WebConfig()
-        self._path, self._config, self._refused, self.failure = path, config, None, None
-        self.expose_pages = expose_pages
+        with self._lock:
+            self._path, self._config, self._refused, self.failure = path, config, None, None
+            self.expose_pages = expose_pages
 
     def current(self) -> WebConfig:
         """The file's rules, read again if it has changed."""
@@ -393,16 +394,21 @@ class Access:
         now = {file: _version(file) for file in config.files}
         if now in (config.files, self._refused):
             return config
+        refused: ConfigError | None = None
         try:
-            self._config = read_web_config(path)
+            config = read_web_config(path)
         except ConfigError as error:
-            self._refused = now
-            self.failure = str(error)
-            log.error("web configuration not changed: %s", error)
+            refused = error
+        with self._lock:
+            if self._path != path:  # another file was chosen meanwhile, in another thread
+                return self._config
+            self._config, self._refused = config, now if refused else None
+            self.failure = str(refused) if refused else None
+        if refused:
+            log.error("web configuration not changed: %s", refused)
         else:
-            self._refused = self.failure = None
             log.info("web configuration read again: %s", path)
-        return self._config
+        return config
 
     # -- the server's Security ---------------------------------------------------------------------
 
