@@ -375,6 +375,21 @@ def _block_available(
     return True
 
 
+def boost_bytes(zone: Zone, page_size: int | None) -> int:
+    """The watermark boost that ``min`` includes (5.0+): as printed (5.16+), else the least that it can be.
+
+    low is min plus a quarter of it or more (__setup_per_zone_wmarks()), and the boost raises both alike:
+    what min has beyond four times their distance is a boost, but for what the division drops.
+    """
+    printed = zone.bytes_of("boost")
+    if printed is not None:
+        return printed
+    minimum, low = zone.bytes_of("min"), zone.bytes_of("low")
+    if minimum is None or low is None or page_size is None or low <= minimum:
+        return 0
+    return max(minimum - 4 * (low - minimum) - 3 * page_size, 0)
+
+
 def unusable_free_index(zone: Zone, order: int) -> float | None:
     """The share of a zone's free memory that cannot serve a request of ``order``, 0.0 to 1.0
     (mm/vmstat.c: unusable_free_index()); None without a buddy line or without free memory."""

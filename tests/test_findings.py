@@ -271,6 +271,8 @@ def hugepages(*, total: int, free: int) -> tuple[Hugepages, ...]:
 
 
 LITTLE_ANON = memory(totals={"active_anon": 1000})
+UNMANAGED = Zone(node=0, zone="Normal", amounts={"present_bytes": 6 * GIB, "free_bytes": MIB})
+THREE_GIB = memory(zone(managed=3 << 20), totals={"active_anon": 1800})
 ALONE = report(tasks=(task(10, 900), task(11, 100)), memory=LITTLE_ANON)
 
 
@@ -307,7 +309,12 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         (
             report(memory=memory(zone(boost=(4 << 10) + 4))),
             report(memory=memory(zone(boost=4 << 10))),
-        )
+        ),
+        # not printed (5.0 to 5.15): low would lie a quarter above 44 MiB, and does but a quarter above 36
+        (
+            report(memory=memory(zone(low=53 << 10))),
+            report(memory=memory(zone(low=54 << 10))),
+        ),
     ],
     "fragmentation": [
         (
@@ -451,6 +458,11 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
             report(memory=memory(totals={"inactive_file": 600, "dirty": 300, "writeback": 100})),
             report(memory=memory(totals={"inactive_file": 2000, "dirty": 300, "writeback": 100})),
         ),
+        # an NFS server that does not make it safe
+        (
+            report(memory=memory(totals={"inactive_file": 600, "unstable": 400})),
+            report(memory=memory(totals={"inactive_file": 600, "unstable": 200})),
+        ),
         (
             cgroup(stat={"file": 200 * MIB, "file_dirty": 150 * MIB, "file_writeback": 0}),
             cgroup(stat={"file": 200 * MIB, "file_dirty": 20 * MIB, "file_writeback": 0}),
@@ -472,6 +484,11 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
     ],
     "single_process_dominates": [
         (ALONE, report()),
+        # a kill line alone does not tell of what
+        (
+            report(tasks=(), missing=("tasks",), victims=(BIG,), memory=THREE_GIB),
+            report(tasks=(), missing=("tasks", "mem_info"), victims=(BIG,), memory=None),
+        ),
         # no other is listed, and it has half of all
         (report(tasks=(task(10, 2100),)), report(tasks=(task(10, 2000),))),
         # what is in swap counts as well
@@ -520,6 +537,11 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         (report(memory=cached(1100)), report(memory=cached(1100, writepending=200 << 10))),
         (report(memory=cached(1100)), report(memory=cached(1100, free=PLENTY))),
         (report(memory=cached(1100)), report(memory=cached(1100), kind="page_alloc_failure")),
+    ],
+    "ram_reserved_large": [
+        (report(memory=memory(zone(present=6 << 20))), report(memory=memory(zone(present=5 << 20)))),
+        # up to 3.7 what is managed is not printed
+        (report(memory=memory(zone(present=6 << 20))), report(memory=memory(UNMANAGED))),
     ],
     "page_fault_oom": [
         (report(trigger=FAULT), report(trigger=msgspec.structs.replace(FAULT, gfp_mask=0xCC0))),
@@ -881,7 +903,7 @@ def test_the_limit_of_a_cgroup_above_is_told_from_its_own() -> None:
         (
             "/kubepods.slice",
             V2,
-            "Run less on the node, or raise the kubelet's bound for all pods (now 512 MiB): ",
+            "Raise the kubelet's bound for all pods (now 512 MiB) with a smaller --kube-re",
         ),
     ],
 )
@@ -944,6 +966,28 @@ def test_statistics_of_each_cgroup_of_the_subtree_are_added_up() -> None:
     assert one(cgroup(memcg=memcg), "memcg_limit_reached").evidence["anon_bytes"] == 30 * MIB
 
 
+def test_page_tables_name_the_process_that_has_most_of_them() -> None:
+    big = msgspec.structs.replace(task(10, 900), pgtables_bytes=200 * MIB)
+    tables = memory(totals={"pagetables": 300, "shmem": 500})
+    assert (
+        "t10 (pid 10) alone has 200 MiB"
+        in one(report(memory=tables, tasks=(big,)), "page_tables_large").explanation
+    )
+    shared = one(report(memory=tables), "page_tables_large")
+    assert "alone" not in shared.explanation and "shared memory" in shared.advice
+    small = {"pagetables": 60 * MIB}
+    assert "page_tables_large" not in ids(cgroup(stat=small))
+    assert "page_tables_large" in ids(cgroup(stat={"pagetables": 120 * MIB}))
+
+
+def test_a_cache_of_one_meaning_is_explained() -> None:
+    caches = tuple(SlabCache(name=n, used_bytes=1, total_bytes=GIB) for n in ("filp", "kmalloc-64"))
+    said = one(
+        report(memory=memory(totals={"slab_unreclaimable": 2000}), slab=caches), "slab_unreclaimable_large"
+    )
+    assert "filp 1 GiB (open files), kmalloc-64 1 GiB." in said.explanation
+
+
 def test_slab_and_allocation_tables_are_named() -> None:
     slab = report(
         memory=memory(totals={"slab_unreclaimable": 2000}),
@@ -957,9 +1001,15 @@ def test_slab_and_allocation_tables_are_named() -> None:
         memory=memory(totals={"active_anon": 1000}),
         allocations=(
             Allocation(bytes=GIB, calls=1, location="drivers/x.c:7", module=None, function="x_alloc"),
+            # the kernel counts slab
+            Allocation(
+                bytes=2 * GIB, calls=1, location="mm/slub.c:9", module=None, function="alloc_slab_page"
+            ),
         ),
     )
-    assert "x_alloc (drivers/x.c:7) 1 GiB" in one(profile, "unaccounted_memory").explanation
+    unaccounted = one(profile, "unaccounted_memory")
+    assert "sites: x_alloc (drivers/x.c:7) 1 GiB." in unaccounted.explanation
+    assert "x_alloc" in unaccounted.advice
 
 
 @pytest.mark.parametrize(
@@ -1028,6 +1078,81 @@ def test_the_seed_log_says_what_its_truth_demands(corpus: Path) -> None:
     assert "120018 of 120238 pages), 99.8 %" in dominates.explanation
 
 
+#: log, what is changed in it, findings that must come and that must go, the reason in the line
+NEAR_MISSES: list[tuple[str, str, str, set[str], set[str], str]] = [
+    # at the mark is not above it; one page above is
+    (
+        "seed/mips-3.10-highmem",
+        "Normal free:18244kB",
+        "Normal free:18276kB",
+        {"zone_below_watermark"},
+        {"request_fits_now"},
+        "Normal zone at its mark, too low",
+    ),
+    (
+        "seed/mips-3.10-highmem",
+        "Normal free:18244kB",
+        "Normal free:18280kB",
+        {"request_fits_now"},
+        set(),
+        "HighMem zone 32 kB short for an order-0 request, though Normal had enough again",
+    ),
+    (
+        "field/qemu-stress-ng-global-611",
+        "Total swap = 0kB",
+        "Total swap = 4194300kB",
+        {"swap_exhausted"},
+        {"swap_absent"},
+        "stress-ng-vm held 98 % of RAM",
+    ),
+    (
+        "field/memcg-laptop-leaker-52rc7",
+        "limit 524288kB",
+        "limit 624288kB",
+        {"memcg_limit_reached"},
+        {"memcg_swap_limited"},
+        "but not at its limit",
+    ),
+    (
+        "field/container-afl-fuzz-68",
+        "slab_unreclaimable 8561575768",
+        "slab_unreclaimable 561575768",
+        {"memcg_limit_reached"},
+        {"slab_unreclaimable_large"},
+        "the kernel's own memory holds 100 % of it",
+    ),
+    (
+        "field/container-afl-fuzz-68",
+        "swap: usage 0kB, limit 0kB",
+        "swap: usage 0kB, limit 9007199254740988kB",
+        {"slab_unreclaimable_large"},
+        {"memcg_swap_limited"},
+        "kernel slab holds 100 % of it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("log", "printed", "instead", "come", "go", "line"), NEAR_MISSES)
+def test_one_number_of_a_real_log_turns_the_finding(
+    corpus: Path,
+    tmp_path: Path,
+    log: str,
+    printed: str,
+    instead: str,
+    come: set[str],
+    go: set[str],
+    line: str,
+) -> None:
+    text = (corpus / f"{log}.log").read_text()
+    assert printed in text
+    changed = tmp_path / "changed.log"
+    changed.write_text(text.replace(printed, instead))
+    (decoded,) = reports(changed)
+    assert come <= ids(decoded)
+    assert not go & ids(decoded)
+    assert line in findings.summarize(decoded, found(decoded))
+
+
 #: log -> findings that a reader of the log would name, by block
 REAL: dict[str, list[set[str]]] = {
     "arm-order2-fragmented-quoted-child-263x": [{"fragmentation"}],
@@ -1037,7 +1162,6 @@ REAL: dict[str, list[set[str]]] = {
     "i386-highmem-wrapped-mkfs-57next": [{"low_zone_exhausted"}],
     "arm32-dra7-highmem-wrapped-57next": [{"cma_only_free"}, {"cma_only_free", "low_zone_exhausted"}],
     "cpuset-two-abbrev-events": [{"cpuset_or_mempolicy_bound"}, {"cpuset_or_mempolicy_bound"}],
-    "container-afl-fuzz-68": [{"memcg_limit_reached"}],
     "oomgroup-41-kills-duplicated-611rc6": [{"memcg_limit_reached", "many_small_processes"}],
     "memcg-dmesgT-madvise09-59rc6": [{"memcg_limit_reached", "memcg_swap_limited"}],
     "sysrq-f-ubuntu-540-cut-lines": [{"sysrq_manual"}],
@@ -1048,6 +1172,11 @@ REAL: dict[str, list[set[str]]] = {
     "el7-numa2-messages-annotated-310": [{"swap_exhausted", "request_fits_now", "victim_not_requester"}],
     "desktop-gentoo-three-ooms-long-tasks-52": [{"shmem_large"}, {"shmem_large"}, {"shmem_large"}],
     "quoted-pause-container-adj-998": [{"victim_not_largest"}],
+    "container-afl-fuzz-68": [{"memcg_limit_reached", "slab_unreclaimable_large"}],
+    "lxc-memcg-then-false-global-panic-515rc4": [{"memcg_limit_reached"}, {"page_fault_oom"}],
+    "arm-nas-nfsd-no-killable-68": [set(), {"unaccounted_memory", "no_killable_process"}],
+    "arm-pxa-zipit-boot-oom-518": [{"ram_reserved_large", "slab_unreclaimable_large"}],
+    "i386-three-events-wrapped-57next": [{"page_cache_left"}, {"page_cache_left"}],
 }
 
 
@@ -1057,6 +1186,17 @@ def test_logs_from_the_field_bring_the_findings_that_a_reader_sees(corpus: Path,
     for wanted, present in zip(REAL[log], said, strict=False):
         assert wanted <= present
     assert len(said) >= len(REAL[log])
+
+
+def test_what_is_small_is_not_named_as_the_cause(corpus: Path) -> None:
+    """3 MB of udevd and 15 % of CMA on a machine that had 88 % of its memory in no counter."""
+    panic = reports(corpus / "field/arm-nas-nfsd-no-killable-68.log")[1]
+    said = {f.id: f.severity for f in found(panic)}
+    assert "protected_giant" not in said
+    assert said["cma_only_free"] == "info"
+    assert found(panic)[0].id == "unaccounted_memory"
+    movable = reports(corpus / "field/docker-cpuset-movable-node4-58.log")[0]
+    assert "no memory of the kind" in findings.summarize(movable, found(movable))
 
 
 def test_no_recorded_report_breaks_a_finding(corpus: Path) -> None:
@@ -1141,6 +1281,11 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
         "order-0 allocation of t10 (pid 10) failed: node 0 Normal zone 4096 kB short for an order-0 request",
     ),
     (
+        lambda: report(memory=memory(zone(min=200 << 10, boost=190 << 10))),
+        "t10 (pid 10) killed: node 0 Normal zone 163840 kB short for an order-0 request (by a "
+        "watermark boost)",
+    ),
+    (
         lambda: report(memory=memory(zone(), zone("DMA32", free=PLENTY, managed=1 << 20))),
         "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request, though node 0 DMA32 "
         "had enough again",
@@ -1159,6 +1304,26 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
         "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; t11 holds 73 % of RAM",
     ),
     (
+        lambda: report(memory=memory(swap=Swap(free_bytes=0, total_bytes=GIB))),
+        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; processes hold 99 % "
+        "of RAM, and swap is full",
+    ),
+    (
+        lambda: report(memory=memory(swap=Swap(free_bytes=0, total_bytes=0))),
+        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; processes hold 99 % "
+        "of RAM, and there is no swap",
+    ),
+    (
+        lambda: cgroup(stat={"file": 300 * MIB, "file_dirty": 280 * MIB, "file_writeback": 0}),
+        "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; what waits to be written holds 55 % "
+        "of it",
+    ),
+    (
+        lambda: report(tasks=(task(11, 3000, oom_score_adj=-1000), task(10, 10))),
+        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; t11 holds 73 % of "
+        "RAM, and is exempt",
+    ),
+    (
         lambda: cgroup(tasks=(task(10, 400), task(11, 10))),
         "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; t10 held 78 % of it",
     ),
@@ -1169,13 +1334,13 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
     ),
     (
         lambda: cgroup(stat={"anon": MIB, "kernel": 400 * MIB}),
-        "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; the kernel's own memory holds 77 % "
+        "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; the kernel's own memory holds 78 % "
         "of it",
     ),
     (
         lambda: report(memory=cached(3000)),
         "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; page cache holds 73 % "
-        "of it",
+        "of node 0 Normal",
     ),
     (
         lambda: report(trigger=FAULT, memory=SPARE),

@@ -146,6 +146,16 @@ def test_the_verdict_is_not_cut_where_it_matters() -> None:
     assert "..." in render_text(event(trigger=Trigger(comm="a" * 100, pid=1)), width=80).splitlines()[1]
 
 
+def test_what_to_change_begins_within_five_lines(corpus: Path) -> None:
+    shown = 0
+    for path in logs(corpus):
+        for capture in captures(path):
+            lines = render_text(conclude(capture)).splitlines()
+            assert any(line.startswith("CHANGE") for line in lines[:5]), (path.stem, lines[:8])
+            shown += 1
+    assert shown > 100
+
+
 def test_zones_stand_against_what_the_request_needed(corpus: Path) -> None:
     rows = [" ".join(line.split()) for line in render_text(seed(corpus)).splitlines()]
     assert "HighMem 224 256 2984 5716 >256 short by 32" in rows

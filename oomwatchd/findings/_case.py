@@ -135,6 +135,12 @@ class Case:
                 return sum(a or 0 for a in amounts)
         return None
 
+    @property
+    def anon_bytes(self) -> int | None:
+        """What only swap can take: anonymous memory and, on the same lists, shared memory."""
+        amounts = [self.total(name) for name in ("active_anon", "inactive_anon")]
+        return None if all(a is None for a in amounts) else sum(a or 0 for a in amounts)
+
     @cached_property
     def zones(self) -> tuple[Zone, ...]:
         """The printed zones."""

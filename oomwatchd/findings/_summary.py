@@ -3,7 +3,7 @@ characters carry who and why."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 
 from oomwatchd.attribution import called
 from oomwatchd.badness import chosen_victim
@@ -16,6 +16,8 @@ from oomwatchd.report import Finding, OomReport
 _LINE, _PATH = 80, 25
 #: what one holder must have of the memory there was, to be named
 _HOLDS = 0.3
+#: of RAM: what all processes have of their own
+_TOGETHER = 0.6
 #: finding -> who holds; its share_ratio says how much
 _HOLDERS = {
     "shmem_large": "shared memory (tmpfs) holds {}",
@@ -23,6 +25,7 @@ _HOLDERS = {
     "unaccounted_memory": "{} is in no counter",
     "hugepages_reserved": "the huge page pool holds {}",
     "page_tables_large": "page tables hold {}",
+    "dirty_or_writeback_stuck": "what waits to be written holds {}",
     "kernel_stacks_large": "kernel stacks hold {}",
     "mlocked_or_unevictable": "locked or unevictable memory holds {}",
 }
@@ -106,7 +109,11 @@ def _why(report: OomReport, findings: Sequence[Finding], path: int) -> str:
         amount = f"{kib(missing)} short" if isinstance(missing, int) and missing else "at its mark, too low"
         again = by_id.get("request_fits_now", [])
         now = f", though {_label(again[0])} had enough again" if again else ""
-        return f"{nodes}{_label(short)} zone {amount} for an order-{order} request{now}"
+        boosted = any(
+            f.severity == "warning" and _label(f) == _label(short) for f in by_id.get("watermark_boosted", [])
+        )
+        boost = " (by a watermark boost)" if boosted else ""
+        return f"{nodes}{_label(short)} zone {amount} for an order-{order} request{boost}{now}"
     if nodes:
         return f"{nodes}no memory there"
     if "request_fits_now" in by_id:
@@ -129,13 +136,28 @@ def _holder(report: OomReport, findings: Sequence[Finding]) -> str:
     """``; shared memory (tmpfs) holds 74 % of RAM``: whoever or whatever holds most, if that is much."""
     if any(f.id == "sysrq_manual" for f in findings):
         return ""
-    shares = [(share, text) for f in findings for share, text in _share(report, f)]
+    exempt = {f.evidence.get("pid") for f in findings if f.id == "protected_giant"}
+    shares = [(share, text) for f in findings for share, text in _share(report, f, exempt)]
     share, text = max(shares, key=lambda one: one[0], default=(0.0, ""))
-    return f"; {text}" if share >= _HOLDS else ""
+    return f"; {text}" if share >= _HOLDS else _all_together(report, findings)
 
 
-def _share(report: OomReport, finding: Finding) -> Iterator[tuple[float, str]]:
+def _all_together(report: OomReport, findings: Sequence[Finding]) -> str:
+    """``; processes hold 97 % of RAM, and swap is full``: nobody stands out, or the table is not there."""
+    if report.constraint == "memcg":
+        return ""
+    for finding in findings:
+        state = {"swap_exhausted": "and swap is full", "swap_absent": "and there is no swap"}.get(finding.id)
+        amounts = [finding.evidence.get(f"{name}_bytes") for name in ("anon", "shmem", "ram")]
+        anon, shmem, ram = (a if isinstance(a, int) else 0 for a in amounts)
+        if state and ram and anon - shmem >= _TOGETHER * ram:
+            return f"; processes hold {round(100 * (anon - shmem) / ram)} % of RAM, {state}"
+    return ""
+
+
+def _share(report: OomReport, finding: Finding, exempt: Set[object]) -> Iterator[tuple[float, str]]:
     """The share of the memory there was, and the words for it."""
+    tail = ""
     whole = "of it" if report.constraint == "memcg" else "of RAM"
     evidence = finding.evidence
     amounts = {name: v for name, v in evidence.items() if isinstance(v, int | float)}
@@ -143,21 +165,27 @@ def _share(report: OomReport, finding: Finding) -> Iterator[tuple[float, str]]:
     if finding.id in _HOLDERS:
         share, words = amounts.get("share_ratio", 0.0), _HOLDERS[finding.id]
     elif finding.id == "page_cache_left":
-        share, words, whole = amounts.get("share_ratio", 0.0), "page cache holds {}", "of it"
+        share, words, whole = (
+            amounts.get("share_ratio", 0.0),
+            "page cache holds {}",
+            f"of {harmless(str(evidence.get('zones')))}",
+        )
     elif finding.id == "memcg_limit_reached":
-        # where slab alone makes it up, that is said by its own finding
-        share = 0.99 * amounts.get("kernel_bytes", 0) / (amounts.get("usage_bytes") or 1)
+        share = amounts.get("kernel_bytes", 0) / (amounts.get("usage_bytes") or 1)
         words = "the kernel's own memory holds {}"
     elif finding.id in ("single_process_dominates", "many_small_processes"):
         # what is shared or was charged elsewhere is in rss as well: no more than their share of all rss
         share = amounts.get("rss_bytes", 0) / (amounts.get("bound_bytes") or 1 << 62)
         share = min(share, amounts.get("share_ratio", 0.0))
+        tail = ", and is exempt" if "pid" in evidence and evidence["pid"] in exempt else ""
         dead = any(victim.pid == evidence.get("pid") for victim in report.victims[:1])
         who = f"{amounts.get('processes')} {comm if 'comm' in evidence else 'small'} processes hold"
         words = f"{comm} {'held' if dead else 'holds'} {{}}" if "pid" in evidence else f"{who} {{}}"
     else:
         return
-    yield share, words.replace("{}", f"{min(round(100 * share), 100)} % {whole}")
+    # where slab alone makes the kernel's memory up, slab is the better word
+    rank = share - 0.05 if finding.id == "memcg_limit_reached" else share
+    yield rank, words.replace("{}", f"{min(round(100 * share), 100)} % {whole}") + tail
 
 
 def _label(finding: Finding) -> str:

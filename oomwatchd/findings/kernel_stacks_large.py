@@ -28,6 +28,8 @@ def find(case: Case) -> Finding | None:
         return None
     if stacks < _HUGE * ram and stacks >> 14 < _MANY:
         return None
+    if case.report.constraint == "memcg" and stacks < 2 * _HUGE * ram:
+        return None  # a cgroup of a few pages
     return Finding(
         id=ID,
         severity="critical" if stacks >= _HUGE * ram else "warning",

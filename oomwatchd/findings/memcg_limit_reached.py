@@ -138,7 +138,13 @@ def _advice(memcg: Memcg, which: str | None, counter: MemcgCounter | None, mostl
             f"memory.kmem.slabinfo); to {_raise(memcg, which, limit)} only buys time."
         )
     advice = _raise(memcg, which, limit)
-    return f"{advice[0].upper()}{advice[1:]}, or make what runs in it smaller."
+    instead = "run less on the node" if _of_all_pods(memcg) else "make what runs in it smaller"
+    return f"{advice[0].upper()}{advice[1:]}, or {instead}."
+
+
+def _of_all_pods(memcg: Memcg) -> bool:
+    last = (memcg.oom_path or "").rstrip("/").rpartition("/")[2]
+    return last.removesuffix(".slice") in _ALL_PODS
 
 
 def _raise(memcg: Memcg, which: str | None, limit: int | None) -> str:
@@ -157,11 +163,10 @@ def _raise(memcg: Memcg, which: str | None, limit: int | None) -> str:
     knob = file or "memory.max; cgroup v1: memory.limit_in_bytes"
     path = memcg.oom_path or ""
     owner = owner_of(path)
-    last = path.rstrip("/").rpartition("/")[2]
-    if last.removesuffix(".slice") in _ALL_PODS:
+    if _of_all_pods(memcg):
         # the kubelet's own: node capacity less what is reserved, or less what better pods requested
         now = f" (now {size(limit)})" if limit else ""
-        return f"run less on the node, or raise the kubelet's bound for all pods{now}: less --kube-reserved"
+        return f"raise the kubelet's bound for all pods{now} with a smaller --kube-reserved"
     kind, name = called(path) or (None, "")
     if owner.pod_uid is not None and kind in ("container", "pod"):
         whose = f"container {name} of" if kind == "container" else "the containers of"

@@ -47,6 +47,7 @@ def find(case: Case) -> Finding | None:
         f"which only {size(waiting)} wait to be written. The kernel should have dropped the rest before it "
         "killed: it was pinned or protected, or this kernel reclaims badly.",
         evidence={
+            "zones": names,
             "cache_bytes": cache,
             "waiting_bytes": waiting,
             "managed_bytes": whole,

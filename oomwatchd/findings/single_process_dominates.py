@@ -41,10 +41,11 @@ def find(case: Case) -> Finding | None:
     if rss + swap < _SHARE * whole or rss + swap < _MATTERS * bound or rss < _SHARE * _unlisted(case, whole):
         return None
     page = case.report.page_size_bytes
-    pages = f" ({rss // page} of {whole // page} pages)" if page and not swap else ""
+    resident = sum(rss for rss, _, _ in held.values())
+    pages = f" ({rss // page} of {whole // page} pages)" if page and resident == whole else ""
     swapped = f" resident and {size(swap)} in swap" if swap else ""
-    if len(held) < 2 and rss + swap < max(_SHARE * bound, 1):
-        return None  # alone in the list, and not large: that says nothing
+    if len(held) < 2 and (not bound or rss + swap < _SHARE * bound):
+        return None  # alone in the list, and not known to be large: that says nothing
     rest = (
         f"the rest is in {plural(len(held) - 1, 'other process')}" if len(held) > 1 else "no other is listed"
     )
@@ -62,6 +63,7 @@ def find(case: Case) -> Finding | None:
             "comm": comm,
             "rss_bytes": rss,
             "swap_bytes": swap,
+            "rss_total_bytes": resident,
             "held_total_bytes": whole,
             "share_ratio": ratio(rss + swap, whole),
             "bound_bytes": bound or None,

@@ -42,6 +42,26 @@ _NAMED = (
 )
 
 
+#: what these allocate is in one of the counters above: slab, page cache, anonymous memory, page tables
+_COUNTED = (
+    "mm/slub.c",
+    "mm/slab",
+    "mm/filemap.c",
+    "mm/readahead.c",
+    "mm/memory.c",
+    "mm/shmem.c",
+    "mm/swap_state.c",
+    "mm/huge_memory.c",
+    "mm/khugepaged.c",
+    "mm/migrate.c",
+    "mm/hugetlb",
+    "mm/zsmalloc.c",
+    "kernel/fork.c",
+    "include/asm-generic/pgalloc.h",
+    "arch/x86/mm/pgtable.c",
+)
+
+
 def find(case: Case) -> Finding | None:
     if case.report.constraint == "memcg":
         return None  # the machine's memory is not what ran out
@@ -56,7 +76,8 @@ def find(case: Case) -> Finding | None:
     rest = ram - named
     if rest < _LARGE * ram:
         return None
-    top = sorted(case.report.allocations, key=lambda a: -a.bytes)[:3]
+    sites = [a for a in case.report.allocations if not a.location.startswith(_COUNTED)]
+    top = sorted(sites, key=lambda a: -a.bytes)[:3]
     who = ", ".join(f"{a.function} ({a.location}) {size(a.bytes)}" for a in top)
     return Finding(
         id=ID,
@@ -73,6 +94,6 @@ def find(case: Case) -> Finding | None:
         },
         advice=f"Ask why {top[0].function} holds so much: the list names the code that allocated it."
         if top
-        else "See the hypervisor's balloon, drivers (GPU, network) and /proc/vmallocinfo; from 6.10 on "
+        else "See drivers (GPU, network), /proc/vmallocinfo and the hypervisor's balloon; from 6.10 on "
         "memory allocation profiling names the code (boot with sysctl.vm.mem_profiling=1).",
     )

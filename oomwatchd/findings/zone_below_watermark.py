@@ -79,8 +79,8 @@ def _explanation(verdict: ZoneVerdict, request: Request) -> str:
     short = verdict.shortfall_bytes or 0
     missing = f"short by {kib(short)}" if short else "exactly at the mark, which is not enough"
     return (
-        f"{has}. For a request of class {request.class_zone} at order {request.order} the kernel "
-        f"demands more than {needs}: {missing}."
+        f"{has}. For an order-{request.order} request that may use zones up to {request.class_zone} the "
+        f"kernel demands more than {needs}: {missing}."
     )
 
 
@@ -91,7 +91,7 @@ def _not_counted(verdict: ZoneVerdict, less: int) -> str:
         (verdict.highatomic_bytes, "reserved for atomic requests of high order"),
     ]
     block = less - verdict.cma_bytes - verdict.highatomic_bytes
-    parts.append((block, "the rest of the block itself"))
+    parts.append((block, "for the rest of the block"))
     return "Less " + " and ".join(f"{kib(amount)} {what}" for amount, what in parts if amount)
 
 

@@ -116,16 +116,18 @@ def _verdict(event: OomEvent, width: int) -> Iterator[Text]:
     room = width - _LABEL
     narrow = 2 if width < _NARROW else 1
     grave = "bold red" if event.kills or event.kind == "oom_panic" else "bold"
-    for label, text, most, style in (
-        ("DIED", died(event), 2, grave),
+    reason = _lines(why(event) or "unknown", room, 2 * narrow)
+    for label, lines, style in (
+        # the change begins in the fifth line at the latest
+        ("DIED", _lines(died(event), room, max(3 * narrow - len(reason), 1)), grave),
         # the flags come last, and the page and the JSON have all of them
-        ("ASKED", asked(event), 1, ""),
-        ("WHY", why(event) or "unknown", 2, "bold"),
-        ("CHANGE", change(event), 3, ""),
+        ("ASKED", _lines(asked(event), room, narrow), ""),
+        ("WHY", reason, "bold"),
+        ("CHANGE", _lines(change(event), room, 3 * narrow), ""),
     ):
-        for line in _lines(text, room, most * narrow):
-            yield Text.assemble((label.ljust(_LABEL), "dim"), (line, style), no_wrap=True, overflow="crop")
-            label = ""
+        for number, line in enumerate(lines):
+            head = (("" if number else label).ljust(_LABEL), "dim")
+            yield Text.assemble(head, (line, style), no_wrap=True, overflow="crop")
 
 
 def _lines(text: str, room: int, most: int) -> list[str]:
