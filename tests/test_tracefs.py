@@ -119,9 +119,8 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 @pytest.mark.oom
+@pytest.mark.usefixtures("tracefs")
 def test_the_kernel_marks_each_real_victim() -> None:
-    if not any((root / "events/oom/mark_victim").exists() for root in ROOTS):
-        pytest.skip("tracefs is not mounted")
     marks = MarkedVictims.open()
     try:
         names = []

@@ -84,6 +84,29 @@ def test_a_ring_overrun_while_stopped_is_counted_and_survived(daemon: RunningDae
     wait_for("the watch after the overrun", lambda: news(daemon) >= before + 2)
 
 
+@pytest.mark.usefixtures("tracefs")
+def test_the_trace_point_names_those_whose_lines_were_overwritten(daemon: RunningDaemon, cage: Path) -> None:
+    daemon.write_config("enabled = false", "[witness]\nmark_victim = true")
+    daemon.start()
+    daemon.settled()
+    daemon.process.send_signal(signal.SIGSTOP)
+    name = f"t{secrets.token_hex(4)}"
+    lost = kills_called(cage, name, 3)
+    flood(FLOOD_RECORDS)  # overwrites them
+    seen = kills_called(cage, f"{name}s", 2)
+    daemon.process.send_signal(signal.SIGCONT)
+    wait_for("the kills in the ring", lambda: len(told_pids(daemon, f"{name}s")) >= seen)
+    events = wait_for(
+        "the event of the others", lambda: [e for e in daemon.lines() if e["unseen"] is not None], 60
+    )
+    named = [comm for event in events for _, comm in event["unseen"]["marked"]]
+    assert named.count(name) == lost
+    assert f"{name}s" not in named
+    assert daemon.metric("oomwatchd_marked_victims_total") >= lost + seen
+    assert daemon.metric("oomwatchd_unreported_victims_total") >= lost
+    assert daemon.log().count(f"the log does not say that it was killed: {name} (pid ") == lost
+
+
 def test_a_flood_costs_no_kill_that_was_still_in_the_ring(daemon: RunningDaemon, cage: Path) -> None:
     daemon.start()
     ledger = Ledger(daemon)
