@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from oomwatchd.capture import SourceForm
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.kmsg import FACILITY_KERN, KmsgRecord, unescape
-from oomwatchd.sources.text import encodings
+from oomwatchd.sources.text import dress, encodings
 from oomwatchd.sources.text.prefix import QUOTE, PrefixParser, unescape_octal
 from oomwatchd.sources.text.respace import respace
 from oomwatchd.sources.text.structured import ExportReader, JsonReader
@@ -307,7 +307,9 @@ class TextReader:
         self._begun = False
         self._head: list[bytes] | None = []
         self._head_size = 0
-        self._carrier = encodings.Carrier()
+        self._carrier = encodings.PLAIN
+        #: what stands around its lines
+        self._dress = dress.NONE
         self._soft = b""
         self._reflowed = False
         self._console = 0
@@ -369,7 +371,7 @@ class TextReader:
             self._judge(out, whole=True)
         if self._soft:
             soft, self._soft = self._soft, b""
-            self._text(soft, soft, out)
+            self._text(soft, out)
         self._joiner.flush(out)
         return out
 
@@ -480,7 +482,13 @@ class TextReader:
         self._joiner = trial = Joiner(Widths(), strip=strip, learning=True, doubled=doubled)
         trial_out: list[KmsgRecord] = []
         self._indent = _indentation(said)
-        self._plain = self._carrier == encodings.Carrier() and not self._reflowed and not self._indent
+        self._dress = dress.judge([line.removeprefix(self._indent) for line in said] if self._indent else said)
+        self._plain = (
+            self._carrier is encodings.PLAIN
+            and self._dress is dress.NONE
+            and not self._reflowed
+            and not self._indent
+        )
         read = self._plain_lines if self._plain and not encodings.is_dirty(together) else self._all_physical
         read(head, trial_out)
         soft = max(trial.broken, default=None)
@@ -511,20 +519,43 @@ class TextReader:
             return
         if self._indent:
             raw = raw.removeprefix(self._indent)
+        if self._dress is not dress.NONE:
+            raw = self._dress.undo(raw)
         if self._carrier.quoted_printable:
-            soft = raw.rstrip(b"\r")
+            soft = raw.rstrip(b" \t\r")
             if soft.endswith(b"=") and len(self._soft) + len(soft) < MAX_LINE:
                 self._soft += soft[:-1]
                 return
             line = encodings.quoted_printable(self._soft + raw)
             self._soft = b""
-            self._text(line, line, out)
+            self._text(line, out)
             return
-        self._text(raw, raw, out)
+        self._text(raw, out)
 
-    def _text(self, line: bytes, raw: bytes, out: list[KmsgRecord]) -> None:
-        if self._carrier.html:
-            line = encodings.unmark(line)
+    def _text(self, line: bytes, out: list[KmsgRecord]) -> None:
+        carrier = self._carrier
+        if carrier is not encodings.PLAIN:
+            if carrier.html:
+                line = encodings.unmark(line)
+                if b"\n" in line:
+                    for part in line.split(b"\n"):
+                        self._marked(part, out)
+                    return
+            self._marked(line, out)
+            return
+        self._cleaned(line, out)
+
+    def _marked(self, line: bytes, out: list[KmsgRecord]) -> None:
+        carrier = self._carrier
+        if carrier.markdown:
+            line = encodings.unescape_markdown(line)
+        if carrier.typeset:
+            line = encodings.untypeset(line)
+        if carrier.coloured:
+            line = encodings.uncolour(line)
+        self._cleaned(line, out)
+
+    def _cleaned(self, line: bytes, out: list[KmsgRecord]) -> None:
         parts = encodings.clean(line)
         if parts != [line] and encodings.is_console(line):
             self._console += 1

@@ -1,0 +1,172 @@
+"""What people and programs put around the lines of a log: numbers, bullets, comment signs, code marks, bars.
+
+Whether a text is dressed is judged from its beginning as a whole, for the kernel's own lines begin with
+figures and stars too: a number is one of a count, a sign stands before most lines that are the kernel's, a
+pair of marks before and behind one line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from oomwatchd.sources.text.wrap import kind_of
+
+#: cat -n, nl, less -N, vim, grep -n, lists
+_NUMBER: Final = re.compile(rb"[ \t]{0,16}(\d{1,9})(?:[:.)|]?[ \t]|[:.)|](?!\d)|$)")
+_GREP: Final = re.compile(rb"\d{1,9}:(?!\d)")
+_SIGN: Final = re.compile(rb"[ \t]{0,64}((?:[-+*#;%/!:]{1,3}|\xe2\x80\xa2|\xc2\xb7))[ \t]?(?=[^ \t\r])")
+_PAIR: Final = re.compile(
+    rb"[ \t]{0,64}(?:(?P<mark>\*\*|__|~~|``?|')(?P<marked>[^\r\n]{4,65536})(?P=mark)[,;.]?"
+    rb"|(?:\xe2\x80[\x98\x9c])(?P<quoted>[^\r\n]{4,65536})(?:\xe2\x80[\x99\x9d])[,;.]?"
+    rb"|\|[ \t]?(?P<barred>[^\r\n]{4,65536})\|)[ \t\r]{0,200}$"
+)
+_PAIR_FIRST: Final = frozenset(b"*_~`'|\xe2")
+_BOXED: Final = re.compile(
+    rb"\[/?(?:code|quote|pre)(?:=[^\]\r\n]{0,80})?\]|\{(?:noformat|code(?::[^}\r\n]{0,80})?)\}", re.I
+)
+#: a syslog's facility and severity, as some templates put them behind; marks of a line's end
+_PRIORITY: Final = re.compile(
+    rb"[ \t]{0,8}\[(?:kern|user|daemon|syslog|local[0-7])\."
+    rb"(?:emerg|alert|crit|err|error|warn|warning|notice|info|debug)\][ \t\r]{0,8}$"
+)
+_ENDS: Final = (b"$", b"\\", b"\xc2\xb6", b"\xe2\x86\xb5", b"\xe2\x8f\x8e", b"\\n")
+_FIRST: Final = frozenset(b"-+*#;%/!:\xe2\xc2")
+_STAMPED: Final = re.compile(rb"(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{6}\]|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d ")
+#: lines that are looked at closely
+_SAMPLE: Final = 4096
+
+
+class Dress(NamedTuple):
+    """What is to be taken off every line that has it."""
+
+    numbers: bool = False
+    sign: bytes = b""
+    pairs: bool = False
+    boxes: bool = False
+    priorities: bool = False
+    end: bytes = b""
+
+    def undo(self, line: bytes) -> bytes:
+        """The line without it."""
+        if self.numbers and (match := _NUMBER.match(line)) is not None:
+            line = line[match.end() :]
+        if self.boxes:
+            line = _BOXED.sub(b"", line)
+        if self.sign:
+            match = _SIGN.match(line)
+            if match is not None and match[1] == self.sign:
+                line = line[match.end() :]
+        if self.priorities:
+            line = _PRIORITY.sub(b"", line)
+        if self.end:
+            stripped = line.rstrip(b" \t\r")
+            if stripped.endswith(self.end):
+                line = stripped[: -len(self.end)]
+        if self.pairs and (match := _PAIR.match(line)) is not None:
+            line = match["marked"] or match["quoted"] or match["barred"]
+        return line
+
+
+NONE: Final = Dress()
+
+
+def judge(said: list[bytes]) -> Dress:
+    """How the lines of a text are dressed, from those that are not blank."""
+    if not said:
+        return NONE
+    numbers = _is_numbered(said)
+    lines = said
+    if numbers:
+        lines = [line[match.end() :] if (match := _NUMBER.match(line)) else line for line in said]
+    boxes = any(b"]" in line or b"}" in line for line in lines) and _is_boxed(lines)
+    sign = _sign(lines)
+    if sign:
+        lines = [
+            line[match.end() :] if (match := _SIGN.match(line)) and match[1] == sign else line
+            for line in lines
+        ]
+    priorities = sum(line.rstrip(b" \t\r")[-1:] == b"]" for line in lines) * 3 >= len(lines) and (
+        sum(_PRIORITY.search(line[-32:]) is not None for line in lines[:_SAMPLE]) * 3
+        >= min(len(lines), _SAMPLE)
+    )
+    dress = Dress(
+        numbers=numbers,
+        sign=sign,
+        pairs=_has_pairs(lines),
+        boxes=boxes,
+        priorities=priorities,
+        end=_end(lines),
+    )
+    return NONE if dress == NONE else dress
+
+
+def _is_numbered(said: list[bytes]) -> bool:
+    """Whether most lines begin with a number that counts them, or counts some of many (``grep -n``)."""
+    room = len(said) // 3
+    numbers: list[int] = []
+    for line in said:
+        match = _NUMBER.match(line)
+        if match is None:
+            room -= 1
+            if room < 0:
+                return False
+        else:
+            numbers.append(int(match[1]))
+    if len(numbers) < 3 and not (len(numbers) == len(said) and all(map(_GREP.match, said))):
+        return False
+    steps = [b - a for a, b in pairwise(numbers)]
+    if 10 * sum(step == 1 for step in steps) >= 8 * len(steps) > 0:
+        return True
+    grepped = sum(_GREP.match(line) is not None for line in said)
+    return 10 * grepped >= 9 * len(said) and all(step > 0 for step in steps)
+
+
+def _is_boxed(lines: list[bytes]) -> bool:
+    return any(_BOXED.search(line[:100]) or _BOXED.search(line[-20:]) for line in lines)
+
+
+def _is_kernels(line: bytes) -> bool:
+    return _STAMPED.match(line) is not None or kind_of(line[:200].decode("utf-8", "replace")) is not None
+
+
+def _sign(lines: list[bytes]) -> bytes:
+    """The sign that stands before most of the kernel's lines."""
+    signed = [line for line in lines if line.lstrip(b" \t")[:1] and line.lstrip(b" \t")[0] in _FIRST]
+    if not signed:
+        return b""
+    found: Counter[bytes] = Counter()
+    for line in signed[:_SAMPLE]:
+        match = _SIGN.match(line)
+        if match is not None and _is_kernels(line[match.end() :]):
+            found[match[1]] += 1
+    if not found:
+        return b""
+    sign, count = found.most_common(1)[0]
+    others = sum(
+        _is_kernels(line)
+        for line in lines[:_SAMPLE]
+        if not ((match := _SIGN.match(line)) is not None and match[1] == sign)
+    )
+    return sign if count > 4 * others else b""
+
+
+def _has_pairs(lines: list[bytes]) -> bool:
+    return any(
+        bool(stripped) and stripped[0] in _PAIR_FIRST and _PAIR.match(stripped) is not None
+        for stripped in (line.lstrip(b" \t") for line in lines)
+    )
+
+
+def _end(lines: list[bytes]) -> bytes:
+    """The mark at the end of nearly every line."""
+    last = lines[0].rstrip(b" \t\r")
+    for end in _ENDS:
+        # the first line alone may be a heading
+        if last.endswith(end) or (len(lines) > 1 and lines[1].rstrip(b" \t\r").endswith(end)):
+            count = sum(line.rstrip(b" \t\r").endswith(end) for line in lines)
+            if count >= 2 and 10 * count >= 9 * len(lines):
+                return end
+    return b""
