@@ -152,7 +152,7 @@ KILLED = Form(
     begins=("Out ", "Memo", "No a", "Kill", "OOM ", "memo"),
     pattern=rx(
         r"(?:" + _MESSAGE + r"Killed process |(?P<openvz>(?:Out of memory in UB \d+: )?OOM killed process ))"
-        r"(?P<pid>\d+)(?:, UID (?P<uid_before>\d+),)? ?\((?P<comm>.*)\)(?:, UID (?P<uid_after>\d+))?"
+        r"(?P<pid>\d+)(?:, UID (?P<uid_before>\d+),)? ?\((?P<comm>.{0,80})\)(?:, UID (?P<uid_after>\d+))?"
         r"(?:(?: score \d+)?,?\s+(?P<sizes>(?:total-vm|vsz|vm|(?:anon|file|shmem)-rss):.*)"
         r"|(?:\s*\.{3}|\s*\u2026|\.)?\s*)$"
     ),

@@ -33,9 +33,12 @@ PCP_CPU = Form(
     name="pcp_cpu",
     section=Section.MEM_INFO,
     begins=("CPU ",),
-    pattern=rx(r"CPU +(?P<cpu>\d+): +hi: *\d+, +btch: *\d+ +usd: *\d+"),
-    samples=("CPU    0: hi:  186, btch:  31 usd: 170",),
-    source="show_free_areas(), 2.6.27 to 4.0",
+    pattern=rx(r"CPU +(?P<cpu>\d+): +(?:Hot: +)?hi: *\d+, +btch: *\d+ +usd: *\d+"),
+    samples=(
+        "CPU    0: hi:  186, btch:  31 usd: 170",
+        "CPU    0: Hot: hi:  186, btch:  31 usd:  30   Cold: hi:   62, btch:  15 usd:  52",
+    ),
+    source="show_free_areas(), 2.6.20 to 4.0",
 )
 
 TOTALS = Form(

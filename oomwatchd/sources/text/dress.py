@@ -17,9 +17,9 @@ from oomwatchd.sources.text.wrap import kind_of
 #: cat -n, nl, less -N, vim, grep -n, lists
 _NUMBER: Final = re.compile(rb"[ \t]{0,16}(\d{1,9})(?:[:.)|]?[ \t]|[:.)|](?!\d)|$)")
 _GREP: Final = re.compile(rb"\d{1,9}:(?!\d)")
-_SIGN: Final = re.compile(rb"[ \t]{0,64}((?:[-+*#;%/!:]{1,3}|\xe2\x80\xa2|\xc2\xb7))[ \t]?(?=[^ \t\r])")
+_SIGN: Final = re.compile(rb"[ \t]{0,64}((?:[-+*#;%/!:]{1,3}|\xe2\x80\xa2|\xc2\xb7))[ \t]?(?=[ \t]{0,64}[^ \t\r])")
 _PAIR: Final = re.compile(
-    rb"[ \t]{0,64}(?:(?P<mark>\*\*|__|~~|``?|')(?P<marked>[^\r\n]{4,65536})(?P=mark)[,;.]?"
+    rb"[ \t]{0,64}(?:(?P<mark>(?:\*\*|__|~~)(?=\S)|``?|')(?P<marked>[^\r\n]{4,65536})(?P=mark)[,;.]?"
     rb"|(?:\xe2\x80[\x98\x9c])(?P<quoted>[^\r\n]{4,65536})(?:\xe2\x80[\x99\x9d])[,;.]?"
     rb"|\|[ \t]?(?P<barred>[^\r\n]{4,65536})\|)[ \t\r]{0,200}$"
 )
@@ -30,7 +30,7 @@ _BOXED: Final = re.compile(
 #: a syslog's facility and severity, as some templates put them behind; marks of a line's end
 _PRIORITY: Final = re.compile(
     rb"[ \t]{0,8}\[(?:kern|user|daemon|syslog|local[0-7])\."
-    rb"(?:emerg|alert|crit|err|error|warn|warning|notice|info|debug)\][ \t\r]{0,8}$"
+    rb"(?:emerg|alert|crit|err|error|warn|warning|notice|info|debug)\][ \t\r]{0,200}$"
 )
 _ENDS: Final = (b"$", b"\\", b"\xc2\xb6", b"\xe2\x86\xb5", b"\xe2\x8f\x8e", b"\\n")
 _FIRST: Final = frozenset(b"-+*#;%/!:\xe2\xc2")
@@ -59,14 +59,14 @@ class Dress(NamedTuple):
             match = _SIGN.match(line)
             if match is not None and match[1] == self.sign:
                 line = line[match.end() :]
+        if self.pairs and (match := _PAIR.match(line)) is not None:
+            line = _within(match)
         if self.priorities:
             line = _PRIORITY.sub(b"", line)
         if self.end:
             stripped = line.rstrip(b" \t\r")
             if stripped.endswith(self.end):
                 line = stripped[: -len(self.end)]
-        if self.pairs and (match := _PAIR.match(line)) is not None:
-            line = match["marked"] or match["quoted"] or match["barred"]
         return line
 
 
@@ -88,19 +88,30 @@ def judge(said: list[bytes]) -> Dress:
             line[match.end() :] if (match := _SIGN.match(line)) and match[1] == sign else line
             for line in lines
         ]
+    pairs = _has_pairs(lines)
+    if pairs:
+        lines = [_within(match) if (match := _PAIR.match(line)) else line for line in lines]
     priorities = sum(line.rstrip(b" \t\r")[-1:] == b"]" for line in lines) * 3 >= len(lines) and (
-        sum(_PRIORITY.search(line[-32:]) is not None for line in lines[:_SAMPLE]) * 3
+        sum(_PRIORITY.search(line[-240:]) is not None for line in lines[:_SAMPLE]) * 3
         >= min(len(lines), _SAMPLE)
     )
     dress = Dress(
         numbers=numbers,
         sign=sign,
-        pairs=_has_pairs(lines),
+        pairs=pairs,
         boxes=boxes,
         priorities=priorities,
         end=_end(lines),
     )
     return NONE if dress == NONE else dress
+
+
+def _within(match: re.Match[bytes]) -> bytes:
+    """What stands between a pair of marks; "** 7 printk messages dropped **" is the kernel's own."""
+    marked: bytes | None = match["marked"]
+    if marked is None:
+        return match["quoted"] or match["barred"].rstrip(b" \t")
+    return match[0] if match["mark"] in (b"**", b"__", b"~~") and marked[-1:] == b" " else marked
 
 
 def _is_numbered(said: list[bytes]) -> bool:

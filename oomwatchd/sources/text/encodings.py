@@ -28,6 +28,7 @@ _MARKUP: Final = re.compile(rb"<(?!/?" + _TAGS + rb"\b)")
 #: a line ends with these
 _BREAK: Final = re.compile(rb"<(?:br(?:\s[^<>]{0,300})?/?|/(?:p|li|pre|div|tr|td|dd|dt|h[1-6]|blockquote))>")
 _CLOSING: Final = re.compile(rb"</" + _TAGS + rb">|<br ?/?>")
+_OPENING: Final = re.compile(rb"<" + _TAGS + rb"[ >/]")
 
 # Markdown writers put a backslash before what could be a sign of theirs; the kernel's own words have none
 _ESCAPED: Final = re.compile(rb"[A-Za-z]\\_[A-Za-z]")
@@ -44,6 +45,7 @@ _DASHES: Final = re.compile(_DASH)
 _COLOUR: Final = re.compile(
     rb"(?:\^\[|\\x1b|\\033|\\e|\\u001b|\xe2\x90\x9b|\xe2\x86\x90)?\[\d{1,3}(?:;\d{1,3}){0,4}m"
 )
+_UNCOLOURED: Final = re.compile(rb"\[0m")
 _COLOURED: Final = re.compile(_COLOUR.pattern + rb"|(?:\^\[|\\x1b|\\033|\\e|\\u001b|\xe2\x90\x9b|\xe2\x86\x90)\[m")
 
 
@@ -56,20 +58,28 @@ class Carrier(NamedTuple):
     typeset: bool = False
     coloured: bool = False
 
+    def of_raw_records(self) -> Carrier:
+        """What may carry the records of /dev/kmsg, which have no such thing in them as typography."""
+        carrier = self._replace(markdown=False, typeset=False, coloured=False)
+        return PLAIN if carrier == PLAIN else carrier
+
 
 PLAIN: Final = Carrier()
 
 
 def judge(head: bytes) -> Carrier:
     """Quoted-printable: nearly every ``=`` is an escape, as no kernel text writes it. HTML: there are
-    entities or closing tags, and no ``<`` but those of tags. Markdown: most underscores inside words are
+    entities, or tags that open and close, and no ``<`` but those of tags. Markdown: most underscores inside words are
     escaped. Typeset: hyphens of the kernel's own words have become dashes."""
     quoted_printable = False
     if b"=3D" in head:
         signs = [len(match[0]) for match in _EQUALS.finditer(head)]
         quoted_printable = sum(length > 1 for length in signs) >= 0.95 * len(signs)
     markup = b"<" in head or b"&" in head
-    markup = markup and (_ENTITY.search(head) is not None or _CLOSING.search(head) is not None)
+    markup = markup and (
+        _ENTITY.search(head) is not None
+        or (_CLOSING.search(head) is not None and _OPENING.search(head) is not None)
+    )
     markup = markup and _MARKUP.search(head) is None
     escaped = len(_ESCAPED.findall(head)) if b"\\_" in head else 0
     carrier = Carrier(
@@ -77,9 +87,16 @@ def judge(head: bytes) -> Carrier:
         html=markup,
         markdown=escaped > 0 and escaped >= len(_UNESCAPED.findall(head)),
         typeset=b"\xe2" in head and _TYPESET.search(head) is not None,
-        coloured=b"m" in head and b"[" in head and b"\x1b" not in head and _COLOUR.search(head) is not None,
+        coloured=b"0m" in head and b"\x1b" not in head and _is_coloured(head),
     )
     return PLAIN if carrier == PLAIN else carrier
+
+
+def _is_coloured(head: bytes) -> bool:
+    """Whether half of the lines are coloured, and the colour ends: a task's name may hold such a thing too."""
+    lines = [line for line in head.split(b"\n") if line.strip()]
+    coloured = sum(b"m" in line and _COLOUR.search(line) is not None for line in lines)
+    return 2 * coloured >= len(lines) and _UNCOLOURED.search(head) is not None
 
 
 def quoted_printable(line: bytes) -> bytes:
@@ -113,7 +130,7 @@ def is_console(line: bytes) -> bool:
 def unmark(line: bytes) -> bytes:
     """A line of HTML as text, of several lines where its tags part them."""
     if b"<" in line:
-        line = _TAG.sub(b"", _BREAK.sub(b"\n", line).rstrip(b"\n"))
+        line = _TAG.sub(b"", _BREAK.sub(b"\n", line).rstrip(b"\r\n \t"))
     text = line.decode("utf-8", "backslashreplace")
     return html.unescape(text).replace("\xa0", " ").encode("utf-8", "backslashreplace")
 

@@ -22,7 +22,7 @@ from oomwatchd.kmsg import FACILITY_KERN, KmsgRecord, unescape
 from oomwatchd.sources.text import dress, encodings
 from oomwatchd.sources.text.prefix import QUOTE, PrefixParser, unescape_octal
 from oomwatchd.sources.text.respace import respace
-from oomwatchd.sources.text.structured import ExportReader, JsonReader
+from oomwatchd.sources.text.structured import VERBOSE_MARK, ExportReader, JsonReader, VerboseReader
 from oomwatchd.sources.text.wrap import (
     MAX_JOINED,
     LineKind,
@@ -33,8 +33,10 @@ from oomwatchd.sources.text.wrap import (
     kind_of,
     mend_blanks,
     seam,
+    split_headed,
     split_inner,
     split_stamps,
+    split_written,
     stamps_in,
 )
 
@@ -44,6 +46,8 @@ HEAD: Final = 1 << 20
 MAX_LINE: Final = 64 * 1024
 
 _STAMP: Final = re.compile(rb"\[ *\d{1,12}\.\d{6}\]")
+_RAW: Final = re.compile(rb"\d{1,4},\d{1,20},\d{1,20},")
+_RAW_LINES: Final = 1000
 _TIME_OF_DAY: Final = re.compile(rb"(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)")
 #: certain breaks show the width but for the length of a word
 _SLACK: Final = 8
@@ -302,6 +306,7 @@ class TextReader:
         self._parser = PrefixParser()
         self._json = JsonReader(self._parser)
         self._export: ExportReader | None = None
+        self._verbose: VerboseReader | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
         self._rest = bytearray()
         self._begun = False
@@ -312,6 +317,9 @@ class TextReader:
         self._dress = dress.NONE
         self._soft = b""
         self._reflowed = False
+        #: lines run together that have a syslog's headers, or line ends written out
+        self._headed = False
+        self._written = False
         self._console = 0
         self._joiner = Joiner(Widths())
         #: the text is carried as it is, and the head is done
@@ -372,6 +380,7 @@ class TextReader:
         if self._soft:
             soft, self._soft = self._soft, b""
             self._text(soft, out)
+        self._end_entry(out)
         self._joiner.flush(out)
         return out
 
@@ -383,6 +392,7 @@ class TextReader:
                 line = bytes(self._rest)
                 self._rest.clear()
                 self._lines([line], out)
+            self._end_entry(out)
             self._joiner.flush(out)
         return out
 
@@ -473,6 +483,17 @@ class TextReader:
                 if line.count(b"[") > 1 and line[:1] != b"{" and len(_STAMP.findall(line)) > 1
             )
         self._reflowed = stamps >= 3 and stamps >= lines
+        self._indent = _indentation(said)
+        if 2 * sum(_RAW.match(line) is not None for line in said[:_RAW_LINES]) > len(said[:_RAW_LINES]):
+            # of the device's own records nobody's words are taken away
+            self._carrier = self._carrier.of_raw_records()
+        else:
+            bare = [line.removeprefix(self._indent) for line in said] if self._indent else said
+            self._dress = dress.judge(bare)
+        run_together = [line for line in said if line.count(b" kernel: ") > 1 or b"\\n" in line]
+        undressed = [self._dress.undo(line).decode("utf-8", "replace") for line in run_together]
+        self._headed = any(len(split_headed(line)) > 1 for line in undressed)
+        self._written = any(len(split_written(line)) > 1 for line in undressed if line[:1] != "{")
         strip = padded * 2 > lines
         doubled = _is_doubled(said)
         # told by fewer steps where it cannot be
@@ -481,12 +502,14 @@ class TextReader:
         saved = (dict(self._parser.forms), self._parser.kernel_tag_seen)
         self._joiner = trial = Joiner(Widths(), strip=strip, learning=True, doubled=doubled)
         trial_out: list[KmsgRecord] = []
-        self._indent = _indentation(said)
-        self._dress = dress.judge([line.removeprefix(self._indent) for line in said] if self._indent else said)
+        self._verbose = VerboseReader(self._parser) if VERBOSE_MARK in together else None
         self._plain = (
-            self._carrier is encodings.PLAIN
+            self._verbose is None
+            and self._carrier is encodings.PLAIN
             and self._dress is dress.NONE
             and not self._reflowed
+            and not self._headed
+            and not self._written
             and not self._indent
         )
         read = self._plain_lines if self._plain and not encodings.is_dirty(together) else self._all_physical
@@ -502,6 +525,8 @@ class TextReader:
         self._parser.forms, self._parser.kernel_tag_seen = dict(saved[0]), saved[1]
         self._soft = b""
         self._json = JsonReader(self._parser)
+        if self._verbose is not None:
+            self._verbose = VerboseReader(self._parser)
         self._console = 0
         widths = Widths(soft=soft, hard=hard)
         self._joiner = Joiner(widths, strip=strip, together=trial.parted, doubled=doubled)
@@ -561,28 +586,54 @@ class TextReader:
             self._console += 1
         for part in parts:
             text = part.decode("utf-8", "backslashreplace")
-            if self._reflowed and text[:1] != "{":
-                for piece in split_stamps(text):
-                    self._record(piece, piece.encode(), out)
+            if (self._reflowed or self._headed or self._written) and text[:1] != "{":
+                for piece in self._pieces(text):
+                    self._record(piece, piece.encode("utf-8", "backslashreplace"), out)
             else:
                 self._record(text, part, out)
 
+    def _pieces(self, text: str) -> list[str]:
+        """The lines that one is made of."""
+        pieces = [text]
+        if self._written:
+            pieces = split_written(text)
+        if self._headed:
+            pieces = [part for piece in pieces for part in split_headed(piece)]
+        if self._reflowed:
+            pieces = [part for piece in pieces for part in split_stamps(piece)]
+        return pieces
+
     def _record(self, text: str, raw: bytes, out: list[KmsgRecord]) -> None:
         parser = self._parser
+        if self._verbose is not None:
+            records = self._verbose.take(text, raw)
+            if records is not None:
+                self._entries(records, out)
+                return
+            self._end_entry(out)
         if (text[:1] in _JSON_FIRST and text.lstrip()[:1] in _JSON_BEGIN) or text == "[":
             records = self._json.take(text, raw)
             if records is not None:
-                for record in records:
-                    if record.whole:
-                        self._joiner.flush(out)
-                        out.append(record)
-                    else:
-                        self._joiner.push(record, True, out)
+                self._entries(records, out)
                 return
         record = parser.parse(text, raw)
         if parser.before:
             self._joiner.push(_before(parser), False, out)
         self._joiner.push(record, parser.prefixed, out)
+
+
+    def _entries(self, records: list[KmsgRecord], out: list[KmsgRecord]) -> None:
+        """Records that came out of fields."""
+        for record in records:
+            if record.whole:
+                self._joiner.flush(out)
+                out.append(record)
+            else:
+                self._joiner.push(record, True, out)
+
+    def _end_entry(self, out: list[KmsgRecord]) -> None:
+        if self._verbose is not None and self._verbose.waits:
+            self._entries(self._verbose.flush(), out)
 
 
 def _indentation(said: list[bytes]) -> bytes:

@@ -110,7 +110,7 @@ KINDS: Final = (
     ),
     LineKind(
         "columns",
-        r"\[ *pid *\] ",
+        r"\[ *pid *\](?: |$)",
         r"\bname",
         r"uid|tgid|total_vm|rss|rss_anon|rss_file|rss_shmem|cpu|oom_adj|nr_ptes|nr_pmds|nr_puds"
         r"|pgtables_bytes|swapents|oom_score_adj|name",
@@ -120,7 +120,7 @@ KINDS: Final = (
     LineKind("intent", rf"{_OOM}: [Kk]ill process|{_OOM}:?$", r"or a child|or sacrifice child", None),
     LineKind(
         "killed",
-        rf"(?:{_OOM}: |OOM )?[Kk]illed process\b",
+        rf"(?:{_OOM}: |(?:Out of memory in UB \d+: )?OOM )?[Kk]illed process\b",
         r"oom_score_adj:-?\d+|(?:file|shmem)-rss:\d+kB|\d+,? \([^()]*\)",
         r"(?:total-vm|vsz|anon-rss|file-rss|shmem-rss):\d+kB,?|UID:\d+|pgtables:\d+kB|oom_score_adj:-?\d+",
     ),
@@ -153,6 +153,14 @@ KINDS: Final = (
     LineKind("stats", r"Memory cgroup stats", r":|unevictable:\d+KB", r"\w+:\d+KB"),
     LineKind("stat", r"[a-z][a-z0-9_]{1,40} \d+(?:$|\n)", r"\d"),
     LineKind("none", r"Out of memory and no killable", r"processes\.\.\.", r"no|killable|processes\.\.\."),
+    LineKind(
+        "oom_panic",
+        r"Kernel panic - not syncing: (?:[Oo]ut of memory|System is deadlocked)",
+        r"processes\.\.\.|is enabled|is selected\.?|on memory",
+        r"[Oo]ut|of|memory[:.]?|and|no|killable|processes\.\.\.|compulsory|system-wide|panic_on_oom|is|enabled"
+        r"|selected\.?|System|deadlocked|on",
+        closed=False,
+    ),
     LineKind("panic", r"Kernel panic - not syncing|---\[ end ", None, closed=False),
     LineKind(
         "failure",
@@ -205,8 +213,13 @@ _NEVER_FIRST: Final = ",;:)"
 
 # Where a kernel line begins inside a longer text. Only what no word of another kernel line looks like.
 _INNER: Final = re.compile(
-    rf"(?<=[ \t])(?:(?:Memory cgroup out of memory|Out of memory(?: \([a-z_]+\))?): (?:[Kk]ill|OOM victim)"
-    r"|(?<!y: )[Kk]illed process \d+[ ,]|Mem-[Ii]nfo:|Call [Tt]race:|oom-kill:constraint="
+    # what quotes a kill line, or a field that holds it
+    r"(?<=[ \t\"'`>=:\u2018\u201c])(?:Memory cgroup out of memory|Out of memory(?: \([a-z_]+\))?): (?:[Kk]ill|OOM victim)"
+    # lines of which not even blanks are left between
+    r"|(?:(?<=\))|(?<=child))(?:(?:Memory cgroup out|Out) of memory: [Kk]ill(?:ed)?|Killed) process \d+ \("
+    r"|(?<=[\"'`>])[^\s\"'`>]{1,15} invoked oom-killer: "
+    rf"|(?<=[ \t])(?:"
+    r"(?<!y: )(?<!OOM )[Kk]illed process \d+[ ,]|Mem-[Ii]nfo:|Call [Tt]race:|oom-kill:constraint="
     r"|oom_reaper: (?:reaped|unable)"
     r"|Tasks state \(memory|lowmem_reserve\[\]:|Hardware name: |CPU: \d+ (?:UID: \d+ )?PID: |Pid: \d+, comm: "
     r"|Kernel panic - not syncing|Tasks in /\S+ are going|Task in /\S* killed|Memory cgroup stats for"
@@ -248,6 +261,30 @@ def split_stamps(line: str) -> list[str]:
     """A line cut before each of its stamps but the first."""
     cuts = [match.start() for match in _STAMPED.finditer(line)][1:]
     return [line[a:b].rstrip(" \t") for a, b in itertools.pairwise((0, *cuts, len(line)))]
+
+
+# a line of journalctl or syslog, whose tag is the kernel's
+_HEADED: Final = re.compile(r"[A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d (\S{1,255} )kernel: ")
+# line ends that were written out, with a stamp behind
+#: signs of quotation, blanks
+_BEFORE: Final = " \t>|"
+_WRITTEN: Final = re.compile(r"\\n(?=(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{6}\] )|\\n$")
+
+
+def split_headed(line: str) -> list[str]:
+    """A line of the kernel's that has others' headers of the same host in it, cut before each of them."""
+    first = _HEADED.match(line.lstrip(_BEFORE))
+    if first is None:
+        return [line]
+    cuts = [match.start() for match in _HEADED.finditer(line) if match[1] == first[1]][1:]
+    return [line[a:b].rstrip(" \t") for a, b in itertools.pairwise((0, *cuts, len(line)))]
+
+
+def split_written(line: str) -> list[str]:
+    """A stamped line that has line ends written out, cut at them."""
+    if _STAMPED.match(line.lstrip(_BEFORE)) is None:
+        return [line]
+    return [part for part in _WRITTEN.split(line) if part.strip()]
 
 
 def kind_of(text: str) -> LineKind | None:
