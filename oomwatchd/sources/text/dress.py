@@ -17,16 +17,20 @@ from oomwatchd.sources.text.wrap import kind_of
 #: cat -n, nl, less -N, vim, grep -n, lists
 _NUMBER: Final = re.compile(rb"[ \t]{0,16}(\d{1,9})(?:[:.)|]?[ \t]|[:.)|](?!\d)|$)")
 _GREP: Final = re.compile(rb"\d{1,9}:(?!\d)")
-_SIGN: Final = re.compile(rb"[ \t]{0,64}((?:[-+*#;%/!:]{1,3}|\xe2\x80\xa2|\xc2\xb7))[ \t]?(?=[ \t]{0,64}[^ \t\r])")
+_SIGN: Final = re.compile(
+    rb"[ \t]{0,64}((?:[-+*#;%/!:]{1,3}|\xe2\x80\xa2|\xc2\xb7))[ \t]?(?=[ \t]{0,64}[^ \t\r])"
+)
 _PAIR: Final = re.compile(
     rb"[ \t]{0,64}(?:(?P<mark>(?:\*\*|__|~~)(?=\S)|``?|')(?P<marked>[^\r\n]{4,65536})(?P=mark)[,;.]?"
     rb"|(?:\xe2\x80[\x98\x9c])(?P<quoted>[^\r\n]{4,65536})(?:\xe2\x80[\x99\x9d])[,;.]?"
     rb"|\|[ \t]?(?P<barred>[^\r\n]{4,65536})\|)[ \t\r]{0,200}$"
 )
 _PAIR_FIRST: Final = frozenset(b"*_~`'|\xe2")
+_BOX: Final = rb"(?:code|quote|pre|php|b|i|u|s|color|size|font|spoiler|indent)"
 _BOXED: Final = re.compile(
-    rb"\[/?(?:code|quote|pre)(?:=[^\]\r\n]{0,80})?\]|\{(?:noformat|code(?::[^}\r\n]{0,80})?)\}", re.I
+    rb"\[/?" + _BOX + rb"(?:=[^\]\r\n]{0,80})?\]|\{(?:noformat|code(?::[^}\r\n]{0,80})?)\}", re.I
 )
+_BOX_END: Final = re.compile(rb"\[/" + _BOX + rb"\]|\{(?:noformat|code)\}|\[code\]", re.I)
 #: a syslog's facility and severity, as some templates put them behind; marks of a line's end
 _PRIORITY: Final = re.compile(
     rb"[ \t]{0,8}\[(?:kern|user|daemon|syslog|local[0-7])\."
@@ -81,7 +85,7 @@ def judge(said: list[bytes]) -> Dress:
     lines = said
     if numbers:
         lines = [line[match.end() :] if (match := _NUMBER.match(line)) else line for line in said]
-    boxes = any(b"]" in line or b"}" in line for line in lines) and _is_boxed(lines)
+    boxes = any(_BOX_END.search(line) is not None for line in lines if b"[" in line or b"{" in line)
     sign = _sign(lines)
     if sign:
         lines = [
@@ -133,10 +137,6 @@ def _is_numbered(said: list[bytes]) -> bool:
         return True
     grepped = sum(_GREP.match(line) is not None for line in said)
     return 10 * grepped >= 9 * len(said) and all(step > 0 for step in steps)
-
-
-def _is_boxed(lines: list[bytes]) -> bool:
-    return any(_BOXED.search(line[:100]) or _BOXED.search(line[-20:]) for line in lines)
 
 
 def _is_kernels(line: bytes) -> bool:

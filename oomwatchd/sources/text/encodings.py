@@ -10,7 +10,17 @@ from typing import Final, NamedTuple
 _ANSI: Final = re.compile(
     rb"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)|[()*+][0-9A-B]|[=>78cDEHMNOZ])"
 )
-_DIRTY: Final = (b"\0", b"\b", b"\r", b"\x1b", b"\xc2\xa0", b"\xc2\xad", b"\xe2\x80", b"\xe2\x81", b"\xef\xbb\xbf")
+_DIRTY: Final = (
+    b"\0",
+    b"\b",
+    b"\r",
+    b"\x1b",
+    b"\xc2\xa0",
+    b"\xc2\xad",
+    b"\xe2\x80",
+    b"\xe2\x81",
+    b"\xef\xbb\xbf",
+)
 # what cannot be seen: soft hyphens, zero width blanks and (non-)joiners, marks of direction, byte order marks
 _UNSEEN: Final = re.compile(
     rb"\xc2\xad|\xe2\x80[\x8b\x8c\x8e\x8f\xaa-\xae]|\xe2\x81[\xa0\xa6-\xa9]|\xef\xbb\xbf"
@@ -46,7 +56,9 @@ _COLOUR: Final = re.compile(
     rb"(?:\^\[|\\x1b|\\033|\\e|\\u001b|\xe2\x90\x9b|\xe2\x86\x90)?\[\d{1,3}(?:;\d{1,3}){0,4}m"
 )
 _UNCOLOURED: Final = re.compile(rb"\[0m")
-_COLOURED: Final = re.compile(_COLOUR.pattern + rb"|(?:\^\[|\\x1b|\\033|\\e|\\u001b|\xe2\x90\x9b|\xe2\x86\x90)\[m")
+_COLOURED: Final = re.compile(
+    _COLOUR.pattern + rb"|(?:\^\[|\\x1b|\\033|\\e|\\u001b|\xe2\x90\x9b|\xe2\x86\x90)\[m"
+)
 
 
 class Carrier(NamedTuple):
@@ -69,8 +81,8 @@ PLAIN: Final = Carrier()
 
 def judge(head: bytes) -> Carrier:
     """Quoted-printable: nearly every ``=`` is an escape, as no kernel text writes it. HTML: there are
-    entities, or tags that open and close, and no ``<`` but those of tags. Markdown: most underscores inside words are
-    escaped. Typeset: hyphens of the kernel's own words have become dashes."""
+    entities, or tags that open and close, and no ``<`` but those of tags. Markdown: most underscores inside
+    words are escaped. Typeset: hyphens of the kernel's own words have become dashes."""
     quoted_printable = False
     if b"=3D" in head:
         signs = [len(match[0]) for match in _EQUALS.finditer(head)]
@@ -93,7 +105,7 @@ def judge(head: bytes) -> Carrier:
 
 
 def _is_coloured(head: bytes) -> bool:
-    """Whether half of the lines are coloured, and the colour ends: a task's name may hold such a thing too."""
+    """Whether half of the lines are coloured, and the colour ends: a task's name may hold a colour too."""
     lines = [line for line in head.split(b"\n") if line.strip()]
     coloured = sum(b"m" in line and _COLOUR.search(line) is not None for line in lines)
     return 2 * coloured >= len(lines) and _UNCOLOURED.search(head) is not None

@@ -75,7 +75,9 @@ _DMESG_X = re.compile(
     rf"kern *:(?P<level>{'|'.join(_LEVELS)}) *: {_STAMP}(?: ?{_CALLER})? ?(?P<text>.*)", re.S
 )
 # the most frequent of all: dmesg as it is, with no caller of any kind before the text (or a task's row)
-_DMESG_BARE = re.compile(r"\[ *(\d{1,12})\.(\d{6})\] ((?! {0,2}[-.]?\(\d|[(\[]|$)[^\n]*|\[ *\d{1,10}\] [^\n]*)")
+_DMESG_BARE = re.compile(
+    r"\[ *(\d{1,12})\.(\d{6})\] ((?! {0,2}[-.]?\(\d|[(\[]|$)[^\n]*|\[ *\d{1,10}\] [^\n]*)"
+)
 _KMSG = re.compile(r"\d{1,4},\d{1,20},\d{1,20}(?:,[^;\s]{0,200})?;")
 
 _VENDOR_FIRST: Final = frozenset("([-. <")
@@ -97,7 +99,8 @@ _RFC5424_BARE = re.compile(
 )
 _CRI = re.compile(rf"{_ISO} (?:stdout|stderr) [FP](?:[ \t]|$)")
 _TIME_HOST_TAG = re.compile(
-    rf"(?:(?:[^\W\d]{{2,9}}\.? )?{_ISO}(?: {_ZONES})?|{_BSD}|(?P<unix>\d{{9,10}}\.\d{{1,9}}))[ \t]+(?:{_HOST} )?{_TAG}"
+    rf"(?:(?:[^\W\d]{{2,9}}\.? )?{_ISO}(?: {_ZONES})?|{_BSD}|(?P<unix>\d{{9,10}}\.\d{{1,9}}))[ \t]+"
+    rf"(?:{_HOST} )?{_TAG}"
 )
 _TIME_ADDRESS = re.compile(
     rf"(?:{_ISO}|{_BSD})[ \t]+(?:\d{{1,3}}(?:\.\d{{1,3}}){{3}}|\[[0-9a-f:]{{2,45}}\])(?::\d{{1,5}})? "
@@ -125,7 +128,8 @@ _POD = re.compile(r"\[(?:pod|container)/[^\]\s]{1,300}\] |[\w.-]{1,100} +\| ")
 _HOST_MONOTONIC = re.compile(rf"{_HOST} {_TAG}")
 # vendors' own callers behind the stamp: (0)[123:comm] of MediaTek, [0:  comm:  123] of Samsung
 _VENDOR = re.compile(
-    r" {0,3}(?:<\d>)?[-.]?(?:\(\d{1,3}\))?\[(?:\d{1,2}: *[^\]\[]{1,16}: *)?(?P<pid>\d{1,10})(?::[^\]\[]{1,24})?\] ?"
+    r" {0,3}(?:<\d>)?[-.]?(?:\(\d{1,3}\))?"
+    r"\[(?:\d{1,2}: *[^\]\[]{1,16}: *)?(?P<pid>\d{1,10})(?::[^\]\[]{1,24})?\] ?"
 )
 _KERNEL_LINE = (
     r"(?=<\d{1,3}>\[|\[ *\d{1,12}\.\d{6}\]|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\d{4}-\d\d-\d\dT\d\d:)"

@@ -621,7 +621,6 @@ class TextReader:
             self._joiner.push(_before(parser), False, out)
         self._joiner.push(record, parser.prefixed, out)
 
-
     def _entries(self, records: list[KmsgRecord], out: list[KmsgRecord]) -> None:
         """Records that came out of fields."""
         for record in records:

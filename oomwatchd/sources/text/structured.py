@@ -204,7 +204,7 @@ class JsonReader:
         a watched Kubernetes event, Loki's streams of [time, line]."""
         records: list[KmsgRecord] = []
         found = False
-        waiting: list[tuple[object, int]] = [(value, 1) for value in reversed(entry.values())]
+        waiting: list[tuple[object, int]] = [(value, 1) for value in reversed(list(entry.values()))]
         for _ in range(MAX_NODES):
             if not waiting:
                 break

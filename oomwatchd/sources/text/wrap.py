@@ -25,7 +25,7 @@ _ZONES: Final = r"(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
 _NODE: Final = r"(?:Node \d+,? ?)?"
 _AMOUNT: Final = r"[\w()]+:-?\d+[kK]B"
 _OOM: Final = (
-    r"(?:Memory cgroup out of memory|Out of memory(?: \([a-z_]+\))?|No available memory \(MPOL_BIND\))"
+    r"(?:Memory cgroup out of memory|Out of [Mm]emory(?: \([a-z_]+\))?|No available memory \(MPOL_BIND\))"
 )
 
 
@@ -49,6 +49,7 @@ KINDS: Final = (
         r"gfp_mask=0x[0-9a-f]+(?:\([^\s)]*\))?,?|order=-?\d+,?|nodemask=[^\s,]+,?|oom_(?:score_)?adj=-?\d+,?"
         r"|oomkilladj=-?\d+|oom-killer:|invoked",
     ),
+    LineKind("bare_header", r"oom-killer: gfp_mask=0x", r"gfp_mask=0x[0-9a-f]+|order=\d+", r"order=\d+"),
     LineKind(
         "cpu",
         r"CPU: \d+ (?:UID|PID)|Pid: \d+, comm:",
@@ -100,7 +101,7 @@ KINDS: Final = (
         r"",
         r"pages|in|of|swap|cache|pagecache|total|RAM|HighMem\S*|MovableOnly|reserved|shared|non-shared|cma|hwpoisoned",
     ),
-    LineKind("swap_size", r"(?:Free|Total) swap +=", r"\d+kB", r"=|\d+kB"),
+    LineKind("swap_size", r"(?:Free|Total) swap(?: +=|:)", r"\d+kB", r"=|\d+kB"),
     LineKind("swap", r"Swap cache(?: stats)?: add", r"find \d+/\d+", r"add|delete|find|\d+,|\d+/\d+"),
     LineKind(
         "title",
@@ -117,7 +118,9 @@ KINDS: Final = (
     ),
     LineKind("row", r"\[ *\d{1,7}\] +\d+ +\d+(?: |$)", None, r"-?\d+", closed=False),
     LineKind("summary", r"oom-kill:", r",uid=\d+", None),
-    LineKind("intent", rf"{_OOM}: [Kk]ill process|{_OOM}:?$", r"or a child|or sacrifice child", None),
+    LineKind(
+        "intent", rf"{_OOM}: [Kk]ill process|{_OOM}:?$", r"or a child|or sacrifice child|and children\.", None
+    ),
     LineKind(
         "killed",
         rf"(?:{_OOM}: |(?:Out of memory in UB \d+: )?OOM )?[Kk]illed process\b",
@@ -214,10 +217,13 @@ _NEVER_FIRST: Final = ",;:)"
 # Where a kernel line begins inside a longer text. Only what no word of another kernel line looks like.
 _INNER: Final = re.compile(
     # what quotes a kill line, or a field that holds it
-    r"(?<=[ \t\"'`>=:\u2018\u201c])(?:Memory cgroup out of memory|Out of memory(?: \([a-z_]+\))?): (?:[Kk]ill|OOM victim)"
+    r"(?<=[ \t\"'`>=:\u2018\u201c])"
+    r"(?:Memory cgroup out of memory|Out of [Mm]emory(?: \([a-z_]+\))?): (?:[Kk]ill|OOM victim)"
     # lines of which not even blanks are left between
     r"|(?:(?<=\))|(?<=child))(?:(?:Memory cgroup out|Out) of memory: [Kk]ill(?:ed)?|Killed) process \d+ \("
     r"|(?<=[\"'`>])[^\s\"'`>]{1,15} invoked oom-killer: "
+    # another CPU's line in the midst of one, with its level
+    r"|(?<=[ \t])<\d>(?=\S{1,15} invoked oom-killer: )"
     rf"|(?<=[ \t])(?:"
     r"(?<!y: )(?<!OOM )[Kk]illed process \d+[ ,]|Mem-[Ii]nfo:|Call [Tt]race:|oom-kill:constraint="
     r"|oom_reaper: (?:reaped|unable)"
@@ -243,6 +249,7 @@ _PAIR_ACROSS: Final = re.compile(r"[a-z][a-z0-9_]{1,40}\n\d{1,20}(?: [a-z][a-z0-
 # the name of a statistic, with its value still to come
 _NAME: Final = re.compile(r"(?:^|\n)[a-z][a-z_]{1,40}$")
 _ESCAPE_ACROSS: Final = re.compile(r"[^#]*#(?:\n0[0-3][0-7]|0\n[0-3][0-7]|0[0-3]\n[0-7])")
+_LEVEL: Final = re.compile(r"^<\d>")
 _OWN_NODE: Final = re.compile(r"(?:^| )Node \d+,? $")
 
 #: a stamp, with a syslog header before it; a line with several was made of several
@@ -311,7 +318,7 @@ def split_inner(text: str) -> list[str]:
     if len(cuts) == 1:
         return [text]
     cuts.append(len(text))
-    return [text[a:b].rstrip(" \t") for a, b in itertools.pairwise(cuts)]
+    return [_LEVEL.sub("", text[a:b]).rstrip(" \t") for a, b in itertools.pairwise(cuts)]
 
 
 class Widths(NamedTuple):
@@ -435,6 +442,8 @@ def goes_on(
     kind = piece.kind
     first = _first_word(stripped)
     whole = complete(piece)
+    if start is not None and start.name == "bare_header" and kind is not None and kind.name == "header":
+        start = start if whole else None  # a header broken behind "invoked"
     if kind is not None:
         if kind.name == "intent" and not whole and start is not None and start.name in ("killed", "shared"):
             # "Memory cgroup out of memory:" broken before "Killed process"
