@@ -15,13 +15,15 @@ from typing import Final, NamedTuple
 from oomwatchd.sources.text.wrap import kind_of
 
 #: cat -n, nl, less -N, vim, grep -n, lists
-_NUMBER: Final = re.compile(rb"[ \t]{0,16}(\d{1,9})(?:[:.)|]?[ \t]|[:.)|](?!\d)|$)")
-_GREP: Final = re.compile(rb"\d{1,9}:(?!\d)")
+_NUMBER: Final = re.compile(rb"[ \t]{0,16}(\d{1,9})(?:[:.)|]?[ \t]|:(?!\d\d:\d\d)|[.)|](?!\d)|$)")
+_GREP: Final = re.compile(rb"\d{1,9}:(?!\d\d:\d\d)")
+#: the kernel's own lines with a number in front
+_PAGES: Final = re.compile(rb"[ \t]{0,16}\d{1,9} (?:total|pages?|free|reserved|slab) ")
 _SIGN: Final = re.compile(
     rb"[ \t]{0,64}((?:[-+*#;%/!:]{1,3}|\xe2\x80\xa2|\xc2\xb7))[ \t]?(?=[ \t]{0,64}[^ \t\r])"
 )
 _PAIR: Final = re.compile(
-    rb"[ \t]{0,64}(?:(?P<mark>(?:\*\*|__|~~)(?=\S)|``?|')(?P<marked>[^\r\n]{4,65536})(?P=mark)[,;.]?"
+    rb"[ \t]{0,64}(?:(?P<mark>\*\*|__|~~|``?|')(?P<marked>[^\r\n]{4,65536})(?P=mark)[,;.]?"
     rb"|(?:\xe2\x80[\x98\x9c])(?P<quoted>[^\r\n]{4,65536})(?:\xe2\x80[\x99\x9d])[,;.]?"
     rb"|\|[ \t]?(?P<barred>[^\r\n]{4,65536})\|)[ \t\r]{0,200}$"
 )
@@ -39,6 +41,12 @@ _PRIORITY: Final = re.compile(
 _ENDS: Final = (b"$", b"\\", b"\xc2\xb6", b"\xe2\x86\xb5", b"\xe2\x8f\x8e", b"\\n")
 _FIRST: Final = frozenset(b"-+*#;%/!:\xe2\xc2")
 _STAMPED: Final = re.compile(rb"(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{6}\]|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d ")
+_BLANKS: Final = frozenset((b" ", b"\t"))
+_MAY_COUNT: Final = _BLANKS | {bytes((digit,)) for digit in b"0123456789"}
+_MAY_SIGN: Final = _BLANKS | {bytes((sign,)) for sign in _FIRST}
+_MAY_PAIR: Final = _BLANKS | {bytes((mark,)) for mark in _PAIR_FIRST}
+_MAY_END: Final = _BLANKS | {b"]", b"\r"}
+_MAY_BOX: Final = _MAY_END | {b"}"}
 #: lines that are looked at closely
 _SAMPLE: Final = 4096
 
@@ -81,24 +89,26 @@ def judge(said: list[bytes]) -> Dress:
     """How the lines of a text are dressed, from those that are not blank."""
     if not said:
         return NONE
-    numbers = _is_numbered(said)
+    # most texts are not, which their lines' first and last letters show
+    first = {line[:1] for line in said}
+    last = {line[-1:] for line in said}
+    numbers = not first.isdisjoint(_MAY_COUNT) and _is_numbered(said)
     lines = said
     if numbers:
         lines = [line[match.end() :] if (match := _NUMBER.match(line)) else line for line in said]
-    boxes = any(_BOX_END.search(line) is not None for line in lines if b"[" in line or b"{" in line)
-    sign = _sign(lines)
+        first = {line[:1] for line in lines}
+    boxes = not last.isdisjoint(_MAY_BOX) and any(_BOX_END.search(line) is not None for line in lines)
+    sign = b"" if first.isdisjoint(_MAY_SIGN) else _sign(lines)
     if sign:
         lines = [
             line[match.end() :] if (match := _SIGN.match(line)) and match[1] == sign else line
             for line in lines
         ]
-    pairs = _has_pairs(lines)
+        first = {line[:1] for line in lines}
+    pairs = not first.isdisjoint(_MAY_PAIR) and _has_pairs(lines)
     if pairs:
         lines = [_within(match) if (match := _PAIR.match(line)) else line for line in lines]
-    priorities = sum(line.rstrip(b" \t\r")[-1:] == b"]" for line in lines) * 3 >= len(lines) and (
-        sum(_PRIORITY.search(line[-240:]) is not None for line in lines[:_SAMPLE]) * 3
-        >= min(len(lines), _SAMPLE)
-    )
+    priorities = (pairs or not last.isdisjoint(_MAY_END)) and _has_priorities(lines)
     dress = Dress(
         numbers=numbers,
         sign=sign,
@@ -132,11 +142,13 @@ def _is_numbered(said: list[bytes]) -> bool:
             numbers.append(int(match[1]))
     if len(numbers) < 3 and not (len(numbers) == len(said) and all(map(_GREP.match, said))):
         return False
+    if 2 * sum(_PAGES.match(line) is not None for line in said) >= len(numbers):
+        return False
     steps = [b - a for a, b in pairwise(numbers)]
     if 10 * sum(step == 1 for step in steps) >= 8 * len(steps) > 0:
         return True
     grepped = sum(_GREP.match(line) is not None for line in said)
-    return 10 * grepped >= 9 * len(said) and all(step > 0 for step in steps)
+    return 10 * grepped >= 8 * len(said) and all(step > 0 for step in steps)
 
 
 def _is_kernels(line: bytes) -> bool:
@@ -151,7 +163,7 @@ def _sign(lines: list[bytes]) -> bytes:
     found: Counter[bytes] = Counter()
     for line in signed[:_SAMPLE]:
         match = _SIGN.match(line)
-        if match is not None and _is_kernels(line[match.end() :]):
+        if match is not None and _is_kernels(line[match.end() :]) and _PAIR.match(line) is None:
             found[match[1]] += 1
     if not found:
         return b""
@@ -162,6 +174,11 @@ def _sign(lines: list[bytes]) -> bytes:
         if not ((match := _SIGN.match(line)) is not None and match[1] == sign)
     )
     return sign if count > 4 * others else b""
+
+
+def _has_priorities(lines: list[bytes]) -> bool:
+    sample = lines[:_SAMPLE]
+    return 3 * sum(_PRIORITY.search(line[-240:]) is not None for line in sample) >= len(sample)
 
 
 def _has_pairs(lines: list[bytes]) -> bool:

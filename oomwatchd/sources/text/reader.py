@@ -46,6 +46,7 @@ HEAD: Final = 1 << 20
 MAX_LINE: Final = 64 * 1024
 
 _STAMP: Final = re.compile(rb"\[ *\d{1,12}\.\d{6}\]")
+_TWO_HEADS: Final = re.compile(rb" kernel: [^\n]* kernel: ")
 _RAW: Final = re.compile(rb"\d{1,4},\d{1,20},\d{1,20},")
 _RAW_LINES: Final = 1000
 _TIME_OF_DAY: Final = re.compile(rb"(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)")
@@ -490,10 +491,13 @@ class TextReader:
         else:
             bare = [line.removeprefix(self._indent) for line in said] if self._indent else said
             self._dress = dress.judge(bare)
-        run_together = [line for line in said if line.count(b" kernel: ") > 1 or b"\\n" in line]
-        undressed = [self._dress.undo(line).decode("utf-8", "replace") for line in run_together]
-        self._headed = any(len(split_headed(line)) > 1 for line in undressed)
-        self._written = any(len(split_written(line)) > 1 for line in undressed if line[:1] != "{")
+        if _TWO_HEADS.search(together) is not None:
+            self._headed = any(len(split_headed(self._bare(line))) > 1 for line in said)
+        if b"\\n" in together:
+            self._written = any(
+                line[:1] != b"{" and b"\\n" in line and len(split_written(self._bare(line))) > 1
+                for line in said
+            )
         strip = padded * 2 > lines
         doubled = _is_doubled(said)
         # told by fewer steps where it cannot be
@@ -534,6 +538,9 @@ class TextReader:
         read(head, records)
         out += _in_order(records, self._joiner, whole)
 
+    def _bare(self, line: bytes) -> str:
+        return self._dress.undo(line).decode("utf-8", "replace")
+
     def _all_physical(self, lines: list[bytes], out: list[KmsgRecord]) -> None:
         for line in lines:
             self._physical(line, out)
@@ -561,7 +568,9 @@ class TextReader:
         carrier = self._carrier
         if carrier is not encodings.PLAIN:
             if carrier.html:
-                line = encodings.unmark(line)
+                tagged, line = line, encodings.unmark(line)
+                if not line.strip() and tagged.strip():
+                    return  # tags alone are no blank line
                 if b"\n" in line:
                     for part in line.split(b"\n"):
                         self._marked(part, out)

@@ -245,6 +245,8 @@ class VerboseReader:
         self._parser = parser
         self._entry: dict[str, str] | None = None
         self._field = ""
+        self._value: list[str] = []
+        self._room = MAX_VALUE
         self._under = 0
         self._raw: list[bytes] = []
 
@@ -260,18 +262,25 @@ class VerboseReader:
         if self._entry is None:
             return None
         if self._field and line[: self._under].isspace() and len(line) > self._under:
-            value = self._entry[self._field]
-            if len(value) < MAX_VALUE:
-                self._entry[self._field] = f"{value}\n{line[self._under :]}"
+            self._room -= len(line) - self._under + 1
+            if self._room >= 0:
+                self._value.append(line[self._under :])
         elif (field := _VERBOSE_FIELD.match(line)) is not None and len(self._entry) < MAX_FIELDS:
+            self._end_field()
             self._field = field[1]
+            self._value = [field[2]]
+            self._room = MAX_VALUE
             self._under = field.start(2)
-            self._entry[self._field] = field[2]
         else:
             return None
         if len(self._raw) < MAX_FIELDS:
             self._raw.append(raw)
         return []
+
+    def _end_field(self) -> None:
+        if self._entry is not None and self._field:
+            self._entry[self._field] = "\n".join(self._value)
+        self._field = ""
 
     @property
     def waits(self) -> bool:
@@ -280,8 +289,8 @@ class VerboseReader:
 
     def flush(self) -> list[KmsgRecord]:
         """The entry that was begun, as whole as it is."""
+        self._end_field()
         entry, self._entry = self._entry, None
-        self._field = ""
         found = None if entry is None else entry_record(entry, b"\n".join(self._raw))
         self._raw = []
         if found is None:
