@@ -600,6 +600,11 @@ class _Decoder:
     def _memcg(self, summary: oom_kill.Summary | None) -> Memcg | None:
         oom_path = summary.oom_memcg if summary and summary.oom_memcg is not None else self._oom_path
         task_path = summary.task_memcg if summary and summary.task_memcg is not None else self._task_path
+        if not self._raw:  # of a path that was shortened by hand nobody knows the whole
+            oom_path, task_path = (
+                None if path is not None and _ELIDED_PATH.search(path) else path
+                for path in (oom_path, task_path)
+            )
         own = next((stat for stat in self._stats if stat.path == oom_path), None)
         own = own or (self._stats[0] if self._stats else None)
         if oom_path is None and own is not None and own.path:
@@ -787,6 +792,7 @@ _CHARGING = frozenset({
 _QUOTES = "\"'`\u2018\u201c\u201d"
 #: what a copy's line has behind the release: quotation marks, commas
 _BEHIND_RELEASE = re.compile(r"[\"',;`\u201d].*")
+_ELIDED_PATH = re.compile(r"/(?:\.{3}|\u2026)(?:/|$)")
 #: what people write where they left lines out
 _ELISION = re.compile(
     r"\s*(?!-{3,}\[ cut here)"

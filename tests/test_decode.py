@@ -398,3 +398,16 @@ def test_a_remark_behind_a_kill_line_is_no_name() -> None:
         "shmem-rss:0kB, UID:0 pgtables:100kB oom_score_adj:0 (the leak)"
     )
     assert [victim.comm for report in _text_reports(line + "\n") for victim in report.victims] == ["a"]
+
+
+def test_what_was_left_out_of_a_summary_line() -> None:
+    kill = "Memory cgroup out of memory: Killed process 9 (a) total-vm:1830052kB, anon-rss:152644kB, ...\n"
+    line = "oom-kill:constraint=CONSTRAINT_MEMCG,...,oom_memcg={},task_memcg={},task=a,pid=9\n"
+    for oom, task, expected in (
+        ("/a", "/a/b", ("/a", "/a/b")),
+        ("/a", "/a/.../b", ("/a", None)),
+        ("/\u2026/a", "/a", (None, "/a")),
+    ):
+        (report,) = _text_reports(line.format(oom, task) + kill)
+        assert report.memcg is not None
+        assert (report.memcg.oom_path, report.memcg.task_path) == expected

@@ -456,6 +456,7 @@ DRESSES: dict[str, Callable[[list[str]], list[str]]] = {
     "cat -A": lambda lines: [line + "$" for line in lines],
     "priorities": lambda lines: [line + " [kern.warning]" for line in lines],
     "a box": lambda lines: ["[code]" + lines[0], *lines[1:-1], lines[-1] + "[/code]"],
+    "a quoted patch": lambda lines: ["> +" + line for line in lines],
     "a coloured box": lambda lines: [f'[COLOR="red"]{line}[/COLOR]' for line in lines],
     "paragraphs of HTML": lambda lines: [f"<p>{html.escape(line)}</p>" for line in lines],
     "one line of HTML": lambda lines: ["<p>" + "<br>".join(map(html.escape, lines)) + "</p>"],
@@ -559,6 +560,8 @@ def test_journal_verbose() -> None:
         {"_index": "k", "_source": {"@timestamp": "2023-02-02T00:00:00Z", "message": KILL}},
         {"streams": [{"stream": {"job": "k"}, "values": [["1700000000000000000", KILL]]}]},
         {"verb": "ADDED", "event": {"reason": "OOMKilling", "message": KILL}},
+        {"resourceLogs": [{"logRecords": [{"timeUnixNano": "1", "body": {"stringValue": KILL}}]}]},
+        {"time": 1700000000.5, "host": "a", "event": KILL},
         {"items": [{"reason": "Pulled", "message": "x"}, {"reason": "OOMKilling", "message": KILL}]},
     ],
 )

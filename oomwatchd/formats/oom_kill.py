@@ -361,6 +361,8 @@ _SUMMARY_END = rx(r",pid=(\d+),uid=(\d+)\s*$")
 _SUMMARY_SPACED = re.compile(
     r",\s+(?=(?:nodemask|cpuset|mems_allowed|oom_memcg|task_memcg|task|pid|uid)=|global_oom)"
 )
+#: fields that a copy left out
+_SUMMARY_ELIDED = re.compile(r",\s*(?:\.{3}|\u2026),\s*(?=global_oom|oom_memcg=|task_memcg=|task=)")
 _SUMMARY_CUT = re.compile(r",p(?:i(?:d(?:=\d*)?)?)?$")
 _NEXT = r"(?=,cpuset=|,global_oom|,oom_memcg=|,task_memcg=|,task=|$)"
 _NODEMASK = re.compile(r",nodemask=(\(null\)|[\d,-]*?)" + _NEXT)
@@ -378,6 +380,8 @@ def parse_summary(constraint: str, rest: str, known_comm: str | None = None) -> 
     fields: dict[str, str | int | bool | None] = {}
     if rest[1:2].isspace():
         rest = _SUMMARY_SPACED.sub(",", rest)
+    if ",..." in rest or ",\u2026" in rest:
+        rest = _SUMMARY_ELIDED.sub(",", rest)
     end = _SUMMARY_END.search(rest)
     if end:
         fields["pid"] = int(end[1])

@@ -19,6 +19,7 @@ _NUMBER: Final = re.compile(rb"[ \t]{0,16}(\d{1,9})(?:[:.)|]?[ \t]|:(?!\d\d:\d\d
 _GREP: Final = re.compile(rb"\d{1,9}:(?!\d\d:\d\d)")
 #: the kernel's own lines with a number in front
 _PAGES: Final = re.compile(rb"[ \t]{0,16}\d{1,9} (?:total|pages?|free|reserved|slab) ")
+_QUOTED: Final = re.compile(rb"(?:[ \t]{0,16}>){1,16}[ \t]?")
 _SIGN: Final = re.compile(
     rb"[ \t]{0,64}((?:[-+*#;%/!:]{1,3}|\xe2\x80\xa2|\xc2\xb7))[ \t]?(?=[ \t]{0,64}[^ \t\r])"
 )
@@ -40,7 +41,10 @@ _PRIORITY: Final = re.compile(
 )
 _ENDS: Final = (b"$", b"\\", b"\xc2\xb6", b"\xe2\x86\xb5", b"\xe2\x8f\x8e", b"\\n")
 _FIRST: Final = frozenset(b"-+*#;%/!:\xe2\xc2")
-_STAMPED: Final = re.compile(rb"(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{6}\]|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d ")
+_STAMPED: Final = re.compile(
+    rb"(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{1,9}\]|\[[^\[\]]{3,40}\d\d:\d\d:\d\d[^\[\]]{0,12}\] "
+    rb"|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |kernel: "
+)
 _BLANKS: Final = frozenset((b" ", b"\t"))
 _MAY_COUNT: Final = _BLANKS | {bytes((digit,)) for digit in b"0123456789"}
 _MAY_SIGN: Final = _BLANKS | {bytes((sign,)) for sign in _FIRST}
@@ -60,9 +64,13 @@ class Dress(NamedTuple):
     boxes: bool = False
     priorities: bool = False
     end: bytes = b""
+    #: all of it stands behind signs of quotation
+    quoted: bool = False
 
     def undo(self, line: bytes) -> bytes:
         """The line without it."""
+        if self.quoted and (match := _QUOTED.match(line)) is not None:
+            line = line[match.end() :]
         if self.numbers and (match := _NUMBER.match(line)) is not None:
             line = line[match.end() :]
         if self.boxes:
@@ -89,6 +97,11 @@ def judge(said: list[bytes]) -> Dress:
     """How the lines of a text are dressed, from those that are not blank."""
     if not said:
         return NONE
+    if said[0].lstrip(b" \t")[:1] == b">" or said[-1].lstrip(b" \t")[:1] == b">":
+        quoted = [line[match.end() :] if (match := _QUOTED.match(line)) else line for line in said]
+        if 4 * sum(a is not b for a, b in zip(said, quoted, strict=True)) >= 3 * len(said):
+            within = judge([line for line in quoted if line.strip()])
+            return within if within is NONE else within._replace(quoted=True)
     # most texts are not, which their lines' first and last letters show
     first = {line[:1] for line in said}
     last = {line[-1:] for line in said}

@@ -28,7 +28,21 @@ _OPENS: Final = re.compile(r"[ \t]*(?:\},?)?[ \t]*\{[ \t]*$")
 _CLOSES: Final = re.compile(r"[ \t]*\}[ \t]*[,\]}]*[ \t]*$")
 _FRAME: Final = re.compile(r'[ \t]*(?:"dmesg"[ \t]*:[ \t]*\[|\[|\]|\]?[ \t]*\}|,)[ \t]*$')
 #: fields in which a log line of another form is carried
-_CARRIERS: Final = ("log", "message", "msg", "textPayload", "line")
+_CARRIERS: Final = (
+    *(
+        "log",
+        "message",
+        "msg",
+        "textPayload",
+        "line",
+        "content",
+        "body",
+        "stringValue",
+        "@message",
+        "_raw",
+        "event",
+    ),
+)
 # journalctl -o verbose: a time with the entry's cursor, then its fields, each on a line of its own
 _VERBOSE: Final = re.compile(
     r"[ \t]{0,64}(?:[^\W\d]{2,9}\.? )?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})?(?: \S{1,16})? "
