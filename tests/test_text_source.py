@@ -516,6 +516,24 @@ def test_kill_lines_without_a_line_end() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "comm", ["Web Content", "CPU 0/KVM", "tmux: server", "C2 CompilerThre", "IPC I/O Large"]
+)
+def test_a_name_of_two_words_is_one_name(comm: str) -> None:
+    header = f"{comm} invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0"
+    for before in ("", "> ", "kernel: ", "Mar 11 00:19:43 web-1 kernel: ", "[    1.000000] "):
+        assert texts(before + header) == [header]
+
+
+def test_a_kill_line_broken_before_the_name() -> None:
+    at = KILL.index(" (")
+    assert texts(f"{KILL[:at]}\n{KILL[at + 1 :]}\n") == [KILL]
+    reaped = "oom_reaper: reaped process 649 (fio), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB"
+    at = reaped.index(" (")
+    assert texts(f"{reaped[:at]}\n{reaped[at + 1 :]}\n") == [reaped]
+    assert texts(f"{KILL}\n(it was not the first)\n") == [KILL, "(it was not the first)"]
+
+
 def test_soft_breaks_with_blanks_behind() -> None:
     text = HEADER.replace("=", "=3D").replace("order", "or=   \r\nder") + "\n" + KILL + "\n"
     assert texts(text) == [HEADER, KILL]

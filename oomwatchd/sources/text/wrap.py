@@ -211,6 +211,9 @@ _FEW_WORDS: Final = 4
 
 #: lines that begin with their node's name
 _OF_A_NODE: Final = frozenset({"zone", "buddy", "pcp", "hugepages"})
+#: lines that name a task behind its number
+_NAMES_TASK: Final = frozenset({"killed", "reaper"})
+_PID_LAST: Final = re.compile(r"process \d{1,10},?[ \t]*$")
 #: no line begins with these
 _NEVER_FIRST: Final = ",;:)"
 
@@ -239,6 +242,8 @@ _INNER: Final = re.compile(
     r"|(?:Node \d+ )?{_ZONES} per-cpu:|CPU +\d+: hi:|active_anon:\d+ inactive_anon:\d+(?: |$)"
     r"|\[ *pid *\] +uid|\[ *\d{1,7}\] +\d+ +\d+ +\d+ +\d+ +\d|\S{1,15} invoked oom-killer: )"
 )
+
+_INVOKED: Final = " invoked oom-killer: "
 
 # "Memory cgroup stats for PATH:" and what follows it, or only pairs
 _PAIRS: Final = re.compile(
@@ -313,6 +318,11 @@ def split_inner(text: str) -> list[str]:
         cuts = [cut for cut in cuts if cut < len(text)]
     for match in _INNER.finditer(text):
         before = text[cuts[-1] : match.start()]
+        if before == text[: match.start()] and match[0].endswith(_INVOKED):
+            # "Web Content", "CPU 0/KVM": a name of two words
+            name = text[: match.end() - len(_INVOKED)].strip(" \t")
+            if len(name) <= _COMM and before[-1:] in (" ", "\t"):
+                continue
         if match.start() - cuts[-1] > 3 and before.strip() and not _OWN_NODE.search(before[-12:]):
             cuts.append(match.start())
     if len(cuts) == 1:
@@ -471,6 +481,8 @@ def goes_on(
     if kind is None and _begins_across(piece.text, stripped):
         return True
     if stripped[0] in _NEVER_FIRST and kind is not None:
+        return True
+    if stripped[0] == "(" and kind is not None and kind.name in _NAMES_TASK and _PID_LAST.search(piece.text):
         return True
     if kind is None and piece.text.endswith((" ?", "\t?", " ? ")):
         return True  # the unwinder's mark of doubt, without what it doubts
