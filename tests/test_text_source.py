@@ -1013,6 +1013,11 @@ def test_work_is_linear_on_hostile_input(name: str) -> None:
     assert _calls(data * 2) < 2.5 * _calls(data) + 1000
 
 
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_text_of_any_size_is_read(name: str) -> None:
+    assert len(read(HOSTILE[name])) <= len(HOSTILE[name])
+
+
 def test_memory_is_bounded_for_a_line_without_end() -> None:
     reader = TextReader()
     for _ in range(200):

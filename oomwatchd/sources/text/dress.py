@@ -21,7 +21,7 @@ _GREP: Final = re.compile(rb"\d{1,9}:(?!\d\d:\d\d)")
 _PAGES: Final = re.compile(rb"[ \t]{0,16}\d{1,9} (?:total|pages?|free|reserved|slab) ")
 _QUOTED: Final = re.compile(rb"(?:[ \t]{0,16}>){1,16}[ \t]?")
 _SIGN: Final = re.compile(
-    rb"[ \t]{0,64}((?:[-+*#;%/!:]{1,3}|\xe2\x80\xa2|\xc2\xb7))[ \t]?(?=[ \t]{0,64}[^ \t\r])"
+    rb"[ \t]{0,64}((?:[-+*#;%/!]{1,3}|\xe2\x80\xa2|\xc2\xb7))[ \t]?(?=[ \t]{0,64}[^ \t\r])"
 )
 _PAIR: Final = re.compile(
     rb"[ \t]{0,64}(?:(?P<mark>\*\*|__|~~|``?|')(?P<marked>[^\r\n]{4,65536})(?P=mark)[,;.]?"
@@ -40,7 +40,7 @@ _PRIORITY: Final = re.compile(
     rb"(?:emerg|alert|crit|err|error|warn|warning|notice|info|debug)\][ \t\r]{0,200}$"
 )
 _ENDS: Final = (b"$", b"\\", b"\xc2\xb6", b"\xe2\x86\xb5", b"\xe2\x8f\x8e", b"\\n")
-_FIRST: Final = frozenset(b"-+*#;%/!:\xe2\xc2")
+_FIRST: Final = frozenset(b"-+*#;%/!\xe2\xc2")
 _STAMPED: Final = re.compile(
     rb"(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{1,9}\]|\[[^\[\]]{3,40}\d\d:\d\d:\d\d[^\[\]]{0,12}\] "
     rb"|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |kernel: "
@@ -100,8 +100,14 @@ def judge(said: list[bytes]) -> Dress:
     if said[0].lstrip(b" \t")[:1] == b">" or said[-1].lstrip(b" \t")[:1] == b">":
         quoted = [line[match.end() :] if (match := _QUOTED.match(line)) else line for line in said]
         if 4 * sum(a is not b for a, b in zip(said, quoted, strict=True)) >= 3 * len(said):
-            within = judge([line for line in quoted if line.strip()])
+            within = _judge([line for line in quoted if line.strip()])
             return within if within is NONE else within._replace(quoted=True)
+    return _judge(said)
+
+
+def _judge(said: list[bytes]) -> Dress:
+    if not said:
+        return NONE
     # most texts are not, which their lines' first and last letters show
     first = {line[:1] for line in said}
     last = {line[-1:] for line in said}
@@ -165,6 +171,8 @@ def _is_numbered(said: list[bytes]) -> bool:
 
 
 def _is_kernels(line: bytes) -> bool:
+    if line.lstrip(b" \t")[:1] == b">" and (quote := _QUOTED.match(line)) is not None:
+        line = line[quote.end() :]
     return _STAMPED.match(line) is not None or kind_of(line[:200].decode("utf-8", "replace")) is not None
 
 

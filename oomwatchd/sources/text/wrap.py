@@ -244,6 +244,8 @@ _INNER: Final = re.compile(
 )
 
 _INVOKED: Final = " invoked oom-killer: "
+#: what stands in a prompt or a speaker's mark, and in hardly a name
+_ODD: Final = frozenset("<>[]{}$#|=\"'`")
 
 # "Memory cgroup stats for PATH:" and what follows it, or only pairs
 _PAIRS: Final = re.compile(
@@ -321,7 +323,7 @@ def split_inner(text: str) -> list[str]:
         if before == text[: match.start()] and match[0].endswith(_INVOKED):
             # "Web Content", "CPU 0/KVM": a name of two words
             name = text[: match.end() - len(_INVOKED)].strip(" \t")
-            if len(name) <= _COMM and before[-1:] in (" ", "\t"):
+            if len(name) <= _COMM and before[-1:] in (" ", "\t") and _ODD.isdisjoint(before):
                 continue
         if match.start() - cuts[-1] > 3 and before.strip() and not _OWN_NODE.search(before[-12:]):
             cuts.append(match.start())
