@@ -318,6 +318,21 @@ def test_utf16_and_byte_order_marks() -> None:
     assert texts(b"\xfe\xff" + text.encode("utf-16-be")) == [KILL]
 
 
+def test_utf16_that_does_not_say_so() -> None:
+    for name in ("utf-16-le", "utf-16-be"):
+        data = f"[    1.000000] {KILL}\n".encode(name)
+        assert texts(data) == [KILL]
+        reader = TextReader()
+        found = [record.text for at in range(len(data)) for record in reader.feed(data[at : at + 1])]
+        assert found + [record.text for record in reader.flush()] == [KILL]
+
+
+def test_stars_that_a_page_made_signs_of() -> None:
+    line = "Normal: 95*4kB (UMEH) 59*8kB (UMEH) 0*4096kB = 852kB"
+    for sign in ("\u00d7", "\u2217"):
+        assert texts(line.replace("*", sign)) == [line]
+
+
 def test_bytes_that_are_no_text() -> None:
     assert texts(b"[    1.000000] Killed process 1 (\xff\xfe\x00)\n") == [
         "Killed process 1 (\\xff\\xfe\\x00)"
@@ -462,6 +477,7 @@ DRESSES: dict[str, Callable[[list[str]], list[str]]] = {
     "one line of HTML": lambda lines: ["<p>" + "<br>".join(map(html.escape, lines)) + "</p>"],
     "Markdown": lambda lines: [re.sub(r"([_\[\]*])", r"\\\1", line) for line in lines],
     "dashes": lambda lines: [re.sub(r"(?<=[a-z])-(?=[a-z])", "\u2013", line) for line in lines],
+    "a printed page": lambda lines: [line.replace("fi", "\ufb01").replace("-r", "\u2010r") for line in lines],
     "a soft hyphen": lambda lines: [line.replace("process", "pro\u00adcess") for line in lines],
     "zero width blanks": lambda lines: ["\u200e" + line.replace("kB", "\u200ckB") for line in lines],
     "colours written out": lambda lines: [f"\\x1b[31m{line}\\x1b[0m" for line in lines],

@@ -49,8 +49,16 @@ _DASH: Final = rb"\xe2(?:\x80[\x90-\x95]|\x88\x92)"
 #: words of the kernel with a dash that an editor made of their hyphen
 _TYPESET: Final = re.compile(
     rb"oom" + _DASH + rb"kill|(?:anon|file|shmem)" + _DASH + rb"rss|total" + _DASH + rb"vm"
+    rb"|\xef\xac\x81le(?:[-:]|" + _DASH + rb")|[0-9](?:\xc3\x97|\xe2\x88\x97)[0-9]{1,9}kB"
 )
 _DASHES: Final = re.compile(_DASH)
+_TIMES: Final = re.compile(rb"(?<=[0-9])(?:\xc3\x97|\xe2\x88\x97)(?=[0-9]{1,9}kB)")
+#: letters that a printed page joins
+_LIGATURES: Final = {
+    b"\xef\xac" + bytes((last,)): letters
+    for last, letters in zip(range(0x80, 0x85), (b"ff", b"fi", b"fl", b"ffi", b"ffl"), strict=True)
+}
+_LIGATURE: Final = re.compile(rb"\xef\xac[\x80-\x84]")
 # colours whose escape character was written out, or lost
 _COLOUR: Final = re.compile(
     rb"(?:\^\[|\\x1b|\\033|\\e|\\u001b|\xe2\x90\x9b|\xe2\x86\x90)?\[\d{1,3}(?:;\d{1,3}){0,4}m"
@@ -82,7 +90,8 @@ PLAIN: Final = Carrier()
 def judge(head: bytes) -> Carrier:
     """Quoted-printable: nearly every ``=`` is an escape, as no kernel text writes it. HTML: there are
     entities, or tags that open and close, and no ``<`` but those of tags. Markdown: most underscores inside
-    words are escaped. Typeset: hyphens of the kernel's own words have become dashes."""
+    words are escaped. Typeset: in the kernel's own words hyphens have become dashes,
+    letters ligatures, or stars signs of multiplication."""
     quoted_printable = False
     if b"=3D" in head:
         signs = [len(match[0]) for match in _EQUALS.finditer(head)]
@@ -98,7 +107,7 @@ def judge(head: bytes) -> Carrier:
         quoted_printable=quoted_printable,
         html=markup,
         markdown=escaped > 0 and escaped >= len(_UNESCAPED.findall(head)),
-        typeset=b"\xe2" in head and _TYPESET.search(head) is not None,
+        typeset=not head.isascii() and _TYPESET.search(head) is not None,
         coloured=b"0m" in head and b"\x1b" not in head and _is_coloured(head),
     )
     return PLAIN if carrier == PLAIN else carrier
@@ -153,8 +162,11 @@ def unescape_markdown(line: bytes) -> bytes:
 
 
 def untypeset(line: bytes) -> bytes:
-    """Hyphens in the place of dashes."""
-    return _DASHES.sub(b"-", line) if b"\xe2" in line else line
+    """Hyphens in the place of dashes, letters in the place of ligatures."""
+    if line.isascii():
+        return line
+    line = _TIMES.sub(b"*", _DASHES.sub(b"-", line))
+    return _LIGATURE.sub(lambda match: _LIGATURES[match[0]], line)
 
 
 def uncolour(line: bytes) -> bytes:

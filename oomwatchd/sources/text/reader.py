@@ -49,6 +49,8 @@ _STAMP: Final = re.compile(rb"\[ *\d{1,12}\.\d{6}\]")
 _TWO_HEADS: Final = re.compile(rb" kernel: [^\n]* kernel: ")
 _RAW: Final = re.compile(rb"\d{1,4},\d{1,20},\d{1,20},")
 _RAW_LINES: Final = 1000
+#: bytes that tell UTF-16
+_LOOK: Final = 32
 _TIME_OF_DAY: Final = re.compile(rb"(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)")
 #: certain breaks show the width but for the length of a word
 _SLACK: Final = 8
@@ -406,6 +408,9 @@ class TextReader:
             if data.startswith(mark):
                 self._decoder = codecs.getincrementaldecoder(name)("backslashreplace")
                 data = self._decoder.decode(data[len(mark) :]).encode("utf-8", "backslashreplace")
+        if self._decoder is None and (found := _without_mark(data[:_LOOK])) is not None:
+            self._decoder = codecs.getincrementaldecoder(found)("backslashreplace")
+            data = self._decoder.decode(data).encode("utf-8", "backslashreplace")
         if data.startswith((b"__CURSOR=", b"__REALTIME_TIMESTAMP=")):
             self._export = ExportReader()
         return data
@@ -642,6 +647,16 @@ class TextReader:
     def _end_entry(self, out: list[KmsgRecord]) -> None:
         if self._verbose is not None and self._verbose.waits:
             self._entries(self._verbose.flush(), out)
+
+
+def _without_mark(data: bytes) -> str | None:
+    """The encoding of text that is UTF-16 and does not say so: every second byte is none."""
+    if len(data) < _LOOK or data.count(0) < _LOOK // 2 - 2:
+        return None
+    even, odd = data[::2], data[1::2]
+    if not any(odd) and all(even):
+        return "utf-16-le"
+    return "utf-16-be" if not any(even) and all(odd) else None
 
 
 def _indentation(said: list[bytes]) -> bytes:
