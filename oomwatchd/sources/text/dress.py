@@ -49,8 +49,6 @@ _BLANKS: Final = frozenset((b" ", b"\t"))
 _MAY_COUNT: Final = _BLANKS | {bytes((digit,)) for digit in b"0123456789"}
 _MAY_SIGN: Final = _BLANKS | {bytes((sign,)) for sign in _FIRST}
 _MAY_PAIR: Final = _BLANKS | {bytes((mark,)) for mark in _PAIR_FIRST}
-_MAY_END: Final = _BLANKS | {b"]", b"\r"}
-_MAY_BOX: Final = _MAY_END | {b"}"}
 #: lines that are looked at closely
 _SAMPLE: Final = 4096
 
@@ -93,30 +91,31 @@ class Dress(NamedTuple):
 NONE: Final = Dress()
 
 
-def judge(said: list[bytes]) -> Dress:
-    """How the lines of a text are dressed, from those that are not blank."""
+def judge(said: list[bytes], together: bytes) -> Dress:
+    """How the lines of a text are dressed, from those that are not blank, and from all of it in one piece."""
     if not said:
         return NONE
     if said[0].lstrip(b" \t")[:1] == b">" or said[-1].lstrip(b" \t")[:1] == b">":
         quoted = [line[match.end() :] if (match := _QUOTED.match(line)) else line for line in said]
         if 4 * sum(a is not b for a, b in zip(said, quoted, strict=True)) >= 3 * len(said):
-            within = _judge([line for line in quoted if line.strip()])
+            within = _judge([line for line in quoted if line.strip()], together)
             return within if within is NONE else within._replace(quoted=True)
-    return _judge(said)
+    return _judge(said, together)
 
 
-def _judge(said: list[bytes]) -> Dress:
+def _judge(said: list[bytes], together: bytes) -> Dress:
     if not said:
         return NONE
-    # most texts are not, which their lines' first and last letters show
+    # most texts are not, which their lines' first letters show
     first = {line[:1] for line in said}
-    last = {line[-1:] for line in said}
     numbers = not first.isdisjoint(_MAY_COUNT) and _is_numbered(said)
     lines = said
     if numbers:
         lines = [line[match.end() :] if (match := _NUMBER.match(line)) else line for line in said]
         first = {line[:1] for line in lines}
-    boxes = not last.isdisjoint(_MAY_BOX) and any(_BOX_END.search(line) is not None for line in lines)
+    boxes = (b"[/" in together or b"{" in together or b"[code]" in together.lower()) and (
+        _BOX_END.search(together) is not None
+    )
     sign = b"" if first.isdisjoint(_MAY_SIGN) else _sign(lines)
     if sign:
         lines = [
@@ -127,7 +126,7 @@ def _judge(said: list[bytes]) -> Dress:
     pairs = not first.isdisjoint(_MAY_PAIR) and _has_pairs(lines)
     if pairs:
         lines = [_within(match) if (match := _PAIR.match(line)) else line for line in lines]
-    priorities = (pairs or not last.isdisjoint(_MAY_END)) and _has_priorities(lines)
+    priorities = b" [kern." in together and _has_priorities(lines)
     dress = Dress(
         numbers=numbers,
         sign=sign,

@@ -10,17 +10,7 @@ from typing import Final, NamedTuple
 _ANSI: Final = re.compile(
     rb"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)|[()*+][0-9A-B]|[=>78cDEHMNOZ])"
 )
-_DIRTY: Final = (
-    b"\0",
-    b"\b",
-    b"\r",
-    b"\x1b",
-    b"\xc2\xa0",
-    b"\xc2\xad",
-    b"\xe2\x80",
-    b"\xe2\x81",
-    b"\xef\xbb\xbf",
-)
+_UNCLEAN: Final = (b"\xc2\xa0", b"\xc2\xad", b"\xe2\x80", b"\xe2\x81", b"\xef\xbb\xbf")
 # what cannot be seen: soft hyphens, zero width blanks and (non-)joiners, marks of direction, byte order marks
 _UNSEEN: Final = re.compile(
     rb"\xc2\xad|\xe2\x80[\x8b\x8c\x8e\x8f\xaa-\xae]|\xe2\x81[\xa0\xa6-\xa9]|\xef\xbb\xbf"
@@ -127,7 +117,9 @@ def quoted_printable(line: bytes) -> bytes:
 
 def is_dirty(data: bytes) -> bool:
     """Whether any line in this data needs :func:`clean`."""
-    return any(mark in data for mark in _DIRTY)
+    if b"\r" in data or b"\x1b" in data or b"\0" in data or b"\b" in data:
+        return True
+    return not data.isascii() and any(mark in data for mark in _UNCLEAN)
 
 
 def clean(line: bytes) -> list[bytes]:

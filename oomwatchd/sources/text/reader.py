@@ -48,7 +48,7 @@ MAX_LINE: Final = 64 * 1024
 _STAMP: Final = re.compile(rb"\[ *\d{1,12}\.\d{6}\]")
 _TWO_HEADS: Final = re.compile(rb" kernel: [^\n]* kernel: ")
 _RAW: Final = re.compile(rb"\d{1,4},\d{1,20},\d{1,20},")
-_RAW_LINES: Final = 1000
+_RAW_LINES: Final = 200
 #: bytes that tell UTF-16
 _LOOK: Final = 32
 _TIME_OF_DAY: Final = re.compile(rb"(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)")
@@ -495,7 +495,7 @@ class TextReader:
             self._carrier = self._carrier.of_raw_records()
         else:
             bare = [line.removeprefix(self._indent) for line in said] if self._indent else said
-            self._dress = dress.judge(bare)
+            self._dress = dress.judge(bare, together)
         if _TWO_HEADS.search(together) is not None:
             self._headed = any(len(split_headed(self._bare(line))) > 1 for line in said)
         if b"\\n" in together:
