@@ -11,6 +11,7 @@ from benchmarks import (
     bench_growth,
     bench_latency,
     bench_live,
+    bench_peers,
     bench_recorder,
     bench_text,
 )
@@ -32,6 +33,8 @@ def main() -> int:
     growth = bench_growth.main(quick=quick)
     print()
     live = bench_live.main(quick=quick)
+    print()
+    bench_peers.main(quick=quick)
     print()
     return max(decode, text, recorder, footprint, growth, live, bench_latency.main(quick=quick))
 

@@ -21,7 +21,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.footprint import COMMAND, UNIT, Running, install
+from benchmarks.footprint import COMMAND, UNIT, Process, Running, install
 from oomwatchd.daemon.sample import RECORDS
 
 MINIMAL = UNIT.parent.parent / "minimal.toml"
@@ -88,7 +88,7 @@ def private_mib(memory: dict[str, int]) -> float:
     return (memory["Private_Clean"] + memory["Private_Dirty"]) / 1024
 
 
-def settle(running: Running, seconds: float = 60.0) -> None:
+def settle(running: Process, seconds: float = 60.0) -> None:
     """Wait until it does nothing for a second."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:

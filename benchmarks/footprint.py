@@ -59,53 +59,11 @@ PYTHON = [sys.executable, "-S"]
 COMMAND = [*PYTHON, "-m", "oomwatchd"]
 
 
-class Running:
-    """One run of the daemon."""
+class Process:
+    """A running process, looked at from outside."""
 
-    def __init__(self, directory: Path, environ: dict[str, str], config: str) -> None:
-        self._log = (directory / "log").open("w+")
-        (directory / "config.toml").write_text(config)
-        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        path = directory / "notify"
-        path.unlink(missing_ok=True)
-        notify.bind(str(path))
-        notify.settimeout(60)
-        reading, self.kmsg = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
-        # LISTEN_PID is the daemon's own, which the shell becomes; descriptors are passed from 3 on
-        script = 'exec 3<"/proc/self/fd/$1"; shift; LISTEN_PID=$$ exec "$@"'
-        command = [*COMMAND, "run", "--config", str(directory / "config.toml")]
-        began = time.monotonic()
-        self._process = subprocess.Popen(
-            ["sh", "-c", script, "sh", str(reading), *command],
-            env=environ | {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "kmsg", "NOTIFY_SOCKET": str(path)},
-            pass_fds=(reading,),
-            stderr=self._log,
-            stdout=subprocess.DEVNULL,
-            cwd="/",
-        )
-        os.close(reading)
-        try:
-            while b"READY=1" not in notify.recv(4096).split(b"\n"):
-                pass
-        except TimeoutError:
-            raise RuntimeError(f"the daemon does not become ready: {self.log()}") from None
-        finally:
-            notify.close()
-        #: from fork to READY=1
-        self.seconds_to_ready = time.monotonic() - began
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def log(self) -> str:
-        self._log.seek(0)
-        return self._log.read()
-
-    def write(self, records: str) -> None:
-        """Records as /dev/kmsg gives them, one a line."""
-        for line in records.strip().splitlines():
-            os.write(self.kmsg, line.encode() + b"\n")
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
 
     def memory_kib(self) -> dict[str, int]:
         """``/proc/PID/smaps_rollup``: proc(5)."""
@@ -134,6 +92,52 @@ class Running:
         """What was written to a disk's page cache, and by any ``write()`` at all (``/proc/PID/io``)."""
         io = dict(re.findall(r"^(\w+): (\d+)$", Path(f"/proc/{self.pid}/io").read_text(), re.MULTILINE))
         return int(io["write_bytes"]), int(io["wchar"])
+
+
+class Running(Process):
+    """One run of the daemon."""
+
+    def __init__(self, directory: Path, environ: dict[str, str], config: str) -> None:
+        self._log = (directory / "log").open("w+")
+        (directory / "config.toml").write_text(config)
+        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        path = directory / "notify"
+        path.unlink(missing_ok=True)
+        notify.bind(str(path))
+        notify.settimeout(60)
+        reading, self.kmsg = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
+        # LISTEN_PID is the daemon's own, which the shell becomes; descriptors are passed from 3 on
+        script = 'exec 3<"/proc/self/fd/$1"; shift; LISTEN_PID=$$ exec "$@"'
+        command = [*COMMAND, "run", "--config", str(directory / "config.toml")]
+        began = time.monotonic()
+        self._process = subprocess.Popen(
+            ["sh", "-c", script, "sh", str(reading), *command],
+            env=environ | {"LISTEN_FDS": "1", "LISTEN_FDNAMES": "kmsg", "NOTIFY_SOCKET": str(path)},
+            pass_fds=(reading,),
+            stderr=self._log,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+        )
+        super().__init__(self._process.pid)
+        os.close(reading)
+        try:
+            while b"READY=1" not in notify.recv(4096).split(b"\n"):
+                pass
+        except TimeoutError:
+            raise RuntimeError(f"the daemon does not become ready: {self.log()}") from None
+        finally:
+            notify.close()
+        #: from fork to READY=1
+        self.seconds_to_ready = time.monotonic() - began
+
+    def log(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
+
+    def write(self, records: str) -> None:
+        """Records as /dev/kmsg gives them, one a line."""
+        for line in records.strip().splitlines():
+            os.write(self.kmsg, line.encode() + b"\n")
 
     def modules(self) -> set[str]:
         """Files of shared libraries in its memory."""

@@ -41,7 +41,7 @@ _OPTIONAL = ("DMA", "DMA32", "HighMem", "Device")
 
 _RECLAIM = frozenset({"__GFP_DIRECT_RECLAIM", "__GFP_KSWAPD_RECLAIM"})
 _KERNEL = _RECLAIM | {"__GFP_IO", "__GFP_FS"}
-_MOVABLE = _KERNEL | {"__GFP_HIGHMEM", "__GFP_MOVABLE"}
+_MOVABLE = _KERNEL | {"__GFP_HARDWALL", "__GFP_HIGHMEM", "__GFP_MOVABLE"}
 #: composite names (include/linux/gfp_types.h) as far as the allocator's checks depend on them
 _COMPOSITES: dict[str, frozenset[str]] = {
     "GFP_ATOMIC": frozenset({"__GFP_HIGH", "__GFP_ATOMIC", "__GFP_KSWAPD_RECLAIM"}),
@@ -51,8 +51,8 @@ _COMPOSITES: dict[str, frozenset[str]] = {
     "GFP_KERNEL": _KERNEL,
     "GFP_KERNEL_ACCOUNT": _KERNEL,
     "GFP_TEMPORARY": _KERNEL,
-    "GFP_USER": _KERNEL,
-    "GFP_HIGHUSER": _KERNEL | {"__GFP_HIGHMEM"},
+    "GFP_USER": _KERNEL | {"__GFP_HARDWALL"},
+    "GFP_HIGHUSER": _KERNEL | {"__GFP_HARDWALL", "__GFP_HIGHMEM"},
     "GFP_HIGHUSER_MOVABLE": _MOVABLE,
     "GFP_TRANSHUGE": _MOVABLE | {"__GFP_NOMEMALLOC"},
     "GFP_TRANSHUGE_LIGHT": (_MOVABLE - _RECLAIM) | {"__GFP_NOMEMALLOC"},
@@ -88,9 +88,10 @@ class ZoneVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """One zone's answer to a request. Amounts in bytes; None is "cannot be known from the report"."""
 
     record: Zone
-    #: False: above the class zone, or on a node that the request may not use; the rest is then None
+    #: False: above the class zone, on a node that the request may not use, or without any memory to give
+    #: (in no zonelist then); the rest is None
     allowed: bool
-    excluded_by: Literal["class zone", "nodes"] | None = None
+    excluded_by: Literal["class zone", "nodes", "empty"] | None = None
     #: reserved for high-order atomic requests, which this one may not take
     highatomic_bytes: int = 0
     #: free CMA pages, which this one may not take
@@ -127,7 +128,7 @@ class ZoneVerdict(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def managed_bytes(self) -> int | None:
         """What the zone's allocator has to give (older kernels: what is present)."""
-        return self.record.bytes_of("managed") or self.record.bytes_of("present")
+        return self.record.managed_bytes
 
     @property
     def label(self) -> str:
@@ -170,16 +171,21 @@ def class_zone(flags: frozenset[str]) -> str:
     return "Normal"
 
 
-def request_of(trigger: Trigger) -> Request | None:
+def request_of(trigger: Trigger, *, by_cpuset: bool = False) -> Request | None:
     """The request that failed, or None where there was none or nobody can say: manual (sysrq, order -1),
-    no gfp flags, and page-fault OOMs (mask 0: the fault handler no longer knew what was asked)."""
+    no gfp flags, and page-fault OOMs (mask 0: the fault handler no longer knew what was asked).
+
+    ``by_cpuset``: the kernel itself said that the cpuset confined it. Else a cpuset binds only requests
+    for user memory (__GFP_HARDWALL): the kernel's own may take what the cpusets above have
+    (cpuset_node_allowed()), atomic ones what there is (gfp_to_alloc_flags() drops ALLOC_CPUSET).
+    """
     if trigger.sysrq or trigger.order is None or trigger.order < 0:
         return None
     if not trigger.gfp_flags or trigger.gfp_mask == 0:
         return None
     flags = expand(trigger.gfp_flags)
     allowed = parse_nodes(trigger.nodemask)
-    mems = parse_nodes(trigger.mems_allowed)
+    mems = parse_nodes(trigger.mems_allowed) if by_cpuset or "__GFP_HARDWALL" in flags else None
     if allowed is not None and mems is not None:
         allowed &= mems
     return Request(
@@ -274,6 +280,8 @@ def _verdict(
         return ZoneVerdict(record=zone, allowed=False, excluded_by="class zone")
     if zone.node is not None and request.nodes is not None and zone.node not in request.nodes:
         return ZoneVerdict(record=zone, allowed=False, excluded_by="nodes")
+    if zone.managed_bytes == 0:
+        return ZoneVerdict(record=zone, allowed=False, excluded_by="empty")
     free, minimum = zone.bytes_of("free"), zone.bytes_of("min")
     unit = page_size or 1
     highatomic = 0 if request.harder else _highatomic(zone)
@@ -284,6 +292,9 @@ def _verdict(
     if free is not None and (page_size or not request.order):
         usable = free - highatomic - cma - rest_of_block
     if minimum is not None:
+        if request.high and not request.order:
+            # zone_watermark_fast() tries such a request again without the boost (5.9+)
+            minimum -= zone.bytes_of("boost") or 0
         mark = _reduced(minimum // unit, request) * unit
     if mark is not None and reserve is not None:
         required = 0 if request.no_watermarks else mark + reserve
@@ -362,6 +373,21 @@ def _block_available(
         if pages <= needed:
             return False
     return True
+
+
+def boost_bytes(zone: Zone, page_size: int | None) -> int:
+    """The watermark boost that ``min`` includes (5.0+): as printed (5.16+), else the least that it can be.
+
+    low is min plus a quarter of it or more (__setup_per_zone_wmarks()), and the boost raises both alike:
+    what min has beyond four times their distance is a boost, but for what the division drops.
+    """
+    printed = zone.bytes_of("boost")
+    if printed is not None:
+        return printed
+    minimum, low = zone.bytes_of("min"), zone.bytes_of("low")
+    if minimum is None or low is None or page_size is None or low <= minimum:
+        return 0
+    return max(minimum - 4 * (low - minimum) - 3 * page_size, 0)
 
 
 def unusable_free_index(zone: Zone, order: int) -> float | None:

@@ -393,6 +393,9 @@ class Assembler:
             found = recognise(record.text, raw=True)
             if found and found[0].opens:
                 self.forged_records += 1
+            # its stamp is the kernel's own: who floods the log must not hold up what is due
+            if self._blocks and record.usec is not None and self._is_due(record.usec):
+                self._advance(record.usec, kernel_clock=True)
             return
         usec = record.usec
         if usec is not None and self._is_due(usec):

@@ -77,6 +77,11 @@ _SESSION = re.compile(r"session-([0-9A-Za-z]{1,20})\.scope\Z")
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 
 
+def short_id(container_id: str) -> str:
+    """A container's id as its tools list it: the first 12 of 64 digits, else whole (LXC, nspawn: a name)."""
+    return container_id[:12] if _ID.match(container_id) else container_id
+
+
 def owner_of(path: str) -> Owner:
     """The unit, slice, session, container and pod that a cgroup path names."""
     segments = [segment for segment in path.split("/") if segment]
@@ -100,6 +105,18 @@ def owner_of(path: str) -> Owner:
         if pods and (m := _POD.match(segment)):
             fields["pod_uid"] = m[1].replace("_", "-")
     return Owner(**fields)  # type: ignore[arg-type]
+
+
+def called(path: str) -> tuple[Literal["container", "pod", "unit"], str] | None:
+    """What a cgroup is, by its last segment, and what people call it: a container by its id as its tools
+    list it, a pod by its uid, a unit or slice of systemd. None: none of them, or something below one."""
+    above, _, last = path.rstrip("/").rpartition("/")
+    owner, around = owner_of(path), owner_of(above)
+    if owner.container_id is not None and owner.container_id != around.container_id:
+        return "container", short_id(owner.container_id)
+    if owner.pod_uid is not None and owner.pod_uid != around.pod_uid:
+        return "pod", owner.pod_uid
+    return ("unit", last) if last and last in (owner.unit, owner.slice) else None
 
 
 def _units(segments: list[str], fields: dict[str, str | int]) -> None:

@@ -107,6 +107,9 @@ def score_table(report: OomReport, *, swap_total_bytes: int | None = None) -> Sc
             best = (distance, total, rule, computed)
     _, total, rule, computed = best or (0, None, "none", None)
     rows = [_row(t, formula, total, rule, page) for t in tasks]
+    if not certain and (printed is None or computed != printed):
+        # of a total that leaves the cgroup's swap out a share is no share: it may come to thousands
+        rows = [msgspec.structs.replace(r, permille=None) for r in rows]
     # the intent line that prints a score ended before the floor did; after that the choice tells
     floored = formula != "total_vm" and (printed is not None or _floor_explains(rows, chosen_pid))
     if floored:
@@ -226,7 +229,7 @@ def _totals(report: OomReport, swap_total: int | None) -> Iterator[int]:
         not_ram = (memory.reserved_bytes or 0) + (memory.cma_reserved_bytes or 0)
         yield (memory.ram_bytes - (memory.reserved_bytes or 0)) // page + swap_pages
         yield (memory.ram_bytes - not_ram) // page + swap_pages
-    managed = [z.bytes_of("managed") or z.bytes_of("present") for z in memory.zones]
+    managed = [z.managed_bytes for z in memory.zones]
     if managed and None not in managed:
         yield sum(m for m in managed if m is not None) // page + swap_pages
 

@@ -121,9 +121,7 @@ class UnitEntry(msgspec.Struct, frozen=True, kw_only=True):
     usec: int
     wall: float
     unit: str
-    step: Literal[
-        "oom_kill", "oomd_kill", "exited", "failed", "restart_scheduled", "started", "start_failed"
-    ]
+    step: Literal["oom_kill", "oomd_kill", "exited", "failed", "restart_scheduled", "started", "start_failed"]
     text: str
     result: str | None = None
     restarts: int | None = None

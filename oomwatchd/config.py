@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -21,6 +21,7 @@ from oomwatchd.errors import ConfigError
 
 #: Read when no file is named and this one exists.
 DEFAULT_PATH = Path("/etc/oomwatchd/config.toml")
+_MOST_BYTES = 1 << 20
 #: Sinks of a kind: each costs a thread, and a label in the metrics.
 MAX_OF_A_KIND = 8
 #: Holds the store when neither the configuration nor systemd (``StateDirectory=``) names a directory.
@@ -99,7 +100,7 @@ class StoreSection(Section, frozen=True, kw_only=True):
 
 
 class CaptureSection(Section, frozen=True, kw_only=True):
-    """``[capture]``: what is taken down of a victim. Command lines may hold secrets, hence the default."""
+    """``[capture]``: what is recorded of a victim. Command lines may hold secrets, hence the default."""
 
     command_line: Literal["off", "executable", "full"] = "executable"
 
@@ -144,13 +145,16 @@ class Config(Section, frozen=True, kw_only=True):
 def load(path: Path | None, default: Path = DEFAULT_PATH) -> tuple[Config, Path | None]:
     """The configuration in ``path``, or in ``default`` if no path is given and that file exists, or else
     the defaults; with the file that was read. Raises ConfigError."""
-    if path is None:
-        if not default.exists():
-            return parse({}, "defaults"), None
-        path = default
+    asked, path = path is not None, path or default
     try:
-        document = tomllib.loads(path.read_bytes().decode("utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise ConfigError(f"{path}: larger than {_MOST_BYTES >> 20} MiB: no configuration")
+        document = tomllib.loads(content.decode("utf-8"))
     except OSError as error:
+        if not asked and isinstance(error, FileNotFoundError | NotADirectoryError):
+            return parse({}, "defaults"), None
         raise ConfigError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
@@ -167,6 +171,8 @@ def parse(document: dict[str, Any], name: str) -> Config:
     if isinstance(given, dict):
         _refuse_unknown(given, plugs.names("oomwatchd.sinks"), "sinks.", name)
     _check_names(document, Config, "", name)
+    if (key := _key_of_nul(document)) is not None:
+        raise ConfigError(f"{name}: {_shown(key)}: holds a NUL character, which no path, address or name can")
     config = _convert(document, Config, "", name)
     sinks: dict[str, Any] = {}
     for kind, value in config.sinks.items():
@@ -217,6 +223,18 @@ def _refuse_unknown(table: dict[str, Any], known: list[str], prefix: str, name: 
             names = ", ".join(known) or "nothing"
             mend = f"did you mean {prefix}{near[0]}?" if near else f"known here: {names}"
             raise ConfigError(f"{name}: unknown key {_shown(prefix + key)}", mend=mend)
+
+
+def _key_of_nul(value: Any, key: str = "") -> str | None:
+    """The key of the first string with a NUL character: the system's calls take none."""
+    if isinstance(value, str):
+        return key if "\0" in value else None
+    inner: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        inner = ((f"{key}.{name}" if key else name, one) for name, one in value.items())
+    elif isinstance(value, list):
+        inner = ((f"{key}.{number}", one) for number, one in enumerate(value, 1))
+    return next((found for at, one in inner if (found := _key_of_nul(one, at)) is not None), None)
 
 
 def _shown(key: str) -> str:

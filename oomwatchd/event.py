@@ -160,6 +160,18 @@ def conclude(capture: OomCapture) -> OomEvent:
     if capture.unseen is not None:
         report = msgspec.structs.replace(report, kind="oom_kill")
     findings = diagnose(report, capture)
+    told = _told(capture, report, summarize(report, findings))
+    return msgspec.structs.replace(
+        told,
+        findings=findings,
+        snapshots=_snapshots(capture),
+        attribution=attribute(report, capture.processes),
+        aftermath=aftermath(capture),
+    )
+
+
+def _told(capture: OomCapture, report: OomReport, summary: str) -> OomEvent:
+    """What report and capture say themselves, without anything concluded from them."""
     wall = report.first_wall
     if capture.wall_offset is not None and report.first_usec is not None:
         wall = report.first_usec / 1e6 + capture.wall_offset
@@ -168,7 +180,7 @@ def conclude(capture: OomCapture) -> OomEvent:
     return OomEvent(
         id=event_id(capture),
         kind=report.kind,
-        summary=summarize(report, findings),
+        summary=summary,
         complete=report.complete,
         missing=report.missing,
         lost_records=report.lost_records,
@@ -208,12 +220,8 @@ def conclude(capture: OomCapture) -> OomEvent:
         chosen_comm=report.chosen_comm,
         outcome=report.outcome,
         suppressed_headers=report.suppressed_headers,
-        findings=findings,
-        snapshots=_snapshots(capture),
         tracks=capture.tracks,
         marks=capture.marks,
-        attribution=attribute(report, capture.processes),
-        aftermath=aftermath(capture),
         undecoded=report.undecoded,
         unseen=capture.unseen,
     )
@@ -223,87 +231,37 @@ def _oomd_event(capture: OomCapture) -> OomEvent:
     """A kill by systemd-oomd, out of its journal entries: no report of the kernel's, and no kill that the
     kernel counts."""
     kill = oomd.read(capture.records)
-    complete = kill.cgroup is not None
-    report = OomReport(kind="oomd_kill", complete=complete)
-    first = capture.records[0].usec
-    wall = None if first is None or capture.wall_offset is None else capture.wall_offset + first / 1e6
-    return OomEvent(
-        id=event_id(capture),
+    report = OomReport(
         kind="oomd_kill",
-        summary=oomd.summarize(kill),
-        complete=complete,
-        missing=() if complete else ("oomd",),
-        lost_records=0,
-        revision=capture.revision,
-        historical=capture.historical,
-        source=EventSource(
-            kind=capture.source.kind, form=capture.source.form, boot_id=capture.source.boot_id
-        ),
-        time=EventTime(
-            kernel_seconds=None if first is None else first / 1e6,
-            wall=rfc3339(wall),
-            detected=rfc3339(capture.detected),
-        ),
+        complete=kill.cgroup is not None,
+        missing=() if kill.cgroup is not None else ("oomd",),
+        first_usec=capture.records[0].usec,
         kernel=capture.kernel,
         arch=capture.arch,
         page_size_bytes=capture.page_size_bytes,
-        trigger=Trigger(),
-        constraint=None,
-        memcg=None,
-        memory=None,
-        tasks=(),
-        slab=(),
-        allocations=(),
-        kills=0,
-        victims=(),
-        findings=diagnose(report, capture),
-        oomd=kill,
     )
+    told = _told(capture, report, oomd.summarize(kill))
+    return msgspec.structs.replace(told, findings=diagnose(report, capture), oomd=kill)
 
 
 def bare_event(capture: OomCapture, error: Exception) -> OomEvent:
     """What is certain of a capture that ``conclude`` failed on: its identity, and its kill lines. A fault
     here must cost the explanation, not the kill."""
     killed = [m for record in capture.records for m in _kill_lines(record)]
-    first = capture.records[0].usec if capture.records else None
-    wall = None if first is None or capture.wall_offset is None else capture.wall_offset + first / 1e6
     named = {m["pid"]: Victim(pid=int(m["pid"]), comm=m["comm"]) for m in killed}
-    fault = type(error).__name__
-    return OomEvent(
-        id=event_id(capture),
+    report = OomReport(
         kind="oom_kill" if killed else "oom_no_victim",
-        summary=f"{len(killed)} kill(s); the report could not be explained ({fault})",
         complete=False,
-        missing=(),
         lost_records=capture.lost_records,
-        revision=capture.revision,
-        repeats=capture.repeats,
-        historical=capture.historical,
-        source=EventSource(
-            kind=capture.source.kind,
-            form=capture.source.form,
-            boot_id=capture.source.boot_id,
-            first_seq=capture.first_seq,
-            last_seq=capture.last_seq,
-        ),
-        time=EventTime(
-            kernel_seconds=None if first is None else first / 1e6,
-            wall=rfc3339(wall),
-            detected=rfc3339(capture.detected),
-        ),
+        first_usec=capture.records[0].usec if capture.records else None,
         kernel=capture.kernel,
         arch=capture.arch,
         page_size_bytes=capture.page_size_bytes,
-        trigger=Trigger(),
-        constraint=None,
-        memcg=None,
-        memory=None,
-        tasks=(),
-        slab=(),
-        allocations=(),
         kills=len(killed),
         victims=tuple(named.values()),
     )
+    fault = type(error).__name__
+    return _told(capture, report, f"{len(killed)} kill(s); the report could not be explained ({fault})")
 
 
 def _kill_lines(record: KmsgRecord) -> list[re.Match[str]]:

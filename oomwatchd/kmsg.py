@@ -135,9 +135,10 @@ def whole_text(pieces: Sequence[bytes]) -> str | None:
     if not (set(map(_FIRST, pieces)) <= _DIGITS and set(map(_LAST, pieces)) == _NEWLINE):
         return None
     text = data.decode("ascii")
-    if "\n " in text:
-        lines = text.split("\n")
-        text = "\n".join([line for line in lines if line[:1] != " "])
+    if text.count("\n") == len(pieces):
+        return text
+    lines = text.split("\n")
+    text = "\n".join([line for line in lines if line[:1] != " "])
     return text if text.count("\n") == len(pieces) else None
 
 

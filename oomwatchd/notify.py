@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Mapping, MutableMapping
 
+from oomwatchd.errors import UnavailableError
 from oomwatchd.render.escape import harmless
 
 #: SD_LISTEN_FDS_START
@@ -63,6 +64,12 @@ def take_descriptors(environ: MutableMapping[str, str] = os.environ) -> dict[str
         return found
     for index in range(int(count)):
         descriptor = FIRST_DESCRIPTOR + index
-        os.set_inheritable(descriptor, False)
+        try:
+            os.set_inheritable(descriptor, False)
+        except OSError as error:
+            raise UnavailableError(
+                f"passed descriptor {descriptor} of {harmless(count)}: {error.strerror}",
+                mend="LISTEN_FDS promises more than whoever started this passed",
+            ) from error
         found.setdefault(names[index] if index < len(names) else "unknown", []).append(descriptor)
     return found

@@ -80,6 +80,8 @@ class Lane:
         wall: Callable[[], float] = time.time,
         share: Callable[[], float] = random.random,
         conclude: Callable[[OomCapture], OomEvent] = conclude,
+        boot_id: str | None = None,
+        uptime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
         self._receiver = receiver
         self._shelf = shelf
@@ -87,13 +89,24 @@ class Lane:
         self._share = share
         self._conclude = conclude
         self._bound = RateBound()
+        self._boot_id = boot_id
+        self._uptime = uptime
         self._in_a_row = 0
+        #: events that were refused one after the other, and when the first of them was
+        self._refused, self._refused_since, self._refused_id = 0, 0.0, ""
+        self._lock = threading.Lock()
+        self._ended = False
         #: the last news of a batch that was refused as a whole: up to it they go one by one
         self._single_up_to = 0
         #: read by other threads
         self.state = state
         #: how long the last attempt took
         self.seconds = 0.0
+
+    def end(self) -> None:
+        """Another takes over: what is still on its way changes nothing any more."""
+        with self._lock:
+            self._ended = True
 
     def look(self) -> None:
         """Count what waits, between two attempts."""
@@ -123,26 +136,35 @@ class Lane:
                 if len(news) > 1:
                     self._single_up_to = last
                     return 0.0
-                log.error("sink %s refuses event %s: %s; given up", self.state.sink, events[0].id, error)
-                dropped += len(events)
-                self._save(last_error=str(error)[:_ERROR_LENGTH], failures=self.state.failures + 1)
-                events = []
-        if self.state.failed_since is not None:
-            log.warning("sink %s takes events again", self.state.sink)
-        self._in_a_row = 0
+                return self._given_up(error, now, news, events[0], left_out)
+            if self.state.failed_since is not None:
+                log.warning("sink %s takes events again", self.state.sink)
+            self._in_a_row = self._refused = 0
+            self.state = msgspec.structs.replace(self.state, last_delivered=self._wall(), failed_since=None)
+        self._pass(news, delivered=len(events), left_out=left_out, dropped=dropped)
+        return 0.0
+
+    def _pass(
+        self,
+        news: Sequence[News],
+        *,
+        delivered: int,
+        left_out: int,
+        dropped: int,
+        next_attempt: float | None = None,
+    ) -> None:
+        """Go on behind these."""
+        last = news[-1].number
         missing = last - self.state.position - len(news)
         self._save(
             position=last,
-            delivered=self.state.delivered + len(events),
+            delivered=self.state.delivered + delivered,
             left_out=self.state.left_out + left_out,
             dropped=self.state.dropped + dropped + missing,
-            last_delivered=self._wall() if events else self.state.last_delivered,
-            failed_since=None,
-            next_attempt=None,
+            next_attempt=next_attempt,
             waiting=max(0, self._shelf.last_news - last),
             oldest_waiting=None,
         )
-        return 0.0
 
     def _chosen(self, news: Sequence[News], now: float) -> tuple[list[OomEvent], int, int]:
         """The events to deliver, how many are given up and how many are left out."""
@@ -152,15 +174,12 @@ class Lane:
         for item in news:
             if item.number != last[item.event_id]:
                 continue
-            if now > _CLOCK_UNSET and _CLOCK_UNSET < item.wall < now - MAX_AGE_SECONDS:
-                dropped += 1
-                continue
             try:
                 capture = self._shelf.get(item.event_id)
             except OomwatchdError as error:  # a damaged row
                 log.error("sink %s: %s", self.state.sink, error)
                 capture = None
-            if capture is None:
+            if capture is None or self._is_old(item, capture, now):
                 dropped += 1
                 continue
             event = self._conclude(capture)
@@ -174,6 +193,40 @@ class Lane:
             else:
                 left_out += 1
         return events, dropped, left_out
+
+    def _is_old(self, item: News, capture: OomCapture, now: float) -> bool:
+        """Nobody wants to hear of it any more. Until a board without a clock of its own is told the time, it
+        notes that of its last shutdown: nothing of this boot is older than this boot."""
+        if now <= _CLOCK_UNSET or not _CLOCK_UNSET < item.wall < now - MAX_AGE_SECONDS:
+            return False
+        of_this_boot = self._boot_id is not None and capture.source.boot_id == self._boot_id
+        return not of_this_boot or self._uptime() > MAX_AGE_SECONDS
+
+    def _given_up(
+        self, error: DeliveryError, now: float, news: Sequence[News], event: OomEvent, left_out: int
+    ) -> float:
+        """The receiver will never take this event. If it refused the one before, too, it may refuse all of
+        them, for a fault in what we send or in the receiver: then the next ones get the time to mend it."""
+        log.error("sink %s refuses event %s: %s; given up", self.state.sink, event.id, error)
+        if not self._refused:
+            self._refused_since = now
+        if event.id != self._refused_id:  # what is told again of the same one says nothing new
+            self._refused += 1
+        self._refused_id = event.id
+        self._in_a_row = 0
+        seconds, failed_since = 0.0, self.state.failed_since
+        if self._refused > 1:
+            seconds = pause(self._refused - 1, self._share())
+            failed_since = failed_since or self._refused_since
+        self.state = msgspec.structs.replace(
+            self.state,
+            failures=self.state.failures + 1,
+            failed_since=failed_since,
+            last_error=str(error)[:_ERROR_LENGTH],
+        )
+        until = now + seconds if seconds else None
+        self._pass(news, delivered=0, left_out=left_out, dropped=1, next_attempt=until)
+        return seconds
 
     def _failed(self, error: DeliveryError, now: float, news: Sequence[News]) -> float:
         self._in_a_row += 1
@@ -195,30 +248,37 @@ class Lane:
     def _save(self, **changes: object) -> None:
         self.state = msgspec.structs.replace(self.state, **changes)
         # a store that cannot be written now: after a restart some events are delivered again
-        with suppress(OomwatchdError):
-            self._shelf.save_delivery(self.state)
+        with suppress(OomwatchdError), self._lock:
+            if not self._ended:
+                self._shelf.save_delivery(self.state)
 
 
 class Outbox:
     """All receivers, each with its thread. ``notify`` may be called from any thread."""
 
     def __init__(
-        self, receivers: Sequence[Receiver], shelf: Shelf, on_state: Callable[[Delivery, float], None]
+        self,
+        receivers: Sequence[Receiver],
+        shelf: Shelf,
+        on_state: Callable[[Delivery, float], None],
+        boot_id: str | None = None,
     ) -> None:
         """``on_state`` is told each state, and how many seconds the last attempt took. A receiver that is new
-        begins with what comes from now on. Raises OomwatchdError."""
+        begins with what comes from now on. ``boot_id`` is this boot's. Raises OomwatchdError."""
         self._on_state = on_state
         self._stopping = threading.Event()
         self._receivers = receivers
         known = {state.sink: state for state in shelf.deliveries()}
-        shelf.forget_deliveries([receiver.name for receiver in receivers])
+        with suppress(OomwatchdError):  # a disk that is full now; the next start forgets them
+            shelf.forget_deliveries([receiver.name for receiver in receivers])
         self._lanes: list[tuple[Lane, threading.Event, threading.Thread]] = []
         for receiver in receivers:
             state = known.get(receiver.name)
             if state is None or state.position > shelf.last_news:
                 state = Delivery(sink=receiver.name, position=shelf.last_news)
-                shelf.save_delivery(state)
-            lane, wake = Lane(receiver, shelf, state), threading.Event()
+                with suppress(OomwatchdError):
+                    shelf.save_delivery(state)
+            lane, wake = Lane(receiver, shelf, state, boot_id=boot_id), threading.Event()
             thread = threading.Thread(
                 target=self._run, args=(lane, wake), name=f"sink {receiver.name}", daemon=True
             )
@@ -227,8 +287,11 @@ class Outbox:
 
     def start(self) -> None:
         """Begin to deliver."""
-        for _, _, thread in self._lanes:
-            thread.start()
+        for lane, _, thread in self._lanes:
+            try:
+                thread.start()
+            except RuntimeError as error:
+                log.error("sink %s: %s; events wait in the store", lane.state.sink, error)
 
     def notify(self) -> None:
         """There may be news."""
@@ -240,9 +303,10 @@ class Outbox:
         self._stopping.set()
         self.notify()
         deadline = time.monotonic() + seconds
-        for _, _, thread in self._lanes:
+        for lane, _, thread in self._lanes:
             if thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
+            lane.end()
         for receiver in self._receivers:
             with suppress(Exception):
                 receiver.close()
@@ -263,6 +327,8 @@ class Outbox:
                 due = time.monotonic() + (seconds or 0.0)
             else:
                 lane.look()
+            if self._stopping.is_set():
+                return
             self._on_state(lane.state, lane.seconds)
             if seconds is None or seconds > 0:
                 wake.wait(seconds)

@@ -126,6 +126,13 @@ class Zone(Part, frozen=True, kw_only=True):
         """The amount printed as ``name`` ("free", "min", "managed" ...), in bytes."""
         return self.amounts.get(f"{name}_bytes")
 
+    @property
+    def managed_bytes(self) -> int | None:
+        """What the zone's allocator has to give, which may be nothing; up to 3.7, which print no such
+        figure, what is present."""
+        managed = self.bytes_of("managed")
+        return managed if managed is not None else self.bytes_of("present")
+
 
 class Node(Part, frozen=True, kw_only=True):
     """One "Node N active_anon:..." line (4.8+); ``amounts`` as in Zone."""

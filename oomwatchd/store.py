@@ -14,6 +14,7 @@ at any point counts and events agree.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -27,7 +28,7 @@ import msgspec
 
 from oomwatchd.capture import OomCapture, ProcessFacts
 from oomwatchd.delivery import Delivery, News
-from oomwatchd.errors import EX_UNAVAILABLE, OomwatchdError, PermissionDeniedError
+from oomwatchd.errors import EX_UNAVAILABLE, EX_USAGE, OomwatchdError, PermissionDeniedError
 from oomwatchd.event import OomEvent
 
 log = logging.getLogger(__name__)
@@ -114,6 +115,8 @@ _MIGRATIONS = (
 #: deletions are done this many rows at a time and this many times at most for one stored capture
 _PRUNE_ROWS = 32
 _PRUNE_ROUNDS = 8
+#: what a store without a file may hold
+MEMORY_BYTES = 8 << 20
 #: captures kept in memory while the file takes none
 _FALLBACK_EVENTS = 256
 #: news that wait for a sink; what is older is dropped
@@ -132,6 +135,12 @@ class StoreError(OomwatchdError):
     exit_status = EX_UNAVAILABLE
 
 
+class AmbiguousIdError(StoreError):
+    """The beginning of an id that several events have."""
+
+    exit_status = EX_USAGE
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much is kept; the oldest goes first. ``max_bytes`` counts what the file uses (blobs, rows and
     indexes), ``max_age_seconds`` is by wall clock; None is no limit."""
@@ -139,6 +148,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_events: int | None = 10_000
     max_bytes: int | None = 64 << 20
     max_age_seconds: float | None = None
+
+    def in_memory(self) -> Limits:
+        """The same for a store without a file: memory is dearer, and the daemon's own is limited."""
+        return msgspec.structs.replace(self, max_bytes=min(self.max_bytes or MEMORY_BYTES, MEMORY_BYTES))
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,7 +281,10 @@ class Store:
         PermissionDeniedError."""
         path = directory / FILE_NAME
         try:
-            path.stat()
+            # not by opening it: closing a file gives up the locks that this process has on it (SQLite)
+            if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+                path.stat()  # absent, or out of reach
+                raise PermissionError
         except PermissionError as error:
             raise PermissionDeniedError(
                 f"no permission to read the store {path}", mend="run as root or as the daemon's user"
@@ -318,7 +334,7 @@ class Store:
                     if _is_corrupt(error) and self._renew(error):
                         continue
                     return self._put_in_memory(capture, event, tally)
-                if self.failure is not None:
+                if self.failure is not None and self._path is not None:
                     log.warning("the store can be written again")
                     self.failure = None
                 self._measure()
@@ -329,7 +345,7 @@ class Store:
         """Save counters that no event brings; a failure is kept in ``failure`` like put's."""
         with self._lock:
             try:
-                with self._connection:
+                with _transaction(self._connection):
                     _save_counters(self._connection, boot_id, counters)
             except sqlite3.Error as error:
                 self._failed(error)
@@ -384,7 +400,9 @@ class Store:
                     (event_id,),
                 ).fetchall()
                 if len(rows) == 2 and rows[0][0] != event_id:
-                    raise StoreError(f"several events begin with {event_id!r}", mend="give more of the id")
+                    raise AmbiguousIdError(
+                        f"several events begin with {event_id!r}", mend="give more of the id"
+                    )
                 if rows:
                     return _decode(*rows[0])
         return None
@@ -648,11 +666,14 @@ class Store:
             self.corrupt = _move_aside(self._path, error, self._clock())
             self._path.touch(mode=0o600)
             self._connection = _connect(self._path)
+            self._count_news_on(self._connection)
         except (OSError, sqlite3.Error) as failure:
-            log.error("cannot begin a new store: %s", _reason(failure))
+            self.failure = f"no new store can be begun: {_reason(failure)}"
+            log.error("%s; events are kept in memory only, until the daemon ends", self.failure)
+            self._connection.close()
             self._connection = _connect(":memory:")
-            self._path = None
-        self._count_news_on(self._connection)
+            self._path, self._limits = None, self._limits.in_memory()
+            self._count_news_on(self._connection)
         self.on_renewed()
         return True
 

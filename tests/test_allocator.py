@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from oomwatchd.allocator import (
     Request,
     ZoneVerdict,
+    boost_bytes,
     class_zone,
     expand,
     parse_nodes,
@@ -24,7 +25,7 @@ from oomwatchd.allocator import (
     zone_verdicts,
 )
 from oomwatchd.report import FreeBlocks, Memory, Node, OomReport, Trigger, Zone
-from tests.recorded import kernel_recordings, reports
+from tests.recorded import kernel_recordings, logs, reports
 
 PAGE = 4096
 
@@ -218,11 +219,34 @@ def test_zones_above_the_class_zone_are_not_asked() -> None:
 def test_nodes_outside_mems_allowed_or_nodemask_are_not_asked() -> None:
     zones = [zone(node=n) for n in range(4)]
     for trigger in (
-        Trigger(gfp_flags=("GFP_KERNEL",), order=0, mems_allowed="1,3"),
+        Trigger(gfp_flags=("GFP_USER",), order=0, mems_allowed="1,3"),
         Trigger(gfp_flags=("GFP_KERNEL",), order=0, mems_allowed="0-3", nodemask="1,3"),
     ):
         allowed = [v.node for v in verdicts(report(*zones, trigger=trigger)) if v.allowed]
         assert allowed == [1, 3]
+
+
+def test_a_cpuset_binds_requests_for_user_memory_and_others_only_where_the_kernel_says_so() -> None:
+    trigger = Trigger(gfp_flags=("GFP_KERNEL",), order=0, mems_allowed="1,3")
+    free, bound = request_of(trigger), request_of(trigger, by_cpuset=True)
+    assert free is not None and bound is not None
+    assert (free.nodes, bound.nodes) == (None, frozenset({1, 3}))
+    old = request_of(Trigger(gfp_flags=("__GFP_WAIT", "__GFP_HARDWALL"), order=0, mems_allowed="1"))
+    assert old is not None and old.nodes == frozenset({1})
+
+
+def test_a_zone_without_memory_is_in_no_zonelist() -> None:
+    high, low = verdicts(report(zone("DMA", free=0, low=0, managed=0, present=155), zone("Normal", free=50)))
+    assert (low.zone, low.allowed, low.excluded_by, low.managed_bytes) == ("DMA", False, "empty", 0)
+    assert high.allowed
+
+
+def test_the_boost_does_not_count_for_an_atomic_request_of_one_page() -> None:
+    # 40 of 100 pages are a boost: 60, half of it, three quarters of that: 23
+    boosted = zone(free=24, low=100, boost=40)
+    assert only(report(boosted, flags=("GFP_ATOMIC",))).mark_bytes == 23 * PAGE
+    assert only(report(boosted, flags=("GFP_ATOMIC",), order=1)).mark_bytes == 38 * PAGE
+    assert only(report(boosted)).mark_bytes == 100 * PAGE
 
 
 @pytest.mark.parametrize(
@@ -315,6 +339,44 @@ def test_up_to_4_3_free_memory_without_the_lower_orders_must_exceed_half_the_mar
     # less 2 * 90: 17 <= 25 -> no, although blocks of order 2 are free
     bad = zone(free=400, blocks={0: (200, "U"), 1: (90, "U"), 2: (5, "R")})
     assert only(report(bad, order=2)).fits is False
+
+
+@pytest.mark.parametrize(
+    ("marks", "boost"),
+    [
+        ({"min": 100, "low": 125}, 0),
+        ({"min": 103, "low": 128}, 0),  # what the division drops
+        ({"min": 100, "low": 300}, 0),  # vm.watermark_scale_factor widens the distance
+        ({"min": 300, "low": 325}, 197),
+        ({"min": 300, "low": 325, "boost": 0}, 0),
+        ({"min": 300, "low": 325, "boost": 200}, 200),
+        ({"min": 100}, 0),
+        ({}, 0),
+    ],
+)
+def test_a_boost_is_printed_or_told_by_the_distance_of_the_marks(marks: dict[str, int], boost: int) -> None:
+    bare = Zone(node=None, zone="Normal", amounts={f"{name}_bytes": n * PAGE for name, n in marks.items()})
+    assert boost_bytes(bare, PAGE) == boost * PAGE
+
+
+def test_the_inferred_boost_is_never_more_than_the_printed_one(corpus: Path) -> None:
+    printed = unprinted = 0
+    for path in (*kernel_recordings(corpus), *logs(corpus)):
+        for found in reports(path):
+            for one in found.memory.zones if found.memory is not None else ():
+                boost = one.bytes_of("boost")
+                hidden = {k: v for k, v in one.amounts.items() if k != "boost_bytes"}
+                inferred = boost_bytes(
+                    Zone(node=one.node, zone=one.zone, amounts=hidden), found.page_size_bytes
+                )
+                if boost is not None:
+                    printed += boost > 0
+                    assert inferred <= boost
+                elif inferred:
+                    unprinted += 1
+                    # boosts came with 5.0
+                    assert found.kernel is not None and found.kernel.startswith("5."), path.name
+    assert printed >= 20 and unprinted >= 10
 
 
 def test_the_unusable_free_index() -> None:

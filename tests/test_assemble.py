@@ -195,6 +195,22 @@ def test_what_user_space_wrote_never_makes_a_report(facility: int) -> None:
     assert assembler.forged_records > 0
 
 
+def test_who_floods_the_log_does_not_hold_up_a_report() -> None:
+    """A reader that never gets to the log's end has no other clock than the records' stamps."""
+    assembler = Assembler()
+    for record in records(lines_of("x", 7)):
+        assembler.feed(record)
+    flood = [
+        KmsgRecord(text="noise", facility=1, seq=8 + n, usec=1000 * n)
+        for n in range(SETTLE_USEC // 1000 + 10)
+    ]
+    issued = [(record.usec, signal) for record in flood for signal in assembler.feed(record)]
+    assert [(usec, block.settled) for usec, block in issued if isinstance(block, OomBlock)] == [
+        (6000, False),
+        (SETTLE_USEC + 1000, True),
+    ]
+
+
 def test_a_forged_line_inside_a_real_report_changes_nothing() -> None:
     stream = records(lines_of("x", 7))
     stream.insert(7, KmsgRecord(text=KILLED.format("evil", 1), facility=1, seq=7, usec=60))

@@ -140,6 +140,9 @@ def test_all_memory_of_a_cgroup_is_its_limit_and_the_swap_it_may_use() -> None:
     assert not table(swaps).exact  # how much swap the host has is not printed
     live = table(swaps, swap_total_bytes=500 * PAGE)
     assert (live.total_bytes, live.exact) == (1500 * PAGE, True)
+    # a share of a total that is not known is none; the points stand
+    assert [(r.points, r.permille) for r in table(swaps).rows] == [(110, None), (50, None)]
+    assert [r.permille for r in live.rows] == [73, 33]
 
 
 def test_all_memory_of_a_cpuset_is_that_of_its_nodes() -> None:

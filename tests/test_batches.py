@@ -71,6 +71,24 @@ def test_what_is_passed_over_is_recognised_by_nobody(corpus: Path) -> None:
     assert passed > 100
 
 
+HIDING = st.tuples(
+    st.sampled_from([",-;", ",c;", ",-,caller=T1;", ";"]),
+    st.text("a;,-c", max_size=6),
+    st.sampled_from(["", "x", "Out of memory: Killed process 1 (a)", "Mem-Info:", "Node 0 Normal free:1kB"]),
+)
+
+
+@given(st.lists(HIDING, min_size=1, max_size=6))
+def test_no_text_hides_a_line_of_a_report(parts: list[tuple[str, str, str]]) -> None:
+    """Semicolons, commas and flags in the text of one record do not pass for those of another."""
+    pieces = [f"6,{n},1{mark}{text or said}\n".encode() for n, (mark, text, said) in enumerate(parts)]
+    text = whole_text(pieces)
+    assert text is not None
+    if nothing_recognised(text, len(pieces)):
+        records = [record for piece in pieces if (record := parse_record(piece))]
+        assert not any(recognise(record.text, raw=True) for record in records)
+
+
 RECORD = rb"[0-9]{1,3},[0-9]{1,4},[0-9]{1,4},[-c],?(caller=T1)?;[a-z\\x5c \[\]]{0,9}\n"
 PIECES = st.lists(
     st.one_of(

@@ -153,7 +153,9 @@ def test_help_names_every_command() -> None:
         ("events",),
         ("events", "list", "--limit", "0"),
         ("events", "list", "--since", "yesterday\x1b[2J"),
-        ("events", "list", "--state-directory", "x"),
+        ("events", "list", "--nonsense", "x"),
+        ("selftest", "--timeout", "0"),
+        ("selftest", "--timeout", "nan"),
         ("events", "--state-directory", "x", "--config", "y", "list"),
     ],
 )
@@ -279,13 +281,98 @@ def test_output_goes_to_a_file_or_fails_with_73(seed: Path, tmp_path: Path) -> N
         assert shown.stderr.decode() == f"oomwatchd: cannot write {bad}: {why}\n"
 
 
-def test_a_full_standard_output_is_one_line(seed: Path) -> None:
+def test_a_full_standard_output_is_one_line(seed: Path, tmp_path: Path) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [*COMMAND, "analyze", str(seed)], stdout=full, stderr=subprocess.PIPE, check=False, timeout=60
         )
     assert done.returncode == 74
-    assert done.stderr == b"oomwatchd: [Errno 28] No space left on device\n"
+    assert done.stderr == b"oomwatchd: cannot write standard output: No space left on device\n"
+    # what goes elsewhere does not touch it
+    output = tmp_path / "out"
+    with open("/dev/full", "wb") as full:
+        command = [*COMMAND, "analyze", "--output", str(output), str(seed)]
+        assert subprocess.run(command, stdout=full, check=False, timeout=60).returncode == 0
+    assert output.read_bytes().startswith(b"DIED")
+
+
+@pytest.mark.parametrize(
+    ("closed", "words", "status", "said"),
+    [
+        (">&-", "analyze LOG", 74, "oomwatchd: cannot write standard output: Bad file descriptor\n"),
+        (">&-", "--version", 74, "oomwatchd: cannot write standard output: Bad file descriptor\n"),
+        (">&-", "analyze --output OUT LOG", 0, ""),
+        ("<&-", "analyze LOG", 0, ""),
+        ("<&-", "analyze -", 66, "oomwatchd: standard input cannot be read: Bad file descriptor\n"),
+        ("2>&-", "analyze --nonsense", 64, ""),
+        ("<&- >&- 2>&-", "analyze LOG", 74, ""),
+    ],
+)
+def test_closed_standard_streams(
+    seed: Path, tmp_path: Path, closed: str, words: str, status: int, said: str
+) -> None:
+    words = words.replace("LOG", str(seed)).replace("OUT", str(tmp_path / "out"))
+    script = f"{' '.join(COMMAND)} {words} {closed}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+def test_the_output_is_not_written_over_the_log(seed: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(seed.read_bytes())
+    for words, stdin in (((log,), None), ((), log), (("-", tmp_path / "none"), log)):
+        with open(stdin or os.devnull, "rb") as given:
+            done = subprocess.run(
+                [*COMMAND, "analyze", "--output", str(log), *map(str, words)],
+                stdin=given,
+                stderr=subprocess.PIPE,
+                check=False,
+                timeout=60,
+            )
+        assert done.returncode == 64
+        assert done.stderr.decode().startswith(f"oomwatchd: --output {log} would overwrite the input; ")
+    assert log.read_bytes() == seed.read_bytes()
+
+
+def test_the_export_is_not_written_over_the_store(state: Path) -> None:
+    for words in (("export",), ("show", "0")):
+        shown = oomwatchd("events", *words, "--state-directory", state, "--output", state / "events.sqlite")
+        assert shown.returncode == 64, shown.stderr
+    assert oomwatchd("events", "--state-directory", state, "list").returncode == 0
+
+
+@pytest.mark.parametrize("action", ["list", "export", "deliveries"])
+def test_the_store_may_be_named_behind_the_action(state: Path, action: str) -> None:
+    before = oomwatchd("events", "--state-directory", state, action)
+    behind = oomwatchd("events", action, "--state-directory", state)
+    assert (behind.returncode, behind.stdout) == (0, before.stdout)
+
+
+def test_a_boot_id_is_one(seed: Path) -> None:
+    shown = oomwatchd("analyze", "--boot-id", "0a1b", seed)
+    assert shown.returncode == 64
+    assert b"'0a1b' is no boot id: 32 hexadecimal digits" in shown.stderr
+
+
+def test_notify_test_without_a_sink_is_no_success(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[sinks.journal]\nenabled = false\n")
+    shown = oomwatchd("notify-test", "--config", config)
+    assert (shown.returncode, shown.stdout) == (69, b"")
+    assert shown.stderr.startswith(b"oomwatchd: no sink is switched on: nothing was sent; ")
+
+
+def test_a_file_does_not_get_the_number_of_a_closed_standard_stream(seed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", *COMMAND, "analyze", "--output", output, "/nonexistent", seed],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (66, b"")
+    assert output.read_bytes() == oomwatchd("analyze", seed).stdout
 
 
 def test_a_reader_that_has_enough_is_no_error(hostile: Path) -> None:

@@ -45,6 +45,14 @@ def test_the_default_file_is_read_when_it_exists(tmp_path: Path) -> None:
     assert (config.log_level, read) == ("debug", default)
 
 
+def test_a_default_file_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:
+    default = tmp_path / "config.toml"
+    default.mkdir()
+    with pytest.raises(ConfigError, match=r"config\.toml: Is a directory"):
+        load(None, default)
+    assert load(None, EXAMPLE / "config.toml")[1] is None
+
+
 def test_a_sink_gets_its_own_options() -> None:
     config = parse({"sinks": {"jsonl": {"path": "-"}}}, "f")
     assert config.sinks["jsonl"].path == "-"
@@ -71,6 +79,9 @@ def test_a_sink_gets_its_own_options() -> None:
             "[capture]\ncommand_line = 'all'",
             "f.toml: capture.command_line: invalid enum value 'all'; known here: off, executable, full",
         ),
+        ('[kmsg]\ndevice = "/dev/\\u0000"', "f.toml: kmsg.device: holds a NUL character"),
+        ('[sinks.jsonl]\npath = "\\u0000"', "f.toml: sinks.jsonl.path: holds a NUL character"),
+        ('[http]\nlisten = ["h:1", "unix:/\\u0000"]', "f.toml: http.listen.2: holds a NUL character"),
         ("[http]\nlisten = '10053'", "f.toml: http.listen: '10053' is not host:port"),
         ("[http]\nlisten = ':10053'", "f.toml: http.listen: ':10053' is not host:port"),
         ("[http]\nlisten = 'h:0'", "f.toml: http.listen: '0' is not a port (1 to 65535)"),
@@ -103,6 +114,11 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes, words: str) -> N
     with pytest.raises(ConfigError) as caught:
         load(file)
     assert str(caught.value) == f"{file}: {words}"
+
+
+def test_a_file_without_end_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero: larger than 1 MiB"):
+        load(Path("/dev/zero"))
 
 
 def test_an_absent_file_that_was_asked_for_is_an_error(tmp_path: Path) -> None:
@@ -151,4 +167,36 @@ def test_check_config_says_ok(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == f"{file}: ok\n"
     file.write_text("nonsense = 1")
     with pytest.raises(ConfigError, match="unknown key nonsense"):
+        args.run(args)
+
+
+def test_check_config_names_a_file_that_a_sink_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    check_config.add_parser(parser.add_subparsers())
+    file = tmp_path / "c.toml"
+    file.write_text(f'[sinks.webhook]\nurl = "https://x.example/"\ntemplate = "{tmp_path}/none.json"\n')
+    args = parser.parse_args(["check-config", str(file)])
+    assert args.run(args) == 0  # the daemon takes it, and keeps what it cannot send
+    shown = capsys.readouterr()
+    assert shown.out == f"{file}: ok\n"
+    assert shown.err.startswith("oomwatchd: sink webhook could not work as this user, here and now: ")
+    assert f"{tmp_path}/none.json" in shown.err
+
+
+def test_check_config_without_a_file_says_that_the_defaults_hold(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = tmp_path / "config.toml"
+    monkeypatch.setattr(check_config, "DEFAULT_PATH", absent)
+    monkeypatch.setattr(check_config, "load", lambda path: load(path, absent))
+    parser = argparse.ArgumentParser()
+    check_config.add_parser(parser.add_subparsers())
+    args = parser.parse_args(["check-config"])
+    assert args.run(args) == 0
+    assert capsys.readouterr().out == f"there is no {absent}: the defaults hold\n"
+    # a file that was named must be there
+    args = parser.parse_args(["check-config", str(absent)])
+    with pytest.raises(ConfigError, match="No such file"):
         args.run(args)

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -28,14 +29,16 @@ from oomwatchd.cli.throwaway import victim
 from oomwatchd.config import Config, parse
 from oomwatchd.daemon import protect, worker
 from oomwatchd.daemon.log import LINE_BYTES, OncePerKind, StderrHandler
+from oomwatchd.daemon.main import Daemon
 from oomwatchd.daemon.sample import RECORDS
 from oomwatchd.daemon.watch import FRESH_USEC, Times, Watch
 from oomwatchd.daemon.worker import FULL_CAPTURES, Worker, cut_down
+from oomwatchd.errors import UnavailableError
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.fold import Covered
 from oomwatchd.kmsg import KmsgGap, KmsgRecord, parse_record
 from oomwatchd.metrics import Metrics
-from oomwatchd.notify import Notifier
+from oomwatchd.notify import Notifier, take_descriptors
 from oomwatchd.observe.host import Host
 from oomwatchd.observe.snapshot import Snapshots
 from oomwatchd.sources.kmsg import KmsgSource
@@ -227,6 +230,25 @@ def test_lost_and_forged_records_are_counted(rig: Rig) -> None:
     assert metric(rig.metrics, "oomwatchd_kmsg_forged_records_total") == 1
     assert metric(rig.metrics, "oomwatchd_kmsg_records_total") == len(LINES) - 3 + 2
     assert [(c.lost_records, conclude(c).kills) for c in rig.captures] == [(3, 1)]
+
+
+def test_what_one_bite_leaves_is_read_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal's descriptor tells of news, not of what was left of them."""
+    monkeypatch.setattr("oomwatchd.sources.kmsg.BITE_RECORDS", 16)
+    rig.write(*LINES)
+    rig.read_at(KILL_USEC)
+    rig.watch.catch_up_done()
+    daemon = SimpleNamespace(
+        _watch=rig.watch,
+        _polled=time.monotonic(),
+        _recorder=None,
+        _notifier=SimpleNamespace(watchdog_seconds=None),
+    )
+    rig.read_at(KILL_USEC + 6_000_000)
+    assert Daemon._timeout(daemon) > 1.0  # type: ignore[arg-type]
+    rig.write(*(shifted(line, FIRST_SEQ + 100 + n, KILL_USEC + 7_000_000) for n, line in enumerate(LINES)))
+    assert rig.watch.read() is False
+    assert Daemon._timeout(daemon) == 0.0  # type: ignore[arg-type]
 
 
 def test_an_error_costs_one_step_and_not_the_watch(
@@ -613,6 +635,12 @@ def test_passed_descriptors_are_known_by_name() -> None:
     assert result.stdout == "{'http': [3, 5], 'kmsg': [4]} {} [False, False, False]\n{}\n"
 
 
+def test_a_passed_descriptor_that_is_not_there_is_one_clear_line() -> None:
+    environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "99999999", "LISTEN_FDNAMES": "kmsg"}
+    with pytest.raises(UnavailableError, match=r"passed descriptor \d+ of 99999999: Bad file descriptor; "):
+        take_descriptors(environ)
+
+
 # -- the log -------------------------------------------------------------------------------------------
 
 
@@ -952,6 +980,114 @@ def test_a_changed_configuration_is_applied_and_a_wrong_one_is_not(daemon: Runni
         socket.create_connection(("127.0.0.1", old), 1)
     assert daemon.end() == 0
     assert "Traceback" not in daemon.log.read_text()
+
+
+def test_addresses_are_added_and_taken_away_while_it_runs(daemon: Running) -> None:
+    daemon.start()
+    daemon.until(daemon.ready)
+    first, second, path = daemon.port, free_port(), daemon.directory / "http"
+
+    def listen(*addresses: str) -> None:
+        said = daemon.log.read_text().count("configuration read again")
+        text = daemon.config.read_text()
+        daemon.config.write_text(re.sub("listen = .*", f"listen = {list(addresses)}", text))
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.until(lambda: daemon.log.read_text().count("configuration read again") > said)
+
+    def answers(port: int) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    listen(f"127.0.0.1:{first}", f"127.0.0.1:{second}")
+    assert answers(first) and answers(second)
+    listen(f"0.0.0.0:{first}", f"unix:{path}")
+    assert answers(first) and not answers(second) and path.is_socket()
+    listen(f"unix:{path}", f"127.0.0.1:{second}")
+    assert answers(second) and not answers(first)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = int(other.getsockname()[1])
+        listen(f"127.0.0.1:{taken}", f"127.0.0.1:{second}")
+        daemon.until(
+            lambda: (
+                f"metrics stay where they were: cannot listen on 127.0.0.1:{taken}" in daemon.log.read_text()
+            )
+        )
+        assert answers(second) and path.is_socket()
+    daemon.process.send_signal(signal.SIGHUP)  # with the same configuration
+    daemon.until(lambda: answers(taken))
+    assert daemon.end() == 0
+
+
+def test_what_the_sinks_need_is_looked_for_again(daemon: Running) -> None:
+    template = daemon.directory / "template"
+    daemon.configure(f'[sinks.webhook]\nurl = "http://127.0.0.1:9/"\ntemplate = "{template}"')
+    daemon.start()
+    daemon.until(daemon.ready)
+    assert "sink webhook cannot work: template" in daemon.log.read_text()
+    template.write_text("{}")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.until(lambda: "changed: nothing" in daemon.log.read_text())
+    assert daemon.log.read_text().count("sink webhook cannot work") == 1
+    assert daemon.end() == 0
+
+
+def test_the_manager_is_told_that_a_reload_has_ended_whatever_came_of_it() -> None:
+    said: list[tuple[str, ...]] = []
+
+    def fails(_new: object) -> None:
+        raise RuntimeError
+
+    daemon = SimpleNamespace(_path=None, _notifier=lambda *words: said.append(words), _apply=fails)
+    with pytest.raises(RuntimeError):
+        Daemon._reload(daemon)  # type: ignore[arg-type]
+    assert said[-1] == ("READY=1",)
+
+
+#: runs before the daemon: of the threads it asks for, those whose name begins so cannot be had
+NO_THREAD = """
+import threading
+start = threading.Thread.start
+def refuse(thread):
+    if thread.name.startswith({!r}):
+        raise RuntimeError("can't start new thread")
+    start(thread)
+threading.Thread.start = refuse
+"""
+
+
+@pytest.mark.parametrize("name", ["http", "http-page", "journal", "sink"])
+def test_it_watches_without_the_threads_that_it_can_do_without(daemon: Running, name: str) -> None:
+    daemon.configure('[sinks.webhook]\nurl = "http://127.0.0.1:9/"')
+    daemon.start(NO_THREAD.format(name))
+    daemon.until(lambda: "watching since" in daemon.log.read_text())
+    assert daemon.log.read_text().count("can't start new thread") == 1
+    assert daemon.end() == 0
+
+
+def test_without_a_worker_it_says_so_and_ends(daemon: Running) -> None:
+    daemon.start(NO_THREAD.format("worker"))
+    assert daemon.process.wait(10) == 69
+    assert "oomwatchd: error: the worker: can't start new thread; raise the limit" in daemon.log.read_text()
+
+
+@pytest.mark.parametrize("device", [".", "file", "/dev/null"])
+def test_what_is_no_kernel_log_is_one_clear_line(tmp_path: Path, device: str) -> None:
+    (tmp_path / "file").write_text("4,1,1,-;text\n")
+    config = tmp_path / "c.toml"
+    config.write_text(
+        f'state_directory = "{tmp_path}"\n[http]\nlisten = ""\n[kmsg]\ndevice = "{tmp_path / device}"\n'
+        "[sinks.journal]\nenabled = false\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", RUN, "run", "--config", str(config)], capture_output=True, text=True
+    )
+    assert result.returncode == 69
+    assert result.stderr.splitlines()[-1] == (
+        f"oomwatchd: {tmp_path / device}: no kernel log: it cannot be waited for; see `device` in [kmsg]"
+    )
 
 
 def test_a_watch_that_cannot_begin_says_why_in_one_line(tmp_path: Path) -> None:

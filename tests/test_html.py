@@ -424,7 +424,7 @@ def test_counts_fit_above_a_column(count: int, text: str) -> None:
 def test_why_is_not_misled_by_a_colon_in_a_name(corpus: Path) -> None:
     event = next(e for e in events(corpus / _HOSTILE) if e.victims and e.victims[0].comm == "a) b: c")
     assert event.summary.startswith("a) b: c (pid ")
-    assert fields.why(event) == "cgroup /h0 at its limit of 8192 kB"
+    assert fields.why(event) == "cgroup /h0 at its limit of 8192 kB; a) b: c held 100 % of it"
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,18 @@ def test_kills_by_unit_are_bounded_and_lose_none() -> None:
     assert units(again) == found
 
 
+def test_cgroups_that_are_made_to_look_the_same_are_one_series() -> None:
+    names = ("/a\x01", "/a\\x01", "/b")
+    groups = [CgroupDistance(path=name, limit_bytes=9, usage_bytes=n) for n, name in enumerate(names)]
+    metrics = Metrics()
+    metrics.observe(lambda: Distance(cgroups=tuple(groups)))
+    lines = generate_latest(registry(metrics)).decode().splitlines()
+    assert [line for line in lines if line.startswith("oomwatchd_cgroup_headroom_bytes{")] == [
+        'oomwatchd_cgroup_headroom_bytes{cgroup="/a\\\\x01"} 9.0',
+        'oomwatchd_cgroup_headroom_bytes{cgroup="/b"} 7.0',
+    ]
+
+
 def test_the_distance_from_running_out() -> None:
     found = values(whole())
     assert found['oomwatchd_zone_headroom_bytes{memory_zone="DMA",node="0"}'] == -4096

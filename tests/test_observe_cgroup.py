@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import shutil
@@ -266,6 +267,55 @@ def test_the_number_of_cgroups_is_bounded(tree: Tree, monkeypatch: pytest.Monkey
     assert len(groups) == 5 and groups.truncated
 
 
+def test_cgroups_that_cannot_be_listed_just_now_are_not_forgotten(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.make("a", (7,))
+    groups = Cgroups(tree.host)
+    groups.walk(0)
+    tree.make("b", (8,))
+
+    def fails(_directory: str) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", fails)
+        groups.walk(S)
+    assert groups.of(7) is groups.get("/a") is not None
+    groups.walk(2 * S)
+    assert groups.of(8) is groups.get("/b") is not None
+
+
+def known(group: cgroup.Group | None) -> int:
+    """How many cgroups are kept in memory, visited or not."""
+    assert group is not None
+    return 1 + sum(known(child) for child in group.children.values())
+
+
+def test_what_is_kept_of_a_wide_and_deep_tree_is_bounded(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "MAX_GROUPS", 30)
+    for outer in range(10):
+        tree.make(f"g{outer}")
+        for inner in range(10):
+            tree.make(f"g{outer}/h{inner}")
+    groups = Cgroups(tree.host)
+    for usec in range(3):
+        groups.walk(usec * S)
+        assert len(groups) == known(groups._root) == 30 and groups.truncated
+    for outer in range(10):
+        tree.make(f"g{outer}/late")
+    groups.look_at_changes(3 * S)
+    assert known(groups._root) <= 30
+    groups.walk(4 * S)
+    assert len(groups) == known(groups._root) == 30
+    for outer in range(9):
+        shutil.rmtree(tree.mount / f"g{outer}")
+    groups.walk(5 * S)
+    groups.walk(6 * S)
+    assert len(groups) == known(groups._root) == 13 and not groups.truncated
+    assert {group.path for group in groups} >= {"/g9/h0", "/g9/late"}
+
+
 @pytest.mark.parametrize(
     ("mountinfo", "found"),
     [
@@ -280,6 +330,7 @@ def test_the_number_of_cgroups_is_bounded(tree: Tree, monkeypatch: pytest.Monkey
         ),
         ("30 29 0:27 /docker/ab /c rw - cgroup cgroup rw,memory\n", ("/c", "/docker/ab", 1)),
         ("30 29 0:27 /../.. /c rw - cgroup cgroup rw,memory\n", ("/c", "", 1)),
+        ("30 29 0:27 /a\\040\\377b /c\\040d rw - cgroup cgroup rw,memory\n", ("/c d", "/a \\xffb", 1)),
     ],
 )
 def test_where_the_memory_controller_is(

@@ -20,7 +20,7 @@ from oomwatchd.delivery import (
     pause,
 )
 from oomwatchd.errors import DeliveryError
-from oomwatchd.event import OomEvent
+from oomwatchd.event import OomEvent, event_id
 from oomwatchd.outbox import MAX_AGE_SECONDS, Lane, Outbox
 from oomwatchd.store import FILE_NAME, Limits, Store
 from tests.samples import capture, event
@@ -198,6 +198,62 @@ def test_batches_are_bounded_and_a_refused_event_costs_itself_alone(
     ]
 
 
+def test_a_receiver_that_refuses_everything_is_failing_and_gets_time_to_be_mended(
+    rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = rig(*[DeliveryError("HTTP 400", refused=True)] * 12)
+    ids = made.put_many(20)
+    assert made.lane.step() == 0.0
+    assert (made.lane.state.failed_since, made.lane.state.dropped) == (None, 1)  # it may be this one's fault
+    assert made.lane.step() == 1.0
+    assert (made.lane.state.failed_since, made.lane.state.next_attempt) == (NOW, NOW + 1)
+    assert made.run() == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
+    assert made.receiver.taken == ids[12:]
+    state = made.lane.state
+    assert (state.failed_since, state.next_attempt, state.dropped, state.delivered) == (None, None, 12, 8)
+    assert caplog.records[-1].getMessage() == "sink listener takes events again"
+
+
+def test_what_is_told_again_of_a_refused_event_says_nothing_of_others(rig: Callable[..., Rig]) -> None:
+    made = rig(*[DeliveryError("HTTP 413", refused=True)] * 2)
+    made.put(0)
+    made.run()
+    made.put(0, revision=1, kills=3)
+    assert made.run() == []
+    assert (made.lane.state.dropped, made.lane.state.failed_since) == (2, None)
+
+
+def test_giving_up_what_is_old_is_not_taking_it(rig: Callable[..., Rig]) -> None:
+    made = rig(*down(1))
+    made.put_many(1)
+    made.lane.step()
+    made.now += MAX_AGE_SECONDS + 1
+    made.run()
+    assert (made.lane.state.dropped, made.lane.state.failed_since) == (1, NOW)
+
+
+def test_a_clock_that_is_set_makes_nothing_of_this_boot_old(rig: Callable[..., Rig]) -> None:
+    """A board without a clock of its own wakes with the time of its last shutdown."""
+    made = rig()
+    boot_id = capture().source.boot_id
+    uptime = 60.0
+    made.lane = Lane(
+        *(made.receiver, made.store, made.lane.state),
+        wall=lambda: made.now,
+        conclude=made.conclude,
+        boot_id=boot_id,
+        uptime=lambda: uptime,
+    )
+    ids = made.put_many(1)
+    made.now += 400 * 86400
+    made.run()
+    made.put_many(1, begin=10)
+    made.now += 400 * 86400
+    uptime = MAX_AGE_SECONDS + 1
+    made.run()
+    assert (made.receiver.taken, made.lane.state.dropped) == (ids, 1)
+
+
 def test_what_nobody_wants_to_hear_of_any_more_is_dropped_and_counted(rig: Callable[..., Rig]) -> None:
     made = rig(*down(1))
     made.put_many(3)
@@ -357,6 +413,42 @@ def test_one_that_hangs_holds_up_neither_the_others_nor_the_end(tmp_path: Path) 
     hangs.go.set()
     [first, _] = store.deliveries()
     assert (first.sink, first.delivered) == ("hangs", 0)
+    store.close()
+
+
+def test_what_is_on_its_way_when_another_takes_over_changes_nothing(tmp_path: Path) -> None:
+    """The sinks are opened anew while a receiver hangs, or leave the configuration."""
+    store = Store.open(tmp_path)
+    hangs = Waiting("hangs", go=False)
+    said: list[Delivery] = []
+    outbox = Outbox([hangs], store, lambda state, _seconds: said.append(state))
+    outbox.start()
+    store.put(capture(), event())
+    outbox.notify()
+    assert hangs.asked.wait(10)
+    outbox.stop(0.01)
+    Outbox([], store, lambda *_: None)
+    count = len(said)
+    hangs.go.set()
+    [(_, _, thread)] = outbox._lanes
+    thread.join(10)
+    assert hangs.taken and store.deliveries() == []
+    assert len(said) == count
+    store.close()
+
+
+def test_a_store_that_takes_nothing_at_the_start_keeps_nobody_from_being_told(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    store.put(capture(), event())
+    store._connection.execute("PRAGMA query_only = 1")  # the disk is full
+    works, taken = Waiting("works", go=True), threading.Event()
+    outbox = Outbox([works], store, lambda state, _seconds: taken.set() if state.delivered else None)
+    outbox.start()
+    store.put(capture(1000), event(1000))
+    outbox.notify()
+    assert taken.wait(10)
+    outbox.stop()
+    assert works.taken == [event_id(capture(1000))]
     store.close()
 
 

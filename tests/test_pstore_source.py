@@ -218,6 +218,22 @@ def test_the_time_is_known_where_something_tells_it(tmp_path: Path) -> None:
     assert events(dump)[0].time.wall == event.time.wall
 
 
+def test_of_too_many_dumps_the_newest_are_read_and_each_whole(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(10):
+        lines = [b"<4>[%5d.000000] boot %d %s" % (n, number, b"x" * 80) for n in range(100)]
+        write_efi(tmp_path, parts_of(lines, 2000), when=WHEN + 3600 * number)
+    whole = read(tmp_path)
+    size = sum(file.stat().st_size for file in tmp_path.iterdir())
+    for share in (0.25, 0.5, 0.75):
+        found = list(read_pstore([tmp_path], most_bytes=int(size * share)))
+        assert 10 * share - 2 <= len(found) <= 10 * share
+        assert [dump.records for dump in found] == [dump.records for dump in whole][-len(found) :]
+    assert "files are not read" in caplog.text
+    assert len(list(read_pstore([tmp_path], most_bytes=size))) == 10
+
+
 def test_roots_that_are_not_there_have_no_dumps(tmp_path: Path) -> None:
     assert read(tmp_path / "absent", tmp_path) == []
     with pytest.raises(NoInputError, match="no directory"):

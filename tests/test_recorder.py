@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import json
 import mmap
 import os
@@ -18,6 +20,8 @@ import pytest
 
 from oomwatchd.config import RecorderSection
 from oomwatchd.findings._host import meminfo, zoneinfo
+from oomwatchd.observe.cgroup import Hierarchy, memory_hierarchy
+from oomwatchd.observe.changes import Changes
 from oomwatchd.observe.host import Host, read_host
 from oomwatchd.observe.hotplug import Devices, Swaps, Tmpfs
 from oomwatchd.observe.pressure import Exceptional, swap_changes
@@ -344,6 +348,38 @@ V1 = "30 29 0:27 / {mount} rw - cgroup cgroup rw,memory\n"
 V2 = "31 29 0:28 / {mount} rw - cgroup2 cgroup2 rw\n"
 
 
+def test_without_further_inotify_watches_it_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = Tree(tmp_path, 2)
+    recorder = Recorder(Fake(tree.host.proc, tree.host).host, OPTIONS)
+
+    def none_left(*_: object) -> int:
+        ctypes.set_errno(errno.ENOSPC)
+        return -1
+
+    monkeypatch.setattr(recorder.cgroups.changes, "_add_watch", none_left)
+    before = list(recorder.obstacles)
+    for number in range(3):
+        tree.make(f"a{number}", (7 + number,))
+        recorder.run(number * 10 * S, 0.0)
+    (said,) = [line for line in recorder.obstacles if line not in before]
+    assert "no more inotify watches: raise fs.inotify.max_user_watches" in said
+    assert recorder.cgroups.of(9) is not None
+    monkeypatch.undo()
+    recorder.run(30 * S, 0.0)
+    found = recorder.cgroups.get("/a0")
+    assert found is not None and found.watch is not None
+    recorder.close()
+
+
+def test_an_inotify_instance_that_nobody_has_any_more_is_given_back() -> None:
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(200):
+        Changes()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
+
+
 @pytest.mark.parametrize(
     ("mountinfo", "controllers", "version"),
     [("", "", None), (V1, "", 1), (V1 + V2, "", 1), (V2, "memory", 2), (V2, "cpu", None)],
@@ -510,7 +546,28 @@ def test_tmpfs_behind_a_server_is_not_asked(fake: Fake) -> None:
         "3 2 0:6 / /srv/tmp rw - tmpfs tmpfs rw\n"
         "4 1 0:7 / /run/shm rw - tmpfs tmpfs rw\n"
         "5 1 0:7 / /also rw - tmpfs tmpfs rw\n"
+        "6 1 0:8 / /mnt/a/tmp rw - tmpfs tmpfs rw\n"
+        "7 1 0:9 / /mnt/a rw - fuse.sshfs server: rw\n"  # covers it
+        "8 1 0:10 / /mnt/a\\040b rw - tmpfs tmpfs rw\n"
     )
     tmpfs = Tmpfs(fake.host)
     tmpfs.find()
-    assert tmpfs.mounts == ["/run/shm"]
+    assert tmpfs.mounts == ["/run/shm", "/mnt/a b"]
+
+
+def test_a_table_of_more_than_a_page_is_read_to_its_end(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel gives a page of it at most in one read (seq_file)."""
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda descriptor, size: read(descriptor, min(size, 4096)))
+    lines = [f"{n} 1 0:{n} / /run/netns/{n:064} rw - tmpfs tmpfs rw\n" for n in range(2, 60)]
+    (fake.root / "self/mountinfo").write_text("1 0 8:1 / / rw - ext4 /dev/sda1 rw\n" + "".join(lines))
+    tmpfs = Tmpfs(fake.host)
+    tmpfs.find()
+    assert len(tmpfs.mounts) == 58
+    head = "Filename Type Size Used Priority\n"
+    (fake.root / "swaps").write_text(head + "".join(f"/swap/{n:064} file 1024 0 -2\n" for n in range(70)))
+    assert len(Swaps(fake.host, Devices())._areas) == 70
+    (fake.root / "self/mountinfo").write_text(
+        "".join(lines) + f"90 1 0:90 / {fake.root} rw - cgroup cgroup rw,memory\n"
+    )
+    assert memory_hierarchy(fake.host) == Hierarchy(str(fake.root), "", 1)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
 import json
 import logging
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -26,7 +28,7 @@ from hypothesis import strategies as st
 from oomwatchd import plugs
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.report import Memcg, Victim
-from oomwatchd.sinks import BY_DEFAULT, SinkError, jsonl, open_sinks
+from oomwatchd.sinks import BY_DEFAULT, SinkError, jsonl, open_sinks, webhook
 from oomwatchd.sinks import journal as journal_sink
 from oomwatchd.sinks._message_ids import MESSAGE_IDS
 from tests.recorded import captures, kernel_recordings
@@ -309,6 +311,37 @@ def test_no_journal_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         f"sink journal: no journal at {tmp_path}/none (No such file or directory): not used"
     ]
     assert journal_sink.open(journal_sink.Options(enabled=False)) is None
+    with pytest.raises(SinkError, match=r"\(AF_UNIX path too long\)"):
+        journal_sink.open(journal_sink.Options(socket="/" + "a" * 200))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ModuleNotFoundError("x", name="urllib3"), "needs the Python module urllib3, which is not installed"),
+        (RecursionError("too deep"), "RecursionError: too deep"),
+    ],
+)
+def test_one_that_cannot_be_opened_costs_no_other(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    words: str,
+) -> None:
+    def fails(_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(webhook, "open", fails)
+    path = str(tmp_path / "events.jsonl")
+    given = {"jsonl": jsonl.Options(path=path), "webhook": webhook.Options(url="http://127.0.0.1:9/")}
+    opened = open_sinks({**given, "journal": journal_sink.Options(enabled=False)})
+    assert ([s.name for s in opened.local], [s.name for s in opened.remote]) == (["jsonl"], ["webhook"])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"sink webhook cannot work: {words}; events wait in the store"
+    ]
+    with pytest.raises(SinkError, match=re.escape(words)):
+        opened.remote[0].deliver([event()])
 
 
 @pytest.fixture(scope="module")
@@ -570,6 +603,23 @@ def test_jsonl_on_a_full_disk_says_so_and_mends_the_torn_line() -> None:
     assert sink is not None
     with pytest.raises(SinkError, match="/dev/full: No space left on device"):
         sink.emit(event())
+
+
+def test_jsonl_writes_to_a_descriptor_above_what_select_knows(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limits[1] < 2048:
+        pytest.skip("no such descriptor may be had")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2048, limits[1]))
+    sink = jsonl.open(jsonl.Options(path=str(tmp_path / "events.jsonl")))
+    assert sink is not None
+    low = sink._file()
+    sink._fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 1500)
+    os.close(low)
+    try:
+        sink.emit(event())
+    finally:
+        sink.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_jsonl_to_a_pipe_that_nobody_reads_gives_up(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ import msgspec
 import pytest
 
 from oomwatchd.capture import OomCapture, ProcessFacts, Snapshot
+from oomwatchd.errors import PermissionDeniedError
 from oomwatchd.event import OomEvent
-from oomwatchd.store import FILE_NAME, Limits, Store, StoreError
+from oomwatchd.store import FILE_NAME, MEMORY_BYTES, Limits, Store, StoreError
 from tests.samples import BOOT, OTHER_BOOT, WALL, capture, event
 
 
@@ -189,6 +190,15 @@ for seq in range(0, 10**9, 10):
         stored = len(rows)
 
 
+def test_a_store_of_somebody_else_is_no_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store.open(tmp_path).close()
+    monkeypatch.setattr("oomwatchd.store.os.access", lambda *_, **__: False)
+    with pytest.raises(PermissionDeniedError, match="no permission to read the store"):
+        Store.open_reader(tmp_path)
+    with pytest.raises(StoreError, match="no store at"):
+        Store.open_reader(tmp_path / "none")
+
+
 def test_a_beginning_of_the_id_is_enough_if_only_one_has_it(store: Store) -> None:
     store.put(capture(1), event(1, id="aaaa-1"))
     store.put(capture(10), event(10, id="aaaa-10"))
@@ -282,6 +292,34 @@ def test_a_corrupt_file_is_moved_aside(
     assert not older.exists(), "a file that keeps breaking must not fill the disk with its remains"
     assert "is corrupt" in caplog.text
     assert store.put(capture(), event()) == "new"
+
+
+def test_where_no_new_file_can_be_begun_memory_holds_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path, limits=Limits(max_bytes=64 << 20))
+    store.put(capture(0), event(0))
+
+    def fails(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("oomwatchd.store._move_aside", fails)
+    assert store._renew(sqlite3.DatabaseError("malformed"))
+    for seq in (1000, 2000):
+        assert store.put(capture(seq), event(seq)) == "new"
+    assert store.failure == "no new store can be begun: Read-only file system"
+    assert [row.first_seq for row in store.list()] == [2000, 1000]
+    assert store._limits.max_bytes == MEMORY_BYTES
+    assert store.last_news == 3
+    store.close()
+
+
+def test_counters_are_saved_together(store: Store) -> None:
+    said: list[str] = []
+    store._connection.set_trace_callback(said.append)
+    store.save_counters(BOOT, {"began_seq": 7.0, "baseline": 3.0, "told_unseen": 0.0})
+    assert [words.split(" ")[0] for words in said] == ["BEGIN", *["INSERT"] * 3, "COMMIT"]
+    assert store.load_counters(BOOT) == {"began_seq": 7.0, "baseline": 3.0, "told_unseen": 0.0}
 
 
 @pytest.mark.parametrize("asked_first", [True, False])

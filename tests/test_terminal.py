@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from oomwatchd.attribution import Attribution, owner_of
 from oomwatchd.capture import Mark, Track
 from oomwatchd.event import EventSource, EventTime, OomEvent, conclude
+from oomwatchd.findings._text import ratio
 from oomwatchd.render.amounts import kib, percent, size
 from oomwatchd.render.escape import harmless, harmless_name
+from oomwatchd.render.fields import field_value, track_title
 from oomwatchd.render.terminal import render_text
 from oomwatchd.report import Finding, Memcg, MemcgCounter, Task, Trigger, Victim
 from tests.recorded import captures, kernel_recordings, kinds, logs
@@ -79,13 +82,78 @@ def seed(corpus: Path) -> OomEvent:
 
 
 def test_the_first_five_lines_say_who_asked_died_why_and_what_to_change(corpus: Path) -> None:
-    lines = render_text(seed(corpus)).splitlines()[:5]
-    assert lines[:4] == [
+    assert render_text(seed(corpus)).splitlines()[:5] == [
         "DIED     min_free_kbytes (pid 118, 469 MiB resident, score 922)",
         "ASKED    min_free_kbytes (pid 118, order 0, GFP_HIGHUSER_MOVABLE)",
-        "WHY      Normal zone 32 kB short for an order-0 request",
-        "CHANGE   Bound min_free_kbytes: MemoryMax= of its unit, a container limit, or...",
+        "WHY      Normal zone 32 kB short for an order-0 request; min_free_kbytes held",
+        "         95 % of RAM",
+        "CHANGE   Bound min_free_kbytes: MemoryMax= of its unit, a container limit, or",
     ]
+
+
+POD = "10d16a28-60ff-475f-a631-510d9792219f"
+CONTAINER = "178ec18073cc6ac7be2de8d9869daf162a6349dd056b6535849112c53ec3102a"
+KUBEPODS = "/kubepods.slice/kubepods-burstable.slice"
+IN_POD = f"{KUBEPODS}/kubepods-burstable-pod{POD.replace('-', '_')}.slice/cri-containerd-{CONTAINER}.scope"
+
+
+@pytest.mark.parametrize(
+    ("path", "limit", "name", "died"),
+    [
+        ("/system.slice/mariadb.service", None, None, "a (pid 7), in mariadb.service"),
+        ("/system.slice/mariadb.service", "/system.slice/mariadb.service", None, "a (pid 7)"),
+        ("/apps/\x1b[31m", None, None, "a (pid 7), in cgroup /apps/\\x1b[31m"),
+        ("/", None, None, "a (pid 7)"),
+        (IN_POD, IN_POD, None, f"a (pid 7), in container 178ec18073cc, pod {POD}"),
+        (IN_POD, IN_POD, "shop/cart-0/app", "a (pid 7), in container shop/cart-0/app (178ec18073cc)"),
+        (f"/docker/{CONTAINER}", None, None, "a (pid 7), in container 178ec18073cc"),
+        (f"/docker/{CONTAINER}", f"/docker/{CONTAINER}", None, "a (pid 7)"),
+    ],
+)
+def test_where_the_victim_lived(path: str, limit: str | None, name: str | None, died: str) -> None:
+    owner = msgspec.structs.asdict(owner_of(path))
+    shown = event(
+        victims=(Victim(pid=7, comm="a"),),
+        memcg=None if limit is None else Memcg(oom_path=limit, task_path=path),
+        attribution=(Attribution(pid=7, role="victim", cgroup=path, container_name=name, **owner),),
+    )
+    assert render_text(shown, width=200).splitlines()[0] == f"DIED     {died}"
+
+
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [
+        ("/system.slice/mariadb.service", "/system.slice/mariadb.service"),
+        (IN_POD, "container 178ec18073cc"),
+        ("/user.slice/user-1000.slice/user@1000.service/app.slice/run-u640.service", "run-u640.service"),
+        ("/fuzzing/prod/service-a/tor_extrainfo_2024", ".../service-a/tor_extrainfo_2024"),
+        (f"/a/{'b' * 30}/c/d", ".../c/d"),
+        (f"/a/{'b' * 90}", f"/a/{'b' * 8}...{'b' * 22}"),
+    ],
+)
+def test_a_track_keeps_the_name_by_which_it_is_known(path: str, title: str) -> None:
+    shown = track_title(Track(kind="cgroup", name=path, points=()), 36)
+    assert shown == title
+    assert len(shown) <= 36
+
+
+def test_the_verdict_is_not_cut_where_it_matters() -> None:
+    advice = f"Raise resources.limits.memory (Kubernetes) of pod {POD} above 16 GiB, or make it smaller."
+    long = event(findings=(Finding(id="x", severity="critical", title="x", explanation="x", advice=advice),))
+    for width in (40, 80):
+        verdict = " ".join(render_text(long, width=width).partition("CHANGE")[2].partition("12.5")[0].split())
+        assert verdict.replace(" ", "") == advice.replace(" ", "")
+    assert "..." in render_text(event(trigger=Trigger(comm="a" * 100, pid=1)), width=80).splitlines()[1]
+
+
+def test_what_to_change_begins_within_five_lines(corpus: Path) -> None:
+    shown = 0
+    for path in logs(corpus):
+        for capture in captures(path):
+            lines = render_text(conclude(capture)).splitlines()
+            assert any(line.startswith("CHANGE") for line in lines[:5]), (path.stem, lines[:8])
+            shown += 1
+    assert shown > 100
 
 
 def test_zones_stand_against_what_the_request_needed(corpus: Path) -> None:
@@ -95,11 +163,39 @@ def test_zones_stand_against_what_the_request_needed(corpus: Path) -> None:
     assert "swap unknown" in rows
 
 
+def test_a_figure_keeps_its_unit() -> None:
+    why = "node 0 Normal zone 268 kB short for an order-0 request; random holds 92 % of RAM"
+    lines = render_text(event(summary=f"java (pid 7) killed: {why}")).splitlines()[2:4]
+    assert [line[9:] for line in lines] == [why.partition(" 92")[0], "92 % of RAM"]
+
+
+def test_a_narrow_console_loses_columns_and_no_names(corpus: Path) -> None:
+    text = render_text(seed(corpus), width=40)
+    assert all(line.isascii() and len(line) <= 40 for line in text.splitlines())
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    for row in (
+        "anonymous 470 MiB 95.4 %",
+        "zone free min needs verdict",
+        "Normal 18244 10084 >18276 short by",
+        "pid rss score name",
+        "118 469 MiB 922 min_free_kbytes",
+    ):
+        assert row in rows
+
+
 def test_a_why_of_two_lines_still_leaves_the_change_within_five() -> None:
     why = "confined to node 1 by its memory policy; node 1 DMA32 zone 16 kB short for an order-0 request"
     lines = render_text(event(summary=f"java (pid 7) killed: {why}")).splitlines()
     assert f"{lines[2].removeprefix('WHY').strip()} {lines[3].strip()}" == why
     assert lines[4].startswith("CHANGE")
+
+
+def test_a_why_of_one_line_leaves_two_to_the_change() -> None:
+    advice = "Raise MemoryMax= of a.service above 512 MiB (memory.max), or make what runs in it smaller."
+    finding = Finding(id="x", severity="critical", title="t", explanation="e", advice=advice)
+    lines = render_text(event(findings=(finding,))).splitlines()
+    assert lines[3].startswith("CHANGE   Raise")
+    assert f"{lines[3].removeprefix('CHANGE').strip()} {lines[4].strip()}" == advice
 
 
 @pytest.mark.parametrize(
@@ -181,7 +277,7 @@ def test_nothing_known_is_still_a_report() -> None:
         "DIED     nobody",
         "ASKED    unknown: the report's first line is missing",
         "WHY      out of memory",
-        "CHANGE   nothing that these figures carry",
+        "CHANGE   no advice follows from these figures",
         "event 0123456789abcdef",
     ]
 
@@ -189,6 +285,9 @@ def test_nothing_known_is_still_a_report() -> None:
 def test_a_cut_report_says_what_it_lacks() -> None:
     cut = msgspec.structs.replace(event(), complete=False, missing=("mem_info", "tasks"), lost_records=3)
     assert "incomplete: mem_info, tasks missing, 3 records lost" in " ".join(render_text(cut).split())
+    elided = msgspec.structs.replace(event(), complete=False, missing=("elided", "tasks"))
+    said = " ".join(render_text(elided).split())
+    assert "incomplete: lines were cut out of the log, tasks missing" in said
 
 
 # names
@@ -243,6 +342,11 @@ def test_exact_amounts_and_shares() -> None:
     assert kib(18276 << 10) == "18276 kB"
     assert percent(120018, 120238) == "99.8 %"
     assert percent(1, 0) == "0 %"
+
+
+@pytest.mark.parametrize(("part", "whole"), [(16244, 16384), (1, 3), (9995, 10000), (0, 5)])
+def test_a_share_is_the_same_in_text_and_evidence(part: int, whole: int) -> None:
+    assert field_value("share_ratio", ratio(part, whole)) == percent(part, whole)
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])

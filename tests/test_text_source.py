@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import html
 import io
@@ -11,6 +12,7 @@ import quopri
 import re
 import sys
 import textwrap
+import zipfile
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -1045,7 +1047,7 @@ def test_memory_is_bounded_for_a_line_without_end() -> None:
 # -- opening and skipping ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("compress", [bytes, gzip.compress, lzma.compress, zstandard.compress])
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress, lzma.compress, zstandard.compress])
 def test_compressed_files(compress: Callable[[bytes], bytes], tmp_path: Path) -> None:
     path = tmp_path / "log"
     data = f"[    1.000000] {KILL}\n".encode() * 1000
@@ -1060,7 +1062,7 @@ def test_compressed_files(compress: Callable[[bytes], bytes], tmp_path: Path) ->
 
 
 def test_two_compressed_frames(tmp_path: Path) -> None:
-    for compress in (gzip.compress, lzma.compress, zstandard.compress):
+    for compress in (gzip.compress, bz2.compress, lzma.compress, zstandard.compress):
         path = tmp_path / "log"
         path.write_bytes(compress(b"one\n") + compress(b"two\n"))
         with open_log(path) as stream:
@@ -1079,6 +1081,29 @@ def test_truncated_compressed_files(compress: Callable[[bytes], bytes], tmp_path
     path.write_bytes(whole[:12] if compress is not zstandard.compress else whole[:4] + b"\xff" * 200)
     with pytest.raises(NoInputError, match="cannot be decompressed"), open_log(path) as stream:
         stream.read()
+
+
+@pytest.mark.parametrize(
+    ("first", "what"),
+    [
+        (b"PK\x03\x04\x14\0\0\0\x08\0", "is a zip archive; try: unzip -p "),
+        (b"\x04\x22\x4d\x18", "is compressed with lz4; try: lz4 -dc "),
+        (b"LPKSHHRH", "is a journal file; try: oomwatchd analyze --journal --directory "),
+    ],
+)
+def test_what_is_no_text_is_said_so(first: bytes, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(first + bytes(100))
+    with pytest.raises(NoInputError, match=re.escape(f"{path} {what}")):
+        open_log(path)
+
+
+def test_an_archive_that_is_not_compressed_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "log.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("log", f"[    1.000000] {KILL}\n")
+    with open_log(path) as stream:
+        assert KILL.encode() in stream.read()
 
 
 def test_what_cannot_be_opened(tmp_path: Path) -> None:

@@ -221,6 +221,29 @@ def test_a_failing_handler_is_a_500_and_not_the_end(caplog: pytest.LogCaptureFix
     served.stop()
 
 
+def test_a_fault_of_the_server_costs_connections_and_not_the_server(
+    server: HttpServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_connection: object) -> None:
+        raise ValueError("a fault of ours")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server, "_serve", fails)
+        with pytest.raises((OSError, http.client.HTTPException)):
+            get(server, "/metrics")
+    assert get(server, "/metrics")[0] == 200 and not server.ended
+    assert [r.getMessage() for r in caplog.records] == [
+        "HTTP: ValueError: a fault of ours; connections closed"
+    ]
+    monkeypatch.setattr(server, "_serve", fails)
+    for _ in range(server_module.MAX_FAULTS):
+        with pytest.raises((OSError, http.client.HTTPException)):
+            get(server, "/metrics")
+    server._thread.join(5)
+    assert server.ended
+    assert caplog.records[-1].getMessage() == "the HTTP server has ended"
+
+
 def test_idle_and_dripping_clients_do_not_delay_a_scrape(server: HttpServer) -> None:
     clients = [socket.create_connection(address(server)) for _ in range(50)]
     for client in clients[:25]:

@@ -7,6 +7,7 @@ import http.client
 import os
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 import time
@@ -33,7 +34,7 @@ from oomwatchd.web import (
     open_unix_listener,
 )
 from oomwatchd.web import server as server_module
-from oomwatchd.web.access import read_web_config
+from oomwatchd.web.access import WebConfig, read_web_config
 
 PASSWORD = "correct horse"  # noqa: S105  # of nothing
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # what is shown to be safe
@@ -213,6 +214,27 @@ def test_a_changed_file_counts_at_once_and_a_wrong_one_not_at_all(
     assert access.failure is None
 
 
+def test_a_file_that_is_read_while_another_is_chosen_does_not_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = web_config(tmp_path, "{}")
+    access = Access(file)
+    other = tmp_path / "other.yml"
+    other.write_text(f"basic_auth_users: {{prom: {HASH}}}")
+    web_config(tmp_path, "{}  # changed")
+    read = read_web_config
+
+    def slowly(path: Path) -> WebConfig:
+        found = read(path)
+        if path == file:
+            access.change(other, expose_pages=False)
+        return found
+
+    monkeypatch.setattr("oomwatchd.web.access.read_web_config", slowly)
+    assert access.current().users.keys() == {"prom"}
+    assert access.current().users.keys() == {"prom"}
+
+
 def test_headers_of_the_file_are_sent(serve: Serve, tmp_path: Path) -> None:
     text = "http_server_config:\n  http2: false\n  headers:\n    Strict-Transport-Security: max-age=60\n"
     server = serve(Access(web_config(tmp_path, text)))
@@ -225,6 +247,11 @@ def test_headers_of_the_file_are_sent(serve: Serve, tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("a: [", "not YAML at line 1"),
+        ("a: !!timestamp x", "not YAML: "),
+        ("a: !!bool maybe", "not YAML: "),
+        ("a: !!int ''", "not YAML: "),
+        (f"basic_auth_users: {{prom: {HASH.replace('$2b$', '$2$')}}}", "is no bcrypt hash"),
+        ('tls_server_config: {cert_file: "a\\0", key_file: b}', "a file's name holds a NUL character"),
         ("- x", "Expected `object`, got `array`"),
         ("basic_auth_user: {}", "unknown field `basic_auth_user`"),
         ("basic_auth_users: {prom: secret}", "the password of 'prom' is no bcrypt hash; make one"),
@@ -337,6 +364,33 @@ def test_tls_serves_many_requests_and_large_answers(serve: Serve, issued: Certif
         client.request("GET", "/")
         assert client.getresponse().read() == content
     client.close()
+
+
+def test_who_leaves_before_the_handshake_writes_nothing_to_the_log(
+    serve: Serve, issued: Certificates, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    access = Access(web_config(issued.directory, TLS))
+    server = serve(access)
+    for sent in (b"", b"x", b"GET / HTTP/1.1\r\n\r\n"):
+        for lingers in (True, False):
+            client = socket.create_connection(("127.0.0.1", port(server)))
+            client.send(sent)
+            if not lingers:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+    assert status(server, "/metrics", tls=issued.client()) == 200
+    assert caplog.records == []
+
+    def fails() -> None:
+        raise ValueError("a fault of ours")
+
+    monkeypatch.setattr(access, "current", fails)
+    for _ in range(3):
+        with pytest.raises((OSError, http.client.HTTPException)):
+            status(server, "/metrics", tls=issued.client())
+    assert [r.getMessage() for r in caplog.records] == [
+        "cannot secure a connection: a fault of ours (said once)"
+    ]
 
 
 def test_slow_handshakes_do_not_delay_a_scrape(serve: Serve, issued: Certificates) -> None:

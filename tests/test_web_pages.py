@@ -133,10 +133,10 @@ def test_the_state_at_a_glance(store: Store) -> None:
     for words in (
         "<h1>Watching</h1>",
         "2026-09-21 14:13:20 UTC",
-        "2 seen in the kernel log; 3 by the kernel's own count",
+        "2 seen in the kernel log since the watch began; 3 by the kernel's own count since boot</dd>",
         "1: kills whose messages were lost",
         "1 GiB of 4 GiB (25.0 %)",
-        "some: 50.0% over 10 s",
+        "some: 50.0 % over 10 s",
         "node 0 Normal",
         "50 MiB",
         "48 MiB",
@@ -144,6 +144,11 @@ def test_the_state_at_a_glance(store: Store) -> None:
         "/proc/pressure/memory",
     ):
         assert words in page, words
+
+
+def test_kills_from_before_the_watch_are_not_missed_ones(store: Store) -> None:
+    page = text(store, "/", state(kernel_kills=24048.0, unaccounted=0.0))
+    assert "24048 by the kernel's own count since boot, none unaccounted for</dd>" in page
 
 
 def test_what_is_wrong_stands_first(store: Store) -> None:
@@ -226,6 +231,8 @@ def test_what_is_not_there_is_not_found(store: Store) -> None:
         ("limit=-1", "limit: not a number"),
         ("limit=99999999999999999999", "limit: not a number"),
         ("limit=\u0663", "limit: not a number"),
+        ("limit=0000010001", "limit: not a number"),
+        ("limit=00000100099999999999999999", "limit: not a number"),
         ("after=x", "after: take it from the link"),
         ("after=1:99999999999999999999", "after: take it"),
         ("unit=" + "a" * 5000, "unit: too long"),

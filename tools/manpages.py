@@ -14,14 +14,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _EXIT_STATUS = (
     ("0", "Done."),
+    ("1", "The self-test's kill was not reported."),
     ("64", "The arguments are wrong."),
     ("66", "The input is not there or cannot be read."),
     ("69", "Something that is needed is not there: the kernel log, the store, a daemon."),
     ("70", "A fault of oomwatchd itself."),
-    ("73", "The output cannot be written."),
+    ("73", "The output file cannot be written."),
+    ("74", "Standard output cannot be written."),
     ("77", "A right is missing."),
     ("78", "The configuration is wrong."),
     ("130", "Ended by Ctrl-C."),
+    ("141", "Whoever read the output had enough."),
 )
 
 
@@ -100,7 +103,7 @@ def daemon_page(top: argparse.ArgumentParser) -> list[str]:
     lines += [
         ".SH DESCRIPTION",
         roff(
-            "Watches the kernel log for reports of the OOM killer, takes down the state of the machine at "
+            "Watches the kernel log for reports of the OOM killer, records the state of the machine at "
             "that moment, explains each report, keeps it, and serves metrics for Prometheus. The same "
             "explanation is made of saved logs by `oomwatchd analyze`."
         ),
@@ -111,7 +114,11 @@ def daemon_page(top: argparse.ArgumentParser) -> list[str]:
         lines += commands(name, parser)
     lines += exit_status()
     lines += [".SH SIGNALS"]
-    lines += item("SIGHUP", "The daemon reads its configuration again.")
+    lines += item(
+        "SIGHUP",
+        "The daemon reads its configuration again, with the templates and certificates that it names, and"
+        " tries again what could not be opened.",
+    )
     lines += item("SIGTERM, SIGINT", "The daemon stores what it has and ends.")
     lines += [".SH FILES"]
     lines += item("/etc/oomwatchd/config.toml", "The configuration; absent: the defaults.")

@@ -7,6 +7,7 @@ must not load an HTTP server.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -85,6 +86,7 @@ def parser(chosen: str | None) -> Parser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit status (sysexits.h for errors). Never raises OomwatchdError."""
     words = sys.argv[1:] if argv is None else argv
+    _hold_standard_streams()
     # a name that cannot be spelled in the locale's encoding must not end the command
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, ValueError):
@@ -106,7 +108,8 @@ def main(argv: list[str] | None = None) -> int:
             return error.exit_status
         if isinstance(error, OSError):
             _abandon_output()
-            complain(str(error))
+            # what is written without a name is standard output
+            complain(f"cannot write standard output: {error.strerror}" if _unnamed(error) else str(error))
             return EX_IOERR
         if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("oomwatchd"):
             # a board may leave out what only some commands need (docs/install.md)
@@ -115,6 +118,29 @@ def main(argv: list[str] | None = None) -> int:
             return EX_UNAVAILABLE
         complain(f"internal error: {type(error).__name__}: {error}; --debug shows where, please report it")
         return EX_SOFTWARE
+
+
+_WRITING = {errno.ENOSPC, errno.EBADF, errno.EIO, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+
+
+def _unnamed(error: OSError) -> bool:
+    """Whether a write failed that named no file."""
+    return error.filename is None and error.errno in _WRITING
+
+
+def _hold_standard_streams() -> None:
+    """A closed standard stream (``>&-``) must neither be None nor be the next file that is opened: it becomes
+    one that cannot be used, so that what needs it says so."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        with suppress(OSError):
+            # the first two are open for the other direction alone: reading and writing fail with EBADF
+            descriptor = os.open(os.devnull, (os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)[number])
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def _abandon_output() -> None:
@@ -128,6 +154,7 @@ def _run(words: Sequence[str]) -> int:
     try:
         args = parser(chosen).parse_args(words)
     except SystemExit as done:  # --help, --version
+        sys.stdout.flush()
         return int(done.code or 0)
     status = args.run(args)
     sys.stdout.flush()

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import msgspec
 
 from oomwatchd.capture import OomCapture
-from oomwatchd.errors import OomwatchdError
+from oomwatchd.errors import OomwatchdError, UsageError
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.kmsg import KmsgRecord
 from oomwatchd.render.escape import harmless
@@ -27,6 +28,16 @@ class OutputError(OomwatchdError):
     """An output file cannot be written."""
 
     exit_status = 73  # EX_CANTCREAT
+
+
+def keep(output: str | None, *inputs: str | Path) -> None:
+    """The output must not be written over what is still to be read: files, ``-`` for standard input. Raises
+    UsageError."""
+    for name in inputs if output not in (None, "-") else ():
+        with suppress(OSError):
+            given = os.fstat(0) if name == "-" else Path(name).stat()
+            if stat.S_ISREG(given.st_mode) and os.path.samestat(given, Path(output or "").stat()):
+                raise UsageError(f"--output {output} would overwrite the input", mend="name another file")
 
 
 @contextmanager

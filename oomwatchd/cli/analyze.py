@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, get_args
 from oomwatchd.assemble import Assembler, OomBlock
 from oomwatchd.capture import OomCapture, Source
 from oomwatchd.cli import complain
-from oomwatchd.cli._output import Format, Writer, opened
+from oomwatchd.cli._output import Format, Writer, keep, opened
 from oomwatchd.cli.events import since
 from oomwatchd.errors import OomwatchdError, UsageError
 from oomwatchd.fold import Fold, Folded
@@ -45,6 +45,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--output", metavar="FILE", help="default: standard output")
     parser.add_argument(
         "--boot-id",
+        type=_boot_id,
         metavar="ID",
         help="the boot that raw /dev/kmsg records are of: gives events the same id as the daemon",
     )
@@ -76,12 +77,21 @@ def _boot(text: str) -> int | str:
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,9}", text) else text
 
 
+def _boot_id(text: str) -> str:
+    plain = text.strip().replace("-", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{32}", plain):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no boot id: 32 hexadecimal digits, as in /proc/sys/kernel/random/boot_id"
+        )
+    return plain
+
+
 def run(args: argparse.Namespace) -> int:
     """Write the events of all files, in order; a file that cannot be read does not keep the next from
     being read. Returns the exit status of the first failure."""
     elsewhere = _elsewhere(args)
-    boot_id = args.boot_id.replace("-", "").lower() if args.boot_id else None
     status = 0
+    keep(args.output, *args.files)
     with opened(args.output) as stream:
         writer = Writer(stream, args.format)
         if elsewhere is not None:
@@ -100,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
             found = 0
             try:
                 with _bar(name, stream.isatty()) as (progress, paused):
-                    for capture in captures(name, boot_id=boot_id, progress=progress):
+                    for capture in captures(name, boot_id=args.boot_id, progress=progress):
                         found += 1
                         with paused():
                             writer.write(capture)

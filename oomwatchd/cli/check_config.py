@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from oomwatchd import plugs
+from oomwatchd.cli import complain
 from oomwatchd.config import DEFAULT_PATH, load
+from oomwatchd.sinks import SinkError
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -20,17 +26,38 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Check a configuration file. Exit status 0: the daemon takes it, 78: it does not.",
     )
     parser.add_argument(
-        "file", type=Path, nargs="?", default=DEFAULT_PATH, metavar="FILE", help=f"default: {DEFAULT_PATH}"
+        "file",
+        type=Path,
+        nargs="?",
+        metavar="FILE",
+        help=f"default: {DEFAULT_PATH} if it exists, else the built-in defaults",
     )
     parser.set_defaults(run=run)
 
 
+def _unready(sinks: Mapping[str, msgspec.Struct]) -> Iterator[tuple[str, SinkError]]:
+    """Sinks across the network that lack a file that they name. The daemon takes such a configuration: what
+    is to be sent waits in its store."""
+    for name, options in sinks.items():
+        if not hasattr(options, "name"):  # a sink on this host is not opened for a check
+            continue
+        try:
+            sink = plugs.plug("oomwatchd.sinks", type(options).__module__.rpartition(".")[2]).open(options)
+        except SinkError as error:
+            yield name, error
+        else:
+            if sink is not None:
+                sink.close()
+
+
 def run(args: argparse.Namespace) -> int:
     """Say that the file is good; raises ConfigError with what is wrong."""
-    configured, _ = load(args.file)
+    configured, path = load(args.file)
     if configured.http.web_config_path is not None:
         from oomwatchd.web.access import read_web_config  # YAML and bcrypt, for this alone
 
         read_web_config(configured.http.web_config_path)
-    print(f"{args.file}: ok")
+    for name, error in _unready(configured.sinks):
+        complain(f"sink {name} could not work as this user, here and now: {error}")
+    print(f"there is no {DEFAULT_PATH}: the defaults hold" if path is None else f"{path}: ok")
     return 0

@@ -20,7 +20,8 @@ import psutil
 from oomwatchd import config
 from oomwatchd.cli.throwaway import memory_hierarchy
 from oomwatchd.errors import OomwatchdError, UnavailableError
-from oomwatchd.observe.host import read_text
+from oomwatchd.kmsg import to_text
+from oomwatchd.observe.host import read_text, read_whole
 from oomwatchd.render.amounts import size
 from oomwatchd.render.escape import harmless
 from oomwatchd.sources.kmsg import KmsgSource
@@ -188,7 +189,7 @@ def _setting(root: Path, name: str) -> str | None:
 
 
 def _count(root: Path) -> Check:
-    if "\noom_kill " in "\n" + (read_text(root / "proc/vmstat", _SMALL_FILE) or ""):
+    if b"\noom_kill " in b"\n" + read_whole(root / "proc/vmstat", _SMALL_FILE):
         return Check("kernel's count of kills", "ok", "oom_kill in /proc/vmstat")
     found = "no oom_kill in /proc/vmstat: kills whose messages are lost are not noticed"
     return Check("kernel's count of kills", "warn", found, "Linux 4.13 or later has it")
@@ -247,7 +248,7 @@ def _pressure(root: Path) -> Check:
 
 
 def _swap(root: Path) -> Check:
-    areas = (read_text(root / "proc/swaps", _SMALL_FILE) or "").splitlines()[1:]
+    areas = to_text(read_whole(root / "proc/swaps", _SMALL_FILE)).splitlines()[1:]
     found = ", ".join(area.split()[0] for area in areas[:8] if area.split())
     return Check("swap", "ok", found or "none: what is not backed by files stays in memory")
 
@@ -276,7 +277,7 @@ def _exists(path: Path) -> bool:
 
 def _journal(root: Path) -> Check:
     if not _exists(root / "run/systemd/journal/socket"):
-        mend = "what else is configured does without; sinks.journal.enabled = false says so"
+        mend = "none is needed: the store has all events; [sinks.journal] enabled = false keeps the log quiet"
         return Check("journal", "warn", "no systemd journal: no entries there", mend)
     if not _exists(root / "var/log/journal"):
         mend = "mkdir /var/log/journal and restart systemd-journald, or Storage=persistent"

@@ -8,19 +8,21 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
 from oomwatchd.cli import complain
-from oomwatchd.cli._output import Writer, opened, pretty, seen, terminal_width
+from oomwatchd.cli._output import Writer, keep, opened, pretty, seen, terminal_width
 from oomwatchd.config import load
 from oomwatchd.errors import NoInputError, UsageError
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.render.escape import harmless, harmless_name
+from oomwatchd.render.fields import why
 from oomwatchd.report import Kind
-from oomwatchd.store import EventRow, Store, StoreError
+from oomwatchd.store import FILE_NAME, EventRow, Store, StoreError
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -58,7 +60,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration")
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
 
-    listing = actions.add_parser("list", help="list events, newest first")
+    listing = actions.add_parser("list", help="list events, newest first, in local time")
     listing.add_argument("--since", type=since, metavar="TIME", help="2h, 3d, or a date")
     listing.add_argument("--limit", type=_positive, default=20, metavar="N", help="default: 20")
     listing.add_argument("--kind", choices=get_args(Kind), metavar="KIND", help=", ".join(get_args(Kind)))
@@ -81,6 +83,11 @@ def add_parser(subparsers: Subparsers) -> None:
     states = actions.add_parser("deliveries", help="how far each sink across the network has come")
     states.add_argument("--json", action="store_true", help="one JSON array")
     states.set_defaults(run=run_deliveries)
+
+    for action in (listing, showing, exporting, states):
+        # after the action, too; without defaults of their own, which would undo what stands before it
+        for name in ("--state-directory", "--config"):
+            action.add_argument(name, type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -109,9 +116,14 @@ def run_list(args: argparse.Namespace) -> int:
 
 def run_show(args: argparse.Namespace) -> int:
     """``events show``"""
-    capture = _store(args).get(args.id) if args.id else None
+    directory = _directory(args)
+    store = Store.open_reader(directory)
+    keep(args.output, directory / FILE_NAME)
+    capture = store.get(args.id) if args.id else None
     if capture is None:
-        raise NoInputError(f"there is no event {args.id}", mend="`oomwatchd events list` shows the ids")
+        raise NoInputError(
+            f"there is no event {harmless_name(args.id)}", mend="`oomwatchd events list` shows the ids"
+        )
     with opened(args.output) as stream:
         if args.format == "json":
             data = pretty(conclude(capture)) + b"\n"
@@ -125,7 +137,9 @@ def run_show(args: argparse.Namespace) -> int:
 
 def run_export(args: argparse.Namespace) -> int:
     """``events export``"""
-    store = _store(args)
+    directory = _directory(args)
+    store = Store.open_reader(directory)
+    keep(args.output, directory / FILE_NAME)
     with opened(args.output) as stream:
         writer = Writer(stream, args.format)
         for capture in store.export(args.since):
@@ -160,13 +174,15 @@ def _local(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _store(args: argparse.Namespace) -> Store:
+def _directory(args: argparse.Namespace) -> Path:
     if args.state_directory is not None and args.config is not None:
         raise UsageError("--state-directory and --config exclude each other", mend="give one of them")
-    directory = args.state_directory
-    if directory is None:
-        directory = load(args.config)[0].state_path()
-    return Store.open_reader(directory)
+    directory: Path | None = args.state_directory
+    return load(args.config)[0].state_path() if directory is None else directory
+
+
+def _store(args: argparse.Namespace) -> Store:
+    return Store.open_reader(_directory(args))
 
 
 def _entry(row: EventRow, event: OomEvent) -> dict[str, Any]:
@@ -200,7 +216,9 @@ def _table(listed: list[tuple[EventRow, OomEvent]]) -> None:
     for row, event in listed:
         table.add_row(*(Text(cell) for cell in _cells(row, event)))
     width = max(terminal_width(), 80) if terminal else 4096
-    console = Console(width=width, no_color=True, markup=False, emoji=False, highlight=False, _environ={})
+    console = Console(
+        file=StringIO(), width=width, no_color=True, markup=False, emoji=False, highlight=False, _environ={}
+    )
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
@@ -214,5 +232,4 @@ def _cells(row: EventRow, event: OomEvent) -> tuple[str, ...]:
         victim = f"{harmless_name(event.victims[0].comm)} ({event.victims[0].pid})"
         victim += f" +{len(event.victims) - 1}" if len(event.victims) > 1 else ""
     where = row.unit or row.cgroup or "-"
-    why = event.findings[0].title if event.findings else event.summary
-    return event.id, when, event.kind, event.constraint or "-", victim, harmless(where), harmless(why)
+    return event.id, when, event.kind, event.constraint or "-", victim, harmless(where), harmless(why(event))

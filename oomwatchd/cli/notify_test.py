@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from oomwatchd.config import load
-from oomwatchd.errors import EX_UNAVAILABLE, OomwatchdError, UsageError
+from oomwatchd.errors import EX_UNAVAILABLE, OomwatchdError, UnavailableError, UsageError
 from oomwatchd.event import SCHEMA, EventSource, EventTime, OomEvent, rfc3339
 from oomwatchd.render.escape import harmless
 from oomwatchd.report import Finding, Trigger, Victim
@@ -25,7 +25,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "notify-test",
         help="send a marked test event through each sink",
         description="Send an event that is marked as a test through each configured sink, past the outbox, "
-        "and say what each one answered. Exit status 0: all took it, 69: one did not.",
+        "and say what each one answered. Exit status 0: all took it, 69: one did not, or there is none.",
     )
     parser.add_argument("sink", nargs="?", metavar="SINK", help="this one alone (default: all)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration")
@@ -56,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
                 print(f"{name}: ok, {time.monotonic() - begin:.3f} s")
         sink.close()
     if not sinks:
-        print("no sink is switched on")
+        raise UnavailableError(
+            "no sink is switched on: nothing was sent", mend="config.example.toml shows how, under [sinks.*]"
+        )
     print(f"event: {event.id}")
     return EX_UNAVAILABLE if failed else 0
 

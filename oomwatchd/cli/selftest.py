@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 #: how long to wait for the kernel log before the store is asked again
 _POLL_SECONDS = 0.01
+_MOST_SECONDS = 86400.0
 _HTTP_SECONDS = 2.0
 #: newest events of the store that are searched for the victim
 _NEWEST = 200
@@ -72,6 +73,13 @@ class Result(msgspec.Struct, kw_only=True):
     daemon_oom_kills: Counter | None
 
 
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(text)) <= _MOST_SECONDS:
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0 and up to a day")
+
+
 def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "selftest",
@@ -83,7 +91,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="the running daemon's configuration")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=_seconds,
         default=10.0,
         metavar="SECONDS",
         help="how long to wait for the kill, and then for the report (default: %(default)g)",

@@ -30,6 +30,7 @@ from oomwatchd.notify import Notifier, take_descriptors
 from oomwatchd.observe.host import read_host
 from oomwatchd.observe.recorder import Recorder
 from oomwatchd.observe.snapshot import Snapshots
+from oomwatchd.render.escape import harmless
 from oomwatchd.sources.journal import JournalSource
 from oomwatchd.sources.kmsg import KmsgSource
 from oomwatchd.sources.tracefs import MarkedVictims
@@ -55,6 +56,7 @@ SOON_SECONDS = 0.001
 #: So much of the journal before the newest stored report is read again: as long as a run of repeats may last,
 #: and what the log clock may lag behind CLOCK_MONOTONIC.
 JOURNAL_AGAIN_USEC = 1_200_000_000
+_PASSED = "kernel log passed by the service manager"
 #: applied only at start
 _FIXED = ("state_directory", "kmsg", "store", "recorder", "witness")
 
@@ -83,9 +85,10 @@ class Daemon:
                 self._host, self._config.recorder, command_line=self._config.capture.command_line
             )
         passed = descriptors.get("kmsg")
+        self._passed = bool(passed)
         self._source: KmsgSource | JournalSource
         if passed:
-            self._source = KmsgSource.adopt(passed[0], "kernel log passed by the service manager")
+            self._source = KmsgSource.adopt(passed[0], _PASSED)
         else:
             self._source = self._open_log()
         self._metrics = Metrics(sinks=plugs.names("oomwatchd.sinks"))
@@ -94,7 +97,7 @@ class Daemon:
         #: why it does not work; None while it does
         self._trouble: str | None = "starting"
         self._serving = self._serve(self._config, descriptors.get("http", ()))
-        self._worker = Worker(self._config, self._metrics, self._on_event)
+        self._worker = Worker(self._config, self._metrics, self._on_event, boot_id=self._host.boot_id)
         self._worker.open()
         boot_id = self._host.boot_id
         self._witness = Witness()
@@ -126,6 +129,8 @@ class Daemon:
         )
         self._started = time.time()
         self._failures = OncePerKind(log)
+        #: lines of the recorder about what it does without that were said
+        self._said = 0
         self._stop_asked = False
         self._status = 0
 
@@ -151,7 +156,13 @@ class Daemon:
         with selectors.DefaultSelector() as selector:
             signals = _catch_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
             selector.register(signals, selectors.EVENT_READ)
-            selector.register(self._source, selectors.EVENT_READ)
+            try:
+                selector.register(self._source, selectors.EVENT_READ)
+            except PermissionError:  # a file or a directory, which epoll does not take
+                name, mend = harmless(self._config.kmsg.device), "see `device` in [kmsg]"
+                if self._passed:
+                    name, mend = _PASSED, "see ListenSpecial= of its socket unit"
+                raise UnavailableError(f"{name}: no kernel log: it cannot be waited for", mend=mend) from None
             if self._recorder is not None:
                 for descriptor, told in self._recorder.descriptors():
                     selector.register(descriptor, selectors.EVENT_READ, told)
@@ -174,8 +185,6 @@ class Daemon:
         log.info("oomwatchd %s, configuration: %s", __version__, self._read_from or "defaults")
         if self._snapshots.absent:
             log.info("works without what this host does not show: %s", ", ".join(self._snapshots.absent))
-        for line in self._recorder.obstacles if self._recorder is not None else ():
-            log.info("%s", line)
         self._record()
         try:
             protect.warm_up()
@@ -268,6 +277,9 @@ class Daemon:
         except Exception as error:
             self._failures.failed("the flight recorder", error)
         self._metrics.part("recorder", up=well, seconds=time.thread_time() - began)
+        for line in self._recorder.obstacles[self._said :]:
+            self._said += 1
+            log.info("%s", line)
 
     def _tell(self, told: Callable[[int, float], None]) -> None:
         moment = now()
@@ -287,6 +299,8 @@ class Daemon:
             self._watch.read()
 
     def _timeout(self) -> float:
+        if self._watch.behind:
+            return 0.0
         moment = time.monotonic()
         due = [self._polled + POLL_SECONDS - moment]
         if self._recorder is not None:
@@ -432,11 +446,11 @@ class Daemon:
         self._notifier("RELOADING=1", f"MONOTONIC_USEC={now().monotonic_usec}")
         try:
             new, self._read_from = load(self._path)
+            self._apply(new)
         except ConfigError as error:
             log.error("configuration not changed: %s", error)
-        else:
-            self._apply(new)
-        self._notifier("READY=1")
+        finally:  # else the manager waits for it until its patience ends
+            self._notifier("READY=1")
 
     def _apply(self, new: Config) -> None:
         old, self._config = self._config, new
@@ -445,9 +459,9 @@ class Daemon:
         self._watch.command_line = new.capture.command_line
         if self._recorder is not None:
             self._recorder.command_line = new.capture.command_line
-        if "sinks" in changed:
-            self._worker.reopen_sinks(new)
-        self._apply_http(old, new)
+        # whether changed or not: files that they name may have been, and what was absent may be there now
+        self._worker.reopen_sinks(new)
+        self._apply_http(new)
         waiting = [name for name in changed if name in _FIXED]
         applied = [name for name in changed if name not in _FIXED]
         log.info("configuration read again; changed: %s", ", ".join(applied) or "nothing")
@@ -463,9 +477,9 @@ class Daemon:
 
         return Serving(config.http, self._metrics, self._state, lambda: self._worker.store, passed)
 
-    def _apply_http(self, old: Config, new: Config) -> None:
+    def _apply_http(self, new: Config) -> None:
         if self._serving is not None:
-            self._serving.apply(old.http, new.http)
+            self._serving.apply(new.http)
             return
         try:
             serving = self._serve(new)

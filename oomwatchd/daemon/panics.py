@@ -11,6 +11,9 @@ from oomwatchd.capture import OomCapture, Source
 from oomwatchd.decode import decode
 from oomwatchd.sources import pstore
 
+#: of dumps; the daemon's own memory is limited, and a machine that panics again and again has many
+MOST_BYTES = 4 << 20
+
 
 def roots() -> Sequence[Path]:
     """Where dumps are: the copy that the unit makes for a daemon without rights (``RuntimeDirectory=``,
@@ -25,7 +28,7 @@ def panics(roots: Sequence[Path], detected: float) -> Iterator[OomCapture]:
     Of a dump's other reports nothing is told: they were watched as they came, and without sequence numbers
     nobody could say that they are the same. Raises PermissionDeniedError.
     """
-    for dump in pstore.read_pstore(roots):
+    for dump in pstore.read_pstore(roots, most_bytes=MOST_BYTES):
         assembler = Assembler(early=False)
         signals = [signal for item in dump.records for signal in assembler.feed(item)]
         for block in (*signals, *assembler.flush()):

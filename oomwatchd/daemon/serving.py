@@ -42,6 +42,8 @@ class Serving:
         self._app = App(registry(metrics), self.health, Pages(state, store))
         self._access = Access(http.web_config_path, expose_pages=http.expose_pages)
         self._passed = bool(passed)
+        #: whose addresses are in force
+        self._http = http
         self._server: HttpServer | None = None
         if passed and http.listen != HttpSection().listen:
             log.warning("http.listen is not used: the service manager passes the listening socket")
@@ -57,22 +59,30 @@ class Serving:
 
     def start(self) -> None:
         """Begin to serve, where there is an address."""
-        if self._server is not None:
+        if self._server is None:
+            return
+        try:
             self._server.start()
-            log.info("serves metrics on %s", ", ".join(self._server.addresses))
+        except RuntimeError as error:  # no thread is to be had: TasksMax=, a limit on processes or addresses
+            self._server.stop()
+            self._server = None
+            log.error("metrics and pages are not served: %s; SIGHUP tries again", error)
+            return
+        log.info("serves metrics on %s", ", ".join(self._server.addresses))
 
     def stop(self) -> None:
         """End at once."""
         if self._server is not None:
             self._server.stop()
 
-    def apply(self, old: HttpSection, new: HttpSection) -> None:
+    def apply(self, new: HttpSection) -> None:
         """Change to another section; what cannot be had leaves that part as it was."""
         try:
             self._access.change(new.web_config_path, expose_pages=new.expose_pages)
         except ConfigError as error:
             log.error("http.web_config not changed: %s", error)
-        if old.listen != new.listen or (self._server is None and not self._passed):
+        serves = self._passed if self._server is None else not self._server.ended
+        if self._http.listen != new.listen or not serves:
             self._listen_anew(new)
 
     def _listen_anew(self, http: HttpSection) -> None:
@@ -80,14 +90,33 @@ class Serving:
         if self._passed:
             log.warning("http.listen changes nothing: the service manager passes the listening socket")
             return
+        old = self._server
         try:
-            new = self._listen(http)
+            try:
+                new = self._listen(http)
+            except OomwatchdError:
+                if old is None or not _shared(self._http, http):
+                    raise
+                old.stop()  # some of it is in the way of what is wanted
+                new = self._listen(http)
         except OomwatchdError as error:
             log.error("metrics stay where they were: %s", error)
+            if old is not None and old.stopped:
+                self._return()
             return
-        old, self._server = self._server, new
+        self._server, self._http = new, http
         if old is not None:
             old.stop()
+        self.start()
+
+    def _return(self) -> None:
+        """Listen where it was until a moment ago."""
+        try:
+            self._server = self._listen(self._http)
+        except OomwatchdError as error:
+            self._server = None
+            log.error("metrics and pages are not served: %s; SIGHUP tries again", error)
+            return
         self.start()
 
     def _listen(self, http: HttpSection, passed: Sequence[int] = ()) -> HttpServer | None:
@@ -96,11 +125,22 @@ class Serving:
             listeners = adopt_listeners(passed)
         else:
             listeners = []
-            for address in http.addresses:
-                if address.path is not None:
-                    listeners.append(open_unix_listener(address.path))
-                else:
-                    listeners += open_listeners(address.host, address.port)
+            try:
+                for address in http.addresses:
+                    if address.path is not None:
+                        listeners.append(open_unix_listener(address.path))
+                    else:
+                        listeners += open_listeners(address.host, address.port)
+            except OomwatchdError:
+                for listener in listeners:
+                    listener.close()
+                raise
         if not listeners:
             return None
         return HttpServer(listeners, self._access.gate(self._app), self._access)
+
+
+def _shared(one: HttpSection, other: HttpSection) -> bool:
+    """Whether they have a port or a path in common, on whatever address."""
+    ours, theirs = ({address.path or address.port for address in http.addresses} for http in (one, other))
+    return not ours.isdisjoint(theirs)

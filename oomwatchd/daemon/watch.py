@@ -136,9 +136,7 @@ class Watch:
         self._empty_at = before if drained else None
         if self._newest < 0 and records and records[0].seq == 0:
             self._suppression.from_the_first_record()
-        self._newest = max(
-            (record.number for record in records if record.number is not None), default=self._newest
-        )
+        self._newest = max([self._newest, *(r.number for r in records if r.number is not None)])
         # all of them first: who was named has the least time left, and is looked at before anything else
         signals = list(self._feed(items))
         self._follow_each(signal for signal in signals if isinstance(signal, VictimChosen))
@@ -176,6 +174,11 @@ class Watch:
     def newest(self) -> int:
         """The number of the newest record that was read, -1 if there was none."""
         return self._newest
+
+    @property
+    def behind(self) -> bool:
+        """The last bite did not drain the log. Not every source's descriptor says so by being readable."""
+        return self._empty_at is None
 
     @property
     def quiet(self) -> bool:

@@ -22,7 +22,7 @@ from oomwatchd.capture import OomCapture
 from oomwatchd.config import Config
 from oomwatchd.daemon.aftermath import Aftermath
 from oomwatchd.daemon.log import OncePerKind
-from oomwatchd.errors import OomwatchdError
+from oomwatchd.errors import OomwatchdError, UnavailableError
 from oomwatchd.event import OomEvent, bare_event, conclude
 from oomwatchd.fold import MAX_COVERED, Covered, storm_key
 from oomwatchd.formats import Section
@@ -68,8 +68,10 @@ class Worker:
         metrics: Metrics,
         on_event: Callable[[OomEvent], None],
         clock: Callable[[], float] = monotonic,
+        boot_id: str | None = None,
     ) -> None:
         self._config = config
+        self._boot_id = boot_id
         self._metrics = metrics
         self._on_event = on_event
         self._clock = clock
@@ -145,7 +147,14 @@ class Worker:
             self._store.save_counters(boot_id, counters)
 
     def start(self) -> None:
-        self._thread.start()
+        """Raises UnavailableError where no thread is to be had."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"the worker: {error}",
+                mend="raise the limit on tasks (TasksMax=), processes (ulimit -u) or address space",
+            ) from error
         if self._outbox is not None:
             self._outbox.start()
 
@@ -162,12 +171,16 @@ class Worker:
         self._aftermath = Aftermath(
             memory_hierarchy(host), self._serve_again, boot_id=boot_id, began_usec=int(began)
         )
-        threading.Thread(
+        thread = threading.Thread(
             target=self._aftermath.watch,
             args=(lambda: ManagerJournal.open(boot_id, journal), self.later),
             name="journal",
             daemon=True,
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.warning("works without what the journal says afterwards: %s", error)
 
     def submit(self, capture: OomCapture, named_at: float | None) -> None:
         """Hand over a capture; a later revision replaces one that still waits. Never waits.
@@ -209,6 +222,9 @@ class Worker:
         """Finish what waits and close; whether it was done within ``seconds``."""
         if self._aftermath is not None:
             self._aftermath.stop()
+        if self._thread.ident is None:  # it never began
+            self._close()
+            return True
         self._queue.put(None)
         self._thread.join(seconds)
         return not self._thread.is_alive()
@@ -228,6 +244,9 @@ class Worker:
                 self._metrics.internal_error()
                 self._failures.failed("the worker", error)
             self._busy = False
+        self._close()
+
+    def _close(self) -> None:
         self._close_sinks()
         self._store.close()
 
@@ -367,7 +386,7 @@ class Worker:
             store = Store.open(directory, limits=limits)
         except OomwatchdError as error:
             log.warning("%s; events are kept in memory only, until the daemon ends", error)
-            store = Store.open(None, limits=limits)
+            store = Store.open(None, limits=limits.in_memory())
         else:
             self.directory = directory
         self._store.close()
@@ -413,7 +432,7 @@ class Worker:
                     " network.conf",
                     ", ".join(sink.name for sink in remote),
                 )
-            self._outbox = Outbox(remote, self._store, self._metrics.delivery)
+            self._outbox = Outbox(remote, self._store, self._metrics.delivery, self._boot_id)
         except Exception as error:
             self._failures.failed("opening the sinks", error)
 

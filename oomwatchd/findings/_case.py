@@ -8,7 +8,13 @@ from oomwatchd.allocator import Request, ZoneVerdict, request_of, zone_verdicts
 from oomwatchd.badness import ScoreTable, chosen_victim, score_table
 from oomwatchd.capture import OomCapture, Snapshot
 from oomwatchd.findings._host import HostZone, meminfo, zoneinfo
+from oomwatchd.findings._memcg import kinds
 from oomwatchd.report import OomReport, Victim, Zone
+
+#: some of RAM may be in no zone that is printed (ZONE_DEVICE) or be counted by other rules (old ARM)
+_WHOLE = 0.9
+#: of the memory in all allowed zones
+_MINOR_SHARE = 0.1
 
 
 class Case:
@@ -22,7 +28,9 @@ class Case:
     def request(self) -> Request | None:
         """What was asked of the page allocator; None where it was not asked (a cgroup's limit, sysrq) or
         nobody can say."""
-        return None if self.report.constraint == "memcg" else request_of(self.report.trigger)
+        if self.report.constraint == "memcg":
+            return None
+        return request_of(self.report.trigger, by_cpuset=self.report.constraint == "cpuset")
 
     @cached_property
     def verdicts(self) -> tuple[ZoneVerdict, ...]:
@@ -37,9 +45,18 @@ class Case:
     @cached_property
     def nearest(self) -> ZoneVerdict | None:
         """The zone that missed by the least: with so much more in it the request would have passed. Of
-        equals the one tried last."""
-        ranked = list(enumerate(self.failing))
+        equals the one tried last; small zones only where there is no other."""
+        ranked = list(enumerate([v for v in self.failing if not self.minor(v)] or self.failing))
         return min(ranked, key=lambda p: (p[1].shortfall_bytes or 0, -p[0]))[1] if ranked else None
+
+    def minor(self, verdict: ZoneVerdict) -> bool:
+        """A zone of so little of the allowed memory (DMA on most machines) decides nothing."""
+        return (verdict.managed_bytes or 0) < _MINOR_SHARE * self.allowed_bytes
+
+    @cached_property
+    def allowed_bytes(self) -> int:
+        """The memory of all zones that the request may use."""
+        return sum(v.managed_bytes or 0 for v in self.verdicts if v.allowed)
 
     @cached_property
     def scores(self) -> ScoreTable | None:
@@ -58,12 +75,9 @@ class Case:
         memory = self.report.memory
         if memory is None:
             return self.meminfo_at.get("MemTotal")
-        boot = None if memory.ram_bytes is None else memory.ram_bytes - (memory.reserved_bytes or 0)
-        # a report of a cpuset or memory policy leaves the zones of other nodes out, but not their pages
-        # from the totals (SHOW_MEM_FILTER_NODES)
         if self.confined:
-            return boot
-        return self._sum_of_zones("managed") or boot or self._sum_of_zones("present")
+            return self.boot_bytes
+        return self._sum_of_zones("managed") or self.boot_bytes or self._sum_of_zones("present")
 
     @property
     def bound_bytes(self) -> int | None:
@@ -73,10 +87,34 @@ class Case:
             return memcg.memory.limit_bytes if memcg is not None and memcg.memory is not None else None
         return self.ram_bytes
 
+    def measure(self, kind: str, name: str) -> tuple[int | None, int | None, str]:
+        """How much of a kind there is, of what, and what that is called: the cgroup's where one was at its
+        limit (what the machine holds of it was not what ran out), else the machine's."""
+        memcg = self.report.memcg
+        if self.report.constraint != "memcg":
+            return self.total(name), self.ram_bytes, "RAM"
+        if memcg is None or memcg.memory is None:
+            return None, None, ""
+        amount: int | None = getattr(kinds(memcg), kind)
+        return amount, memcg.memory.usage_bytes, "the cgroup's memory"
+
     @property
     def confined(self) -> bool:
-        """Only the allowed nodes' zones are printed."""
-        return self.report.constraint in ("cpuset", "memory_policy")
+        """Not all zones are printed: those of nodes that the asking task may not use are left out
+        (SHOW_MEM_FILTER_NODES), whatever the constraint, but their pages stay in the totals and in
+        "N pages RAM". The same where a log has lost a zone's line."""
+        if self.report.constraint in ("cpuset", "memory_policy"):
+            return True
+        printed = self._sum_of_zones("managed") or self._sum_of_zones("present")
+        return bool(printed and self.boot_bytes and printed < _WHOLE * self.boot_bytes)
+
+    @property
+    def boot_bytes(self) -> int | None:
+        """RAM less what was reserved at boot, of all zones, printed or not."""
+        memory = self.report.memory
+        if memory is None or memory.ram_bytes is None:
+            return None
+        return memory.ram_bytes - (memory.reserved_bytes or 0)
 
     def _sum_of_zones(self, name: str) -> int | None:
         amounts = [z.bytes_of(name) for z in self.zones]
@@ -96,6 +134,12 @@ class Case:
             if any(a is not None for a in amounts):
                 return sum(a or 0 for a in amounts)
         return None
+
+    @property
+    def anon_bytes(self) -> int | None:
+        """What only swap can take: anonymous memory and, on the same lists, shared memory."""
+        amounts = [self.total(name) for name in ("active_anon", "inactive_anon")]
+        return None if all(a is None for a in amounts) else sum(a or 0 for a in amounts)
 
     @cached_property
     def zones(self) -> tuple[Zone, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from oomwatchd.report import Memcg
+from oomwatchd.report import Memcg, MemcgCounter, OomReport
 
 #: kind -> names in order of preference: hierarchical v1 sums, v2 names, v1 names
 _NAMES = {
@@ -21,6 +21,23 @@ _NAMES = {
     "dirty": ("total_dirty", "dirty", "file_dirty"),
     "writeback": ("total_writeback", "writeback", "file_writeback"),
 }
+
+
+#: charges come in batches of up to 64 pages for each CPU: a cgroup refuses a little below its limit
+_NEAR = 0.98
+
+
+def at_limit(counter: MemcgCounter | None, charge_bytes: int) -> bool:
+    """Whether a charge of so much is, or all but is, too much for it."""
+    if counter is None or counter.limit_bytes is None:
+        return False
+    usage, limit = counter.usage_bytes, counter.limit_bytes
+    return usage >= _NEAR * limit or usage + charge_bytes > limit
+
+
+def charge_bytes(report: OomReport) -> int:
+    """What the request would have been charged."""
+    return (report.page_size_bytes or 4096) << max(report.trigger.order or 0, 0)
 
 
 class MemcgKinds(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,8 +20,10 @@ from oomwatchd.report import Finding
 ID = "cma_only_free"
 TITLE = "What is free belongs to CMA"
 
-#: of what is free in a zone that just fits
+#: of what is free: below this it made the difference of a moment, no more
 _SHARE = 0.5
+#: of the memory in all allowed zones: what a smaller area must give back to be worth the advice
+_WORTH_SHARE = 0.05
 
 
 def find(case: Case) -> Iterator[Finding]:
@@ -32,12 +34,14 @@ def find(case: Case) -> Iterator[Finding]:
         # below its mark, or so near to it that a moment decides: then nearly all that is free is CMA
         failing = usable <= required
         low = verdict.record.bytes_of("low") or 0
-        if not failing and (usable > low or verdict.cma_bytes < _SHARE * free):
+        mostly = verdict.cma_bytes >= _SHARE * free
+        if not failing and (usable > low or not mostly):
             continue
         yield Finding(
             id=ID,
-            severity="critical" if failing else "warning",
-            title=f"{verdict.label} zone: what is free belongs to CMA",
+            severity="critical" if failing and mostly else "warning" if mostly else "info",
+            title=f"{verdict.label} zone: "
+            + ("what is free belongs to CMA" if mostly else "free CMA pages would have made the difference"),
             explanation=f"Of {kib(free)} free in {verdict.label}, {kib(verdict.cma_bytes)} "
             f"({percent(verdict.cma_bytes, free)}) are in CMA areas. This request is not movable and may not "
             "use them" + ("; with them it would have passed." if failing else ", and little else is free."),
@@ -50,5 +54,7 @@ def find(case: Case) -> Iterator[Finding]:
                 "cma_share_ratio": ratio(verdict.cma_bytes, free),
             },
             advice="Make the CMA area smaller (cma= on the kernel command line, or linux,cma in the device "
-            f"tree) if the devices do not need all of it: {kib(verdict.cma_bytes)} lie idle there.",
+            f"tree) if the devices do not need all of it: {kib(verdict.cma_bytes)} lie idle there."
+            if mostly or verdict.cma_bytes >= _WORTH_SHARE * case.allowed_bytes
+            else "",
         )

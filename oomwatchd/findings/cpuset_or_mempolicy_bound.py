@@ -4,6 +4,10 @@ A cpuset (``cpuset.mems``) or a memory policy (numactl --membind, mbind(), set_m
 process to some nodes. When they are full the kernel kills, even if another node has room: only processes
 that may use the same nodes are considered.
 
+A node may also have much free and nothing for the request: memory that was hot-added or set aside as zone
+Movable holds user pages only, not the kernel's own data (``unsuited_free_bytes``). A container that is bound
+to such a node cannot even start.
+
 The report lists only the allowed nodes, so what the others had is known live (from /proc/zoneinfo) or not
 at all; ``other_nodes_free_bytes`` is null then. Widen ``cpuset.mems``, use a preferred instead of a
 binding policy (``--preferred``, MPOL_PREFERRED_MANY), or move work between the nodes.
@@ -11,7 +15,7 @@ binding policy (``--preferred``, MPOL_PREFERRED_MANY), or move work between the 
 
 from __future__ import annotations
 
-from oomwatchd.allocator import parse_nodes
+from oomwatchd.allocator import ZoneVerdict, parse_nodes
 from oomwatchd.findings._case import Case
 from oomwatchd.render.amounts import size
 from oomwatchd.report import Finding
@@ -30,6 +34,15 @@ def find(case: Case) -> Finding | None:
     others = _free_elsewhere(case, nodes) if nodes is not None else None
     where = f"node {text}" if nodes is not None else "some nodes"
     cause = f"the cpuset {report.trigger.cpuset or ''}".rstrip() if by_cpuset else "a memory policy"
+    unsuited = _unsuited(case, nodes)
+    here = "there was no room there"
+    if unsuited:
+        kinds = ", ".join(sorted({v.zone for v in unsuited}))
+        free = sum(v.free_bytes or 0 for v in unsuited)
+        here = (
+            f"there is no memory of the kind there: the {size(free)} free are in zone {kinds}, which holds "
+            "other kinds of pages than the one asked for"
+        )
     elsewhere = (
         "What other nodes had is not in the report."
         if others is None
@@ -39,17 +52,31 @@ def find(case: Case) -> Finding | None:
     return Finding(
         id=ID,
         severity="critical",
-        title=TITLE,
-        explanation=f"The request was confined to {where} by {cause}, and there was no room there. "
-        f"{elsewhere}",
+        title="Confined to NUMA nodes without memory for this kind of request" if unsuited else TITLE,
+        explanation=f"The request was confined to {where} by {cause}, and {here}. {elsewhere}",
         evidence={
             "constraint": report.constraint,
             "nodes": text,
             "cpuset": report.trigger.cpuset,
             "other_nodes_free_bytes": others,
+            "unsuited_free_bytes": sum(v.free_bytes or 0 for v in unsuited) if unsuited else None,
         },
-        advice=f"Widen {knob}: other nodes had {size(others)} to spare." if others else "",
+        advice=_advice(knob, others, bool(unsuited)),
     )
+
+
+def _advice(knob: str, others: int | None, unsuited: bool) -> str:
+    if unsuited:
+        return f"Add a node that has zone Normal to {knob}: zone Movable alone serves no kernel memory."
+    if others is None:
+        return f"If other nodes have room (numactl --hardware), widen {knob}."
+    return f"Widen {knob}: other nodes had {size(others)} to spare." if others else ""
+
+
+def _unsuited(case: Case, nodes: frozenset[int] | None) -> list[ZoneVerdict]:
+    """The zones of the allowed nodes, where all of them are of a kind that the request may not use."""
+    here = [v for v in case.verdicts if nodes is None or v.node in nodes]
+    return here if here and all(v.excluded_by == "class zone" for v in here) else []
 
 
 def _free_elsewhere(case: Case, nodes: frozenset[int]) -> int | None:

@@ -30,6 +30,9 @@ def find(case: Case) -> Finding | None:
         file = None if parts.file is None else parts.file - (parts.shmem or 0)
     else:
         dirty, writeback, whole = case.total("dirty"), case.total("writeback"), case.ram_bytes or 0
+        if writeback is not None:
+            # written to an NFS server that has not made it safe yet (up to 5.8)
+            writeback += case.total("unstable") or 0
         files = [case.total(n) for n in ("active_file", "inactive_file", "isolated_file")]
         file = None if files[0] is None else sum(f or 0 for f in files)
     if dirty is None or file is None or not whole:
@@ -48,7 +51,11 @@ def find(case: Case) -> Finding | None:
             "writeback_bytes": writeback,
             "file_bytes": file,
             "waiting_share_ratio": ratio(waiting, file),
+            "share_ratio": ratio(waiting, whole),
         },
-        advice="Bound what may wait with vm.dirty_bytes and vm.dirty_background_bytes, and see whether the "
+        advice="See whether the device or file system behind it keeps up; let less wait (vm.dirty_ratio and "
+        "vm.dirty_background_ratio, of which a cgroup gets its part; v1 gets none), or raise the limit."
+        if case.report.constraint == "memcg"
+        else "Bound what may wait with vm.dirty_bytes and vm.dirty_background_bytes, and see whether the "
         "device or file system behind it keeps up.",
     )

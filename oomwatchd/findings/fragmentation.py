@@ -75,7 +75,7 @@ def _finding(verdict: ZoneVerdict, request: Request) -> Finding:
             "unusable_ratio": None if index is None else round(index, 4),
             "largest_free_order": max((b.order for b in blocks if b.count), default=None),
         },
-        advice="Raise vm.min_free_kbytes, or let the kernel compact ahead of time "
-        "(vm.compaction_proactiveness); better, find who needs "
-        f"{1 << request.order} pages in a row: the call trace names the caller.",
+        advice=f"Find who needs {1 << request.order} pages in a row (the call trace names the caller) and "
+        "have it ask for less; else raise vm.min_free_kbytes, or have the kernel compact ahead of time "
+        "(vm.compaction_proactiveness, 5.9+).",
     )

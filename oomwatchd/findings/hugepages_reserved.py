@@ -2,7 +2,8 @@
 
 Pages of the hugetlb pool (``vm.nr_hugepages``, ``hugepages=`` at boot) belong to the pool, used or not;
 nothing else can have them, and no kill brings them back. Surplus pages are given back when freed, the
-others are not.
+others are not. A free page may still be promised to a process that has mapped and not yet touched it
+(``HugePages_Rsvd``), which reports do not print.
 
 Make the pool as large as its users (a database, a hypervisor, DPDK) need and no larger.
 """
@@ -22,6 +23,8 @@ _UNUSED, _POOL = 0.05, 0.50
 
 
 def find(case: Case) -> Finding | None:
+    if case.report.constraint == "memcg":
+        return None  # the machine's memory is not what ran out
     memory, ram = case.report.memory, case.ram_bytes
     if memory is None or not memory.hugepages or not ram:
         return None
@@ -41,7 +44,8 @@ def find(case: Case) -> Finding | None:
             "ram_bytes": ram,
             "share_ratio": ratio(pool, ram),
         },
-        advice=f"Lower vm.nr_hugepages (or hugepages= at boot): {size(unused)} are not used."
+        advice=f"Lower vm.nr_hugepages (or hugepages= at boot): {size(unused)} are not used (less what "
+        "HugePages_Rsvd in /proc/meminfo promises)."
         if unused >= _UNUSED * ram
         else "",
     )

@@ -18,17 +18,23 @@ TITLE = "Kernel stacks are large: very many threads"
 
 #: of RAM; a thousand threads on 4 GiB make 0.4 %
 _LARGE, _HUGE = 0.02, 0.10
+#: fewer threads (of 16 KiB) are what a small machine has anyway
+_MANY = 1000
 
 
 def find(case: Case) -> Finding | None:
-    stacks, ram = case.total("kernel_stack"), case.ram_bytes
+    stacks, ram, of = case.measure("kernel_stack", "kernel_stack")
     if stacks is None or not ram or stacks < _LARGE * ram:
         return None
+    if stacks < _HUGE * ram and stacks >> 14 < _MANY:
+        return None
+    if case.report.constraint == "memcg" and stacks < 2 * _HUGE * ram:
+        return None  # a cgroup of a few pages
     return Finding(
         id=ID,
         severity="critical" if stacks >= _HUGE * ram else "warning",
         title=TITLE,
-        explanation=f"Kernel stacks hold {size(stacks)}, {percent(stacks, ram)} of RAM: about "
+        explanation=f"Kernel stacks hold {size(stacks)}, {percent(stacks, ram)} of {of}: about "
         f"{stacks // (16 << 10)} threads of 16 KiB each (twice as many where a stack has 8 KiB).",
         evidence={"kernel_stack_bytes": stacks, "ram_bytes": ram, "share_ratio": ratio(stacks, ram)},
         advice="Bound the number of threads: TasksMax= of the unit (pids.max of the cgroup).",

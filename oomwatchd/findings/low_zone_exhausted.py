@@ -11,11 +11,14 @@ CONFIG_HIGHPTE for page tables, another VMSPLIT, and no more RAM than the low zo
 from __future__ import annotations
 
 from oomwatchd.findings._case import Case
-from oomwatchd.render.amounts import kib
+from oomwatchd.render.amounts import kib, size
 from oomwatchd.report import Finding
 
 ID = "low_zone_exhausted"
 TITLE = "Low memory is used up while HighMem is free"
+
+#: of the low zone
+_MOSTLY = 0.5
 
 
 def find(case: Case) -> Finding | None:
@@ -26,22 +29,29 @@ def find(case: Case) -> Finding | None:
     free, mark = high.record.bytes_of("free"), high.record.bytes_of("high")
     if free is None or mark is None or free <= mark:
         return None
+    cache = sum(low.record.bytes_of(name) or 0 for name in ("active_file", "inactive_file"))
+    mostly_cache = cache >= _MOSTLY * (low.managed_bytes or 0) > 0
     return Finding(
         id=ID,
         severity="critical",
         title=TITLE,
         explanation=f"The request needs low memory (class {request.class_zone}). {low.label} is short by "
         f"{kib(low.shortfall_bytes or 0)}, while HighMem has {kib(free)} free, above its high watermark of "
-        f"{kib(mark)}, which the kernel cannot use for its own data.",
+        f"{kib(mark)}, which the kernel cannot use for its own data."
+        + (f" Most of {low.label} is page cache ({size(cache)})." if mostly_cache else ""),
         evidence={
             "zone": low.zone,
             "shortfall_bytes": low.shortfall_bytes,
             "highmem_free_bytes": free,
             "highmem_high_bytes": mark,
+            "low_cache_bytes": cache,
             "slab_unreclaimable_bytes": case.total("slab_unreclaimable"),
             "kernel_stack_bytes": case.total("kernel_stack"),
             "pagetables_bytes": case.total("pagetables"),
         },
-        advice="Run a 64-bit kernel, or lower what the kernel keeps in low memory (slab, page tables, "
+        advice="Run a 64-bit kernel, or write less at once: the cache of block devices fills low memory "
+        "(vm.dirty_bytes; dd with oflag=direct)."
+        if mostly_cache
+        else "Run a 64-bit kernel, or lower what the kernel keeps in low memory (slab, page tables, "
         "kernel stacks: see the figures).",
     )

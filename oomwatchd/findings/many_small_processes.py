@@ -97,6 +97,7 @@ def _told(case: Case, group: _Group, whole: int, *, comm: str | None, cgroup: st
             "rss_total_bytes": whole,
             "share_ratio": ratio(together, whole),
             "largest_rss_bytes": largest,
+            "bound_bytes": case.bound_bytes,
         },
         advice=f"Bound how {bound}, or TasksMax= of the unit (pids.max).",
     )

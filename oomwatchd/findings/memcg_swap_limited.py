@@ -8,6 +8,7 @@ That may be intended: containers usually get none, so that they are killed rathe
 from __future__ import annotations
 
 from oomwatchd.findings._case import Case
+from oomwatchd.findings._memcg import at_limit, charge_bytes, kinds
 from oomwatchd.render.amounts import size
 from oomwatchd.report import Finding
 
@@ -16,6 +17,8 @@ TITLE = "The cgroup's swap is limited"
 
 #: a swap counter this full has no room
 _FULL = 0.98
+#: of the usage in anonymous memory: with less, swap would not have helped
+_WORTH = 0.25
 
 
 def find(case: Case) -> Finding | None:
@@ -31,9 +34,17 @@ def find(case: Case) -> Finding | None:
     else:
         return None
     limit, usage = counter.limit_bytes, counter.usage_bytes
-    if limit is None or usage < _FULL * limit:
+    if limit is None:
         return None
-    room = max(limit - base, 0)
+    room, used = max(limit - base, 0), usage
+    if memcg.swap is None and memcg.memory is not None:
+        used = usage - memcg.memory.usage_bytes
+    if room and used < _FULL * room:
+        return None
+    unit = charge_bytes(case.report)
+    if memcg.memory is not None and not any(at_limit(c, unit) for c in (memcg.memory, memcg.memory_swap)):
+        return None  # nothing had to be moved out
+    anon, whole = kinds(memcg).anon, memcg.memory.usage_bytes if memcg.memory is not None else 0
     what = "may not use swap" if room == 0 else f"has used up the {size(room)} of swap it may use"
     return Finding(
         id=ID,
@@ -41,5 +52,7 @@ def find(case: Case) -> Finding | None:
         title="The cgroup may not use swap" if room == 0 else "The cgroup's swap is used up",
         explanation=f"The cgroup {what}: at its memory limit nothing anonymous could be moved out.",
         evidence={"swap_room_bytes": room, "usage_bytes": usage, "limit_bytes": limit},
-        advice=f"Where slowness is better than a kill, allow swap in {knob}.",
+        advice=f"Where slowness is better than a kill, allow swap in {knob}."
+        if anon is None or anon >= _WORTH * whole
+        else "",
     )

@@ -8,6 +8,7 @@ low and high watermarks move with it.
 
 from __future__ import annotations
 
+from oomwatchd.allocator import boost_bytes
 from oomwatchd.findings._case import Case
 from oomwatchd.findings._text import ratio
 from oomwatchd.render.amounts import kib, percent, size
@@ -21,14 +22,17 @@ _LARGE = 0.055
 
 
 def find(case: Case) -> Finding | None:
+    if case.report.constraint == "memcg":
+        return None  # the machine's memory is not what ran out
     # HighMem and Movable get only a token min, the rest of vm.min_free_kbytes goes to the others
     zones = [z for z in case.zones if z.zone not in ("HighMem", "Movable", "Device")]
-    minimum = sum((z.bytes_of("min") or 0) - (z.bytes_of("boost") or 0) for z in zones)
-    managed = sum(z.bytes_of("managed") or z.bytes_of("present") or 0 for z in zones)
+    page = case.report.page_size_bytes
+    minimum = sum((z.bytes_of("min") or 0) - boost_bytes(z, page) for z in zones)
+    managed = sum(z.managed_bytes or 0 for z in zones)
     if not managed or minimum < _LARGE * managed:
         return None
-    # init_per_zone_wmark_min(): int_sqrt(lowmem_kbytes * 16), 128 at least
-    default = max(int((managed // 1024 * 16) ** 0.5), 128) * 1024
+    # init_per_zone_wmark_min(): int_sqrt(lowmem_kbytes * 16), 128 at least, 256 MiB at most
+    default = min(max(int((managed // 1024 * 16) ** 0.5), 128), 256 << 10) * 1024
     if minimum < 2 * default:
         return None
     return Finding(

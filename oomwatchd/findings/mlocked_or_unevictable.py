@@ -19,6 +19,8 @@ TITLE = "Much memory is locked or unevictable"
 
 #: of RAM, or of the cgroup's usage
 _LARGE = 0.25
+#: of what is unevictable: mlock() explains it
+_MOSTLY = 0.5
 
 
 def find(case: Case) -> Finding | None:
@@ -44,5 +46,8 @@ def find(case: Case) -> Finding | None:
             "whole_bytes": whole,
             "share_ratio": ratio(held, whole),
         },
-        advice="Find who locks (VmLck in /proc/PID/status) and bound it with LimitMEMLOCK= (ulimit -l).",
+        advice="Find who locks (VmLck in /proc/PID/status) and bound it with LimitMEMLOCK= (ulimit -l)."
+        if mlocked is not None and mlocked >= _MOSTLY * held
+        else "Look for a ramfs (the root of an initramfs is one) and locked shared memory (ipcs -m) as well "
+        "as for who locks: VmLck in /proc/PID/status.",
     )

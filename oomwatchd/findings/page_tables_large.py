@@ -12,28 +12,37 @@ from __future__ import annotations
 from oomwatchd.findings._case import Case
 from oomwatchd.findings._text import plural, ratio
 from oomwatchd.render.amounts import percent, size
-from oomwatchd.report import Finding
+from oomwatchd.report import Finding, Task
 
 ID = "page_tables_large"
 TITLE = "Page tables are large"
 
 #: of RAM; memory mapped once costs 0.2 %
 _LARGE, _HUGE = 0.05, 0.20
+#: of the tables: one process is the reason
+_ONE = 0.5
 
 
 def find(case: Case) -> Finding | None:
-    tables, ram = case.total("pagetables"), case.ram_bytes
-    if tables is None or not ram or tables < _LARGE * ram:
+    tables, ram, of = case.measure("pagetables", "pagetables")
+    # a cgroup of few pages has more tables than a machine, as each process has a few at least
+    least = _HUGE if case.report.constraint == "memcg" else _LARGE
+    if tables is None or not ram or tables < least * ram:
         return None
     tasks = len(case.report.tasks)
     among = f" {plural(tasks, 'process')} were listed." if tasks > 1 else ""
-    shmem = case.total("shmem")
+    shmem, _, _ = case.measure("shmem", "shmem")
+    most = max(case.report.tasks, key=_tables, default=None)
+    held = _tables(most) if most is not None else 0
+    one = most is not None and held >= _ONE * tables
+    if one and most is not None:
+        among += f" {most.comm} (pid {most.pid}) alone has {size(held)} of them."
     shared = shmem is not None and shmem >= _LARGE * ram
     return Finding(
         id=ID,
         severity="critical" if tables >= _HUGE * ram else "warning",
         title=TITLE,
-        explanation=f"Page tables hold {size(tables)}, {percent(tables, ram)} of RAM.{among}",
+        explanation=f"Page tables hold {size(tables)}, {percent(tables, ram)} of {of}.{among}",
         evidence={
             "pagetables_bytes": tables,
             "ram_bytes": ram,
@@ -43,6 +52,11 @@ def find(case: Case) -> Finding | None:
         },
         advice=f"Map the shared memory ({size(shmem)}) with huge pages (vm.nr_hugepages), or run fewer "
         "processes that map it."
-        if shared and shmem is not None and tasks > 1
-        else "",
+        if shared and shmem is not None and tasks > 1 and not one
+        else "See who maps so much (VmPTE in /proc/PID/status); fewer processes, smaller mappings or huge "
+        "pages make the tables smaller.",
     )
+
+
+def _tables(task: Task) -> int:
+    return task.pgtables_bytes or 0

@@ -17,8 +17,8 @@ from oomwatchd.report import Finding
 ID = "protected_giant"
 TITLE = "The largest consumer is exempt from being killed"
 
-#: of what all listed tasks hold
-_SHARE = 0.2
+#: of what all listed tasks hold, and of the memory there is: what is small was not what ran it out
+_SHARE, _MATTERS = 0.2, 0.1
 
 
 def find(case: Case) -> Finding | None:
@@ -28,6 +28,8 @@ def find(case: Case) -> Finding | None:
     largest = max(rows, key=lambda r: r.footprint_bytes)
     whole = sum(r.footprint_bytes for r in rows)
     if largest.excluded_by is None or largest.footprint_bytes < _SHARE * whole:
+        return None
+    if largest.footprint_bytes < _MATTERS * (case.bound_bytes or 0):
         return None
     task, held = largest.task, largest.footprint_bytes
     ground = "it is init" if largest.excluded_by == "init" else f"{largest.excluded_by} exempts it"

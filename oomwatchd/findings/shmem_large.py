@@ -1,7 +1,8 @@
 """Shared memory (tmpfs, SysV, memfd) holds much.
 
 Files in /dev/shm, /run, /tmp (where it is a tmpfs), System V segments, memfd and shared anonymous mappings
-live in memory, count as page cache, and yet can only go to swap. They do not vanish when a process is
+live in memory, count as page cache, and yet can only go to swap. So do the buffers of some graphics
+drivers (i915 and others keep them in shmem). They do not vanish when a process is
 killed: a kill may free nothing.
 
 Live, the tmpfs mounts that hold most are named, and by how much they grew in the minutes before.
@@ -48,7 +49,8 @@ def find(case: Case) -> Finding | None:
             "share_ratio": ratio(shmem, whole),
             "victim_shmem_rss_bytes": mapped,
         },
-        advice="See what it is (df -t tmpfs, ipcs -m, /dev/shm) and bound it with the mount's size= option.",
+        advice="See what it is (df -t tmpfs, ipcs -m, /dev/shm) and bound it with the mount's size= option; "
+        "on a desktop it may be graphics buffers.",
     )
 
 

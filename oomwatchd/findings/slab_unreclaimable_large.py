@@ -18,19 +18,55 @@ from oomwatchd.report import Finding
 ID = "slab_unreclaimable_large"
 TITLE = "Unreclaimable slab is large"
 
-#: of RAM: beyond what busy servers have in ordinary operation
+#: of RAM or of the cgroup's usage: beyond what busy servers have in ordinary operation
 _LARGE, _HUGE = 0.15, 0.40
 
 
+#: what stands behind a cache of that name, where it is one thing
+_MEANS = {
+    "kmemleak_object": "records of the kernel's own leak detector",
+    "filp": "open files",
+    "dentry": "names of files",
+    "task_struct": "threads",
+    "signal_cache": "processes",
+    "vm_area_struct": "memory mappings",
+    "anon_vma": "memory mappings",
+    "anon_vma_chain": "memory mappings",
+    "nf_conntrack": "tracked connections",
+    "skbuff_head_cache": "network packets",
+    "skbuff_fclone_cache": "network packets",
+    "skbuff_small_head": "network packets",
+    "sock_inode_cache": "sockets",
+    "TCP": "sockets",
+    "TCPv6": "sockets",
+    "UDP": "sockets",
+    "UNIX": "sockets",
+    "inotify_inode_mark": "inotify watches",
+    "fsnotify_mark_connector": "inotify watches",
+    "kernfs_node_cache": "entries of sysfs and cgroups",
+    "eventpoll_epi": "epoll entries",
+    "Acpi-Operand": "firmware tables",
+    "Acpi-Namespace": "firmware tables",
+    "net_namespace": "network namespaces",
+    "ext4_extent_status": "file extents",
+    "bio-0": "requests to disks",
+}
+
+
+def _meaning(cache: str) -> str:
+    means = _MEANS.get(cache)
+    return f" ({means})" if means else ""
+
+
 def find(case: Case) -> Finding | None:
-    slab, ram = case.total("slab_unreclaimable"), case.ram_bytes
+    slab, ram, of = case.measure("slab_unreclaimable", "slab_unreclaimable")
     if slab is None or not ram:
         return None
     share = slab / ram
     if share < _LARGE:
         return None
     caches = sorted(case.report.slab, key=lambda c: -c.total_bytes)[:3]
-    named = ", ".join(f"{c.name} {size(c.total_bytes)}" for c in caches)
+    named = ", ".join(f"{c.name} {size(c.total_bytes)}{_meaning(c.name)}" for c in caches)
     evidence: dict[str, int | float | str | None] = {
         "slab_unreclaimable_bytes": slab,
         "ram_bytes": ram,
@@ -41,9 +77,9 @@ def find(case: Case) -> Finding | None:
         id=ID,
         severity="critical" if share >= _HUGE else "warning",
         title=TITLE,
-        explanation=f"Unreclaimable slab holds {size(slab)}, {percent(slab, ram)} of RAM."
+        explanation=f"Unreclaimable slab holds {size(slab)}, {percent(slab, ram)} of {of}."
         + (f" The largest caches: {named}." if named else " The report does not list the caches."),
         evidence=evidence,
-        advice="Killing processes does not free the kernel's own objects. Watch the caches with "
-        "'slabtop -s c'; one that only grows is a kernel leak.",
+        advice="See which cache grows (slabtop -s c): a kill does not free the kernel's own objects, and a "
+        "cache that only grows is a kernel leak.",
     )

@@ -18,22 +18,40 @@ TITLE = "There is no swap"
 
 #: below this share of RAM in anonymous pages swap would not have made room worth naming
 _ANON_SHARE = 0.5
+#: and below this none at all
+_HARDLY = 0.1
 
 
 def find(case: Case) -> Finding | None:
     memory = case.report.memory
     if memory is None or memory.swap is None or memory.swap.total_bytes != 0:
         return None
-    anon = (case.total("active_anon") or 0) + (case.total("inactive_anon") or 0)
-    ram = case.ram_bytes or 0
+    if case.report.trigger.sysrq:
+        return None  # nothing had run out
+    anon, ram = case.anon_bytes or 0, case.ram_bytes or 0
     carries = bool(ram) and anon >= _ANON_SHARE * ram
     return Finding(
         id=ID,
         severity="info",
         title=TITLE,
-        explanation="The machine has no swap, so anonymous memory "
-        + (f"({size(anon)}, {percent(anon, ram)} of RAM) " if ram else "")
-        + "could not be moved out.",
-        evidence={"swap_total_bytes": 0, "anon_bytes": anon, "ram_bytes": case.ram_bytes},
+        explanation=_explanation(anon, ram),
+        evidence={
+            "swap_total_bytes": 0,
+            "anon_bytes": anon,
+            "shmem_bytes": case.total("shmem"),
+            "ram_bytes": case.ram_bytes,
+        },
         advice="Swap or zram would let rarely used anonymous memory make room." if carries else "",
     )
+
+
+def _explanation(anon: int, ram: int) -> str:
+    if not ram:
+        return "The machine has no swap, so anonymous and shared memory could not be moved out."
+    held = f"{size(anon)}, {percent(anon, ram)} of RAM"
+    if anon < _HARDLY * ram:
+        return (
+            f"The machine has no swap; with so little anonymous and shared memory ({held}) it would hardly "
+            "have helped."
+        )
+    return f"The machine has no swap, so anonymous and shared memory ({held}) could not be moved out."

@@ -39,5 +39,8 @@ def find(case: Case) -> Finding | None:
             "swap_free_bytes": free,
             "swap_cache_bytes": memory.swap.cache_bytes,
             "free_share_ratio": ratio(free, total),
+            "anon_bytes": case.anon_bytes,
+            "shmem_bytes": case.total("shmem"),
+            "ram_bytes": case.ram_bytes,
         },
     )

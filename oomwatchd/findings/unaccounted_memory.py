@@ -42,7 +42,29 @@ _NAMED = (
 )
 
 
+#: what these allocate is in one of the counters above: slab, page cache, anonymous memory, page tables
+_COUNTED = (
+    "mm/slub.c",
+    "mm/slab",
+    "mm/filemap.c",
+    "mm/readahead.c",
+    "mm/memory.c",
+    "mm/shmem.c",
+    "mm/swap_state.c",
+    "mm/huge_memory.c",
+    "mm/khugepaged.c",
+    "mm/migrate.c",
+    "mm/hugetlb",
+    "mm/zsmalloc.c",
+    "kernel/fork.c",
+    "include/asm-generic/pgalloc.h",
+    "arch/x86/mm/pgtable.c",
+)
+
+
 def find(case: Case) -> Finding | None:
+    if case.report.constraint == "memcg":
+        return None  # the machine's memory is not what ran out
     memory, ram = case.report.memory, case.ram_bytes
     if memory is None or not ram or case.confined:
         return None
@@ -54,7 +76,8 @@ def find(case: Case) -> Finding | None:
     rest = ram - named
     if rest < _LARGE * ram:
         return None
-    top = sorted(case.report.allocations, key=lambda a: -a.bytes)[:3]
+    sites = [a for a in case.report.allocations if not a.location.startswith(_COUNTED)]
+    top = sorted(sites, key=lambda a: -a.bytes)[:3]
     who = ", ".join(f"{a.function} ({a.location}) {size(a.bytes)}" for a in top)
     return Finding(
         id=ID,
@@ -69,4 +92,8 @@ def find(case: Case) -> Finding | None:
             "ram_bytes": ram,
             "share_ratio": ratio(rest, ram),
         },
+        advice=f"Ask why {top[0].function} holds so much: the list names the code that allocated it."
+        if top
+        else "See drivers (GPU, network), /proc/vmallocinfo and the hypervisor's balloon; from 6.10 on "
+        "memory allocation profiling names the code (boot with sysctl.vm.mem_profiling=1).",
     )

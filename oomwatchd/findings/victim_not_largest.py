@@ -36,6 +36,8 @@ TITLE = "The victim is not the largest process"
 #: since 6.2 are read to within a batch of 32 or more for each CPU. The table does not tell how many
 #: threads or CPUs, so: this many pages, or this share of the larger figure
 _STALE_PAGES, _STALE_SHARE = 1024, 0.02
+#: of the memory there is: a process this large should have been the one
+_GIANT = 0.2
 
 
 def find(case: Case) -> Finding | None:
@@ -49,12 +51,19 @@ def find(case: Case) -> Finding | None:
     first = table.rows[0]
     if row is not None and table.rank(row) == 1 and row.footprint_bytes >= largest.footprint_bytes:
         return None
-    smaller = row is None or row.footprint_bytes < largest.footprint_bytes
     reason, why = _reason(case, table, victim, row, largest, first)
+    if row is None:
+        title = "The victim is not in the task table"
+    elif row.footprint_bytes < largest.footprint_bytes:
+        title = TITLE
+    else:
+        title = "The victim is not the first of the score table"
+    # whoever holds the memory was left alone: the next kill will help as little
+    grave = reason == "skipped" and first.footprint_bytes >= _GIANT * (case.bound_bytes or 0)
     return Finding(
         id=ID,
-        severity="info",
-        title=TITLE if smaller else "The victim is not the first of the score table",
+        severity="warning" if grave and case.bound_bytes else "info",
+        title=title,
         explanation=why,
         evidence={
             "reason": reason,
@@ -119,8 +128,9 @@ def _reason(
         )
     return "skipped", (
         f"{dead} is number {rank} of the table. Those before it, {first.task.comm} "
-        f"(pid {first.task.pid}) first, were passed over: already dying or reaped, in vfork(), or not able "
-        "to use the memory in question. Reports do not print which."
+        f"(pid {first.task.pid}) first with {size(first.footprint_bytes)}, were passed over: killed before "
+        "and still dying or already reaped, in vfork(), or not able to use the memory in question. Reports "
+        "do not print which."
     )
 
 

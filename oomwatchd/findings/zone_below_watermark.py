@@ -8,8 +8,8 @@ reserve do not count for requests that may not take them.
 
 The evidence gives the sum: ``usable_bytes`` had to be more than ``required_bytes``, and
 ``shortfall_bytes`` was missing. One such finding for each zone that the request was allowed to use, in
-the order in which the kernel tried them; a zone that holds less than a twentieth of the allowed memory
-(DMA on most machines) is only worth an ``info``.
+the order in which the kernel tried them; a zone that holds less than a tenth of the allowed memory (DMA
+on most machines) is only worth an ``info``.
 
 The figures were printed shortly after the check. What to change depends on who holds the memory: see the
 other findings. Where the reserve alone made the difference, ``vm.lowmem_reserve_ratio`` decides its size.
@@ -27,9 +27,7 @@ from oomwatchd.report import Finding
 ID = "zone_below_watermark"
 TITLE = "A zone has too little free memory for this request"
 
-#: of the memory in all allowed zones; a zone below this share decides nothing
-_MINOR_SHARE = 0.05
-#: of the same: what a smaller reserve must gain to be more than a short delay
+#: of the memory in all allowed zones: what a smaller reserve must gain to be more than a short delay
 _WORTH_SHARE = 0.05
 
 
@@ -37,9 +35,8 @@ def find(case: Case) -> Iterator[Finding]:
     request = case.request
     if request is None:
         return
-    allowed = sum(v.managed_bytes or 0 for v in case.verdicts if v.allowed)
     for verdict in case.failing:
-        minor = (verdict.managed_bytes or 0) < _MINOR_SHARE * allowed
+        minor = case.minor(verdict)
         yield Finding(
             id=ID,
             severity="info" if minor else "critical",
@@ -61,7 +58,7 @@ def find(case: Case) -> Iterator[Finding]:
                 "required_bytes": verdict.required_bytes,
                 "shortfall_bytes": verdict.shortfall_bytes,
             },
-            advice="" if minor else _advice(verdict, allowed),
+            advice="" if minor else _advice(verdict, case.allowed_bytes),
         )
 
 
@@ -69,11 +66,11 @@ def _explanation(verdict: ZoneVerdict, request: Request) -> str:
     free, usable = verdict.free_bytes or 0, verdict.usable_bytes or 0
     mark, reserve = verdict.mark_bytes or 0, verdict.reserve_bytes or 0
     has = f"{verdict.label} has {kib(free)} free"
-    if usable != free:
-        has += f", of which {kib(usable)} count for this request"
     high = verdict.record.bytes_of("high")
     if high is not None and free > high:
-        has += f". That is above its high watermark of {kib(high)}"
+        has += f", above its high watermark of {kib(high)}"
+    if usable != free:
+        has += f". {_not_counted(verdict, free - usable)}, {kib(usable)} remain for this request"
     needs = f"min {kib(mark)}"
     if mark != verdict.record.bytes_of("min"):
         needs += " (as lowered for this privileged request)"
@@ -82,9 +79,20 @@ def _explanation(verdict: ZoneVerdict, request: Request) -> str:
     short = verdict.shortfall_bytes or 0
     missing = f"short by {kib(short)}" if short else "exactly at the mark, which is not enough"
     return (
-        f"{has}. For a request of class {request.class_zone} at order {request.order} the kernel "
-        f"demands more than {needs}: {missing}."
+        f"{has}. For an order-{request.order} request that may use zones up to {request.class_zone} the "
+        f"kernel demands more than {needs}: {missing}."
     )
+
+
+def _not_counted(verdict: ZoneVerdict, less: int) -> str:
+    """What of the free memory this request may not take."""
+    parts = [
+        (verdict.cma_bytes, "in CMA areas"),
+        (verdict.highatomic_bytes, "reserved for atomic requests of high order"),
+    ]
+    block = less - verdict.cma_bytes - verdict.highatomic_bytes
+    parts.append((block, "for the rest of the block"))
+    return "Less " + " and ".join(f"{kib(amount)} {what}" for amount, what in parts if amount)
 
 
 def _advice(verdict: ZoneVerdict, allowed: int) -> str:

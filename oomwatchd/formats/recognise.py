@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from operator import itemgetter
 
 from oomwatchd.formats import (
     Form,
@@ -76,15 +77,20 @@ def recognise(text: str, *, raw: bool = False) -> Recognised | None:
     return None
 
 
+_BEGINNING, _END = itemgetter(slice(0, 4)), itemgetter(slice(-2, None))
 _ANYWHERE = (oom_kill.HEADER_MARK, "mems_allowed=", "mode:0x")
 
 
 def nothing_recognised(records: str, count: int) -> bool:
     """Whether it is plain that ``recognise`` knows none of these, and none continues another: ``count`` raw
     records of /dev/kmsg, a line each."""
-    if records.count(",-;") + records.count(",-,") != count:
-        return False  # some are continued
-    beginnings = {line.partition(";")[2][:4] for line in records.split("\n")[:count]}
+    parts = records.split(";")
+    beginnings = set(map(_BEGINNING, parts[1:]))
+    plain = len(parts) == count + 1 and set(map(_END, parts[:-1])) == {",-"}
+    if not plain or "\n" in "".join(beginnings):  # callers, semicolons in a text, a text of a few letters
+        if records.count(",-;") + records.count(",-,") != count:
+            return False  # some are continued
+        beginnings = {line.partition(";")[2][:4] for line in records.split("\n")[:count]}
     return (
         beginnings.isdisjoint(_BY_BEGINNING)
         and _ROW_BEGINS.isdisjoint([beginning[:1] for beginning in beginnings])

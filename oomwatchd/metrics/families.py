@@ -281,8 +281,12 @@ def _distance(seen: Distance) -> list[Metric]:
         labels=("cgroup",),
     )
     limit = GaugeMetricFamily("oomwatchd_cgroup_limit_bytes", "The limit of this cgroup.", labels=("cgroup",))
+    shown: set[str] = set()
     for group in seen.cgroups:
         name = harmless(group.path)
+        if name in shown:  # made to look the same; a series may come once only, and the closest come first
+            continue
+        shown.add(name)
         room.add_metric((name,), group.headroom_bytes)
         limit.add_metric((name,), group.limit_bytes)
     families: list[Metric] = [headroom, largest, unusable]

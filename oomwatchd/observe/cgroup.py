@@ -23,7 +23,7 @@ import msgspec
 
 from oomwatchd.kmsg import to_text
 from oomwatchd.observe.changes import Changes
-from oomwatchd.observe.host import Host, read_bytes, sees_kernel_pids
+from oomwatchd.observe.host import Host, read_bytes, read_whole, sees_kernel_pids, unescaped
 from oomwatchd.observe.trend import Trend
 
 #: Bounds of what is known at once: about 600 bytes a cgroup, 120 a process.
@@ -63,17 +63,16 @@ class Hierarchy(msgspec.Struct, frozen=True):
 
 def memory_hierarchy(host: Host) -> Hierarchy | None:
     """The mounted hierarchy with the memory controller (proc_pid_mountinfo(5)); None if there is none."""
-    text = read_bytes(host.proc / "self/mountinfo", 1024 * 1024) or b""
-    for line in text.decode(errors="surrogateescape").splitlines():
-        before, _, after = line.partition(" - ")
-        where, what = before.split(" "), after.split(" ")
+    for line in read_whole(host.proc / "self/mountinfo", 1024 * 1024).split(b"\n"):
+        before, _, after = line.partition(b" - ")
+        where, what = before.split(b" "), after.split(b" ")
         if len(where) < 5 or len(what) < 3:
             continue
-        root, mount = where[3], where[4]
+        root, mount = to_text(unescaped(where[3])), os.fsdecode(unescaped(where[4]))
         root = "" if root == "/" or root.startswith("/..") else root
-        if what[0] == "cgroup" and "memory" in what[2].split(","):
+        if what[0] == b"cgroup" and b"memory" in what[2].split(b","):
             return Hierarchy(mount, root, 1)
-        if what[0] == "cgroup2":
+        if what[0] == b"cgroup2":
             controllers = read_bytes(f"{mount}/cgroup.controllers", 4096) or b""
             if b"memory" in controllers.split():
                 return Hierarchy(mount, root, 2)
@@ -243,10 +242,10 @@ class Cgroups:
 
     def _made_in(self, group: Group, made: dict[str, Group]) -> list[tuple[Group, bool]]:
         """Cgroups below this one that are new, each with whether there may be others below it."""
-        self._list(group)
+        self._list(group, len(group.children) + MAX_GROUPS - len(self._by_path) - len(made))
         found = []
         for child in group.children.values():
-            if child.inode or len(self._by_path) + len(made) >= MAX_GROUPS:
+            if child.inode:
                 continue
             self._watch(child)  # first: what comes after the look is told
             try:
@@ -278,6 +277,10 @@ class Cgroups:
         relisted, self.truncated = 0, False
         waiting: list[tuple[Group, Group | None]] = [(self._root, None)]
         by_path: dict[str, Group] = {}
+
+        def room() -> int:
+            return MAX_GROUPS - len(by_path) - len(waiting)
+
         while waiting:
             group, parent = waiting.pop()
             try:
@@ -287,7 +290,7 @@ class Cgroups:
                     relisted += 1
                     # another may have come in its place, which leaves the parent's count as it was
                     known = set(parent.children.values())
-                    self._list(parent)
+                    self._list(parent, len(known) + room())
                     parent.children = {n: g for n, g in parent.children.items() if g is not group}
                     waiting += ((child, parent) for child in parent.children.values() if child not in known)
                 continue
@@ -295,30 +298,45 @@ class Cgroups:
             if new and group.inode:  # removed and made again
                 group = self._replace(group)
             group.inode = status.st_ino
-            if len(by_path) >= MAX_GROUPS:
-                self.truncated = True
-                break
             by_path[group.path] = group
             # file systems that do not count directories say 1
             if group.watch is None:
                 self._watch(group)
             if new or status.st_nlink != group.links or status.st_nlink < 2:
                 group.links = status.st_nlink
-                self._list(group)
+                self._list(group, room())
+            elif len(group.children) > room():
+                self._leave_out(group, room())
             waiting += ((child, group) for child in group.children.values())
             yield group, new
         self._by_path = by_path
 
-    def _list(self, group: Group) -> None:
+    def _list(self, group: Group, room: int) -> None:
+        """Read which cgroups are below this one, at most so many."""
         known, group.children = group.children, {}
-        with suppress(OSError), os.scandir(group.directory) as entries:
+        try:
+            entries = os.scandir(group.directory)
+        except OSError:  # gone, which the next walk sees, or too little memory or descriptors just now
+            group.links, group.children = -1, dict(list(known.items())[: max(0, room)])
+            return
+        with suppress(OSError), entries:
             for entry in entries:
-                if not entry.is_dir(follow_symlinks=False) or len(group.children) >= MAX_GROUPS:
+                if not entry.is_dir(follow_symlinks=False):
                     continue
+                if len(group.children) >= room:
+                    self._leave_out(group, room)
+                    break
                 old = known.get(entry.name)
                 path = f"{group.path.rstrip('/')}/{to_text(os.fsencode(entry.name))}"
                 group.children[entry.name] = old or self._new(entry.path, path)
                 group.parent_of_some = True
+
+    def _leave_out(self, group: Group, room: int) -> None:
+        """There are more cgroups than may be known at once: forget those of this one that are too many, and
+        read it again at the next walk."""
+        self.truncated = True
+        group.links = -1
+        group.children = dict(list(group.children.items())[: max(0, room)])
 
     def _new(self, directory: str, path: str) -> Group:
         self._numbers += 1

@@ -10,9 +10,11 @@ in the kernel until it is asked for: one wakeup, however much is changed.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import struct
+from contextlib import suppress
 
 #: include/uapi/linux/inotify.h
 _IN_CLOSE_WRITE, _IN_CREATE, _IN_Q_OVERFLOW, _IN_IGNORED = 0x8, 0x100, 0x4000, 0x8000
@@ -26,10 +28,11 @@ _BITES = 8
 
 class Changes:
     """Watches of directories, each by a number. Not thread-safe. ``obstacle`` says why there are none, None
-    while there are."""
+    while there are; ``exhausted``: the kernel gave no more of them once."""
 
     def __init__(self) -> None:
         self.obstacle: str | None = None
+        self.exhausted = False
         self._descriptor = -1
         self._once = select.epoll()
         try:
@@ -49,6 +52,8 @@ class Changes:
         if self._descriptor < 0:
             return None
         number = int(self._add_watch(self._descriptor, os.fsencode(directory), _WANTED))
+        if number < 0 and ctypes.get_errno() in (errno.ENOSPC, errno.ENOMEM):
+            self.exhausted = True
         return number if number >= 0 else None
 
     def unwatch(self, number: int) -> None:
@@ -88,3 +93,8 @@ class Changes:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+    def __del__(self) -> None:
+        # a user has 128 of them
+        with suppress(Exception):
+            self.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -51,6 +52,34 @@ def read_buffer(size_bytes: int) -> memoryview:
     """Room to read into, zeroed, of which only what was ever used is resident: a bytearray writes to each
     of its pages at once."""
     return memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
+def read_whole(path: Path | str, limit_bytes: int) -> bytes:
+    """A file that the kernel makes of many records (mountinfo, swaps, vmstat), at most so much of it: each
+    read gives a page at most (seq_file), however much is asked for. Empty if it cannot be read."""
+    pieces: list[bytes] = []
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return b""
+    try:
+        while limit_bytes > 0 and (piece := os.read(descriptor, limit_bytes)):
+            pieces.append(piece)
+            limit_bytes -= len(piece)
+    except OSError:
+        return b""  # a part would pass for the whole
+    finally:
+        os.close(descriptor)
+    return b"".join(pieces)
+
+
+#: how the kernel writes blanks, line ends and backslashes of names (``seq_path()``)
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+def unescaped(name: bytes) -> bytes:
+    """A path of mountinfo or swaps as it is."""
+    return _ESCAPE.sub(lambda m: bytes([int(m[1], 8) & 255]), name)
 
 
 def read_text(path: Path | str, limit_bytes: int) -> str | None:

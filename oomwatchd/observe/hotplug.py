@@ -10,14 +10,13 @@ Sources: Documentation/admin-guide/mm/memory-hotplug.rst, proc_swaps(5), udev(7)
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from oomwatchd.capture import Mark
 from oomwatchd.kmsg import to_text
-from oomwatchd.observe.host import Host, read_bytes
+from oomwatchd.observe.host import Host, read_whole, unescaped
 
 #: Events taken in one go; a storm of uevents must not hold the watch up.
 _BITE = 64
@@ -28,7 +27,6 @@ _LOCAL = frozenset(
     b"bcachefs btrfs devtmpfs erofs ext2 ext3 ext4 f2fs jffs2 overlay proc ramfs rootfs squashfs sysfs tmpfs "
     b"ubifs vfat xfs zfs".split()
 )
-_ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
 class Devices:
@@ -144,11 +142,10 @@ class Swaps:
     def _read(self) -> dict[str, int]:
         """Path -> bytes. The kernel writes blanks in a path as octal escapes."""
         areas = {}
-        for line in (read_bytes(self._path, 16384) or b"").split(b"\n")[1:]:
+        for line in read_whole(self._path, 64 * 1024).split(b"\n")[1:]:
             words = line.split()
             if len(words) >= 3 and words[2].isdigit():
-                path = _ESCAPE.sub(lambda m: bytes([int(m[1], 8) & 255]), words[0])
-                areas[to_text(path)] = int(words[2]) * 1024
+                areas[to_text(unescaped(words[0]))] = int(words[2]) * 1024
         return areas
 
 
@@ -163,26 +160,20 @@ class Tmpfs:
         self.mounts: list[str] = []
 
     def find(self) -> None:
-        """Read the table of mounts; a directory mounted twice is one. Of a tmpfs that lies within a file
-        system whose server may hang nothing is asked, for the way to it would hang too."""
-        mounts: dict[bytes, tuple[bytes, bytes, bytes, bytes]] = {}
-        for line in (read_bytes(self._mountinfo, 1024 * 1024) or b"").split(b"\n"):
+        """Read the table of mounts; a directory mounted twice is one. Of a tmpfs on whose way lies a file
+        system whose server may hang nothing is asked: that would hang too."""
+        devices: dict[bytes, bytes] = {}
+        servers: list[bytes] = []
+        for line in read_whole(self._mountinfo, 1024 * 1024).split(b"\n"):
             before, _, after = line.partition(b" - ")
-            words = before.split(b" ")
-            if len(words) > 4:
-                mounts[words[0]] = (words[1], words[2], words[4], after.partition(b" ")[0])
-        devices: dict[bytes, str] = {}
-        for parent, device, point, kind in mounts.values():
-            if kind == b"tmpfs" and device not in devices and len(devices) < self.MOST:
-                for _ in range(len(mounts)):
-                    if parent not in mounts or mounts[parent][3] not in _LOCAL:
-                        break
-                    parent = mounts[parent][0]
-                if parent not in mounts:
-                    point = _ESCAPE.sub(lambda m: bytes([int(m[1], 8) & 255]), point)
-                    devices[device] = os.fsdecode(point)
+            words, kind = before.split(b" "), after.partition(b" ")[0]
+            if len(words) > 4 and kind == b"tmpfs":
+                devices.setdefault(words[2], words[4])
+            elif len(words) > 4 and kind not in _LOCAL:
+                servers.append(words[4].rstrip(b"/") + b"/")
+        points = [point for point in devices.values() if not (point + b"/").startswith(tuple(servers))]
         # of mounts on the same point the last one is seen
-        self.mounts = list(dict.fromkeys(devices.values()))
+        self.mounts = list(dict.fromkeys(os.fsdecode(unescaped(point)) for point in points[: self.MOST]))
 
     def used(self) -> list[tuple[str, int]]:
         """Mount point and bytes, the largest first; empty ones left out."""

@@ -184,7 +184,9 @@ class Recorder:
         self._bytes = 0
         self._buffer = read_buffer(_BUFFER_BYTES)
         self._files: list[tuple[str, int | None]] = []
+        #: grows while it runs
         self.obstacles: list[str] = []
+        self._said_exhausted = False
         for name in _ABRIDGED:
             self._files.append((name, self._open(name)))
         self.cgroups = Cgroups(host)
@@ -399,6 +401,7 @@ class Recorder:
             self.cgroups.walk(usec)
             self.kills.close_books(usec)
             self._top_groups = self.cgroups.largest(TOP_GROUPS)
+            self._say_if_exhausted()
             cost = int((self._cpu() - began) * 1e6)
             hurried = self.under_pressure(usec)
             least = HURRIED_USEC if hurried else self._interval
@@ -407,6 +410,14 @@ class Recorder:
             for group in dict.fromkeys((*self._top_groups, *self._watched)):
                 self.cgroups.refresh(group, usec)
         self._watched = self.cgroups.watched(_WATCHED_GROUPS, usec)
+
+    def _say_if_exhausted(self) -> None:
+        if self.cgroups.changes.exhausted and not self._said_exhausted:
+            self._said_exhausted = True
+            self.obstacles.append(
+                "flight recorder: no word of what is new in some cgroups (no more inotify watches: raise "
+                "fs.inotify.max_user_watches); it is seen at the next sample"
+            )
 
     def _group_sizes(self) -> bytes:
         pairs = array("q")

@@ -13,11 +13,12 @@ from typing import NamedTuple
 import msgspec
 
 from oomwatchd.allocator import ZoneVerdict
+from oomwatchd.attribution import called, short_id
 from oomwatchd.badness import TaskScore
 from oomwatchd.capture import Mark, OomCapture, Snapshot, Source, Track
 from oomwatchd.event import OomEvent
 from oomwatchd.findings import Case
-from oomwatchd.findings._text import plural
+from oomwatchd.findings._text import path_cut, plural
 from oomwatchd.render.amounts import kib, percent, size
 from oomwatchd.render.escape import harmless, harmless_name
 from oomwatchd.report import OomReport, Victim
@@ -96,12 +97,19 @@ def tracks(event: OomEvent, most: int) -> tuple[Track, ...]:
     return tuple([*chosen, *(t for t in drawn if t not in chosen)][:most])
 
 
-def track_title(track: Track) -> str:
-    """What a track is of."""
+def track_title(track: Track, most: int = 48) -> str:
+    """What a track is of, in about so many characters."""
     name = harmless_name(track.name)
     if track.kind == "process":
         return f"{name} (pid {track.pid})"
-    return name if len(name) <= 48 else f"{name[:16]}...{name[-29:]}"
+    if len(name) <= most:
+        return name
+    found = called(track.name) if track.kind == "cgroup" else None
+    if found is not None:
+        told = harmless_name(found[1]) if found[0] == "unit" else f"{found[0]} {harmless_name(found[1])}"
+        if len(told) <= most:
+            return told
+    return path_cut(name, most, most)
 
 
 def mark_said(mark: Mark) -> str:
@@ -196,7 +204,31 @@ def died(event: OomEvent) -> str:
     facts += [f"{amount(held)} resident"] if held is not None else []
     facts += [f"score {victim.score}"] if victim.score is not None else []
     more = len(event.victims) - 1
-    return f"{harmless_name(victim.comm)} ({', '.join(facts)}){f' and {more} more' if more else ''}"
+    told = f"{harmless_name(victim.comm)} ({', '.join(facts)}){f' and {more} more' if more else ''}"
+    where = _home(event, victim)
+    return f"{told}, in {where}" if where else told
+
+
+def _home(event: OomEvent, victim: Victim) -> str:
+    """Where the victim lived, as people call it: container and pod, unit, cgroup. Empty where nothing is
+    known, and where the reason names the same cgroup."""
+    whose = next((a for a in event.attribution if a.role == "victim" and a.pid == victim.pid), None)
+    if whose is None:
+        return ""
+    said = event.memcg is not None and event.memcg.oom_path == whose.cgroup
+    if whose.container_id is not None:
+        short = harmless_name(short_id(whose.container_id))
+        if whose.container_name is not None:
+            return f"container {harmless_name(whose.container_name)} ({short})"
+        if whose.pod_uid is not None:
+            return f"container {short}, pod {whose.pod_uid}"
+        return "" if said else f"container {short}"
+    if said:
+        return ""
+    if whose.unit is not None:
+        return harmless_name(whose.unit)
+    named = whose.cgroup not in (None, "", "/")
+    return f"cgroup {path_cut(harmless_name(whose.cgroup or ''), 60, 60)}" if named else ""
 
 
 def resident(victim: Victim) -> int | None:
@@ -239,7 +271,7 @@ def why(event: OomEvent) -> str:
 def change(event: OomEvent) -> str:
     """The advice of the gravest finding that has one."""
     advice = next((f.advice for f in event.findings if f.advice), "")
-    return harmless(advice) if advice else "nothing that these figures carry"
+    return harmless(advice) if advice else "no advice follows from these figures"
 
 
 def origin(event: OomEvent) -> tuple[str, ...]:
@@ -252,12 +284,21 @@ def origin(event: OomEvent) -> tuple[str, ...]:
     if event.kernel is not None:
         facts.append(f"Linux {harmless(event.kernel)}")
     if not event.complete:
-        facts.append(f"incomplete: {', '.join(event.missing) or 'cut'} missing")
+        facts.append(f"incomplete: {_lacks(event)}")
     if event.lost_records:
         facts.append(f"{event.lost_records} records lost")
     if event.repeats:
         facts.append(f"the same again {_times(event)}")
     return tuple(facts)
+
+
+def _lacks(event: OomEvent) -> str:
+    parts = [part for part in event.missing if part != "elided"]
+    cut = "lines were cut out of the log"
+    if not parts:
+        return cut if "elided" in event.missing else "cut short"
+    missing = f"{', '.join(parts)} missing"
+    return f"{cut}, {missing}" if "elided" in event.missing else missing
 
 
 def _times(event: OomEvent) -> str:
@@ -334,5 +375,5 @@ def field_value(name: str, value: int | float | str) -> str:
         exact, rounded = kib(int(value)), size(int(value))
         return exact if exact == rounded else f"{exact} ({rounded})"
     if name.endswith("_ratio"):
-        return percent(round(value * 10_000), 10_000)
+        return percent(round(value * 1_000_000), 1_000_000)
     return f"{value:g} s" if name.endswith("seconds") else str(value)

@@ -9,8 +9,10 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from textwrap import wrap
+from typing import IO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -22,6 +24,7 @@ from oomwatchd.badness import TaskScore
 from oomwatchd.capture import Track
 from oomwatchd.event import OomEvent
 from oomwatchd.findings import Case
+from oomwatchd.findings._text import plural
 from oomwatchd.render.amounts import percent
 from oomwatchd.render.escape import harmless, harmless_name
 from oomwatchd.render.fields import (
@@ -40,18 +43,34 @@ from oomwatchd.render.fields import (
     tracks,
     why,
 )
-from oomwatchd.report import Finding, Severity, Zone
+from oomwatchd.report import Finding, Severity
 
 _LABEL = 9
 _STYLES: dict[Severity, str] = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 _TOP_TASKS = 10
 _TRACKS, _MARKS = 6, 8
+#: below so many columns tables leave out what can be missed most easily
+_NARROW = 64
+#: what stays on one line
+_FIGURE = re.compile(r"(\d) (%|kB|[KMGTPE]iB)")
+
+
+class _Nowhere:
+    """What rich writes to beside the capture; with no file of its own it takes standard output."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
 
 
 def render_text(event: OomEvent, *, width: int = 80, color: bool = False) -> str:
     """The whole report as text of at most ``width`` columns (40 at least), with a newline at the end."""
     width = max(width, 40)
     console = Console(
+        # never standard output: what is captured is written there, too, as nothing
+        file=cast(IO[str], _Nowhere()),
         width=width,
         force_terminal=color,
         color_system="standard" if color else None,
@@ -78,8 +97,8 @@ def _parts(event: OomEvent, width: int, color: bool) -> Iterator[RenderableType]
     sections = (
         ("Memory", _memory(case, width, color)),
         ("Cgroup", _cgroup(event, width, color)),
-        ("Zones, in kB", _zones(case)),
-        ("Tasks by score", _tasks(case, event)),
+        ("Zones, in kB", _zones(case, width)),
+        ("Tasks by score", _tasks(case, event, width)),
         ("The minutes before", _before(event, width, color)),
         ("Afterwards", _afterwards(event)),
         ("Findings", _findings(event)),
@@ -95,19 +114,33 @@ def _parts(event: OomEvent, width: int, color: bool) -> Iterator[RenderableType]
 
 def _verdict(event: OomEvent, width: int) -> Iterator[Text]:
     room = width - _LABEL
-    style = "bold red" if event.kills or event.kind == "oom_panic" else "bold"
-    yield _labelled("DIED", died(event), room, style)
-    yield _labelled("ASKED", asked(event), room)
-    lines = wrap(why(event), room)
-    yield _labelled("WHY", lines[0] if lines else "unknown", room, "bold")
-    if len(lines) > 1:
-        yield _labelled("", " ".join(lines[1:]), room, "bold")
-    yield _labelled("CHANGE", change(event), room)
+    narrow = 2 if width < _NARROW else 1
+    grave = "bold red" if event.kills or event.kind == "oom_panic" else "bold"
+    reason = _lines(why(event) or "unknown", room, 2 * narrow)
+    for label, lines, style in (
+        # the change begins in the fifth line at the latest
+        ("DIED", _lines(died(event), room, max(3 * narrow - len(reason), 1)), grave),
+        # the flags come last, and the page and the JSON have all of them
+        ("ASKED", _lines(asked(event), room, narrow), ""),
+        ("WHY", reason, "bold"),
+        ("CHANGE", _lines(change(event), room, 3 * narrow), ""),
+    ):
+        for number, line in enumerate(lines):
+            head = (("" if number else label).ljust(_LABEL), "dim")
+            yield Text.assemble(head, (line, style), no_wrap=True, overflow="crop")
 
 
-def _labelled(label: str, text: str, room: int, style: str = "") -> Text:
-    shown = text if len(text) <= room else text[: room - 3] + "..."
-    return Text.assemble((label.ljust(_LABEL), "dim"), (shown, style), no_wrap=True, overflow="crop")
+def _lines(text: str, room: int, most: int) -> list[str]:
+    """``text`` in at most so many lines; what is left out shows as dots."""
+    if len(text) <= room:
+        return [text]
+    kept = _FIGURE.sub("\\1\xa0\\2", text)  # no name holds such a blank: it is spelled out
+    lines = [line.replace("\xa0", " ") for line in wrap(kept, room, break_on_hyphens=False)]
+    lines = lines if most > 1 else [text]
+    if len(lines) <= most and len(lines[-1]) <= room:
+        return lines
+    last = " ".join(lines[most - 1 :])
+    return [*lines[: most - 1], last[: room - 3].rstrip() + "..."]
 
 
 # memory as bars
@@ -122,7 +155,7 @@ def _memory(case: Case, width: int, color: bool) -> Table | None:
     ram = case.ram_bytes
     if case.report.memory is None or not ram:
         return None
-    table = _grid()
+    table = _grid(width)
     room = width - 46
     for share in memory_shares(case):
         picture = _bar(share.bytes / ram, room, color)
@@ -143,14 +176,16 @@ def _cgroup(event: OomEvent, width: int, color: bool) -> RenderableType | None:
     memcg = event.memcg
     if memcg is None:
         return None
-    lines: list[RenderableType] = []
+    paths = Table.grid(padding=(0, 1))
+    paths.add_column(no_wrap=True)
+    paths.add_column(overflow="fold")
     for label, path in (
         ("limit of", memcg.oom_path),
-        ("victim in", memcg.task_path if memcg.task_path != memcg.oom_path else None),
+        ("victim in", memcg.task_path if memcg.task_path not in (memcg.oom_path, "/") else None),
         ("killed all", memcg.group_path),
     ):
         if path is not None:
-            lines.append(Text(f"{label:<10} {harmless_name(path)}"))
+            paths.add_row(Text(label), Text(harmless_name(path)))
     table = _grid()
     for name, counter in (
         ("memory", memcg.memory),
@@ -164,31 +199,31 @@ def _cgroup(event: OomEvent, width: int, color: bool) -> RenderableType | None:
         of = "no limit" if limit is None else f"of {amount(limit)}"
         bar = _bar(counter.usage_bytes / limit, width - 48, color) if limit else ""
         table.add_row(name, amount(counter.usage_bytes), of, bar)
-    return Group(*lines, table) if table.row_count or lines else None
+    if not (table.row_count or paths.row_count):
+        return None
+    return Group(*([paths] if paths.row_count else []), *([table] if table.row_count else []))
 
 
 # zones against watermarks
 
 
-def _zones(case: Case) -> Table | None:
+def _zones(case: Case, width: int) -> Table | None:
     if not case.zones:
         return None
     judged = case.request is not None
-    table = _columns("zone", "free", "min", "low", "high", *(("needs", "verdict") if judged else ()))
+    marks = ("free", "min") if width < _NARROW and judged else ("free", "min", "low", "high")
+    table = _columns("zone", *marks, *(("needs", "verdict") if judged else ()))
     if judged:
         for verdict in case.verdicts:
             required = verdict.required_bytes
             needs = "" if required is None or not verdict.allowed else f">{required // 1024}"
-            table.add_row(harmless(verdict.label), *_marks(verdict.record), needs, _said(verdict))
+            held = (_kb(verdict.record.bytes_of(name)) for name in marks)
+            table.add_row(harmless(verdict.label), *held, needs, _said(verdict))
         return table
     for zone in case.zones:
         name = zone.zone if zone.node is None else f"node {zone.node} {zone.zone}"
-        table.add_row(harmless(name), *_marks(zone))
+        table.add_row(harmless(name), *(_kb(zone.bytes_of(mark)) for mark in marks))
     return table
-
-
-def _marks(zone: Zone) -> Iterator[str]:
-    return (_kb(zone.bytes_of(name)) for name in ("free", "min", "low", "high"))
 
 
 def _said(verdict: ZoneVerdict) -> Text:
@@ -205,34 +240,37 @@ def _said(verdict: ZoneVerdict) -> Text:
 # tasks
 
 
-def _tasks(case: Case, event: OomEvent) -> RenderableType | None:
+def _tasks(case: Case, event: OomEvent, width: int) -> RenderableType | None:
     if not event.tasks:
         return None
     scores = case.scores
     dead = {v.pid for v in event.victims}
     if scores is None:
-        return Padding(Text(f"{len(event.tasks)} tasks, sizes unknown (no page size)"), (0, 0, 0, 2))
-    table = _columns("pid", "rss", "swap", "adj", "score", "name", left=("name",))
+        return Padding(
+            Text(f"{plural(len(event.tasks), 'task')}, sizes unknown (no page size)"), (0, 0, 0, 2)
+        )
+    titles = ("pid", "rss", "score", "name") if width < _NARROW else tuple(_TASK_CELLS)
+    table = _columns(*titles, left=("name",))
     shown = list(scores.rows[:_TOP_TASKS])
     shown += [r for r in scores.rows[_TOP_TASKS:] if r.task.pid in dead][:_TOP_TASKS]
     for row in shown:
-        table.add_row(*_task_cells(row), style="bold" if row.task.pid in dead else "")
+        table.add_row(
+            *(_TASK_CELLS[title](row) for title in titles), style="bold" if row.task.pid in dead else ""
+        )
     rest = len(scores.rows) - len(shown)
     if rest <= 0:
         return table
     return Group(table, Padding(Text(f"and {rest} more", style="dim"), (0, 0, 0, 2)))
 
 
-def _task_cells(row: TaskScore) -> tuple[str, ...]:
-    task = row.task
-    return (
-        str(task.pid),
-        amount(task.rss_bytes),
-        amount(task.swap_bytes),
-        "" if task.oom_score_adj is None else str(task.oom_score_adj),
-        score(row),
-        harmless_name(task.comm),
-    )
+_TASK_CELLS: dict[str, Callable[[TaskScore], str]] = {
+    "pid": lambda row: str(row.task.pid),
+    "rss": lambda row: amount(row.task.rss_bytes),
+    "swap": lambda row: amount(row.task.swap_bytes),
+    "adj": lambda row: "" if row.task.oom_score_adj is None else str(row.task.oom_score_adj),
+    "score": score,
+    "name": lambda row: harmless_name(row.task.comm),
+}
 
 
 # the minutes before
@@ -246,11 +284,11 @@ def _before(event: OomEvent, width: int, color: bool) -> RenderableType | None:
         end = max(track.points[-1][0] for track in shown)
         table = _grid()
         room = max(width - 66, 8)
+        most = 36 if width >= 80 else max(width - 40, 12)
         for track in shown:
             first, last = track.points[0][1], track.points[-1][1]
-            table.add_row(
-                track_title(track)[:36], amount(first), amount(last), _climb(track, begin, end, room, color)
-            )
+            drawn = (_climb(track, begin, end, room, color),) if width >= _NARROW else ()
+            table.add_row(track_title(track, most)[:most], amount(first), amount(last), *drawn)
         lines.append(Text(f"resident or charged, over {(end - begin) / 1e6:.0f} seconds", style="dim"))
         lines.append(table)
     lines += [Text(f"{ago(seconds):>14} {said}".rstrip()) for seconds, said in marks(event, _MARKS)]
@@ -303,9 +341,9 @@ def _finding(finding: Finding) -> RenderableType:
 # cells
 
 
-def _grid() -> Table:
+def _grid(width: int = _NARROW) -> Table:
     table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True, min_width=14)
+    table.add_column(no_wrap=width >= _NARROW, min_width=14)
     table.add_column(no_wrap=True, justify="right", min_width=9)
     table.add_column(no_wrap=True, justify="right", min_width=7)
     table.add_column(no_wrap=True)
@@ -316,7 +354,9 @@ def _columns(*titles: str, left: Sequence[str] = ("zone", "verdict")) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
     for title in titles:
         side = "left" if title in left else "right"
-        table.add_column(title, justify="left" if side == "left" else "right", no_wrap=side == "right")
+        table.add_column(
+            title, justify="left" if side == "left" else "right", no_wrap=side == "right", overflow="fold"
+        )
     return table
 
 

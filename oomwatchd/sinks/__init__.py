@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import msgspec
@@ -89,7 +90,7 @@ def open_sinks(options: Mapping[str, msgspec.Struct]) -> OpenSinks:
         module = plugs.plug(__name__, kind)
         for name, found in (own or {kind: module.Options()}).items():
             try:
-                sink = module.open(found)
+                sink = _opened(module, found)
             except SinkError as error:
                 if not hasattr(found, "name"):
                     log.warning("sink %s: %s: not used", name, error)
@@ -102,6 +103,19 @@ def open_sinks(options: Mapping[str, msgspec.Struct]) -> OpenSinks:
             elif sink is not None:
                 opened.remote.append(sink)
     return opened
+
+
+def _opened(module: ModuleType, options: msgspec.Struct) -> Sink | RemoteSink | None:
+    """Raises SinkError, whatever went wrong: one that cannot be opened costs none of the others."""
+    try:
+        sink: Sink | RemoteSink | None = module.open(options)
+    except SinkError:
+        raise
+    except ModuleNotFoundError as error:
+        raise SinkError(f"needs the Python module {error.name}, which is not installed") from error
+    except Exception as error:
+        raise SinkError(f"{type(error).__name__}: {error}") from error
+    return sink
 
 
 class _Unready:

@@ -13,10 +13,12 @@ import ipaddress
 import logging
 import re
 import socket
+import time
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -159,18 +161,35 @@ class HttpClient:
                 method, url, body=body, headers=headers, redirect=False, retries=False, preload_content=False
             )
             try:
-                # as it comes: none is asked to be packed, and what is may be a thousand times as large
-                answer = response.read(_ANSWER_BYTES, decode_content=False)
-                more_to_come = bool(response.read(1, decode_content=False))
+                answer, whole = self._read(response)
             finally:
                 response.release_conn()
-            if more_to_come:
+            if not whole:
                 response.close()
         except Exception as error:
             self._pool.clear()
             raise SinkError(f"{where}: {self._words(error)}") from None
         _judge(where, response.status, self._retry_after(response.headers.get("Retry-After")))
         return Answer(response.status, answer)
+
+    def _read(self, response: Any) -> tuple[bytes, bool]:
+        """The answer as it comes, and whether that is all. None is asked to be packed, and what is may be a
+        thousand times as large. A socket's timeout begins anew with each byte: what drips has a deadline."""
+        if hasattr(response, "read1"):  # urllib3 2.1
+            read1 = partial(response.read1, decode_content=False)
+        else:
+            read1 = response._fp.read1
+        until = time.monotonic() + self._options.timeout_seconds
+        answer = b""
+        while len(answer) < _ANSWER_BYTES:
+            piece = read1(_ANSWER_BYTES - len(answer))
+            if not piece:  # the connection is free again only when read() has seen the end, too
+                return answer, not response.read(1, decode_content=False)
+            answer += piece
+            if time.monotonic() > until:
+                response.close()
+                raise TimeoutError
+        return answer, False
 
     def _new_pool(self) -> urllib3.PoolManager:
         options, seconds = self._options, self._options.timeout_seconds
@@ -231,7 +250,7 @@ class HttpClient:
                 return f"the proxy {origin(self._options.proxy)} answered HTTP {status[1]}"
             why = self._words(inner) if isinstance(inner, Exception) else "failed"
             return f"the proxy {origin(self._options.proxy)}: {why}"
-        if isinstance(error, kinds.ReadTimeoutError):
+        if isinstance(error, kinds.ReadTimeoutError | TimeoutError):
             return f"no answer within {seconds}"
         if isinstance(error, kinds.SSLError):
             inner = error.args[0] if error.args else error

@@ -117,7 +117,8 @@ class Alertmanager:
             except SinkError as error:
                 failures.append(error)
         if len(failures) == len(self._options.urls):
-            raise failures[0]
+            # one that is away may take later what another will never take
+            raise next((failure for failure in failures if not failure.refused), failures[0])
 
     def close(self) -> None:
         """Close the connections."""

@@ -159,7 +159,7 @@ class Journal:
         except OSError as error:
             self.close()
             self._stalled = error.errno == errno.EAGAIN
-            what = "journald does not read" if self._stalled else error.strerror
+            what = "journald does not read" if self._stalled else error.strerror or error
             raise SinkError(f"journal {self._path}: {what}") from error
         self._stalled = False
         self._sent.append(key)
@@ -251,5 +251,5 @@ def open(options: Options) -> Journal | None:
     try:
         sink._connect()
     except OSError as error:
-        raise SinkError(f"no journal at {options.socket} ({error.strerror})") from None
+        raise SinkError(f"no journal at {options.socket} ({error.strerror or error})") from None
     return sink

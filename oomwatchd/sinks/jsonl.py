@@ -51,8 +51,9 @@ class JsonLines:
             line = b"\n" + line
         try:
             fd = self._file()
-            patience = 0 if self._stuck else _PATIENCE_MS / 1000
-            self._stuck = not select.select([], [fd], [], patience)[1]
+            taker = select.poll()  # select() knows no descriptors above 1023
+            taker.register(fd, select.POLLOUT)
+            self._stuck = not taker.poll(0 if self._stuck else _PATIENCE_MS)
             if self._stuck:
                 raise SinkError(f"{self._path}: nobody reads")
             written = os.write(fd, line)

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable
+from itertools import repeat
 from pathlib import Path
 from time import monotonic
 from typing import Literal
@@ -119,8 +120,8 @@ class KmsgSource:
         read, descriptor, size = self._read, self._descriptor, self._record_bytes
         for _ in range(BITE_RECORDS // _LOOK_RECORDS):
             try:
-                for _ in range(_LOOK_RECORDS):
-                    pieces.append(read(descriptor, size))
+                # what was read before an error stays in the list
+                pieces.extend(map(read, repeat(descriptor, _LOOK_RECORDS), repeat(size)))
             except BlockingIOError:
                 return True
             except OSError as error:

@@ -33,6 +33,7 @@ ROOTS: Final = (Path("/sys/fs/pstore"), Path("/var/lib/systemd/pstore"))
 #: the kernel saves some ten KiB a dump; what is beyond these bounds is no dump
 MAX_FILE_BYTES: Final = 4 << 20
 MAX_FILES: Final = 10_000
+_PACKED: Final = 8
 #: parts of one dump are written within this time
 SAME_DUMP_SECONDS: Final = 60.0
 
@@ -73,22 +74,53 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def read_pstore(
-    roots: Sequence[Path] = ROOTS, *, mounts: Path = Path("/proc/self/mounts")
+    roots: Sequence[Path] = ROOTS,
+    *,
+    mounts: Path = Path("/proc/self/mounts"),
+    most_bytes: int | None = None,
 ) -> Iterator[PstoreDump]:
     """The dumps below these directories, oldest first; a dump that is found twice (joined and in parts, in
     the kernel's store and in the archive) comes once. A root that does not exist has none.
 
+    ``most_bytes`` of the newest files are read: all of what is read is held until the last dump is given.
     The same dump has the same records whatever way it was found, and its reports the same ids: what was
     stored once is known when it is read again. Raises PermissionDeniedError for a root that may not be read.
     """
-    parts: dict[tuple[str, int, bytes], _Part] = {}
+    found: dict[Path, bool] = {}
     for root in roots:
         live = _is_pstore(root, mounts)
-        for file in _files(root):
-            for part in _read(file, live):
-                parts.setdefault((part.reason, part.part, part.text), part)
-    dumps = [_join(dump) for dump in _dumps(list(parts.values()))]
-    yield from (dump for dump in dumps if dump.records)
+        found |= dict.fromkeys(_files(root), live)
+    parts: dict[tuple[str, int, bytes], _Part] = {}
+    for file in found if most_bytes is None else _newest(list(found), most_bytes):
+        for part in _read(file, found[file]):
+            parts.setdefault((part.reason, part.part, part.text), part)
+    for dump in _dumps(list(parts.values())):
+        joined = _join(dump)
+        if joined.records:
+            yield joined
+
+
+def _newest(files: list[Path], most_bytes: int) -> list[Path]:
+    """Those of the newest that have no more bytes together, in the order given. A dump is read whole or not
+    at all: with a part less it would be another one."""
+    known: list[tuple[float, int, Path]] = []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:
+            continue
+        # a record that the kernel packed is text many times as long
+        known.append((status.st_mtime, status.st_size * (_PACKED if file.suffix == ".z" else 1), file))
+    since = float("-inf")
+    for modified, size, _ in sorted(known, reverse=True):
+        most_bytes -= min(size, MAX_FILE_BYTES)
+        if most_bytes < 0:
+            since = modified + SAME_DUMP_SECONDS
+            break
+    kept = {file for modified, _, file in known if modified > since}
+    if len(kept) < len(known):
+        log.warning("of the dumps in pstore the %d oldest files are not read", len(known) - len(kept))
+    return [file for file in files if file in kept]
 
 
 def read_directory(directory: Path) -> Iterator[PstoreDump]:

@@ -103,7 +103,7 @@ _HEADERS = (
     *("Content-Security-Policy", "X-Frame-Options", "X-Content-Type-Options", "X-XSS-Protection"),
     "Strict-Transport-Security",
 )
-_HASH = re.compile(r"\$2[abxy]?\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
+_HASH = re.compile(r"\$2[abxy]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
 #: Go's names of TLS 1.2 suites -> OpenSSL's; those of TLS 1.3 are always on in both
 _SUITES = {
     f"TLS_ECDHE_{key}_WITH_{go}": f"ECDHE-{key}-{openssl}"
@@ -163,6 +163,8 @@ def read_web_config(path: Path) -> WebConfig:
         if not (value.isascii() and value.isprintable()):
             raise ConfigError(f"{path}: http_server_config.headers: {name}: not plain text")
     tls = section.tls_server_config
+    if tls is not None and "\0" in tls.cert_file + tls.key_file + tls.client_ca_file:
+        raise ConfigError(f"{path}: tls_server_config: a file's name holds a NUL character, which none can")
     # what the files were before they were read: a change meanwhile is seen later
     files = {name: _version(name) for name in (path, *(_named_files(tls, path) if tls else ()))}
     return WebConfig(
@@ -185,7 +187,7 @@ def _read_section(path: Path) -> WebSection:
         raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
     try:
         document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # what a tag does not fit raises whatever its constructor meets
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}: not YAML{where}: {getattr(error, 'problem', None) or error}") from error
@@ -380,8 +382,9 @@ class Access:
     def change(self, path: Path | None, *, expose_pages: bool) -> None:
         """Use another file. Raises ConfigError and changes nothing when it is wrong."""
         config = read_web_config(path) if path else WebConfig()
-        self._path, self._config, self._refused, self.failure = path, config, None, None
-        self.expose_pages = expose_pages
+        with self._lock:
+            self._path, self._config, self._refused, self.failure = path, config, None, None
+            self.expose_pages = expose_pages
 
     def current(self) -> WebConfig:
         """The file's rules, read again if it has changed."""
@@ -391,16 +394,21 @@ class Access:
         now = {file: _version(file) for file in config.files}
         if now in (config.files, self._refused):
             return config
+        refused: ConfigError | None = None
         try:
-            self._config = read_web_config(path)
+            config = read_web_config(path)
         except ConfigError as error:
-            self._refused = now
-            self.failure = str(error)
-            log.error("web configuration not changed: %s", error)
+            refused = error
+        with self._lock:
+            if self._path != path:  # another file was chosen meanwhile, in another thread
+                return self._config
+            self._config, self._refused = config, now if refused else None
+            self.failure = str(refused) if refused else None
+        if refused:
+            log.error("web configuration not changed: %s", refused)
         else:
-            self._refused = self.failure = None
             log.info("web configuration read again: %s", path)
-        return self._config
+        return config
 
     # -- the server's Security ---------------------------------------------------------------------
 

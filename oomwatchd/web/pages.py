@@ -191,9 +191,9 @@ class Pages:
         limit = API_ROWS
         if "limit" in query:
             text = query["limit"]
-            if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= API_MOST):
+            limit = int(text) if len(text) < 10 and text.isascii() and text.isdigit() else 0
+            if not 0 < limit <= API_MOST:
                 raise _Wrong(f"limit: not a number from 1 to {API_MOST}")
-            limit = int(text)
         rows, more = self._found(query, limit)
         document = {
             "events": [_as_json(row) for row in rows],
@@ -353,7 +353,7 @@ def _view(state: State) -> dict[str, Any]:
         share = percent(seen.available_bytes, seen.total_bytes)
         available = f"{size(seen.available_bytes)} of {size(seen.total_bytes)} ({share})"
     pressure = [
-        f"{share}: {', '.join(f'{seen.pressure[share, w]:.1%} over {w} s' for w in (10, 60, 300))}"
+        f"{share}: {', '.join(f'{seen.pressure[share, w] * 100:.1f} % over {w} s' for w in (10, 60, 300))}"
         for share in ("some", "full")
         if (share, 10) in seen.pressure
     ]

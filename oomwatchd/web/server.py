@@ -58,6 +58,8 @@ LANE_ROOM = 16
 #: and could take the answer with it
 LINGER_SECONDS = 2.0
 _GZIP_BYTES = 1024
+#: of our own, each of which costs the connections that there are; one more ends the server
+MAX_FAULTS = 16
 
 #: nothing may be loaded, framed, guessed or kept
 SECURITY_HEADERS = {
@@ -321,6 +323,8 @@ class HttpServer:
         self._connections: set[_Connection] = set()
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._stopping = False
+        #: the last fault in securing a connection
+        self._said = ""
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
         for listener in self._listeners:
             listener.setblocking(False)
@@ -334,17 +338,31 @@ class HttpServer:
         return [_shown(listener.getsockname()) for listener in self._listeners]
 
     def start(self) -> None:
-        """Begin to serve."""
+        """Begin to serve. Raises RuntimeError where no thread is to be had."""
         for lane in self._lanes.values():
             lane.start()
         self._thread.start()
 
+    @property
+    def ended(self) -> bool:
+        """It was begun and serves no more, for whatever reason."""
+        return self._thread.ident is not None and not self._thread.is_alive()
+
+    @property
+    def stopped(self) -> bool:
+        """It was told to end."""
+        return self._stopping
+
     def stop(self, timeout: float = 2.0) -> None:
         """End at once: open connections are closed. Waits ``timeout`` seconds at most for the thread."""
+        if self._stopping:
+            return
         self._stopping = True
         if self._thread.is_alive():
             self._wake()
             self._thread.join(timeout)
+        elif self._thread.ident is None:
+            self._close_all()
 
     def _wake(self) -> None:
         # full: it wakes anyway; closed: it has just ended by itself
@@ -352,19 +370,31 @@ class HttpServer:
             self._wake_writer.send(b"x")
 
     def _run(self) -> None:
+        faults = 0
         try:
             while not self._stopping:
-                self._turn()
+                try:
+                    self._turn()
+                except Exception as error:
+                    faults += 1
+                    if faults > MAX_FAULTS:
+                        raise
+                    log.error("HTTP: %s: %s; connections closed", type(error).__name__, error, exc_info=error)
+                    for connection in list(self._connections):
+                        self._close(connection)
         except Exception:
             log.exception("the HTTP server has ended")
         finally:
-            for lane in self._lanes.values():
-                lane.stop()
-            for connection in list(self._connections):
-                self._close(connection)
-            for held in (*self._listeners, self._wake_reader, self._wake_writer):
-                held.close()
-            self._selector.close()
+            self._close_all()
+
+    def _close_all(self) -> None:
+        for lane in self._lanes.values():
+            lane.stop()
+        for connection in list(self._connections):
+            self._close(connection)
+        for held in (*self._listeners, self._wake_reader, self._wake_writer):
+            held.close()
+        self._selector.close()
 
     def _turn(self) -> None:
         """Wait for the next thing to do, and do it."""
@@ -411,7 +441,11 @@ class HttpServer:
             try:
                 channel = self._security.wrap(accepted)
             except Exception as error:
-                log.error("cannot secure a connection: %s", error)
+                # a client that has left before the handshake (a probe of the port) is no fault, and who wants
+                # to fill the log with lines needs only come and go
+                if not isinstance(error, OSError) and str(error) != self._said:
+                    self._said = str(error)
+                    log.error("cannot secure a connection: %s (said once)", error)
                 accepted.close()
                 return
         if len(self._connections) >= MAX_CONNECTIONS:

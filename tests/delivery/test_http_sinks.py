@@ -4,6 +4,7 @@ no secret is ever said."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import shutil
@@ -11,6 +12,8 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -515,12 +518,45 @@ def test_an_alert_has_few_labels_and_says_why(plain: Receiver) -> None:
     assert "\\x0a" in second["annotations"]["summary"]
 
 
+def test_an_answer_that_drips_has_a_deadline() -> None:
+    ended = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        client, _ = listener.accept()
+        with client, contextlib.suppress(OSError):
+            client.recv(65536)
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
+            while not ended.wait(0.1):
+                client.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        sink = webhook.Webhook(webhook.Options(url=url, timeout_seconds=0.5))
+        began = time.monotonic()
+        with pytest.raises(SinkError, match=r"no answer within 0\.5 s"):
+            sink.deliver([event()])
+        assert time.monotonic() - began < 5
+        ended.set()
+        thread.join()
+
+
 def test_of_several_alertmanagers_one_suffices(plain: Receiver) -> None:
     dead = f"http://127.0.0.1:{free_port()}"
     alertmanager.Alertmanager(alertmanager.Options(urls=[dead, plain.url])).deliver([event()])
     assert len(plain.requests) == 1
     with pytest.raises(SinkError, match="Connection refused"):
         alertmanager.Alertmanager(alertmanager.Options(urls=[dead])).deliver([event()])
+
+
+def test_what_one_alertmanager_refuses_waits_for_the_one_that_is_away(plain: Receiver) -> None:
+    plain.otherwise = 400
+    dead = f"http://127.0.0.1:{free_port()}"
+    for urls, refused in (([plain.url, dead], False), ([plain.url, plain.url], True)):
+        with pytest.raises(SinkError) as caught:
+            alertmanager.Alertmanager(alertmanager.Options(urls=urls)).deliver([event()])
+        assert caught.value.refused is refused
 
 
 # -- notify-test ---------------------------------------------------------------------------------------

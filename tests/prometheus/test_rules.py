@@ -49,7 +49,7 @@ def test_each_rule_is_tested_to_fire_and_to_be_silent() -> None:
 
 def test_runbooks_are_there() -> None:
     anchors = {}
-    for name in ("findings", "operations"):
+    for name in ("findings", "operations", "delivery"):
         titles = re.findall(r"^#+ (.*)$", (ROOT / f"docs/{name}.md").read_text(), re.MULTILINE)
         anchors[name] = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
     for rule in alerts():
@@ -60,6 +60,8 @@ def test_runbooks_are_there() -> None:
         )
         assert found, rule["alert"]
         assert found[2] in anchors[found[1]], rule["alert"]
+    # and the package leaves the pages as they are
+    assert "dh_compress --exclude=.md" in (ROOT / "packaging/debian/rules").read_text()
 
 
 def test_rules_and_dashboard_use_metrics_that_exist() -> None:

@@ -18,6 +18,7 @@ from oomwatchd.capture import Snapshot
 from oomwatchd.event import OomEvent
 from oomwatchd.findings import Case
 from oomwatchd.findings._host import meminfo
+from oomwatchd.findings._text import plural
 from oomwatchd.kmsg import KmsgRecord
 from oomwatchd.render import fields
 from oomwatchd.render.amounts import kib, percent
@@ -395,7 +396,7 @@ def _tasks_note(event: OomEvent) -> str:
     swap = sum(t.swap_bytes or 0 for t in sized)
     swapped = f" and {amount(swap)} in swap" if swap else ""
     return (
-        f"All {len(sized)} tasks of the table together: {amount(sum(t.rss_bytes or 0 for t in sized))} "
+        f"The table's {plural(len(sized), 'task')} together: {amount(sum(t.rss_bytes or 0 for t in sized))} "
         f"resident{swapped}; what they share is counted for each."
     )
 
@@ -438,7 +439,7 @@ def _task_table(event: OomEvent, ranked: Sequence[TaskScore]) -> Table | None:
         cells += [str((task.extra or {}).get(name, "")) for name in extra]
         rows.append(Row(tuple(cells), "bad" if task.pid in died else ""))
     return Table(
-        caption=f"{len(ranked)} tasks" + (", the highest score first" if scored else ""),
+        caption=plural(len(ranked), "task") + (", the highest score first" if scored else ""),
         heads=tuple(heads),
         rows=tuple(rows),
         left_out=len(ranked) - len(rows),
@@ -606,7 +607,7 @@ def _cgroup_facts(event: OomEvent) -> Iterator[Fact]:
         return
     for title, path in (
         ("limit of", memcg.oom_path),
-        ("victim in", memcg.task_path),
+        ("victim in", memcg.task_path if memcg.task_path != memcg.oom_path else None),
         ("killed as a group", memcg.group_path),
     ):
         if path is not None:

@@ -18,6 +18,17 @@ _BUFFER: Final = 1 << 18
 _GZIP: Final = b"\x1f\x8b"
 _XZ: Final = b"\xfd7zXZ\0"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
+_BZIP2: Final = b"BZh"  # the level, and the first block
+_BZIP2_BLOCK: Final = b"1AY&SY"
+#: what is no text and is not unpacked here: first bytes, what it is, how to get at the text
+_FOREIGN: Final = (
+    (b"PK\x03\x04", "a zip archive", "unzip -p {} | oomwatchd analyze"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "7z x -so {} | oomwatchd analyze"),
+    (b"\x04\x22\x4d\x18", "compressed with lz4", "lz4 -dc {} | oomwatchd analyze"),
+    (b"LZIP", "compressed with lzip", "lzip -dc {} | oomwatchd analyze"),
+    (b"\x1f\x9d", "compressed with compress", "uncompress -c {} | oomwatchd analyze"),
+    (b"LPKSHHRH", "a journal file", "oomwatchd analyze --journal --directory DIR, where DIR holds it"),
+)
 
 Progress = Callable[[int], None]
 """Called with the number of bytes read of the file as it is (before decompression)."""
@@ -92,19 +103,19 @@ class _Decompressed(io.RawIOBase):
 def open_log(source: Path | str | BinaryIO, progress: Progress | None = None) -> BinaryIO:
     """A binary stream of the log's plain text.
 
-    ``source`` is a path, ``-`` for standard input, or an open binary stream; gzip, xz and zstd are told by
-    their first bytes. :exc:`NoInputError`, :exc:`PermissionDeniedError` if there is nothing to read,
-    :exc:`UnavailableError` if zstd is needed and not installed.
+    ``source`` is a path, ``-`` for standard input, or an open binary stream; gzip, bzip2, xz and zstd are
+    told by their first bytes. :exc:`NoInputError`, :exc:`PermissionDeniedError` if there is nothing to read,
+    :exc:`UnavailableError` if zstd is needed and not installed, or bzip2 and Python was built without it.
     """
     if isinstance(source, Path | str):
-        name = harmless(str(source))
+        name = "standard input" if str(source) == "-" else harmless(str(source))
         stream: BinaryIO = sys.stdin.buffer if str(source) == "-" else _open_file(Path(source))
     else:
         name = harmless(str(getattr(source, "name", "the stream")))
         stream = source
     counted = io.BufferedReader(_Counted(stream, progress), _BUFFER)
     try:
-        magic = counted.peek(6)[:6]
+        magic = counted.peek(10)[:10]
     except OSError as error:
         raise NoInputError(f"{name} cannot be read: {error.strerror}") from error
     plain: object
@@ -125,9 +136,28 @@ def open_log(source: Path | str | BinaryIO, progress: Progress | None = None) ->
             ) from error
         plain = zstandard.ZstdDecompressor().stream_reader(counted, read_across_frames=True)
         errors = (EOFError, zstandard.ZstdError)
+    elif magic.startswith(_BZIP2) and magic[4:] == _BZIP2_BLOCK:
+        try:
+            import bz2
+        except ImportError as error:
+            raise UnavailableError(
+                f"{name} is compressed with bzip2 and this Python has no bz2",
+                mend=f"bzip2 -dc {name} | oomwatchd analyze",
+            ) from error
+        plain = bz2.BZ2File(counted)
+        errors = (EOFError, OSError)
     else:
+        _refuse_foreign(magic, name)
         return counted
     return io.BufferedReader(_Decompressed(cast(BinaryIO, plain), name, errors), _BUFFER)
+
+
+def _refuse_foreign(magic: bytes, name: str) -> None:
+    """What is not text is said so: "no OOM report" would be believed. Raises NoInputError."""
+    stored = magic[8:10] == b"\0\0"  # an archive that is not compressed holds the text as it is
+    for first, what, way in _FOREIGN:
+        if magic.startswith(first) and not (first == b"PK\x03\x04" and stored):
+            raise NoInputError(f"{name} is {what}", mend=f"try: {way.format(name)}")
 
 
 def _open_file(path: Path) -> BinaryIO:
