@@ -93,6 +93,7 @@ Signal = ReportBegan | VictimChosen | OomBlock
 _PROOF = frozenset(
     {
         oom_kill.HEADER.name,
+        oom_kill.BARE_HEADER.name,
         oom_kill.OPENVZ_HEADER.name,
         oom_kill.SUMMARY.name,
         oom_kill.INTENT.name,
@@ -627,7 +628,8 @@ class Assembler:
     def _killed(self, record: KmsgRecord, found: Recognised) -> None:
         form, m = found
         pid, comm = int(m["pid"]), m["comm"]
-        block = self._block_of_kill(record, pid, bare=m["message"] is None)
+        # up to 2.6.18 both lines begin alike, and this one tells no sizes
+        block = self._block_of_kill(record, pid, bare=m["message"] is None or m["sizes"] is None)
         if block is None:
             block = self._open(record)
         if not block.finished:

@@ -112,7 +112,13 @@ _PAGE_SIZES_KB = (4, 8, 16, 32, 64, 256)
 _DUMPS = (dump_stack.CPU, dump_stack.PID)
 _HEADERS = frozenset(
     form.name
-    for form in (oom_kill.HEADER, oom_kill.OPENVZ_HEADER, page_alloc.ALLOC_FAILURE, page_alloc.NOMMU_FAILURE)
+    for form in (
+        oom_kill.HEADER,
+        oom_kill.BARE_HEADER,
+        oom_kill.OPENVZ_HEADER,
+        page_alloc.ALLOC_FAILURE,
+        page_alloc.NOMMU_FAILURE,
+    )
 )
 
 _PAGE_LINES = {
@@ -239,7 +245,7 @@ class _Decoder:
         return len(self._stack) > 1 and bool(_HEX_WORDS.search(self._stack[-2][-80:]))
 
     def _header(self, m: Match) -> None:
-        self._comm = m["comm"]
+        self._comm = m["comm"] if self._raw or not m["comm"] else m["comm"].lstrip(_QUOTES) or m["comm"]
         self._header_rest = m["rest"] or ""
         if order := _ORDER.search(self._header_rest):
             self._order = int(order[1])
@@ -281,10 +287,15 @@ class _Decoder:
         self._cpu = int(groups["cpu"]) if groups.get("cpu") else None
         self._uid = int(groups["uid"]) if groups.get("uid") else None
         self._release = m["release"]
+        if self._release is not None and not self._raw:
+            self._release = _BEHIND_RELEASE.sub("", self._release)
         # the same name stands in the header; in text one of the two may have lost its first word to a
         # prefix, or kept a rest of one
         header, name = self._comm, m["comm"]
-        if header is None or (not self._raw and (name.endswith(f" {header}") or header.endswith(f" {name}"))):
+        if header is None or (
+            not self._raw
+            and (name.endswith(f" {header}") or header.endswith(f" {name}") or name.lstrip(_QUOTES) == header)
+        ):
             self._comm = name
 
     def _ignore(self, m: Match) -> None:
@@ -532,11 +543,13 @@ class _Decoder:
             return "memory_policy", "text"
         if self._message and "cpuset" in self._message:
             return "cpuset", "text"
-        if self._message and self._message.startswith("Out of memory"):
+        if self._message and self._message.startswith(("Out of memory", "Out of Memory")):
             return "none", "inferred"
         if any(words in (self._outcome or "") for words in _SYSTEM_WIDE):
             return "none", "inferred"
-        if any("mem_cgroup_out_of_memory" in line for line in self._stack):
+        if any("mem_cgroup_out_of_memory" in line for line in self._stack) or any(
+            name in _CHARGING for line in self._stack for name in dump_stack.symbols(line)
+        ):
             return "memcg", "trace"
         return None, None
 
@@ -557,7 +570,7 @@ class _Decoder:
                 bits,
                 gfp.era_of(
                     bits,
-                    oomkilladj="oomkilladj=" in self._header_rest,
+                    oomkilladj="oomkilladj=" in self._header_rest or oom_kill.BARE_HEADER.name in self._seen,
                     since_4_1="free_pcp" in self._totals or self._table.has("nr_pmds"),
                     since_4_5=any("shmem-rss" in victim.figures for victim in self._victims.values()),
                 ),
@@ -587,6 +600,11 @@ class _Decoder:
     def _memcg(self, summary: oom_kill.Summary | None) -> Memcg | None:
         oom_path = summary.oom_memcg if summary and summary.oom_memcg is not None else self._oom_path
         task_path = summary.task_memcg if summary and summary.task_memcg is not None else self._task_path
+        if not self._raw:  # of a path that was shortened by hand nobody knows the whole
+            oom_path, task_path = (
+                None if path is not None and _ELIDED_PATH.search(path) else path
+                for path in (oom_path, task_path)
+            )
         own = next((stat for stat in self._stats if stat.path == oom_path), None)
         own = own or (self._stats[0] if self._stats else None)
         if oom_path is None and own is not None and own.path:
@@ -713,7 +731,7 @@ class _Decoder:
         header = bool(self._seen & _HEADERS)
         if not header:
             missing.append("header")
-        elif not self._stack:
+        elif not self._stack and oom_kill.BARE_HEADER.name not in self._seen:
             missing.append("stack")
         if constraint == "memcg":
             if not self._is_memcg_whole():
@@ -765,6 +783,16 @@ class _Decoder:
 
 #: outcomes of a global OOM; a "compulsory" panic_on_oom (2) takes place under any constraint
 _SYSTEM_WIDE = ("no killable processes", "deadlocked on memory", "system-wide", "panic_on_oom is selected")
+#: who charges a cgroup, and finds it at its limit
+_CHARGING = frozenset({
+    "mem_cgroup_oom_synchronize", "mem_cgroup_handle_oom", "__mem_cgroup_try_charge", "try_charge",
+    "try_charge_memcg",
+})  # fmt: skip
+#: with these a copy's line may begin, and a task's name hardly
+_QUOTES = "\"'`\u2018\u201c\u201d"
+#: what a copy's line has behind the release: quotation marks, commas
+_BEHIND_RELEASE = re.compile(r"[\"',;`\u201d].*")
+_ELIDED_PATH = re.compile(r"/(?:\.{3}|\u2026)(?:/|$)")
 #: what people write where they left lines out
 _ELISION = re.compile(
     r"\s*(?!-{3,}\[ cut here)"
@@ -788,6 +816,7 @@ _NAMES_ARE_PRINTED = frozenset({oom_kill.SUMMARY.name, show_mem.NODE.name, oom_k
 
 _HANDLERS: dict[str, Callable[[_Decoder, Match], None]] = {
     oom_kill.HEADER.name: _Decoder._header,
+    oom_kill.BARE_HEADER.name: _Decoder._header,
     oom_kill.OPENVZ_HEADER.name: _Decoder._openvz_header,
     oom_kill.COMPACTION.name: _Decoder._ignore,
     oom_kill.CPUSET.name: _Decoder._cpuset_line,
@@ -819,6 +848,7 @@ _HANDLERS: dict[str, Callable[[_Decoder, Match], None]] = {
     show_mem.MEM_INFO.name: _Decoder._ignore,
     show_mem.PCP_ZONE.name: _Decoder._ignore,
     show_mem.PCP_CPU.name: _Decoder._ignore,
+    show_mem.FREE_PAGES.name: _Decoder._ignore,
     show_mem.TOTALS.name: _Decoder._totals_line,
     show_mem.NODE.name: _Decoder._node,
     show_mem.ZONE.name: _Decoder._zone,

@@ -333,3 +333,81 @@ def test_every_header_has_a_stack_and_every_limit_its_statistics() -> None:
     )
     assert decode(records).missing == ()
     assert decode([r for r in records if not r.text.startswith("Memory cgroup stats")]).missing == ("memcg",)
+
+
+#: RHEL 4, Fedora Core 4 and 5, Ubuntu 6.06
+OLDEST = """\
+oom-killer: gfp_mask=0x1d2
+DMA per-cpu:
+cpu 0 hot: low 2, high 6, batch 1
+Free pages:        3060kB (0kB HighMem)
+Active:29519 inactive:29110 dirty:0 writeback:0 unstable:0 free:765 slab:2624 mapped:56916 pagetables:475
+DMA free:1080kB min:124kB low:152kB high:184kB active:5908kB inactive:5868kB present:16384kB \
+pages_scanned:836 all_unreclaimable? no
+lowmem_reserve[]: 0 239 239
+DMA: 0*4kB 1*8kB 1*16kB 1*32kB 0*64kB 0*128kB 0*256kB 0*512kB 1*1024kB 0*2048kB 0*4096kB = 1080kB
+Swap cache: add 226413, delete 226413, find 56113/77134, race 0+0
+Free swap:            0kB
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "score"),
+    [
+        ("Out of Memory: Killed process 4712 (panel).\n", None),
+        (
+            "Out of Memory: Kill process 4711 (session) score 7 and children.\n"
+            "Out of memory: Killed process 4712 (panel).\n",
+            7,
+        ),
+    ],
+)
+def test_the_first_kernels_name_no_task(ending: str, score: int | None) -> None:
+    (report,) = _text_reports(OLDEST + ending)
+    assert (report.trigger.comm, report.trigger.gfp_mask, report.trigger.order) == (None, 0x1D2, None)
+    assert report.trigger.oom_score_adj is None
+    assert (report.complete, report.constraint, report.undecoded) == (True, "none", ())
+    assert [(victim.pid, victim.comm) for victim in report.victims] == [(4712, "panel")]
+    assert report.memory is not None
+    assert report.memory.swap is not None
+    assert report.memory.swap.free_bytes == 0
+    assert score is None or report.chosen_pid == 4711
+
+
+def test_who_charges_a_cgroup_is_at_its_limit() -> None:
+    header = "a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0\nCall Trace:\n"
+    for line, constraint in ((" try_charge+0x1/0x2", "memcg"), (" ? try_charge+0x1/0x2", None)):
+        (report,) = _text_reports(header + line + "\n")
+        assert report.constraint == constraint
+
+
+def test_what_a_copy_quotes_is_told_without_the_marks() -> None:
+    text = (
+        '"a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0\n'
+        '[    1.000000] CPU: 1 PID: 9 Comm: a Not tainted 6.1.0-9-amd64";\n'
+    )
+    (report,) = _text_reports(text)
+    assert (report.trigger.comm, report.trigger.pid, report.kernel) == ("a", 9, "6.1.0-9-amd64")
+    named = text.replace("Comm: a", 'Comm: "a')
+    assert [report.trigger.comm for report in _text_reports(named)] == ['"a']
+
+
+def test_a_remark_behind_a_kill_line_is_no_name() -> None:
+    line = (
+        "Out of memory: Killed process 9 (a) total-vm:216868kB, anon-rss:18960kB, file-rss:1280kB, "
+        "shmem-rss:0kB, UID:0 pgtables:100kB oom_score_adj:0 (the leak)"
+    )
+    assert [victim.comm for report in _text_reports(line + "\n") for victim in report.victims] == ["a"]
+
+
+def test_what_was_left_out_of_a_summary_line() -> None:
+    kill = "Memory cgroup out of memory: Killed process 9 (a) total-vm:1830052kB, anon-rss:152644kB, ...\n"
+    line = "oom-kill:constraint=CONSTRAINT_MEMCG,...,oom_memcg={},task_memcg={},task=a,pid=9\n"
+    for oom, task, expected in (
+        ("/a", "/a/b", ("/a", "/a/b")),
+        ("/a", "/a/.../b", ("/a", None)),
+        ("/\u2026/a", "/a", (None, "/a")),
+    ):
+        (report,) = _text_reports(line.format(oom, task) + kill)
+        assert report.memcg is not None
+        assert (report.memcg.oom_path, report.memcg.task_path) == expected

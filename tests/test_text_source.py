@@ -30,7 +30,7 @@ from oomwatchd.decode import decode
 from oomwatchd.errors import NoInputError, PermissionDeniedError
 from oomwatchd.kmsg import KmsgRecord, parse_record
 from oomwatchd.report import OomReport
-from oomwatchd.sources.text import TextReader, open_log, records
+from oomwatchd.sources.text import TextReader, dress, encodings, open_log, records
 from oomwatchd.sources.text.skip import CHUNK, NEEDLES, SMALL
 from tests.text_hostile import HOSTILE
 
@@ -141,6 +141,15 @@ PREFIXES: list[tuple[str, str, tuple[int | None, int | None, int | None, str | N
     ),
     ("Received from a  <4>Mar 11 00:19:43 web-1 kernel: [ 4843.939001] ", "syslog", None),  # type: ignore[list-item]
     ("[2017-03-11 00:19:43 UTC] kernel: ", "syslog", (0, None, None, None, 1489191583.0)),
+    ("node-1: kern: warning: [2017-03-11T00:19:43.5Z]: ", "dmesg", (0, 4, None, None, 1489191583.5)),
+    (" kern:     err: [2017-03-11T00:19:43.5Z]: ", "dmesg", (0, 3, None, None, 1489191583.5)),
+    ("2017-03-11T00:19:43Z web-1 kernel - - - ", "journal", (0, None, None, None, 1489191583.0)),
+    ("2017-03-11T00:19:43Z web-1 kernel - - - [ 4843.939001] ", "syslog", None),  # type: ignore[list-item]
+    ("2017-03-11 00:19:43.939 CEST ", "other", (None, None, None, None, None)),
+    ("Mar 11 00:19:43.939 web-1 kernel ", "journal", (0, None, None, None, None)),
+    ("Mar 11, 2017 @ 00:19:43.939\tweb-1\tkernel\t", "journal", None),  # type: ignore[list-item]
+    ("<4>[ 4843.939001]  (0)[123:kworker/0:1]", "dmesg", (0, 4, 4843939001, "T123", None)),
+    ("[ 4843.939001]<0>-(0)[123:kworker/0:1]", "dmesg", (None, None, 4843939001, "T123", None)),
 ]
 
 
@@ -311,6 +320,21 @@ def test_utf16_and_byte_order_marks() -> None:
     assert texts(b"\xfe\xff" + text.encode("utf-16-be")) == [KILL]
 
 
+def test_utf16_that_does_not_say_so() -> None:
+    for name in ("utf-16-le", "utf-16-be"):
+        data = f"[    1.000000] {KILL}\n".encode(name)
+        assert texts(data) == [KILL]
+        reader = TextReader()
+        found = [record.text for at in range(len(data)) for record in reader.feed(data[at : at + 1])]
+        assert found + [record.text for record in reader.flush()] == [KILL]
+
+
+def test_stars_that_a_page_made_signs_of() -> None:
+    line = "Normal: 95*4kB (UMEH) 59*8kB (UMEH) 0*4096kB = 852kB"
+    for sign in ("\u00d7", "\u2217"):
+        assert texts(line.replace("*", sign)) == [line]
+
+
 def test_bytes_that_are_no_text() -> None:
     assert texts(b"[    1.000000] Killed process 1 (\xff\xfe\x00)\n") == [
         "Killed process 1 (\\xff\\xfe\\x00)"
@@ -361,6 +385,12 @@ def test_a_line_behind_a_bare_time_is_no_host_and_tag(time: str, text: str) -> N
     assert (record.text, record.facility) == (text, None)
 
 
+def test_a_task_in_capitals_is_no_zone() -> None:
+    header = "CRON invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0"
+    for time in ("00:19:43 ", "2017-03-11 00:19:43 ", "2017-03-11 00:19:43 CET ", "Mar 11 00:19:43 CET "):
+        assert texts(time + header) == [header]
+
+
 def test_what_stands_twice_is_read_once() -> None:
     stamped = f"[    1.000001] a invoked oom-killer: x\n[    1.000002] {KILL}\n[    1.000002] {KILL}\n"
     assert texts(stamped) == ["a invoked oom-killer: x", KILL]
@@ -409,6 +439,175 @@ def test_what_a_program_wrote_over_several_lines_is_all_its_own() -> None:
     text = "\n".join(lines)
     assert [[victim.pid for victim in report.victims] for report in reports(text.encode())] == [[649]]
     assert all(line.strip().encode() in b"".join(r.raw for r in read(text)) for line in lines)
+
+
+HEADER = "a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=-17"
+CPU = "CPU: 1 PID: 9 Comm: a Not tainted 6.1.0 #1"
+REPORT = [
+    HEADER,
+    CPU,
+    "Call Trace:",
+    " out_of_memory+0x1/0x2",
+    "Mem-Info:",
+    "2003 total pagecache pages",
+    KILL,
+]
+
+#: what people and programs put around the lines of a log
+DRESSES: dict[str, Callable[[list[str]], list[str]]] = {
+    "cat -n": lambda lines: [f"{n:6}\t{line}" for n, line in enumerate(lines, 1)],
+    "less -N": lambda lines: [f"{n:7} {line}" for n, line in enumerate(lines, 1)],
+    "grep -n": lambda lines: [f"{n * n}:{line}" for n, line in enumerate(lines, 20)],
+    "a list": lambda lines: [f"{n}. {line}" for n, line in enumerate(lines, 1)],
+    "bullets": lambda lines: ["- " + line for line in lines],
+    "round bullets": lambda lines: ["\u2022 " + line for line in lines],
+    "a patch": lambda lines: ["+" + line for line in lines],
+    "a comment": lambda lines: [" * " + line for line in lines],
+    "a shell's comment": lambda lines: ["# " + line for line in lines],
+    "code": lambda lines: [f"`{line}`" for line in lines],
+    "bullets of code": lambda lines: [f"- `{line}`" for line in lines],
+    "emphasis": lambda lines: [f"**{line}**" for line in lines],
+    "quotation marks": lambda lines: [f"\u201c{line}\u201d" for line in lines],
+    "a list of Python's": lambda lines: [f"    '{line}'," for line in lines],
+    "a table": lambda lines: [f"| {line} |" for line in lines],
+    "cat -A": lambda lines: [line + "$" for line in lines],
+    "priorities": lambda lines: [line + " [kern.warning]" for line in lines],
+    "a box": lambda lines: ["[code]" + lines[0], *lines[1:-1], lines[-1] + "[/code]"],
+    "a quoted patch": lambda lines: ["> +" + line for line in lines],
+    "a coloured box": lambda lines: [f'[COLOR="red"]{line}[/COLOR]' for line in lines],
+    "paragraphs of HTML": lambda lines: [f"<p>{html.escape(line)}</p>" for line in lines],
+    "one line of HTML": lambda lines: ["<p>" + "<br>".join(map(html.escape, lines)) + "</p>"],
+    "Markdown": lambda lines: [re.sub(r"([_\[\]*])", r"\\\1", line) for line in lines],
+    "dashes": lambda lines: [re.sub(r"(?<=[a-z])-(?=[a-z])", "\u2013", line) for line in lines],
+    "a printed page": lambda lines: [line.replace("fi", "\ufb01").replace("-r", "\u2010r") for line in lines],
+    "a soft hyphen": lambda lines: [line.replace("process", "pro\u00adcess") for line in lines],
+    "zero width blanks": lambda lines: ["\u200e" + line.replace("kB", "\u200ckB") for line in lines],
+    "colours written out": lambda lines: [f"\\x1b[31m{line}\\x1b[0m" for line in lines],
+    "colours that lost their escape": lambda lines: [f"[0;1;31m{line}[0m" for line in lines],
+}
+
+
+@pytest.mark.parametrize("worn", DRESSES)
+def test_what_stands_around_every_line_is_taken_off(worn: str) -> None:
+    for behind in ([], ["", "What can I do?"]) if worn not in ("cat -A", "priorities") else ([],):
+        found = texts("\n".join([*DRESSES[worn](REPORT), *behind]))
+        assert [line.strip() for line in found[: len(REPORT)]] == [line.strip() for line in REPORT]
+
+
+def test_what_the_kernel_prints_is_no_dress() -> None:
+    for lines in (
+        ["** 12 printk messages dropped **", KILL, "** 3 printk messages dropped **"],
+        ["1 pages in swap cache", "2 pages RAM", "3 pages reserved", KILL],
+        ["- 4kB", "--- a", "-1 reserved pages", KILL],
+        ["'a' invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0", KILL],
+    ):
+        assert texts("\n".join(lines)) == lines
+
+
+def test_a_task_may_be_named_like_a_colour() -> None:
+    lines = [rf"Killed process {pid} (\x1b[31m) total-vm:1kB, anon-rss:1kB, file-rss:0kB" for pid in (1, 2)]
+    assert texts("\n".join([*lines, "Mem-Info:", "Mem-Info:", "Mem-Info:"]))[:2] == lines
+
+
+def test_lines_that_were_run_together_have_their_own_headers() -> None:
+    head = "Apr  9 16:00:14 web-1 kernel: "
+    assert texts(" ".join(head + line for line in REPORT)) == REPORT
+    other = "Apr  9 16:00:14 web-2 kernel: "
+    assert len(texts(f"{head}said {other}{KILL}")) == 1  # of another host: a message that quotes it
+    program = "Apr  9 16:00:14 web-1 app[7]: "
+    assert reports(f"{head}x\n{program}read {head}{KILL}\n".encode()) == []
+
+
+def test_line_ends_that_were_written_out() -> None:
+    lines = [f"[    1.00000{n}] {line}" for n, line in enumerate(REPORT)]
+    assert [line.strip() for line in texts("\\n".join(lines))] == [line.strip() for line in REPORT]
+    assert [line.strip() for line in texts(f"'{chr(92)}n'".join(lines).join("''"))][-1] == KILL
+
+
+def test_kill_lines_without_a_line_end() -> None:
+    line = "Out of memory: kill process 12 (b) score 7 or a child"
+    text = f"Killed process 19 (a){line}{line}Killed process 12 (b)Killed process 12 (b)"
+    assert [[victim.comm for victim in report.victims] for report in reports(text.encode())] == [
+        ["a"],
+        ["b"],
+        ["b"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "comm", ["Web Content", "CPU 0/KVM", "tmux: server", "C2 CompilerThre", "IPC I/O Large"]
+)
+def test_a_name_of_two_words_is_one_name(comm: str) -> None:
+    header = f"{comm} invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0"
+    for before in ("", "> ", "kernel: ", "Mar 11 00:19:43 web-1 kernel: ", "[    1.000000] "):
+        assert texts(before + header) == [header]
+
+
+def test_a_kill_line_broken_before_the_name() -> None:
+    at = KILL.index(" (")
+    assert texts(f"{KILL[:at]}\n{KILL[at + 1 :]}\n") == [KILL]
+    reaped = "oom_reaper: reaped process 649 (fio), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB"
+    at = reaped.index(" (")
+    assert texts(f"{reaped[:at]}\n{reaped[at + 1 :]}\n") == [reaped]
+    assert texts(f"{KILL}\n(it was not the first)\n") == [KILL, "(it was not the first)"]
+
+
+def test_soft_breaks_with_blanks_behind() -> None:
+    text = HEADER.replace("=", "=3D").replace("order", "or=   \r\nder") + "\n" + KILL + "\n"
+    assert texts(text) == [HEADER, KILL]
+
+
+def test_journal_verbose() -> None:
+    head = (
+        "Thu 2023-02-02 11:49:13.015489 CET [s="
+        + "1d" * 16
+        + ";i=1f;b="
+        + "2e" * 16
+        + ";m=1;t=5f3b550c118c1;x=1]"
+    )
+    kernel = [
+        head,
+        "    _TRANSPORT=kernel",
+        "    SYSLOG_IDENTIFIER=kernel",
+        f"    MESSAGE={KILL}",
+        "    PRIORITY=3",
+    ]
+    forged = [
+        head,
+        "    _TRANSPORT=stdout",
+        "    MESSAGE=first",
+        f"{'':12}_TRANSPORT=kernel",
+        f"{'':12}MESSAGE={KILL}",
+        "    PRIORITY=6",
+    ]
+    alone = [head, f"    MESSAGE={KILL}"]
+    for entries in ([kernel, forged], [forged, kernel], [forged, alone], [alone, forged]):
+        text = "\n".join(line for entry in entries for line in entry)
+        assert [report.kills for report in reports(f"# journalctl\n{text}\n".encode())] == [1]
+    first, second = read("\n".join([*kernel, *forged]))
+    assert (first.text, first.facility, first.level, first.wall) == (KILL, 0, 3, 1675334953.015489)
+    assert (second.text, second.facility) == (f"first\n_TRANSPORT=kernel\nMESSAGE={KILL}", 1)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"jsonPayload": {"MESSAGE": KILL, "_TRANSPORT": "kernel"}, "timestamp": "2023-02-02T00:00:00Z"},
+        {"_index": "k", "_source": {"@timestamp": "2023-02-02T00:00:00Z", "message": KILL}},
+        {"streams": [{"stream": {"job": "k"}, "values": [["1700000000000000000", KILL]]}]},
+        {"verb": "ADDED", "event": {"reason": "OOMKilling", "message": KILL}},
+        {"resourceLogs": [{"logRecords": [{"timeUnixNano": "1", "body": {"stringValue": KILL}}]}]},
+        {"time": 1700000000.5, "host": "a", "event": KILL},
+        {"items": [{"reason": "Pulled", "message": "x"}, {"reason": "OOMKilling", "message": KILL}]},
+    ],
+)
+def test_what_log_stores_wrap_around_a_line(entry: dict[str, Any]) -> None:
+    assert [report.kills for report in reports(json.dumps(entry).encode())] == [1]
+
+
+def test_a_stored_line_of_a_program_is_not_the_kernels() -> None:
+    entry = {"jsonPayload": {"MESSAGE": KILL, "_TRANSPORT": "stdout", "SYSLOG_IDENTIFIER": "app"}}
+    assert reports(json.dumps(entry).encode()) == []
 
 
 def test_a_kubernetes_event_carries_its_line() -> None:
@@ -801,8 +1000,9 @@ def test_no_word_is_lost(lines: list[str]) -> None:
 def test_every_line_of_the_field_corpus_is_in_a_record(corpus: Path) -> None:
     for path in sorted((corpus / "field").glob("*.log")):
         data = path.read_bytes()
-        if b"=3D" in data:
-            continue  # quoted-printable: the record holds the line as it was before
+        dressed = dress.judge([line for line in data.split(b"\n") if line.strip()], data) is not dress.NONE
+        if dressed or encodings.judge(data) is not encodings.PLAIN:
+            continue  # the record holds the line as it was before it was carried so
         kept = b"".join(b"".join(record.raw.split()) for record in read(data))
         for line in re.split(rb"[\r\n]", data.replace(b"\xc2\xa0", b" ")):
             assert b"".join(re.sub(rb"\x1b\[[0-9;=]*[A-Za-z]", b"", line).split()) in kept, path.name
@@ -829,6 +1029,11 @@ def test_work_is_linear_on_hostile_input(name: str) -> None:
     """Double the input, at most double the calls (benchmarks/bench_text.py measures the time)."""
     data = HOSTILE[name][:6_000]
     assert _calls(data * 2) < 2.5 * _calls(data) + 1000
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_text_of_any_size_is_read(name: str) -> None:
+    assert len(read(HOSTILE[name])) <= len(HOSTILE[name])
 
 
 def test_memory_is_bounded_for_a_line_without_end() -> None:

@@ -24,4 +24,20 @@ HOSTILE = {
     "soft breaks": b"a=3D=\n" * 15_000,
     "entities": b"&lt;" * 22_000,
     "carriage returns": b"a\r" * 45_000,
+    "numbered": b"".join(b"%6d\tNode\n" % n for n in range(9_000)),
+    "code marks": b"`a" * 45_000 + b"\n" + b"`a`\n" * 20_000,
+    "bars on lines": b"|  a  |\n" * 11_000,
+    "boxes": b"[/code][code=" * 7_000,
+    "kernel headers": b"May  1 10:00:00 h kernel: " * 3_500,
+    "written line ends": b"[    1.000000] " + rb"\n[    1.000000] " * 5_000,
+    "escaped": rb"a\_b\*" * 15_000,
+    "markup": b"<p>a</p><br>" * 7_500,
+    "verbose": b"Thu 2024-02-01 10:00:00 UTC [s="
+    + b"0" * 32
+    + b";i=1;t=1;]\n    MESSAGE=a\n"
+    + b" " * 12
+    + b"b\n"
+    + (b" " * 13 + b"c\n") * 6_000,
+    "nested json": b'{"a":{"b":[' + b'["1","x"],' * 9_000 + b'["1","x"]]}}\n',
+    "colours": rb"\x1b[31ma\x1b[0m" * 5_000,
 }

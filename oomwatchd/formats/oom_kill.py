@@ -36,6 +36,17 @@ HEADER = Form(
     source='mm/oom_kill.c dump_header(), 2.6.27 to 7.3; EulerOS without "-killer"',
 )
 
+#: it names no task yet
+BARE_HEADER = Form(
+    name="bare_header",
+    section=Section.HEADER,
+    begins=("oom-",),
+    pattern=rx(r"(?P<comm>(?!))?oom-killer: (?P<rest>gfp_mask=0x[0-9a-f]+.*)"),
+    opens=True,
+    samples=("oom-killer: gfp_mask=0x1d2", "oom-killer: gfp_mask=0x201d2, order=0"),
+    source="mm/oom_kill.c out_of_memory(), 2.6.9 to 2.6.20; RHEL 4",
+)
+
 OPENVZ_HEADER = Form(
     name="openvz_header",
     section=Section.HEADER,
@@ -133,7 +144,8 @@ INTENT = Form(
     section=Section.INTENT,
     begins=("Out ", "Memo", "No a", "Kill", "kill"),
     pattern=rx(
-        _MESSAGE + r"[Kk]ill process (?P<pid>\d+) ?\((?P<comm>.*)\),? score (?P<score>-?\d+)(?: or .*|\.)?$"
+        _MESSAGE + r"[Kk]ill process (?P<pid>\d+) ?\((?P<comm>.*)\),?(?: with)? score (?P<score>-?\d+)"
+        r"(?: or .*| and children\.|\.)?$"
     ),
     opens=True,
     samples=(
@@ -142,8 +154,10 @@ INTENT = Form(
         "Memory cgroup out of memory: Kill process 114 (dd) score 1048 or sacrifice child",
         "Out of memory (oom_kill_allocating_task): Kill process 126 (dd) score 0 or sacrifice child",
         "No available memory (MPOL_BIND): kill process 12 (a) score 3 or a child",
+        "Out of Memory: Kill process 4521 (httpd) score 12345 and children.",
+        "Out of memory: Kill process 2525 (malloc) with score 967 or sacrifice child",
     ),
-    source="mm/oom_kill.c oom_kill_process(), 2.6.27 to 5.0",
+    source="mm/oom_kill.c oom_kill_process(), 2.6.15 to 5.0",
 )
 
 KILLED = Form(
@@ -152,7 +166,7 @@ KILLED = Form(
     begins=("Out ", "Memo", "No a", "Kill", "OOM ", "memo"),
     pattern=rx(
         r"(?:" + _MESSAGE + r"Killed process |(?P<openvz>(?:Out of memory in UB \d+: )?OOM killed process ))"
-        r"(?P<pid>\d+)(?:, UID (?P<uid_before>\d+),)? ?\((?P<comm>.*)\)(?:, UID (?P<uid_after>\d+))?"
+        r"(?P<pid>\d+)(?:, UID (?P<uid_before>\d+),)? ?\((?P<comm>.{0,80})\)(?:, UID (?P<uid_after>\d+))?"
         r"(?:(?: score \d+)?,?\s+(?P<sizes>(?:total-vm|vsz|vm|(?:anon|file|shmem)-rss):.*)"
         r"|(?:\s*\.{3}|\s*\u2026|\.)?\s*)$"
     ),
@@ -170,6 +184,8 @@ KILLED = Form(
         "Killed process 2543, UID 48, (httpd) total-vm:1kB, anon-rss:1kB, file-rss:0kB",
         "Killed process 2543 (httpd), UID 48, total-vm:1kB, anon-rss:1kB, file-rss:0kB, shmem-rss:0kB",
         "OOM killed process 2543 (httpd) vm:1kB, rss:1kB, swap:0kB",
+        "Out of memory in UB 101: OOM killed process 2543 (httpd) score 0 vm:1kB, rss:1kB, swap:0kB",
+        "Out of Memory: Killed process 4712 (gnome-panel).",
     ),
     source="mm/oom_kill.c __oom_kill_process(), 2.6.27 to 7.3; RHEL 6 and 7.9, OpenVZ",
 )
@@ -308,9 +324,9 @@ SUPPRESSED = Form(
 )
 
 FORMS = (
-    HEADER, OPENVZ_HEADER, COMPACTION, CPUSET, TASKS_TITLE, TASKS_HEADER, TASKS_ROW, SUMMARY, SHARING,
-    INTENT, KILLED, ALREADY_EXITING, SPARED, GROUP, MM_PINNED, REAPED, REAP_FAILED, NO_KILLABLE, PANIC, SYSRQ,
-    SYSRQ_REFUSED, SUPPRESSED,
+    HEADER, BARE_HEADER, OPENVZ_HEADER, COMPACTION, CPUSET, TASKS_TITLE, TASKS_HEADER, TASKS_ROW, SUMMARY,
+    SHARING, INTENT, KILLED, ALREADY_EXITING, SPARED, GROUP, MM_PINNED, REAPED, REAP_FAILED, NO_KILLABLE,
+    PANIC, SYSRQ, SYSRQ_REFUSED, SUPPRESSED,
 )  # fmt: skip
 
 
@@ -345,6 +361,8 @@ _SUMMARY_END = rx(r",pid=(\d+),uid=(\d+)\s*$")
 _SUMMARY_SPACED = re.compile(
     r",\s+(?=(?:nodemask|cpuset|mems_allowed|oom_memcg|task_memcg|task|pid|uid)=|global_oom)"
 )
+#: fields that a copy left out
+_SUMMARY_ELIDED = re.compile(r",\s*(?:\.{3}|\u2026),\s*(?=global_oom|oom_memcg=|task_memcg=|task=)")
 _SUMMARY_CUT = re.compile(r",p(?:i(?:d(?:=\d*)?)?)?$")
 _NEXT = r"(?=,cpuset=|,global_oom|,oom_memcg=|,task_memcg=|,task=|$)"
 _NODEMASK = re.compile(r",nodemask=(\(null\)|[\d,-]*?)" + _NEXT)
@@ -362,6 +380,8 @@ def parse_summary(constraint: str, rest: str, known_comm: str | None = None) -> 
     fields: dict[str, str | int | bool | None] = {}
     if rest[1:2].isspace():
         rest = _SUMMARY_SPACED.sub(",", rest)
+    if ",..." in rest or ",\u2026" in rest:
+        rest = _SUMMARY_ELIDED.sub(",", rest)
     end = _SUMMARY_END.search(rest)
     if end:
         fields["pid"] = int(end[1])

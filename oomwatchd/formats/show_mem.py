@@ -32,10 +32,27 @@ PCP_ZONE = Form(
 PCP_CPU = Form(
     name="pcp_cpu",
     section=Section.MEM_INFO,
-    begins=("CPU ",),
-    pattern=rx(r"CPU +(?P<cpu>\d+): +hi: *\d+, +btch: *\d+ +usd: *\d+"),
-    samples=("CPU    0: hi:  186, btch:  31 usd: 170",),
-    source="show_free_areas(), 2.6.27 to 4.0",
+    begins=("CPU ", "cpu "),
+    pattern=rx(
+        r"CPU +(?P<cpu>\d+): +(?:Hot: +)?hi: *\d+, +btch: *\d+ +usd: *\d+"
+        r"|cpu \d+ (?:hot|cold): (?:low \d+, )?high \d+, batch \d+"
+    ),
+    samples=(
+        "CPU    0: hi:  186, btch:  31 usd: 170",
+        "CPU    0: Hot: hi:  186, btch:  31 usd:  30   Cold: hi:   62, btch:  15 usd:  52",
+        "cpu 0 hot: low 2, high 6, batch 1",
+        "cpu 0 cold: high 0, batch 1 used:0",
+    ),
+    source="show_free_areas(), 2.6.9 to 4.0",
+)
+
+FREE_PAGES = Form(
+    name="free_pages",
+    section=Section.MEM_INFO,
+    begins=("Free",),
+    pattern=rx(r"Free pages: +\d+kB \(\d+kB HighMem\)"),
+    samples=("Free pages:        3060kB (0kB HighMem)",),
+    source="show_free_areas(), up to 2.6.19",
 )
 
 TOTALS = Form(
@@ -118,18 +135,21 @@ SWAP_KB = Form(
     name="swap_kb",
     section=Section.MEM_INFO,
     begins=("Free", "Tota"),
-    pattern=rx(r"(?P<what>Free|Total) swap *= *(?P<kb>-?\d+) ?kB"),
-    samples=("Free swap  = 0kB", "Total swap = 524284kB"),
-    source="mm/swap_state.c show_swap_cache_info(), 2.6.27 to 7.3",
+    pattern=rx(r"(?P<what>Free|Total) swap *[=:] *(?P<kb>-?\d+) ?kB"),
+    samples=("Free swap  = 0kB", "Total swap = 524284kB", "Free swap:            0kB"),
+    source="mm/swap_state.c show_swap_cache_info(), 2.6.9 to 7.3",
 )
 
 SWAP_CACHE_STATS = Form(
     name="swap_cache_stats",
     section=Section.MEM_INFO,
     begins=("Swap",),
-    pattern=rx(r"Swap cache stats: add \d+, delete \d+, find \d+/\d+"),
-    samples=("Swap cache stats: add 1204, delete 1204, find 88/97",),
-    source="mm/swap_state.c show_swap_cache_info(), 2.6.27 to 5.19",
+    pattern=rx(r"Swap cache(?: stats)?: add \d+, delete \d+, find \d+/\d+"),
+    samples=(
+        "Swap cache stats: add 1204, delete 1204, find 88/97",
+        "Swap cache: add 226413, delete 226413, find 56113/77134, race 0+0",
+    ),
+    source="mm/swap_state.c show_swap_cache_info(), 2.6.9 to 5.19",
 )
 
 PAGES = Form(
@@ -163,7 +183,7 @@ PAGES = Form(
 )
 
 FORMS = (
-    MEM_INFO, PCP_ZONE, PCP_CPU, TOTALS, NODE, ZONE, LOWMEM_RESERVE, BUDDY, HUGEPAGES, SWAP_KB,
+    MEM_INFO, PCP_ZONE, PCP_CPU, FREE_PAGES, TOTALS, NODE, ZONE, LOWMEM_RESERVE, BUDDY, HUGEPAGES, SWAP_KB,
     SWAP_CACHE_STATS,
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Undo what carried the text: quoted-printable, HTML, terminal escape codes, no-break spaces."""
+"""Undo what carried the text: quoted-printable, HTML, Markdown, terminal escape codes, typography."""
 
 from __future__ import annotations
 
@@ -10,14 +10,53 @@ from typing import Final, NamedTuple
 _ANSI: Final = re.compile(
     rb"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)|[()*+][0-9A-B]|[=>78cDEHMNOZ])"
 )
-_DIRTY: Final = (b"\0", b"\b", b"\r", b"\x1b", b"\xc2\xa0", b"\xe2\x80\x8b", b"\xef\xbb\xbf")
-_EQUALS: Final = re.compile(rb"=(?:[0-9A-F]{2}|\r?\n)?")
+_UNCLEAN: Final = (b"\xc2\xa0", b"\xc2\xad", b"\xe2\x80", b"\xe2\x81", b"\xef\xbb\xbf")
+# what cannot be seen: soft hyphens, zero width blanks and (non-)joiners, marks of direction, byte order marks
+_UNSEEN: Final = re.compile(
+    rb"\xc2\xad|\xe2\x80[\x8b\x8c\x8e\x8f\xaa-\xae]|\xe2\x81[\xa0\xa6-\xa9]|\xef\xbb\xbf"
+)
+# blanks inside a soft break's line end are to be ignored (RFC 2045, 6.7 (3))
+_EQUALS: Final = re.compile(rb"=(?:[0-9A-F]{2}|[ \t]{0,80}\r?\n)?")
 _QP: Final = re.compile(rb"=([0-9A-Fa-f]{2})")
 _ENTITY: Final = re.compile(rb"&(?:lt|gt|amp|quot|nbsp|apos|#\d{1,5}|#x[0-9a-f]{1,4});")
-_TAG: Final = re.compile(
-    rb"</?(?:a|b|br|code|div|em|font|i|li|p|pre|span|strong|td|tr|tt)(?:\s[^<>]{0,300})?/?>"
+_TAGS: Final = (
+    rb"(?:a|b|blockquote|body|br|code|dd|div|dl|dt|em|font|h[1-6]|head|hr|html|i|kbd|li|ol|p|pre|s|samp|small"
+    rb"|span|strong|sub|sup|table|tbody|td|th|thead|title|tr|tt|u|ul)"
 )
-_MARKUP: Final = re.compile(rb"<(?!/?(?:a|b|br|code|div|em|font|i|li|p|pre|span|strong|td|tr|tt)\b)")
+_TAG: Final = re.compile(rb"</?" + _TAGS + rb"(?:\s[^<>]{0,300})?/?>")
+_MARKUP: Final = re.compile(rb"<(?!/?" + _TAGS + rb"\b)")
+#: a line ends with these
+_BREAK: Final = re.compile(rb"<(?:br(?:\s[^<>]{0,300})?/?|/(?:p|li|pre|div|tr|td|dd|dt|h[1-6]|blockquote))>")
+_CLOSING: Final = re.compile(rb"</" + _TAGS + rb">|<br ?/?>")
+_OPENING: Final = re.compile(rb"<" + _TAGS + rb"[ >/]")
+
+# Markdown writers put a backslash before what could be a sign of theirs; the kernel's own words have none
+_ESCAPED: Final = re.compile(rb"[A-Za-z]\\_[A-Za-z]")
+_UNESCAPED: Final = re.compile(rb"[A-Za-z]_[A-Za-z]")
+_BACKSLASH: Final = re.compile(rb"\\([!-/:-@\[-`{-~])")
+
+_DASH: Final = rb"\xe2(?:\x80[\x90-\x95]|\x88\x92)"
+#: words of the kernel with a dash that an editor made of their hyphen
+_TYPESET: Final = re.compile(
+    rb"oom" + _DASH + rb"kill|(?:anon|file|shmem)" + _DASH + rb"rss|total" + _DASH + rb"vm"
+    rb"|\xef\xac\x81le(?:[-:]|" + _DASH + rb")|[0-9](?:\xc3\x97|\xe2\x88\x97)[0-9]{1,9}kB"
+)
+_DASHES: Final = re.compile(_DASH)
+_TIMES: Final = re.compile(rb"(?<=[0-9])(?:\xc3\x97|\xe2\x88\x97)(?=[0-9]{1,9}kB)")
+#: letters that a printed page joins
+_LIGATURES: Final = {
+    b"\xef\xac" + bytes((last,)): letters
+    for last, letters in zip(range(0x80, 0x85), (b"ff", b"fi", b"fl", b"ffi", b"ffl"), strict=True)
+}
+_LIGATURE: Final = re.compile(rb"\xef\xac[\x80-\x84]")
+# colours whose escape character was written out, or lost
+_COLOUR: Final = re.compile(
+    rb"(?:\^\[|\\x1b|\\033|\\e|\\u001b|\xe2\x90\x9b|\xe2\x86\x90)?\[\d{1,3}(?:;\d{1,3}){0,4}m"
+)
+_UNCOLOURED: Final = re.compile(rb"\[0m")
+_COLOURED: Final = re.compile(
+    _COLOUR.pattern + rb"|(?:\^\[|\\x1b|\\033|\\e|\\u001b|\xe2\x90\x9b|\xe2\x86\x90)\[m"
+)
 
 
 class Carrier(NamedTuple):
@@ -25,17 +64,50 @@ class Carrier(NamedTuple):
 
     quoted_printable: bool = False
     html: bool = False
+    markdown: bool = False
+    typeset: bool = False
+    coloured: bool = False
+
+    def of_raw_records(self) -> Carrier:
+        """What may carry the records of /dev/kmsg, which have no such thing in them as typography."""
+        carrier = self._replace(markdown=False, typeset=False, coloured=False)
+        return PLAIN if carrier == PLAIN else carrier
+
+
+PLAIN: Final = Carrier()
 
 
 def judge(head: bytes) -> Carrier:
     """Quoted-printable: nearly every ``=`` is an escape, as no kernel text writes it. HTML: there are
-    entities, and no ``<`` but those of tags."""
+    entities, or tags that open and close, and no ``<`` but those of tags. Markdown: most underscores inside
+    words are escaped. Typeset: in the kernel's own words hyphens have become dashes,
+    letters ligatures, or stars signs of multiplication."""
     quoted_printable = False
     if b"=3D" in head:
         signs = [len(match[0]) for match in _EQUALS.finditer(head)]
         quoted_printable = sum(length > 1 for length in signs) >= 0.95 * len(signs)
-    markup = _ENTITY.search(head) is not None and _MARKUP.search(head) is None
-    return Carrier(quoted_printable=quoted_printable, html=markup)
+    markup = b"<" in head or b"&" in head
+    markup = markup and (
+        _ENTITY.search(head) is not None
+        or (_CLOSING.search(head) is not None and _OPENING.search(head) is not None)
+    )
+    markup = markup and _MARKUP.search(head) is None
+    escaped = len(_ESCAPED.findall(head)) if b"\\_" in head else 0
+    carrier = Carrier(
+        quoted_printable=quoted_printable,
+        html=markup,
+        markdown=escaped > 0 and escaped >= len(_UNESCAPED.findall(head)),
+        typeset=not head.isascii() and _TYPESET.search(head) is not None,
+        coloured=b"0m" in head and b"\x1b" not in head and _is_coloured(head),
+    )
+    return PLAIN if carrier == PLAIN else carrier
+
+
+def _is_coloured(head: bytes) -> bool:
+    """Whether half of the lines are coloured, and the colour ends: a task's name may hold a colour too."""
+    lines = [line for line in head.split(b"\n") if line.strip()]
+    coloured = sum(b"m" in line and _COLOUR.search(line) is not None for line in lines)
+    return 2 * coloured >= len(lines) and _UNCOLOURED.search(head) is not None
 
 
 def quoted_printable(line: bytes) -> bytes:
@@ -45,7 +117,9 @@ def quoted_printable(line: bytes) -> bytes:
 
 def is_dirty(data: bytes) -> bool:
     """Whether any line in this data needs :func:`clean`."""
-    return any(mark in data for mark in _DIRTY)
+    if b"\r" in data or b"\x1b" in data or b"\0" in data or b"\b" in data:
+        return True
+    return not data.isascii() and any(mark in data for mark in _UNCLEAN)
 
 
 def clean(line: bytes) -> list[bytes]:
@@ -54,7 +128,7 @@ def clean(line: bytes) -> list[bytes]:
         return [line]
     if b"\x1b" in line:
         line = _ANSI.sub(b"", line)
-    line = line.replace(b"\xc2\xa0", b" ").replace(b"\xe2\x80\x8b", b"").replace(b"\xef\xbb\xbf", b"")
+    line = _UNSEEN.sub(b"", line.replace(b"\xc2\xa0", b" "))
     line = line.replace(b"\b", b"").rstrip(b"\r\0").replace(b"\0", b"\\x00")
     if b"\r" not in line:
         return [line]
@@ -67,6 +141,26 @@ def is_console(line: bytes) -> bool:
 
 
 def unmark(line: bytes) -> bytes:
-    """A line of HTML as text."""
-    text = _TAG.sub(b"", line).decode("utf-8", "backslashreplace")
+    """A line of HTML as text, of several lines where its tags part them."""
+    if b"<" in line:
+        line = _TAG.sub(b"", _BREAK.sub(b"\n", line).rstrip(b"\r\n \t"))
+    text = line.decode("utf-8", "backslashreplace")
     return html.unescape(text).replace("\xa0", " ").encode("utf-8", "backslashreplace")
+
+
+def unescape_markdown(line: bytes) -> bytes:
+    """Take Markdown's backslashes away."""
+    return _BACKSLASH.sub(rb"\1", line) if b"\\" in line else line
+
+
+def untypeset(line: bytes) -> bytes:
+    """Hyphens in the place of dashes, letters in the place of ligatures."""
+    if line.isascii():
+        return line
+    line = _TIMES.sub(b"*", _DASHES.sub(b"-", line))
+    return _LIGATURE.sub(lambda match: _LIGATURES[match[0]], line)
+
+
+def uncolour(line: bytes) -> bytes:
+    """Take colours away whose escape character is no control character any more."""
+    return _COLOURED.sub(b"", line) if b"m" in line else line

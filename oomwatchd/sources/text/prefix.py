@@ -25,6 +25,7 @@ _LEVELS: Final = {
     name: level
     for level, name in enumerate(("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"))
 }
+_LEVEL_NAMES: Final = {**_LEVELS, "warning": 4, "error": 3, "panic": 0}
 _FACILITIES: Final = {
     name: number
     for number, name in enumerate(
@@ -41,10 +42,15 @@ _CALLER: Final = r"\[ *(?P<caller>[TC]\d{1,10})\]"
 _ISO: Final = (
     r"(?P<iso>\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)? ?(?P<zone>Z|UTC|[+-]\d\d:?\d\d)?)"
 )
+# names of zones, that a task's name in capitals is not taken for one
+_ZONES: Final = (
+    r"(?:UTC|GMT|W?EST|WET|WAT|[CE]ES?T|[CE]AT|MSK|SAST|[ACEMP][SD]T|AK[SD]T|HST|BRT|ART|BST|IST|TRT|PKT|SGT|HKT|PHT"
+    r"|[JK]ST|A[CEW][SD]T|NZ[SD]T)"
+)
 # RFC 3164's month may be in the reader's language, as journalctl and ls print it
 _BSD: Final = (
     r"(?:(?:[^\W\d]{2,9}\.? )?(?:[^\W\d]{1,9}\.? {1,2}\d{1,2}|\d{1,2} [^\W\d]{1,9}\.?|\d{1,2}月 {1,2}\d{1,2})"
-    r"(?: \d{4})? )?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: (?P<bsdzone>UTC|GMT|[A-Z]{3,5}|[+-]\d{2,4}))?"
+    r"(?: \d{4})? )?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: (?P<bsdzone>" + _ZONES + r"|[+-]\d{2,4}))?"
 )
 # what a kernel line may begin with that looks like a host's name and a tag
 _NO_HOST: Final = (
@@ -69,10 +75,12 @@ _DMESG_X = re.compile(
     rf"kern *:(?P<level>{'|'.join(_LEVELS)}) *: {_STAMP}(?: ?{_CALLER})? ?(?P<text>.*)", re.S
 )
 # the most frequent of all: dmesg as it is, with no caller of any kind before the text (or a task's row)
-_DMESG_BARE = re.compile(r"\[ *(\d{1,12})\.(\d{6})\] ((?![(\[]|$)[^\n]*|\[ *\d{1,10}\] [^\n]*)")
+_DMESG_BARE = re.compile(
+    r"\[ *(\d{1,12})\.(\d{6})\] ((?! {0,2}[-.]?\(\d|[(\[]|$)[^\n]*|\[ *\d{1,10}\] [^\n]*)"
+)
 _KMSG = re.compile(r"\d{1,4},\d{1,20},\d{1,20}(?:,[^;\s]{0,200})?;")
 
-_VENDOR_FIRST: Final = frozenset("([")
+_VENDOR_FIRST: Final = frozenset("([-. <")
 _SHAPES = (_DMESG, _SYSLOG, _ISO_SYSLOG, _KMSG, _DMESG_T, _DMESG_X)
 
 #: mail quoting and the bars of quoted or piped output, with the indentation around them
@@ -84,15 +92,27 @@ _RFC5424 = re.compile(
     rf"(?:{_ISO}|-) (?P<host>\S{{1,255}}) (?P<tag>\S{{1,128}}) \S{{1,128}} \S{{1,128}} "
     r"(?:-|(?:\[[^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
 )
+# the same without its priority, as rsyslog's template for files has it
+_RFC5424_BARE = re.compile(
+    rf"{_ISO} (?P<host>\S{{1,255}}) (?P<tag>[^\s:]{{1,128}}) (?:-|\d{{1,10}}) (?:-|\S{{1,32}}) "
+    r"(?:-|(?:\[[^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
+)
 _CRI = re.compile(rf"{_ISO} (?:stdout|stderr) [FP](?:[ \t]|$)")
 _TIME_HOST_TAG = re.compile(
-    rf"(?:(?:[^\W\d]{{2,9}}\.? )?{_ISO}|{_BSD}|(?P<unix>\d{{9,10}}\.\d{{1,9}}))[ \t]+(?:{_HOST} )?{_TAG}"
+    rf"(?:(?:[^\W\d]{{2,9}}\.? )?{_ISO}(?: {_ZONES})?|{_BSD}|(?P<unix>\d{{9,10}}\.\d{{1,9}}))[ \t]+"
+    rf"(?:{_HOST} )?{_TAG}"
 )
 _TIME_ADDRESS = re.compile(
     rf"(?:{_ISO}|{_BSD})[ \t]+(?:\d{{1,3}}(?:\.\d{{1,3}}){{3}}|\[[0-9a-f:]{{2,45}}\])(?::\d{{1,5}})? "
 )
-_TIME = re.compile(rf"(?:{_ISO}|{_BSD})(?: |$)")
-_DECODED = re.compile(rf"(?P<facility>[a-z]{{3,8}}\d?) *: *(?P<level>{'|'.join(_LEVELS)}) *: ?")
+# the columns of log viewers: there the kernel's tag has no colon
+_TIME_COLUMNS = re.compile(rf"(?:{_ISO}(?: {_ZONES})?|{_BSD})[ \t]+{_HOST}[ \t]+(?P<tag>kernel)[ \t]+(?=\S)")
+_TIME = re.compile(rf"(?:{_ISO}(?: {_ZONES})?|{_BSD})(?: |$)")
+# Talos puts the node's name before and the time behind
+_DECODED = re.compile(
+    rf"(?:[\w.:-]{{1,255}}: +)?(?P<facility>[a-z]{{3,8}}\d?) *: *(?P<level>{'|'.join(_LEVEL_NAMES)}) *:"
+    rf"(?: \[{_ISO}\]:)? ?"
+)
 _STAMP_DELTA = re.compile(r"\[ *(?P<sec>\d{1,12})\.(?P<frac>\d{1,9}) +<[ +\d.]{1,20}>\] ?")
 _STAMP_PLAIN = re.compile(_STAMP + " ?")
 # dmesg --time-format=delta and =reltime
@@ -108,7 +128,8 @@ _POD = re.compile(r"\[(?:pod|container)/[^\]\s]{1,300}\] |[\w.-]{1,100} +\| ")
 _HOST_MONOTONIC = re.compile(rf"{_HOST} {_TAG}")
 # vendors' own callers behind the stamp: (0)[123:comm] of MediaTek, [0:  comm:  123] of Samsung
 _VENDOR = re.compile(
-    r"(?:\(\d{1,3}\))?\[(?:\d{1,2}: *[^\]\[]{1,16}: *)?(?P<pid>\d{1,10})(?::[^\]\[]{1,24})?\] ?"
+    r" {0,3}(?:<\d>)?[-.]?(?:\(\d{1,3}\))?"
+    r"\[(?:\d{1,2}: *[^\]\[]{1,16}: *)?(?P<pid>\d{1,10})(?::[^\]\[]{1,24})?\] ?"
 )
 _KERNEL_LINE = (
     r"(?=<\d{1,3}>\[|\[ *\d{1,12}\.\d{6}\]|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\d{4}-\d\d-\d\dT\d\d:)"
@@ -334,8 +355,10 @@ class PrefixParser:
             match["facility"] in _FACILITIES or match["facility"].startswith("local")
         ):
             fields.facility = _FACILITIES.get(match["facility"], 16)
-            fields.level = _LEVELS[match["level"]]
+            fields.level = _LEVEL_NAMES[match["level"]]
             fields.form = "dmesg"
+            if match["iso"]:
+                fields.wall = _iso_seconds(match["iso"], match["zone"])
             return match.end()
         if (match := _KERNEL_TAG.match(line, at)) is not None:
             fields.form = "syslog"
@@ -345,7 +368,7 @@ class PrefixParser:
             fields.wall = _iso_seconds(match["iso"], match["zone"])
             fields.form = "other"
             return match.end()
-        for pattern in (_TIME_ADDRESS, _TIME_HOST_TAG, _TIME):
+        for pattern in (_TIME_ADDRESS, _TIME_HOST_TAG, _RFC5424_BARE, _TIME_COLUMNS, _TIME):
             match = pattern.match(line, at)
             if match is None:
                 continue

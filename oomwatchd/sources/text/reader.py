@@ -19,10 +19,10 @@ from msgspec.structs import replace
 from oomwatchd.capture import SourceForm
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.kmsg import FACILITY_KERN, KmsgRecord, unescape
-from oomwatchd.sources.text import encodings
+from oomwatchd.sources.text import dress, encodings
 from oomwatchd.sources.text.prefix import QUOTE, PrefixParser, unescape_octal
 from oomwatchd.sources.text.respace import respace
-from oomwatchd.sources.text.structured import ExportReader, JsonReader
+from oomwatchd.sources.text.structured import VERBOSE_MARK, ExportReader, JsonReader, VerboseReader
 from oomwatchd.sources.text.wrap import (
     MAX_JOINED,
     LineKind,
@@ -33,8 +33,10 @@ from oomwatchd.sources.text.wrap import (
     kind_of,
     mend_blanks,
     seam,
+    split_headed,
     split_inner,
     split_stamps,
+    split_written,
     stamps_in,
 )
 
@@ -44,6 +46,11 @@ HEAD: Final = 1 << 20
 MAX_LINE: Final = 64 * 1024
 
 _STAMP: Final = re.compile(rb"\[ *\d{1,12}\.\d{6}\]")
+_TWO_HEADS: Final = re.compile(rb" kernel: [^\n]* kernel: ")
+_RAW: Final = re.compile(rb"\d{1,4},\d{1,20},\d{1,20},")
+_RAW_LINES: Final = 200
+#: bytes that tell UTF-16
+_LOOK: Final = 32
 _TIME_OF_DAY: Final = re.compile(rb"(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)")
 #: certain breaks show the width but for the length of a word
 _SLACK: Final = 8
@@ -302,14 +309,20 @@ class TextReader:
         self._parser = PrefixParser()
         self._json = JsonReader(self._parser)
         self._export: ExportReader | None = None
+        self._verbose: VerboseReader | None = None
         self._decoder: codecs.IncrementalDecoder | None = None
         self._rest = bytearray()
         self._begun = False
         self._head: list[bytes] | None = []
         self._head_size = 0
-        self._carrier = encodings.Carrier()
+        self._carrier = encodings.PLAIN
+        #: what stands around its lines
+        self._dress = dress.NONE
         self._soft = b""
         self._reflowed = False
+        #: lines run together that have a syslog's headers, or line ends written out
+        self._headed = False
+        self._written = False
         self._console = 0
         self._joiner = Joiner(Widths())
         #: the text is carried as it is, and the head is done
@@ -369,7 +382,8 @@ class TextReader:
             self._judge(out, whole=True)
         if self._soft:
             soft, self._soft = self._soft, b""
-            self._text(soft, soft, out)
+            self._text(soft, out)
+        self._end_entry(out)
         self._joiner.flush(out)
         return out
 
@@ -381,6 +395,7 @@ class TextReader:
                 line = bytes(self._rest)
                 self._rest.clear()
                 self._lines([line], out)
+            self._end_entry(out)
             self._joiner.flush(out)
         return out
 
@@ -393,6 +408,9 @@ class TextReader:
             if data.startswith(mark):
                 self._decoder = codecs.getincrementaldecoder(name)("backslashreplace")
                 data = self._decoder.decode(data[len(mark) :]).encode("utf-8", "backslashreplace")
+        if self._decoder is None and (found := _without_mark(data[:_LOOK])) is not None:
+            self._decoder = codecs.getincrementaldecoder(found)("backslashreplace")
+            data = self._decoder.decode(data).encode("utf-8", "backslashreplace")
         if data.startswith((b"__CURSOR=", b"__REALTIME_TIMESTAMP=")):
             self._export = ExportReader()
         return data
@@ -471,6 +489,20 @@ class TextReader:
                 if line.count(b"[") > 1 and line[:1] != b"{" and len(_STAMP.findall(line)) > 1
             )
         self._reflowed = stamps >= 3 and stamps >= lines
+        self._indent = _indentation(said)
+        if 2 * sum(_RAW.match(line) is not None for line in said[:_RAW_LINES]) > len(said[:_RAW_LINES]):
+            # of the device's own records nobody's words are taken away
+            self._carrier = self._carrier.of_raw_records()
+        else:
+            bare = [line.removeprefix(self._indent) for line in said] if self._indent else said
+            self._dress = dress.judge(bare, together)
+        if _TWO_HEADS.search(together) is not None:
+            self._headed = any(len(split_headed(self._bare(line))) > 1 for line in said)
+        if b"\\n" in together:
+            self._written = any(
+                line[:1] != b"{" and b"\\n" in line and len(split_written(self._bare(line))) > 1
+                for line in said
+            )
         strip = padded * 2 > lines
         doubled = _is_doubled(said)
         # told by fewer steps where it cannot be
@@ -479,8 +511,16 @@ class TextReader:
         saved = (dict(self._parser.forms), self._parser.kernel_tag_seen)
         self._joiner = trial = Joiner(Widths(), strip=strip, learning=True, doubled=doubled)
         trial_out: list[KmsgRecord] = []
-        self._indent = _indentation(said)
-        self._plain = self._carrier == encodings.Carrier() and not self._reflowed and not self._indent
+        self._verbose = VerboseReader(self._parser) if VERBOSE_MARK in together else None
+        self._plain = (
+            self._verbose is None
+            and self._carrier is encodings.PLAIN
+            and self._dress is dress.NONE
+            and not self._reflowed
+            and not self._headed
+            and not self._written
+            and not self._indent
+        )
         read = self._plain_lines if self._plain and not encodings.is_dirty(together) else self._all_physical
         read(head, trial_out)
         soft = max(trial.broken, default=None)
@@ -494,12 +534,17 @@ class TextReader:
         self._parser.forms, self._parser.kernel_tag_seen = dict(saved[0]), saved[1]
         self._soft = b""
         self._json = JsonReader(self._parser)
+        if self._verbose is not None:
+            self._verbose = VerboseReader(self._parser)
         self._console = 0
         widths = Widths(soft=soft, hard=hard)
         self._joiner = Joiner(widths, strip=strip, together=trial.parted, doubled=doubled)
         records: list[KmsgRecord] = []
         read(head, records)
         out += _in_order(records, self._joiner, whole)
+
+    def _bare(self, line: bytes) -> str:
+        return self._dress.undo(line).decode("utf-8", "replace")
 
     def _all_physical(self, lines: list[bytes], out: list[KmsgRecord]) -> None:
         for line in lines:
@@ -511,47 +556,107 @@ class TextReader:
             return
         if self._indent:
             raw = raw.removeprefix(self._indent)
+        if self._dress is not dress.NONE:
+            raw = self._dress.undo(raw)
         if self._carrier.quoted_printable:
-            soft = raw.rstrip(b"\r")
+            soft = raw.rstrip(b" \t\r")
             if soft.endswith(b"=") and len(self._soft) + len(soft) < MAX_LINE:
                 self._soft += soft[:-1]
                 return
             line = encodings.quoted_printable(self._soft + raw)
             self._soft = b""
-            self._text(line, line, out)
+            self._text(line, out)
             return
-        self._text(raw, raw, out)
+        self._text(raw, out)
 
-    def _text(self, line: bytes, raw: bytes, out: list[KmsgRecord]) -> None:
-        if self._carrier.html:
-            line = encodings.unmark(line)
+    def _text(self, line: bytes, out: list[KmsgRecord]) -> None:
+        carrier = self._carrier
+        if carrier is not encodings.PLAIN:
+            if carrier.html:
+                tagged, line = line, encodings.unmark(line)
+                if not line.strip() and tagged.strip():
+                    return  # tags alone are no blank line
+                if b"\n" in line:
+                    for part in line.split(b"\n"):
+                        self._marked(part, out)
+                    return
+            self._marked(line, out)
+            return
+        self._cleaned(line, out)
+
+    def _marked(self, line: bytes, out: list[KmsgRecord]) -> None:
+        carrier = self._carrier
+        if carrier.markdown:
+            line = encodings.unescape_markdown(line)
+        if carrier.typeset:
+            line = encodings.untypeset(line)
+        if carrier.coloured:
+            line = encodings.uncolour(line)
+        self._cleaned(line, out)
+
+    def _cleaned(self, line: bytes, out: list[KmsgRecord]) -> None:
         parts = encodings.clean(line)
         if parts != [line] and encodings.is_console(line):
             self._console += 1
         for part in parts:
             text = part.decode("utf-8", "backslashreplace")
-            if self._reflowed and text[:1] != "{":
-                for piece in split_stamps(text):
-                    self._record(piece, piece.encode(), out)
+            if (self._reflowed or self._headed or self._written) and text[:1] != "{":
+                for piece in self._pieces(text):
+                    self._record(piece, piece.encode("utf-8", "backslashreplace"), out)
             else:
                 self._record(text, part, out)
 
+    def _pieces(self, text: str) -> list[str]:
+        """The lines that one is made of."""
+        pieces = [text]
+        if self._written:
+            pieces = split_written(text)
+        if self._headed:
+            pieces = [part for piece in pieces for part in split_headed(piece)]
+        if self._reflowed:
+            pieces = [part for piece in pieces for part in split_stamps(piece)]
+        return pieces
+
     def _record(self, text: str, raw: bytes, out: list[KmsgRecord]) -> None:
         parser = self._parser
+        if self._verbose is not None:
+            records = self._verbose.take(text, raw)
+            if records is not None:
+                self._entries(records, out)
+                return
+            self._end_entry(out)
         if (text[:1] in _JSON_FIRST and text.lstrip()[:1] in _JSON_BEGIN) or text == "[":
             records = self._json.take(text, raw)
             if records is not None:
-                for record in records:
-                    if record.whole:
-                        self._joiner.flush(out)
-                        out.append(record)
-                    else:
-                        self._joiner.push(record, True, out)
+                self._entries(records, out)
                 return
         record = parser.parse(text, raw)
         if parser.before:
             self._joiner.push(_before(parser), False, out)
         self._joiner.push(record, parser.prefixed, out)
+
+    def _entries(self, records: list[KmsgRecord], out: list[KmsgRecord]) -> None:
+        """Records that came out of fields."""
+        for record in records:
+            if record.whole:
+                self._joiner.flush(out)
+                out.append(record)
+            else:
+                self._joiner.push(record, True, out)
+
+    def _end_entry(self, out: list[KmsgRecord]) -> None:
+        if self._verbose is not None and self._verbose.waits:
+            self._entries(self._verbose.flush(), out)
+
+
+def _without_mark(data: bytes) -> str | None:
+    """The encoding of text that is UTF-16 and does not say so: every second byte is none."""
+    if len(data) < _LOOK or data.count(0) < _LOOK // 2 - 2:
+        return None
+    even, odd = data[::2], data[1::2]
+    if not any(odd) and all(even):
+        return "utf-16-le"
+    return "utf-16-be" if not any(even) and all(odd) else None
 
 
 def _indentation(said: list[bytes]) -> bytes:

@@ -18,13 +18,39 @@ from oomwatchd.sources.text.prefix import FACILITY_USER, PrefixParser
 #: fields and bytes of one entry that are kept
 MAX_FIELDS: Final = 512
 MAX_VALUE: Final = 64 * 1024
+#: objects, lists and values of one line of JSON that are looked into, and how deep
+MAX_NODES: Final = 4096
+MAX_DEPTH: Final = 8
+_PAIR: Final = 2
 
 _FIELD: Final = re.compile(r'[ \t]*"(?P<key>[^"\\]{1,128})"[ \t]*:[ \t]*(?P<value>\S.*?)[ \t]*,?[ \t]*$')
 _OPENS: Final = re.compile(r"[ \t]*(?:\},?)?[ \t]*\{[ \t]*$")
 _CLOSES: Final = re.compile(r"[ \t]*\}[ \t]*[,\]}]*[ \t]*$")
 _FRAME: Final = re.compile(r'[ \t]*(?:"dmesg"[ \t]*:[ \t]*\[|\[|\]|\]?[ \t]*\}|,)[ \t]*$')
 #: fields in which a log line of another form is carried
-_CARRIERS: Final = ("log", "message", "msg", "textPayload", "line")
+_CARRIERS: Final = (
+    *(
+        "log",
+        "message",
+        "msg",
+        "textPayload",
+        "line",
+        "content",
+        "body",
+        "stringValue",
+        "@message",
+        "_raw",
+        "event",
+    ),
+)
+# journalctl -o verbose: a time with the entry's cursor, then its fields, each on a line of its own
+_VERBOSE: Final = re.compile(
+    r"[ \t]{0,64}(?:[^\W\d]{2,9}\.? )?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})?(?: \S{1,16})? "
+    r"\[s=[0-9a-f]{32};i=[0-9a-f]{1,16};[^\]]{0,200}\]$"
+)
+_VERBOSE_TIME: Final = re.compile(r";t=([0-9a-f]{1,15});")
+_VERBOSE_FIELD: Final = re.compile(r"[ \t]{0,64}([A-Z_][A-Z0-9_]{0,63})=(.*)$", re.S)
+VERBOSE_MARK: Final = b" [s="
 _LEVELS: Final = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
 
 
@@ -185,13 +211,106 @@ class JsonReader:
     def _carried(self, entry: Mapping[str, Any], raw: bytes) -> list[KmsgRecord] | None:
         """Docker, Kubernetes events and the log shippers: a line of any form inside."""
         text = next((text for key in _CARRIERS if (text := _text(entry.get(key))) is not None), None)
-        return None if text is None else self._lines_of(text, raw)
+        return self._nested(entry, raw) if text is None else self._lines_of(text, raw)
+
+    def _nested(self, entry: Mapping[str, Any], raw: bytes) -> list[KmsgRecord] | None:
+        """What log stores wrap around a line: Elasticsearch's ``_source``, Cloud Logging's ``jsonPayload``,
+        a watched Kubernetes event, Loki's streams of [time, line]."""
+        records: list[KmsgRecord] = []
+        found = False
+        waiting: list[tuple[object, int]] = [(value, 1) for value in reversed(list(entry.values()))]
+        for _ in range(MAX_NODES):
+            if not waiting:
+                break
+            value, depth = waiting.pop()
+            if isinstance(value, dict):
+                message = entry_record(value, raw) if "MESSAGE" in value else None
+                if message is not None:
+                    self._count(message[1])
+                    records.append(message[0])
+                    found = True
+                    continue
+                text = next((text for key in _CARRIERS if (text := _text(value.get(key))) is not None), None)
+                if text is not None:
+                    records += self._lines_of(text, raw)
+                    found = True
+                elif depth < MAX_DEPTH:
+                    waiting += [(inner, depth + 1) for inner in reversed(value.values())]
+            elif isinstance(value, list):
+                if len(value) == _PAIR and all(isinstance(one, str) for one in value) and value[0].isdigit():
+                    records += self._lines_of(value[1].replace("\0", "\\x00"), raw)
+                    found = True
+                elif depth < MAX_DEPTH:
+                    waiting += [(inner, depth + 1) for inner in reversed(value[:MAX_NODES])]
+        return records if found else None
 
     def _lines_of(self, text: str, raw: bytes) -> list[KmsgRecord]:
         return [self._parser.parse(part, raw) for part in text.rstrip("\r\n").split("\n")]
 
     def _count(self, form: SourceForm) -> None:
         self._parser.forms[form] = self._parser.forms.get(form, 0) + 1
+
+
+class VerboseReader:
+    """The entries of ``journalctl -o verbose``, line by line. A value of several lines goes on under its
+    first; any other line ends the entry."""
+
+    def __init__(self, parser: PrefixParser) -> None:
+        self._parser = parser
+        self._entry: dict[str, str] | None = None
+        self._field = ""
+        self._value: list[str] = []
+        self._room = MAX_VALUE
+        self._under = 0
+        self._raw: list[bytes] = []
+
+    def take(self, line: str, raw: bytes) -> list[KmsgRecord] | None:
+        """The records that the line completes, perhaps none; None if the line is of no entry. What
+        :meth:`flush` holds comes before that line."""
+        if _VERBOSE.match(line) is not None:
+            records = self.flush()
+            time = _VERBOSE_TIME.search(line)
+            self._entry = {} if time is None else {"__REALTIME_TIMESTAMP": str(int(time[1], 16))}
+            self._raw = [raw]
+            return records
+        if self._entry is None:
+            return None
+        if self._field and line[: self._under].isspace() and len(line) > self._under:
+            self._room -= len(line) - self._under + 1
+            if self._room >= 0:
+                self._value.append(line[self._under :])
+        elif (field := _VERBOSE_FIELD.match(line)) is not None and len(self._entry) < MAX_FIELDS:
+            self._end_field()
+            self._field = field[1]
+            self._value = [field[2]]
+            self._room = MAX_VALUE
+            self._under = field.start(2)
+        else:
+            return None
+        if len(self._raw) < MAX_FIELDS:
+            self._raw.append(raw)
+        return []
+
+    def _end_field(self) -> None:
+        if self._entry is not None and self._field:
+            self._entry[self._field] = "\n".join(self._value)
+        self._field = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether an entry is begun."""
+        return self._entry is not None
+
+    def flush(self) -> list[KmsgRecord]:
+        """The entry that was begun, as whole as it is."""
+        self._end_field()
+        entry, self._entry = self._entry, None
+        found = None if entry is None else entry_record(entry, b"\n".join(self._raw))
+        self._raw = []
+        if found is None:
+            return []
+        self._parser.forms[found[1]] = self._parser.forms.get(found[1], 0) + 1
+        return [found[0]]
 
 
 class ExportReader:

@@ -25,7 +25,7 @@ _ZONES: Final = r"(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
 _NODE: Final = r"(?:Node \d+,? ?)?"
 _AMOUNT: Final = r"[\w()]+:-?\d+[kK]B"
 _OOM: Final = (
-    r"(?:Memory cgroup out of memory|Out of memory(?: \([a-z_]+\))?|No available memory \(MPOL_BIND\))"
+    r"(?:Memory cgroup out of memory|Out of [Mm]emory(?: \([a-z_]+\))?|No available memory \(MPOL_BIND\))"
 )
 
 
@@ -49,6 +49,7 @@ KINDS: Final = (
         r"gfp_mask=0x[0-9a-f]+(?:\([^\s)]*\))?,?|order=-?\d+,?|nodemask=[^\s,]+,?|oom_(?:score_)?adj=-?\d+,?"
         r"|oomkilladj=-?\d+|oom-killer:|invoked",
     ),
+    LineKind("bare_header", r"oom-killer: gfp_mask=0x", r"gfp_mask=0x[0-9a-f]+|order=\d+", r"order=\d+"),
     LineKind(
         "cpu",
         r"CPU: \d+ (?:UID|PID)|Pid: \d+, comm:",
@@ -100,7 +101,7 @@ KINDS: Final = (
         r"",
         r"pages|in|of|swap|cache|pagecache|total|RAM|HighMem\S*|MovableOnly|reserved|shared|non-shared|cma|hwpoisoned",
     ),
-    LineKind("swap_size", r"(?:Free|Total) swap +=", r"\d+kB", r"=|\d+kB"),
+    LineKind("swap_size", r"(?:Free|Total) swap(?: +=|:)", r"\d+kB", r"=|\d+kB"),
     LineKind("swap", r"Swap cache(?: stats)?: add", r"find \d+/\d+", r"add|delete|find|\d+,|\d+/\d+"),
     LineKind(
         "title",
@@ -110,17 +111,19 @@ KINDS: Final = (
     ),
     LineKind(
         "columns",
-        r"\[ *pid *\] ",
+        r"\[ *pid *\](?: |$)",
         r"\bname",
         r"uid|tgid|total_vm|rss|rss_anon|rss_file|rss_shmem|cpu|oom_adj|nr_ptes|nr_pmds|nr_puds"
         r"|pgtables_bytes|swapents|oom_score_adj|name",
     ),
     LineKind("row", r"\[ *\d{1,7}\] +\d+ +\d+(?: |$)", None, r"-?\d+", closed=False),
     LineKind("summary", r"oom-kill:", r",uid=\d+", None),
-    LineKind("intent", rf"{_OOM}: [Kk]ill process|{_OOM}:?$", r"or a child|or sacrifice child", None),
+    LineKind(
+        "intent", rf"{_OOM}: [Kk]ill process|{_OOM}:?$", r"or a child|or sacrifice child|and children\.", None
+    ),
     LineKind(
         "killed",
-        rf"(?:{_OOM}: |OOM )?[Kk]illed process\b",
+        rf"(?:{_OOM}: |(?:Out of memory in UB \d+: )?OOM )?[Kk]illed process\b",
         r"oom_score_adj:-?\d+|(?:file|shmem)-rss:\d+kB|\d+,? \([^()]*\)",
         r"(?:total-vm|vsz|anon-rss|file-rss|shmem-rss):\d+kB,?|UID:\d+|pgtables:\d+kB|oom_score_adj:-?\d+",
     ),
@@ -153,6 +156,14 @@ KINDS: Final = (
     LineKind("stats", r"Memory cgroup stats", r":|unevictable:\d+KB", r"\w+:\d+KB"),
     LineKind("stat", r"[a-z][a-z0-9_]{1,40} \d+(?:$|\n)", r"\d"),
     LineKind("none", r"Out of memory and no killable", r"processes\.\.\.", r"no|killable|processes\.\.\."),
+    LineKind(
+        "oom_panic",
+        r"Kernel panic - not syncing: (?:[Oo]ut of memory|System is deadlocked)",
+        r"processes\.\.\.|is enabled|is selected\.?|on memory",
+        r"[Oo]ut|of|memory[:.]?|and|no|killable|processes\.\.\.|compulsory|system-wide|panic_on_oom|is|enabled"
+        r"|selected\.?|System|deadlocked|on",
+        closed=False,
+    ),
     LineKind("panic", r"Kernel panic - not syncing|---\[ end ", None, closed=False),
     LineKind(
         "failure",
@@ -200,13 +211,24 @@ _FEW_WORDS: Final = 4
 
 #: lines that begin with their node's name
 _OF_A_NODE: Final = frozenset({"zone", "buddy", "pcp", "hugepages"})
+#: lines that name a task behind its number
+_NAMES_TASK: Final = frozenset({"killed", "reaper"})
+_PID_LAST: Final = re.compile(r"process \d{1,10},?[ \t]*$")
 #: no line begins with these
 _NEVER_FIRST: Final = ",;:)"
 
 # Where a kernel line begins inside a longer text. Only what no word of another kernel line looks like.
 _INNER: Final = re.compile(
-    rf"(?<=[ \t])(?:(?:Memory cgroup out of memory|Out of memory(?: \([a-z_]+\))?): (?:[Kk]ill|OOM victim)"
-    r"|(?<!y: )[Kk]illed process \d+[ ,]|Mem-[Ii]nfo:|Call [Tt]race:|oom-kill:constraint="
+    # what quotes a kill line, or a field that holds it
+    r"(?<=[ \t\"'`>=:\u2018\u201c])"
+    r"(?:Memory cgroup out of memory|Out of [Mm]emory(?: \([a-z_]+\))?): (?:[Kk]ill|OOM victim)"
+    # lines of which not even blanks are left between
+    r"|(?:(?<=\))|(?<=child))(?:(?:Memory cgroup out|Out) of memory: [Kk]ill(?:ed)?|Killed) process \d+ \("
+    r"|(?<=[\"'`>])[^\s\"'`>]{1,15} invoked oom-killer: "
+    # another CPU's line in the midst of one, with its level
+    r"|(?<=[ \t])<\d>(?=\S{1,15} invoked oom-killer: )"
+    rf"|(?<=[ \t])(?:"
+    r"(?<!y: )(?<!OOM )[Kk]illed process \d+[ ,]|Mem-[Ii]nfo:|Call [Tt]race:|oom-kill:constraint="
     r"|oom_reaper: (?:reaped|unable)"
     r"|Tasks state \(memory|lowmem_reserve\[\]:|Hardware name: |CPU: \d+ (?:UID: \d+ )?PID: |Pid: \d+, comm: "
     r"|Kernel panic - not syncing|Tasks in /\S+ are going|Task in /\S* killed|Memory cgroup stats for"
@@ -221,6 +243,10 @@ _INNER: Final = re.compile(
     r"|\[ *pid *\] +uid|\[ *\d{1,7}\] +\d+ +\d+ +\d+ +\d+ +\d|\S{1,15} invoked oom-killer: )"
 )
 
+_INVOKED: Final = " invoked oom-killer: "
+#: what stands in a prompt or a speaker's mark, and in hardly a name
+_ODD: Final = frozenset("<>[]{}$#|=\"'`")
+
 # "Memory cgroup stats for PATH:" and what follows it, or only pairs
 _PAIRS: Final = re.compile(
     r"(Memory cgroup stats for [^:]{1,4096}: )?(?:[a-z][a-z0-9_]{1,40} \d{1,20}(?: |$)){2,}"
@@ -230,6 +256,7 @@ _PAIR_ACROSS: Final = re.compile(r"[a-z][a-z0-9_]{1,40}\n\d{1,20}(?: [a-z][a-z0-
 # the name of a statistic, with its value still to come
 _NAME: Final = re.compile(r"(?:^|\n)[a-z][a-z_]{1,40}$")
 _ESCAPE_ACROSS: Final = re.compile(r"[^#]*#(?:\n0[0-3][0-7]|0\n[0-3][0-7]|0[0-3]\n[0-7])")
+_LEVEL: Final = re.compile(r"^<\d>")
 _OWN_NODE: Final = re.compile(r"(?:^| )Node \d+,? $")
 
 #: a stamp, with a syslog header before it; a line with several was made of several
@@ -248,6 +275,30 @@ def split_stamps(line: str) -> list[str]:
     """A line cut before each of its stamps but the first."""
     cuts = [match.start() for match in _STAMPED.finditer(line)][1:]
     return [line[a:b].rstrip(" \t") for a, b in itertools.pairwise((0, *cuts, len(line)))]
+
+
+# a line of journalctl or syslog, whose tag is the kernel's
+_HEADED: Final = re.compile(r"[A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d (\S{1,255} )kernel: ")
+# line ends that were written out, with a stamp behind
+#: signs of quotation, blanks
+_BEFORE: Final = " \t>|"
+_WRITTEN: Final = re.compile(r"\\n(?=(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{6}\] )|\\n$")
+
+
+def split_headed(line: str) -> list[str]:
+    """A line of the kernel's that has others' headers of the same host in it, cut before each of them."""
+    first = _HEADED.match(line.lstrip(_BEFORE))
+    if first is None:
+        return [line]
+    cuts = [match.start() for match in _HEADED.finditer(line) if match[1] == first[1]][1:]
+    return [line[a:b].rstrip(" \t") for a, b in itertools.pairwise((0, *cuts, len(line)))]
+
+
+def split_written(line: str) -> list[str]:
+    """A stamped line that has line ends written out, cut at them."""
+    if _STAMPED.match(line.lstrip(_BEFORE)) is None:
+        return [line]
+    return [part for part in _WRITTEN.split(line) if part.strip()]
 
 
 def kind_of(text: str) -> LineKind | None:
@@ -269,12 +320,17 @@ def split_inner(text: str) -> list[str]:
         cuts = [cut for cut in cuts if cut < len(text)]
     for match in _INNER.finditer(text):
         before = text[cuts[-1] : match.start()]
+        if before == text[: match.start()] and match[0].endswith(_INVOKED):
+            # "Web Content", "CPU 0/KVM": a name of two words
+            name = text[: match.end() - len(_INVOKED)].strip(" \t")
+            if len(name) <= _COMM and before[-1:] in (" ", "\t") and _ODD.isdisjoint(before):
+                continue
         if match.start() - cuts[-1] > 3 and before.strip() and not _OWN_NODE.search(before[-12:]):
             cuts.append(match.start())
     if len(cuts) == 1:
         return [text]
     cuts.append(len(text))
-    return [text[a:b].rstrip(" \t") for a, b in itertools.pairwise(cuts)]
+    return [_LEVEL.sub("", text[a:b]).rstrip(" \t") for a, b in itertools.pairwise(cuts)]
 
 
 class Widths(NamedTuple):
@@ -398,6 +454,8 @@ def goes_on(
     kind = piece.kind
     first = _first_word(stripped)
     whole = complete(piece)
+    if start is not None and start.name == "bare_header" and kind is not None and kind.name == "header":
+        start = start if whole else None  # a header broken behind "invoked"
     if kind is not None:
         if kind.name == "intent" and not whole and start is not None and start.name in ("killed", "shared"):
             # "Memory cgroup out of memory:" broken before "Killed process"
@@ -425,6 +483,8 @@ def goes_on(
     if kind is None and _begins_across(piece.text, stripped):
         return True
     if stripped[0] in _NEVER_FIRST and kind is not None:
+        return True
+    if stripped[0] == "(" and kind is not None and kind.name in _NAMES_TASK and _PID_LAST.search(piece.text):
         return True
     if kind is None and piece.text.endswith((" ?", "\t?", " ? ")):
         return True  # the unwinder's mark of doubt, without what it doubts
