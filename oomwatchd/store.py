@@ -1,7 +1,7 @@
 """OomCapture <-> SQLite: one row a capture, the event derived anew on each reading.
 
-What a row holds besides the capture are figures to find it by; they are never shown, for a later
-decoder may know better. A capture is ``zlib(msgpack)``.
+What a row holds besides the capture is what lists show and events are found by, as it was said when they were
+stored: a later decoder, which the event itself is read with, may know better. A capture is ``zlib(msgpack)``.
 
 Durability: WAL with ``synchronous=FULL``. ``NORMAL`` would lose the last commits with the power, and
 with the power the ring buffer goes too: there is no second source. A report is rare and the store is
@@ -110,6 +110,9 @@ _MIGRATIONS = (
     CREATE INDEX event_moment ON event (boot_id, first_usec);
     ALTER TABLE boot ADD COLUMN dropped_usec INTEGER NOT NULL DEFAULT -1;
     """,
+    """
+    ALTER TABLE event ADD COLUMN summary TEXT;
+    """,
 )
 
 #: deletions are done this many rows at a time and this many times at most for one stored capture
@@ -155,7 +158,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One stored event as found by :meth:`Store.list`; ``wall`` is seconds since the epoch."""
+    """One stored event as found by :meth:`Store.list`; ``wall`` is seconds since the epoch, ``summary`` None
+    where an older oomwatchd stored it."""
 
     number: int
     id: str
@@ -173,6 +177,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     victim_comm: str | None
     cgroup: str | None
     unit: str | None
+    summary: str | None
 
 
 #: ``count(event, reports, kills, undecoded)``: is called once for each put that is not "known", with by how
@@ -439,9 +444,11 @@ class Store:
             v for value in conditions.values() for v in (value if isinstance(value, tuple) else (value,))
         ]
         # The statement is put together from the constants above alone; values are bound.
-        query = f"SELECT {_COLUMNS} FROM event {where} ORDER BY wall DESC, number DESC LIMIT ?"  # noqa: S608
+        query = f"SELECT {{}} FROM event {where} ORDER BY wall DESC, number DESC LIMIT ?"  # noqa: S608
         found: list[EventRow] = []
         with self._lock, _reading(self._path):
+            old = _scalar(self._connection, "PRAGMA user_version") < 4  # and nobody but the daemon mends that
+            query = query.format(_COLUMNS.replace("summary", "NULL AS summary") if old else _COLUMNS)
             for connection in self._connections():
                 for row in connection.execute(query, (*values, limit)):
                     fields = dict(zip(EventRow.__struct_fields__, row, strict=True))
@@ -615,8 +622,8 @@ class Store:
             return False
         columns = "id, boot_id, first_seq, last_seq, revision, settled, historical, wall, kind,"
         columns += " constraint_name, kills, undecoded, victim_pid, victim_comm, cgroup, unit, capture,"
-        columns += " first_usec"
-        marks = ", ".join("?" * 18)
+        columns += " first_usec, summary"
+        marks = ", ".join("?" * 19)
         for row in self._memory.execute(f"SELECT {columns} FROM event ORDER BY number"):  # noqa: S608
             self._connection.execute(
                 f"INSERT OR REPLACE INTO event ({columns}) VALUES ({marks})",  # noqa: S608
@@ -956,14 +963,15 @@ def _put(
     connection.execute(
         """
         INSERT INTO event (id, boot_id, first_seq, last_seq, revision, settled, historical, wall, kind,
-            constraint_name, kills, undecoded, victim_pid, victim_comm, cgroup, unit, capture, first_usec)
-        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+            constraint_name, kills, undecoded, victim_pid, victim_comm, cgroup, unit, capture, first_usec,
+            summary)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         ON CONFLICT DO UPDATE SET last_seq = excluded.last_seq, revision = excluded.revision,
             settled = excluded.settled, kind = excluded.kind, constraint_name = excluded.constraint_name,
             kills = max(kills, excluded.kills), undecoded = max(undecoded, excluded.undecoded),
             victim_pid = excluded.victim_pid, victim_comm = excluded.victim_comm,
             cgroup = coalesce(excluded.cgroup, cgroup), unit = coalesce(excluded.unit, unit),
-            capture = excluded.capture
+            capture = excluded.capture, summary = excluded.summary
         """,
         (
             event.id,
@@ -984,6 +992,7 @@ def _put(
             whose.unit if whose else event.oomd.unit if event.oomd else None,
             zlib.compress(msgspec.msgpack.encode(capture)),
             _first_usec(capture),
+            event.summary,
         ),
     )
     if boot_id is not None:

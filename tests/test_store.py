@@ -344,6 +344,27 @@ def test_corruption_found_while_running_begins_a_new_file(tmp_path: Path, asked_
     assert again.get(event(5000).id) == capture(5000)
 
 
+def test_the_list_says_what_happened_and_older_stores_are_listed_without(tmp_path: Path) -> None:
+    with_it = event(1)
+    store = Store.open(tmp_path)
+    store.put(capture(1), with_it)
+    assert [row.summary for row in store.list()] == [with_it.summary]
+    store.close()
+    connection = sqlite3.connect(tmp_path / FILE_NAME)
+    connection.executescript("ALTER TABLE event DROP COLUMN summary; PRAGMA user_version = 3")
+    connection.close()
+    reader = Store.open_reader(tmp_path)
+    assert [(row.id, row.summary) for row in reader.list()] == [(with_it.id, None)]
+    reader.close()
+    upgraded = Store.open(tmp_path)
+    upgraded.put(capture(2), event(2))
+    assert {row.id: row.summary for row in upgraded.list()} == {
+        with_it.id: None,
+        event(2).id: event(2).summary,
+    }
+    upgraded.close()
+
+
 def test_a_newer_schema_is_refused_not_destroyed(tmp_path: Path) -> None:
     Store.open(tmp_path).close()
     connection = sqlite3.connect(tmp_path / FILE_NAME)

@@ -72,6 +72,8 @@ class Row(Protocol):
     def cgroup(self) -> str | None: ...
     @property
     def unit(self) -> str | None: ...
+    @property
+    def summary(self) -> str | None: ...
 
 
 class Events(Protocol):
@@ -291,6 +293,7 @@ def _as_json(row: Row) -> dict[str, Any]:
         "victim_comm": row.victim_comm,
         "cgroup": row.cgroup,
         "unit": row.unit,
+        "summary": row.summary,
         "historical": row.historical,
     }
 
@@ -310,11 +313,11 @@ def _shown(row: Row) -> dict[str, Any]:
         "time": _iso(row.wall),
         "when": _time(row.wall),
         "kind": row.kind,
-        "constraint": row.constraint or "",
         "kills": row.kills,
         "victim": "" if row.victim_comm is None else harmless_name(row.victim_comm),
         "pid": row.victim_pid,
         "where": row.unit or row.cgroup or "",
+        "summary": row.summary,
         "historical": row.historical,
     }
 

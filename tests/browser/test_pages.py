@@ -9,6 +9,8 @@ import msgspec
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.expected_conditions import url_contains
+from selenium.webdriver.support.wait import WebDriverWait
 
 from oomwatchd.attribution import Attribution
 from oomwatchd.daemon.sample import RECORDS
@@ -118,7 +120,8 @@ def test_the_filter_by_keyboard_alone(browser: Browser, site: Site) -> None:
         if browser.driver.switch_to.active_element == field:
             break
     browser.driver.switch_to.active_element.send_keys("db.service", Keys.ENTER)
-    assert "unit=db.service" in browser.driver.current_url
+    # a form that a key sends is on its way when the key is done
+    WebDriverWait(browser.driver, 20).until(url_contains("unit=db.service"))
     assert rows(browser) == 10
     assert browser.driver.find_element(By.NAME, "unit").get_attribute("value") == "db.service"
     well(browser, site)

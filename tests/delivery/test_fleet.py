@@ -150,28 +150,3 @@ def test_logrotate_as_it_is_shown(tmp_path: Path) -> None:
         [2],
         [1],
     ]
-
-
-def test_the_alert_on_a_sink_that_fails_is_a_query(tmp_path: Path) -> None:
-    [expression] = blocks("delivery", "promql")
-    rules = {"groups": [{"name": "x", "rules": [{"alert": "SinkFails", "expr": expression}]}]}
-    (tmp_path / "rules.yml").write_text(yaml.safe_dump(rules))
-    series = "oomwatchd_sink_failing_since_timestamp_seconds"
-    samples = [
-        {"series": f'{series}{{sink="fails"}}', "values": "60x300"},
-        {"series": f'{series}{{sink="works"}}', "values": "0x300"},
-        {"series": 'oomwatchd_sink_dropped_total{sink="works"}', "values": "0x300"},
-        {"series": 'oomwatchd_sink_dropped_total{sink="refuses"}', "values": "0x60 1x240"},
-    ]
-    alerts = [{"exp_labels": {"sink": name}} for name in ("fails", "refuses")]
-    cases = [
-        {"eval_time": "50m", "alertname": "SinkFails", "exp_alerts": []},
-        {"eval_time": "62m", "alertname": "SinkFails", "exp_alerts": alerts},
-    ]
-    test = {
-        "rule_files": ["rules.yml"],
-        "evaluation_interval": "1m",
-        "tests": [{"interval": "1m", "input_series": samples, "alert_rule_test": cases}],
-    }
-    (tmp_path / "test.yml").write_text(yaml.safe_dump(test))
-    checked("promtool", "test", "rules", str(tmp_path / "test.yml"))
