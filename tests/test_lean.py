@@ -80,6 +80,27 @@ print(hashlib.blake2b(data, digest_size=10).hexdigest(), hashlib.sha256(data).he
     assert spared == python(script)
 
 
+def test_events_and_their_schema_are_the_same_without_types_that_none_has() -> None:
+    script = """
+import msgspec
+from oomwatchd.event import OomEvent, conclude
+from oomwatchd.render.schema import event_schema
+from oomwatchd.capture import OomCapture, Source
+from oomwatchd.config import Config
+from oomwatchd.daemon.sample import RECORDS
+from oomwatchd.kmsg import parse_record
+
+records = tuple(record for line in RECORDS.splitlines() if (record := parse_record(line.encode())))
+capture = OomCapture(source=Source(kind="kmsg", form="kmsg"), records=records, settled=True)
+packed = msgspec.msgpack.encode(capture)
+assert msgspec.msgpack.decode(packed, type=OomCapture) == capture
+print(packed.hex(), msgspec.json.encode(conclude(capture)).decode(), event_schema())
+print(msgspec.toml.decode('log_level = "debug"', type=Config))
+"""
+    spared = python(PRELUDE + script + "assert not {'uuid', 'decimal'} & set(sys.modules)\n")
+    assert spared == python(script)
+
+
 def test_what_was_stood_in_for_can_be_imported_afterwards() -> None:
     """TLS and the sinks across the network ask for the real modules later."""
     python(
@@ -190,6 +211,8 @@ NEVER = {
         "xml",
         "dataclasses",
         "typing_extensions",
+        "decimal",
+        "uuid",
     ),
     *("prometheus_client.metrics", "prometheus_client.values", "psutil", "rich", "jinja2", "yaml", "bcrypt"),
     *("oomwatchd.render.schema", "oomwatchd.render.html.page", "oomwatchd.render.terminal"),

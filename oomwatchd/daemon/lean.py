@@ -14,12 +14,14 @@ prometheus_client  its servers and push clients: ``http.server``,  the package's
 hashlib            OpenSSL's libcrypto, through ``_hashlib``       the interpreter's own hashes
 msgspec            ``typing_extensions`` and with it ``inspect``,  ``typing``, which msgspec takes when the
                    where that happens to be installed              other is absent
+msgspec            ``decimal``, ``uuid`` and with it ``platform``  empty classes: no type of ours has such a
+                                                                   field
 pyudev             ``ctypes.util``, with it ``subprocess``,        its ``_ctypeslib.utils`` finds a search
                    ``shutil``, ``tempfile`` and two runs of        that knows the libraries' names
                    ldconfig
 =================  ==============================================  ========================================
 
-What each saves is in docs/footprint.md, measured by ``benchmarks/bench_memory.py``.
+What each saves is in docs/footprint.md, measured by ``benchmarks/bench_footprint.py``.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def install() -> None:
     """From now on this process imports the libraries above without what is named beside them."""
     if any(isinstance(finder, _Spare) for finder in sys.meta_path):
         return
-    with _answered_by({"typing_extensions": None}):
+    with _answered_by(_unused_types()):
         import msgspec  # noqa: F401
     if any(all(map(find_spec, hashes)) for hashes in _HASHES) and "_hashlib" not in sys.modules:
         # stays: hmac would ask again
@@ -126,6 +128,13 @@ class _Spared(Loader):
                 self._real.exec_module(module)
         except Exception:  # it wants more of them than it gets
             self._real.exec_module(module)
+
+
+def _unused_types() -> _Answers:
+    """What msgspec asks for when it is imported: classes to tell values by."""
+    uuid = _StandIn("uuid")
+    uuid.SafeUUID = type("SafeUUID", (), {"unknown": None})  # type: ignore[attr-defined]
+    return {"typing_extensions": None, "decimal": _StandIn("decimal"), "uuid": uuid}
 
 
 def _servers() -> _Answers:
