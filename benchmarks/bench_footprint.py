@@ -26,7 +26,7 @@ from oomwatchd.daemon.sample import RECORDS
 
 MINIMAL = UNIT.parent.parent / "minimal.toml"
 PORT = 19053
-#: bounds of the project: MiB resident and MiB private after a report; None: stated, not held
+#: bounds of the project: MiB resident and MiB private while idle; None: stated, not held
 MEMORY_MIB = {"default": (24.0, 16.0), "minimal": (13.0, None)}
 #: bounds that cannot be reached (docs/footprint.md says why): told, and no failure
 OUT_OF_REACH = {"minimal"}
@@ -140,12 +140,13 @@ def profile(name: str, environ: dict[str, str], directory: Path, verdict: Verdic
     print(f"{name} profile (least / median / most of {runs} runs)")
     verdict("fork to READY=1", spread(ready, "ms", 1000), statistics.median(ready), READY_SECONDS)
     for when, seen in (("idle", calm), ("after a report", worked)):
+        bounds = (resident, private) if when == "idle" else (None, None)
         rss = [memory["Rss"] / 1024 for memory in seen]
-        verdict(f"{when}: resident", spread(rss, "MiB"), statistics.median(rss), resident, held=held)
+        verdict(f"{when}: resident", spread(rss, "MiB"), statistics.median(rss), bounds[0], held=held)
         pss = [memory["Pss"] / 1024 for memory in seen]
         verdict(f"{when}: proportional", spread(pss, "MiB"), statistics.median(pss), None)
         mine = [private_mib(memory) for memory in seen]
-        verdict(f"{when}: private", spread(mine, "MiB"), statistics.median(mine), private)
+        verdict(f"{when}: private", spread(mine, "MiB"), statistics.median(mine), bounds[1])
         anonymous = [memory["Anonymous"] / 1024 for memory in seen]
         verdict(f"{when}: of it anonymous", spread(anonymous, "MiB"), statistics.median(anonymous), None)
 
