@@ -2,9 +2,8 @@
 
 A zone line prints what is ``present`` and what is ``managed``: the difference was taken before the allocator
 began and never comes back. A few percent are ordinary (the kernel itself, a description of each page); more
-is a crash kernel (``crashkernel=``), reserved regions of the device tree or the firmware, ``memmap=``, huge
-pages of 1 GiB (``hugepages=`` at boot is not in it, they are handed out later), or a debugging kernel (KASAN
-takes an eighth).
+is a crash kernel (``crashkernel=``), reserved regions of the device tree or the firmware, ``memmap=``, or a
+debugging kernel (KASAN takes an eighth). Huge pages reserved at boot are not among it.
 
 The first lines of the boot log say it: "Memory: ...K/...K available".
 """
