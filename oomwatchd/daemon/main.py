@@ -460,7 +460,7 @@ class Daemon:
         if self._recorder is not None:
             self._recorder.command_line = new.capture.command_line
         # whether changed or not: files that they name may have been, and what was absent may be there now
-        self._worker.reopen_sinks(new)
+        self._worker.later(lambda: self._worker.reopen_sinks(new))
         self._apply_http(new)
         waiting = [name for name in changed if name in _FIXED]
         applied = [name for name in changed if name not in _FIXED]
