@@ -99,6 +99,11 @@ class Case:
         return amount, memcg.memory.usage_bytes, "the cgroup's memory"
 
     @property
+    def whole_name(self) -> str:
+        """What evidence calls the whole that ``measure`` gives."""
+        return "usage_bytes" if self.report.constraint == "memcg" else "ram_bytes"
+
+    @property
     def confined(self) -> bool:
         """Not all zones are printed: those of nodes that the asking task may not use are left out
         (SHOW_MEM_FILTER_NODES), whatever the constraint, but their pages stay in the totals and in

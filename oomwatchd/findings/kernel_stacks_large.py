@@ -36,6 +36,6 @@ def find(case: Case) -> Finding | None:
         title=TITLE,
         explanation=f"Kernel stacks hold {size(stacks)}, {percent(stacks, ram)} of {of}: about "
         f"{stacks // (16 << 10)} threads of 16 KiB each (twice as many where a stack has 8 KiB).",
-        evidence={"kernel_stack_bytes": stacks, "ram_bytes": ram, "share_ratio": ratio(stacks, ram)},
+        evidence={"kernel_stack_bytes": stacks, case.whole_name: ram, "share_ratio": ratio(stacks, ram)},
         advice="Bound the number of threads: TasksMax= of the unit (pids.max of the cgroup).",
     )

@@ -45,7 +45,7 @@ def find(case: Case) -> Finding | None:
         explanation=f"Page tables hold {size(tables)}, {percent(tables, ram)} of {of}.{among}",
         evidence={
             "pagetables_bytes": tables,
-            "ram_bytes": ram,
+            case.whole_name: ram,
             "share_ratio": ratio(tables, ram),
             "tasks": tasks,
             "shmem_bytes": shmem,

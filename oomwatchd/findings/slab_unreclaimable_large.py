@@ -69,7 +69,7 @@ def find(case: Case) -> Finding | None:
     named = ", ".join(f"{c.name} {size(c.total_bytes)}{_meaning(c.name)}" for c in caches)
     evidence: dict[str, int | float | str | None] = {
         "slab_unreclaimable_bytes": slab,
-        "ram_bytes": ram,
+        case.whole_name: ram,
         "share_ratio": ratio(slab, ram),
     }
     evidence |= {f"cache:{c.name}_bytes": c.total_bytes for c in caches}
