@@ -17,6 +17,9 @@ from oomwatchd.report import Finding
 ID = "page_fault_oom"
 TITLE = "A failed page fault called the OOM killer"
 
+#: of RAM free above the high watermarks: no shortage of the machine
+_PLENTY = 0.1
+
 
 def find(case: Case) -> Finding | None:
     report = case.report
@@ -41,7 +44,3 @@ def find(case: Case) -> Finding | None:
         if plenty
         else "",
     )
-
-
-#: of RAM free above the high watermarks: no shortage of the machine
-_PLENTY = 0.1

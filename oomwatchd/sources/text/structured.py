@@ -29,19 +29,17 @@ _CLOSES: Final = re.compile(r"[ \t]*\}[ \t]*[,\]}]*[ \t]*$")
 _FRAME: Final = re.compile(r'[ \t]*(?:"dmesg"[ \t]*:[ \t]*\[|\[|\]|\]?[ \t]*\}|,)[ \t]*$')
 #: fields in which a log line of another form is carried
 _CARRIERS: Final = (
-    *(
-        "log",
-        "message",
-        "msg",
-        "textPayload",
-        "line",
-        "content",
-        "body",
-        "stringValue",
-        "@message",
-        "_raw",
-        "event",
-    ),
+    "log",
+    "message",
+    "msg",
+    "textPayload",
+    "line",
+    "content",
+    "body",
+    "stringValue",
+    "@message",
+    "_raw",
+    "event",
 )
 # journalctl -o verbose: a time with the entry's cursor, then its fields, each on a line of its own
 _VERBOSE: Final = re.compile(

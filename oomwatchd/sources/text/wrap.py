@@ -279,9 +279,9 @@ def split_stamps(line: str) -> list[str]:
 
 # a line of journalctl or syslog, whose tag is the kernel's
 _HEADED: Final = re.compile(r"[A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d (\S{1,255} )kernel: ")
-# line ends that were written out, with a stamp behind
 #: signs of quotation, blanks
 _BEFORE: Final = " \t>|"
+# line ends that were written out, with a stamp behind
 _WRITTEN: Final = re.compile(r"\\n(?=(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{6}\] )|\\n$")
 
 
