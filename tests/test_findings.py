@@ -815,6 +815,9 @@ def test_giving_up_with_cache_left_is_no_proof() -> None:
         report(memory=memory(nodes=gave_up, totals={"inactive_file": 500})), "reclaim_gave_up"
     ).explanation
     assert said.endswith("Yet 500 MiB of page cache were left.")
+    # of a report with neither zones nor totals nobody knows how much memory there is
+    said = one(report(memory=Memory(nodes=gave_up)), "reclaim_gave_up").explanation
+    assert said.endswith("The kill was not premature.")
 
 
 def test_what_is_asked_by_hand_is_no_shortage() -> None:
@@ -943,7 +946,9 @@ def test_a_cgroup_full_of_kernel_memory_is_not_its_processes_fault() -> None:
     finding = one(cgroup(stat=stat), "memcg_limit_reached")
     assert "the kernel's own memory" in finding.explanation
     assert "only buys time" in finding.advice
-    assert "the cgroup's memory" in one(cgroup(stat=stat), "slab_unreclaimable_large").explanation
+    slab = one(cgroup(stat=stat), "slab_unreclaimable_large")
+    assert "the cgroup's memory" in slab.explanation
+    assert slab.evidence["usage_bytes"] == 512 * MIB and "ram_bytes" not in slab.evidence
 
 
 def test_memory_and_swap_together_can_be_the_limit() -> None:
@@ -1398,6 +1403,13 @@ def test_a_cgroup_is_called_what_people_call_it(path: str, called: str) -> None:
     line = findings.summarize(given, found(given))
     assert f" killed: {called}" in line
     assert line.endswith(" at its limit of 512 MiB")
+
+
+def test_a_holder_may_be_called_anything() -> None:
+    sized = ((10, "{}", 3 << 30), (11, "b", 1 << 20))
+    tasks = tuple(Task(pid=pid, comm=comm, rss_bytes=rss) for pid, comm, rss in sized)
+    given = report(tasks=tasks, victims=(Victim(pid=10, comm="{}"),))
+    assert findings.summarize(given, found(given)).endswith("; {} held 75 % of RAM")
 
 
 def test_a_summary_is_one_harmless_line() -> None:

@@ -185,7 +185,8 @@ def _share(report: OomReport, finding: Finding, exempt: Set[object]) -> Iterator
         return
     # where slab alone makes the kernel's memory up, slab is the better word
     rank = share - 0.05 if finding.id == "memcg_limit_reached" else share
-    yield rank, words.replace("{}", f"{min(round(100 * share), 100)} % {whole}") + tail
+    before, _, behind = words.rpartition("{}")  # a task's name may hold one, too
+    yield rank, f"{before}{min(round(100 * share), 100)} % {whole}{behind}{tail}"
 
 
 def _label(finding: Finding) -> str:

@@ -30,7 +30,7 @@ def find(case: Case) -> Finding | None:
         return None
     names = ", ".join(name for name, _ in given_up)
     cache = (case.total("active_file") or 0) + (case.total("inactive_file") or 0)
-    left = cache >= _LEFT * (case.ram_bytes or 0)
+    left = cache >= _LEFT * (case.ram_bytes or 0) > 0
     scanned = sum(int(amounts.get("pages_scanned") or 0) for _, amounts in given_up)
     return Finding(
         id=ID,
