@@ -26,11 +26,12 @@ import pytest
 from oomwatchd.assemble import Assembler, Signal
 from oomwatchd.capture import OomCapture, Source
 from oomwatchd.cli.throwaway import victim
-from oomwatchd.config import Config, parse
+from oomwatchd.config import Config, HttpSection, parse
 from oomwatchd.daemon import protect, worker
 from oomwatchd.daemon.log import LINE_BYTES, OncePerKind, StderrHandler
 from oomwatchd.daemon.main import Daemon
 from oomwatchd.daemon.sample import RECORDS
+from oomwatchd.daemon.serving import Serving
 from oomwatchd.daemon.watch import FRESH_USEC, Times, Watch
 from oomwatchd.daemon.worker import FULL_CAPTURES, Worker, cut_down
 from oomwatchd.errors import UnavailableError
@@ -1021,6 +1022,18 @@ def test_addresses_are_added_and_taken_away_while_it_runs(daemon: Running) -> No
     daemon.process.send_signal(signal.SIGHUP)  # with the same configuration
     daemon.until(lambda: answers(taken))
     assert daemon.end() == 0
+
+
+def test_without_the_socket_that_was_passed_a_restart_helps_and_no_reload(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with open(os.devnull, "rb") as no_socket:
+        passed = (no_socket.fileno(),)
+        serving = Serving(HttpSection(), Metrics(sinks=()), lambda: None, lambda: None, passed)  # type: ignore[arg-type,return-value]
+        serving.start()
+        serving.apply(HttpSection())
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said.startswith("metrics and pages are not served: ") and said.endswith("; a restart tries again")
 
 
 def test_what_the_sinks_need_is_looked_for_again(daemon: Running) -> None:

@@ -50,7 +50,7 @@ class Serving:
         try:
             self._server = self._listen(http, passed)
         except OomwatchdError as error:
-            log.error("metrics and pages are not served: %s; SIGHUP tries again", error)
+            self._not_served(error)
 
     @property
     def web_config_failure(self) -> str | None:
@@ -66,7 +66,7 @@ class Serving:
         except RuntimeError as error:  # no thread is to be had: TasksMax=, a limit on processes or addresses
             self._server.stop()
             self._server = None
-            log.error("metrics and pages are not served: %s; SIGHUP tries again", error)
+            self._not_served(error)
             return
         log.info("serves metrics on %s", ", ".join(self._server.addresses))
 
@@ -81,7 +81,7 @@ class Serving:
             self._access.change(new.web_config_path, expose_pages=new.expose_pages)
         except ConfigError as error:
             log.error("http.web_config not changed: %s", error)
-        serves = self._passed if self._server is None else not self._server.ended
+        serves = self._passed or (self._server is not None and not self._server.ended)
         if self._http.listen != new.listen or not serves:
             self._listen_anew(new)
 
@@ -115,9 +115,14 @@ class Serving:
             self._server = self._listen(self._http)
         except OomwatchdError as error:
             self._server = None
-            log.error("metrics and pages are not served: %s; SIGHUP tries again", error)
+            self._not_served(error)
             return
         self.start()
+
+    def _not_served(self, error: Exception) -> None:
+        # a passed socket is closed with its server
+        way = "a restart" if self._passed else "SIGHUP"
+        log.error("metrics and pages are not served: %s; %s tries again", error, way)
 
     def _listen(self, http: HttpSection, passed: Sequence[int] = ()) -> HttpServer | None:
         """The server, not started; None if none is wanted. Raises OomwatchdError."""
