@@ -185,6 +185,22 @@ def test_check_config_names_a_file_that_a_sink_lacks(
     assert f"{tmp_path}/none.json" in shown.err
 
 
+def test_check_config_takes_a_sink_whose_library_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_options: object) -> None:
+        raise ModuleNotFoundError("x", name="urllib3")
+
+    monkeypatch.setattr("oomwatchd.sinks.webhook.open", fails)
+    parser = argparse.ArgumentParser()
+    check_config.add_parser(parser.add_subparsers())
+    file = tmp_path / "c.toml"
+    file.write_text('[sinks.webhook]\nurl = "https://x.example/"\n')
+    args = parser.parse_args(["check-config", str(file)])
+    assert args.run(args) == 0
+    assert "needs the Python module urllib3, which is not installed" in capsys.readouterr().err
+
+
 def test_check_config_without_a_file_says_that_the_defaults_hold(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

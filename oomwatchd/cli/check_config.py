@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from oomwatchd import plugs
 from oomwatchd.cli import complain
 from oomwatchd.config import DEFAULT_PATH, load
-from oomwatchd.sinks import SinkError
+from oomwatchd.sinks import SinkError, open_sink
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -36,13 +35,13 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def _unready(sinks: Mapping[str, msgspec.Struct]) -> Iterator[tuple[str, SinkError]]:
-    """Sinks across the network that lack a file that they name. The daemon takes such a configuration: what
-    is to be sent waits in its store."""
+    """Sinks across the network that lack a file that they name, or a library. The daemon takes such a
+    configuration: what is to be sent waits in its store."""
     for name, options in sinks.items():
         if not hasattr(options, "name"):  # a sink on this host is not opened for a check
             continue
         try:
-            sink = plugs.plug("oomwatchd.sinks", type(options).__module__.rpartition(".")[2]).open(options)
+            sink = open_sink(options)
         except SinkError as error:
             yield name, error
         else:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import msgspec
@@ -87,10 +86,9 @@ def open_sinks(options: Mapping[str, msgspec.Struct]) -> OpenSinks:
         own = {n: found for n, found in options.items() if type(found).__module__ == f"{__name__}.{kind}"}
         if not own and kind not in BY_DEFAULT:
             continue
-        module = plugs.plug(__name__, kind)
-        for name, found in (own or {kind: module.Options()}).items():
+        for name, found in (own or {kind: plugs.plug(__name__, kind).Options()}).items():
             try:
-                sink = _opened(module, found)
+                sink = open_sink(found)
             except SinkError as error:
                 if not hasattr(found, "name"):
                     log.warning("sink %s: %s: not used", name, error)
@@ -105,8 +103,10 @@ def open_sinks(options: Mapping[str, msgspec.Struct]) -> OpenSinks:
     return opened
 
 
-def _opened(module: ModuleType, options: msgspec.Struct) -> Sink | RemoteSink | None:
-    """Raises SinkError, whatever went wrong: one that cannot be opened costs none of the others."""
+def open_sink(options: msgspec.Struct) -> Sink | RemoteSink | None:
+    """The sink with these options, None if it is switched off. Raises SinkError, whatever went wrong: one
+    that cannot be opened costs none of the others."""
+    module = plugs.plug(__name__, type(options).__module__.rpartition(".")[2])
     try:
         sink: Sink | RemoteSink | None = module.open(options)
     except SinkError:
