@@ -39,5 +39,7 @@ HOSTILE = {
     + b"b\n"
     + (b" " * 13 + b"c\n") * 6_000,
     "nested json": b'{"a":{"b":[' + b'["1","x"],' * 9_000 + b'["1","x"]]}}\n',
+    "blanks in a field": b'"message": "x' + b" " * 60_000 + b"y\n",
+    "blanks in a frame": b" " * 30_000 + b"}" + b" " * 30_000 + b"x\n",
     "colours": rb"\x1b[31ma\x1b[0m" * 5_000,
 }

@@ -23,10 +23,11 @@ MAX_NODES: Final = 4096
 MAX_DEPTH: Final = 8
 _PAIR: Final = 2
 
-_FIELD: Final = re.compile(r'[ \t]*"(?P<key>[^"\\]{1,128})"[ \t]*:[ \t]*(?P<value>\S.*?)[ \t]*,?[ \t]*$')
-_OPENS: Final = re.compile(r"[ \t]*(?:\},?)?[ \t]*\{[ \t]*$")
-_CLOSES: Final = re.compile(r"[ \t]*\}[ \t]*[,\]}]*[ \t]*$")
-_FRAME: Final = re.compile(r'[ \t]*(?:"dmesg"[ \t]*:[ \t]*\[|\[|\]|\]?[ \t]*\}|,)[ \t]*$')
+# two runs of blanks never meet in these, whatever is absent between them: one would be divided in every way
+_FIELD: Final = re.compile(r'[ \t]*"(?P<key>[^"\\]{1,128})"[ \t]*:[ \t]*(?P<value>\S.*)$')
+_OPENS: Final = re.compile(r"[ \t]*(?:\},?[ \t]*)?\{[ \t]*$")
+_CLOSES: Final = re.compile(r"[ \t]*\}[ \t]*(?:[,\]}]+[ \t]*)?$")
+_FRAME: Final = re.compile(r'[ \t]*(?:"dmesg"[ \t]*:[ \t]*\[|\[|\]|\][ \t]*\}|\}|,)[ \t]*$')
 #: fields in which a log line of another form is carried
 _CARRIERS: Final = (
     "log",
@@ -60,13 +61,21 @@ def _text(value: object) -> str | None:
     return None
 
 
+def _field(line: str) -> tuple[str, str] | None:
+    """Key and value of a line that is one field of an object, the value as it is written."""
+    match = _FIELD.match(line)
+    if match is None:
+        return None
+    return match["key"], match["value"].rstrip(" \t").removesuffix(",").rstrip(" \t")
+
+
 def _string(line: str) -> str | None:
     """The text of a line that is one string, an element of a list; or of one that is a carrying field."""
-    field = _FIELD.match(line)
-    if field is not None and field["key"] not in _CARRIERS:
+    key, written = _field(line) or (None, line.strip().removesuffix(","))
+    if key is not None and key not in _CARRIERS:
         return None
     try:
-        value = json.loads(field["value"] if field is not None else line.strip().removesuffix(","))
+        value = json.loads(written)
     except (ValueError, RecursionError):
         return None
     return _text(value) if isinstance(value, str) else None
@@ -148,13 +157,14 @@ class JsonReader:
     def take(self, line: str, raw: bytes) -> list[KmsgRecord] | None:
         """The records that the line completes, perhaps none; None if the line is no JSON."""
         if self._entry is not None:
-            field = _FIELD.match(line)
+            field = _field(line)
             if field is not None and len(self._entry) < MAX_FIELDS:
+                key, value = field
                 self._lines.append(raw)
                 try:
-                    self._entry[field["key"]] = json.loads(field["value"])
+                    self._entry[key] = json.loads(value)
                 except (ValueError, RecursionError):
-                    self._entry[field["key"]] = None
+                    self._entry[key] = None
                 return []
             if _OPENS.match(line) is not None or _CLOSES.match(line) is not None:
                 records = self._finish()
