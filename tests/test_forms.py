@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from time import process_time
+
 import pytest
 
 from oomwatchd.formats import Form, Section, dump_stack, gfp, memcontrol, oom_kill, show_mem, slab_common
@@ -38,6 +41,15 @@ def test_a_sample_matches_no_other_form(form: Form, sample: str) -> None:
         and other.pattern.match(text)
     ]
     assert others == []
+
+
+@pytest.mark.parametrize("form", ALL, ids=lambda form: form.name)
+def test_a_run_of_blanks_takes_no_quadratic_time(form: Form) -> None:
+    began = process_time()
+    for sample in form.samples:
+        for at in [match.start() for match in re.finditer(r"\b|$", sample)]:
+            form.pattern.match(sample[:at] + " " * 60_000 + sample[at:])
+    assert process_time() - began < 3  # milliseconds; a run that is divided in every way takes more for each
 
 
 def test_every_form_has_a_sample_and_a_source() -> None:

@@ -8,7 +8,7 @@ from oomwatchd.formats import Form, Section, rx
 
 #: taint letters stand in fixed columns; the release is the first word that begins with a digit
 _KERNEL = (
-    r"(?:Kdump: loaded )?(?:Not tainted|Tainted: ?[A-Z \t()\-]*?)\s*"
+    r"(?:Kdump: loaded )?(?:Not tainted\s*|Tainted:[A-Z\s()\-]*)"
     r"(?P<release>\d+\.\d\S*)(?: (?P<build>.*))?$"
 )
 

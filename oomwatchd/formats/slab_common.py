@@ -26,7 +26,7 @@ SLAB_HEADER = Form(
 SLAB_ROW = Form(
     name="slab_row",
     section=Section.SLAB,
-    pattern=rx(r"(?P<name>\S.*?) +(?P<used>\d+)KB +(?P<total>\d+)KB\s*$"),
+    pattern=rx(r"(?P<name>\S.*?)(?<! ) +(?P<used>\d+)KB +(?P<total>\d+)KB\s*$"),
     samples=("dentry                  1203KB       1410KB", "bio(254:1)   1KB  2KB"),
     source="mm/slab_common.c dump_unreclaimable_slab(), 4.15+",
 )
