@@ -832,13 +832,14 @@ def _connect(path: Path | Literal[":memory:"]) -> sqlite3.Connection:
 def _has_whole_log(path: Path) -> bool:
     """Whether SQLite will read the write-ahead log beside ``path``: where its header is damaged, it takes the
     log for empty without a word (https://www.sqlite.org/fileformat2.html#the_write_ahead_log). The header
-    begins with 0x377f0682, or ...83 where the checksums are big-endian, and the format's version."""
+    begins with 0x377f0682, or ...83 where the checksums are big-endian, and the format's version; a file that
+    grew and was not written when the power went is empty."""
     try:
         with path.with_name(f"{path.name}-wal").open("rb") as file:
             header = file.read(32)
     except FileNotFoundError:
         return True
-    return len(header) < 32 or header[:8] in (
+    return len(header.strip(b"\0")) == 0 or header[:8] in (
         b"\x37\x7f\x06\x82\x00\x2d\xe2\x18",
         b"\x37\x7f\x06\x83\x00\x2d\xe2\x18",
     )

@@ -365,6 +365,33 @@ def test_the_list_says_what_happened_and_older_stores_are_listed_without(tmp_pat
     upgraded.close()
 
 
+@pytest.mark.parametrize(("header", "said"), [(None, False), (b"\0" * 32, False), (b"\xa5" * 32, True)])
+def test_a_damaged_log_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, header: bytes | None, said: bool
+) -> None:
+    """A store that was not closed: what it holds is in the log alone."""
+    script = """
+import os, sys
+from pathlib import Path
+from oomwatchd.store import Store
+from tests.samples import capture, event
+store = Store.open(Path(sys.argv[1]))
+store.put(capture(1), event(1))
+os._exit(0)
+"""
+    root = Path(__file__).parent.parent
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, cwd=root)
+    log = tmp_path / f"{FILE_NAME}-wal"
+    assert log.stat().st_size > 4096
+    if header is not None:
+        with log.open("r+b") as file:
+            file.write(header)
+    again = Store.open(tmp_path)
+    assert len(again.list()) == int(header is None)
+    assert ("write-ahead log" in caplog.text) is said
+    again.close()
+
+
 def test_a_newer_schema_is_refused_not_destroyed(tmp_path: Path) -> None:
     Store.open(tmp_path).close()
     connection = sqlite3.connect(tmp_path / FILE_NAME)
