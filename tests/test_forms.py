@@ -300,3 +300,20 @@ def test_a_kill_line_that_lost_or_gained_blanks(line: str, comm: str, total_vm: 
     assert found[0] is oom_kill.KILLED
     assert found[1]["comm"] == comm
     assert oom_kill.sizes(found[1]["sizes"] or "").get("total-vm") == total_vm
+
+
+@pytest.mark.parametrize(
+    "path", ["a:0KB ", "/x: a:0KB b:1KB ", "a: 0KB: ", "a", ": ", "/x:      ", "a:0KB", "for a: "]
+)
+def test_a_path_of_statistics_takes_no_quadratic_time(path: str) -> None:
+    began = process_time()
+    for end in ("!", ": cache:0KB", ": cache:0KB !"):
+        found = recognise(f"Memory cgroup stats for {path * 10_000}{end}", raw=True)
+        assert found is None or found[1]["path"].startswith(path.rstrip())
+    assert process_time() - began < 3
+
+
+def test_statistics_in_a_path_are_the_paths() -> None:
+    found = recognise("Memory cgroup stats for /a: b:1KB c:2KB d: cache:0KB rss:5KB", raw=True)
+    assert found is not None
+    assert (found[1]["path"], found[1]["stats"]) == ("/a: b:1KB c:2KB d", "cache:0KB rss:5KB")

@@ -58,7 +58,12 @@ STATS = Form(
     name="memcg_stats",
     section=Section.MEMCG,
     begins=("Memo",),
-    pattern=rx(r"Memory cgroup stats(?: for (?P<path>.*?))?: *(?P<stats>(?:\w+: ?\d+KB ?)*)$"),
+    # a path may hold all that follows it: a run of statistics that something follows is taken as a whole, for
+    # else each of its colons would be tried, to the run's end
+    pattern=rx(
+        r"Memory cgroup stats(?: for (?P<path>(?>(?<!\w)(?:\w+: ?\d+KB ?)+(?!$)|.)*?))?"
+        r": *(?P<stats>(?:\w+: ?\d+KB ?)*)$"
+    ),
     opens=True,
     samples=(
         "Memory cgroup stats for /foo: cache:0KB rss:102400KB swap:0KB unevictable:0KB",
