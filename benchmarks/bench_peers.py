@@ -1,7 +1,7 @@
 """Peers beside us, at rest: ``python -m benchmarks.bench_peers [--quick]``.
 
 What Debian packages of them and this machine has installed (``apt-get install --no-install-recommends
-earlyoom prometheus-node-exporter``), each with its own defaults, and the daemon as bench_footprint starts it:
+earlyoom prometheus-node-exporter``), with the arguments below, and the daemon as bench_footprint starts it:
 memory, and what each does in a calm minute in which nobody scrapes. They do other things than we do: the
 figures say what people are used to pay for a daemon on each host.
 """

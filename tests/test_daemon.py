@@ -246,10 +246,10 @@ def test_what_one_bite_leaves_is_read_at_once(rig: Rig, monkeypatch: pytest.Monk
         _notifier=SimpleNamespace(watchdog_seconds=None),
     )
     rig.read_at(KILL_USEC + 6_000_000)
-    assert Daemon._timeout(daemon) > 1.0  # type: ignore[arg-type]
+    assert Daemon._timeout(daemon) > 1.0  # type: ignore[arg-type]  # what it needs of one
     rig.write(*(shifted(line, FIRST_SEQ + 100 + n, KILL_USEC + 7_000_000) for n, line in enumerate(LINES)))
     assert rig.watch.read() is False
-    assert Daemon._timeout(daemon) == 0.0  # type: ignore[arg-type]
+    assert Daemon._timeout(daemon) == 0.0  # type: ignore[arg-type]  # what it needs of one
 
 
 def test_an_error_costs_one_step_and_not_the_watch(
@@ -1029,7 +1029,8 @@ def test_without_the_socket_that_was_passed_a_restart_helps_and_no_reload(
 ) -> None:
     with open(os.devnull, "rb") as no_socket:
         passed = (no_socket.fileno(),)
-        serving = Serving(HttpSection(), Metrics(sinks=()), lambda: None, lambda: None, passed)  # type: ignore[arg-type,return-value]
+        nothing: Any = lambda: None  # noqa: E731  # neither state nor store is asked for
+        serving = Serving(HttpSection(), Metrics(sinks=()), nothing, nothing, passed)
         serving.start()
         serving.apply(HttpSection())
     [said] = [record.getMessage() for record in caplog.records]
@@ -1069,7 +1070,7 @@ def test_sinks_are_opened_anew_by_the_worker_alone(monkeypatch: pytest.MonkeyPat
         _apply_http=lambda _new: None,
     )
     new = Config(log_level="debug")
-    Daemon._apply(daemon, new)  # type: ignore[arg-type]
+    Daemon._apply(daemon, new)  # type: ignore[arg-type]  # what it needs of one
     assert opened == []
     for task in tasks:
         task()

@@ -234,7 +234,7 @@ def test_any_depth_of_new_cgroups_is_looked_at(tree: Tree) -> None:
         assert groups.get("/a" * 1500) is not None
     finally:
         for path in reversed(paths):  # shutil.rmtree() cannot before Python 3.13
-            os.rmdir(path)  # noqa: PTH106
+            os.rmdir(path)  # noqa: PTH106  # as they were made
 
 
 def test_removed_cgroups_take_their_watches_along(tree: Tree) -> None:
