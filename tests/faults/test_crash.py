@@ -15,8 +15,8 @@ from tests.kernel.running import RunningDaemon, command
 
 pytestmark = [pytest.mark.oom, pytest.mark.slow]
 
-#: OOMWATCHD_FAULT_KILLS=200 is the full run
-ROUNDS = number("OOMWATCHD_FAULT_KILLS", 40)
+#: two minutes of them
+ROUNDS = number("OOMWATCHD_FAULT_KILLS", 200)
 
 
 def test_kill_9_at_random_moments_of_a_storm(daemon: RunningDaemon, cage: Path) -> None:
