@@ -13,15 +13,15 @@ Core: no clock. Time is the records' own stamps, and what ``tick`` is told.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from operator import attrgetter
+from typing import cast
 
 import msgspec
 
 from oomwatchd.formats import Form, Section, dump_stack, memcontrol, neighbours, oom_kill, show_mem
 from oomwatchd.formats.page_alloc import ALLOC_FAILURE, NOMMU_FAILURE
-from oomwatchd.formats.recognise import Recognised, recognise, recognise_row
+from oomwatchd.formats.recognise import Recognised, recognise, recognise_row, unknown_count
 from oomwatchd.formats.task_table import row_count
 from oomwatchd.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord
 
@@ -51,8 +51,9 @@ MAX_UNDECODED = 100
 MAX_HELD = 40
 #: no record is longer, joined of its pieces or not (PRINTKRB_RECORD_MAX and its predecessors)
 MAX_JOINED = 8192
-#: rows that are taken at once
-MAX_ROWS = 256
+#: records that are taken at once: of a long run, of a short one
+MAX_RUN = 256
+SHORT_RUN = 48
 
 
 class ReportBegan(msgspec.Struct, frozen=True, gc=False):
@@ -113,10 +114,25 @@ _PROOF = frozenset(
 _NAMED = (oom_kill.CPUSET, dump_stack.CPU, dump_stack.PID)
 #: parts that only the OOM killer prints: in a text that tells no more they are what is left of a report
 _PARTS = frozenset({oom_kill.TASKS_HEADER.name, memcontrol.USAGE.name, memcontrol.STATS.name})
+_USEC = attrgetter("usec")
 _KEYS = attrgetter("seq", "flag", "facility", "caller")
 _ROW_STARTS = frozenset(" 0123456789")
 _KILLER_SYMBOLS = frozenset({"dump_header", "oom_kill_process", "out_of_memory"})
 _TITLES = frozenset({show_mem.MEM_INFO.name, oom_kill.TASKS_TITLE.name, oom_kill.TASKS_HEADER.name})
+
+
+class _Run(msgspec.Struct, frozen=True, eq=False):
+    """Lines that come one after the other and only go on with a block: ``count`` says how many of the texts
+    are such, from the first on; ``form`` is theirs, None where it is nobody's."""
+
+    count: Callable[[Sequence[str]], int]
+    form: Form | None
+    most: int
+
+
+_ROWS = _Run(row_count, oom_kill.TASKS_ROW, MAX_RUN)
+_STATS = _Run(memcontrol.stat_count, memcontrol.STAT, SHORT_RUN)
+_TRACE = _Run(unknown_count, None, SHORT_RUN)
 
 
 class _Block:
@@ -253,38 +269,48 @@ class Assembler:
         out, self._out = self._out, []
         return out
 
-    def take_rows(self, items: Sequence[KmsgRecord | KmsgGap], at: int) -> int:
-        """Take the rows of the task table under way that come next in ``items``, all at once: most of a long
-        report. How many there were; 0 says nothing of what the next item is."""
+    def take_run(self, items: Sequence[KmsgRecord | KmsgGap], at: int) -> int:
+        """Take at once what comes next in ``items`` and only goes on with the block under way: rows of its
+        task table, memcg statistics, lines of its call trace; most of a report. How many there were; 0 says
+        nothing of what the next item is."""
         block = self._blocks[-1] if self._blocks else None
         now = self._now
-        if block is None or not block.in_table or self._restarted or now is None or not self._kernel_clock:
+        if block is None or block.finished or self._restarted or now is None or not self._kernel_clock:
+            return 0
+        run = _run_of(block) if not self._held or block.in_table else None
+        first = items[at]
+        if run is None or isinstance(first, KmsgGap) or not run.count([first.text]):
+            return 0
+        records = _records(items[at : at + run.most])
+        del records[run.count([record.text for record in records]) :]
+        stamps = list(map(_USEC, records))
+        if None in stamps or min(stamps) < now:
             return 0
         soon = self._checked + QUIET_USEC // 2  # then something may be due
-        records: list[KmsgRecord] = []
-        for item in islice(items, at, at + MAX_ROWS):
-            if isinstance(item, KmsgGap) or item.usec is None or not now <= item.usec < soon:
-                break
-            records.append(item)
-        count = row_count([record.text for record in records])
-        if count == 0 or len(block.records) + count > MAX_RECORDS:
-            return 0
-        del records[count:]
+        if max(stamps) >= soon:
+            del records[next(n for n, stamp in enumerate(stamps) if stamp >= soon) :]
+            if not records:
+                return 0
         seqs, flags, facilities, callers = map(set, zip(*map(_KEYS, records), strict=True))
-        first = records[0].seq
+        count = len(records)
         if (
-            first is None
-            or records[-1].seq != first + count - 1
+            first.seq is None
+            or records[-1].seq != first.seq + count - 1
             or len(seqs) != count
-            or (self._last_seq is not None and first != self._last_seq + 1)
+            or (self._last_seq is not None and first.seq != self._last_seq + 1)
             or flags != {"-"}
             or any(facilities)
             or not all(map(block.accepts, callers))
+            or len(block.records) + count > MAX_RECORDS
         ):
             return 0
-        block.records += records
-        block.dirty = True
-        block.last = self._now = records[-1].usec
+        if run is _TRACE:
+            if block.stack + count > MAX_STACK:
+                return 0
+            block.stack += count
+        block.records += records[:-1]
+        block.add(records[-1], run.form)
+        self._now = records[-1].usec
         self._last_seq = records[-1].seq
         return count
 
@@ -708,6 +734,23 @@ class Assembler:
             if pid in block.victims:
                 block.add(record, form)
                 return
+
+
+def _records(items: Sequence[KmsgRecord | KmsgGap]) -> list[KmsgRecord]:
+    """Those before the first gap."""
+    records, kinds = cast("list[KmsgRecord]", list(items)), list(map(type, items))
+    if KmsgGap in kinds:
+        del records[kinds.index(KmsgGap) :]
+    return records
+
+
+def _run_of(block: _Block) -> _Run | None:
+    """What most likely comes next in the block."""
+    if block.in_table:
+        return _ROWS
+    if block.section is Section.MEMCG:
+        return _STATS
+    return _TRACE if Section.HEADER <= block.section <= Section.STACK else None
 
 
 def _stamp(record: KmsgRecord) -> int | None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from oomwatchd.assemble import Assembler, Signal
-from oomwatchd.formats.recognise import nothing_recognised, recognise
+from oomwatchd.formats import Section
+from oomwatchd.formats.memcontrol import stat_count
+from oomwatchd.formats.recognise import ALL, nothing_recognised, recognise, recognise_row, unknown_count
 from oomwatchd.formats.task_table import TaskTable
 from oomwatchd.kmsg import KmsgGap, KmsgRecord, parse_record, parse_records, whole_text
 
@@ -31,12 +35,12 @@ def recordings(corpus: Path) -> list[list[bytes]]:
     return found
 
 
-def taken_at_once(items: list[KmsgRecord | KmsgGap]) -> list[Signal]:
+def taken_at_once(items: list[KmsgRecord | KmsgGap], most: int = BITE) -> list[Signal]:
     assembler, signals = Assembler(), list[Signal]()
-    for begin in range(0, len(items), BITE):
-        bite, at = items[begin : begin + BITE], 0
+    for begin in range(0, len(items), most):
+        bite, at = items[begin : begin + most], 0
         while at < len(bite):
-            rows = assembler.take_rows(bite, at)
+            rows = assembler.take_run(bite, at)
             if not rows:
                 signals += assembler.feed(bite[at])
             at += rows or 1
@@ -44,7 +48,7 @@ def taken_at_once(items: list[KmsgRecord | KmsgGap]) -> list[Signal]:
 
 
 def test_recordings_are_the_same_in_bites(corpus: Path) -> None:
-    rows = 0
+    rows = statistics = 0
     for pieces in recordings(corpus):
         alone = [parse_record(piece) for piece in pieces]
         at_once = [r for n in range(0, len(pieces), BITE) for r in parse_records(pieces[n : n + BITE])]
@@ -53,8 +57,73 @@ def test_recordings_are_the_same_in_bites(corpus: Path) -> None:
         assembler = Assembler()
         signals = [signal for item in items for signal in assembler.feed(item)] + assembler.flush()
         assert taken_at_once(items) == signals
-        rows += sum(isinstance(item, KmsgRecord) and item.text.startswith("[ ") for item in items)
-    assert rows > 1000
+        texts = [item.text for item in items if isinstance(item, KmsgRecord)]
+        rows += sum(text.startswith("[ ") for text in texts)
+        statistics += sum(stat_count([text]) for text in texts)
+    assert rows > 1000 and statistics > 1000
+
+
+@given(st.lists(st.from_regex(r"[a-z][a-z0-9_]{0,20} [0-9]{1,19}", fullmatch=True), max_size=6))
+def test_statistics_are_no_other_line(texts: list[str]) -> None:
+    assert stat_count(texts) == len(texts)
+    assert stat_count([*texts, ""]) == stat_count([*texts, "x: 1"]) == len(texts)
+    for text in texts:
+        assert recognise(text, raw=True) is None
+        assert recognise_row(text, Section.MEMCG)
+
+
+HEADS = [
+    *{beginning for form in ALL for beginning in form.begins},
+    "\u0663 pages RAM",
+    "[ 1]",
+    " ",
+    "",
+    "7 pages RAM",
+]
+ANY_LINES = st.lists(
+    st.one_of(
+        st.text(max_size=20),
+        st.tuples(st.sampled_from([form.samples[0] for form in ALL] + HEADS), st.text(max_size=9)).map(
+            "".join
+        ),
+        st.sampled_from(["a invoked oom-killer: b", "x mode:0x0", "b mems_allowed=0"]),
+    ),
+    max_size=6,
+)
+
+
+@given(ANY_LINES)
+def test_what_is_plainly_unknown_is_recognised_by_nobody(texts: list[str]) -> None:
+    count = unknown_count(texts)
+    assert not any(recognise(text, raw=raw) for text in texts[:count] for raw in (True, False))
+    assert count == len(texts) or unknown_count(texts[count:]) == 0
+
+
+def test_disturbed_recordings_are_the_same_in_bites(corpus: Path) -> None:
+    """Records lost, user space writing between, stamps that fall back or jump ahead, other callers."""
+    chance = Random(7)  # noqa: S311
+    for pieces in recordings(corpus):
+        items: list[KmsgRecord | KmsgGap] = []
+        for record in filter(None, map(parse_record, pieces)):
+            what = chance.randrange(60)
+            if what == 0:
+                items.append(KmsgGap(1))
+                continue
+            if what == 1:
+                record = structs.replace(record, facility=1)
+            elif what == 2:
+                record = structs.replace(
+                    record, usec=(record.usec or 0) + chance.choice([-3_000_000, -9, 4000])
+                )
+            elif what == 3:
+                record = structs.replace(record, caller=chance.choice(["T1", "T2"]))
+            elif what == 4:
+                record = structs.replace(record, flag=chance.choice("c+"))
+            items.append(record)
+        assembler = Assembler()
+        signals = [signal for item in items for signal in assembler.feed(item)] + assembler.flush()
+        for most in (3, 20, BITE):
+            assert taken_at_once(items, most) == signals
 
 
 def test_what_is_passed_over_is_recognised_by_nobody(corpus: Path) -> None:

@@ -196,7 +196,7 @@ class Watch:
     def _feed(self, items: Sequence[KmsgRecord | KmsgGap]) -> Iterator[Signal]:
         at = 0
         while at < len(items):
-            rows = self._assembler.take_rows(items, at)
+            rows = self._assembler.take_run(items, at)
             if rows:
                 at += rows
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from oomwatchd.formats import Form, Section, rx
 from oomwatchd.report import MemcgCounter
@@ -120,6 +121,18 @@ def parse_task_in(paths: str) -> tuple[str, str | None]:
     if first >= 0:
         return paths[:first], paths[first + len(_LIMIT_OF) :]
     return paths, None
+
+
+_STATS = re.compile(r"(?:[a-z][a-z0-9_]* \d{1,19}(?:\0|\Z))+", re.ASCII)
+
+
+def stat_count(texts: Sequence[str]) -> int:
+    """How many of these lines are statistics of one row each, up to the first that is not."""
+    joined = "\0".join(texts)
+    rows = _STATS.match(joined)
+    if rows is None:
+        return 0
+    return joined.count("\0", 0, rows.end()) + (rows.end() == len(joined) and joined[-1] != "\0")
 
 
 _KB_STAT = rx(r"(\w{1,64}+): ?(\d{1,20}+)KB")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from operator import itemgetter
 
@@ -96,6 +97,22 @@ def nothing_recognised(records: str, count: int) -> bool:
         and _ROW_BEGINS.isdisjoint([beginning[:1] for beginning in beginnings])
         and not any(words in records for words in _ANYWHERE)
     )
+
+
+def unknown_count(texts: Sequence[str]) -> int:
+    """How many of these lines are plainly not known to ``recognise``, up to the first that may be."""
+    count = 0
+    for text in texts:
+        beginning = text.lstrip(" \t")[:4]
+        if beginning in _BY_BEGINNING or beginning[:1] == "[" or beginning[:1].isdigit():
+            break
+        count += 1
+    joined = "\0".join(texts[:count])
+    for words in _ANYWHERE:
+        if words in joined:
+            joined = joined.partition(words)[0]
+            count = joined.count("\0")
+    return count
 
 
 def _header(text: str, raw: bool) -> Recognised | None:
