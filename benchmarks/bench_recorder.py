@@ -121,7 +121,7 @@ def measure(count: int) -> bool:
         hurried = cpu_share(recorder, 4000 * S, 300, hurried=True)
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
         began = time.thread_time()
-        captured = recorder.before(5000 * S)
+        captured = recorder.history(5000 * S).before()
         made = time.thread_time() - began
         packed = len(zlib.compress(msgspec.msgpack.encode(captured)))
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

@@ -40,19 +40,25 @@ class Notes:
 
     def install(self) -> None:
         watch: Any = Watch
-        look_around, look_at_victim = watch._look_around, watch._look_at_victim
+        look_around, look_at_victim, foresee = watch._look_around, watch._look_at_victim, watch.foresee
+        looked_at: dict[int, int] = {}
         submit, put = Worker.submit, Store.put
 
         def around(watch: Watch, *args: Any) -> None:
             look_around(watch, *args)
             self._note("snapshot", *_record_of(args[0]))
 
+        def ahead(watch: Watch, pid: int, comm: str | None) -> None:
+            looked_at[pid] = time.monotonic_ns() // 1000
+            foresee(watch, pid, comm)
+
         def at_victim(watch: Watch, victim: VictimChosen) -> None:
-            self._note("victim", victim.record.usec or 0, victim.comm)
+            moment = looked_at.pop(victim.pid, time.monotonic_ns() // 1000)
+            self.taken.append(("victim", victim.record.usec or 0, moment, victim.comm))
             look_at_victim(watch, victim)
 
-        def submitted(worker: Worker, capture: OomCapture, named_at: float | None) -> None:
-            submit(worker, capture, named_at)
+        def submitted(worker: Worker, capture: OomCapture, *args: Any) -> None:
+            submit(worker, capture, *args)
             self._note_kills("queued", capture)
 
         def stored(store: Store, capture: OomCapture, *args: Any) -> str:
@@ -60,7 +66,7 @@ class Notes:
             self._note_kills("stored", capture)
             return outcome
 
-        watch._look_around, watch._look_at_victim = around, at_victim
+        watch._look_around, watch._look_at_victim, watch.foresee = around, at_victim, ahead
         for owner, name, wrapped in ((Worker, "submit", submitted), (Store, "put", stored)):
             setattr(owner, name, wrapped)
 

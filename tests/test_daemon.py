@@ -24,7 +24,7 @@ import msgspec
 import pytest
 
 from oomwatchd.assemble import Assembler, Signal
-from oomwatchd.capture import OomCapture, Source
+from oomwatchd.capture import Mark, OomCapture, Source
 from oomwatchd.cli.throwaway import victim
 from oomwatchd.config import Config, HttpSection, parse
 from oomwatchd.daemon import protect, worker
@@ -32,7 +32,7 @@ from oomwatchd.daemon.log import LINE_BYTES, OncePerKind, StderrHandler
 from oomwatchd.daemon.main import Daemon
 from oomwatchd.daemon.sample import RECORDS
 from oomwatchd.daemon.serving import Serving
-from oomwatchd.daemon.watch import FRESH_USEC, Times, Watch
+from oomwatchd.daemon.watch import FORESEEN_USEC, FRESH_USEC, Times, Watch
 from oomwatchd.daemon.worker import FULL_CAPTURES, Worker, cut_down
 from oomwatchd.errors import UnavailableError
 from oomwatchd.event import OomEvent, conclude
@@ -41,6 +41,7 @@ from oomwatchd.kmsg import KmsgGap, KmsgRecord, parse_record
 from oomwatchd.metrics import Metrics
 from oomwatchd.notify import Notifier, take_descriptors
 from oomwatchd.observe.host import Host
+from oomwatchd.observe.recorder import Before
 from oomwatchd.observe.snapshot import Snapshots
 from oomwatchd.sources.kmsg import KmsgSource
 from oomwatchd.store import Store
@@ -101,8 +102,10 @@ class Rig:
             covered=covered,
         )
 
-    def submit(self, capture: OomCapture, named_at: float | None) -> None:
-        self.captures.append(capture)
+    def submit(
+        self, capture: OomCapture, named_at: float | None, before: Callable[[], Before] | None
+    ) -> None:
+        self.captures.append(capture if before is None else before().added_to(capture))
         self.named_at.append(named_at)
 
     def write(self, *lines: str) -> None:
@@ -273,6 +276,55 @@ def test_an_error_costs_one_step_and_not_the_watch(
     assert metric(rig.metrics, "oomwatchd_internal_errors_total") == 2
 
 
+def test_an_error_in_a_run_costs_the_run_and_not_the_watch(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Assembler, "take_run", fails)
+    rig.usec = REPORT_USEC - 1000
+    rig.watch.catch_up_done()
+    rig.write(*LINES)
+    rig.read_at(KILL_USEC + 200_000)
+    assert sum(conclude(capture).kills for capture in rig.captures) == 1
+    assert metric(rig.metrics, "oomwatchd_internal_errors_total") >= len(LINES)
+
+
+@pytest.mark.parametrize(
+    ("comm", "late_usec", "known"),
+    [(VICTIM_COMM, 0, True), (None, 1_900_000, True), (None, FORESEEN_USEC + 1, False), ("other", 0, False)],
+)
+def test_a_victim_that_another_witness_names_is_looked_at_before_the_log_does(
+    rig: Rig, comm: str | None, late_usec: int, known: bool
+) -> None:
+    """Until its kill line is read it may be gone, and its number another's."""
+    rig.usec = KILL_USEC - 50
+    rig.watch.catch_up_done()
+    rig.watch.foresee(VICTIM_PID, comm)
+    for file in ("comm", "cgroup"):
+        (rig.root / str(VICTIM_PID) / file).unlink()
+    rig.write(*LINES)
+    rig.read_at(KILL_USEC - 50 + late_usec)
+    rig.read_at(KILL_USEC + late_usec + 400)
+    (capture,) = rig.captures
+    assert [(facts.pid, facts.comm) for facts in capture.processes] == [(VICTIM_PID, VICTIM_COMM)]
+    assert capture.processes[0].cgroup == ("/cs" if known else None)
+    assert metric(rig.metrics, "oomwatchd_victim_looks_total", found="readable" if known else "gone") == 1
+
+
+def test_a_victim_foreseen_under_another_name_is_looked_at_again(rig: Rig) -> None:
+    rig.usec = KILL_USEC - 50
+    rig.watch.catch_up_done()
+    directory = rig.root / str(VICTIM_PID)
+    (directory / "comm").write_text("before\n")
+    (directory / "cgroup").write_text("0::/before\n")
+    rig.watch.foresee(VICTIM_PID, None)
+    (directory / "comm").write_text(VICTIM_COMM + "\n")
+    (directory / "cgroup").write_text("0::/cs\n")
+    rig.write(*LINES)
+    rig.read_at(KILL_USEC + 400)
+    assert [facts.cgroup for facts in rig.captures[0].processes] == ["/cs"]
+
+
 def test_an_assembler_that_fails_is_replaced_and_what_it_had_is_kept(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +415,25 @@ def test_the_worker_stores_counts_and_hands_out(tmp_path: Path) -> None:
     assert metric(metrics, "oomwatchd_detection_latency_seconds_sum") == 2.5
     [row] = [row for row in Store.open_reader(tmp_path).list() if not row.historical]
     assert row.settled
+
+
+def test_the_time_before_that_cannot_be_told_costs_no_kill(tmp_path: Path) -> None:
+    def fails() -> Before:
+        raise ZeroDivisionError
+
+    mark = Mark(usec=1, wall=1.0, kind="swap_on", name="sda2")
+    metrics, seen = Metrics(), list[OomEvent]()
+    patient = Worker(settings(tmp_path), metrics, seen.append)
+    patient.open()
+    patient.start()
+    patient.submit(a_capture(), None, fails)
+    patient.submit(a_capture(1), None, lambda: Before(marks=(mark,)))
+    assert patient.stop(10)
+    assert kills_stored(tmp_path) == [1, 1]
+    assert metric(metrics, "oomwatchd_internal_errors_total") == 1
+    with contextlib.closing(Store.open_reader(tmp_path)) as store:
+        stored = [store.get(row.id) for row in store.list()]
+    assert {capture.marks for capture in stored if capture is not None} == {(), (mark,)}
 
 
 def test_a_full_room_costs_detail_and_no_kill(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def taken(recorder: Recorder, usec: int, end: int) -> int:
 
 def test_a_sample_every_ten_seconds_for_fifteen_minutes(recorder: Recorder) -> None:
     assert run(recorder, 0, 3600) == 360
-    before = recorder.before(3600 * S)
+    before = recorder.history(3600 * S).before()
     assert 90 <= len(before.samples) <= 92
     assert before.samples[-1].usec == 3590 * S
     assert before.samples[0].usec >= 2680 * S
@@ -123,7 +123,7 @@ def test_what_a_sample_keeps_reads_like_the_kernels_files(fake: Fake, recorder: 
         "some avg10=1.50 avg60=0.00 avg300=0.00 total=9\nfull avg10=0.00\n"
     )
     recorder.run(0, 7.0)
-    (sample,) = recorder.before(0).samples
+    (sample,) = recorder.history(0).before().samples
     assert sample.wall == 7.0
     assert meminfo(sample) == {"MemTotal": 4096 << 20, "MemFree": 100 << 10, "MemAvailable": 3000 << 20}
     (zone,) = zoneinfo(sample)
@@ -136,10 +136,10 @@ def test_little_memory_hurries_it_and_shows_the_largest_processes(fake: Fake, re
     for number in range(1, 30):
         fake.process(number, f"p{number}", number * 100)
     run(recorder, 0, 60)
-    assert [t for t in recorder.before(60 * S).tracks if t.kind == "process"] == []
+    assert [t for t in recorder.history(60 * S).before().tracks if t.kind == "process"] == []
     fake.memory(available=300)
     assert run(recorder, 60 * S, 30) >= 30
-    tracks = recorder.before(95 * S, {25}).tracks
+    tracks = recorder.history(95 * S).before({25}).tracks
     assert [t.pid for t in tracks] == [29, 28, 27, 26, 25, 24, 23]
     assert (tracks[0].name, tracks[0].cgroup) == ("p29", "/x.service")
     assert tracks[0].points[-1][1] == 2900 * 4096
@@ -166,7 +166,7 @@ def test_a_limit_in_sight_hurries_it_and_shows_that_cgroups_processes(tmp_path: 
             grown = MIB + (tenth - (60 + begin) * 10) * MIB // 2
             tree.usage("a", grown)
             fake.process(5, "leaky", grown // 4096)
-        before = recorder.before(90 * S, {5}, {"/a"})
+        before = recorder.history(90 * S).before({5}, {"/a"})
         points = {track.name: track.points for track in before.tracks}
         assert "other" not in points
         # the finding takes five
@@ -198,7 +198,9 @@ def test_what_grows_in_a_new_cgroup_is_seen_from_its_first_seconds(tmp_path: Pat
     for tenth in range(16, 105):
         usec = run_until(recorder, usec, tenth * S // 10)
         tree.usage("leaky", MIB + (tenth - 15) * MIB // 2)
-    points = {track.name: len(track.points) for track in recorder.before(20 * S, {5}, {"/leaky"}).tracks}
+    points = {
+        track.name: len(track.points) for track in recorder.history(20 * S).before({5}, {"/leaky"}).tracks
+    }
     assert points["/leaky"] >= 7 and points["leaky"] >= 7
     # nothing else grows: it slows down
     shutil.rmtree(tree.mount / "leaky")
@@ -213,9 +215,9 @@ def test_falling_memavailable_hurries_it_before_it_is_low(fake: Fake, recorder: 
         fake.memory(available=3000 - (second - 60) * 50)
         usec = run_until(recorder, usec, second * S)
     assert not recorder.under_pressure(usec)
-    steps = [s.usec for s in recorder.before(100 * S).samples if s.usec >= 80 * S]
+    steps = [s.usec for s in recorder.history(100 * S).before().samples if s.usec >= 80 * S]
     assert len(steps) >= 4
-    assert [t.name for t in recorder.before(102 * S).tracks] == ["leaky"]
+    assert [t.name for t in recorder.history(102 * S).before().tracks] == ["leaky"]
 
 
 def test_new_cgroups_wake_it_once_and_take_no_sample(tmp_path: Path) -> None:
@@ -255,7 +257,7 @@ def test_older_samples_are_thinned_and_all_stay_within_the_bound(fake: Fake, rec
     (fake.root / "zoneinfo").write_text((fake.root / "zoneinfo").read_text() * 40)  # 4 nodes, many zones
     run(recorder, 0, 3000)
     assert recorder.size_bytes <= RING_BYTES
-    before = recorder.before(3000 * S)
+    before = recorder.history(3000 * S).before()
     assert len(before.samples) == recorder.samples
     steps = [b.usec - a.usec for a, b in zip(before.samples, before.samples[1:], strict=False)]
     assert set(steps[-55:]) == {S}
@@ -266,7 +268,7 @@ def test_a_changed_memtotal_is_marked(fake: Fake, recorder: Recorder) -> None:
     run(recorder, 0, 20)
     fake.memory(total=2048)
     run(recorder, 20 * S, 20)
-    (mark,) = recorder.before(40 * S).marks
+    (mark,) = recorder.history(40 * S).before().marks
     assert (mark.kind, mark.before_bytes, mark.after_bytes) == ("mem_total", 4096 << 20, 2048 << 20)
 
 
@@ -279,16 +281,16 @@ def test_a_dear_scan_is_repeated_less_often(fake: Fake) -> None:
     run(recorder, 0, 3)
     fake.process(6, "later", 99)
     run(recorder, 3 * S, 1)
-    assert {t.pid for t in recorder.before(4 * S).tracks} == {5}
+    assert {t.pid for t in recorder.history(4 * S).before().tracks} == {5}
     run(recorder, 4 * S, 3)
-    assert {t.pid for t in recorder.before(9 * S).tracks} == {5, 6}
+    assert {t.pid for t in recorder.history(9 * S).before().tracks} == {5, 6}
     recorder.close()
 
 
 def test_an_empty_host_costs_one_line_each(tmp_path: Path) -> None:
     recorder = Recorder(Host(proc=tmp_path), OPTIONS)
     recorder.run(0, 0.0)
-    assert recorder.before(0).samples[0].parts == {}
+    assert recorder.history(0).before().samples[0].parts == {}
     text = "\n".join(recorder.obstacles)
     for word in ("meminfo", "pressure trigger", "cgroup", "swap"):
         assert word in text
@@ -302,7 +304,7 @@ def test_a_process_under_an_old_number_is_another(fake: Fake, recorder: Recorder
     run(recorder, 0, 5)
     fake.process(5, "new", 10)
     run(recorder, 5 * S, 5)
-    assert {t.name for t in recorder.before(20 * S).tracks} == {"old", "new"}
+    assert {t.name for t in recorder.history(20 * S).before().tracks} == {"old", "new"}
     assert recorder.facts(5, "old") is None
     found = recorder.facts(5, "new")
     assert found is not None and found.learnt == "recorder" and found.cgroup == "/x.service"
@@ -326,7 +328,7 @@ def test_hidden_processes_cost_the_list_only(fake: Fake, recorder: Recorder) -> 
     fake.memory(available=100)
     (fake.root / "77").mkdir()
     run(recorder, 0, 3)
-    assert recorder.before(3 * S).tracks == ()
+    assert recorder.history(3 * S).before().tracks == ()
 
 
 def test_hidden_processes_and_foreign_process_numbers_are_said(fake: Fake) -> None:
@@ -396,7 +398,7 @@ def test_each_kind_of_hierarchy_works_or_is_said_to_be_missing(
     recorder = Recorder(fake.host, OPTIONS)
     recorder.run(0, 0.0)
     said = [line for line in recorder.obstacles if "cgroup" in line]
-    tracks = {track.name for track in recorder.before(0).tracks if track.kind == "cgroup"}
+    tracks = {track.name for track in recorder.history(0).before().tracks if track.kind == "cgroup"}
     group = recorder.cgroups.of(7)
     if version is None:
         assert len(said) == 1 and "no cgroup hierarchy with the memory controller" in said[0]
@@ -414,7 +416,7 @@ def test_without_pressure_files_it_works_and_says_so(fake: Fake) -> None:
     recorder.run(0, 0.0)
     (said,) = [line for line in recorder.obstacles if "pressure trigger" in line]
     assert "pressure is seen at the next sample" in said
-    assert set(recorder.before(0).samples[0].parts) == {"meminfo", "vmstat", "zoneinfo"}
+    assert set(recorder.history(0).before().samples[0].parts) == {"meminfo", "vmstat", "zoneinfo"}
     recorder.close()
 
 
@@ -429,7 +431,7 @@ def test_the_real_host_within_its_bounds() -> None:
         recorder.pressure(second * S, 0.0)
         recorder.run(second * S, float(second))
     assert recorder.size_bytes <= RING_BYTES
-    before = recorder.before(1000 * S)
+    before = recorder.history(1000 * S).before()
     assert len(zlib.compress(msgspec.msgpack.encode(before))) <= 64 * 1024
     assert any(track.kind == "process" for track in before.tracks)
     recorder.close()
@@ -445,7 +447,7 @@ def test_a_real_leak_is_tracked() -> None:
         kept.append(memory)
         recorder.pressure(second * S, 0.0)
         recorder.run(second * S, 0.0)
-    (track,) = [t for t in recorder.before(8 * S, {os.getpid()}).tracks if t.pid == os.getpid()]
+    (track,) = [t for t in recorder.history(8 * S).before({os.getpid()}).tracks if t.pid == os.getpid()]
     amounts = [amount for _, amount in track.points]
     assert amounts == sorted(amounts)
     assert amounts[-1] - amounts[0] >= (len(amounts) - 1) * (60 << 20)
@@ -466,7 +468,7 @@ if sys.argv[2:]:
 recorder = Recorder(read_host(Path(sys.argv[1])), RecorderSection())
 recorder.pressure(0, 0.0)
 recorder.run(0, 0.0)
-before = recorder.before(0)
+before = recorder.history(0).before()
 print(json.dumps([recorder.obstacles, [t.pid for t in before.tracks if t.pid], len(before.samples)]))
 """
 

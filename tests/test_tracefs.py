@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import struct
 from pathlib import Path
 
@@ -135,3 +136,24 @@ def test_the_kernel_marks_each_real_victim() -> None:
     finally:
         marks.close()
     assert not any((root / "instances" / INSTANCE).exists() for root in ROOTS)
+
+
+@pytest.mark.oom
+@pytest.mark.usefixtures("tracefs")
+def test_the_first_line_of_a_report_wakes_at_once() -> None:
+    """... and nothing else that the kernel prints."""
+    marks = MarkedVictims.open()
+    try:
+        root = next(root for root in ROOTS if (root / "instances" / INSTANCE).exists())
+        events = root / "instances" / INSTANCE / "events"
+        (events / "oom/mark_victim/enable").write_text("0")
+        Path("/dev/kmsg").write_text("<5>another line than that of a report\n")
+        assert select.select(marks.descriptors(), [], [], 0.3)[0] == []
+        with throwaway.victim() as victim:
+            victim.exceed()
+            victim.wait(30)
+        assert select.select(marks.descriptors(), [], [], 10)[0]
+        assert marks.read() == []  # no victim
+        assert select.select(marks.descriptors(), [], [], 0)[0] == []
+    finally:
+        marks.close()

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -49,8 +50,8 @@ POLL_SECONDS = 10.0
 POLL_SLACK_SECONDS = 3.0
 #: What is left to be stored at the end gets this long.
 DRAIN_SECONDS = 5.0
-#: The kernel marks a victim, then prints its kill line: how long that line is waited for.
-MARKED_USEC = 2_000
+#: The rest of a report that began is waited for so long without sleeping: a slow console takes longer.
+AT_ONCE_USEC = 2_000
 #: A report that is issued this soon is waited for, since the selector knows whole milliseconds only.
 SOON_SECONDS = 0.001
 #: So much of the journal before the newest stored report is read again: as long as a run of repeats may last,
@@ -167,7 +168,7 @@ class Daemon:
                 for descriptor, told in self._recorder.descriptors():
                     selector.register(descriptor, selectors.EVENT_READ, told)
             for descriptor in () if self._marks is None else self._marks.descriptors():
-                selector.register(descriptor, selectors.EVENT_READ, self._on_mark)
+                selector.register(descriptor, selectors.EVENT_READ, partial(self._on_mark, descriptor))
             try:
                 self._start()
                 while not self._stop_asked:
@@ -288,15 +289,20 @@ class Daemon:
         except Exception as error:
             self._failures.failed("the flight recorder", error)
 
-    def _on_mark(self, usec: int, _wall: float) -> None:
-        """A victim was marked: its kill line comes now. The log itself would wake us with the timer tick only
-        (irq_work, lazy, in kernel/printk/printk.c), up to 10 ms later."""
+    def _on_mark(self, pipe: int, usec: int, _wall: float) -> None:
+        """A report begins, or a victim was marked: the rest comes now. The log itself would wake us with the
+        timer tick only (irq_work, lazy, in kernel/printk/printk.c), up to 10 ms later."""
         if self._marks is None:
             return
-        self._witness.marked(self._marks.read())
-        since = usec - MARKED_USEC
-        while self._witness.awaits(since) and now().monotonic_usec < usec + MARKED_USEC:
+        since, until = usec - AT_ONCE_USEC, usec + AT_ONCE_USEC
+        while True:
+            marked = self._marks.read(pipe)
+            for victim in marked:
+                self._watch.foresee(victim.pid, victim.comm)
+            self._witness.marked(marked)
             self._watch.read()
+            if not (self._witness.awaits(since) or self._watch.in_report) or now().monotonic_usec >= until:
+                break
 
     def _timeout(self) -> float:
         if self._watch.behind:

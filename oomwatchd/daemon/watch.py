@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import TypeVar
 
 import msgspec
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 FRESH_USEC = 10_000_000
 #: In a storm one look at the machine serves all reports that begin within this time.
 SHARED_USEC = 50_000
+#: The log names a victim at once after another witness did, or, on a slow console, a little later.
+FORESEEN_USEC = 2_000_000
 #: What was seen for reports under way: bounds, for a report that never comes to its end.
 KEPT = 256
 #: Kills remembered for later reports: how many, and how long.
@@ -47,6 +50,9 @@ EARLIER_USEC = 3600 * 1_000_000
 #: many samples.
 BRIEF_USEC = 10_000_000
 BRIEF_SAMPLES = 6
+
+
+_SEQ, _USEC = attrgetter("seq"), attrgetter("usec")
 
 
 class Times(msgspec.Struct, frozen=True, gc=False):
@@ -61,13 +67,14 @@ class Issued(msgspec.Struct, frozen=True, gc=False):
 
     detected: float | None
     named_at: float | None
-    before: Before = Before()
+    before: Callable[[], Before] | None = None
     earlier: tuple[EarlierKill, ...] = ()
     headless_before: int | None = None
 
 
 class Watch:
-    """Records in, captures out (``submit``, with the moment its first victim was named).
+    """Records in, captures out (``submit``, with the moment its first victim was named and with what tells,
+    for whoever is not in a hurry, the time before).
 
     ``position``: the highest sequence number that the store covers. ``began_seq``: the number of the newest
     record (``KmsgRecord.number``) that was in the log when the watch of this boot first began; what is not
@@ -80,7 +87,7 @@ class Watch:
         host: Host,
         snapshots: Snapshots,
         metrics: Metrics,
-        submit: Callable[[OomCapture, float | None], None],
+        submit: Callable[[OomCapture, float | None, Callable[[], Before] | None], None],
         now: Callable[[], Times],
         *,
         command_line: CommandLine = "executable",
@@ -94,6 +101,8 @@ class Watch:
         self._source = source
         kind = source.kind
         self._source_of_records = Source(kind=kind, form=kind, boot_id=host.boot_id)
+        #: ``KmsgRecord.number`` of what this source gives
+        self._number_of: Callable[[KmsgRecord], int | None] = _SEQ if kind == "kmsg" else _USEC
         self._host = host
         self._snapshots = snapshots
         self._metrics = metrics
@@ -114,6 +123,8 @@ class Watch:
         self._facts: dict[int, ProcessFacts] = {}
         self._named: dict[int, float] = {}
         self._issued: dict[int, Issued] = {}
+        #: victims that were looked at before the log named them, and when
+        self._foreseen: dict[int, tuple[ProcessFacts, int]] = {}
         self._earlier: deque[EarlierKill] = deque(maxlen=EARLIER_KILLS)
         self._suppression = Suppression()
         self._told_usec = -BRIEF_USEC
@@ -130,13 +141,14 @@ class Watch:
         passed = self._source.passed
         items, drained = self._source.read(idle=self._assembler.idle)
         records = [item for item in items if isinstance(item, KmsgRecord)]
-        stamps = [record.usec for record in records if record.usec is not None]
+        stamps = [usec for usec in map(_USEC, records) if usec is not None]
         if stamps and self._source.kind == "kmsg":  # journald stamps nothing, and is late
             self._clock.saw(min(stamps), max(stamps), self._empty_at, self._now().monotonic_usec)
         self._empty_at = before if drained else None
         if self._newest < 0 and records and records[0].seq == 0:
             self._suppression.from_the_first_record()
-        self._newest = max([self._newest, *(r.number for r in records if r.number is not None)])
+        numbers = map(self._number_of, records)
+        self._newest = max([self._newest, *(number for number in numbers if number is not None)])
         # all of them first: who was named has the least time left, and is looked at before anything else
         signals = list(self._feed(items))
         self._follow_each(signal for signal in signals if isinstance(signal, VictimChosen))
@@ -144,11 +156,19 @@ class Watch:
         self._attribute()
         if drained and self.caught_up:
             self.tick()
+        self._attribute(beforehand=True)
         lost = sum(item.lost or 1 for item in items if isinstance(item, KmsgGap))
         forged, self._forged = self._assembler.forged_records - self._forged, self._assembler.forged_records
         if items:
             self._metrics.records(len(records) + self._source.passed - passed, lost=lost, forged=forged)
         return drained
+
+    def foresee(self, pid: int, comm: str | None) -> None:
+        """Another witness says that the log will name this process (``comm``: None where it does not say its
+        name): look at it now."""
+        facts = look_at(self._host, pid, comm, self.command_line)
+        if facts is not None:
+            _keep(self._foreseen, pid, (facts, self._now().monotonic_usec))
 
     def catch_up_done(self) -> None:
         """The ring was read as it stood, or for as long as that may take: from now on records are news."""
@@ -181,6 +201,11 @@ class Watch:
         return self._empty_at is None
 
     @property
+    def in_report(self) -> bool:
+        """The rest of a report is awaited."""
+        return not self._assembler.idle
+
+    @property
     def quiet(self) -> bool:
         """Every kill that was read is handed over, too."""
         since = self._now().monotonic_usec - self._last_named_usec
@@ -196,9 +221,14 @@ class Watch:
     def _feed(self, items: Sequence[KmsgRecord | KmsgGap]) -> Iterator[Signal]:
         at = 0
         while at < len(items):
-            rows = self._assembler.take_run(items, at)
-            if rows:
-                at += rows
+            taken = 0
+            try:
+                taken = self._assembler.take_run(items, at)
+            except Exception as error:
+                self._failed(error)
+                yield from self._begin_anew()
+            if taken:
+                at += taken
                 continue
             yield from self._step(partial(Assembler.feed, item=items[at]))
             at += 1
@@ -264,7 +294,10 @@ class Watch:
 
     def _identify(self, victim: VictimChosen) -> ProcessFacts:
         """Who that was: from /proc if it is still there, else from what the recorder saw before."""
-        facts = look_at(self._host, victim.pid, victim.comm, self.command_line)
+        facts, usec = self._foreseen.pop(victim.pid, (None, 0))
+        # the same number long ago was another process
+        if facts is None or facts.comm != victim.comm or self._now().monotonic_usec - usec > FORESEEN_USEC:
+            facts = look_at(self._host, victim.pid, victim.comm, self.command_line)
         self._metrics.looked_at(readable=facts is not None)
         if self._recorder is None:
             return facts or ProcessFacts(pid=victim.pid, comm=victim.comm)
@@ -280,9 +313,10 @@ class Watch:
             )
         return facts
 
-    def _attribute(self) -> None:
-        """Find the cgroups of kill lines that came without one, of all that were read together."""
-        if self._recorder is None:
+    def _attribute(self, *, beforehand: bool = False) -> None:
+        """Find the cgroups of kill lines that came without one, of all that were read together; or, when
+        nothing else hurries, see who is where for those that may follow."""
+        if self._recorder is None or not (beforehand or self._recorder.kills.waiting):
             return
         try:
             resolved = self._recorder.kills.resolve(self._now().monotonic_usec)
@@ -305,34 +339,35 @@ class Watch:
 
     def _hand_over(self, folded: Folded) -> None:
         block = folded.block
-        records = [record for record in (*block.records, folded.last) if record]
-        numbers = [record.number for record in records if record.number is not None]
+        records = block.records if folded.last is None else (*block.records, folded.last)
+        numbers = [number for number in map(self._number_of, records) if number is not None]
         if not numbers:
             return
-        first = numbers[0]
-        seqs = [record.seq for record in records if record.seq is not None]
+        first, known = numbers[0], set(numbers)
+        seqs = [seq for seq in map(_SEQ, records) if seq is not None]
         historical = not self._is_news(first)
         now = self._now()
-        at = next((self._at[number] for number in numbers if number in self._at), None)
+        at = next((snapshot for number, snapshot in self._at.items() if number in known), None)
         self._attribute()  # later kill lines may have left only one cgroup that it can be
-        processes = tuple(self._facts[number] for number in numbers if number in self._facts)
+        processes = tuple(facts for number, facts in sorted(self._facts.items()) if number in known)
         issued = self._issued.pop(first, None) or Issued(
             detected=None if historical else now.wall,
-            named_at=min((self._named[n] for n in numbers if n in self._named), default=None),
-            before=Before() if historical or at is None else self._before(block, processes),
+            named_at=min((moment for number, moment in self._named.items() if number in known), default=None),
+            before=None if historical or at is None else self._before(block, processes),
             earlier=() if historical else self._remember(block, processes),
             headless_before=self._suppression.take(block) if block.revision == 0 else None,
         )
         if block.settled:
             processes = tuple(look_after(self._host, facts) for facts in processes)
             for kept in (self._at, self._facts, self._named):
-                for number in numbers:
-                    kept.pop(number, None)
+                for number in known.intersection(kept):
+                    del kept[number]
         else:
             _keep(self._issued, first, issued)
         if self.caught_up and not historical and block.revision == 0:
             # before the kills are counted: the kernel's count must never seem to lag behind ours
-            self._metrics.kernel_kills(self._snapshots.oom_kills())
+            seen = at if at is not None and at.usec >= self._last_named_usec else None
+            self._metrics.kernel_kills(self._snapshots.oom_kills(seen))
         self._submit(
             OomCapture(
                 source=self._source_of_records,
@@ -353,26 +388,23 @@ class Watch:
                 at=at,
                 after=self._snapshot() if block.settled and at is not None else None,
                 processes=processes,
-                before=issued.before.samples,
-                tracks=issued.before.tracks,
-                marks=issued.before.marks,
                 earlier=issued.earlier,
                 headless_before=issued.headless_before,
             ),
             issued.named_at,
+            issued.before,
         )
 
-    def _before(self, block: OomBlock, processes: tuple[ProcessFacts, ...]) -> Before:
+    def _before(self, block: OomBlock, processes: tuple[ProcessFacts, ...]) -> Callable[[], Before] | None:
         if self._recorder is None:
-            return Before()
+            return None
         usec = self._now().monotonic_usec
         paths = {path for facts in processes if (path := facts.cgroup)} | cgroups_named(block.records)
-        before = self._recorder.before(usec, {facts.pid for facts in processes}, paths)
-        since = usec - self._told_usec
-        self._told_usec = usec
-        if since >= BRIEF_USEC:
-            return before
-        return msgspec.structs.replace(before, samples=before.samples[-BRIEF_SAMPLES:])
+        since, self._told_usec = usec - self._told_usec, usec
+        most = None if since >= BRIEF_USEC else BRIEF_SAMPLES
+        return partial(
+            self._recorder.history(usec).before, {facts.pid for facts in processes}, paths, most=most
+        )
 
     def _remember(self, block: OomBlock, processes: tuple[ProcessFacts, ...]) -> tuple[EarlierKill, ...]:
         """The kills before this report; its own are added for those to come."""

@@ -32,6 +32,7 @@ from oomwatchd.observe.cgroup import memory_hierarchy
 from oomwatchd.observe.container import with_container_names
 from oomwatchd.observe.crowd import LEAST, crowds
 from oomwatchd.observe.host import Host, sees_kernel_pids
+from oomwatchd.observe.recorder import Before
 from oomwatchd.outbox import Outbox
 from oomwatchd.sinks import Sink, open_sinks
 from oomwatchd.sources.manager import ManagerJournal
@@ -53,10 +54,11 @@ _KEPT_SECTIONS = frozenset({Section.HEADER, Section.SUMMARY, Section.INTENT, Sec
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
     """A capture on its way; ``named_at`` is when its first victim was named (CLOCK_MONOTONIC, seconds),
-    None where no latency is measured."""
+    None where no latency is measured; ``before`` tells the time before it."""
 
     capture: OomCapture
     named_at: float | None
+    before: Callable[[], Before] | None = None
 
 
 class Worker:
@@ -182,7 +184,9 @@ class Worker:
         except RuntimeError as error:
             log.warning("works without what the journal says afterwards: %s", error)
 
-    def submit(self, capture: OomCapture, named_at: float | None) -> None:
+    def submit(
+        self, capture: OomCapture, named_at: float | None, before: Callable[[], Before] | None = None
+    ) -> None:
         """Hand over a capture; a later revision replaces one that still waits. Never waits.
 
         Belongs to one thread. The worker only ever takes entries out, so what is counted here is at most
@@ -197,8 +201,8 @@ class Worker:
                 self._metrics.dropped()
                 self._metrics.queue(len(self._waiting), overflow=1)
                 return
-            capture = cut_down(capture)
-        self._waiting[key] = Waiting(capture, named_at)
+            capture, before = cut_down(capture), None
+        self._waiting[key] = Waiting(capture, named_at, before)
         self._queue.put(key)
         self._metrics.queue(len(self._waiting), overflow=overflow)
 
@@ -251,7 +255,7 @@ class Worker:
         self._store.close()
 
     def _serve(self, waiting: Waiting) -> None:
-        capture = with_container_names(waiting.capture)
+        capture = with_container_names(self._with_before(waiting))
         event = self._concluded(capture)
         capture, event = self._timed(*self._placed(capture, event), waiting.named_at)
         watched = capture.settled and not capture.historical and capture.at is not None
@@ -260,6 +264,14 @@ class Worker:
         self._keep(capture, event)
         if watched and self._aftermath is not None:
             self._aftermath.listen(capture, event)
+
+    def _with_before(self, waiting: Waiting) -> OomCapture:
+        try:
+            return waiting.capture if waiting.before is None else waiting.before().added_to(waiting.capture)
+        except Exception as error:
+            self._metrics.internal_error()
+            self._failures.failed("telling the time before a report", error)
+            return waiting.capture
 
     def _placed(self, capture: OomCapture, event: OomEvent) -> tuple[OomCapture, OomEvent]:
         """With the cgroups of a large task table: many small processes are found by them, too."""

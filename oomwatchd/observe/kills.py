@@ -73,6 +73,11 @@ class Kills:
         #: a kill line came since the last look
         self._behind = False
 
+    @property
+    def waiting(self) -> bool:
+        """There are kills whose cgroup is not known."""
+        return bool(self._open)
+
     def close_books(self, usec: int) -> None:
         """To be called after each walk: what was counted is settled if no kill is under way, which is so if
         no kill line came for long and the count is that of the walk before."""

@@ -28,15 +28,17 @@ PF_EXITING = 4
 CommandLine = Literal["off", "executable", "full"]
 
 
-def look_at(host: Host, pid: int, comm: str, command_line: CommandLine) -> ProcessFacts | None:
-    """What /proc says of ``pid`` now; None if it is gone, or if that is not the process called ``comm``.
+def look_at(host: Host, pid: int, comm: str | None, command_line: CommandLine) -> ProcessFacts | None:
+    """What /proc says of ``pid`` now; None if it is gone, or if that is not the process called ``comm``
+    (None: any).
 
     The kernel prints pids of the first pid namespace: in a container the number may be another's.
     ``command_line`` says how much of it is read: nothing, the executable's path, or all arguments too.
     """
     directory = f"{host.proc}/{pid}/"
     name = read_bytes(directory + "comm", COMM_BYTES)
-    if name is None or to_text(name.removesuffix(b"\n")) != comm:
+    called = None if name is None else to_text(name.removesuffix(b"\n"))
+    if called is None or comm not in (None, called):
         return None
     cgroup = read_bytes(directory + "cgroup", CGROUP_BYTES)
     executable = _executable(directory) if command_line != "off" else None
@@ -45,7 +47,7 @@ def look_at(host: Host, pid: int, comm: str, command_line: CommandLine) -> Proce
     stat = _stat(read_bytes(directory + "stat", 4096) or b"")
     return ProcessFacts(
         pid=pid,
-        comm=comm,
+        comm=called,
         cgroup=memory_cgroup(cgroup, exiting=stat.exiting or stat.state is None) if cgroup else None,
         executable=executable,
         command_line=_redacted(arguments) if arguments else None,

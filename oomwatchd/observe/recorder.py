@@ -31,12 +31,12 @@ import re
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import msgspec
 
-from oomwatchd.capture import Mark, ProcessFacts, Snapshot, Track
+from oomwatchd.capture import Mark, OomCapture, ProcessFacts, Snapshot, Track
 from oomwatchd.kmsg import to_text
 from oomwatchd.observe.cgroup import IN_SIGHT_SECONDS, Cgroups, Group
 from oomwatchd.observe.host import Host, read_buffer, sees_kernel_pids
@@ -154,12 +154,68 @@ class Before(msgspec.Struct, frozen=True, gc=False):
     tracks: tuple[Track, ...] = ()
     marks: tuple[Mark, ...] = ()
 
+    def added_to(self, capture: OomCapture) -> OomCapture:
+        return msgspec.structs.replace(capture, before=self.samples, tracks=self.tracks, marks=self.marks)
+
 
 class _Name(msgspec.Struct, frozen=True, gc=False):
     kind: str
     name: str
     pid: int | None = None
     cgroup: str | None = None
+
+
+class History:
+    """What the recorder knew at one moment, not yet put into words: that is for whoever is in no hurry, in
+    any one thread. ``names`` and ``cgroups`` are the recorder's own, and go on."""
+
+    def __init__(
+        self,
+        samples: tuple[Sample, ...],
+        names: Mapping[int, _Name],
+        cgroups: Cgroups,
+        marks: tuple[Mark, ...],
+    ) -> None:
+        self._samples = samples
+        self._names = names
+        self._cgroups = cgroups
+        self._marks = marks
+        self._told: Before | None = None
+
+    def before(
+        self, pids: Iterable[int] = (), paths: Iterable[str] = (), *, most: int | None = None
+    ) -> Before:
+        """The newest samples, so many at most, the tracks of the largest and of these processes and cgroups,
+        and the marks."""
+        told = self._told = self._told or self._tell()
+        samples = told.samples if most is None else told.samples[-most:]
+        return Before(samples, _chosen(told.tracks, set(pids), set(paths)), told.marks)
+
+    def _tell(self) -> Before:
+        points: dict[int, list[tuple[int, int]]] = {}
+        for sample in self._samples:
+            for packed in (sample.processes, sample.groups, sample.tmpfs):
+                pairs = array("q", packed)
+                for at in range(0, len(pairs), 2):
+                    points.setdefault(pairs[at], []).append((sample.usec, pairs[at + 1]))
+        tracks = []
+        for number, found in points.items():
+            name = self._names.get(number)
+            if name is None:
+                continue
+            group = self._cgroups.get(name.name) if name.kind == "cgroup" else None
+            tracks.append(
+                Track(
+                    kind=name.kind,  # type: ignore[arg-type]
+                    name=name.name,
+                    pid=name.pid,
+                    cgroup=name.cgroup,
+                    limit_bytes=group.limit if group is not None else None,
+                    points=tuple(found),
+                )
+            )
+        tracks.sort(key=lambda track: -track.points[-1][1])
+        return Before(tuple(map(_snapshot, self._samples)), tuple(tracks), self._marks)
 
 
 class Recorder:
@@ -219,7 +275,7 @@ class Recorder:
         self._walk_usec = self._scan_usec = self._mounts_usec = 0
         self._total: int | None = None
         self._stalls: int | None = None
-        self._made: tuple[int, Before] | None = None
+        self._made: tuple[int, History] | None = None
 
     # -- the loop's --------------------------------------------------------------------------------
 
@@ -280,13 +336,12 @@ class Recorder:
 
     # -- for a capture -----------------------------------------------------------------------------
 
-    def before(self, usec: int, pids: Iterable[int] = (), paths: Iterable[str] = ()) -> Before:
-        """The ring, the tracks of the largest and of these processes and cgroups, and the marks. Reports
-        within a second share one reading of the ring."""
+    def history(self, usec: int) -> History:
+        """The time before, as of now. Reports within a second share one reading of the ring."""
         if self._made is None or usec - self._made[0] > HURRIED_USEC:
-            self._made = usec, self._make()
-        made = self._made[1]
-        return Before(made.samples, _chosen(made.tracks, set(pids), set(paths)), made.marks)
+            samples = (*self._older, *self._recent)
+            self._made = usec, History(samples, self._names, self.cgroups, tuple(self._marks))
+        return self._made[1]
 
     def facts(self, pid: int, comm: str) -> ProcessFacts | None:
         """What is known of a process from the time before, if it was called that."""
@@ -296,36 +351,10 @@ class Recorder:
             return None
         return msgspec.structs.replace(seen.facts, learnt="recorder")
 
-    def _make(self) -> Before:
-        samples = (*self._older, *self._recent)
-        points: dict[int, list[tuple[int, int]]] = {}
-        for sample in samples:
-            for packed in (sample.processes, sample.groups, sample.tmpfs):
-                pairs = array("q", packed)
-                for at in range(0, len(pairs), 2):
-                    points.setdefault(pairs[at], []).append((sample.usec, pairs[at + 1]))
-        tracks = []
-        for number, found in points.items():
-            name = self._names.get(number)
-            if name is None:
-                continue
-            group = self.cgroups.get(name.name) if name.kind == "cgroup" else None
-            tracks.append(
-                Track(
-                    kind=name.kind,  # type: ignore[arg-type]
-                    name=name.name,
-                    pid=name.pid,
-                    cgroup=name.cgroup,
-                    limit_bytes=group.limit if group is not None else None,
-                    points=tuple(found),
-                )
-            )
-        tracks.sort(key=lambda track: -track.points[-1][1])
-        return Before(tuple(_snapshot(sample) for sample in samples), tuple(tracks), tuple(self._marks))
-
     # -- one sample --------------------------------------------------------------------------------
 
     def _sample(self, usec: int, wall: float) -> None:
+        self._made = None
         parts = tuple(self._abridged(name, descriptor) for name, descriptor in self._files)
         self._judge(parts[0], parts[1], usec, wall)
         self._walk(usec)

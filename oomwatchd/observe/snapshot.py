@@ -7,6 +7,7 @@ looked up and no descriptor is needed. Source: proc(5), Documentation/accounting
 from __future__ import annotations
 
 import os
+import re
 from types import MappingProxyType
 
 from oomwatchd.capture import Snapshot
@@ -26,6 +27,9 @@ PARTS = MappingProxyType(
 )
 #: Bound of one part. zoneinfo grows with nodes and CPUs: about 90 KiB on 4 nodes with 128 CPUs.
 PART_BYTES = 256 * 1024
+
+
+_OOM_KILLS = re.compile(r"^oom_kill ([0-9]{1,18})$", re.MULTILINE)
 
 
 class Snapshots:
@@ -51,14 +55,12 @@ class Snapshots:
                 parts[part] = to_text(data)
         return Snapshot(usec=usec, wall=wall, parts=parts)
 
-    def oom_kills(self) -> int | None:
+    def oom_kills(self, seen: Snapshot | None = None) -> int | None:
         """The kernel's own count of OOM kills since boot (``oom_kill`` in /proc/vmstat, 4.13+); None
-        where there is none."""
-        for line in self._read("vmstat").split(b"\n"):
-            name, _, value = line.partition(b" ")
-            if name == b"oom_kill" and value.isdigit():
-                return int(value)
-        return None
+        where there is none. ``seen``: as of that snapshot."""
+        text = to_text(self._read("vmstat")) if seen is None else seen.parts.get("vmstat", "")
+        found = _OOM_KILLS.search(text)
+        return int(found[1]) if found else None
 
     def close(self) -> None:
         for descriptor in self._descriptors.values():

@@ -110,10 +110,26 @@ class KmsgSource:
                 raise
             drained = False  # what came before the end first
         items: list[KmsgRecord | KmsgGap] = []
-        if not (idle and len(pieces) > 2 and self._pass_over(pieces, items)):
-            for record in parse_records(pieces):
+        if not pieces or (idle and len(pieces) > 2 and self._pass_over(pieces, items)):
+            return items, drained
+        records = parse_records(pieces)
+        if self._follow_each_other(records):
+            items += filter(None, records)
+        else:
+            for record in records:
                 self._take(record, items)
         return items, drained
+
+    def _follow_each_other(self, records: list[KmsgRecord | None]) -> bool:
+        """Whether no record is missing or malformed, from the last one read on: then they are taken."""
+        seqs = [None if record is None else record.seq for record in records]
+        first = seqs[0]
+        if first is None or self.last_seq not in (None, first - 1):
+            return False
+        if seqs != list(range(first, first + len(seqs))):
+            return False
+        self.last_seq = seqs[-1]
+        return True
 
     def _bite(self, pieces: list[bytes]) -> bool:
         until = self._clock() + BITE_SECONDS

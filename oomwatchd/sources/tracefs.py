@@ -1,7 +1,9 @@
 """The trace point ``oom:mark_victim`` as a second witness of kills, in a tracing instance of its own.
 
 It fires for each process that is marked as a victim, whatever the kernel log keeps or loses; a process that
-is exiting by itself is marked, too, and not killed. It needs a mounted tracefs and root.
+is exiting by itself is marked, too, and not killed. It needs a mounted tracefs and root. Beside it
+``printk:console`` tells of the first line of a report: the kernel log itself wakes its readers with the next
+timer tick only.
 
 Read from ``trace_pipe_raw``, for the text of ``trace_pipe`` gives names unescaped: a newline in one makes a
 second line. Sources: Documentation/trace/ftrace.rst, kernel/trace/ring_buffer.c (``struct buffer_data_page``,
@@ -13,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -21,6 +23,7 @@ from typing import Literal
 import msgspec
 
 from oomwatchd.errors import UnavailableError
+from oomwatchd.formats.oom_kill import HEADER_MARK
 from oomwatchd.kmsg import to_text
 
 #: where tracefs is, first that has it
@@ -28,6 +31,8 @@ ROOTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 INSTANCE = "oomwatchd"
 #: for each CPU; some 200 victims
 BUFFER_KIB = 16
+#: of the kernel's own filter of events (Documentation/trace/events.rst)
+_FIRST_LINE = f'msg ~ "*{HEADER_MARK}*"'
 #: pages that one reading takes from one CPU
 MAX_PAGES = 16
 #: a sub-buffer is a page at least, up to 64 KiB where that is the page size
@@ -158,6 +163,9 @@ class MarkedVictims:
             (directory / "buffer_size_kb").write_text(str(BUFFER_KIB))
             with suppress(OSError):  # 5.0+; before it, as with 0, any event wakes who polls
                 (directory / "buffer_percent").write_text("0")
+            with suppress(OSError):  # up to 5.14 it fires only for what a console prints
+                (directory / "events/printk/console/filter").write_text(_FIRST_LINE)
+                (directory / "events/printk/console/enable").write_text("1")
             (directory / "events/oom/mark_victim/enable").write_text("1")
             pipes += [
                 os.open(cpu / "trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -171,20 +179,21 @@ class MarkedVictims:
         return cls(directory, layout, pipes)
 
     def descriptors(self) -> tuple[int, ...]:
-        """Readable as soon as a victim is marked, microseconds before its kill line is printed."""
+        """Readable when a report begins, and as soon as a victim is marked, microseconds before its kill line
+        is printed."""
         return tuple(self._pipes)
 
-    def read(self) -> list[Marked]:
-        """Who was marked since the last reading, in the order of time."""
+    def read(self, pipe: int | None = None) -> list[Marked]:
+        """Who was marked since the last reading, in the order of time; ``pipe``: on that CPU alone."""
         found: list[Marked] = []
-        for page in self._pages():
+        for page in self._pages(self._pipes if pipe is None else (pipe,)):
             marked, missed = parse_page(page, self._layout)
             found += marked
             self.overruns += missed
         return sorted(found, key=lambda marked: marked.usec)
 
-    def _pages(self) -> Iterator[bytes]:
-        for pipe in self._pipes:
+    def _pages(self, pipes: Iterable[int]) -> Iterator[bytes]:
+        for pipe in pipes:
             for _ in range(MAX_PAGES):
                 try:
                     page = os.read(pipe, _PAGE_BYTES)
@@ -199,7 +208,8 @@ class MarkedVictims:
         for pipe in self._pipes:
             os.close(pipe)
         self._pipes = []
-        with suppress(OSError):
-            (self._directory / "events/oom/mark_victim/enable").write_text("0")
+        for event in ("oom/mark_victim", "printk/console"):
+            with suppress(OSError):
+                (self._directory / "events" / event / "enable").write_text("0")
         with suppress(OSError):
             self._directory.rmdir()
