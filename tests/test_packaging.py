@@ -98,6 +98,13 @@ def test_with_a_network_it_is_still_tight(units: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_trace_points_cost_no_protection(units: Path) -> None:
+    with_drop_in(units, "trace.conf")
+    assert analyze("verify", "--man=no", str(units / "oomwatchd.service")).returncode == 0
+    done = exposure_within(EXPOSURE_LIMIT, units)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_one_capability_can_be_taken_away(units: Path) -> None:
     assert exposure_within(EXPOSURE_LIMIT_WITHOUT_CAPABILITY, units).returncode != 0
     with_drop_in(units, "no-capability.conf")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import select
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -157,3 +161,61 @@ def test_the_first_line_of_a_report_wakes_at_once() -> None:
         assert select.select(marks.descriptors(), [], [], 0)[0] == []
     finally:
         marks.close()
+
+
+#: an unprivileged user in a mount namespace that has nothing but the instance, as the service has
+NOBODY = """
+import os, sys
+from pathlib import Path
+from oomwatchd.sources.tracefs import MarkedVictims
+assert os.getuid() == 65534
+assert not Path("/sys/kernel/tracing/instances").exists()
+marks = MarkedVictims.open()
+print("open", flush=True)
+sys.stdin.readline()
+print(*(f"{marked.pid}:{marked.comm}" for marked in marks.read()))
+for file in ("events/enable", "trace_marker", "events/sched/enable", "current_tracer", "set_event"):
+    try:
+        (Path("/sys/kernel/tracing") / file).write_text("0")
+        print("may write", file)
+    except OSError:
+        pass
+marks.close()
+"""
+
+
+@pytest.mark.oom
+@pytest.mark.usefixtures("tracefs")
+def test_a_daemon_without_rights_is_handed_an_instance(tmp_path: Path) -> None:
+    """The commands of the drop-in, run as the service manager runs them."""
+    unit = Path(__file__).parent.parent / "packaging/systemd/oomwatchd.service.d/trace.conf"
+    text = unit.read_text().replace("\\\n", "")
+    before = re.findall(r"^ExecStartPre=-\+/bin/sh -c '(.*)'$", text, re.MULTILINE)
+    after = re.findall(r"^ExecStopPost=-\+(.*)$", text, re.MULTILINE)
+    (bind,) = re.findall(r"^BindPaths=-(.*):(.*)$", text, re.MULTILINE)
+    assert bind == (f"{ROOTS[0]}/instances/{INSTANCE}", str(ROOTS[0]))
+    nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-c"]
+    if not (ROOTS[0] / "instances").exists():
+        pytest.skip("tracefs is mounted elsewhere")
+    if subprocess.run([*nobody, "import oomwatchd.sources"], capture_output=True, check=False).returncode:
+        pytest.skip("this checkout is closed to other users")
+    os.chown(tmp_path, 65534, 65534)
+    environ = os.environ | {"RUNTIME_DIRECTORY": str(tmp_path)}
+    subprocess.run(["/bin/sh", "-c", *before], check=True, env=environ)
+    command = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    arguments = ["unshare", "--mount", "sh", "-c", command, "sh", *bind, *nobody, NOBODY]
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        with throwaway.victim() as victim:
+            victim.exceed()
+            victim.wait(30)
+        said, _ = process.communicate("\n", timeout=30)
+        assert f"{victim.pid}:{victim.comm}" in said.split() and "may write" not in said
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
+        subprocess.run(after[0].split(), check=True)
+    assert not Path(bind[0]).exists()

@@ -1,9 +1,9 @@
 """The trace point ``oom:mark_victim`` as a second witness of kills, in a tracing instance of its own.
 
 It fires for each process that is marked as a victim, whatever the kernel log keeps or loses; a process that
-is exiting by itself is marked, too, and not killed. It needs a mounted tracefs and root. Beside it
-``printk:console`` tells of the first line of a report: the kernel log itself wakes its readers with the next
-timer tick only.
+is exiting by itself is marked, too, and not killed. It needs a mounted tracefs and root, or an instance that
+root made for us (packaging/systemd/oomwatchd.service.d/trace.conf). Beside it ``printk:console`` tells of the
+first line of a report: the kernel log itself wakes its readers with the next timer tick only.
 
 Read from ``trace_pipe_raw``, for the text of ``trace_pipe`` gives names unescaped: a newline in one makes a
 second line. Sources: Documentation/trace/ftrace.rst, kernel/trace/ring_buffer.c (``struct buffer_data_page``,
@@ -150,14 +150,16 @@ class MarkedVictims:
         root = next((root for root in roots if (root / "events/oom/mark_victim/format").exists()), None)
         if root is None:
             raise UnavailableError("no tracefs with the trace point oom:mark_victim", mend="mount tracefs")
-        directory = root / "instances" / INSTANCE
+        # the service manager may have put an instance in the place of all of tracefs
+        directory = root / "instances" / INSTANCE if (root / "instances").exists() else root
         pipes: list[int] = []
         try:
             layout = parse_layout(
                 (root / "events/oom/mark_victim/format").read_text(),
                 (root / "events/header_page").read_text(),
             )
-            directory.mkdir(exist_ok=True)  # one that was left behind by kill -9 is taken over
+            if directory is not root:
+                directory.mkdir(exist_ok=True)  # one that was left behind by kill -9 is taken over
             (directory / "trace").write_text("")
             (directory / "trace_clock").write_text("mono")
             (directory / "buffer_size_kb").write_text(str(BUFFER_KIB))

@@ -65,6 +65,7 @@ def check(result: Result) -> list[Claim]:
         claims += (
             _of_the_store(result, names)
             + _of_secrets(result)
+            + _of_the_trace_points(result)
             + _of_the_readme(result)
             + _of_the_package(result)
         )
@@ -120,6 +121,20 @@ def _of_secrets(result: Result) -> list[Claim]:
             f"credentials: not in {size} bytes of log, pages, store, properties and environment",
             int(size) > 50_000 and not secrets,
         ),
+    ]
+
+
+def _of_the_trace_points(result: Result) -> list[Claim]:
+    """The drop-in trace.conf under the real service manager."""
+    user = dict(line.split(":\t") for line in result.one("traced_user").splitlines())
+    figures = dict(line.rsplit(" ", 1) for line in result.one("traced_metrics").splitlines())
+    marked, unreported = (
+        float(figures.get(f"oomwatchd_{name}_victims_total", "-1")) for name in ("marked", "unreported")
+    )
+    return [
+        Claim("trace points: active, not root", result.one("traced") == "active" and user["Uid"][0] != "0"),
+        Claim(f"trace points: {marked:.0f} victims marked", marked >= 1 and unreported == 0),
+        Claim("trace points: the instance is gone afterwards", result.one("traced_left") == ""),
     ]
 
 

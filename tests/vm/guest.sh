@@ -49,6 +49,25 @@ EOF
     active > /dev/null
 }
 
+# The trace points for a daemon that may not use tracefs: root makes an instance for it.
+traced() {
+    mkdir -p /etc/systemd/system/oomwatchd.service.d
+    cp /usr/share/doc/oomwatchd/examples/trace.conf /etc/systemd/system/oomwatchd.service.d/
+    printf '[witness]\nmark_victim = true\n' > /etc/oomwatchd/config.toml
+    systemctl daemon-reload
+    part traced; systemctl restart oomwatchd.service; active
+    part traced_user; grep -E '^(Uid|CapEff):' "/proc/$(pid)/status"
+    systemd-run --quiet --unit=marked --property=MemoryMax=24M --property=MemorySwapMax=0 --wait labbox hog 0 marked
+    sleep 12 # what was marked is compared every ten seconds
+    part traced_metrics; metrics | grep -E '^oomwatchd_(marked|unreported|victim_looks)'
+    systemctl stop oomwatchd.socket oomwatchd-kmsg.socket oomwatchd.service
+    part traced_left; ls /sys/kernel/tracing/instances
+    rm -r /etc/systemd/system/oomwatchd.service.d /etc/oomwatchd/config.toml
+    systemctl daemon-reload
+    systemctl start oomwatchd.socket oomwatchd-kmsg.socket oomwatchd.service
+    active > /dev/null
+}
+
 if [ ! -e /lab/panicked ]; then
     part kernel; uname -r
     part active; active
@@ -101,6 +120,7 @@ if [ ! -e /lab/panicked ]; then
         part upgrade; ordinary dpkg --install /lab/oomwatchd.deb && active
         part events_after_upgrade; events
         webhook_with_secrets
+        traced
     fi
 
     part panic
