@@ -15,7 +15,16 @@ import pytest
 from oomwatchd.cli import throwaway
 from oomwatchd.daemon.witness import MAX_REMEMBERED, PATIENCE_USEC, Witness
 from oomwatchd.errors import UnavailableError
-from oomwatchd.sources.tracefs import INSTANCE, ROOTS, Layout, Marked, MarkedVictims, parse_layout, parse_page
+from oomwatchd.sources.tracefs import (
+    HANDED,
+    INSTANCE,
+    ROOTS,
+    Layout,
+    Marked,
+    MarkedVictims,
+    parse_layout,
+    parse_page,
+)
 
 PAGE_HEADER = """\tfield: u64 timestamp;\toffset:0;\tsize:8;\tsigned:0;
 \tfield: local_t commit;\toffset:8;\tsize:8;\tsigned:1;
@@ -163,20 +172,19 @@ def test_the_first_line_of_a_report_wakes_at_once() -> None:
         marks.close()
 
 
-#: an unprivileged user in a mount namespace that has nothing but the instance, as the service has
+#: an unprivileged user in a mount namespace that has the instance, as the service has
 NOBODY = """
 import os, sys
 from pathlib import Path
 from oomwatchd.sources.tracefs import MarkedVictims
 assert os.getuid() == 65534
-assert not Path("/sys/kernel/tracing/instances").exists()
 marks = MarkedVictims.open()
 print("open", flush=True)
 sys.stdin.readline()
 print(*(f"{marked.pid}:{marked.comm}" for marked in marks.read()))
 for file in ("events/enable", "trace_marker", "events/sched/enable", "current_tracer", "set_event"):
     try:
-        (Path("/sys/kernel/tracing") / file).write_text("0")
+        (Path("/run/oomwatchd-trace") / file).write_text("0")
         print("may write", file)
     except OSError:
         pass
@@ -193,7 +201,7 @@ def test_a_daemon_without_rights_is_handed_an_instance(tmp_path: Path) -> None:
     before = re.findall(r"^ExecStartPre=-\+/bin/sh -c '(.*)'$", text, re.MULTILINE)
     after = re.findall(r"^ExecStopPost=-\+(.*)$", text, re.MULTILINE)
     (bind,) = re.findall(r"^BindPaths=-(.*):(.*)$", text, re.MULTILINE)
-    assert bind == (f"{ROOTS[0]}/instances/{INSTANCE}", str(ROOTS[0]))
+    assert bind == (f"{ROOTS[0]}/instances/{INSTANCE}", str(HANDED))
     nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-c"]
     if not (ROOTS[0] / "instances").exists():
         pytest.skip("tracefs is mounted elsewhere")
@@ -202,7 +210,7 @@ def test_a_daemon_without_rights_is_handed_an_instance(tmp_path: Path) -> None:
     os.chown(tmp_path, 65534, 65534)
     environ = os.environ | {"RUNTIME_DIRECTORY": str(tmp_path)}
     subprocess.run(["/bin/sh", "-c", *before], check=True, env=environ)
-    command = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    command = 'mkdir -p "$2" && mount --bind "$1" "$2" && shift 2 && exec "$@"'
     arguments = ["unshare", "--mount", "sh", "-c", command, "sh", *bind, *nobody, NOBODY]
     process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -218,4 +226,5 @@ def test_a_daemon_without_rights_is_handed_an_instance(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         subprocess.run(after[0].split(), check=True)
+        HANDED.rmdir()
     assert not Path(bind[0]).exists()

@@ -26,6 +26,8 @@ from oomwatchd.errors import UnavailableError
 from oomwatchd.formats.oom_kill import HEADER_MARK
 from oomwatchd.kmsg import to_text
 
+#: an instance that root made for a service that may not use tracefs itself (the drop-in trace.conf)
+HANDED = Path("/run/oomwatchd-trace")
 #: where tracefs is, first that has it
 ROOTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 INSTANCE = "oomwatchd"
@@ -134,6 +136,13 @@ def _comm(page: bytes, body: int, layout: Layout) -> str | None:
     return to_text(page[body + offset : body + offset + length].split(b"\0")[0])
 
 
+def _has_event(root: Path) -> bool:
+    try:
+        return (root / "events/oom/mark_victim/format").exists()
+    except OSError:  # nobody but root may look (Python before 3.14 raises)
+        return False
+
+
 class MarkedVictims:
     """The open instance. Not thread-safe. Nothing here waits."""
 
@@ -145,13 +154,12 @@ class MarkedVictims:
         self.overruns = 0
 
     @classmethod
-    def open(cls, roots: tuple[Path, ...] = ROOTS) -> MarkedVictims:
+    def open(cls, roots: tuple[Path, ...] = (HANDED, *ROOTS)) -> MarkedVictims:
         """Make the instance and switch the trace point on. Raises UnavailableError with the reason."""
-        root = next((root for root in roots if (root / "events/oom/mark_victim/format").exists()), None)
+        root = next((root for root in roots if _has_event(root)), None)
         if root is None:
             raise UnavailableError("no tracefs with the trace point oom:mark_victim", mend="mount tracefs")
-        # the service manager may have put an instance in the place of all of tracefs
-        directory = root / "instances" / INSTANCE if (root / "instances").exists() else root
+        directory = root if root == HANDED else root / "instances" / INSTANCE
         pipes: list[int] = []
         try:
             layout = parse_layout(
