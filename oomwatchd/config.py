@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -145,6 +144,8 @@ class Config(Section, frozen=True, kw_only=True):
 def load(path: Path | None, default: Path = DEFAULT_PATH) -> tuple[Config, Path | None]:
     """The configuration in ``path``, or in ``default`` if no path is given and that file exists, or else
     the defaults; with the file that was read. Raises ConfigError."""
+    import tomllib  # which the daemon forgets meanwhile
+
     asked, path = path is not None, path or default
     try:
         with path.open("rb") as file:

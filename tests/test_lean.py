@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from benchmarks.bench_footprint import PORT, profiles
+from benchmarks.bench_footprint import PORT, profiles, reports
 from benchmarks.footprint import Running, install
+from tests import journals
 
+#: no .pth file of the environment, which a host has not and which imports much
+AS_INSTALLED = ["-S"]
+SEEN = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
 #: the daemon's own beginning, without its run
 PRELUDE = """
 import sys
@@ -56,8 +64,9 @@ print(json.dumps(served))
 
 
 def python(script: str, *arguments: str) -> str:
-    command = [sys.executable, "-c", script, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    command = [sys.executable, *AS_INSTALLED, "-c", script, *arguments]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=os.environ | SEEN)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -94,11 +103,62 @@ records = tuple(record for line in RECORDS.splitlines() if (record := parse_reco
 capture = OomCapture(source=Source(kind="kmsg", form="kmsg"), records=records, settled=True)
 packed = msgspec.msgpack.encode(capture)
 assert msgspec.msgpack.decode(packed, type=OomCapture) == capture
-print(packed.hex(), msgspec.json.encode(conclude(capture)).decode(), event_schema())
+print(packed.hex(), msgspec.json.encode(conclude(capture)).decode())
 print(msgspec.toml.decode('log_level = "debug"', type=Config))
 """
-    spared = python(PRELUDE + script + "assert not {'uuid', 'decimal'} & set(sys.modules)\n")
-    assert spared == python(script)
+    absent = "assert not {'uuid', 'decimal', 'msgspec.inspect', 'msgspec._json_schema'} & set(sys.modules)\n"
+    schema = """
+print(event_schema(), msgspec.json.schema_components([int]))
+import msgspec.inspect
+print(msgspec.inspect.type_info(int), msgspec.inspect.is_struct_type(int))
+"""
+    assert python(PRELUDE + script + absent + schema) == python(script + schema)
+
+
+def test_paths_and_tracebacks_are_the_same_when_they_are_asked_for() -> None:
+    script = """
+import logging, sys
+from pathlib import Path
+logging.basicConfig(level="DEBUG", stream=sys.stdout, format="%(message)s")
+def fails(): raise ValueError("an example")
+try: fails()
+except ValueError: logging.exception("failed")
+logging.debug("where", stack_info=True)
+print(Path("/tmp/ä b").as_uri(), Path("/a/../b").parts)
+"""
+    absent = """
+import logging, pathlib
+assert not {'traceback', 'tokenize', 'urllib.parse', 'ipaddress'} & set(sys.modules)
+"""
+    spared, whole = (re.sub(r"line \d+", "line", python(one)) for one in (PRELUDE + absent + script, script))
+    assert spared == whole
+    assert "ValueError: an example" in spared and "file:///tmp/%C3%A4%20b" in spared
+
+
+@pytest.mark.skipif(not journals.TOOLS, reason="needs systemd-journal-remote")
+def test_a_journal_is_read_without_uuid_even_beside_threads(tmp_path: Path) -> None:
+    """The daemon looks for the journal in a thread of its own."""
+    pytest.importorskip("systemd.journal")
+    boot = "0123456789abcdef0123456789abcdef"
+    message_id = b"39f53479d3a045ac8e11786248231fbf"
+    entry = journals.entry(
+        b"Started a.", boot, 1_000_000, _PID=b"1", MESSAGE_ID=message_id, UNIT=b"a.service"
+    )
+    journals.write_journal(tmp_path / "journal", [entry])
+    script = f"""
+import threading, time
+from pathlib import Path
+from oomwatchd.sources.manager import ManagerJournal
+threading.Thread(target=time.sleep, args=(1,), daemon=True).start()
+print(ManagerJournal.open({boot!r}, Path({str(tmp_path / "journal")!r})).read())
+"""
+    absent = "assert not {'uuid', 'platform', 'traceback', 'systemd.id128'} & set(sys.modules)\n"
+    used = """
+from systemd import id128, journal
+print(id128.get_boot(), journal._uuid.UUID(int=1), journal._id128.get_boot() == id128.get_boot())
+"""
+    assert python(PRELUDE + script + absent + used) == python(script + used)
+    assert "a.service" in python(script)
 
 
 def test_what_was_stood_in_for_can_be_imported_afterwards() -> None:
@@ -106,8 +166,11 @@ def test_what_was_stood_in_for_can_be_imported_afterwards() -> None:
     python(
         PRELUDE
         + """
-import prometheus_client.exposition
-assert "ssl" not in sys.modules and "http.server" not in sys.modules
+import prometheus_client.exposition as exposition
+assert not {"ssl", "http.server", "gzip", "base64", "urllib.parse"} & set(sys.modules)
+assert exposition.gzip.decompress(exposition.gzip.compress(b"page")) == b"page"
+assert exposition.base64.b64encode(b"a") == b"YQ==" and exposition.quote_plus("a b") == "a+b"
+assert exposition.parse_qs("a=b") == {"a": ["b"]}
 import http.server, socketserver, ssl, subprocess, urllib.request, urllib3
 ssl.create_default_context()
 assert issubclass(http.server.HTTPServer, socketserver.TCPServer)
@@ -149,36 +212,88 @@ print(exposition.FLAGS == ssl.OP_ALL - 1)
     assert python(script) == "True\n"
 
 
-def loaded(toml: str, directory: Path) -> set[str]:
-    """Modules of a daemon that watches an empty log with this configuration, when it ends."""
+class Loaded(NamedTuple):
+    """What a daemon's process has."""
+
+    modules: set[str]
+    #: imported after it was ready
+    late: set[str]
+    #: of what parsed its command line
+    left: set[str]
+
+
+def loaded(toml: str, directory: Path) -> Loaded:
+    """Of a daemon with this configuration that saw a report and then read its configuration again."""
     config = directory / "config.toml"
     config.write_text(f'state_directory = "{directory}"\n[sinks.journal]\nenabled = false\n{toml}')
     script = """
-import atexit, os, sys
-atexit.register(lambda: print(*sys.modules))
-reading, writing = os.pipe2(os.O_DIRECT)
-os.dup2(reading, 3)
+import argparse, atexit, gc, gettext, json, os, sys, weakref
+parsing = argparse, argparse.ArgumentParser, argparse.Namespace, argparse.HelpFormatter, gettext
+parsing = [weakref.ref(one) for one in parsing]
+del argparse, gettext
+os.dup2(int(sys.argv[2]), 3)
 os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "kmsg"}
+
+class Late:
+    imported = None
+    def find_spec(self, name, path, target=None):
+        if self.imported is not None:
+            self.imported.append(name)
+
+def freeze(real=gc.freeze):
+    real()
+    late.imported = []
+
+late, gc.freeze = Late(), freeze
+sys.meta_path.insert(0, late)
+
+def tell():
+    left = [str(one()) for one in parsing if one() is not None]
+    print(json.dumps([list(sys.modules), late.imported, left]))
+
+atexit.register(tell)
 from oomwatchd.cli import main
 main(["run", "--config", sys.argv[1]])
 """
-    environ = {"PYTHONPATH": ":".join(path for path in sys.path if path), "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "-S", "-c", script, str(config)]
+    reading, writing = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
+    environ = {**SEEN, "PATH": "/usr/bin:/bin"}
+    # a file, for Python 3.13 keeps the text of -c, by linecache
+    (directory / "daemon.py").write_text(script)
+    command = [sys.executable, *AS_INSTALLED, str(directory / "daemon.py"), str(config), str(reading)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environ,
+        pass_fds=(reading,),
     ) as daemon:
+        os.close(reading)
         assert daemon.stdout is not None and daemon.stderr is not None
-        said = ""
-        while "watching since" not in said:
-            line = daemon.stderr.readline()
-            assert line, said
-            said += line
+        log, said = daemon.stderr, ""
+
+        def until(words: str) -> None:
+            nonlocal said
+            while words not in said:
+                line = log.readline()
+                assert line, said
+                said += line
+
+        until("watching since")
+        for record in reports(1, 1):
+            os.write(writing, f"{record}\n".encode())
+        until("(pid ")
+        daemon.send_signal(signal.SIGHUP)
+        until("configuration read again")
         daemon.terminate()
-        modules = set(daemon.stdout.read().split())
+        told = json.loads(daemon.stdout.read())
+    os.close(writing)
     assert daemon.returncode == 0, said
-    return modules
+    return Loaded(*map(set, told))
 
 
+#: to read the configuration again; a report needs nothing that is not there
+AGAIN = {"tomllib", "tomllib._parser", "tomllib._re", "tomllib._types"}
 #: what no daemon loads before somebody asks for it
 NEVER = {
     *(
@@ -215,6 +330,9 @@ NEVER = {
         "uuid",
     ),
     *("prometheus_client.metrics", "prometheus_client.values", "psutil", "rich", "jinja2", "yaml", "bcrypt"),
+    *("argparse", "gettext", "locale", "oomwatchd.cli._arguments", "tomllib", "tomllib._parser"),
+    *("ipaddress", "urllib.parse", "base64", "gzip", "random", "secrets", "platform"),
+    *("traceback", "linecache", "tokenize", "textwrap", "msgspec.inspect", "msgspec._json_schema"),
     *("oomwatchd.render.schema", "oomwatchd.render.html.page", "oomwatchd.render.terminal"),
     *(
         "oomwatchd.sinks.webhook",
@@ -228,28 +346,32 @@ NEVER = {
 def test_the_default_profile_loads_no_more_than_it_uses(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    modules = loaded(f'[http]\nlisten = "127.0.0.1:{port}"\n', tmp_path)
+    modules, late, left = loaded(f'[http]\nlisten = "127.0.0.1:{port}"\n', tmp_path)
     assert modules >= {"prometheus_client.exposition", "oomwatchd.web.server", "sqlite3", "oomwatchd.event"}
     assert modules & NEVER == set()
+    assert late == AGAIN
+    assert left == set()
 
 
 def test_the_minimal_profile_loads_nothing_of_what_is_off(tmp_path: Path) -> None:
     minimal = Path(__file__).parent.parent / "packaging/minimal.toml"
-    modules = loaded(minimal.read_text(), tmp_path)
+    modules, late, left = loaded(minimal.read_text(), tmp_path)
     assert modules >= {"oomwatchd.decode", "oomwatchd.event", "oomwatchd.findings.swap_absent", "sqlite3"}
     assert {
         module for module in modules if module.startswith(("prometheus_client", "pyudev", "http"))
     } == set()
     assert {module for module in modules if module.startswith("oomwatchd.web")} == set()
     assert modules & NEVER == set()
+    assert late == AGAIN
+    assert left == set()
 
 
 @pytest.mark.parametrize(
     ("profile", "resident_mib", "private_mib"),
     [
         # what docs/footprint.md says, and one more: Python 3.13 is larger than 3.11
-        ("default", 25, 17),
-        ("minimal", 23.5, 15),
+        ("default", 23, 14),
+        ("minimal", 21.5, 12.5),
     ],
 )
 def test_memory_of_the_profiles(

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Iterator
 from importlib import import_module
 
-from oomwatchd.cli import COMMANDS, parser
+from oomwatchd.cli import COMMANDS
+from oomwatchd.cli._arguments import parser
 
 
 def whole() -> argparse.ArgumentParser:

@@ -6,17 +6,14 @@ must not load an HTTP server.
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
-from typing import Any, NoReturn
+from types import SimpleNamespace
 
-from oomwatchd import __version__
-from oomwatchd.errors import EX_UNAVAILABLE, OomwatchdError, UsageError
+from oomwatchd.errors import EX_UNAVAILABLE, OomwatchdError
 
 #: command -> what it does, in the order of the help
 COMMANDS = {
@@ -35,52 +32,6 @@ EX_IOERR = 74
 #: 128 + the signal's number, as a shell reports it
 EX_INTERRUPTED = 130
 EX_BROKEN_PIPE = 141
-
-
-class Formatter(argparse.HelpFormatter):
-    """Knows its width: argparse makes one for each argument that is added, and imports shutil to find it."""
-
-    def __init__(self, prog: str, **options: Any) -> None:
-        super().__init__(prog, **{"width": _columns() - 2, **options})
-
-
-def _columns() -> int:
-    """What ``shutil.get_terminal_size()`` says."""
-    with suppress(KeyError, ValueError):
-        if (columns := int(os.environ["COLUMNS"])) > 0:
-            return columns
-    with suppress(AttributeError, ValueError, OSError):
-        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
-    return 80
-
-
-class Parser(argparse.ArgumentParser):
-    """Wrong arguments are one line and exit status 64, like every other error."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **{"formatter_class": Formatter, **options})
-
-    def error(self, message: str) -> NoReturn:
-        """Raises UsageError."""
-        raise UsageError(message, mend=f"see {self.prog} --help")
-
-
-def parser(chosen: str | None) -> Parser:
-    """The parser of the command line, with the arguments of the chosen command alone."""
-    top = Parser(prog="oomwatchd", description="Says why Linux ran out of memory.")
-    top.add_argument("--version", action="version", version=f"oomwatchd {__version__}")
-    top.add_argument("--debug", action="store_true", help="log more, and show where errors come from")
-    subparsers = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for name, text in COMMANDS.items():
-        if name == chosen:
-            import_module(f"oomwatchd.cli.{name.replace('-', '_')}").add_parser(subparsers)
-            # after the command, too; without a default of its own, which would undo the one before it
-            subparsers.choices[name].add_argument(
-                "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
-            )
-        else:
-            subparsers.add_parser(name, help=text)
-    return top
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -150,15 +101,22 @@ def _abandon_output() -> None:
 
 
 def _run(words: Sequence[str]) -> int:
-    chosen = next((word for word in words if not word.startswith("-")), None)
     try:
-        args = parser(chosen).parse_args(words)
+        args = _parsed(words)
     except SystemExit as done:  # --help, --version
         sys.stdout.flush()
         return int(done.code or 0)
     status = args.run(args)
     sys.stdout.flush()
     return int(status)
+
+
+def _parsed(words: Sequence[str]) -> SimpleNamespace:
+    """The arguments, in what holds nothing of the parser: the daemon drops argparse (``cli/run.py``)."""
+    from oomwatchd.cli._arguments import parser
+
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    return parser(chosen).parse_args(words, SimpleNamespace())
 
 
 def complain(message: str) -> None:

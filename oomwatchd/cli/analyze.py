@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, get_args
 
 from oomwatchd.assemble import Assembler, OomBlock
@@ -86,7 +87,7 @@ def _boot_id(text: str) -> str:
     return plain
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: SimpleNamespace) -> int:
     """Write the events of all files, in order; a file that cannot be read does not keep the next from
     being read. Returns the exit status of the first failure."""
     elsewhere = _elsewhere(args)
@@ -139,7 +140,7 @@ def captures(
         yield from _cut(items, source, assembler)
 
 
-def _elsewhere(args: argparse.Namespace) -> tuple[str, Iterator[OomCapture]] | None:
+def _elsewhere(args: SimpleNamespace) -> tuple[str, Iterator[OomCapture]] | None:
     """The place that is read instead of files, and its reports; None: files. Raises UsageError."""
     if args.journal and args.pstore is not None:
         raise UsageError("--journal and --pstore exclude each other", mend="give one of them")

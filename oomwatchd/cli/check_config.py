@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -49,7 +50,7 @@ def _unready(sinks: Mapping[str, msgspec.Struct]) -> Iterator[tuple[str, SinkErr
                 sink.close()
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: SimpleNamespace) -> int:
     """Say that the file is good; raises ConfigError with what is wrong."""
     configured, path = load(args.file)
     if configured.http.web_config_path is not None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -66,7 +67,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: SimpleNamespace) -> int:
     """Print the checks; the exit status."""
     settings, _ = config.load(args.config)
     checks = [*examine(Path("/"), Path(settings.kmsg.device), ring_bytes), daemon(time.time())]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
@@ -90,7 +91,7 @@ def add_parser(subparsers: Subparsers) -> None:
             action.add_argument(name, type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
-def run_list(args: argparse.Namespace) -> int:
+def run_list(args: SimpleNamespace) -> int:
     """``events list``"""
     store = _store(args)
     listed: list[tuple[EventRow, OomEvent]] = []
@@ -114,7 +115,7 @@ def run_list(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_show(args: argparse.Namespace) -> int:
+def run_show(args: SimpleNamespace) -> int:
     """``events show``"""
     directory = _directory(args)
     store = Store.open_reader(directory)
@@ -135,7 +136,7 @@ def run_show(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_export(args: argparse.Namespace) -> int:
+def run_export(args: SimpleNamespace) -> int:
     """``events export``"""
     directory = _directory(args)
     store = Store.open_reader(directory)
@@ -147,7 +148,7 @@ def run_export(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_deliveries(args: argparse.Namespace) -> int:
+def run_deliveries(args: SimpleNamespace) -> int:
     """``events deliveries``"""
     states = _store(args).deliveries()
     if args.json:
@@ -174,14 +175,14 @@ def _local(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _directory(args: argparse.Namespace) -> Path:
+def _directory(args: SimpleNamespace) -> Path:
     if args.state_directory is not None and args.config is not None:
         raise UsageError("--state-directory and --config exclude each other", mend="give one of them")
     directory: Path | None = args.state_directory
     return load(args.config)[0].state_path() if directory is None else directory
 
 
-def _store(args: argparse.Namespace) -> Store:
+def _store(args: SimpleNamespace) -> Store:
     return Store.open_reader(_directory(args))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
+from types import SimpleNamespace
 
 from oomwatchd.errors import UsageError
 from oomwatchd.findings import Diagnostic, diagnostics
@@ -33,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: SimpleNamespace) -> int:
     """Print the list, one page or the document; returns the exit status."""
     if args.markdown:
         sys.stdout.write(document())

@@ -6,6 +6,7 @@ import argparse
 import secrets
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from oomwatchd.config import load
@@ -32,7 +33,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: SimpleNamespace) -> int:
     """Send and report. Raises UsageError for a sink that is not configured."""
     opened = open_sinks(load(args.config)[0].sinks)
     both: list[Sink | RemoteSink] = [*opened.local, *opened.remote]

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from oomwatchd.daemon import lean
 
 if TYPE_CHECKING:
+    import argparse
+
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+#: what was needed for the command line alone
+_PARSING = ("oomwatchd.cli._arguments", "argparse", "gettext", "locale")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -21,17 +25,20 @@ def add_parser(subparsers: Subparsers) -> None:
         " foreground; SIGTERM or Ctrl-C ends it, SIGHUP reads the configuration again.",
     )
     parser.add_argument(
-        "--config",
-        type=Path,
+        "--config",  # a path when pathlib may be imported
         metavar="FILE",
         help="configuration (default: /etc/oomwatchd/config.toml if it exists, else the built-in defaults)",
     )
     parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: SimpleNamespace) -> int:
     """The exit status; raises OomwatchdError when the watch cannot begin."""
+    lean.forget(*_PARSING)
     lean.install()
+    from pathlib import Path
+
     from oomwatchd.daemon.main import Daemon
 
-    return Daemon(args.config, debug=getattr(args, "debug", False)).run()
+    path = None if args.config is None else Path(args.config)
+    return Daemon(path, debug=getattr(args, "debug", False)).run()

@@ -3,19 +3,25 @@
 Meant for the daemon's process alone, before anything else is imported there (``cli/run.py``); the other
 commands, the tests and whoever imports the package get everything as it is. Nothing of a library is
 changed or written anew: a module that it would import is answered otherwise. Where that does not work
-(another version, another layout) the ordinary import is done, so what can go wrong is memory.
+(another version, another layout) the ordinary import is done, so what can go wrong is memory. Most answers
+import the real module when one of its functions is called after all.
 
 =================  ==============================================  ========================================
 library            what would come with it                         instead
 =================  ==============================================  ========================================
 prometheus_client  its servers and push clients: ``http.server``,  the package's ``__init__`` is not run, and
                    ``ssl``, ``urllib.request``, ``wsgiref``,       its ``exposition`` finds stand-ins for
-                   ``email`` ...; its own instruments              the modules of the servers
+                   ``email``, ``gzip`` ...; its own instruments    the modules of the servers
 hashlib            OpenSSL's libcrypto, through ``_hashlib``       the interpreter's own hashes
 msgspec            ``typing_extensions`` and with it ``inspect``,  ``typing``, which msgspec takes when the
                    where that happens to be installed              other is absent
 msgspec            ``decimal``, ``uuid`` and with it ``platform``  empty classes: no type of ours has such a
                                                                    field
+msgspec            ``inspect`` and the JSON Schema                 imported when a schema is asked for
+pathlib            ``urllib.parse`` and with it ``ipaddress``      imported for ``as_uri()``
+logging            ``traceback`` and with it ``tokenize``          imported when a traceback is written
+systemd.journal    ``id128``, with it ``uuid`` and ``platform``;   imported when used
+                   ``traceback``
 pyudev             ``ctypes.util``, with it ``subprocess``,        its ``_ctypeslib.utils`` finds a search
                    ``shutil``, ``tempfile`` and two runs of        that knows the libraries' names
                    ldconfig
@@ -26,14 +32,16 @@ What each saves is in docs/footprint.md, measured by ``benchmarks/bench_footprin
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from importlib.abc import Loader, MetaPathFinder
@@ -62,12 +70,29 @@ def install() -> None:
     """From now on this process imports the libraries above without what is named beside them."""
     if any(isinstance(finder, _Spare) for finder in sys.meta_path):
         return
-    with _answered_by(_unused_types()):
-        import msgspec  # noqa: F401
     if any(all(map(find_spec, hashes)) for hashes in _HASHES) and "_hashlib" not in sys.modules:
         # stays: hmac would ask again
         sys.modules["_hashlib"] = None  # type: ignore[assignment]
     sys.meta_path.insert(0, _Spare())
+
+
+def forget(*names: str) -> None:
+    """Drop modules, and those below them, that were needed for a moment: what is loaded next takes their
+    room. Who asks for one again imports it anew."""
+    for name in [name for name in list(sys.modules) if name.startswith(tuple(f"{one}." for one in names))]:
+        _drop(name, sys.modules[name])
+    for name in names:
+        _drop(name, sys.modules.get(name))
+    gc.collect()
+
+
+def _drop(name: str, module: ModuleType | None) -> None:
+    """Take it out of ``sys.modules`` and out of its package, if it is there."""
+    if name in sys.modules and sys.modules[name] is module:
+        sys.modules.pop(name, None)
+    package, _, own = name.rpartition(".")
+    if module is not None and vars(sys.modules.get(package, module)).get(own) is module:
+        delattr(sys.modules[package], own)
 
 
 @contextmanager
@@ -78,8 +103,8 @@ def _answered_by(answers: _Answers) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in mine:
-            sys.modules.pop(name, None)
+        for name, answer in mine.items():
+            _drop(name, answer)
 
 
 class _StandIn(ModuleType):
@@ -89,6 +114,28 @@ class _StandIn(ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         return type(name, (), {})
+
+
+class _WhenUsed(ModuleType):
+    """A module that is imported when a name in it is asked for: for ``import x``."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:  # the library uses it while it is loaded
+            sys.modules.pop(self.__name__, None)
+        return getattr(import_module(self.__name__), name)
+
+
+def _when_called(module: str, *functions: str) -> ModuleType:
+    """A module that is imported when one of these functions is called: for ``from x import f``."""
+
+    def stand_in(name: str) -> Callable[..., Any]:
+        return lambda *arguments, **options: getattr(import_module(module), name)(*arguments, **options)
+
+    answer = ModuleType(module)
+    vars(answer).update({name: stand_in(name) for name in functions})
+    return answer
 
 
 class _Spare(MetaPathFinder):
@@ -120,11 +167,13 @@ class _Spared(Loader):
     def exec_module(self, module: ModuleType) -> None:
         if self._answers is None:
             return
-        if threading.active_count() > 1:  # another might import the real ones meanwhile
+        answers = self._answers()
+        whole = all(isinstance(answer, _WhenUsed) for answer in answers.values())
+        if not whole and threading.active_count() > 1:  # another might ask for the real ones meanwhile
             self._real.exec_module(module)
             return
         try:
-            with _answered_by(self._answers()):
+            with _answered_by(answers):
                 self._real.exec_module(module)
         except Exception:  # it wants more of them than it gets
             self._real.exec_module(module)
@@ -137,8 +186,21 @@ def _unused_types() -> _Answers:
     return {"typing_extensions": None, "decimal": _StandIn("decimal"), "uuid": uuid}
 
 
+def _values_alone() -> _Answers:
+    """What msgspec needs to convert values, not to describe types."""
+    return {
+        **_unused_types(),
+        "msgspec.inspect": _WhenUsed("msgspec.inspect"),
+        "msgspec._json_schema": _when_called("msgspec._json_schema", "schema", "schema_components"),
+    }
+
+
 def _servers() -> _Answers:
-    return {name: _StandIn(name) for name in _SERVERS}
+    return {
+        **{name: _StandIn(name) for name in _SERVERS},
+        **{name: _WhenUsed(name) for name in ("base64", "gzip")},
+        "urllib.parse": _when_called("urllib.parse", "parse_qs", "quote_plus", "urlparse"),
+    }
 
 
 def _library_search() -> _Answers:
@@ -159,10 +221,18 @@ def _find_library(name: str) -> str | None:
     return _SONAMES[name]
 
 
+def _when_used(*names: str) -> Callable[[], _Answers]:
+    return lambda: {name: _WhenUsed(name) for name in names}
+
+
 #: module -> what it gets for its imports; None: it is not run (a package, whose modules then load singly)
 _OTHERWISE: dict[str, Callable[[], _Answers] | None] = {
+    "logging": _when_used("traceback"),
+    "msgspec": _values_alone,
+    "pathlib": lambda: {"urllib.parse": _when_called("urllib.parse", "quote_from_bytes")},
     "prometheus_client": None,
     "prometheus_client.exposition": _servers,
     "pyudev._ctypeslib.utils": _library_search,
+    "systemd.journal": _when_used("systemd.id128", "traceback", "uuid"),
     "pyudev._util": lambda: {"subprocess": _StandIn("subprocess")},  # to ask udevadm for its version
 }

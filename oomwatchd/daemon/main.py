@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from oomwatchd import __version__, plugs
 from oomwatchd.capture import OomCapture, Source, Unseen
 from oomwatchd.config import Config, KmsgSection, load
-from oomwatchd.daemon import protect
+from oomwatchd.daemon import lean, protect
 from oomwatchd.daemon.log import OncePerKind, is_journal, start_logging
 from oomwatchd.daemon.panics import panics, roots
 from oomwatchd.daemon.view import HostView
@@ -74,7 +74,7 @@ class Daemon:
         protect.keep_small()
         self._path = path
         self._debug = debug
-        self._config, self._read_from = load(path)
+        self._config, self._read_from = _load(path)
         start_logging(self._level(self._config))
         self._notifier = Notifier()
         descriptors = take_descriptors()
@@ -451,7 +451,7 @@ class Daemon:
         """Apply a changed configuration as far as a running daemon can; a wrong one changes nothing."""
         self._notifier("RELOADING=1", f"MONOTONIC_USEC={now().monotonic_usec}")
         try:
-            new, self._read_from = load(self._path)
+            new, self._read_from = _load(self._path)
             self._apply(new)
         except ConfigError as error:
             log.error("configuration not changed: %s", error)
@@ -505,6 +505,13 @@ class Daemon:
 
     def _level(self, config: Config) -> str:
         return "debug" if self._debug else config.log_level
+
+
+def _load(path: Path | None) -> tuple[Config, Path | None]:
+    try:
+        return load(path)
+    finally:
+        lean.forget("tomllib")
 
 
 def _catch_signals(*numbers: signal.Signals) -> socket.socket:

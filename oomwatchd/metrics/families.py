@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,7 +33,7 @@ def families(metrics: Metrics, seen: Distance) -> list[Metric]:
 
 def _counted(metrics: Metrics) -> list[Metric]:
     build = InfoMetricFamily("oomwatchd_build", "Version of oomwatchd and of its Python.")
-    build.add_metric([], {"version": __version__, "python": platform.python_version()})
+    build.add_metric([], {"version": __version__, "python": sys.version.split()[0]})
     events = CounterMetricFamily(
         "oomwatchd_oom_events",
         "Reports of the kernel since the first start in this boot, by how they ended and by what was "

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
+from typing import NamedTuple, NoReturn, Protocol, TypeGuard, runtime_checkable
 
 import msgspec
 
@@ -96,11 +96,20 @@ def open_sinks(options: Mapping[str, msgspec.Struct]) -> OpenSinks:
                     continue
                 log.error("sink %s cannot work: %s; events wait in the store", name, error)
                 sink = _Unready(name, error)
-            if isinstance(sink, Sink):
+            if _is_local(sink):
                 opened.local.append(sink)
-            elif sink is not None:
+            elif _is_remote(sink):
                 opened.remote.append(sink)
     return opened
+
+
+# not isinstance(): with a protocol it brings inspect, ast and dis from Python 3.12 on
+def _is_local(sink: object) -> TypeGuard[Sink]:
+    return hasattr(sink, "emit")
+
+
+def _is_remote(sink: object) -> TypeGuard[RemoteSink]:
+    return hasattr(sink, "deliver")
 
 
 def open_sink(options: msgspec.Struct) -> Sink | RemoteSink | None:

@@ -79,6 +79,7 @@ class Journal:
             "MESSAGE": to_text,
             "_HOSTNAME": to_text,
             "_BOOT_ID": to_text,
+            "_MACHINE_ID": to_text,  # else `uuid`
             "MESSAGE_ID": to_text,
             "_SOURCE_MONOTONIC_TIMESTAMP": int,
             "__REALTIME_TIMESTAMP": int,

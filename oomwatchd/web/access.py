@@ -14,15 +14,12 @@ have a browser on this host read events under a name of its own (DNS rebinding).
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import hmac
-import ipaddress
 import logging
 import os
 import re
-import secrets
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -375,7 +372,7 @@ class Access:
         #: why the file's present version is not used
         self.failure: str | None = None
         self._lock = threading.Lock()
-        self._salt = secrets.token_bytes(16)
+        self._salt = os.urandom(16)
         self._right: dict[bytes, None] = {}
         self._wrong: dict[bytes, None] = {}
 
@@ -489,7 +486,7 @@ def _credentials(request: Request) -> tuple[str, bytes] | None:
     if scheme.lower() != "basic":
         return None
     try:
-        user, colon, password = base64.b64decode(token.strip(), validate=True).partition(b":")
+        user, colon, password = binascii.a2b_base64(token.strip(), strict_mode=True).partition(b":")
     except (binascii.Error, ValueError):
         return None
     return (user.decode("utf-8", "replace"), password) if colon else None
@@ -520,11 +517,12 @@ def _names_this_host(host: str) -> bool:
     name = re.sub(r":\d*$", "", host).lower()
     if name in ("", "localhost") or name.endswith(".localhost"):
         return True
-    try:
-        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return False
-    return True
+    address = name.removeprefix("[").removesuffix("]").partition("%")[0]
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError, ValueError):
+            socket.inet_pton(family, address)
+            return True
+    return False
 
 
 _UNAUTHORIZED = Response(

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, get_args
-from urllib.parse import parse_qsl, unquote, urlencode
 
 import msgspec
 
@@ -137,8 +136,7 @@ class Pages:
             return Later("page", _schema)
         for prefix, make in (("/events/", self._report), ("/api/v1/events/", self._event_json)):
             if path.startswith(prefix) and "/" not in path[len(prefix) :]:
-                event_id = unquote(path[len(prefix) :], errors="replace")
-                return Later("page", partial(_safely, make, event_id))
+                return Later("page", partial(_safely, make, path[len(prefix) :]))
         return None
 
     def _safely(self, make: Callable[[Request], Response], request: Request) -> Response:
@@ -167,10 +165,8 @@ class Pages:
             filtered=any(wanted.values()),
             kinds=get_args(Kind),
             constraints=get_args(Constraint),
-            older=f"/events?{_following(query, rows)}" if more else None,
-            newest=f"/events?{urlencode({k: v for k, v in wanted.items() if v})}"
-            if "after" in query
-            else None,
+            older=_following("/events", query, rows) if more else None,
+            newest=_link("/events", {k: v for k, v in wanted.items() if v}) if "after" in query else None,
         )
 
     def _report(self, event_id: str) -> Response:
@@ -199,7 +195,7 @@ class Pages:
         rows, more = self._found(query, limit)
         document = {
             "events": [_as_json(row) for row in rows],
-            "next": f"/api/v1/events?{_following(query, rows)}" if more else None,
+            "next": _following("/api/v1/events", query, rows) if more else None,
         }
         return Response(HTTPStatus.OK, msgspec.json.encode(document) + b"\n", JSON)
 
@@ -221,7 +217,10 @@ class Pages:
         return rows[:limit], len(rows) > limit
 
 
-def _safely(make: Callable[[str], Response], event_id: str) -> Response:
+def _safely(make: Callable[[str], Response], quoted_id: str) -> Response:
+    from urllib.parse import unquote
+
+    event_id = unquote(quoted_id, errors="replace")
     if len(event_id) > 200:
         return _NO_EVENT
     try:
@@ -231,6 +230,8 @@ def _safely(make: Callable[[str], Response], event_id: str) -> Response:
 
 
 def _query(request: Request) -> dict[str, str]:
+    from urllib.parse import parse_qsl  # brings ipaddress: 0.5 MiB for who asks for a page
+
     known = {*FILTERS, "since", "before", "after", "limit"}
     try:
         pairs = parse_qsl(request.query, keep_blank_values=True, max_num_fields=20, errors="replace")
@@ -276,9 +277,15 @@ def _finite(value: float) -> float:
     return value
 
 
-def _following(query: Mapping[str, str], rows: Sequence[Row]) -> str:
+def _following(path: str, query: Mapping[str, str], rows: Sequence[Row]) -> str:
     last = rows[-1]
-    return urlencode({**query, "after": f"{last.wall!r}:{last.number}"})
+    return _link(path, {**query, "after": f"{last.wall!r}:{last.number}"})
+
+
+def _link(path: str, query: Mapping[str, str]) -> str:
+    from urllib.parse import urlencode
+
+    return f"{path}?{urlencode(query)}"
 
 
 def _as_json(row: Row) -> dict[str, Any]:
