@@ -79,7 +79,7 @@ def feed(assembler: Assembler, items: list[KmsgRecord | KmsgGap]) -> list[Signal
     signals: list[Signal] = []
     at = 0
     while at < len(items):
-        rows = assembler.take_rows(items, at)
+        rows = assembler.take_run(items, at)
         if rows:
             at += rows
         else:
