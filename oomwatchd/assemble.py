@@ -257,6 +257,14 @@ class Assembler:
         """No block is under way: a stretch of lines without a word of a report changes nothing."""
         return not self._before and not self._held and all(block.finished for block in self._blocks)
 
+    @property
+    def unfinished_usec(self) -> int | None:
+        """The stamp of the newest record of a report whose end was not read; None: there is none."""
+        return max(
+            (block.last for block in self._blocks if not block.finished and block.last is not None),
+            default=None,
+        )
+
     def feed(self, item: KmsgRecord | KmsgGap, now_usec: int | None = None) -> list[Signal]:
         """Take the next record (or gap) and say what it means."""
         if isinstance(item, KmsgGap):
@@ -277,6 +285,8 @@ class Assembler:
         now = self._now
         if block is None or block.finished or self._restarted or now is None or not self._kernel_clock:
             return 0
+        if now < self._checked:  # the clock fell back a little: what is due must be looked at
+            return 0
         run = _run_of(block) if not self._held or block.in_table else None
         first = items[at]
         if run is None or isinstance(first, KmsgGap) or not run.count([first.text]):
@@ -291,12 +301,12 @@ class Assembler:
             del records[next(n for n, stamp in enumerate(stamps) if stamp >= soon) :]
             if not records:
                 return 0
-        seqs, flags, facilities, callers = map(set, zip(*map(_KEYS, records), strict=True))
+        seqs, *rest = zip(*map(_KEYS, records), strict=True)
+        flags, facilities, callers = map(set, rest)
         count = len(records)
         if (
             first.seq is None
-            or records[-1].seq != first.seq + count - 1
-            or len(seqs) != count
+            or seqs != tuple(range(first.seq, first.seq + count))
             or (self._last_seq is not None and first.seq != self._last_seq + 1)
             or flags != {"-"}
             or any(facilities)

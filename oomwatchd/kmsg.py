@@ -130,13 +130,13 @@ def whole_text(pieces: Sequence[bytes]) -> str | None:
     """Many reads of /dev/kmsg as one text, a record a line and without dictionary lines; None unless each
     piece is plainly one record of plain characters, as the kernel gives them."""
     data = b"".join(pieces)
-    if not data.isascii() or b"\0" in data or b"\r" in data or set(map(_LAST, pieces)) != _NEWLINE:
+    if not data.isascii() or b"\0" in data or b"\r" in data:
+        return None
+    if not (set(map(_FIRST, pieces)) <= _DIGITS and set(map(_LAST, pieces)) == _NEWLINE):
         return None
     text = data.decode("ascii")
     if text.count("\n") == len(pieces):
         return text
-    if not set(map(_FIRST, pieces)) <= _DIGITS:
-        return None
     lines = text.split("\n")
     text = "\n".join([line for line in lines if line[:1] != " "])
     return text if text.count("\n") == len(pieces) else None

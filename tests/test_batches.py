@@ -75,6 +75,7 @@ def test_statistics_are_no_other_line(texts: list[str]) -> None:
 HEADS = [
     *{beginning for form in ALL for beginning in form.begins},
     "\u0663 pages RAM",
+    "-5 pages RAM",
     "[ 1]",
     " ",
     "",

@@ -311,6 +311,51 @@ def test_a_victim_that_another_witness_names_is_looked_at_before_the_log_does(
     assert metric(rig.metrics, "oomwatchd_victim_looks_total", found="readable" if known else "gone") == 1
 
 
+def test_the_kernels_count_is_not_taken_from_before_the_kill(rig: Rig) -> None:
+    """The line before the kill line names the victim, and a look at the machine then has not its kill."""
+    rig.usec = KILL_USEC - 2000
+    rig.watch.catch_up_done()
+    last = next(n for n, line in enumerate(LINES) if "Killed process" in line)
+    rig.write(*LINES[:last])
+    rig.read_at(KILL_USEC - 100)
+    (rig.root / "vmstat").write_text("oom_kill 8\n")
+    rig.write(LINES[last])
+    rig.read_at(KILL_USEC + 400)
+    assert len(rig.captures) == 1 and rig.captures[0].at is not None
+    assert "oom_kill 7" in rig.captures[0].at.parts["vmstat"]
+    assert rig.metrics.kills_now()[0] == 8
+
+
+def test_the_kernels_count_never_falls() -> None:
+    metrics = Metrics()
+    for count in (3, 5, 4, 5):
+        metrics.kernel_kills(count)
+    assert metrics.kills_now()[0] == 5
+
+
+def test_a_look_that_fails_costs_no_mark(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("oomwatchd.daemon.watch.look_at", fails)
+    rig.watch.foresee(VICTIM_PID, VICTIM_COMM)
+    assert metric(rig.metrics, "oomwatchd_internal_errors_total") == 1
+
+
+def test_a_report_is_awaited_while_its_lines_come(rig: Rig) -> None:
+    rig.usec = REPORT_USEC - 1000
+    rig.watch.catch_up_done()
+    assert not rig.watch.is_in_report(2000)
+    rig.write(*LINES[:5])
+    rig.read_at(REPORT_USEC + 500)
+    assert rig.watch.is_in_report(2000)
+    rig.usec += 2000
+    assert not rig.watch.is_in_report(2000)
+    rig.write(*LINES[5:])
+    rig.read_at(KILL_USEC + 400)
+    assert not rig.watch.is_in_report(1 << 40)
+
+
 def test_a_victim_foreseen_under_another_name_is_looked_at_again(rig: Rig) -> None:
     rig.usec = KILL_USEC - 50
     rig.watch.catch_up_done()

@@ -222,6 +222,15 @@ def test_something_else_than_records_is_counted_and_passed_over(pipe: PacketPipe
     assert source.malformed == 2
 
 
+def test_something_else_is_counted_while_nothing_is_under_way_too(pipe: PacketPipe) -> None:
+    source = KmsgSource(pipe.reading, "pipe")
+    pipe.write(1)
+    os.write(pipe.writing, b"x,-;garbage\n")
+    pipe.write(3)
+    items, _ = source.read(idle=True)
+    assert (seqs_and_gaps(items), source.malformed, source.passed) == ([1, "lost 1", 3], 1, 0)
+
+
 def test_the_end_of_the_log_is_an_error(pipe: PacketPipe) -> None:
     reading, writing = os.pipe()
     os.close(writing)

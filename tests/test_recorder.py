@@ -183,6 +183,35 @@ def test_a_limit_in_sight_hurries_it_and_shows_that_cgroups_processes(tmp_path: 
         recorder.close()
 
 
+def test_a_history_is_told_as_it_was(tmp_path: Path) -> None:
+    """It is put into words later, when the victim's cgroup is gone and the machine another."""
+    tree = Tree(tmp_path, 2)
+    fake = Fake(tmp_path / "proc", tree.host)
+    recorder = Recorder(fake.host, OPTIONS, cpu=lambda: 0.0)
+    for name in ("gone", "stays"):
+        tree.make(name, (), usage=20 * MIB, limit=48 * MIB)
+    run_until(recorder, 0, 60 * S)
+    history = recorder.history(60 * S)
+    soon = recorder.history(60 * S + 1)
+    assert soon is history
+    shutil.rmtree(tmp_path / "cgroup/gone")
+    (tmp_path / "cgroup/stays/memory.max").write_text(str(96 * MIB))
+    fake.memory(available=7)
+    run_until(recorder, 60 * S, 200 * S)
+    before = history.before((), {"/gone", "/stays"}, most=3)
+    assert {t.name: t.limit_bytes for t in before.tracks if t.name in ("/gone", "/stays")} == {
+        "/gone": 48 * MIB,
+        "/stays": 48 * MIB,
+    }
+    assert [meminfo(sample)["MemAvailable"] for sample in before.samples] == [3000 << 20] * 3
+    # of another one nothing is left over
+    after = recorder.history(200 * S)
+    assert after is not history
+    assert {t.name: t.limit_bytes for t in after.before().tracks}["/stays"] == 96 * MIB
+    assert history.before((), (), most=3).samples == before.samples
+    recorder.close()
+
+
 def test_what_grows_in_a_new_cgroup_is_seen_from_its_first_seconds(tmp_path: Path) -> None:
     """5 MiB/s under 48 MiB: over before the next calm sample."""
     tree = Tree(tmp_path, 1)

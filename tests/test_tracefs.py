@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 import select
+import stat
 import struct
 import subprocess
 import sys
@@ -16,6 +16,8 @@ from oomwatchd.cli import throwaway
 from oomwatchd.daemon.witness import MAX_REMEMBERED, PATIENCE_USEC, Witness
 from oomwatchd.errors import UnavailableError
 from oomwatchd.sources.tracefs import (
+    BUFFER_KIB,
+    FIRST_LINE,
     HANDED,
     INSTANCE,
     ROOTS,
@@ -108,7 +110,8 @@ def test_a_host_without_tracefs_says_what_to_do(tmp_path: Path) -> None:
 def test_whom_the_log_names_is_not_missing_in_whatever_order_they_come() -> None:
     witness = Witness()
     witness.named(1, 1000)
-    witness.marked([Marked(900, 1, "a"), Marked(950, 2, "b"), Marked(960, 3, "c")])
+    ahead = witness.marked([Marked(900, 1, "a"), Marked(950, 2, "b"), Marked(960, 3, "c")])
+    assert [victim.pid for victim in ahead] == [2, 3]
     witness.named(2, 2000)
     assert witness.missing(960 + PATIENCE_USEC - 1) == []
     assert witness.missing(960 + PATIENCE_USEC) == [Marked(960, 3, "c")]
@@ -174,7 +177,7 @@ def test_the_first_line_of_a_report_wakes_at_once() -> None:
 
 #: an unprivileged user in a mount namespace that has the instance, as the service has
 NOBODY = """
-import os, sys
+import os, re, sys
 from pathlib import Path
 from oomwatchd.sources.tracefs import MarkedVictims
 assert os.getuid() == 65534
@@ -182,49 +185,59 @@ marks = MarkedVictims.open()
 print("open", flush=True)
 sys.stdin.readline()
 print(*(f"{marked.pid}:{marked.comm}" for marked in marks.read()))
-for file in ("events/enable", "trace_marker", "events/sched/enable", "current_tracer", "set_event"):
-    try:
-        (Path("/run/oomwatchd-trace") / file).write_text("0")
-        print("may write", file)
-    except OSError:
-        pass
+root = Path("/run/oomwatchd-trace")
+for file in root.rglob("*"):
+    for mode, what in ((os.W_OK, "write"), (os.R_OK, "read")):
+        if not file.is_dir() and os.access(file, mode):
+            print("may", what, re.sub("[0-9]+", "N", str(file.relative_to(root))))
 marks.close()
 """
 
 
 @pytest.mark.oom
 @pytest.mark.usefixtures("tracefs")
-def test_a_daemon_without_rights_is_handed_an_instance(tmp_path: Path) -> None:
+def test_a_daemon_without_rights_is_handed_an_instance() -> None:
     """The commands of the drop-in, run as the service manager runs them."""
     unit = Path(__file__).parent.parent / "packaging/systemd/oomwatchd.service.d/trace.conf"
-    text = unit.read_text().replace("\\\n", "")
+    text = unit.read_text().replace("\\\n", "").replace(r"\\", "\\")
     before = re.findall(r"^ExecStartPre=-\+/bin/sh -c '(.*)'$", text, re.MULTILINE)
     after = re.findall(r"^ExecStopPost=-\+(.*)$", text, re.MULTILINE)
-    (bind,) = re.findall(r"^BindPaths=-(.*):(.*)$", text, re.MULTILINE)
+    (bind,) = re.findall(r"^BindReadOnlyPaths=-(.*):(.*)$", text, re.MULTILINE)
     assert bind == (f"{ROOTS[0]}/instances/{INSTANCE}", str(HANDED))
     nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", sys.executable, "-c"]
     if not (ROOTS[0] / "instances").exists():
         pytest.skip("tracefs is mounted elsewhere")
     if subprocess.run([*nobody, "import oomwatchd.sources"], capture_output=True, check=False).returncode:
         pytest.skip("this checkout is closed to other users")
-    os.chown(tmp_path, 65534, 65534)
-    environ = os.environ | {"RUNTIME_DIRECTORY": str(tmp_path)}
-    subprocess.run(["/bin/sh", "-c", *before], check=True, env=environ)
-    command = 'mkdir -p "$2" && mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    command = 'mkdir -p "$2" && mount -o bind,ro "$1" "$2" && shift 2 && exec "$@"'
     arguments = ["unshare", "--mount", "sh", "-c", command, "sh", *bind, *nobody, NOBODY]
-    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    instance = Path(bind[0])
+    process = None
     try:
+        subprocess.run(["/bin/sh", "-c", *before], check=True)
+        assert FIRST_LINE in (instance / "events/printk/console/filter").read_text()
+        assert BUFFER_KIB <= int((instance / "buffer_size_kb").read_text()) < 2 * BUFFER_KIB
+        # whatever the mount is
+        files = (file for file in instance.rglob("*") if not file.is_symlink())
+        assert not [file for file in files if file.stat().st_mode & stat.S_IWOTH]
+        process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         assert process.stdout.readline() == "open\n"
         with throwaway.victim() as victim:
             victim.exceed()
             victim.wait(30)
         said, _ = process.communicate("\n", timeout=30)
-        assert f"{victim.pid}:{victim.comm}" in said.split() and "may write" not in said
+        assert f"{victim.pid}:{victim.comm}" in said.split()
+        assert {line for line in said.splitlines() if line.startswith("may ")} == {
+            "may read events/header_page",
+            "may read events/oom/mark_victim/format",
+            "may read per_cpu/cpuN/trace_pipe_raw",
+        }
         assert process.returncode == 0
     finally:
-        process.kill()
-        process.wait()
+        if process is not None:
+            process.kill()
+            process.wait()
         subprocess.run(after[0].split(), check=True)
         HANDED.rmdir()
     assert not Path(bind[0]).exists()

@@ -123,9 +123,10 @@ def test_pages_are_exposed_when_that_is_wanted(serve: Serve) -> None:
 
 def test_on_loopback_pages_answer_under_names_that_dns_cannot_forge(serve: Serve) -> None:
     server = serve(Access())
-    for host in ("127.0.0.1", "127.0.0.1:80", "localhost:10053", "[::1]:80", "x.localhost"):
+    for host in ("127.0.0.1", "127.0.0.1:80", "localhost:10053", "[::1]:80", "[fe80::1%eth0]", "x.localhost"):
         assert status(server, "/", host=host) == 200, host
-    for host in ("rebound.example.org", "localhost.example.org", "127.0.0.1.example.org:80"):
+    forged = ("rebound.example.org", "localhost.example.org", "127.0.0.1.example.org:80")
+    for host in (*forged, "127.0.0.1%.example.org", "[::1%]", "[::1%a/b]"):
         assert status(server, "/", host=host) == 421, host
         assert status(server, "/metrics", host=host) == 200
 

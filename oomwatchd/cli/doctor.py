@@ -298,4 +298,6 @@ def _tracefs(root: Path) -> Check:
         if _exists(root / place / "events/oom/mark_victim"):
             return Check("tracefs", "ok", f"/{place}/events/oom/mark_victim")
     found = "no events/oom/mark_victim: no second witness of kills"
-    return Check("tracefs", "warn", found, "run as root; mount -t tracefs tracefs /sys/kernel/tracing")
+    return Check(
+        "tracefs", "warn", found, "as root: mount -t tracefs tracefs /sys/kernel/tracing; else see trace.conf"
+    )

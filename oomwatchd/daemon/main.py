@@ -103,6 +103,7 @@ class Daemon:
         boot_id = self._host.boot_id
         self._witness = Witness()
         self._marks = self._open_marks()
+        self._overrun = False
         counters = self._worker.load_counters(boot_id)
         self._metrics.load(counters)
         self._balance = Balance(
@@ -296,12 +297,11 @@ class Daemon:
             return
         since, until = usec - AT_ONCE_USEC, usec + AT_ONCE_USEC
         while True:
-            marked = self._marks.read(pipe)
-            for victim in marked:
+            for victim in self._witness.marked(self._marks.read(pipe)):
                 self._watch.foresee(victim.pid, victim.comm)
-            self._witness.marked(marked)
             self._watch.read()
-            if not (self._witness.awaits(since) or self._watch.in_report) or now().monotonic_usec >= until:
+            awaited = self._witness.awaits(since) or self._watch.is_in_report(AT_ONCE_USEC)
+            if not awaited or now().monotonic_usec >= until:
                 break
 
     def _timeout(self) -> float:
@@ -370,6 +370,9 @@ class Daemon:
 
     def _compare_marks(self, marks: MarkedVictims) -> None:
         self._witness.marked(marks.read())
+        if marks.overruns and not self._overrun:
+            self._overrun = True
+            log.warning("the trace point's buffer was overwritten before it was read: victims may be missing")
         missing = self._witness.missing(now().monotonic_usec)
         self._balance.marked(missing)
         for victim in missing:

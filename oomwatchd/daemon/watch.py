@@ -119,6 +119,7 @@ class Watch:
         self._oldest: int | None = None
         self._newest = -1  # number of the newest record read
         self._last_named_usec = 0
+        self._read_usec = 0  # when the newest record was read
         self._at: dict[int, Snapshot] = {}
         self._facts: dict[int, ProcessFacts] = {}
         self._named: dict[int, float] = {}
@@ -140,6 +141,8 @@ class Watch:
         before = self._now().monotonic_usec
         passed = self._source.passed
         items, drained = self._source.read(idle=self._assembler.idle)
+        if items:
+            self._read_usec = self._now().monotonic_usec
         records = [item for item in items if isinstance(item, KmsgRecord)]
         stamps = [usec for usec in map(_USEC, records) if usec is not None]
         if stamps and self._source.kind == "kmsg":  # journald stamps nothing, and is late
@@ -166,7 +169,11 @@ class Watch:
     def foresee(self, pid: int, comm: str | None) -> None:
         """Another witness says that the log will name this process (``comm``: None where it does not say its
         name): look at it now."""
-        facts = look_at(self._host, pid, comm, self.command_line)
+        try:
+            facts = look_at(self._host, pid, comm, self.command_line)
+        except Exception as error:
+            self._failed(error)
+            return
         if facts is not None:
             _keep(self._foreseen, pid, (facts, self._now().monotonic_usec))
 
@@ -200,10 +207,10 @@ class Watch:
         """The last bite did not drain the log. Not every source's descriptor says so by being readable."""
         return self._empty_at is None
 
-    @property
-    def in_report(self) -> bool:
-        """The rest of a report is awaited."""
-        return not self._assembler.idle
+    def is_in_report(self, within_usec: int) -> bool:
+        """The rest of a report is awaited, and its last line is not older than this."""
+        newest = self._assembler.unfinished_usec
+        return newest is not None and self._log_now() - newest < within_usec
 
     @property
     def quiet(self) -> bool:
@@ -366,7 +373,7 @@ class Watch:
             _keep(self._issued, first, issued)
         if self.caught_up and not historical and block.revision == 0:
             # before the kills are counted: the kernel's count must never seem to lag behind ours
-            seen = at if at is not None and at.usec >= self._last_named_usec else None
+            seen = at if at is not None and at.usec >= self._read_usec else None
             self._metrics.kernel_kills(self._snapshots.oom_kills(seen))
         self._submit(
             OomCapture(

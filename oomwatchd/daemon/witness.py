@@ -51,17 +51,20 @@ class Witness:
             if len(self._named) > MAX_REMEMBERED:
                 self._named.popitem(last=False)
 
-    def marked(self, victims: Iterable[Marked]) -> None:
-        """The trace point named victims."""
+    def marked(self, victims: Iterable[Marked]) -> list[Marked]:
+        """The trace point named victims; those whom the log has not named yet."""
+        ahead = []
         for victim in victims:
             self.victims += 1
             # the same pid, long ago, was another process
             if victim.usec - self._named.pop(victim.pid, -PATIENCE_USEC) < PATIENCE_USEC:
                 continue
+            ahead.append(victim)
             self._marked[victim.pid] = victim
             if len(self._marked) > MAX_REMEMBERED:
                 self._marked.popitem(last=False)
                 self.unreported += 1
+        return ahead
 
     def awaits(self, since_usec: int) -> bool:
         """Whether the newest marked process was marked after ``since_usec`` and is not named yet."""

@@ -100,11 +100,12 @@ def nothing_recognised(records: str, count: int) -> bool:
 
 
 def unknown_count(texts: Sequence[str]) -> int:
-    """How many of these lines are plainly not known to ``recognise``, up to the first that may be."""
+    """How many of these lines, none with a NUL, are plainly not known to ``recognise``, up to the first that
+    may be."""
     count = 0
     for text in texts:
         beginning = text.lstrip(" \t")[:4]
-        if beginning in _BY_BEGINNING or beginning[:1] == "[" or beginning[:1].isdigit():
+        if beginning in _BY_BEGINNING or beginning[:1] in ("[", "-") or beginning[:1].isdigit():
             break
         count += 1
     joined = "\0".join(texts[:count])

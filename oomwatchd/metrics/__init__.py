@@ -206,6 +206,8 @@ class Metrics:
         up to date, or the difference shows those still on their way.
         """
         with self._lock:
+            if count is not None and self._kernel_kills is not None:
+                count = max(count, int(self._kernel_kills))  # as of a moment before: it never falls
             self._kernel_kills = count
             if self._baseline is None and count is not None:
                 self._baseline = count

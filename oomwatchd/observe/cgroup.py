@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 import msgspec
@@ -168,6 +168,11 @@ class Cgroups:
     def get(self, path: str) -> Group | None:
         """The cgroup of that path, as of the last walk."""
         return self._by_path.get(path)
+
+    @property
+    def table(self) -> Mapping[str, Group]:
+        """The cgroups of now by their paths; a later walk has another table."""
+        return self._by_path
 
     def of(self, pid: int) -> Group | None:
         """The cgroup that the process was in at the last walk."""

@@ -167,27 +167,33 @@ class _Name(msgspec.Struct, frozen=True, gc=False):
 
 class History:
     """What the recorder knew at one moment, not yet put into words: that is for whoever is in no hurry, in
-    any one thread. ``names`` and ``cgroups`` are the recorder's own, and go on."""
+    any one thread. ``limits`` are those of the largest cgroups by number, ``table`` has the others by path;
+    ``shared`` keeps what was told last, of one history alone."""
 
     def __init__(
         self,
         samples: tuple[Sample, ...],
         names: Mapping[int, _Name],
-        cgroups: Cgroups,
+        limits: Mapping[int, int | None],
+        table: Mapping[str, Group],
         marks: tuple[Mark, ...],
+        shared: list[tuple[History, Before]],
     ) -> None:
         self._samples = samples
         self._names = names
-        self._cgroups = cgroups
+        self._limits = limits
+        self._table = table
         self._marks = marks
-        self._told: Before | None = None
+        self._shared = shared
 
     def before(
         self, pids: Iterable[int] = (), paths: Iterable[str] = (), *, most: int | None = None
     ) -> Before:
         """The newest samples, so many at most, the tracks of the largest and of these processes and cgroups,
         and the marks."""
-        told = self._told = self._told or self._tell()
+        if not self._shared or self._shared[0][0] is not self:
+            self._shared[:] = [(self, self._tell())]
+        told = self._shared[0][1]
         samples = told.samples if most is None else told.samples[-most:]
         return Before(samples, _chosen(told.tracks, set(pids), set(paths)), told.marks)
 
@@ -203,19 +209,24 @@ class History:
             name = self._names.get(number)
             if name is None:
                 continue
-            group = self._cgroups.get(name.name) if name.kind == "cgroup" else None
             tracks.append(
                 Track(
                     kind=name.kind,  # type: ignore[arg-type]
                     name=name.name,
                     pid=name.pid,
                     cgroup=name.cgroup,
-                    limit_bytes=group.limit if group is not None else None,
+                    limit_bytes=self._limit(number, name),
                     points=tuple(found),
                 )
             )
         tracks.sort(key=lambda track: -track.points[-1][1])
         return Before(tuple(map(_snapshot, self._samples)), tuple(tracks), self._marks)
+
+    def _limit(self, number: int, name: _Name) -> int | None:
+        if number in self._limits or name.kind != "cgroup":
+            return self._limits.get(number)
+        group = self._table.get(name.name)
+        return group.limit if group is not None else None
 
 
 class Recorder:
@@ -276,6 +287,7 @@ class Recorder:
         self._total: int | None = None
         self._stalls: int | None = None
         self._made: tuple[int, History] | None = None
+        self._told: list[tuple[History, Before]] = []
 
     # -- the loop's --------------------------------------------------------------------------------
 
@@ -339,9 +351,14 @@ class Recorder:
     def history(self, usec: int) -> History:
         """The time before, as of now. Reports within a second share one reading of the ring."""
         if self._made is None or usec - self._made[0] > HURRIED_USEC:
-            samples = (*self._older, *self._recent)
-            self._made = usec, History(samples, self._names, self.cgroups, tuple(self._marks))
+            self._made = usec, self._history()
         return self._made[1]
+
+    def _history(self) -> History:
+        limits = {group.number: group.limit for group in (*self._top_groups, *self._watched)}
+        samples = (*self._older, *self._recent)
+        marks = tuple(self._marks)
+        return History(samples, dict(self._names), limits, self.cgroups.table, marks, self._told)
 
     def facts(self, pid: int, comm: str) -> ProcessFacts | None:
         """What is known of a process from the time before, if it was called that."""

@@ -34,7 +34,7 @@ INSTANCE = "oomwatchd"
 #: for each CPU; some 200 victims
 BUFFER_KIB = 16
 #: of the kernel's own filter of events (Documentation/trace/events.rst)
-_FIRST_LINE = f'msg ~ "*{HEADER_MARK}*"'
+FIRST_LINE = f'msg ~ "*{HEADER_MARK}*"'
 #: pages that one reading takes from one CPU
 MAX_PAGES = 16
 #: a sub-buffer is a page at least, up to 64 KiB where that is the page size
@@ -143,50 +143,58 @@ def _has_event(root: Path) -> bool:
         return False
 
 
+def _set_up(directory: Path) -> None:
+    """Make the instance and switch the events on; the drop-in trace.conf does the same."""
+    directory.mkdir(exist_ok=True)  # one that was left behind by kill -9 is taken over
+    (directory / "trace").write_text("")
+    (directory / "trace_clock").write_text("mono")
+    (directory / "buffer_size_kb").write_text(str(BUFFER_KIB))
+    with suppress(OSError):  # 5.0+; before it, as with 0, any event wakes who polls
+        (directory / "buffer_percent").write_text("0")
+    with suppress(OSError):  # up to 5.14 it fires only for what a console prints
+        (directory / "events/printk/console/filter").write_text(FIRST_LINE)
+        (directory / "events/printk/console/enable").write_text("1")
+    (directory / "events/oom/mark_victim/enable").write_text("1")
+
+
 class MarkedVictims:
     """The open instance. Not thread-safe. Nothing here waits."""
 
-    def __init__(self, directory: Path, layout: Layout, pipes: list[int]) -> None:
+    def __init__(self, directory: Path, layout: Layout) -> None:
         self._directory = directory
         self._layout = layout
-        self._pipes = pipes
+        self._pipes: list[int] = []
         #: readings that found the buffer overwritten
         self.overruns = 0
 
     @classmethod
     def open(cls, roots: tuple[Path, ...] = (HANDED, *ROOTS)) -> MarkedVictims:
-        """Make the instance and switch the trace point on. Raises UnavailableError with the reason."""
+        """Make the instance, if nobody did for us, and open it. Raises UnavailableError with the reason."""
         root = next((root for root in roots if _has_event(root)), None)
         if root is None:
-            raise UnavailableError("no tracefs with the trace point oom:mark_victim", mend="mount tracefs")
+            raise UnavailableError(
+                "no tracefs with the trace point oom:mark_victim",
+                mend="mount tracefs; not as root: trace.conf",
+            )
         directory = root if root == HANDED else root / "instances" / INSTANCE
-        pipes: list[int] = []
+        marks = None
         try:
             layout = parse_layout(
                 (root / "events/oom/mark_victim/format").read_text(),
                 (root / "events/header_page").read_text(),
             )
+            marks = cls(directory, layout)
             if directory is not root:
-                directory.mkdir(exist_ok=True)  # one that was left behind by kill -9 is taken over
-            (directory / "trace").write_text("")
-            (directory / "trace_clock").write_text("mono")
-            (directory / "buffer_size_kb").write_text(str(BUFFER_KIB))
-            with suppress(OSError):  # 5.0+; before it, as with 0, any event wakes who polls
-                (directory / "buffer_percent").write_text("0")
-            with suppress(OSError):  # up to 5.14 it fires only for what a console prints
-                (directory / "events/printk/console/filter").write_text(_FIRST_LINE)
-                (directory / "events/printk/console/enable").write_text("1")
-            (directory / "events/oom/mark_victim/enable").write_text("1")
-            pipes += [
-                os.open(cpu / "trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                for cpu in sorted((directory / "per_cpu").iterdir())
-            ]
+                _set_up(directory)
+            for cpu in sorted((directory / "per_cpu").iterdir()):
+                pipe = os.open(cpu / "trace_pipe_raw", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                marks._pipes.append(pipe)
         except (OSError, ValueError) as error:
-            for pipe in pipes:
-                os.close(pipe)
+            if marks is not None:
+                marks.close()
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise UnavailableError(f"no trace point oom:mark_victim: {reason}") from error
-        return cls(directory, layout, pipes)
+        return marks
 
     def descriptors(self) -> tuple[int, ...]:
         """Readable when a report begins, and as soon as a victim is marked, microseconds before its kill line
@@ -214,10 +222,12 @@ class MarkedVictims:
                 yield page
 
     def close(self) -> None:
-        """Switch it off and remove the instance."""
+        """Switch it off and remove the instance, if it is ours."""
         for pipe in self._pipes:
             os.close(pipe)
         self._pipes = []
+        if self._directory == HANDED:
+            return
         for event in ("oom/mark_victim", "printk/console"):
             with suppress(OSError):
                 (self._directory / "events" / event / "enable").write_text("0")

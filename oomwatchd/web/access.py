@@ -517,10 +517,11 @@ def _names_this_host(host: str) -> bool:
     name = re.sub(r":\d*$", "", host).lower()
     if name in ("", "localhost") or name.endswith(".localhost"):
         return True
-    address = name.removeprefix("[").removesuffix("]").partition("%")[0]
-    for family in (socket.AF_INET, socket.AF_INET6):
+    address = name.removeprefix("[").removesuffix("]")
+    without_zone = re.sub(r"%[\w.-]+$", "", address, flags=re.ASCII)
+    for family, text in ((socket.AF_INET, address), (socket.AF_INET6, without_zone)):
         with suppress(OSError, ValueError):
-            socket.inet_pton(family, address)
+            socket.inet_pton(family, text)
             return True
     return False
 
