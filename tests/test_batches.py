@@ -81,12 +81,13 @@ HEADS = [
     "",
     "7 pages RAM",
 ]
+CHARACTERS = st.characters(exclude_characters="\0")  # which no record's text holds
 ANY_LINES = st.lists(
     st.one_of(
-        st.text(max_size=20),
-        st.tuples(st.sampled_from([form.samples[0] for form in ALL] + HEADS), st.text(max_size=9)).map(
-            "".join
-        ),
+        st.text(CHARACTERS, max_size=20),
+        st.tuples(
+            st.sampled_from([form.samples[0] for form in ALL] + HEADS), st.text(CHARACTERS, max_size=9)
+        ).map("".join),
         st.sampled_from(["a invoked oom-killer: b", "x mode:0x0", "b mems_allowed=0"]),
     ),
     max_size=6,
