@@ -29,7 +29,7 @@ from oomwatchd.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord
 #: kill follow within microseconds, and what a slow console delays further comes as a revision
 QUIET_USEC = 5_000
 #: the same where the log holds nothing more: a kill line ends its report unless it is a group's
-DRAINED_USEC = 300
+DRAINED_USEC = 150
 #: the reaper waits 2 s since 5.18 and tries for 1 s: later lines are not expected
 SETTLE_USEC = 5_000_000
 #: a block that still lacks its kill line is given up after this much silence
