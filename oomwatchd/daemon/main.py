@@ -9,7 +9,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -169,7 +168,7 @@ class Daemon:
                 for descriptor, told in self._recorder.descriptors():
                     selector.register(descriptor, selectors.EVENT_READ, told)
             for descriptor in () if self._marks is None else self._marks.descriptors():
-                selector.register(descriptor, selectors.EVENT_READ, partial(self._on_mark, descriptor))
+                selector.register(descriptor, selectors.EVENT_READ, descriptor)
             try:
                 self._start()
                 while not self._stop_asked:
@@ -250,6 +249,8 @@ class Daemon:
         for key, _ in selector.select(self._timeout()):
             if key.fileobj is signals:
                 self._on_signals(signals.recv(64))
+            elif isinstance(key.data, int):
+                self._on_mark(key.data)
             elif key.data is not None:
                 self._tell(key.data)
         self._watch.read()
@@ -290,11 +291,12 @@ class Daemon:
         except Exception as error:
             self._failures.failed("the flight recorder", error)
 
-    def _on_mark(self, pipe: int, usec: int, _wall: float) -> None:
+    def _on_mark(self, pipe: int) -> None:
         """A report begins, or a victim was marked: the rest comes now. The log itself would wake us with the
         timer tick only (irq_work, lazy, in kernel/printk/printk.c), up to 10 ms later."""
         if self._marks is None:
             return
+        usec = now().monotonic_usec
         since, until = usec - AT_ONCE_USEC, usec + AT_ONCE_USEC
         while True:
             for victim in self._witness.marked(self._marks.read(pipe)):
