@@ -937,6 +937,11 @@ class Running:
         finally:
             store.close()
 
+    def told(self) -> bool:
+        """That the sinks of this host were told of everything is saved: a kill -9 has nothing told again."""
+        with contextlib.closing(Store.open_reader(self.directory / "state")) as store:
+            return not store.untold(1)
+
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(10)
@@ -1021,6 +1026,7 @@ def test_a_restart_doubles_nothing_and_misses_nothing(daemon: Running) -> None:
     daemon.until(daemon.ready)
     _, seen, _ = kill_one()
     daemon.until(lambda: daemon.events(seen))
+    daemon.until(daemon.told)
     before = daemon.metric(KILLS)
     daemon.process.kill()
     daemon.process.wait()

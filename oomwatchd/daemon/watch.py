@@ -26,7 +26,7 @@ from oomwatchd.kmsg import KmsgGap, KmsgRecord
 from oomwatchd.metrics import Metrics
 from oomwatchd.observe.host import Host
 from oomwatchd.observe.process import CommandLine, look_after, look_at
-from oomwatchd.observe.recorder import Before, Recorder
+from oomwatchd.observe.recorder import Before, History, Recorder
 from oomwatchd.observe.snapshot import Snapshots
 from oomwatchd.sources.journal import JournalSource
 from oomwatchd.sources.kmsg import KmsgSource, LogClock
@@ -406,12 +406,9 @@ class Watch:
         if self._recorder is None:
             return None
         usec = self._now().monotonic_usec
-        paths = {path for facts in processes if (path := facts.cgroup)} | cgroups_named(block.records)
         since, self._told_usec = usec - self._told_usec, usec
         most = None if since >= BRIEF_USEC else BRIEF_SAMPLES
-        return partial(
-            self._recorder.history(usec).before, {facts.pid for facts in processes}, paths, most=most
-        )
+        return partial(_tell_before, self._recorder.history(usec), processes, block.records, most)
 
     def _remember(self, block: OomBlock, processes: tuple[ProcessFacts, ...]) -> tuple[EarlierKill, ...]:
         """The kills before this report; its own are added for those to come."""
@@ -451,6 +448,17 @@ class Watch:
         if newest is not None and now.monotonic_usec - newest.usec <= SHARED_USEC:
             return newest
         return self._snapshots.take(now.monotonic_usec, now.wall)
+
+
+def _tell_before(
+    history: History,
+    processes: Iterable[ProcessFacts],
+    records: Iterable[KmsgRecord],
+    most: int | None,
+) -> Before:
+    """The time before, with those that the report is about; in the worker's thread."""
+    paths = {path for facts in processes if (path := facts.cgroup)} | cgroups_named(records)
+    return history.before({facts.pid for facts in processes}, paths, most=most)
 
 
 def cgroups_named(records: Iterable[KmsgRecord]) -> set[str]:
