@@ -208,6 +208,7 @@ def test_each_file_of_the_store_may_be_damaged_alone(
     killed = kills_called(cage, name, 20)
     wait_for("the kills", lambda: len(told_pids(daemon, name)) >= killed)
     wait_for("a store", lambda: daemon.metric("oomwatchd_store_up") == 1)
+    time.sleep(1)  # until it is saved that the last one was told; else it is told again, as it must be
     daemon.kill()
     killed += kills_called(cage, name, 2)
     daemon.start()
