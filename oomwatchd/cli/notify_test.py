@@ -14,7 +14,7 @@ from oomwatchd.errors import EX_UNAVAILABLE, OomwatchdError, UnavailableError, U
 from oomwatchd.event import SCHEMA, EventSource, EventTime, OomEvent, rfc3339
 from oomwatchd.render.escape import harmless
 from oomwatchd.report import Finding, Trigger, Victim
-from oomwatchd.sinks import TEST_SOURCE, RemoteSink, Sink, open_sinks
+from oomwatchd.sinks import TEST_SOURCE, RemoteSink, Sink, is_local, is_remote, open_sinks
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -49,7 +49,10 @@ def run(args: SimpleNamespace) -> int:
         if args.sink in (None, name):
             begin = time.monotonic()
             try:
-                sink.emit(event) if isinstance(sink, Sink) else sink.deliver([event])
+                if is_local(sink):
+                    sink.emit(event)
+                elif is_remote(sink):
+                    sink.deliver([event])
             except OomwatchdError as error:
                 failed = True
                 print(f"{name}: FAILED: {harmless(str(error))}")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, NoReturn, Protocol, TypeGuard, runtime_checkable
+from typing import NamedTuple, NoReturn, Protocol, TypeGuard
 
 import msgspec
 
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 BY_DEFAULT = frozenset({"journal"})
 
 
-@runtime_checkable
 class Sink(Protocol):
     """A sink on this host: takes each event when it happens. Is called by one thread, alone in its try."""
 
@@ -96,19 +95,21 @@ def open_sinks(options: Mapping[str, msgspec.Struct]) -> OpenSinks:
                     continue
                 log.error("sink %s cannot work: %s; events wait in the store", name, error)
                 sink = _Unready(name, error)
-            if _is_local(sink):
+            if is_local(sink):
                 opened.local.append(sink)
-            elif _is_remote(sink):
+            elif is_remote(sink):
                 opened.remote.append(sink)
     return opened
 
 
-# not isinstance(): with a protocol it brings inspect, ast and dis from Python 3.12 on
-def _is_local(sink: object) -> TypeGuard[Sink]:
+def is_local(sink: object) -> TypeGuard[Sink]:
+    """A sink of this host. Not isinstance(): with a protocol it brings inspect, ast and dis from Python 3.12
+    on."""
     return hasattr(sink, "emit")
 
 
-def _is_remote(sink: object) -> TypeGuard[RemoteSink]:
+def is_remote(sink: object) -> TypeGuard[RemoteSink]:
+    """A sink across the network."""
     return hasattr(sink, "deliver")
 
 
