@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.capture import OomCapture, Source
-from oomwatchd.decode import decode
+from oomwatchd.diagnosis.findings import diagnose
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.findings import diagnose
-from oomwatchd.kmsg import KmsgRecord, parse_record
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.kmsg import KmsgRecord, parse_record
 from oomwatchd.render.json import encode
+from oomwatchd.reports.assemble import Assembler, OomBlock
+from oomwatchd.reports.decode import decode
 from oomwatchd.sources.text import TextReader
 from tests.conftest import corpus_directory
 

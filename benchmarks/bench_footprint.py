@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from benchmarks.footprint import COMMAND, UNIT, Process, Running, install
-from oomwatchd.daemon.sample import RECORDS
+from oomwatchd.daemon.warmup import RECORDS
 
 MINIMAL = UNIT.parent.parent / "minimal.toml"
 PORT = 19053

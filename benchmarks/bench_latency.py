@@ -37,7 +37,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from oomwatchd.cli.throwaway import _directory
-from oomwatchd.kmsg import parse_record
+from oomwatchd.records.kmsg import parse_record
 
 #: (station, of which condition) -> bounds in ms: the median, the 99th part of a hundred
 BOUNDS = {

@@ -21,10 +21,10 @@ from pathlib import Path
 
 from benchmarks.bench_decode import TASKS, report_lines
 from benchmarks.bench_latency import kill_one, limit, silent_console
-from oomwatchd.assemble import Assembler, OomBlock, Signal
 from oomwatchd.cli.throwaway import _directory
-from oomwatchd.decode import decode
-from oomwatchd.kmsg import KmsgGap, KmsgRecord, parse_records
+from oomwatchd.records.kmsg import KmsgGap, KmsgRecord, parse_records
+from oomwatchd.reports.assemble import Assembler, OomBlock, Signal
+from oomwatchd.reports.decode import decode
 from oomwatchd.sources.kmsg import BITE_RECORDS, KmsgSource
 
 #: ours, as a part of the C loop's

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from oomwatchd.assemble import ReportBegan, VictimChosen
-from oomwatchd.capture import OomCapture
 from oomwatchd.daemon.watch import Watch
 from oomwatchd.daemon.worker import Worker
+from oomwatchd.records.capture import OomCapture
+from oomwatchd.reports.assemble import ReportBegan, VictimChosen
 from oomwatchd.store import Store
 
 Note = tuple[str, int, int, str]

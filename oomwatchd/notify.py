@@ -11,7 +11,7 @@ import socket
 from collections.abc import Mapping, MutableMapping
 
 from oomwatchd.errors import UnavailableError
-from oomwatchd.render.escape import harmless
+from oomwatchd.words.escape import harmless
 
 #: SD_LISTEN_FDS_START
 FIRST_DESCRIPTOR = 3

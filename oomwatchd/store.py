@@ -26,10 +26,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from oomwatchd.capture import OomCapture, ProcessFacts
-from oomwatchd.delivery import Delivery, News
+from oomwatchd.delivery.policy import Delivery, News
 from oomwatchd.errors import EX_UNAVAILABLE, EX_USAGE, OomwatchdError, PermissionDeniedError
 from oomwatchd.event import OomEvent
+from oomwatchd.records.capture import OomCapture, ProcessFacts
 
 log = logging.getLogger(__name__)
 

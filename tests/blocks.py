@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.decode import decode
-from oomwatchd.kmsg import KmsgRecord, parse_record
-from oomwatchd.report import OomReport
+from oomwatchd.records.kmsg import KmsgRecord, parse_record
+from oomwatchd.records.report import OomReport
+from oomwatchd.reports.assemble import Assembler, OomBlock
+from oomwatchd.reports.decode import decode
 
 
 class Scenario(NamedTuple):

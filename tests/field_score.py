@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.decode import decode
-from oomwatchd.report import OomReport
+from oomwatchd.records.report import OomReport
+from oomwatchd.reports.assemble import Assembler, OomBlock
+from oomwatchd.reports.decode import decode
 from oomwatchd.sources.text import TextReader
 from tests.conftest import corpus_directory
 

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from oomwatchd.kmsg import parse_record, unescape
+from oomwatchd.records.kmsg import parse_record, unescape
 
 MACHINE_ID = "11111111222222223333333344444444"
 #: when the boots of these tests began: microseconds since the epoch

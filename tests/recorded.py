@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.capture import OomCapture, Source
-from oomwatchd.decode import decode
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.kmsg import KmsgRecord, parse_record
-from oomwatchd.report import OomReport
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.kmsg import KmsgRecord, parse_record
+from oomwatchd.records.report import OomReport
+from oomwatchd.reports.assemble import Assembler, OomBlock
+from oomwatchd.reports.decode import decode
 from oomwatchd.sources.text import TextReader
 
 

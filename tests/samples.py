@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from oomwatchd.attribution import Attribution
-from oomwatchd.capture import OomCapture, Source
+from oomwatchd.diagnosis.attribution import Attribution
 from oomwatchd.event import EventSource, EventTime, OomEvent
-from oomwatchd.kmsg import KmsgRecord
-from oomwatchd.report import Finding, Memcg, Trigger, Victim
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.report import Finding, Memcg, Trigger, Victim
 
 BOOT = "0f3a9d1c5b7e4a2f8c6d1e0b9a8f7c65"
 OTHER_BOOT = "ffffffffffffffffffffffffffffffff"

@@ -17,19 +17,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomwatchd import oomd
-from oomwatchd.capture import Mark, OomCapture, ProcessFacts, Snapshot, Source, UnitEntry
 from oomwatchd.config import parse
-from oomwatchd.daemon import aftermath as looking
-from oomwatchd.daemon.aftermath import HOLD_USEC, LISTEN_USEC, MOST_ENTRIES, PAIR_USEC, Aftermath
+from oomwatchd.daemon import unit_watch
+from oomwatchd.daemon.unit_watch import HOLD_USEC, LISTEN_USEC, MOST_ENTRIES, PAIR_USEC, Aftermath
 from oomwatchd.daemon.worker import Worker
+from oomwatchd.diagnosis import oomd
 from oomwatchd.errors import UnavailableError
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.kmsg import KmsgRecord
 from oomwatchd.metrics import Metrics
 from oomwatchd.observe.cgroup import Hierarchy
 from oomwatchd.observe.charge import charge_of
 from oomwatchd.observe.host import Host
+from oomwatchd.records.capture import Mark, OomCapture, ProcessFacts, Snapshot, Source, UnitEntry
+from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.render.html import render_html
 from oomwatchd.render.html.view import view
 from oomwatchd.render.terminal import render_text
@@ -593,7 +593,7 @@ def test_a_journal_that_fails_ends_the_listening_not_the_daemon(
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(looking, "CALM_SECONDS", 0.1)
-    monkeypatch.setattr(looking, "HURRIED_SECONDS", 0.1)
-    monkeypatch.setattr(looking, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(unit_watch, "CALM_SECONDS", 0.1)
+    monkeypatch.setattr(unit_watch, "HURRIED_SECONDS", 0.1)
+    monkeypatch.setattr(unit_watch, "RETRY_SECONDS", 0.01)
     yield

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomwatchd.allocator import (
+from oomwatchd.diagnosis.allocator import (
     Request,
     ZoneVerdict,
     boost_bytes,
@@ -24,7 +24,7 @@ from oomwatchd.allocator import (
     zone_layouts,
     zone_verdicts,
 )
-from oomwatchd.report import FreeBlocks, Memory, Node, OomReport, Trigger, Zone
+from oomwatchd.records.report import FreeBlocks, Memory, Node, OomReport, Trigger, Zone
 from tests.recorded import kernel_recordings, logs, reports
 
 PAGE = 4096

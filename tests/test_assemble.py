@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oomwatchd.assemble import (
+from oomwatchd.records.kmsg import KmsgGap, KmsgRecord
+from oomwatchd.reports.assemble import (
     DEADLINE_USEC,
     DRAINED_USEC,
     SETTLE_USEC,
@@ -18,7 +19,6 @@ from oomwatchd.assemble import (
     ReportBegan,
     VictimChosen,
 )
-from oomwatchd.kmsg import KmsgGap, KmsgRecord
 from tests.blocks import blocks_of, read_records, report_of
 from tests.conftest import corpus_directory
 

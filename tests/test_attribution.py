@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oomwatchd.attribution import Owner, owner_of
+from oomwatchd.diagnosis.attribution import Owner, owner_of
 
 ID = "9f02d9fa0049eb2655fc83c765f142362b2cb403b57b70ba3185071015ca3b64"
 UID = "d11ab7b0-d6db-4a24-a7de-4a2faf1e6980"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from oomwatchd.badness import ScoreTable, score_table
-from oomwatchd.report import (
+from oomwatchd.diagnosis.badness import ScoreTable, score_table
+from oomwatchd.records.report import (
     Memcg,
     MemcgCounter,
     Memory,

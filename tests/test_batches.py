@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from oomwatchd.assemble import Assembler, Signal
 from oomwatchd.formats import Section
 from oomwatchd.formats.memcontrol import stat_count
 from oomwatchd.formats.recognise import ALL, nothing_recognised, recognise, recognise_row, unknown_count
 from oomwatchd.formats.task_table import TaskTable
-from oomwatchd.kmsg import KmsgGap, KmsgRecord, parse_record, parse_records, whole_text
+from oomwatchd.records.kmsg import KmsgGap, KmsgRecord, parse_record, parse_records, whole_text
+from oomwatchd.reports.assemble import Assembler, Signal
 
 BITE = 256
 

@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 
 from oomwatchd import __version__
-from oomwatchd.assemble import Assembler, OomBlock, Signal
-from oomwatchd.capture import OomCapture, Source
 from oomwatchd.cli import COMMANDS, main
 from oomwatchd.cli._output import seen
 from oomwatchd.cli.events import since
 from oomwatchd.event import conclude
-from oomwatchd.fold import Fold
-from oomwatchd.kmsg import parse_record
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.kmsg import parse_record
+from oomwatchd.reports.assemble import Assembler, OomBlock, Signal
+from oomwatchd.reports.storms import Fold
 from oomwatchd.store import Store
 from tests.samples import BOOT, WALL
 

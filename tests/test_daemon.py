@@ -23,26 +23,26 @@ from typing import Any
 import msgspec
 import pytest
 
-from oomwatchd.assemble import Assembler, Signal
-from oomwatchd.capture import Mark, OomCapture, Source
 from oomwatchd.cli.throwaway import victim
 from oomwatchd.config import Config, HttpSection, parse
 from oomwatchd.daemon import protect, worker
 from oomwatchd.daemon.log import LINE_BYTES, OncePerKind, StderrHandler
 from oomwatchd.daemon.main import Daemon
-from oomwatchd.daemon.sample import RECORDS
 from oomwatchd.daemon.serving import Serving
+from oomwatchd.daemon.warmup import RECORDS
 from oomwatchd.daemon.watch import FORESEEN_USEC, FRESH_USEC, Times, Watch
 from oomwatchd.daemon.worker import FULL_CAPTURES, Worker, cut_down
 from oomwatchd.errors import UnavailableError
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.fold import Covered
-from oomwatchd.kmsg import KmsgGap, KmsgRecord, parse_record
 from oomwatchd.metrics import Metrics
 from oomwatchd.notify import Notifier, take_descriptors
 from oomwatchd.observe.host import Host
 from oomwatchd.observe.recorder import Before
 from oomwatchd.observe.snapshot import Snapshots
+from oomwatchd.records.capture import Mark, OomCapture, Source
+from oomwatchd.records.kmsg import KmsgGap, KmsgRecord, parse_record
+from oomwatchd.reports.assemble import Assembler, Signal
+from oomwatchd.reports.storms import Covered
 from oomwatchd.sources.kmsg import KmsgSource
 from oomwatchd.store import Store
 

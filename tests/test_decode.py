@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomwatchd.decode import decode
-from oomwatchd.kmsg import KmsgRecord
-from oomwatchd.report import OomReport
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.report import OomReport
+from oomwatchd.reports.decode import decode
 from oomwatchd.sources.text import TextReader
 from tests.blocks import blocks_of, read_records, report_of, scenarios
 from tests.conftest import corpus_directory

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from oomwatchd.capture import OomCapture, ProcessFacts, Source
 from oomwatchd.event import OomEvent, conclude, event_id, rfc3339
-from oomwatchd.kmsg import KmsgRecord
+from oomwatchd.records.capture import OomCapture, ProcessFacts, Source
+from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.render.json import encode, event_document
 from oomwatchd.sources.text import TextReader
 from tests.blocks import blocks_of, differences, read_records

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from oomwatchd import findings
-from oomwatchd.capture import (
+from oomwatchd.diagnosis import findings
+from oomwatchd.diagnosis.findings import Case, Diagnostic, diagnose, diagnostics
+from oomwatchd.records.capture import (
     Crowd,
     EarlierKill,
     Mark,
@@ -24,9 +25,8 @@ from oomwatchd.capture import (
     UnitEntry,
     Unseen,
 )
-from oomwatchd.findings import Case, Diagnostic, diagnose, diagnostics
-from oomwatchd.kmsg import KmsgRecord
-from oomwatchd.report import (
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.report import (
     Allocation,
     Finding,
     FreeBlocks,

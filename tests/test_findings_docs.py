@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from oomwatchd.cli import explain
+from oomwatchd.diagnosis.findings import diagnose, diagnostics, summarize
 from oomwatchd.errors import UsageError
-from oomwatchd.findings import diagnose, diagnostics, summarize
 from tests.recorded import logs, reports
 
 DOCS = Path(__file__).parent.parent / "docs"

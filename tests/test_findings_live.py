@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from oomwatchd.capture import OomCapture, Source
 from oomwatchd.cli import throwaway
-from oomwatchd.decode import decode
-from oomwatchd.findings import diagnose
-from oomwatchd.kmsg import KmsgRecord, parse_record
-from oomwatchd.report import Finding, OomReport
+from oomwatchd.diagnosis.findings import diagnose
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.kmsg import KmsgRecord, parse_record
+from oomwatchd.records.report import Finding, OomReport
+from oomwatchd.reports.decode import decode
 from tests.recorded import blocks
 
 pytestmark = pytest.mark.oom

@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.fold import GAP_USEC, MAX_OPEN, SPAN_USEC, UPDATE_USEC, Covered, Fold, Folded, storm_key
-from oomwatchd.kmsg import KmsgRecord
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.reports.assemble import Assembler, OomBlock
+from oomwatchd.reports.storms import (
+    GAP_USEC,
+    MAX_OPEN,
+    SPAN_USEC,
+    UPDATE_USEC,
+    Covered,
+    Fold,
+    Folded,
+    storm_key,
+)
 from tests.blocks import blocks_of, read_records, report_of, scenarios
 from tests.conftest import corpus_directory
 

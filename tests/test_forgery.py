@@ -16,12 +16,12 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from oomwatchd.capture import OomCapture, Source
 from oomwatchd.daemon.log import StderrHandler
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.kmsg import KmsgRecord
 from oomwatchd.metrics import Metrics
 from oomwatchd.metrics.families import registry
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.render.html import render_html
 from oomwatchd.render.json import encode
 from oomwatchd.render.terminal import render_text

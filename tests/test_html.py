@@ -17,14 +17,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from oomwatchd.capture import Snapshot
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.kmsg import KmsgRecord
+from oomwatchd.records.capture import Snapshot
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.report import Allocation, Finding
 from oomwatchd.render import fields
-from oomwatchd.render.escape import harmless, harmless_name
 from oomwatchd.render.html import figures, render_html, render_html_page
 from oomwatchd.render.html.view import view
-from oomwatchd.report import Allocation, Finding
+from oomwatchd.words.escape import harmless, harmless_name
 from tests.recorded import captures, kernel_recordings, logs
 
 _VOID = {"meta", "link", "br", "hr", "input", "rect", "line", "polyline"}

@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from oomwatchd.assemble import Assembler, OomBlock
 from oomwatchd.cli import throwaway
 from oomwatchd.config import parse
 from oomwatchd.daemon.main import now
@@ -26,11 +25,12 @@ from oomwatchd.daemon.watch import Watch
 from oomwatchd.daemon.worker import Worker
 from oomwatchd.errors import NoInputError, OomwatchdError, PermissionDeniedError, UnavailableError
 from oomwatchd.event import OomEvent
-from oomwatchd.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord, parse_record
 from oomwatchd.metrics import Metrics
 from oomwatchd.observe.host import read_host
 from oomwatchd.observe.snapshot import Snapshots
-from oomwatchd.report import OomReport
+from oomwatchd.records.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord, parse_record
+from oomwatchd.records.report import OomReport
+from oomwatchd.reports.assemble import Assembler, OomBlock
 from oomwatchd.sources.journal import Journal, JournalSource, read_journal
 from oomwatchd.sources.manager import ManagerJournal
 from oomwatchd.sources.text import TextReader

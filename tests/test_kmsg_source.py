@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from oomwatchd.errors import EX_NOPERM, EX_UNAVAILABLE, PermissionDeniedError, UnavailableError
-from oomwatchd.kmsg import KmsgGap, KmsgRecord
+from oomwatchd.records.kmsg import KmsgGap, KmsgRecord
 from oomwatchd.sources.kmsg import BITE_RECORDS, BITE_SECONDS, KmsgSource, LogClock, _cannot_open
 
 DEVICE = "/dev/kmsg"

@@ -25,22 +25,22 @@ SEEN = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
 #: the daemon's own beginning, without its run
 PRELUDE = """
 import sys
-from oomwatchd.daemon import lean
-lean.install()
-lean.install()  # once is enough
+from oomwatchd.daemon import imports
+imports.install()
+imports.install()  # once is enough
 """
 SERVE = """
 import json, time
 time.perf_counter = lambda: 0.0  # how long a part took is in the metrics
 import prometheus_client.exposition as exposition
-from oomwatchd.daemon.sample import RECORDS
-from oomwatchd.delivery import Delivery
+from oomwatchd.daemon.warmup import RECORDS
+from oomwatchd.delivery.policy import Delivery
 from oomwatchd.event import conclude
 from oomwatchd.metrics import Metrics
 from oomwatchd.metrics.families import _example, registry
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.capture import OomCapture, Source
-from oomwatchd.kmsg import parse_record
+from oomwatchd.reports.assemble import Assembler, OomBlock
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.kmsg import parse_record
 
 assembler = Assembler()
 records = [record for line in RECORDS.splitlines() if (record := parse_record(line.encode()))]
@@ -94,10 +94,10 @@ def test_events_and_their_schema_are_the_same_without_types_that_none_has() -> N
 import msgspec
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.render.schema import event_schema
-from oomwatchd.capture import OomCapture, Source
+from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.config import Config
-from oomwatchd.daemon.sample import RECORDS
-from oomwatchd.kmsg import parse_record
+from oomwatchd.daemon.warmup import RECORDS
+from oomwatchd.records.kmsg import parse_record
 
 records = tuple(record for line in RECORDS.splitlines() if (record := parse_record(line.encode())))
 capture = OomCapture(source=Source(kind="kmsg", form="kmsg"), records=records, settled=True)
@@ -202,8 +202,8 @@ def test_a_library_that_wants_more_than_a_stand_in_is_imported_as_it_is(tmp_path
     script = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-from oomwatchd.daemon import lean
-lean.install()
+from oomwatchd.daemon import imports
+imports.install()
 import prometheus_client.exposition as exposition
 import ssl, http.server
 assert exposition.ssl is ssl and exposition.HTTPServer is http.server.HTTPServer
@@ -356,7 +356,10 @@ def test_the_default_profile_loads_no_more_than_it_uses(tmp_path: Path) -> None:
 def test_the_minimal_profile_loads_nothing_of_what_is_off(tmp_path: Path) -> None:
     minimal = Path(__file__).parent.parent / "packaging/minimal.toml"
     modules, late, left = loaded(minimal.read_text(), tmp_path)
-    assert modules >= {"oomwatchd.decode", "oomwatchd.event", "oomwatchd.findings.swap_absent", "sqlite3"}
+    assert modules >= {
+        *("oomwatchd.reports.decode", "oomwatchd.event"),
+        *("oomwatchd.diagnosis.findings.swap_absent", "sqlite3"),
+    }
     assert {
         module for module in modules if module.startswith(("prometheus_client", "pyudev", "http"))
     } == set()

@@ -13,13 +13,13 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from oomwatchd.attribution import Attribution
-from oomwatchd.delivery import Delivery
-from oomwatchd.distance import CgroupDistance, Distance, ZoneDistance
+from oomwatchd.delivery.policy import Delivery
+from oomwatchd.diagnosis.attribution import Attribution
+from oomwatchd.diagnosis.headroom import CgroupDistance, Distance, ZoneDistance
 from oomwatchd.event import OomEvent
 from oomwatchd.metrics import CONSTRAINTS, KINDS, MAX_UNITS, OTHER, Metrics
 from oomwatchd.metrics.families import document, registry
-from oomwatchd.report import Victim
+from oomwatchd.records.report import Victim
 from tests.samples import event
 
 REQUIRED = (

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from oomwatchd.kmsg import to_text
 from oomwatchd.observe.host import Host, read_host, read_text
 from oomwatchd.observe.process import look_at, memory_cgroup
 from oomwatchd.observe.snapshot import PART_BYTES, PARTS, Snapshots
+from oomwatchd.records.kmsg import to_text
 
 
 def fake_proc(root: Path, **files: str) -> Host:

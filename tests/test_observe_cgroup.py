@@ -13,8 +13,8 @@ import pytest
 
 from oomwatchd.observe import cgroup
 from oomwatchd.observe.cgroup import Cgroups, memory_hierarchy
-from oomwatchd.observe.changes import Changes
 from oomwatchd.observe.host import Host
+from oomwatchd.observe.inotify import Changes
 from oomwatchd.observe.kills import Kills
 
 S = 1_000_000

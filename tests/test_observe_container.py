@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from oomwatchd.capture import ProcessFacts
 from oomwatchd.observe.container import container_name, with_container_names
+from oomwatchd.records.capture import ProcessFacts
 from tests.samples import capture
 
 ID = "9f02d9fa0049eb2655fc83c765f142362b2cb403b57b70ba3185071015ca3b64"

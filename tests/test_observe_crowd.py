@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from oomwatchd.cli import throwaway
-from oomwatchd.observe.crowd import LEAST, MOST_ASKED, crowds
 from oomwatchd.observe.host import Host, read_host
+from oomwatchd.observe.members import LEAST, MOST_ASKED, crowds
 
 
 @pytest.mark.oom

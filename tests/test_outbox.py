@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomwatchd.capture import OomCapture
-from oomwatchd.delivery import (
+from oomwatchd.delivery.outbox import MAX_AGE_SECONDS, Lane, Outbox
+from oomwatchd.delivery.policy import (
     LONGEST_PAUSE_SECONDS,
     LONGEST_RETRY_AFTER_SECONDS,
     Delivery,
@@ -21,7 +21,7 @@ from oomwatchd.delivery import (
 )
 from oomwatchd.errors import DeliveryError
 from oomwatchd.event import OomEvent, event_id
-from oomwatchd.outbox import MAX_AGE_SECONDS, Lane, Outbox
+from oomwatchd.records.capture import OomCapture
 from oomwatchd.store import FILE_NAME, Limits, Store
 from tests.samples import capture, event
 

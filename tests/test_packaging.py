@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from oomwatchd.capture import OomCapture, Source
 from oomwatchd.event import conclude
+from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.sinks import journal
 from oomwatchd.sinks._message_ids import MESSAGE_IDS
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.attribution import owner_of
-from oomwatchd.capture import OomCapture, Source
+from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.fold import Fold
-from oomwatchd.kmsg import KmsgGap, KmsgRecord, parse_record
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.kmsg import KmsgGap, KmsgRecord, parse_record
+from oomwatchd.reports.assemble import Assembler, OomBlock
+from oomwatchd.reports.storms import Fold
 from oomwatchd.sources.text import TextReader
 from tests.blocks import read_records, scenarios
 

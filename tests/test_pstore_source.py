@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.capture import OomCapture, Source
 from oomwatchd.errors import NoInputError
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.kmsg import KmsgGap, KmsgRecord
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.kmsg import KmsgGap, KmsgRecord
+from oomwatchd.reports.assemble import Assembler, OomBlock
 from oomwatchd.sources.pstore import PstoreDump, read_directory, read_pstore
 from tests.blocks import blocks_of, report_of
 from tests.conftest import corpus_directory

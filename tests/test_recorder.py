@@ -19,13 +19,13 @@ import msgspec
 import pytest
 
 from oomwatchd.config import RecorderSection
-from oomwatchd.findings._host import meminfo, zoneinfo
 from oomwatchd.observe.cgroup import Hierarchy, memory_hierarchy
-from oomwatchd.observe.changes import Changes
 from oomwatchd.observe.host import Host, read_host
 from oomwatchd.observe.hotplug import Devices, Swaps, Tmpfs
+from oomwatchd.observe.inotify import Changes
 from oomwatchd.observe.pressure import Exceptional, swap_changes
 from oomwatchd.observe.recorder import RING_BYTES, Recorder
+from oomwatchd.procfs import meminfo, zoneinfo
 from tests.test_observe_cgroup import Tree
 
 S = 1_000_000

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from oomwatchd import plugs
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.report import Memcg, Victim
+from oomwatchd.records.report import Memcg, Victim
 from oomwatchd.sinks import BY_DEFAULT, SinkError, jsonl, open_sinks, webhook
 from oomwatchd.sinks import journal as journal_sink
 from oomwatchd.sinks._message_ids import MESSAGE_IDS

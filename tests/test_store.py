@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from oomwatchd.capture import OomCapture, ProcessFacts, Snapshot
 from oomwatchd.errors import PermissionDeniedError
 from oomwatchd.event import OomEvent
+from oomwatchd.records.capture import OomCapture, ProcessFacts, Snapshot
 from oomwatchd.store import FILE_NAME, MEMORY_BYTES, Limits, Store, StoreError
 from tests.samples import BOOT, OTHER_BOOT, WALL, capture, event
 

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from oomwatchd.attribution import Attribution, owner_of
-from oomwatchd.capture import Mark, Track
+from oomwatchd.diagnosis.attribution import Attribution, owner_of
 from oomwatchd.event import EventSource, EventTime, OomEvent, conclude
-from oomwatchd.findings._text import ratio
-from oomwatchd.render.amounts import kib, percent, size
-from oomwatchd.render.escape import harmless, harmless_name
+from oomwatchd.records.capture import Mark, Track
+from oomwatchd.records.report import Finding, Memcg, MemcgCounter, Task, Trigger, Victim
 from oomwatchd.render.fields import field_value, track_title
 from oomwatchd.render.terminal import render_text
-from oomwatchd.report import Finding, Memcg, MemcgCounter, Task, Trigger, Victim
+from oomwatchd.words.amounts import kib, percent, size
+from oomwatchd.words.escape import harmless, harmless_name
+from oomwatchd.words.text import ratio
 from tests.recorded import captures, kernel_recordings, kinds, logs
 
 SGR = re.compile(r"\x1b\[[0-9;]*m")

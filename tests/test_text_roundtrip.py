@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from oomwatchd.kmsg import KmsgRecord
-from oomwatchd.report import OomReport
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.report import OomReport
 from oomwatchd.sources.text import TextReader
 from tests.blocks import blocks_of, differences, read_records, report_of
 from tests.conftest import corpus_directory

@@ -25,11 +25,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.decode import decode
 from oomwatchd.errors import NoInputError, PermissionDeniedError
-from oomwatchd.kmsg import KmsgRecord, parse_record
-from oomwatchd.report import OomReport
+from oomwatchd.records.kmsg import KmsgRecord, parse_record
+from oomwatchd.records.report import OomReport
+from oomwatchd.reports.assemble import Assembler, OomBlock
+from oomwatchd.reports.decode import decode
 from oomwatchd.sources.text import TextReader, dress, encodings, open_log, records
 from oomwatchd.sources.text.skip import CHUNK, NEEDLES, SMALL
 from tests.text_hostile import HOSTILE

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from oomwatchd.cli import throwaway
-from oomwatchd.daemon.witness import MAX_REMEMBERED, PATIENCE_USEC, Witness
+from oomwatchd.daemon.crosscheck import MAX_REMEMBERED, PATIENCE_USEC, Witness
 from oomwatchd.errors import UnavailableError
 from oomwatchd.sources.tracefs import (
     BUFFER_KIB,

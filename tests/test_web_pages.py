@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomwatchd.attribution import Attribution
-from oomwatchd.capture import Snapshot
-from oomwatchd.daemon.view import HostView
-from oomwatchd.delivery import Delivery
-from oomwatchd.distance import CgroupDistance, Distance, ZoneDistance, distance
+from oomwatchd.daemon.host_memory import HostView
+from oomwatchd.delivery.policy import Delivery
+from oomwatchd.diagnosis.attribution import Attribution
+from oomwatchd.diagnosis.headroom import CgroupDistance, Distance, ZoneDistance, distance
 from oomwatchd.event import conclude
 from oomwatchd.metrics import MAX_UNITS, Metrics
 from oomwatchd.metrics.families import registry
 from oomwatchd.observe.host import read_host
+from oomwatchd.records.capture import Snapshot
 from oomwatchd.store import Limits, Store
 from oomwatchd.web import App, Health, Later, Request, Response
 from oomwatchd.web.pages import Pages, State

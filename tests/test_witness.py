@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from oomwatchd.assemble import OomBlock
-from oomwatchd.capture import OomCapture, Source, Unseen
+from oomwatchd.daemon.crosscheck import LASTING_USEC, MAX_CGROUPS, MAX_NAMES, TELL_USEC, Balance, Totals
 from oomwatchd.daemon.suppression import Suppression
-from oomwatchd.daemon.witness import LASTING_USEC, MAX_CGROUPS, MAX_NAMES, TELL_USEC, Balance, Totals
 from oomwatchd.event import conclude
-from oomwatchd.kmsg import KmsgRecord
 from oomwatchd.metrics import Metrics
+from oomwatchd.records.capture import OomCapture, Source, Unseen
+from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.render.html import render_html_page
 from oomwatchd.render.json import encode
 from oomwatchd.render.terminal import render_text
+from oomwatchd.reports.assemble import OomBlock
 from oomwatchd.sources.tracefs import Marked
 from oomwatchd.store import Store
 

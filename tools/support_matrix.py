@@ -11,15 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.decode import decode
 from oomwatchd.formats import Form, Section
 from oomwatchd.formats.recognise import ALL, recognise, recognise_row
-from oomwatchd.kmsg import KmsgRecord
-from oomwatchd.render.escape import harmless
-from oomwatchd.report import OomReport
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.report import OomReport
+from oomwatchd.reports.assemble import Assembler, OomBlock
+from oomwatchd.reports.decode import decode
 from oomwatchd.sources.text import TextReader
 from oomwatchd.sources.text.opening import open_log
+from oomwatchd.words.escape import harmless
 from tests.conftest import corpus_directory
 
 HEAD = """# What is decoded

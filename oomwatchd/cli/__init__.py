@@ -121,7 +121,7 @@ def _parsed(words: Sequence[str]) -> SimpleNamespace:
 
 def complain(message: str) -> None:
     """One line on standard error; names in it may come from anywhere."""
-    from oomwatchd.render.escape import harmless
+    from oomwatchd.words.escape import harmless
 
     with suppress(OSError):
         print(f"oomwatchd: {harmless(message)}", file=sys.stderr)

@@ -13,12 +13,12 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from oomwatchd.capture import OomCapture
 from oomwatchd.errors import OomwatchdError, UsageError
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.kmsg import KmsgRecord
-from oomwatchd.render.escape import harmless
+from oomwatchd.records.capture import OomCapture
+from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.render.json import encode, event_document
+from oomwatchd.words.escape import harmless
 
 Format = Literal["text", "json", "jsonl", "html"]
 _MAX_WIDTH = 120

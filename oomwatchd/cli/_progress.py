@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from oomwatchd.render.escape import harmless
+from oomwatchd.words.escape import harmless
 
 _LONGEST_NAME = 40
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, get_args
 
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.capture import OomCapture, Source
 from oomwatchd.cli import complain
 from oomwatchd.cli._output import Format, Writer, keep, opened
 from oomwatchd.cli.events import since
 from oomwatchd.errors import OomwatchdError, UsageError
-from oomwatchd.fold import Fold, Folded
-from oomwatchd.kmsg import KmsgGap, KmsgRecord
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.kmsg import KmsgGap, KmsgRecord
+from oomwatchd.reports.assemble import Assembler, OomBlock
+from oomwatchd.reports.storms import Fold, Folded
 from oomwatchd.sources.text import TextReader, open_log, records
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ import psutil
 from oomwatchd import config
 from oomwatchd.cli.throwaway import memory_hierarchy
 from oomwatchd.errors import OomwatchdError, UnavailableError
-from oomwatchd.kmsg import to_text
 from oomwatchd.observe.host import read_text, read_whole
-from oomwatchd.render.amounts import size
-from oomwatchd.render.escape import harmless
+from oomwatchd.records.kmsg import to_text
 from oomwatchd.sources.kmsg import KmsgSource
+from oomwatchd.words.amounts import size
+from oomwatchd.words.escape import harmless
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]

@@ -20,10 +20,10 @@ from oomwatchd.cli._output import Writer, keep, opened, pretty, seen, terminal_w
 from oomwatchd.config import load
 from oomwatchd.errors import NoInputError, UsageError
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.render.escape import harmless, harmless_name
+from oomwatchd.records.report import Kind
 from oomwatchd.render.fields import why
-from oomwatchd.report import Kind
 from oomwatchd.store import FILE_NAME, EventRow, Store, StoreError
+from oomwatchd.words.escape import harmless, harmless_name
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]

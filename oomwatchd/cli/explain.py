@@ -7,8 +7,8 @@ import difflib
 import sys
 from types import SimpleNamespace
 
+from oomwatchd.diagnosis.findings import Diagnostic, diagnostics
 from oomwatchd.errors import UsageError
-from oomwatchd.findings import Diagnostic, diagnostics
 
 _PREFACE = """\
 # Findings

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from oomwatchd.config import load
 from oomwatchd.errors import EX_UNAVAILABLE, OomwatchdError, UnavailableError, UsageError
 from oomwatchd.event import SCHEMA, EventSource, EventTime, OomEvent, rfc3339
-from oomwatchd.render.escape import harmless
-from oomwatchd.report import Finding, Trigger, Victim
+from oomwatchd.records.report import Finding, Trigger, Victim
 from oomwatchd.sinks import TEST_SOURCE, RemoteSink, Sink, is_local, is_remote, open_sinks
+from oomwatchd.words.escape import harmless
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]

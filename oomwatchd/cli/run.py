@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from oomwatchd.daemon import lean
+from oomwatchd.daemon import imports
 
 if TYPE_CHECKING:
     import argparse
@@ -34,8 +34,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: SimpleNamespace) -> int:
     """The exit status; raises OomwatchdError when the watch cannot begin."""
-    lean.forget(*_PARSING)
-    lean.install()
+    imports.forget(*_PARSING)
+    imports.install()
     from pathlib import Path
 
     from oomwatchd.daemon.main import Daemon

@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from oomwatchd import config
-from oomwatchd.assemble import Assembler, OomBlock, Signal, VictimChosen
-from oomwatchd.capture import OomCapture, Source
 from oomwatchd.cli import throwaway
 from oomwatchd.cli.throwaway import Victim
 from oomwatchd.errors import OomwatchdError
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.kmsg import KmsgRecord
 from oomwatchd.observe.host import Host, read_host
 from oomwatchd.observe.snapshot import Snapshots
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.reports.assemble import Assembler, OomBlock, Signal, VictimChosen
 from oomwatchd.sources.kmsg import KmsgSource, LogClock
 from oomwatchd.store import Store
 

@@ -7,7 +7,7 @@ import os
 import select
 from collections.abc import Mapping
 
-from oomwatchd.render.escape import harmless
+from oomwatchd.words.escape import harmless
 
 #: sd-daemon(3): the level as ``<N>`` before the line, for a journal that reads standard error.
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}

@@ -14,14 +14,13 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from oomwatchd import __version__, plugs
-from oomwatchd.capture import OomCapture, Source, Unseen
 from oomwatchd.config import Config, KmsgSection, load
-from oomwatchd.daemon import lean, protect
+from oomwatchd.daemon import imports, protect
+from oomwatchd.daemon.crosscheck import LASTING_USEC, Balance, Totals, Witness
+from oomwatchd.daemon.host_memory import HostView
 from oomwatchd.daemon.log import OncePerKind, is_journal, start_logging
 from oomwatchd.daemon.panics import panics, roots
-from oomwatchd.daemon.view import HostView
 from oomwatchd.daemon.watch import Times, Watch
-from oomwatchd.daemon.witness import LASTING_USEC, Balance, Totals, Witness
 from oomwatchd.daemon.worker import FULL_CAPTURES, Worker
 from oomwatchd.errors import ConfigError, OomwatchdError, PermissionDeniedError, UnavailableError
 from oomwatchd.event import OomEvent
@@ -30,10 +29,11 @@ from oomwatchd.notify import Notifier, take_descriptors
 from oomwatchd.observe.host import read_host
 from oomwatchd.observe.recorder import Recorder
 from oomwatchd.observe.snapshot import Snapshots
-from oomwatchd.render.escape import harmless
+from oomwatchd.records.capture import OomCapture, Source, Unseen
 from oomwatchd.sources.journal import JournalSource
 from oomwatchd.sources.kmsg import KmsgSource
 from oomwatchd.sources.tracefs import MarkedVictims
+from oomwatchd.words.escape import harmless
 
 if TYPE_CHECKING:
     from oomwatchd.daemon.serving import Serving
@@ -516,7 +516,7 @@ def _load(path: Path | None) -> tuple[Config, Path | None]:
     try:
         return load(path)
     finally:
-        lean.forget("tomllib")
+        imports.forget("tomllib")
 
 
 def _catch_signals(*numbers: signal.Signals) -> socket.socket:

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.capture import OomCapture, Source
-from oomwatchd.decode import decode
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.reports.assemble import Assembler, OomBlock
+from oomwatchd.reports.decode import decode
 from oomwatchd.sources import pstore
 
 #: of dumps; the daemon's own memory is limited, and a machine that panics again and again has many

@@ -13,12 +13,12 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.capture import OomCapture, Source
-from oomwatchd.daemon.sample import RECORDS
+from oomwatchd.daemon.warmup import RECORDS
 from oomwatchd.event import conclude
-from oomwatchd.kmsg import parse_record
 from oomwatchd.observe.host import read_text
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.kmsg import parse_record
+from oomwatchd.reports.assemble import Assembler, OomBlock
 
 #: mlockall(2): current, future and on fault; these three architectures number them differently
 #: (arch/*/include/uapi/asm/mman.h).

@@ -7,9 +7,9 @@ without a header as the second one names.
 
 from __future__ import annotations
 
-from oomwatchd.assemble import OomBlock
 from oomwatchd.formats import Section, oom_kill
 from oomwatchd.formats.recognise import recognise
+from oomwatchd.reports.assemble import OomBlock
 
 #: lines before a header that belong to its report, and the header
 HEAD_RECORDS = 5

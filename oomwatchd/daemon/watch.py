@@ -15,19 +15,19 @@ from typing import TypeVar
 
 import msgspec
 
-from oomwatchd.assemble import QUIET_USEC, Assembler, OomBlock, ReportBegan, Signal, VictimChosen
-from oomwatchd.capture import EarlierKill, OomCapture, ProcessFacts, Snapshot, Source
 from oomwatchd.daemon.log import OncePerKind
 from oomwatchd.daemon.suppression import Suppression
-from oomwatchd.fold import Covered, Fold, Folded
 from oomwatchd.formats import Section, oom_kill
 from oomwatchd.formats.recognise import recognise
-from oomwatchd.kmsg import KmsgGap, KmsgRecord
 from oomwatchd.metrics import Metrics
 from oomwatchd.observe.host import Host
 from oomwatchd.observe.process import CommandLine, look_after, look_at
 from oomwatchd.observe.recorder import Before, History, Recorder
 from oomwatchd.observe.snapshot import Snapshots
+from oomwatchd.records.capture import EarlierKill, OomCapture, ProcessFacts, Snapshot, Source
+from oomwatchd.records.kmsg import KmsgGap, KmsgRecord
+from oomwatchd.reports.assemble import QUIET_USEC, Assembler, OomBlock, ReportBegan, Signal, VictimChosen
+from oomwatchd.reports.storms import Covered, Fold, Folded
 from oomwatchd.sources.journal import JournalSource
 from oomwatchd.sources.kmsg import KmsgSource, LogClock
 

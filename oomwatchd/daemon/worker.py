@@ -18,22 +18,22 @@ from time import monotonic, time
 
 import msgspec
 
-from oomwatchd.capture import OomCapture
 from oomwatchd.config import Config
-from oomwatchd.daemon.aftermath import Aftermath
 from oomwatchd.daemon.log import OncePerKind
+from oomwatchd.daemon.unit_watch import Aftermath
+from oomwatchd.delivery.outbox import Outbox
 from oomwatchd.errors import OomwatchdError, UnavailableError
 from oomwatchd.event import OomEvent, bare_event, conclude
-from oomwatchd.fold import MAX_COVERED, Covered, storm_key
 from oomwatchd.formats import Section
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.metrics import Metrics
 from oomwatchd.observe.cgroup import memory_hierarchy
 from oomwatchd.observe.container import with_container_names
-from oomwatchd.observe.crowd import LEAST, crowds
 from oomwatchd.observe.host import Host, sees_kernel_pids
+from oomwatchd.observe.members import LEAST, crowds
 from oomwatchd.observe.recorder import Before
-from oomwatchd.outbox import Outbox
+from oomwatchd.records.capture import OomCapture
+from oomwatchd.reports.storms import MAX_COVERED, Covered, storm_key
 from oomwatchd.sinks import Sink, open_sinks
 from oomwatchd.sources.manager import ManagerJournal
 from oomwatchd.store import Count, Limits, Store, StoreError

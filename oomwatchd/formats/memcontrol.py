@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from oomwatchd.formats import Form, Section, rx
-from oomwatchd.report import MemcgCounter
+from oomwatchd.records.report import MemcgCounter
 
 TASK_IN = Form(
     name="task_in",

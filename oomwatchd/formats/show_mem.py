@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 from oomwatchd.formats import Form, Section, rx
-from oomwatchd.report import FreeBlocks
+from oomwatchd.records.report import FreeBlocks
 
 _ZONE = r"(?:Node (?P<node>\d+) )?(?P<zone>DMA32|DMA|Normal|HighMem|Movable|Device)"
 

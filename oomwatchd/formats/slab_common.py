@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oomwatchd.formats import Form, Section, rx
-from oomwatchd.report import Allocation
+from oomwatchd.records.report import Allocation
 
 SLAB_TITLE = Form(
     name="slab_title",

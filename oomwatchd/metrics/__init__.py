@@ -17,11 +17,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, get_args
 
-from oomwatchd.delivery import Delivery
-from oomwatchd.distance import Distance
+from oomwatchd.delivery.policy import Delivery
+from oomwatchd.diagnosis.headroom import Distance
 from oomwatchd.event import OomEvent
-from oomwatchd.render.escape import harmless
-from oomwatchd.report import Constraint, Kind
+from oomwatchd.records.report import Constraint, Kind
+from oomwatchd.words.escape import harmless
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric

@@ -17,10 +17,10 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from prometheus_client.samples import Exemplar
 
 from oomwatchd import __version__
-from oomwatchd.delivery import Delivery
-from oomwatchd.distance import CgroupDistance, Distance, ZoneDistance
+from oomwatchd.delivery.policy import Delivery
+from oomwatchd.diagnosis.headroom import CgroupDistance, Distance, ZoneDistance
 from oomwatchd.metrics import EVENTS, KILLS, LATENCY_BUCKETS, MAX_UNITS, OTHER, UNKNOWN, Example, Metrics
-from oomwatchd.render.escape import harmless
+from oomwatchd.words.escape import harmless
 
 #: orders of the unusable free ratio: one less than a page block of a megabyte, and what is asked for often
 ORDERS = (1, 2, 3, 4, 6, 9, 10)

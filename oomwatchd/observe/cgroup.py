@@ -21,10 +21,10 @@ from contextlib import suppress
 
 import msgspec
 
-from oomwatchd.kmsg import to_text
-from oomwatchd.observe.changes import Changes
+from oomwatchd.observe.growth import Trend
 from oomwatchd.observe.host import Host, read_bytes, read_whole, sees_kernel_pids, unescaped
-from oomwatchd.observe.trend import Trend
+from oomwatchd.observe.inotify import Changes
+from oomwatchd.records.kmsg import to_text
 
 #: Bounds of what is known at once: about 600 bytes a cgroup, 120 a process.
 MAX_GROUPS = 2048
@@ -97,7 +97,7 @@ class Group:
         self.parent_of_some = False
         self.inode = 0
         self.links = 0
-        #: the number of its directory's watch (:mod:`oomwatchd.observe.changes`)
+        #: the number of its directory's watch (:mod:`oomwatchd.observe.inotify`)
         self.watch: int | None = None
         self.usage: int | None = None
         self.limit: int | None = None

@@ -5,9 +5,9 @@ Sources: Documentation/admin-guide/cgroup-v1/memory.rst, cgroup-v2.rst.
 
 from __future__ import annotations
 
-from oomwatchd.capture import CgroupCharge
 from oomwatchd.observe.cgroup import Hierarchy
 from oomwatchd.observe.host import read_bytes
+from oomwatchd.records.capture import CgroupCharge
 
 _FILES = {1: ("memory.usage_in_bytes", "memory.limit_in_bytes"), 2: ("memory.current", "memory.max")}
 #: v1 writes "no limit" as the largest multiple of the page size

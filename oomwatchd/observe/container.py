@@ -14,10 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from oomwatchd.attribution import owner_of
-from oomwatchd.capture import OomCapture, ProcessFacts
-from oomwatchd.kmsg import to_text
+from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.observe.host import read_bytes
+from oomwatchd.records.capture import OomCapture, ProcessFacts
+from oomwatchd.records.kmsg import to_text
 
 _FILE_BYTES = 1024 * 1024
 _NAME_LENGTH = 256

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from oomwatchd.kmsg import to_text
+from oomwatchd.records.kmsg import to_text
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from oomwatchd.capture import Mark
-from oomwatchd.kmsg import to_text
 from oomwatchd.observe.host import Host, read_whole, unescaped
+from oomwatchd.records.capture import Mark
+from oomwatchd.records.kmsg import to_text
 
 #: Events taken in one go; a storm of uevents must not hold the watch up.
 _BITE = 64

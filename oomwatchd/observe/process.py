@@ -12,10 +12,10 @@ from typing import Literal
 
 import msgspec
 
-from oomwatchd.capture import ProcessFacts
-from oomwatchd.kmsg import to_text
 from oomwatchd.observe.host import Host, read_bytes
 from oomwatchd.observe.redact import redact
+from oomwatchd.records.capture import ProcessFacts
+from oomwatchd.records.kmsg import to_text
 
 #: ``TASK_COMM_LEN`` is 16, but a kernel thread's shown name is longer (up to 64).
 COMM_BYTES = 64

@@ -11,10 +11,10 @@ import heapq
 import os
 from collections.abc import Iterable
 
-from oomwatchd.capture import ProcessFacts
-from oomwatchd.kmsg import to_text
 from oomwatchd.observe.host import Host, read_bytes
 from oomwatchd.observe.process import COMM_BYTES, CommandLine, look_at, start_of
+from oomwatchd.records.capture import ProcessFacts
+from oomwatchd.records.kmsg import to_text
 
 #: Processes of which more than the size is known.
 MAX_SEEN = 256

@@ -36,16 +36,16 @@ from typing import Protocol
 
 import msgspec
 
-from oomwatchd.capture import Mark, OomCapture, ProcessFacts, Snapshot, Track
-from oomwatchd.kmsg import to_text
 from oomwatchd.observe.cgroup import IN_SIGHT_SECONDS, Cgroups, Group
+from oomwatchd.observe.growth import Trend
 from oomwatchd.observe.host import Host, read_buffer, sees_kernel_pids
 from oomwatchd.observe.hotplug import Devices, Swaps, Tmpfs
 from oomwatchd.observe.kills import Kills
 from oomwatchd.observe.pressure import Exceptional, pressure_trigger, swap_changes
 from oomwatchd.observe.process import CommandLine
 from oomwatchd.observe.processes import Processes, Seen
-from oomwatchd.observe.trend import Trend
+from oomwatchd.records.capture import Mark, OomCapture, ProcessFacts, Snapshot, Track
+from oomwatchd.records.kmsg import to_text
 
 #: Bound of all samples together, as :attr:`Sample.size` counts them.
 RING_BYTES = 512 * 1024

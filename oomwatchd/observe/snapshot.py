@@ -10,9 +10,9 @@ import os
 import re
 from types import MappingProxyType
 
-from oomwatchd.capture import Snapshot
-from oomwatchd.kmsg import to_text
 from oomwatchd.observe.host import Host, read_buffer
+from oomwatchd.records.capture import Snapshot
+from oomwatchd.records.kmsg import to_text
 
 #: part -> file below /proc
 PARTS = MappingProxyType(

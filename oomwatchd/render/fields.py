@@ -1,6 +1,6 @@
 """How a field of an event is named and spelled, once for every medium that people read.
 
-Values come back as text that is safe for eyes (names are escaped, :mod:`oomwatchd.render.escape`); markup
+Values come back as text that is safe for eyes (names are escaped, :mod:`oomwatchd.words.escape`); markup
 is the medium's own affair.
 
 Core: no clock, no file, no socket.
@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from oomwatchd.allocator import ZoneVerdict
-from oomwatchd.attribution import called, short_id
-from oomwatchd.badness import TaskScore
-from oomwatchd.capture import Mark, OomCapture, Snapshot, Source, Track
+from oomwatchd.diagnosis.allocator import ZoneVerdict
+from oomwatchd.diagnosis.attribution import called, short_id
+from oomwatchd.diagnosis.badness import TaskScore
+from oomwatchd.diagnosis.findings import Case
 from oomwatchd.event import OomEvent
-from oomwatchd.findings import Case
-from oomwatchd.findings._text import path_cut, plural
-from oomwatchd.render.amounts import kib, percent, size
-from oomwatchd.render.escape import harmless, harmless_name
-from oomwatchd.report import OomReport, Victim
+from oomwatchd.records.capture import Mark, OomCapture, Snapshot, Source, Track
+from oomwatchd.records.report import OomReport, Victim
+from oomwatchd.words.amounts import kib, percent, size
+from oomwatchd.words.escape import harmless, harmless_name
+from oomwatchd.words.text import path_cut, plural
 
 KINDS_OF_EVENT = {
     "oom_kill": "OOM kill",

@@ -1,7 +1,7 @@
 """OomEvent -> text for a terminal, a pager or a mail: the verdict first, then what it rests on.
 
 The first lines answer who died, who asked, why, and what to change. Names are escaped
-(:mod:`oomwatchd.render.escape`), never taken as markup. Without colour the text is plain: no escape
+(:mod:`oomwatchd.words.escape`), never taken as markup. Without colour the text is plain: no escape
 sequence, ASCII bars; whether the reader wants colour (a terminal, NO_COLOR) is the caller's to know.
 
 Core: no clock, no file, no socket.
@@ -19,14 +19,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from oomwatchd.allocator import ZoneVerdict
-from oomwatchd.badness import TaskScore
-from oomwatchd.capture import Track
+from oomwatchd.diagnosis.allocator import ZoneVerdict
+from oomwatchd.diagnosis.badness import TaskScore
+from oomwatchd.diagnosis.findings import Case
 from oomwatchd.event import OomEvent
-from oomwatchd.findings import Case
-from oomwatchd.findings._text import plural
-from oomwatchd.render.amounts import percent
-from oomwatchd.render.escape import harmless, harmless_name
+from oomwatchd.records.capture import Track
+from oomwatchd.records.report import Finding, Severity
 from oomwatchd.render.fields import (
     afterwards,
     ago,
@@ -43,7 +41,9 @@ from oomwatchd.render.fields import (
     tracks,
     why,
 )
-from oomwatchd.report import Finding, Severity
+from oomwatchd.words.amounts import percent
+from oomwatchd.words.escape import harmless, harmless_name
+from oomwatchd.words.text import plural
 
 _LABEL = 9
 _STYLES: dict[Severity, str] = {"critical": "bold red", "warning": "yellow", "info": "cyan"}

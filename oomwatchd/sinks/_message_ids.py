@@ -5,7 +5,7 @@ The message catalog in packaging/systemd explains each under the same id.
 
 from __future__ import annotations
 
-from oomwatchd.report import Kind
+from oomwatchd.records.report import Kind
 
 MESSAGE_IDS: dict[Kind, str] = {
     "oom_kill": "e73579b0647c4e32913e05953b325c1b",

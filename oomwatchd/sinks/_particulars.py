@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from oomwatchd.attribution import Attribution
+from oomwatchd.diagnosis.attribution import Attribution
 from oomwatchd.event import OomEvent
 
 Gravity = Literal["critical", "error", "warning"]

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import msgspec
 
 from oomwatchd.event import OomEvent
-from oomwatchd.render.escape import harmless
 from oomwatchd.render.json import event_document
 from oomwatchd.sinks._particulars import limit_cgroup, severity, unit_of, victim_attribution
+from oomwatchd.words.escape import harmless
 
 #: the parts of a small payload; the others (task table, zones, slab, snapshots ...) may be megabytes
 _SMALL = (

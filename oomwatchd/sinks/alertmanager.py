@@ -22,11 +22,11 @@ from typing import Annotated, Any
 import msgspec
 
 from oomwatchd.event import OomEvent, rfc3339
-from oomwatchd.render.escape import harmless
 from oomwatchd.sinks._error import SinkError
 from oomwatchd.sinks._http import HttpClient, HttpOptions
 from oomwatchd.sinks._particulars import is_test, severity, unit_of
 from oomwatchd.sinks._payload import host, linked, particulars
+from oomwatchd.words.escape import harmless
 
 ALERTNAMES = {
     "oom_kill": "KernelOomKill",

@@ -31,13 +31,13 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 
-from oomwatchd.delivery import RateBound
+from oomwatchd.delivery.policy import RateBound
 from oomwatchd.event import OomEvent
-from oomwatchd.render.escape import harmless
-from oomwatchd.report import Victim
+from oomwatchd.records.report import Victim
 from oomwatchd.sinks._error import SinkError
 from oomwatchd.sinks._message_ids import MESSAGE_IDS
 from oomwatchd.sinks._particulars import is_test, limit_cgroup, severity, unit_of, victim_attribution
+from oomwatchd.words.escape import harmless
 
 SOCKET = "/run/systemd/journal/socket"
 #: what libsystemd asks for, too

@@ -22,9 +22,9 @@ from typing import Any, Final, Literal
 import msgspec
 
 from oomwatchd.errors import NoInputError, OomwatchdError, PermissionDeniedError, UnavailableError
-from oomwatchd.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord, to_text
-from oomwatchd.render.escape import harmless
+from oomwatchd.records.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord, to_text
 from oomwatchd.sources.mapped import release_journals
+from oomwatchd.words.escape import harmless
 
 #: One bite: what is read before the loop looks at signals and timers again.
 BITE_RECORDS: Final = 256

@@ -17,8 +17,8 @@ from typing import Literal
 
 from oomwatchd.errors import OomwatchdError, PermissionDeniedError, UnavailableError
 from oomwatchd.formats.recognise import nothing_recognised
-from oomwatchd.kmsg import KmsgGap, KmsgRecord, parse_record, parse_records, whole_text
-from oomwatchd.render.escape import harmless
+from oomwatchd.records.kmsg import KmsgGap, KmsgRecord, parse_record, parse_records, whole_text
+from oomwatchd.words.escape import harmless
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from oomwatchd.capture import UnitEntry
+from oomwatchd.diagnosis.oomd import cgroup_told
 from oomwatchd.errors import UnavailableError
-from oomwatchd.kmsg import to_text
-from oomwatchd.oomd import cgroup_told
+from oomwatchd.records.capture import UnitEntry
+from oomwatchd.records.kmsg import to_text
 from oomwatchd.sources.journal import Journal
 from oomwatchd.sources.mapped import release_journals
 

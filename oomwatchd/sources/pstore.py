@@ -23,8 +23,8 @@ from typing import Final
 import msgspec
 
 from oomwatchd.errors import NoInputError, PermissionDeniedError
-from oomwatchd.kmsg import KmsgGap, KmsgRecord, to_text
-from oomwatchd.render.escape import harmless
+from oomwatchd.records.kmsg import KmsgGap, KmsgRecord, to_text
+from oomwatchd.words.escape import harmless
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ import msgspec
 
 from oomwatchd.errors import UnavailableError
 from oomwatchd.formats.oom_kill import HEADER_MARK
-from oomwatchd.kmsg import to_text
+from oomwatchd.records.kmsg import to_text
 
 #: an instance that root made for a service that may not use tracefs itself (the drop-in trace.conf)
 HANDED = Path("/run/oomwatchd-trace")

@@ -3,7 +3,7 @@
 Each is made when it is asked for, in a lane of its own (:mod:`oomwatchd.web.server`): no page delays a
 scrape. Pages need no script; one small script renews them while they are looked at. Nothing is loaded
 from elsewhere, and the policy sent with each page says so. Every text that a template prints is made
-harmless first (:func:`oomwatchd.render.escape.harmless`), then escaped for HTML.
+harmless first (:func:`oomwatchd.words.escape.harmless`), then escaped for HTML.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any, Protocol, get_args
 import msgspec
 
 from oomwatchd import __version__
-from oomwatchd.capture import OomCapture
-from oomwatchd.delivery import Delivery
-from oomwatchd.distance import Distance
+from oomwatchd.delivery.policy import Delivery
+from oomwatchd.diagnosis.headroom import Distance
 from oomwatchd.errors import OomwatchdError
 from oomwatchd.event import conclude
-from oomwatchd.render.amounts import percent, size
-from oomwatchd.render.escape import harmless, harmless_name
+from oomwatchd.records.capture import OomCapture
+from oomwatchd.records.report import Constraint, Kind
 from oomwatchd.render.html import content_policy, render_html
 from oomwatchd.render.json import encode
-from oomwatchd.report import Constraint, Kind
 from oomwatchd.web.server import Later, Request, Response
+from oomwatchd.words.amounts import percent, size
+from oomwatchd.words.escape import harmless, harmless_name
 
 if TYPE_CHECKING:
     from jinja2 import Environment

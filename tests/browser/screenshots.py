@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from oomwatchd.daemon.view import HostView
+from oomwatchd.daemon.host_memory import HostView
 from oomwatchd.event import conclude
 from oomwatchd.metrics import Metrics
 from oomwatchd.metrics.families import registry

@@ -12,15 +12,15 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.expected_conditions import url_contains
 from selenium.webdriver.support.wait import WebDriverWait
 
-from oomwatchd.attribution import Attribution
-from oomwatchd.daemon.sample import RECORDS
-from oomwatchd.daemon.view import HostView
-from oomwatchd.distance import CgroupDistance
+from oomwatchd.daemon.host_memory import HostView
+from oomwatchd.daemon.warmup import RECORDS
+from oomwatchd.diagnosis.attribution import Attribution
+from oomwatchd.diagnosis.headroom import CgroupDistance
 from oomwatchd.event import conclude
-from oomwatchd.kmsg import parse_record
 from oomwatchd.metrics import Metrics
 from oomwatchd.metrics.families import registry
 from oomwatchd.observe.host import read_host
+from oomwatchd.records.kmsg import parse_record
 from oomwatchd.store import Limits, Store
 from oomwatchd.web import Access, App, Health, HttpServer, open_listeners
 from oomwatchd.web.pages import Pages

@@ -20,11 +20,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomwatchd.attribution import Attribution
 from oomwatchd.cli.notify_test import test_event as a_test_event
 from oomwatchd.config import parse
+from oomwatchd.diagnosis.attribution import Attribution
 from oomwatchd.errors import ConfigError
-from oomwatchd.report import Task, Victim
+from oomwatchd.records.report import Task, Victim
 from oomwatchd.sinks import SinkError, alertmanager, journal, open_sinks, otlp, webhook
 from oomwatchd.sinks._http import HttpClient, HttpOptions
 from oomwatchd.sinks._payload import Template, TemplateError, document, particulars

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from oomwatchd.daemon.sample import RECORDS
+from oomwatchd.daemon.warmup import RECORDS
 from oomwatchd.sinks import journal as journal_sink
 from oomwatchd.sinks._message_ids import MESSAGE_IDS
 from tests.delivery.pages import block

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from oomwatchd.capture import OomCapture
 from oomwatchd.cli.throwaway import victim
-from oomwatchd.delivery import Delivery
+from oomwatchd.delivery.outbox import Lane
+from oomwatchd.delivery.policy import Delivery
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.outbox import Lane
+from oomwatchd.records.capture import OomCapture
 from oomwatchd.sinks.webhook import Options, Webhook
 from oomwatchd.store import Store
 from tests.delivery.receivers import GARBAGE, HANG, RESET, Receiver, certificate, free_port, receiver, until

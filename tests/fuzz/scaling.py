@@ -7,9 +7,9 @@ import re
 import time
 from collections.abc import Callable, Iterable
 
-from oomwatchd.assemble import Assembler, Signal
 from oomwatchd.formats.recognise import ALL, recognise
-from oomwatchd.kmsg import KmsgRecord, parse_record
+from oomwatchd.records.kmsg import KmsgRecord, parse_record
+from oomwatchd.reports.assemble import Assembler, Signal
 from tests.fuzz.targets import conclude_all, read_text
 
 HEADER = "{0} invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"

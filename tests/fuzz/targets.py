@@ -9,22 +9,22 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.capture import OomCapture, Source
 from oomwatchd.config import load
-from oomwatchd.distance import Distance
+from oomwatchd.diagnosis.headroom import Distance
 from oomwatchd.errors import ConfigError
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.kmsg import KmsgGap, KmsgRecord, parse_record
 from oomwatchd.metrics import Metrics
 from oomwatchd.metrics.families import registry
-from oomwatchd.render.escape import harmless
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.kmsg import KmsgGap, KmsgRecord, parse_record
 from oomwatchd.render.json import encode
+from oomwatchd.reports.assemble import Assembler, OomBlock
 from oomwatchd.sources.text import TextReader
 from oomwatchd.store import Store
 from oomwatchd.web import App, Health, Later
 from oomwatchd.web.pages import Pages, State
 from oomwatchd.web.server import BadRequest, compose, parse
+from oomwatchd.words.escape import harmless
 from tests import samples
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from oomwatchd.formats import Section
 from oomwatchd.formats.recognise import recognise, recognise_row
-from oomwatchd.kmsg import KmsgRecord
+from oomwatchd.records.kmsg import KmsgRecord
 from tests.blocks import blocks_of, read_records, report_of
 from tests.conftest import corpus_directory
 from tests.fuzz.targets import conclude_all, read_text

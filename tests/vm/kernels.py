@@ -12,10 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from oomwatchd.assemble import Assembler, OomBlock
-from oomwatchd.decode import decode
-from oomwatchd.kmsg import KmsgRecord, parse_record
-from oomwatchd.report import OomReport
+from oomwatchd.records.kmsg import KmsgRecord, parse_record
+from oomwatchd.records.report import OomReport
+from oomwatchd.reports.assemble import Assembler, OomBlock
+from oomwatchd.reports.decode import decode
 from oomwatchd.sources.text import TextReader
 from tests.vm.lab import HERE, PC, LabError, boot, command, debootstrap, labbox, once
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from oomwatchd.event import OomEvent
-from oomwatchd.kmsg import KmsgRecord
+from oomwatchd.records.kmsg import KmsgRecord
 
 _NO_RECORDS: Mapping[str, Sequence[KmsgRecord]] = MappingProxyType({})
 

@@ -1,7 +1,7 @@
 """The page around the views: one template, one style, one script, and the policy that allows just these.
 
 Each text that a template prints goes through two filters, whatever it is: what is not plainly visible is
-spelled out (:func:`oomwatchd.render.escape.harmless`), then ``<>&"'`` are escaped.
+spelled out (:func:`oomwatchd.words.escape.harmless`), then ``<>&"'`` are escaped.
 
 Core: no clock, no file, no socket; the templates are part of the package.
 """
@@ -17,8 +17,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from oomwatchd import __version__
-from oomwatchd.render.escape import harmless
 from oomwatchd.render.html.view import EventView
+from oomwatchd.words.escape import harmless
 
 
 def render(views: Sequence[EventView]) -> str:

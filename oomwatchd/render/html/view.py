@@ -12,21 +12,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from oomwatchd.allocator import ZoneVerdict, suits, unusable_free_index
-from oomwatchd.badness import TaskScore
-from oomwatchd.capture import Snapshot
+from oomwatchd.diagnosis.allocator import ZoneVerdict, suits, unusable_free_index
+from oomwatchd.diagnosis.badness import TaskScore
+from oomwatchd.diagnosis.findings import Case
 from oomwatchd.event import OomEvent
-from oomwatchd.findings import Case
-from oomwatchd.findings._host import meminfo
-from oomwatchd.findings._text import plural
-from oomwatchd.kmsg import KmsgRecord
+from oomwatchd.procfs import meminfo
+from oomwatchd.records.capture import Snapshot
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.report import Finding, Severity, Task, Zone
 from oomwatchd.render import fields
-from oomwatchd.render.amounts import kib, percent
-from oomwatchd.render.escape import harmless_name
 from oomwatchd.render.fields import amount
 from oomwatchd.render.html import figures
 from oomwatchd.render.html.figures import Bar, Column, Columns, Line, Lines
-from oomwatchd.report import Finding, Severity, Task, Zone
+from oomwatchd.words.amounts import kib, percent
+from oomwatchd.words.escape import harmless_name
+from oomwatchd.words.text import plural
 
 #: findings on the first screen, and how many of one id (a zone each) among them
 _TOP_FINDINGS, _TOP_ALIKE = 3, 2

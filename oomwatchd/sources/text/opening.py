@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from oomwatchd.errors import NoInputError, PermissionDeniedError, UnavailableError
-from oomwatchd.render.escape import harmless
+from oomwatchd.words.escape import harmless
 
 _BUFFER: Final = 1 << 18
 _GZIP: Final = b"\x1f\x8b"

@@ -15,8 +15,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from oomwatchd.capture import SourceForm
-from oomwatchd.kmsg import FACILITY_KERN, KmsgRecord, parse_record
+from oomwatchd.records.capture import SourceForm
+from oomwatchd.records.kmsg import FACILITY_KERN, KmsgRecord, parse_record
 
 FACILITY_USER: Final = 1
 

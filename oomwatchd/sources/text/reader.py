@@ -16,9 +16,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from oomwatchd.capture import SourceForm
 from oomwatchd.formats.recognise import recognise
-from oomwatchd.kmsg import FACILITY_KERN, KmsgRecord, unescape
+from oomwatchd.records.capture import SourceForm
+from oomwatchd.records.kmsg import FACILITY_KERN, KmsgRecord, unescape
 from oomwatchd.sources.text import dress, encodings
 from oomwatchd.sources.text.prefix import QUOTE, PrefixParser, unescape_octal
 from oomwatchd.sources.text.respace import respace

@@ -11,7 +11,7 @@ import ctypes
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
-from oomwatchd.kmsg import KmsgRecord
+from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.sources.text.reader import TextReader
 
 #: every report holds one of these in a line that can begin it: the header and the summary, the kill lines

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from oomwatchd.capture import SourceForm
-from oomwatchd.kmsg import FACILITY_KERN, KmsgRecord, to_text
+from oomwatchd.records.capture import SourceForm
+from oomwatchd.records.kmsg import FACILITY_KERN, KmsgRecord, to_text
 from oomwatchd.sources.text.prefix import FACILITY_USER, PrefixParser
 
 #: fields and bytes of one entry that are kept

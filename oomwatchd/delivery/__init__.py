@@ -1,0 +1,1 @@
+"""From the store to the sinks: what waits, what is tried again, what is given up."""

@@ -1,0 +1,339 @@
+"""Hands stored events to sinks across the network: at least once, in order, for as long as it takes.
+
+Each sink has a thread and a place in the store's news of its own; none waits for another, and nothing
+waits for any of them. The place moves on only when the receiver has taken an event, so neither a restart
+nor an outage loses one. What a receiver gets twice carries the same id. Bounds: the store's own, and an
+age beyond which nobody wants to hear of it; what is given up is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import msgspec
+
+from oomwatchd.delivery.policy import Delivery, News, RateBound, pause
+from oomwatchd.errors import DeliveryError, OomwatchdError
+from oomwatchd.event import OomEvent, conclude
+from oomwatchd.records.capture import OomCapture
+
+log = logging.getLogger(__name__)
+
+#: older news are dropped
+MAX_AGE_SECONDS = 7 * 86400.0
+#: a wall clock before 2020 is one that was never set: age says nothing
+_CLOCK_UNSET = 1_577_836_800.0
+#: how long a stopping outbox waits for what is on its way
+STOP_SECONDS = 2.0
+_ERROR_LENGTH = 200
+#: failures in a row that a fault of our own counts as: half a minute's pause
+_AFTER_A_FAULT = 6
+
+
+def _share() -> float:
+    """From 0 to 1, by chance; for this alone the module ``random`` would stay loaded."""
+    return int.from_bytes(os.urandom(4)) / 2**32
+
+
+class Receiver(Protocol):
+    """A sink across the network. ``batch`` is how many events it takes at once."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def batch(self) -> int: ...
+
+    def deliver(self, events: Sequence[OomEvent]) -> None:
+        """Hand the events over, all or none. Raises DeliveryError; may take seconds."""
+
+    def close(self) -> None: ...
+
+
+class Shelf(Protocol):
+    """The store, as the outbox sees it. Its methods raise OomwatchdError."""
+
+    @property
+    def last_news(self) -> int: ...
+
+    def news(self, position: int, limit: int) -> Sequence[News]: ...
+
+    def get(self, event_id: str) -> OomCapture | None: ...
+
+    def deliveries(self) -> Sequence[Delivery]: ...
+
+    def save_delivery(self, delivery: Delivery) -> None: ...
+
+    def forget_deliveries(self, kept: Sequence[str]) -> None: ...
+
+
+class Lane:
+    """One receiver's way: what is next, whether it was taken, when to try again. Belongs to one thread."""
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        shelf: Shelf,
+        state: Delivery,
+        *,
+        wall: Callable[[], float] = time.time,
+        share: Callable[[], float] = _share,
+        conclude: Callable[[OomCapture], OomEvent] = conclude,
+        boot_id: str | None = None,
+        uptime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+    ) -> None:
+        self._receiver = receiver
+        self._shelf = shelf
+        self._wall = wall
+        self._share = share
+        self._conclude = conclude
+        self._bound = RateBound()
+        self._boot_id = boot_id
+        self._uptime = uptime
+        self._in_a_row = 0
+        #: events that were refused one after the other, and when the first of them was
+        self._refused, self._refused_since, self._refused_id = 0, 0.0, ""
+        self._lock = threading.Lock()
+        self._ended = False
+        #: the last news of a batch that was refused as a whole: up to it they go one by one
+        self._single_up_to = 0
+        #: read by other threads
+        self.state = state
+        #: how long the last attempt took
+        self.seconds = 0.0
+
+    def end(self) -> None:
+        """Another takes over: what is still on its way changes nothing any more."""
+        with self._lock:
+            self._ended = True
+
+    def look(self) -> None:
+        """Count what waits, between two attempts."""
+        waiting = max(0, self._shelf.last_news - self.state.position)
+        self.state = msgspec.structs.replace(self.state, waiting=waiting)
+
+    def step(self) -> float | None:
+        """Try what is next once; seconds until the next step is due, None: nothing waits."""
+        limit = 1 if self.state.position < self._single_up_to else self._receiver.batch
+        news = self._shelf.news(self.state.position, limit)
+        if not news:
+            if self.state.waiting:
+                self._save(waiting=0, oldest_waiting=None)
+            return None
+        now = self._wall()
+        events, dropped, left_out = self._chosen(news, now)
+        last = news[-1].number
+        if events:
+            began = time.perf_counter()
+            try:
+                self._receiver.deliver(events)
+                self.seconds = time.perf_counter() - began
+            except DeliveryError as error:
+                self.seconds = time.perf_counter() - began
+                if not error.refused:
+                    return self._failed(error, now, news)
+                if len(news) > 1:
+                    self._single_up_to = last
+                    return 0.0
+                return self._given_up(error, now, news, events[0], left_out)
+            if self.state.failed_since is not None:
+                log.warning("sink %s takes events again", self.state.sink)
+            self._in_a_row = self._refused = 0
+            self.state = msgspec.structs.replace(self.state, last_delivered=self._wall(), failed_since=None)
+        self._pass(news, delivered=len(events), left_out=left_out, dropped=dropped)
+        return 0.0
+
+    def _pass(
+        self,
+        news: Sequence[News],
+        *,
+        delivered: int,
+        left_out: int,
+        dropped: int,
+        next_attempt: float | None = None,
+    ) -> None:
+        """Go on behind these."""
+        last = news[-1].number
+        missing = last - self.state.position - len(news)
+        self._save(
+            position=last,
+            delivered=self.state.delivered + delivered,
+            left_out=self.state.left_out + left_out,
+            dropped=self.state.dropped + dropped + missing,
+            next_attempt=next_attempt,
+            waiting=max(0, self._shelf.last_news - last),
+            oldest_waiting=None,
+        )
+
+    def _chosen(self, news: Sequence[News], now: float) -> tuple[list[OomEvent], int, int]:
+        """The events to deliver, how many are given up and how many are left out."""
+        events: list[OomEvent] = []
+        dropped = left_out = 0
+        last = {item.event_id: item.number for item in news}  # the rest of a group kill is news of its own
+        for item in news:
+            if item.number != last[item.event_id]:
+                continue
+            try:
+                capture = self._shelf.get(item.event_id)
+            except OomwatchdError as error:  # a damaged row
+                log.error("sink %s: %s", self.state.sink, error)
+                capture = None
+            if capture is None or self._is_old(item, capture, now):
+                dropped += 1
+                continue
+            event = self._conclude(capture)
+            where = event.memcg.oom_path if event.memcg else None
+            # a storm's last word always passes
+            passes = event.repeats or (
+                self._bound.take(event.id, event.kind, event.kills, where, item.wall) is not None
+            )
+            if passes:
+                events.append(event)
+            else:
+                left_out += 1
+        return events, dropped, left_out
+
+    def _is_old(self, item: News, capture: OomCapture, now: float) -> bool:
+        """Nobody wants to hear of it any more. Until a board without a clock of its own is told the time, it
+        notes that of its last shutdown: nothing of this boot is older than this boot."""
+        if now <= _CLOCK_UNSET or not _CLOCK_UNSET < item.wall < now - MAX_AGE_SECONDS:
+            return False
+        of_this_boot = self._boot_id is not None and capture.source.boot_id == self._boot_id
+        return not of_this_boot or self._uptime() > MAX_AGE_SECONDS
+
+    def _given_up(
+        self, error: DeliveryError, now: float, news: Sequence[News], event: OomEvent, left_out: int
+    ) -> float:
+        """The receiver will never take this event. If it refused the one before, too, it may refuse all of
+        them, for a fault in what we send or in the receiver: then the next ones get the time to mend it."""
+        log.error("sink %s refuses event %s: %s; given up", self.state.sink, event.id, error)
+        if not self._refused:
+            self._refused_since = now
+        if event.id != self._refused_id:  # what is told again of the same one says nothing new
+            self._refused += 1
+        self._refused_id = event.id
+        self._in_a_row = 0
+        seconds, failed_since = 0.0, self.state.failed_since
+        if self._refused > 1:
+            seconds = pause(self._refused - 1, self._share())
+            failed_since = failed_since or self._refused_since
+        self.state = msgspec.structs.replace(
+            self.state,
+            failures=self.state.failures + 1,
+            failed_since=failed_since,
+            last_error=str(error)[:_ERROR_LENGTH],
+        )
+        until = now + seconds if seconds else None
+        self._pass(news, delivered=0, left_out=left_out, dropped=1, next_attempt=until)
+        return seconds
+
+    def _failed(self, error: DeliveryError, now: float, news: Sequence[News]) -> float:
+        self._in_a_row += 1
+        seconds = pause(self._in_a_row, self._share(), retry_after=error.retry_after_seconds)
+        if self.state.failed_since is None:
+            log.warning(
+                "sink %s: %s; events wait in the store, tried again until taken", self.state.sink, error
+            )
+        self._save(
+            failures=self.state.failures + 1,
+            failed_since=self.state.failed_since or now,
+            next_attempt=now + seconds,
+            last_error=str(error)[:_ERROR_LENGTH],
+            waiting=max(len(news), self._shelf.last_news - self.state.position),
+            oldest_waiting=news[0].wall,
+        )
+        return seconds
+
+    def _save(self, **changes: object) -> None:
+        self.state = msgspec.structs.replace(self.state, **changes)
+        # a store that cannot be written now: after a restart some events are delivered again
+        with suppress(OomwatchdError), self._lock:
+            if not self._ended:
+                self._shelf.save_delivery(self.state)
+
+
+class Outbox:
+    """All receivers, each with its thread. ``notify`` may be called from any thread."""
+
+    def __init__(
+        self,
+        receivers: Sequence[Receiver],
+        shelf: Shelf,
+        on_state: Callable[[Delivery, float], None],
+        boot_id: str | None = None,
+    ) -> None:
+        """``on_state`` is told each state, and how many seconds the last attempt took. A receiver that is new
+        begins with what comes from now on. ``boot_id`` is this boot's. Raises OomwatchdError."""
+        self._on_state = on_state
+        self._stopping = threading.Event()
+        self._receivers = receivers
+        known = {state.sink: state for state in shelf.deliveries()}
+        with suppress(OomwatchdError):  # a disk that is full now; the next start forgets them
+            shelf.forget_deliveries([receiver.name for receiver in receivers])
+        self._lanes: list[tuple[Lane, threading.Event, threading.Thread]] = []
+        for receiver in receivers:
+            state = known.get(receiver.name)
+            if state is None or state.position > shelf.last_news:
+                state = Delivery(sink=receiver.name, position=shelf.last_news)
+                with suppress(OomwatchdError):
+                    shelf.save_delivery(state)
+            lane, wake = Lane(receiver, shelf, state, boot_id=boot_id), threading.Event()
+            thread = threading.Thread(
+                target=self._run, args=(lane, wake), name=f"sink {receiver.name}", daemon=True
+            )
+            self._lanes.append((lane, wake, thread))
+            on_state(state, 0.0)
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        for lane, _, thread in self._lanes:
+            try:
+                thread.start()
+            except RuntimeError as error:
+                log.error("sink %s: %s; events wait in the store", lane.state.sink, error)
+
+    def notify(self) -> None:
+        """There may be news."""
+        for _, wake, _ in self._lanes:
+            wake.set()
+
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """End; what is on its way gets ``seconds``. What was not taken by then is delivered by the next."""
+        self._stopping.set()
+        self.notify()
+        deadline = time.monotonic() + seconds
+        for lane, _, thread in self._lanes:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
+            lane.end()
+        for receiver in self._receivers:
+            with suppress(Exception):
+                receiver.close()
+
+    def _run(self, lane: Lane, wake: threading.Event) -> None:
+        due = 0.0
+        while not self._stopping.is_set():
+            wake.clear()
+            seconds: float | None = due - time.monotonic()
+            if due <= time.monotonic():
+                try:
+                    seconds = lane.step()
+                except Exception as error:
+                    if self._stopping.is_set():
+                        return
+                    log.error("sink %s: %s: %s", lane.state.sink, type(error).__name__, error, exc_info=error)
+                    seconds = pause(_AFTER_A_FAULT, 0.0)
+                due = time.monotonic() + (seconds or 0.0)
+            else:
+                lane.look()
+            if self._stopping.is_set():
+                return
+            self._on_state(lane.state, lane.seconds)
+            if seconds is None or seconds > 0:
+                wake.wait(seconds)

@@ -1,0 +1,400 @@
+"""The page allocator's view of a failed request: what ``__zone_watermark_ok()`` computed, zone by zone.
+
+The kernel walks the zonelist (highest allowed zone of each node first) and takes a zone when
+
+    free - unusable > min (or its reduced form) + lowmem_reserve[class zone]
+
+and, for a request above order 0, a block that large is free in a list that this request may use
+(mm/page_alloc.c: get_page_from_freelist(), __zone_watermark_ok(), gfp_to_alloc_flags()).
+An OOM kill means that every allowed zone said no.
+
+**lowmem_reserve** has one entry for each zone type that the kernel was built with, but prints no
+names; which entry counts is inferred. Normal and Movable always exist; DMA, DMA32, HighMem and Device
+are options. Of all layouts with as many types as there are entries, those remain which hold every zone
+that the report names and in which every zone's entries up to its own are 0 (the kernel never sets
+those). Where all remaining layouts give the same amount for the request's class zone, that is the
+reserve; where they differ, it is unknown (None) and so is the verdict.
+
+**How the rules changed**, told from the lines and not from a version: since 4.4 a request above order 0
+needs one suitable block; before, free memory without the lower orders had to exceed half the mark, a
+quarter, and so on.
+
+The figures are those that were printed, some milliseconds after the check: a zone that fits by now is
+reported as fitting.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from typing import Literal
+
+import msgspec
+
+from oomwatchd.records.report import OomReport, Trigger, Zone
+
+#: zone types from lowest to highest (enum zone_type); a request may use its class zone and all below
+ZONE_TYPES = ("DMA", "DMA32", "Normal", "HighMem", "Movable", "Device")
+_OPTIONAL = ("DMA", "DMA32", "HighMem", "Device")
+
+_RECLAIM = frozenset({"__GFP_DIRECT_RECLAIM", "__GFP_KSWAPD_RECLAIM"})
+_KERNEL = _RECLAIM | {"__GFP_IO", "__GFP_FS"}
+_MOVABLE = _KERNEL | {"__GFP_HARDWALL", "__GFP_HIGHMEM", "__GFP_MOVABLE"}
+#: composite names (include/linux/gfp_types.h) as far as the allocator's checks depend on them
+_COMPOSITES: dict[str, frozenset[str]] = {
+    "GFP_ATOMIC": frozenset({"__GFP_HIGH", "__GFP_ATOMIC", "__GFP_KSWAPD_RECLAIM"}),
+    "GFP_NOWAIT": frozenset({"__GFP_KSWAPD_RECLAIM"}),
+    "GFP_NOIO": _RECLAIM,
+    "GFP_NOFS": _RECLAIM | {"__GFP_IO"},
+    "GFP_KERNEL": _KERNEL,
+    "GFP_KERNEL_ACCOUNT": _KERNEL,
+    "GFP_TEMPORARY": _KERNEL,
+    "GFP_USER": _KERNEL | {"__GFP_HARDWALL"},
+    "GFP_HIGHUSER": _KERNEL | {"__GFP_HARDWALL", "__GFP_HIGHMEM"},
+    "GFP_HIGHUSER_MOVABLE": _MOVABLE,
+    "GFP_TRANSHUGE": _MOVABLE | {"__GFP_NOMEMALLOC"},
+    "GFP_TRANSHUGE_LIGHT": (_MOVABLE - _RECLAIM) | {"__GFP_NOMEMALLOC"},
+    "GFP_DMA": frozenset({"__GFP_DMA"}),
+    "GFP_DMA32": frozenset({"__GFP_DMA32"}),
+    "__GFP_RECLAIM": _RECLAIM,
+    # up to 4.3; it let the request reclaim by itself, and kswapd was woken unless __GFP_NO_KSWAPD
+    "__GFP_WAIT": _RECLAIM,
+}
+#: __GFP_KSWAPD_RECLAIM of 4.4 to 4.9, a bit that no older kernel uses
+_KSWAPD_RECLAIM_4_4 = 0x2000000
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked of the page allocator, as far as its checks depend on it."""
+
+    order: int
+    #: the highest zone type it may use
+    class_zone: str
+    #: may take CMA pages (ALLOC_CMA: movable requests)
+    cma: bool
+    #: __GFP_HIGH: half of min is enough (ALLOC_HIGH, ALLOC_MIN_RESERVE)
+    high: bool
+    #: atomic: a quarter less again, and the high-order atomic reserve is open (ALLOC_HARDER)
+    harder: bool
+    #: __GFP_MEMALLOC: no watermark at all (ALLOC_NO_WATERMARKS)
+    no_watermarks: bool
+    #: nodes it may use, None: all that were printed
+    nodes: frozenset[int] | None
+
+
+class ZoneVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """One zone's answer to a request. Amounts in bytes; None is "cannot be known from the report"."""
+
+    record: Zone
+    #: False: above the class zone, on a node that the request may not use, or without any memory to give
+    #: (in no zonelist then); the rest is None
+    allowed: bool
+    excluded_by: Literal["class zone", "nodes", "empty"] | None = None
+    #: reserved for high-order atomic requests, which this one may not take
+    highatomic_bytes: int = 0
+    #: free CMA pages, which this one may not take
+    cma_bytes: int = 0
+    #: free less what this request may not take, less the rest of its own block
+    usable_bytes: int | None = None
+    #: min as reduced for this request
+    mark_bytes: int | None = None
+    reserve_bytes: int | None = None
+    #: usable must be more than this: mark + reserve
+    required_bytes: int | None = None
+    #: required - usable, where usable is not above required
+    shortfall_bytes: int | None = None
+    #: a free block at or above the order in a list this request may use; True for order 0
+    block_available: bool | None = None
+    #: the kernel's answer on the printed figures
+    fits: bool | None = None
+
+    @property
+    def node(self) -> int | None:
+        """The zone's node; None on kernels without NUMA."""
+        return self.record.node
+
+    @property
+    def zone(self) -> str:
+        """The zone's name."""
+        return self.record.zone
+
+    @property
+    def free_bytes(self) -> int | None:
+        """Free memory as printed."""
+        return self.record.bytes_of("free")
+
+    @property
+    def managed_bytes(self) -> int | None:
+        """What the zone's allocator has to give (older kernels: what is present)."""
+        return self.record.managed_bytes
+
+    @property
+    def label(self) -> str:
+        """The zone for people: "Normal", on NUMA kernels "node 0 Normal"."""
+        return self.zone if self.node is None else f"node {self.node} {self.zone}"
+
+
+def expand(flags: Iterable[str]) -> frozenset[str]:
+    """Flag names with the composites (GFP_KERNEL ...) resolved into the single flags that matter here."""
+    single: set[str] = set()
+    for flag in flags:
+        single |= _COMPOSITES.get(flag, frozenset({flag}))
+    return frozenset(single)
+
+
+def parse_nodes(text: str | None) -> frozenset[int] | None:
+    """A node list as the kernel prints it (``%*pbl``: "0-1,3"); None for none printed or "(null)"."""
+    if text is None:
+        return None
+    nodes: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            return None
+        # a node number has at most 10 bits (MAX_NUMNODES): more is not a list of nodes
+        if int(last or first) > 1023:
+            return None
+        nodes.update(range(int(first), int(last or first) + 1))
+    return frozenset(nodes)
+
+
+def class_zone(flags: frozenset[str]) -> str:
+    """The highest zone type that single flags allow (gfp_zone())."""
+    if "__GFP_DMA" in flags:
+        return "DMA"
+    if "__GFP_DMA32" in flags:
+        return "DMA32"
+    if "__GFP_HIGHMEM" in flags:
+        return "Movable" if "__GFP_MOVABLE" in flags else "HighMem"
+    return "Normal"
+
+
+def request_of(trigger: Trigger, *, by_cpuset: bool = False) -> Request | None:
+    """The request that failed, or None where there was none or nobody can say: manual (sysrq, order -1),
+    no gfp flags, and page-fault OOMs (mask 0: the fault handler no longer knew what was asked).
+
+    ``by_cpuset``: the kernel itself said that the cpuset confined it. Else a cpuset binds only requests
+    for user memory (__GFP_HARDWALL): the kernel's own may take what the cpusets above have
+    (cpuset_node_allowed()), atomic ones what there is (gfp_to_alloc_flags() drops ALLOC_CPUSET).
+    """
+    if trigger.sysrq or trigger.order is None or trigger.order < 0:
+        return None
+    if not trigger.gfp_flags or trigger.gfp_mask == 0:
+        return None
+    flags = expand(trigger.gfp_flags)
+    allowed = parse_nodes(trigger.nodemask)
+    mems = parse_nodes(trigger.mems_allowed) if by_cpuset or "__GFP_HARDWALL" in flags else None
+    if allowed is not None and mems is not None:
+        allowed &= mems
+    return Request(
+        order=trigger.order,
+        class_zone=trigger.highest_zone or class_zone(flags),
+        cma="__GFP_MOVABLE" in flags,
+        high="__GFP_HIGH" in flags,
+        harder="__GFP_NOMEMALLOC" not in flags
+        and ("__GFP_ATOMIC" in flags or not flags & (_RECLAIM | {"__GFP_NO_KSWAPD"})),
+        no_watermarks="__GFP_MEMALLOC" in flags and "__GFP_NOMEMALLOC" not in flags,
+        nodes=allowed if allowed is not None else mems,
+    )
+
+
+def zone_layouts(zones: Sequence[Zone]) -> tuple[tuple[str, ...], ...]:
+    """The zone types the kernel may have been built with, from what its zones print; see the module's
+    text. Empty where no layout fits."""
+    entries = [z.lowmem_reserve_bytes for z in zones if z.lowmem_reserve_bytes]
+    if not entries or len({len(e) for e in entries}) != 1:
+        return ()
+    named = {z.zone for z in zones}
+    layouts = []
+    for options in combinations(_OPTIONAL, max(len(entries[0]) - 2, 0)):
+        layout = tuple(t for t in ZONE_TYPES if t in options or t not in _OPTIONAL)
+        if len(layout) == len(entries[0]) and named <= set(layout) and _own_entries_are_zero(layout, zones):
+            layouts.append(layout)
+    return tuple(layouts)
+
+
+def _own_entries_are_zero(layout: tuple[str, ...], zones: Sequence[Zone]) -> bool:
+    return not any(any((z.lowmem_reserve_bytes or ())[: layout.index(z.zone) + 1]) for z in zones)
+
+
+def _in_layout(zone_type: str, layout: tuple[str, ...]) -> str:
+    """A type that the kernel lacks stands for Normal (OPT_ZONE_DMA, OPT_ZONE_DMA32, OPT_ZONE_HIGHMEM)."""
+    return zone_type if zone_type in layout else "Normal"
+
+
+def reserve_for(zone: Zone, wanted: str, layouts: tuple[tuple[str, ...], ...]) -> int | None:
+    """``zone``'s lowmem_reserve against a request of class zone ``wanted``, in bytes; None if unknown."""
+    if not zone.lowmem_reserve_bytes or not layouts:
+        return None
+    amounts = {zone.lowmem_reserve_bytes[x.index(_in_layout(wanted, x))] for x in layouts}
+    return amounts.pop() if len(amounts) == 1 else None
+
+
+def zone_verdicts(report: OomReport, request: Request) -> tuple[ZoneVerdict, ...]:
+    """Every printed zone's answer to ``request``, in zonelist order: the highest zone of a node first.
+
+    The order of the nodes among themselves depends on distances that no report prints; they come by
+    number.
+    """
+    if report.memory is None:
+        return ()
+    zones = report.memory.zones
+    layouts = zone_layouts(zones)
+    wanted = request.class_zone
+    if layouts and all(wanted not in layout for layout in layouts):
+        wanted = "Normal"
+    one_block = _needs_one_block(report)
+    order = sorted(zones, key=lambda z: (z.node or 0, -_rank(z.zone)))
+    return tuple(_verdict(z, request, wanted, layouts, report.page_size_bytes, one_block) for z in order)
+
+
+def _rank(zone_type: str) -> int:
+    return ZONE_TYPES.index(zone_type) if zone_type in ZONE_TYPES else len(ZONE_TYPES)
+
+
+def _needs_one_block(report: OomReport) -> bool | None:
+    """Whether a request above order 0 needs one suitable block (4.4+), or the older rule of halves holds
+    (False); None where the lines do not tell."""
+    memory = report.memory
+    if memory is None:
+        return None
+    letters = {c for z in memory.zones for b in z.free_blocks or () for c in b.migratetypes or ""}
+    if memory.nodes or "H" in letters or (report.trigger.gfp_mask or 0) & _KSWAPD_RECLAIM_4_4:
+        return True  # node lines: 4.8+
+    if "R" in letters or not any("free_pcp_bytes" in z.amounts for z in memory.zones):
+        return False  # the reserve type went in 4.4; free_pcp came in 4.1
+    return None
+
+
+def _verdict(
+    zone: Zone,
+    request: Request,
+    wanted: str,
+    layouts: tuple[tuple[str, ...], ...],
+    page_size: int | None,
+    one_block: bool | None,
+) -> ZoneVerdict:
+    if _rank(zone.zone) > _rank(wanted):
+        return ZoneVerdict(record=zone, allowed=False, excluded_by="class zone")
+    if zone.node is not None and request.nodes is not None and zone.node not in request.nodes:
+        return ZoneVerdict(record=zone, allowed=False, excluded_by="nodes")
+    if zone.managed_bytes == 0:
+        return ZoneVerdict(record=zone, allowed=False, excluded_by="empty")
+    free, minimum = zone.bytes_of("free"), zone.bytes_of("min")
+    unit = page_size or 1
+    highatomic = 0 if request.harder else _highatomic(zone)
+    cma = 0 if request.cma else zone.bytes_of("free_cma") or 0
+    rest_of_block = ((1 << request.order) - 1) * unit
+    reserve = reserve_for(zone, wanted, layouts)
+    usable = mark = required = shortfall = None
+    if free is not None and (page_size or not request.order):
+        usable = free - highatomic - cma - rest_of_block
+    if minimum is not None:
+        if request.high and not request.order:
+            # zone_watermark_fast() tries such a request again without the boost (5.9+)
+            minimum -= zone.bytes_of("boost") or 0
+        mark = _reduced(minimum // unit, request) * unit
+    if mark is not None and reserve is not None:
+        required = 0 if request.no_watermarks else mark + reserve
+    above: bool | None = None
+    if usable is not None and required is not None:
+        above = request.no_watermarks or usable > required
+        shortfall = None if above else required - usable
+    block = _block_available(zone, request, one_block, mark, page_size)
+    return ZoneVerdict(
+        record=zone,
+        allowed=True,
+        highatomic_bytes=highatomic,
+        cma_bytes=cma,
+        usable_bytes=usable,
+        mark_bytes=mark,
+        reserve_bytes=reserve,
+        required_bytes=required,
+        shortfall_bytes=shortfall,
+        block_available=block,
+        fits=_both(above, block),
+    )
+
+
+def _both(first: bool | None, second: bool | None) -> bool | None:
+    if first is False or second is False:
+        return False
+    return None if first is None or second is None else True
+
+
+def _highatomic(zone: Zone) -> int:
+    """What is kept for high-order atomic requests: the free part where printed (6.16+; the kernel counts
+    that since 6.12), else the whole reserve (5.6+), else 0 (4.4 to 5.5 have one but print none)."""
+    free = zone.bytes_of("free_highatomic")
+    return free if free is not None else zone.bytes_of("reserved_highatomic") or 0
+
+
+def _reduced(pages: int, request: Request) -> int:
+    """min in pages as __zone_watermark_ok() reduces it for privileged requests (integer arithmetic)."""
+    if request.high:
+        pages -= pages // 2
+    if request.harder:
+        pages -= pages // 4
+    return pages
+
+
+def suits(order: int, migratetypes: str | None, request: Request) -> bool:
+    """Whether a free block of ``order`` in these lists (the buddy line's letters) can serve ``request``."""
+    if order < request.order:
+        return False
+    if migratetypes is None:
+        return True  # up to 3.7 no letters are printed
+    usable = "UMER" + ("C" if request.cma else "") + ("H" if request.harder else "")
+    return any(letter in usable for letter in migratetypes)
+
+
+def _block_available(
+    zone: Zone, request: Request, one_block: bool | None, mark: int | None, page_size: int | None
+) -> bool | None:
+    if request.order == 0:
+        return True
+    blocks = zone.free_blocks
+    if blocks is None:
+        return None
+    if not any(b.count and suits(b.order, b.migratetypes, request) for b in blocks):
+        return False
+    if one_block:
+        return True
+    free = zone.bytes_of("free")
+    if one_block is None or free is None or mark is None or page_size is None:
+        return None
+    pages, needed = free // page_size - ((1 << request.order) - 1), mark // page_size
+    count = {b.order: b.count for b in blocks}
+    for order in range(request.order):
+        pages -= count.get(order, 0) << order
+        needed >>= 1
+        if pages <= needed:
+            return False
+    return True
+
+
+def boost_bytes(zone: Zone, page_size: int | None) -> int:
+    """The watermark boost that ``min`` includes (5.0+): as printed (5.16+), else the least that it can be.
+
+    low is min plus a quarter of it or more (__setup_per_zone_wmarks()), and the boost raises both alike:
+    what min has beyond four times their distance is a boost, but for what the division drops.
+    """
+    printed = zone.bytes_of("boost")
+    if printed is not None:
+        return printed
+    minimum, low = zone.bytes_of("min"), zone.bytes_of("low")
+    if minimum is None or low is None or page_size is None or low <= minimum:
+        return 0
+    return max(minimum - 4 * (low - minimum) - 3 * page_size, 0)
+
+
+def unusable_free_index(zone: Zone, order: int) -> float | None:
+    """The share of a zone's free memory that cannot serve a request of ``order``, 0.0 to 1.0
+    (mm/vmstat.c: unusable_free_index()); None without a buddy line or without free memory."""
+    if not zone.free_blocks:
+        return None
+    total = sum(b.count << b.order for b in zone.free_blocks)
+    large = sum(b.count << b.order for b in zone.free_blocks if b.order >= order)
+    return (total - large) / total if total else None

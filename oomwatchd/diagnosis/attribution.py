@@ -1,0 +1,223 @@
+"""Whose was it: cgroup path -> systemd unit, slice, user session, container, pod.
+
+Paths are read by their segments. The host's unit is the outermost one: what lies below it is named by the
+unit itself, by a container's own manager, or by whoever the tree was handed to, and such a name must not
+pass for a unit of the host. The container and the pod are the innermost ones. Names are hostile; a segment
+that only looks like a part of something else changes nothing.
+
+Sources: systemd.resource-control(5), ``src/basic/cgroup-util.c`` (``cg_path_get_unit()``,
+``cg_path_get_user_unit()``); runc and crun ``cgroupsPath``; kubelet ``pkg/kubelet/cm`` (names of pods and
+QoS classes for both drivers); containerd CRI, CRI-O, libpod, LXC and systemd-nspawn naming.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Literal
+
+from oomwatchd.records.capture import ProcessFacts
+from oomwatchd.records.report import OomReport, Part
+
+
+class Owner(Part, frozen=True, kw_only=True):
+    """What the segments of one cgroup path say.
+
+    ``unit`` is the host's systemd unit, or below a user's manager (``user@UID.service``) that user's unit;
+    ``slice`` the slice it lies in. ``user_uid`` and ``session`` (as ``loginctl`` numbers them) belong to a
+    logged in user. ``container_runtime`` is None where the path does not tell it.
+    """
+
+    unit: str | None = None
+    slice: str | None = None
+    user_uid: int | None = None
+    session: str | None = None
+    container_runtime: str | None = None
+    container_id: str | None = None
+    pod_uid: str | None = None
+
+
+class Attribution(Owner, frozen=True, kw_only=True):
+    """Whose a process was: its cgroup, unit, container; ``learnt`` says how that is known: ``report`` (the
+    kernel printed it), ``proc`` (read from /proc in time), ``recorder`` (the flight recorder had seen the
+    process there), ``events`` (that cgroup's own count of kills grew)."""
+
+    pid: int
+    role: Literal["trigger", "victim"]
+    cgroup: str | None = None
+    container_name: str | None = None
+    executable: str | None = None
+    command_line: str | None = None
+    learnt: str | None = None
+
+
+_ID = re.compile(r"[0-9a-f]{64}\Z")
+#: names that runtimes give to a container's cgroup before its id: with the systemd driver a scope, with the
+#: cgroupfs driver a bare directory
+_PREFIXES = {
+    "docker-": "docker",
+    "cri-containerd-": "containerd",
+    "nerdctl-": "containerd",
+    "crio-": "cri-o",
+    "libpod-payload-": "podman",
+    "libpod-": "podman",
+}
+#: parents of a bare container id with the cgroupfs driver
+_PARENTS = {"docker": "docker", "libpod_parent": "podman", "actions_job": "docker"}
+_POD = re.compile(
+    r"(?:kubepods(?:-burstable|-besteffort)?-)?"
+    r"pod([0-9a-f]{8}([-_])[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?\Z"
+)
+_USER_SLICE = re.compile(r"user-(\d{1,10})\.slice\Z")
+_USER_MANAGER = re.compile(r"user@(\d{1,10})\.service\Z")
+_SESSION = re.compile(r"session-([0-9A-Za-z]{1,20})\.scope\Z")
+#: systemd.unit(5), "String Escaping for Inclusion in Unit Names"
+_ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
+
+
+def short_id(container_id: str) -> str:
+    """A container's id as its tools list it: the first 12 of 64 digits, else whole (LXC, nspawn: a name)."""
+    return container_id[:12] if _ID.match(container_id) else container_id
+
+
+def owner_of(path: str) -> Owner:
+    """The unit, slice, session, container and pod that a cgroup path names."""
+    segments = [segment for segment in path.split("/") if segment]
+    fields: dict[str, str | int] = {}
+    _units(segments, fields)
+    pods = False
+    for at, segment in enumerate(segments):
+        pods = pods or segment in ("kubepods", "kubepods.slice") or segment.startswith("kubepods-")
+        if (found := _container(segments, at)) is not None:
+            runtime, fields["container_id"] = found
+            fields.pop("container_runtime", None)
+            if runtime:
+                fields["container_runtime"] = runtime
+        # the systemd driver's names in a tree that systemd does not keep: slice:prefix:name
+        elif segment.count(":") == 2:
+            parent, prefix, name = segment.split(":")
+            if _ID.match(name) and (m := _POD.match(parent)):
+                fields["container_id"], fields["pod_uid"] = name, m[1].replace("_", "-")
+                if runtime := _PREFIXES.get(f"{prefix}-"):
+                    fields["container_runtime"] = runtime
+        if pods and (m := _POD.match(segment)):
+            fields["pod_uid"] = m[1].replace("_", "-")
+    return Owner(**fields)  # type: ignore[arg-type]
+
+
+def called(path: str) -> tuple[Literal["container", "pod", "unit"], str] | None:
+    """What a cgroup is, by its last segment, and what people call it: a container by its id as its tools
+    list it, a pod by its uid, a unit or slice of systemd. None: none of them, or something below one."""
+    above, _, last = path.rstrip("/").rpartition("/")
+    owner, around = owner_of(path), owner_of(above)
+    if owner.container_id is not None and owner.container_id != around.container_id:
+        return "container", short_id(owner.container_id)
+    if owner.pod_uid is not None and owner.pod_uid != around.pod_uid:
+        return "pod", owner.pod_uid
+    return ("unit", last) if last and last in (owner.unit, owner.slice) else None
+
+
+def _units(segments: list[str], fields: dict[str, str | int]) -> None:
+    """Slices, then the unit; below a user's manager the same once more, for the user's own."""
+    manager = False
+    for at, segment in enumerate(segments):
+        if segment.endswith(".slice"):
+            fields["slice"] = segment
+            if not manager and (m := _USER_SLICE.match(segment)) and segments[:at] == ["user.slice"]:
+                fields["user_uid"] = int(m[1])
+        elif segment.endswith((".service", ".scope")):
+            fields["unit"] = segment
+            if m := _SESSION.match(segment):
+                if "user_uid" in fields and not manager:
+                    fields["session"] = m[1]
+                return
+            if manager or "user_uid" not in fields or not _USER_MANAGER.match(segment):
+                return
+            manager = True
+        else:
+            return  # not systemd's any more
+
+
+def _container(segments: list[str], at: int) -> tuple[str | None, str] | None:
+    """The runtime, where the name tells it, and the id of the container whose cgroup is ``segments[at]``."""
+    segment, parent = segments[at], segments[at - 1] if at else ""
+    for prefix, runtime in _PREFIXES.items():
+        name = segment.removeprefix(prefix)
+        if name != segment and _ID.match(name.removesuffix(".scope")):
+            return runtime, name.removesuffix(".scope")
+    if _ID.match(segment):
+        known = _PARENTS.get(parent)
+        return (known, segment) if known or _POD.match(parent) else None
+    if segment.startswith("lxc.payload.") and segment != "lxc.payload.":
+        return "lxc", segment.removeprefix("lxc.payload.")
+    if at == 1 and parent == "lxc":
+        return "lxc", segment
+    return _machine(segment) if at == 1 and parent == "machine.slice" else None
+
+
+def _machine(segment: str) -> tuple[str | None, str] | None:
+    """What systemd-machined keeps in its slice: systemd-nspawn's services and scopes, libvirt's scopes."""
+    if segment.startswith("systemd-nspawn@") and segment.endswith(".service"):
+        runtime, name = "systemd-nspawn", segment.removeprefix("systemd-nspawn@").removesuffix(".service")
+    elif segment.startswith("machine-") and segment.endswith(".scope"):
+        runtime, name = "systemd-nspawn", segment.removeprefix("machine-").removesuffix(".scope")
+        if name.startswith(("qemu\\x2d", "qemu-")):
+            return None  # a virtual machine, not a container
+        if name.startswith(("lxc\\x2d", "lxc-")):
+            runtime = "libvirt-lxc"
+    else:
+        return None
+    name = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if int(m[1], 16) < 0x80 else m[0], name)
+    return (runtime, name) if name else None
+
+
+def attribute(report: OomReport, processes: Iterable[ProcessFacts] = ()) -> tuple[Attribution, ...]:
+    """Whose the trigger and each victim were, as far as the report and /proc told.
+
+    The report's own words come first: the task_memcg of the summary line is the victim's cgroup.
+    """
+    facts = {process.pid: process for process in processes}
+    memcg = report.memcg
+    found: list[Attribution] = []
+
+    def add(pid: int, role: Literal["trigger", "victim"], path: str | None, learnt: str) -> None:
+        known = facts.get(pid)
+        # a task that exits has left its cgroup for the root and given up its memory
+        exiting = known is not None and known.cgroup == "/" and known.executable is None
+        if path is None and known is not None and known.cgroup is not None and not exiting:
+            path, learnt = known.cgroup, known.learnt
+        if path is None and (known is None or exiting):
+            return
+        owner = owner_of(path) if path is not None else Owner()
+        found.append(
+            Attribution(
+                pid=pid,
+                role=role,
+                cgroup=path,
+                unit=owner.unit,
+                slice=owner.slice,
+                user_uid=owner.user_uid,
+                session=owner.session,
+                container_runtime=owner.container_runtime,
+                container_id=owner.container_id,
+                container_name=known.container_name if known else None,
+                pod_uid=owner.pod_uid,
+                executable=known.executable if known else None,
+                command_line=known.command_line if known else None,
+                learnt=learnt if path is not None else known.learnt if known else None,
+            )
+        )
+
+    def printed(pid: int) -> str | None:
+        return memcg.task_path if memcg and pid == report.chosen_pid else None
+
+    if report.trigger.pid is not None:
+        add(report.trigger.pid, "trigger", printed(report.trigger.pid), "report")
+    for victim in report.victims:
+        path = printed(victim.pid)
+        if path is None and memcg and victim.role == "group":
+            path = memcg.group_path
+        add(victim.pid, "victim", path, "report")
+    return tuple(found)

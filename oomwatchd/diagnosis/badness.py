@@ -1,0 +1,284 @@
+"""The score table: what ``oom_badness()`` gave each task of the table, and whether the choice follows.
+
+Three formulas (mm/oom_kill.c), told apart by the columns of the task table:
+
+* up to 2.6.35 (no ``oom_score_adj``): total_vm, plus half of each child's, divided by run times and for
+  root, shifted by oom_adj. Children and run times are not printed: the points here are total_vm shifted
+  by oom_adj, an approximation, and ``exact`` is False.
+* 2.6.36 to 3.5 (no swap column): permille of the allowed memory, (rss + page tables + swap) * 1000 /
+  total, less 30 for root, plus oom_score_adj. Page tables and swap are not printed, so not exact.
+* 3.6 and later: pages, rss + swap + page tables, plus oom_score_adj * (total / 1000). Root is spared
+  30 permille of total (up to 3.13) or 3 % of its own points (3.14 to 4.16).
+
+``total`` is what the task may use at all (constrained_alloc()): RAM and swap; a cgroup's limit and its
+swap; the memory of the allowed nodes and swap. Where the kernel printed the victim's score (up to 5.0)
+the total and the root rule that reproduce it are taken.
+
+The table is printed after the choice, and up to 6.1 each thread keeps up to 64 page faults to itself, so
+a row may differ from what the kernel compared by some pages for each thread; 6.2 to 6.19 read per-CPU
+counters roughly.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from oomwatchd.diagnosis.allocator import parse_nodes
+from oomwatchd.records.report import OomReport, Task, Victim
+
+OOM_SCORE_ADJ_MIN = -1000
+OOM_DISABLE = -17
+#: limits at or above this mean "none" (v1 prints the counter's largest value)
+_UNLIMITED = 1 << 52
+
+Formula = Literal["total_vm", "permille", "pages"]
+RootRule = Literal["none", "three_percent", "thirty_permille"]
+
+
+class TaskScore(msgspec.Struct, frozen=True, kw_only=True):
+    """One task's standing. ``points`` are pages (``permille`` formula: permille); None: not eligible."""
+
+    task: Task
+    points: int | None
+    #: memory that killing it would free as the kernel counts: rss + swap + page tables, in bytes
+    footprint_bytes: int
+    #: /1000 of what may be used at all, the scale of the printed score and of /proc/PID/oom_score
+    permille: int | None = None
+    excluded_by: Literal["oom_score_adj", "oom_adj", "init"] | None = None
+
+
+class ScoreTable(msgspec.Struct, frozen=True, kw_only=True):
+    """All tasks, the highest points first (equal points in the table's order), then the exempt ones."""
+
+    rows: tuple[TaskScore, ...]
+    formula: Formula
+    #: all terms of the formula were printed
+    exact: bool
+    #: what the kernel took as "all memory", None where the report does not say
+    total_bytes: int | None
+    root_rule: RootRule
+    #: points of 0 and below count as 1 (up to 5.8): a negative oom_score_adj large enough makes equal
+    floored: bool
+    #: the score the kernel printed for the chosen process, and what this table gives it
+    printed_score: int | None = None
+    computed_score: int | None = None
+
+    def of_pid(self, pid: int | None) -> TaskScore | None:
+        """The row of ``pid``."""
+        return next((r for r in self.rows if r.task.pid == pid), None)
+
+    def rank(self, row: TaskScore) -> int | None:
+        """1 for the first; equal points share a rank. None for an exempt task."""
+        if row.points is None:
+            return None
+        points = row.points
+        return 1 + sum(1 for r in self.rows if r.points is not None and r.points > points)
+
+
+def score_table(report: OomReport, *, swap_total_bytes: int | None = None) -> ScoreTable | None:
+    """The scores of a report's task table, or None without one.
+
+    ``swap_total_bytes`` is the host's SwapTotal where a snapshot gave it: a cgroup's report does not
+    print it, and the kernel adds the swap that the cgroup may use.
+    """
+    tasks = [t for t in report.tasks if t.rss_bytes is not None]
+    page = report.page_size_bytes
+    if not tasks or page is None:
+        return None
+    formula = _formula(report)
+    chosen = chosen_victim(report)
+    chosen_pid = report.chosen_pid if report.chosen_pid is not None else chosen.pid if chosen else None
+    printed = next((v.score for v in report.victims if v.score is not None), None)
+    totals = list(_totals(report, swap_total_bytes))
+    certain = bool(totals) and not _swap_room_unknown(report, swap_total_bytes)
+    candidate = next((t for t in tasks if t.pid == chosen_pid), None)
+    best: tuple[int, int | None, RootRule, int | None] | None = None
+    for total, rule in _hypotheses(report, formula, totals):
+        computed = None
+        if candidate is not None and total is not None:
+            computed = _permille(candidate, formula, total, rule, page)
+        distance = abs(computed - printed) if computed is not None and printed is not None else 0
+        if best is None or distance < best[0]:
+            best = (distance, total, rule, computed)
+    _, total, rule, computed = best or (0, None, "none", None)
+    rows = [_row(t, formula, total, rule, page) for t in tasks]
+    if not certain and (printed is None or computed != printed):
+        # of a total that leaves the cgroup's swap out a share is no share: it may come to thousands
+        rows = [msgspec.structs.replace(r, permille=None) for r in rows]
+    # the intent line that prints a score ended before the floor did; after that the choice tells
+    floored = formula != "total_vm" and (printed is not None or _floor_explains(rows, chosen_pid))
+    if floored:
+        rows = [
+            msgspec.structs.replace(r, points=None if r.points is None else max(r.points, 1)) for r in rows
+        ]
+    rows.sort(key=lambda r: (1, -r.footprint_bytes) if r.points is None else (0, -r.points))
+    # where all have the same adjustment, the order does not depend on the total
+    exact = formula == "pages" and (certain or len({t.oom_score_adj for t in tasks}) == 1)
+    return ScoreTable(
+        rows=tuple(rows),
+        formula=formula,
+        exact=exact,
+        total_bytes=total * page if total is not None else None,
+        root_rule=rule,
+        floored=floored,
+        printed_score=printed,
+        computed_score=computed,
+    )
+
+
+def chosen_victim(report: OomReport) -> Victim | None:
+    """The victim that was selected; the others died with it."""
+    return next((v for v in report.victims if v.role == "selected"), None)
+
+
+def footprint_bytes(task: Task, page_size: int) -> int:
+    """rss + swap + page tables: what oom_badness() counts of a task."""
+    tables = task.pgtables_bytes
+    if tables is None:
+        pages = (task.page_tables or 0) + ((task.extra or {}).get("nr_pmds") or 0)
+        tables = pages * page_size
+    return (task.rss_bytes or 0) + (task.swap_bytes or 0) + tables
+
+
+def _floor_explains(rows: list[TaskScore], chosen_pid: int | None) -> bool:
+    """Nobody has more than 0 points, and yet the chosen one is not the first."""
+    points = {r.task.pid: r.points for r in rows if r.points is not None}
+    mine = points.get(chosen_pid) if chosen_pid is not None else None
+    return mine is not None and mine < max(points.values()) <= 0
+
+
+def _formula(report: OomReport) -> Formula:
+    if all(t.oom_score_adj is None for t in report.tasks):
+        return "total_vm"
+    return "permille" if all(t.swap_bytes is None for t in report.tasks) else "pages"
+
+
+def _hypotheses(
+    report: OomReport, formula: Formula, totals: list[int]
+) -> Iterator[tuple[int | None, RootRule]]:
+    """(total in pages, root rule) in order of likelihood."""
+    rules: tuple[RootRule, ...]
+    if formula == "total_vm":
+        rules = ("none",)
+    elif formula == "permille":
+        rules = ("thirty_permille", "none")
+    elif any(t.pgtables_bytes is not None for t in report.tasks):
+        rules = ("none", "three_percent")  # 4.15, 4.16 have the column and the rule
+    elif any("nr_pmds" in (t.extra or {}) for t in report.tasks):
+        rules = ("three_percent", "none")  # none: root without CAP_SYS_ADMIN, as in a container
+    else:
+        rules = ("thirty_permille", "three_percent", "none")
+    if not totals:
+        yield None, rules[0]
+    for total in totals:
+        for rule in rules:
+            yield total, rule
+
+
+def _swap_room_unknown(report: OomReport, swap_total: int | None) -> bool:
+    """A cgroup's "all memory" includes the swap it may use, up to all that the host has: known only with
+    the host's figure, or where the cgroup may use none."""
+    if report.constraint != "memcg" or swap_total is not None or report.memcg is None:
+        return False
+    memcg = report.memcg
+    if memcg.swap is not None:
+        return memcg.swap.limit_bytes != 0
+    if memcg.memory_swap is None or memcg.memory is None:
+        return False
+    return memcg.memory_swap.limit_bytes != memcg.memory.limit_bytes
+
+
+def _totals(report: OomReport, swap_total: int | None) -> Iterator[int]:
+    page = report.page_size_bytes or 1
+    memory, memcg = report.memory, report.memcg
+    if memory is not None and memory.swap is not None and memory.swap.total_bytes is not None:
+        swap_total = memory.swap.total_bytes
+    swap_pages = (swap_total or 0) // page
+    if report.constraint == "memcg":
+        if memcg is None or memcg.memory is None or memcg.memory.limit_bytes is None:
+            return
+        limit = memcg.memory.limit_bytes
+        if memcg.swap is not None and memcg.swap.limit_bytes is not None:
+            room = memcg.swap.limit_bytes
+        elif memcg.memory_swap is not None and memcg.memory_swap.limit_bytes is not None:
+            room = max(memcg.memory_swap.limit_bytes - limit, 0)
+        else:
+            room = _UNLIMITED
+        yield (limit + min(room, swap_total or 0)) // page
+        if swap_total is None and room < _UNLIMITED:
+            yield (limit + room) // page
+        return
+    if memory is None:
+        return
+    nodes = None
+    if report.constraint == "memory_policy":
+        nodes = parse_nodes(report.trigger.nodemask)
+    elif report.constraint == "cpuset":
+        nodes = parse_nodes(report.trigger.mems_allowed)
+    if nodes is not None:
+        # node_present_pages() of each allowed node
+        present = [z.bytes_of("present") for z in memory.zones if z.node in nodes]
+        if present and None not in present:
+            yield sum(p for p in present if p is not None) // page + swap_pages
+    if memory.ram_bytes is not None:
+        not_ram = (memory.reserved_bytes or 0) + (memory.cma_reserved_bytes or 0)
+        yield (memory.ram_bytes - (memory.reserved_bytes or 0)) // page + swap_pages
+        yield (memory.ram_bytes - not_ram) // page + swap_pages
+    managed = [z.managed_bytes for z in memory.zones]
+    if managed and None not in managed:
+        yield sum(m for m in managed if m is not None) // page + swap_pages
+
+
+def _exclusion(task: Task) -> Literal["oom_score_adj", "oom_adj", "init"] | None:
+    if task.pid == 1:
+        return "init"
+    if task.oom_score_adj == OOM_SCORE_ADJ_MIN:
+        return "oom_score_adj"
+    if task.oom_score_adj is None and (task.extra or {}).get("oom_adj") == OOM_DISABLE:
+        return "oom_adj"
+    return None
+
+
+def _row(task: Task, formula: Formula, total: int | None, rule: RootRule, page: int) -> TaskScore:
+    why = _exclusion(task)
+    footprint = footprint_bytes(task, page)
+    if why is not None:
+        return TaskScore(task=task, points=None, footprint_bytes=footprint, excluded_by=why)
+    return TaskScore(
+        task=task,
+        points=_points(task, formula, total, rule, page),
+        footprint_bytes=footprint,
+        permille=None if total is None else _permille(task, formula, total, rule, page),
+    )
+
+
+def _points(task: Task, formula: Formula, total: int | None, rule: RootRule, page: int) -> int:
+    """oom_badness(); without ``total`` an adjustment other than 0 cannot be weighed and is left out."""
+    if formula == "total_vm":
+        points = (task.total_vm_bytes or 0) // page
+        shift = (task.extra or {}).get("oom_adj") or 0
+        return max(points, 1) << min(shift, 15) if shift > 0 else points >> min(-shift, 17)
+    pages = footprint_bytes(task, page) // page
+    adjust = task.oom_score_adj or 0
+    if formula == "permille":
+        points = pages * 1000 // total if total else pages
+        if total:
+            points += adjust - (30 if task.uid == 0 and rule == "thirty_permille" else 0)
+        return min(max(points, 1), 1000) if total else points
+    if task.uid == 0 and rule == "three_percent":
+        pages -= pages * 3 // 100
+    if task.uid == 0 and rule == "thirty_permille":
+        adjust -= 30
+    return pages + adjust * ((total or 0) // 1000)
+
+
+def _permille(task: Task, formula: Formula, total: int, rule: RootRule, page: int) -> int:
+    points = _points(task, formula, total, rule, page)
+    if formula != "pages":
+        return points
+    return max(points, 1) * 1000 // total if total else 0

@@ -1,0 +1,60 @@
+"""What is free belongs to CMA, which this request may not use.
+
+CMA areas are set aside for devices; meanwhile only movable pages may live there. An unmovable request
+(most of the kernel's own) sees them as if they were in use: a zone may have much free memory and nothing
+for it.
+
+The size is set by ``cma=`` on the kernel command line, by CONFIG_CMA_SIZE_MBYTES or by the device tree
+(reserved-memory, linux,cma): give CMA only what the devices need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.records.report import Finding
+from oomwatchd.words.amounts import kib, percent
+from oomwatchd.words.text import ratio
+
+ID = "cma_only_free"
+TITLE = "What is free belongs to CMA"
+
+#: of what is free: below this it made the difference of a moment, no more
+_SHARE = 0.5
+#: of the memory in all allowed zones: what a smaller area must give back to be worth the advice
+_WORTH_SHARE = 0.05
+
+
+def find(case: Case) -> Iterator[Finding]:
+    for verdict in case.verdicts:
+        usable, required, free = verdict.usable_bytes, verdict.required_bytes, verdict.free_bytes or 0
+        if usable is None or required is None or usable + verdict.cma_bytes <= required:
+            continue
+        # below its mark, or so near to it that a moment decides: then nearly all that is free is CMA
+        failing = usable <= required
+        low = verdict.record.bytes_of("low") or 0
+        mostly = verdict.cma_bytes >= _SHARE * free
+        if not failing and (usable > low or not mostly):
+            continue
+        yield Finding(
+            id=ID,
+            severity="critical" if failing and mostly else "warning" if mostly else "info",
+            title=f"{verdict.label} zone: "
+            + ("what is free belongs to CMA" if mostly else "free CMA pages would have made the difference"),
+            explanation=f"Of {kib(free)} free in {verdict.label}, {kib(verdict.cma_bytes)} "
+            f"({percent(verdict.cma_bytes, free)}) are in CMA areas. This request is not movable and may not "
+            "use them" + ("; with them it would have passed." if failing else ", and little else is free."),
+            evidence={
+                "zone": verdict.zone,
+                "node": verdict.node,
+                "free_bytes": free,
+                "cma_bytes": verdict.cma_bytes,
+                "required_bytes": required,
+                "cma_share_ratio": ratio(verdict.cma_bytes, free),
+            },
+            advice="Make the CMA area smaller (cma= on the kernel command line, or linux,cma in the device "
+            f"tree) if the devices do not need all of it: {kib(verdict.cma_bytes)} lie idle there."
+            if mostly or verdict.cma_bytes >= _WORTH_SHARE * case.allowed_bytes
+            else "",
+        )

@@ -1,0 +1,81 @@
+"""Free memory, but no block large enough.
+
+A request above order 0 needs 2^order pages in a row, from a list that it may use. A zone can have plenty
+free in single pages and still refuse. ``unusable_ratio`` is the kernel's unusable free index: the share of
+the zone's free memory that cannot serve this order (0 none, 1 all). The buddy line's letters say which
+kinds of pages hold the blocks there are: U unmovable, M movable, E reclaimable, C CMA, H the high-order
+atomic reserve, I isolated.
+
+``vm.min_free_kbytes`` keeps more free and with it more large blocks, ``vm.watermark_boost_factor`` and
+``vm.compaction_proactiveness`` (5.9+) let the kernel assemble blocks ahead of time; writing 1 to
+/proc/sys/vm/compact_memory does so once. The lasting mend is a caller that does not ask for large blocks
+(jumbo frames, large kmalloc buffers, drivers without scatter-gather).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from oomwatchd.diagnosis.allocator import Request, ZoneVerdict, suits, unusable_free_index
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.records.report import Finding
+from oomwatchd.words.amounts import kib
+
+ID = "fragmentation"
+TITLE = "Free memory, but no block large enough"
+
+_LETTERS = {
+    "U": "unmovable",
+    "M": "movable",
+    "E": "reclaimable",
+    "C": "CMA",
+    "H": "high-order atomic reserve",
+    "I": "isolated",
+    "R": "reserve",
+}
+
+
+def find(case: Case) -> Iterator[Finding]:
+    request = case.request
+    if request is None or request.order == 0:
+        return
+    # a zone that is above its mark by amount and refuses for want of a block: that is fragmentation
+    for verdict in case.verdicts:
+        above = verdict.usable_bytes is not None and verdict.shortfall_bytes is None
+        if verdict.allowed and above and verdict.block_available is False:
+            yield _finding(verdict, request)
+
+
+def _finding(verdict: ZoneVerdict, request: Request) -> Finding:
+    blocks = verdict.record.free_blocks or ()
+    index = unusable_free_index(verdict.record, request.order)
+    usable_orders = [b.order for b in blocks if b.count and suits(b.order, b.migratetypes, request)]
+    unsuited = [b for b in blocks if b.count and b.order >= request.order]
+    held = sorted({_LETTERS.get(c, c) for b in unsuited for c in b.migratetypes or ""})
+    if unsuited and not usable_orders:
+        why = f"the larger blocks belong to kinds it may not use ({', '.join(held)})"
+    elif usable_orders:
+        why = "the blocks that large are too few for the kernel's rule (free memory without the lower orders)"
+    else:
+        why = "no block that large is free"
+    share = "" if index is None else f" {100 * index:.0f} % of it is in blocks too small."
+    return Finding(
+        id=ID,
+        severity="critical",
+        title=f"{verdict.label} zone: free memory, but no block of order {request.order}",
+        explanation=f"{verdict.label} has {kib(verdict.usable_bytes or 0)} usable, more than the "
+        f"{kib(verdict.required_bytes or 0)} demanded, but the request needs {1 << request.order} pages in a "
+        f"row and {why}.{share}",
+        evidence={
+            "zone": verdict.zone,
+            "node": verdict.node,
+            "order": request.order,
+            "usable_bytes": verdict.usable_bytes,
+            "required_bytes": verdict.required_bytes,
+            "unusable_ratio": None if index is None else round(index, 4),
+            "largest_free_order": max((b.order for b in blocks if b.count), default=None),
+        },
+        advice=f"Find who needs {1 << request.order} pages in a row (the call trace names the caller) and "
+        "have it ask for less; else raise vm.min_free_kbytes, or have the kernel compact ahead of time "
+        "(vm.compaction_proactiveness, 5.9+).",
+    )

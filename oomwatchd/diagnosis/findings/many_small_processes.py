@@ -1,0 +1,103 @@
+"""Many small processes together hold the memory.
+
+They have one name, or live in one cgroup, whatever they are called. None of them stands out, so killing one
+frees little and the next kill follows: a fork bomb, a worker pool without bound, jobs that pile up because
+they no longer finish.
+
+Which cgroup a process of the table is in is known where a cgroup was at its limit (all of them are below it),
+and live, from /proc just after the kill.
+
+Bound the number: ``TasksMax=`` of the unit, ``pids.max``, the pool's own settings (MaxRequestWorkers,
+pm.max_children, concurrency of cron jobs).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from oomwatchd.diagnosis.attribution import owner_of
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.records.report import Finding, Task
+from oomwatchd.words.amounts import percent, size
+from oomwatchd.words.escape import harmless_name
+from oomwatchd.words.text import middle_cut, ratio
+
+ID = "many_small_processes"
+TITLE = "Many small processes together hold the memory"
+
+#: so many, together this share of all resident memory, none of them more than a tenth of it
+_COUNT, _SHARE, _LARGEST = 20, 0.5, 0.1
+
+
+class _Group(NamedTuple):
+    name: str
+    tasks: list[Task]
+
+    @property
+    def together(self) -> int:
+        return sum(task.rss_bytes or 0 for task in self.tasks)
+
+
+def find(case: Case) -> Finding | None:
+    sized = [task for task in case.report.tasks if task.rss_bytes is not None]
+    whole = sum(task.rss_bytes or 0 for task in sized)
+    by_name: dict[str, list[Task]] = defaultdict(list)
+    for task in sized:
+        by_name[task.comm].append(task)
+    named = _largest((_Group(name, tasks) for name, tasks in by_name.items()), whole)
+    placed = _largest(_by_cgroup(case, sized), whole)
+    if named is not None:
+        pids = {task.pid for task in named.tasks}
+        within = placed is not None and pids <= {task.pid for task in placed.tasks}
+        return _told(case, named, whole, comm=named.name, cgroup=placed.name if placed and within else None)
+    return None if placed is None else _told(case, placed, whole, comm=None, cgroup=placed.name)
+
+
+def _by_cgroup(case: Case, sized: list[Task]) -> Iterator[_Group]:
+    memcg = case.report.memcg
+    if case.report.constraint == "memcg" and memcg is not None and memcg.oom_path is not None:
+        yield _Group(memcg.oom_path, sized)
+    for crowd in case.capture.crowds if case.capture is not None else ():
+        pids = set(crowd.pids)
+        yield _Group(crowd.cgroup, [task for task in sized if task.pid in pids])
+
+
+def _largest(groups: Iterable[_Group], whole: int) -> _Group | None:
+    """The group that holds most, if it is one of many small; of equals the later one, which is narrower."""
+    group = max(reversed(list(groups)), key=lambda one: one.together, default=None)
+    if group is None or not whole or len(group.tasks) < _COUNT:
+        return None
+    small = max(task.rss_bytes or 0 for task in group.tasks) <= _LARGEST * group.together
+    return group if group.together >= _SHARE * whole and small else None
+
+
+def _told(case: Case, group: _Group, whole: int, *, comm: str | None, cgroup: str | None) -> Finding:
+    tasks, together = group.tasks, group.together
+    largest = max(task.rss_bytes or 0 for task in tasks)
+    unit = owner_of(cgroup).unit if cgroup is not None else None
+    where = "" if cgroup is None else f" in {harmless_name(unit or middle_cut(cgroup, 60))}"
+    who = "" if comm is None else f" named {harmless_name(comm)}"
+    bound = (
+        f"many {harmless_name(comm)} may run: its own settings" if comm is not None else "many may run there"
+    )
+    return Finding(
+        id=ID,
+        severity="critical" if comm is not None else "warning",
+        title=TITLE,
+        explanation=f"{len(tasks)} processes{who}{where} hold {size(together)} together, "
+        f"{percent(together, whole)} of all resident memory; the largest of them only {size(largest)}.",
+        evidence={
+            **({"comm": comm} if comm is not None else {}),
+            **({"cgroup": cgroup} if cgroup is not None else {}),
+            **({"unit": unit} if unit is not None else {}),
+            "processes": len(tasks),
+            "rss_bytes": together,
+            "rss_total_bytes": whole,
+            "share_ratio": ratio(together, whole),
+            "largest_rss_bytes": largest,
+            "bound_bytes": case.bound_bytes,
+        },
+        advice=f"Bound how {bound}, or TasksMax= of the unit (pids.max).",
+    )

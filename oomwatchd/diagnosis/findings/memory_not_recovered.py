@@ -1,0 +1,55 @@
+"""The kill gave little memory back.
+
+Compared is ``MemAvailable`` on detection and when the report had settled, five seconds after its last line,
+with what the victims held by the kill line (anonymous and shared memory, resident). Where less than a quarter
+of it came back, the kill did not help: the victim has not ended, its memory is shared or locked, or something
+else took it at once.
+
+Only told of a shortage of the whole machine. What the cgroup at its limit is charged afterwards stands in the
+report.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.procfs import meminfo
+from oomwatchd.records.report import Finding
+from oomwatchd.words.amounts import size
+from oomwatchd.words.text import ratio
+
+ID = "memory_not_recovered"
+TITLE = "The kill gave little memory back"
+
+#: of what the victims held; victims that held less than this share of RAM say nothing
+_BACK, _WORTH = 0.25, 0.02
+
+
+def find(case: Case) -> Finding | None:
+    if case.capture is None or case.capture.after is None or case.report.constraint != "none":
+        return None
+    before, after = case.meminfo_at, meminfo(case.capture.after)
+    total = before.get("MemTotal")
+    available = before.get("MemAvailable"), after.get("MemAvailable")
+    if not total or available[0] is None or available[1] is None:
+        return None
+    held = sum((v.anon_rss_bytes or 0) + (v.shmem_rss_bytes or 0) for v in case.report.victims)
+    back = available[1] - available[0]
+    if held < _WORTH * total or back >= _BACK * held:
+        return None
+    seconds = (case.capture.after.usec - case.capture.at.usec) / 1e6 if case.capture.at else 0.0
+    gained = f"{size(back)} more" if back > 0 else f"{size(-back)} less" if back else "no more"
+    return Finding(
+        id=ID,
+        severity="warning",
+        title=TITLE,
+        explanation=f"The killed held {size(held)}, but {seconds:.0f} seconds later {gained} was available "
+        f"({size(available[0])} then, {size(available[1])} now).",
+        evidence={
+            "held_bytes": held,
+            "available_before_bytes": available[0],
+            "available_after_bytes": available[1],
+            "recovered_ratio": ratio(max(back, 0), held),
+            "seconds": round(seconds, 3),
+        },
+        advice="Expect further kills: see what else grows, and whether the victim has ended.",
+    )

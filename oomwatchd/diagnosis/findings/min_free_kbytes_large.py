@@ -1,0 +1,51 @@
+"""The min watermarks hold back much memory.
+
+``vm.min_free_kbytes`` is what the kernel keeps free for its own emergencies; ordinary requests fail below
+it. By default it is small (4 * sqrt(RAM in kB), at most 256 MiB; transparent huge pages raise it, never
+above 5 % of low memory). Set far higher it takes memory away from everybody and brings the kill forward. The
+low and high watermarks move with it.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.allocator import boost_bytes
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.records.report import Finding
+from oomwatchd.words.amounts import kib, percent, size
+from oomwatchd.words.text import ratio
+
+ID = "min_free_kbytes_large"
+TITLE = "vm.min_free_kbytes is set high"
+
+#: of the zones' memory; what the kernel sets by itself stays below
+_LARGE = 0.055
+
+
+def find(case: Case) -> Finding | None:
+    if case.report.constraint == "memcg":
+        return None  # the machine's memory is not what ran out
+    # HighMem and Movable get only a token min, the rest of vm.min_free_kbytes goes to the others
+    zones = [z for z in case.zones if z.zone not in ("HighMem", "Movable", "Device")]
+    page = case.report.page_size_bytes
+    minimum = sum((z.bytes_of("min") or 0) - boost_bytes(z, page) for z in zones)
+    managed = sum(z.managed_bytes or 0 for z in zones)
+    if not managed or minimum < _LARGE * managed:
+        return None
+    # init_per_zone_wmark_min(): int_sqrt(lowmem_kbytes * 16), 128 at least, 256 MiB at most
+    default = min(max(int((managed // 1024 * 16) ** 0.5), 128), 256 << 10) * 1024
+    if minimum < 2 * default:
+        return None
+    return Finding(
+        id=ID,
+        severity="warning",
+        title=TITLE,
+        explanation=f"The min watermarks sum up to {kib(minimum)}, {percent(minimum, managed)} of the memory "
+        f"({size(managed)}); the kernel's own choice would be about {kib(default)}.",
+        evidence={
+            "min_bytes": minimum,
+            "managed_bytes": managed,
+            "default_bytes": default,
+            "share_ratio": ratio(minimum, managed),
+        },
+        advice=f"Lower vm.min_free_kbytes; by default it would be about {default // 1024}.",
+    )

@@ -1,0 +1,43 @@
+"""Strict overcommit was on, and memory ran out all the same.
+
+``vm.overcommit_memory`` 2 makes the kernel refuse an allocation that would take what all processes may ask
+for (``Committed_AS``) beyond ``CommitLimit``. That does not keep the OOM killer away: the limit counts swap,
+takes a share of RAM (``vm.overcommit_ratio``, or ``vm.overcommit_kbytes``) and knows nothing of what the
+kernel itself holds, nor of the limits of cgroups.
+
+Where the limit is above what RAM less the kernel's own memory can bear, lower it; where it is not, the
+kernel's memory or a cgroup's limit is what ran out.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.records.report import Finding
+from oomwatchd.words.amounts import percent, size
+
+ID = "overcommit_strict"
+TITLE = "Strict overcommit did not prevent it"
+
+
+def find(case: Case) -> Finding | None:
+    if case.at is None or case.at.parts.get("overcommit_memory", "").strip() != "2":
+        return None
+    if case.report.constraint == "memcg":
+        return None
+    limit, committed = case.meminfo_at.get("CommitLimit"), case.meminfo_at.get("Committed_AS")
+    if limit is None or committed is None:
+        return None
+    room = case.meminfo_at.get("MemTotal", 0) + case.meminfo_at.get("SwapTotal", 0)
+    above = room > 0 and limit > 0.9 * room
+    return Finding(
+        id=ID,
+        severity="warning" if above else "info",
+        title=TITLE,
+        explanation=f"vm.overcommit_memory is 2: {size(committed)} of a limit of {size(limit)} were promised "
+        f"({percent(committed, limit) if limit else 'no limit'})"
+        + (", and that limit leaves the kernel itself less than a tenth of RAM and swap." if above else "."),
+        evidence={"commit_limit_bytes": limit, "committed_bytes": committed, "ram_and_swap_bytes": room},
+        advice="Lower vm.overcommit_ratio so that the limit leaves room for the kernel's own memory."
+        if above
+        else "",
+    )

@@ -1,0 +1,58 @@
+"""Much page cache was left in a zone that was too full.
+
+Page cache that need not be written first is the first thing that reclaim drops. Where a zone refuses a
+request and holds much of it all the same, the kill came before its time: the cache was pinned or protected
+(``memory.min``, ``memory.low``, mlock), the writing of dirty pages around it was too slow for the kernel
+to wait for, or this version of the kernel reclaims badly. On 32-bit machines the
+cache of block devices (mkfs, dd to a device) must live in low memory.
+
+Update the kernel if it is not a recent stable one; bound what may be dirty (``vm.dirty_bytes``), lower
+``memory.min`` and ``memory.low`` of other cgroups.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.records.report import Finding
+from oomwatchd.words.amounts import percent, size
+from oomwatchd.words.text import ratio
+
+ID = "page_cache_left"
+TITLE = "Much page cache was left"
+
+#: of the zones that refused; beyond the working set that a thrashing machine is left with
+_LARGE = 0.25
+
+
+def find(case: Case) -> Finding | None:
+    full = [v for v in case.failing if not case.minor(v)]
+    # an allocation may fail because it must not wait for reclaim; a kill comes after it
+    if case.report.kind == "page_alloc_failure" or not full or any(v.fits for v in case.verdicts):
+        return None
+    whole = sum(v.managed_bytes or 0 for v in full)
+    cache = waiting = 0
+    for verdict in full:
+        bytes_of = verdict.record.bytes_of
+        cache += (bytes_of("active_file") or 0) + (bytes_of("inactive_file") or 0)
+        waiting += bytes_of("writepending") or (bytes_of("dirty") or 0) + (bytes_of("writeback") or 0)
+    clean = max(cache - waiting, 0)
+    if not whole or clean < _LARGE * whole:
+        return None
+    names = ", ".join(v.label for v in full)
+    return Finding(
+        id=ID,
+        severity="warning",
+        title=TITLE,
+        explanation=f"{names}: {size(cache)} of {size(whole)} ({percent(cache, whole)}) are page cache, of "
+        f"which only {size(waiting)} wait to be written. The kernel should have dropped the rest before it "
+        "killed: it was pinned or protected, or this kernel reclaims badly.",
+        evidence={
+            "zones": names,
+            "cache_bytes": cache,
+            "waiting_bytes": waiting,
+            "managed_bytes": whole,
+            "share_ratio": ratio(cache, whole),
+        },
+        advice="Try a newer kernel, bound vm.dirty_bytes, and see what protects the cache (memory.min, "
+        "memory.low, mlock).",
+    )

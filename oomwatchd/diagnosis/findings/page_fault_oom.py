@@ -1,0 +1,46 @@
+"""The page fault handler called the OOM killer, not the allocator.
+
+A report with ``gfp_mask=0x0`` at order 0 comes from the end of a page fault that failed with "out of memory"
+for any reason; what was asked is no longer known there. The machine may have had plenty: usually a memory
+cgroup refused a charge (up to 5.15), else a huge page pool or a driver gave up. From 5.16 on the kernel only
+retries and prints "Huh VM_FAULT_OOM leaked out".
+
+Look for the limit or the pool behind it; with ``vm.panic_on_oom`` such a false alarm takes the machine down.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.records.report import Finding
+from oomwatchd.words.amounts import size
+
+ID = "page_fault_oom"
+TITLE = "A failed page fault called the OOM killer"
+
+#: of RAM free above the high watermarks: no shortage of the machine
+_PLENTY = 0.1
+
+
+def find(case: Case) -> Finding | None:
+    report = case.report
+    trigger = report.trigger
+    if report.constraint == "memcg" or trigger.sysrq or trigger.gfp_mask != 0 or trigger.order != 0:
+        return None
+    above = [z for z in case.zones if (z.bytes_of("free") or 0) > (z.bytes_of("high") or 1 << 62)]
+    spare = sum((z.bytes_of("free") or 0) - (z.bytes_of("high") or 0) for z in above)
+    plenty = spare >= _PLENTY * (case.ram_bytes or 0) > 0
+    state = ""
+    if plenty:
+        state = f" The machine was not short: {size(spare)} were free above the high watermarks."
+    return Finding(
+        id=ID,
+        severity="critical" if plenty else "info",
+        title="A failed page fault called the OOM killer, with memory to spare" if plenty else TITLE,
+        explanation="The mask of 0 says that the request came from the page fault handler, which no longer "
+        f"knew what had been refused: a cgroup's limit, a huge page pool, a driver, or memory itself.{state}",
+        evidence={"free_above_high_bytes": spare if case.zones else None, "ram_bytes": case.ram_bytes},
+        advice="Look for a memory cgroup at its limit or an empty huge page pool at that moment, and update "
+        "the kernel (5.16 and later retry instead)."
+        if plenty
+        else "",
+    )

@@ -1,0 +1,35 @@
+"""The kernel panicked instead of killing.
+
+``vm.panic_on_oom`` 1 panics on a shortage of the whole machine, 2 ("compulsory") also on one of a cgroup,
+cpuset or memory policy. Together with ``kernel.panic`` the machine then restarts. A panic without that
+setting ("System is deadlocked on memory", up to 4.18 "no killable processes") means that nobody was left
+to kill.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.records.report import Finding
+
+ID = "panic_configured"
+TITLE = "The kernel panics on OOM"
+
+
+def find(case: Case) -> Finding | None:
+    if case.report.kind != "oom_panic":
+        return None
+    outcome = case.report.outcome or ""
+    compulsory = "compulsory" in outcome.lower()
+    configured = "panic_on_oom" in outcome
+    if not configured:
+        return None
+    return Finding(
+        id=ID,
+        severity="critical",
+        title="vm.panic_on_oom is set: the kernel panicked instead of killing",
+        explanation="The kernel was set to panic on a shortage of memory "
+        + ("of any kind (vm.panic_on_oom=2)." if compulsory else "(vm.panic_on_oom).")
+        + " No process was killed.",
+        evidence={"outcome": outcome, "compulsory": int(compulsory)},
+        advice="Set vm.panic_on_oom=0 if a killed process is better than a restart.",
+    )

@@ -1,0 +1,52 @@
+"""The largest consumer is exempt from being killed.
+
+``oom_score_adj`` -1000 (older: oom_adj -17) exempts a process, and the kernel never kills init. If such a
+process is the one that grew, others die in its place, one after the other, and little is freed.
+
+Reserve -1000 for what the machine cannot live without and what does not grow. ``OOMScoreAdjust=-900`` still
+protects but leaves a way out.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.records.report import Finding
+from oomwatchd.words.amounts import percent, size
+from oomwatchd.words.text import ratio
+
+ID = "protected_giant"
+TITLE = "The largest consumer is exempt from being killed"
+
+#: of what all listed tasks hold, and of the memory there is: what is small was not what ran it out
+_SHARE, _MATTERS = 0.2, 0.1
+
+
+def find(case: Case) -> Finding | None:
+    if case.scores is None or len(case.scores.rows) < 2:
+        return None
+    rows = case.scores.rows
+    largest = max(rows, key=lambda r: r.footprint_bytes)
+    whole = sum(r.footprint_bytes for r in rows)
+    if largest.excluded_by is None or largest.footprint_bytes < _SHARE * whole:
+        return None
+    if largest.footprint_bytes < _MATTERS * (case.bound_bytes or 0):
+        return None
+    task, held = largest.task, largest.footprint_bytes
+    ground = "it is init" if largest.excluded_by == "init" else f"{largest.excluded_by} exempts it"
+    return Finding(
+        id=ID,
+        severity="warning",
+        title=TITLE,
+        explanation=f"{task.comm} (pid {task.pid}) holds {size(held)}, {percent(held, whole)} of what all "
+        f"listed processes hold, and could not be chosen: {ground}.",
+        evidence={
+            "pid": task.pid,
+            "comm": task.comm,
+            "footprint_bytes": held,
+            "share_ratio": ratio(held, whole),
+            "oom_score_adj": task.oom_score_adj,
+        },
+        advice=""
+        if largest.excluded_by == "init"
+        else f"Give {task.comm} an oom_score_adj above -1000 (OOMScoreAdjust=), or bound its memory.",
+    )

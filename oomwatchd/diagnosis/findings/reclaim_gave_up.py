@@ -1,0 +1,53 @@
+"""The kernel had given up reclaiming.
+
+``all_unreclaimable? yes`` says that kswapd scanned again and again and freed nothing: on a zone (up to
+4.7) after scanning six times what is reclaimable, on a node (4.8+) after 16 fruitless rounds. Where all are
+marked and little page cache is left, the kill was not premature: there was nothing left to drop.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.records.report import Finding
+from oomwatchd.words.amounts import size
+
+ID = "reclaim_gave_up"
+TITLE = "The kernel had given up reclaiming"
+
+#: of RAM in page cache: so much is not "nothing left"
+_LEFT = 0.1
+
+
+def find(case: Case) -> Finding | None:
+    memory = case.report.memory
+    if memory is None or case.report.constraint == "memcg" or case.report.trigger.sysrq:
+        return None
+    holders = [(f"node {n.node}", n.amounts) for n in memory.nodes]
+    holders += [(z.zone if z.node is None else f"node {z.node} {z.zone}", z.amounts) for z in memory.zones]
+    holders = [(name, amounts) for name, amounts in holders if "all_unreclaimable" in amounts]
+    given_up = [(name, amounts) for name, amounts in holders if amounts["all_unreclaimable"]]
+    if not given_up:
+        return None
+    names = ", ".join(name for name, _ in given_up)
+    cache = (case.total("active_file") or 0) + (case.total("inactive_file") or 0)
+    left = cache >= _LEFT * (case.ram_bytes or 0) > 0
+    scanned = sum(int(amounts.get("pages_scanned") or 0) for _, amounts in given_up)
+    return Finding(
+        id=ID,
+        severity="info",
+        title=TITLE,
+        explanation=f"{names}: marked all_unreclaimable, repeated scans had freed nothing. "
+        + (
+            f"{len(holders) - len(given_up)} of {len(holders)} were not given up."
+            if len(given_up) < len(holders)
+            else f"Yet {size(cache)} of page cache were left."
+            if left
+            else "The kill was not premature."
+        ),
+        evidence={
+            "given_up": len(given_up),
+            "of": len(holders),
+            "pages_scanned": scanned,
+            "reclaimable_file_bytes": cache,
+        },
+    )

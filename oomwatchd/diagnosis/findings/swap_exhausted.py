@@ -1,0 +1,46 @@
+"""Swap is full.
+
+Anonymous memory can only be reclaimed into swap. With swap full it stays where it is, and what the kernel
+can still drop (page cache) runs out next. A machine usually was slow for a while before: a look at the
+pressure (PSI) before the kill tells.
+
+More swap buys time, not capacity. Find what grows, or add RAM.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.records.report import Finding
+from oomwatchd.words.amounts import percent, size
+from oomwatchd.words.text import ratio
+
+ID = "swap_exhausted"
+TITLE = "Swap is full"
+
+#: free swap below this share is of no use: clusters are taken per CPU and read-ahead wants neighbours
+_FREE_SHARE = 0.02
+
+
+def find(case: Case) -> Finding | None:
+    memory = case.report.memory
+    if memory is None or memory.swap is None or not memory.swap.total_bytes or memory.swap.free_bytes is None:
+        return None
+    total, free = memory.swap.total_bytes, memory.swap.free_bytes
+    if free > _FREE_SHARE * total:
+        return None
+    return Finding(
+        id=ID,
+        severity="warning",
+        title=TITLE,
+        explanation=f"Of {size(total)} of swap {size(free)} ({percent(free, total)}) were free: anonymous "
+        "memory had nowhere to go.",
+        evidence={
+            "swap_total_bytes": total,
+            "swap_free_bytes": free,
+            "swap_cache_bytes": memory.swap.cache_bytes,
+            "free_share_ratio": ratio(free, total),
+            "anon_bytes": case.anon_bytes,
+            "shmem_bytes": case.total("shmem"),
+            "ram_bytes": case.ram_bytes,
+        },
+    )

@@ -1,0 +1,35 @@
+"""Who asked for memory is not who was killed.
+
+The process in the first line ("invoked oom-killer") is the one whose request came last, and may be anybody: a
+small daemon, the kernel's own worker. It is not to blame. The kernel kills who holds most.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.records.report import Finding
+
+ID = "victim_not_requester"
+TITLE = "Who asked is not who was killed"
+
+
+def find(case: Case) -> Finding | None:
+    trigger, victim = case.report.trigger, case.victim
+    if victim is None or trigger.pid is None or trigger.sysrq or trigger.pid == victim.pid:
+        return None
+    # a thread asks under its own pid, and carries its process's name unless it renamed itself
+    if trigger.comm == victim.comm:
+        return None
+    return Finding(
+        id=ID,
+        severity="info",
+        title=TITLE,
+        explanation=f"{trigger.comm} (pid {trigger.pid}) asked for memory; {victim.comm} (pid {victim.pid}) "
+        "was killed. The one who asks is only the one who came last.",
+        evidence={
+            "trigger_pid": trigger.pid,
+            "trigger_comm": trigger.comm,
+            "victim_pid": victim.pid,
+            "victim_comm": victim.comm,
+        },
+    )

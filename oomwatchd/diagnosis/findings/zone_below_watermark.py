@@ -1,0 +1,105 @@
+"""A zone had too little free memory for this request.
+
+The page allocator takes memory from a zone only while more than a mark stays free: the zone's ``min``
+watermark (less for privileged requests) plus its ``lowmem_reserve`` for the kind of request. The reserve
+protects low zones from requests that could also use a higher one: a zone may look comfortable, above even
+its ``high`` watermark, and yet have nothing for this request. Free CMA pages and the high-order atomic
+reserve do not count for requests that may not take them.
+
+The evidence gives the sum: ``usable_bytes`` had to be more than ``required_bytes``, and
+``shortfall_bytes`` was missing. One such finding for each zone that the request was allowed to use, in
+the order in which the kernel tried them; a zone that holds less than a tenth of the allowed memory (DMA
+on most machines) is only worth an ``info``.
+
+The figures were printed shortly after the check. What to change depends on who holds the memory: see the
+other findings. Where the reserve alone made the difference, ``vm.lowmem_reserve_ratio`` decides its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from oomwatchd.diagnosis.allocator import Request, ZoneVerdict
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.records.report import Finding
+from oomwatchd.words.amounts import kib
+
+ID = "zone_below_watermark"
+TITLE = "A zone has too little free memory for this request"
+
+#: of the memory in all allowed zones: what a smaller reserve must gain to be more than a short delay
+_WORTH_SHARE = 0.05
+
+
+def find(case: Case) -> Iterator[Finding]:
+    request = case.request
+    if request is None:
+        return
+    for verdict in case.failing:
+        minor = case.minor(verdict)
+        yield Finding(
+            id=ID,
+            severity="info" if minor else "critical",
+            title=f"{verdict.label} zone: too little free for an order-{request.order} request",
+            explanation=_explanation(verdict, request),
+            evidence={
+                "zone": verdict.zone,
+                "node": verdict.node,
+                "order": request.order,
+                "class_zone": request.class_zone,
+                "free_bytes": verdict.free_bytes,
+                "usable_bytes": verdict.usable_bytes,
+                "min_bytes": verdict.record.bytes_of("min"),
+                "high_bytes": verdict.record.bytes_of("high"),
+                "mark_bytes": verdict.mark_bytes,
+                "lowmem_reserve_bytes": verdict.reserve_bytes,
+                "cma_bytes": verdict.cma_bytes,
+                "highatomic_bytes": verdict.highatomic_bytes,
+                "required_bytes": verdict.required_bytes,
+                "shortfall_bytes": verdict.shortfall_bytes,
+            },
+            advice="" if minor else _advice(verdict, case.allowed_bytes),
+        )
+
+
+def _explanation(verdict: ZoneVerdict, request: Request) -> str:
+    free, usable = verdict.free_bytes or 0, verdict.usable_bytes or 0
+    mark, reserve = verdict.mark_bytes or 0, verdict.reserve_bytes or 0
+    has = f"{verdict.label} has {kib(free)} free"
+    high = verdict.record.bytes_of("high")
+    if high is not None and free > high:
+        has += f", above its high watermark of {kib(high)}"
+    if usable != free:
+        has += f". {_not_counted(verdict, free - usable)}, {kib(usable)} remain for this request"
+    needs = f"min {kib(mark)}"
+    if mark != verdict.record.bytes_of("min"):
+        needs += " (as lowered for this privileged request)"
+    if reserve:
+        needs += f" + lowmem_reserve {kib(reserve)} = {kib(mark + reserve)}"
+    short = verdict.shortfall_bytes or 0
+    missing = f"short by {kib(short)}" if short else "exactly at the mark, which is not enough"
+    return (
+        f"{has}. For an order-{request.order} request that may use zones up to {request.class_zone} the "
+        f"kernel demands more than {needs}: {missing}."
+    )
+
+
+def _not_counted(verdict: ZoneVerdict, less: int) -> str:
+    """What of the free memory this request may not take."""
+    parts = [
+        (verdict.cma_bytes, "in CMA areas"),
+        (verdict.highatomic_bytes, "reserved for atomic requests of high order"),
+    ]
+    block = less - verdict.cma_bytes - verdict.highatomic_bytes
+    parts.append((block, "for the rest of the block"))
+    return "Less " + " and ".join(f"{kib(amount)} {what}" for amount, what in parts if amount)
+
+
+def _advice(verdict: ZoneVerdict, allowed: int) -> str:
+    usable, mark, reserve = verdict.usable_bytes, verdict.mark_bytes, verdict.reserve_bytes
+    if usable is None or mark is None or not reserve or usable - mark < _WORTH_SHARE * allowed:
+        return ""
+    return (
+        f"Raise {verdict.zone}'s number in vm.lowmem_reserve_ratio: without the reserve of {kib(reserve)} "
+        f"the request would have passed, with {kib(usable - mark)} to spare."
+    )

@@ -1,0 +1,127 @@
+"""systemd-oomd's kills: its own words and the service manager's, read.
+
+systemd-oomd(8) kills whole cgroups before the kernel must, and says so in the journal alone: one line with
+the cgroup and the reason. The service manager adds, for units of its own, how many processes that were.
+The kernel counts neither as an OOM kill.
+
+Sources: systemd ``src/oom/oomd-manager.c`` (the wordings of 248 to 259), ``src/core/unit.c``
+(``unit_check_oomd_kill()``).
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from oomwatchd.diagnosis.attribution import Owner, owner_of
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.words.amounts import percent, size
+from oomwatchd.words.escape import harmless_name
+
+_SPAN = r"[0-9][0-9a-z. ]{0,60}"
+#: the reason is anchored at its end, so that a cgroup's name cannot pass for one
+_KILLED = re.compile(
+    r"(?:Killed (?P<old>/.*)|Marked (?P<new>/.*) for killing) due to (?P<reason>"
+    r"memory pressure for (?P<watched>/.*) being (?P<pressure>\d+\.\d\d)% > (?P<bound>\d+\.\d\d)% for > "
+    rf"{_SPAN} with reclaim activity"
+    r"|memory used \((?P<used>\d+)\) / total \((?P<total>\d+)\) and swap used \((?P<swap>\d+)\) / total"
+    r" \((?P<swap_total>\d+)\) being more than (?P<share>\d+\.\d\d)%)\Z",
+    re.DOTALL,
+)
+_IN_UNIT = re.compile(
+    r"(?P<unit>[^ ]{1,255}): systemd-oomd killed (?:(?P<count>\d{1,9})|some) process\(es\) in this unit\.\Z"
+)
+
+
+class OomdKill(Owner, frozen=True, kw_only=True):
+    """One kill by systemd-oomd.
+
+    ``reason`` is ``memory_pressure`` or ``swap_used``, None where only the service manager told of it;
+    ``said`` its words. ``watched_cgroup`` is the one whose pressure was too high, ``pressure_ratio`` its
+    avg10 against ``pressure_limit_ratio``. ``processes`` is how many were killed, None where nobody said.
+    """
+
+    cgroup: str | None = None
+    reason: str | None = None
+    said: str | None = None
+    watched_cgroup: str | None = None
+    pressure_ratio: float | None = None
+    pressure_limit_ratio: float | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    swap_used_bytes: int | None = None
+    swap_total_bytes: int | None = None
+    processes: int | None = None
+
+
+def unit_told(text: str) -> str | None:
+    """The unit that the service manager names in such a line; None of any other line."""
+    found = _IN_UNIT.match(text)
+    return found["unit"] if found else None
+
+
+def cgroup_told(text: str) -> str | None:
+    """The cgroup that systemd-oomd says it killed; None of any other line."""
+    found = _KILLED.match(text)
+    return (found["old"] or found["new"]) if found else None
+
+
+def read(records: Iterable[KmsgRecord]) -> OomdKill:
+    """The kill that these lines (one of each kind at most) tell of."""
+    fields: dict[str, str | float | int | None] = {}
+    for record in records:
+        if found := _KILLED.match(record.text):
+            fields |= _own(found)
+        elif told := _IN_UNIT.match(record.text):
+            fields.setdefault("unit", told["unit"])
+            if told["count"]:
+                fields["processes"] = int(told["count"])
+    return OomdKill(**fields)  # type: ignore[arg-type]
+
+
+def summarize(kill: OomdKill) -> str:
+    """Who died and why, in one line that is safe to print."""
+    who = harmless_name(kill.unit or kill.cgroup or "")
+    if kill.container_id is not None:
+        who = f"{kill.container_runtime or 'container'} {harmless_name(kill.container_id[:12])}"
+    many = "" if kill.processes is None else f" ({kill.processes} process{'es' * (kill.processes != 1)})"
+    return f"systemd-oomd killed {who}{many}: {_why(kill)}"
+
+
+def _why(kill: OomdKill) -> str:
+    if kill.pressure_ratio is not None and kill.pressure_limit_ratio is not None:
+        where = harmless_name(kill.watched_cgroup or "")
+        return (
+            f"memory pressure of {where} {100 * kill.pressure_ratio:.2f} %, above"
+            f" {100 * kill.pressure_limit_ratio:.2f} %"
+        )
+    if kill.swap_total_bytes is not None and kill.memory_total_bytes:
+        memory = percent(kill.memory_used_bytes or 0, kill.memory_total_bytes)
+        swap = f"{size(kill.swap_used_bytes or 0)} of {size(kill.swap_total_bytes)} swap"
+        return f"{memory} of memory used, {swap}"
+    return "why is not in the journal"
+
+
+def _own(found: re.Match[str]) -> dict[str, str | float | int | None]:
+    path = found["old"] or found["new"]
+    owner = owner_of(path)
+    fields: dict[str, str | float | int | None] = {
+        name: value for name in Owner.__struct_fields__ if (value := getattr(owner, name)) is not None
+    }
+    fields |= {"cgroup": path, "said": found["reason"]}
+    if found["watched"] is not None:
+        return fields | {
+            "reason": "memory_pressure",
+            "watched_cgroup": found["watched"],
+            "pressure_ratio": float(found["pressure"]) / 100,
+            "pressure_limit_ratio": float(found["bound"]) / 100,
+        }
+    return fields | {
+        "reason": "swap_used",
+        "memory_used_bytes": int(found["used"]),
+        "memory_total_bytes": int(found["total"]),
+        "swap_used_bytes": int(found["swap"]),
+        "swap_total_bytes": int(found["swap_total"]),
+    }

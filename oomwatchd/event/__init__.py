@@ -1,0 +1,287 @@
+"""OomCapture -> OomEvent: one JSON object per OOM invocation, the contract of docs/event.md.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+
+import msgspec
+
+from oomwatchd.diagnosis import oomd
+from oomwatchd.diagnosis.attribution import Attribution, attribute
+from oomwatchd.diagnosis.findings import diagnose, summarize
+from oomwatchd.diagnosis.oomd import OomdKill
+from oomwatchd.event.aftermath import Aftermath, aftermath
+from oomwatchd.formats import oom_kill
+from oomwatchd.formats.recognise import recognise
+from oomwatchd.records.capture import Mark, OomCapture, Track, Unseen
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.report import (
+    Allocation,
+    Constraint,
+    Finding,
+    Kind,
+    Memcg,
+    Memory,
+    OomReport,
+    Part,
+    SlabCache,
+    Task,
+    Trigger,
+    Victim,
+)
+from oomwatchd.reports.decode import decode
+
+SCHEMA = "oomwatchd.event.v1"
+
+
+class EventSource(Part, frozen=True, kw_only=True):
+    kind: str
+    form: str
+    boot_id: str | None = None
+    first_seq: int | None = None
+    last_seq: int | None = None
+    name: str | None = None
+
+
+class EventTime(Part, frozen=True, kw_only=True):
+    #: the log clock of the first record, seconds since boot
+    kernel_seconds: float | None = None
+    #: RFC 3339 with zone
+    wall: str | None = None
+    #: of the last report that ``repeats`` counts
+    last_kernel_seconds: float | None = None
+    last_wall: str | None = None
+    detected: str | None = None
+    detection_latency_seconds: float | None = None
+
+
+class OomEvent(Part, frozen=True, kw_only=True):
+    """The whole event; see docs/event.md for the meaning of each field."""
+
+    schema: str = SCHEMA
+    id: str
+    kind: Kind
+    #: who and why in one line
+    summary: str
+    complete: bool
+    missing: tuple[str, ...]
+    lost_records: int
+    #: of the same id: 0 at its first issue; later ones have more kills or repeats
+    revision: int = 0
+    #: how many more reports of the same trigger and cgroup, none with a victim, this one stands for
+    repeats: int = 0
+    historical: bool = False
+    source: EventSource
+    time: EventTime
+    kernel: str | None
+    arch: str | None
+    page_size_bytes: int | None
+    trigger: Trigger
+    constraint: Constraint | None
+    constraint_basis: str | None = None
+    memcg: Memcg | None
+    memory: Memory | None
+    tasks: tuple[Task, ...]
+    slab: tuple[SlabCache, ...]
+    allocations: tuple[Allocation, ...]
+    kills: int
+    victims: tuple[Victim, ...]
+    chosen_pid: int | None = None
+    chosen_comm: str | None = None
+    outcome: str | None = None
+    suppressed_headers: int | None = None
+    findings: tuple[Finding, ...] = ()
+    snapshots: dict[str, object] | None = None
+    #: who held how much memory in the minutes before, live only
+    tracks: tuple[Track, ...] = ()
+    #: memory and swap that came or went in the minutes before, live only
+    marks: tuple[Mark, ...] = ()
+    attribution: tuple[Attribution, ...] = ()
+    undecoded: tuple[str, ...] = ()
+    #: kills that the kernel counted and its log did not report; such an event has no ``kills`` of its own
+    unseen: Unseen | None = None
+    #: what became of it, live only
+    aftermath: Aftermath | None = None
+    #: kind ``oomd_kill`` only: the kernel killed nobody
+    oomd: OomdKill | None = None
+
+
+def event_id(capture: OomCapture) -> str:
+    """The same records give the same id: live, after a restart, or from a file.
+
+    Boot id and sequence number of the first record where both are known; boot id, stamp and text of the
+    first record for the journal, which has no numbers; number, stamp and text for raw records of an unknown
+    boot; for text all of it. What no record reports is told by the moment at which it was missed.
+    """
+    hasher = hashlib.blake2b(digest_size=10)
+    if capture.unseen is not None:
+        hasher.update(f"{capture.source.boot_id}:unseen:{capture.detected}".encode())
+        return hasher.hexdigest()
+    if capture.source.boot_id and capture.first_seq is not None:
+        hasher.update(f"{capture.source.boot_id}:{capture.first_seq}".encode())
+        return hasher.hexdigest()
+    if capture.source.boot_id and capture.records and capture.records[0].usec is not None:
+        first = capture.records[0]
+        hasher.update(f"{capture.source.boot_id}:{first.usec}:{first.text}".encode("utf-8", "replace"))
+        return hasher.hexdigest()
+    records = capture.records[:1] if capture.first_seq is not None else capture.records
+    lines = [f"{record.seq}:{record.usec}:{record.wall}:{record.text}\n" for record in records]
+    hasher.update("".join(lines).encode("utf-8", "replace"))
+    return hasher.hexdigest()
+
+
+def rfc3339(seconds: float | None) -> str | None:
+    """Seconds since the epoch as RFC 3339 in UTC, to the millisecond."""
+    if seconds is None:
+        return None
+    try:
+        moment = datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def conclude(capture: OomCapture) -> OomEvent:
+    """Decode, diagnose and attribute one capture. Never raises on a capture's content."""
+    if capture.source.form == "oomd":
+        return _oomd_event(capture)
+    report = decode(
+        capture.records,
+        lost_records=capture.lost_records,
+        page_size_bytes=capture.page_size_bytes,
+        kernel=capture.kernel,
+        arch=capture.arch,
+    )
+    if capture.unseen is not None:
+        report = msgspec.structs.replace(report, kind="oom_kill")
+    findings = diagnose(report, capture)
+    told = _told(capture, report, summarize(report, findings))
+    return msgspec.structs.replace(
+        told,
+        findings=findings,
+        snapshots=_snapshots(capture),
+        attribution=attribute(report, capture.processes),
+        aftermath=aftermath(capture),
+    )
+
+
+def _told(capture: OomCapture, report: OomReport, summary: str) -> OomEvent:
+    """What report and capture say themselves, without anything concluded from them."""
+    wall = report.first_wall
+    if capture.wall_offset is not None and report.first_usec is not None:
+        wall = report.first_usec / 1e6 + capture.wall_offset
+    if capture.unseen is not None:
+        wall = capture.detected
+    return OomEvent(
+        id=event_id(capture),
+        kind=report.kind,
+        summary=summary,
+        complete=report.complete,
+        missing=report.missing,
+        lost_records=report.lost_records,
+        revision=capture.revision,
+        repeats=capture.repeats,
+        historical=capture.historical,
+        source=EventSource(
+            kind=capture.source.kind,
+            form=capture.source.form,
+            boot_id=capture.source.boot_id,
+            first_seq=capture.first_seq,
+            last_seq=capture.last_seq,
+            name=capture.source.name,
+        ),
+        time=EventTime(
+            kernel_seconds=None if report.first_usec is None else report.first_usec / 1e6,
+            wall=rfc3339(wall),
+            last_kernel_seconds=None if capture.last_usec is None else capture.last_usec / 1e6,
+            last_wall=rfc3339(_last_wall(capture)),
+            detected=rfc3339(capture.detected),
+            detection_latency_seconds=capture.detection_latency_seconds,
+        ),
+        kernel=report.kernel,
+        arch=report.arch,
+        page_size_bytes=report.page_size_bytes,
+        trigger=report.trigger,
+        constraint=report.constraint,
+        constraint_basis=report.constraint_basis,
+        memcg=report.memcg,
+        memory=report.memory,
+        tasks=report.tasks,
+        slab=report.slab,
+        allocations=report.allocations,
+        kills=report.kills,
+        victims=report.victims,
+        chosen_pid=report.chosen_pid,
+        chosen_comm=report.chosen_comm,
+        outcome=report.outcome,
+        suppressed_headers=report.suppressed_headers,
+        tracks=capture.tracks,
+        marks=capture.marks,
+        undecoded=report.undecoded,
+        unseen=capture.unseen,
+    )
+
+
+def _oomd_event(capture: OomCapture) -> OomEvent:
+    """A kill by systemd-oomd, out of its journal entries: no report of the kernel's, and no kill that the
+    kernel counts."""
+    kill = oomd.read(capture.records)
+    report = OomReport(
+        kind="oomd_kill",
+        complete=kill.cgroup is not None,
+        missing=() if kill.cgroup is not None else ("oomd",),
+        first_usec=capture.records[0].usec,
+        kernel=capture.kernel,
+        arch=capture.arch,
+        page_size_bytes=capture.page_size_bytes,
+    )
+    told = _told(capture, report, oomd.summarize(kill))
+    return msgspec.structs.replace(told, findings=diagnose(report, capture), oomd=kill)
+
+
+def bare_event(capture: OomCapture, error: Exception) -> OomEvent:
+    """What is certain of a capture that ``conclude`` failed on: its identity, and its kill lines. A fault
+    here must cost the explanation, not the kill."""
+    killed = [m for record in capture.records for m in _kill_lines(record)]
+    named = {m["pid"]: Victim(pid=int(m["pid"]), comm=m["comm"]) for m in killed}
+    report = OomReport(
+        kind="oom_kill" if killed else "oom_no_victim",
+        complete=False,
+        lost_records=capture.lost_records,
+        first_usec=capture.records[0].usec if capture.records else None,
+        kernel=capture.kernel,
+        arch=capture.arch,
+        page_size_bytes=capture.page_size_bytes,
+        kills=len(killed),
+        victims=tuple(named.values()),
+    )
+    fault = type(error).__name__
+    return _told(capture, report, f"{len(killed)} kill(s); the report could not be explained ({fault})")
+
+
+def _kill_lines(record: KmsgRecord) -> list[re.Match[str]]:
+    found = recognise(record.text, raw=record.is_whole)
+    return [found[1]] if found is not None and found[0] is oom_kill.KILLED else []
+
+
+def _last_wall(capture: OomCapture) -> float | None:
+    if capture.wall_offset is not None and capture.last_usec is not None:
+        return capture.wall_offset + capture.last_usec / 1e6
+    return capture.last_wall
+
+
+def _snapshots(capture: OomCapture) -> dict[str, object] | None:
+    """The host's files around the report as the kernel printed them, live only."""
+    moments: dict[str, object] = {}
+    if capture.before:
+        moments["before"] = [msgspec.to_builtins(snapshot) for snapshot in capture.before]
+    if capture.at:
+        moments["at"] = msgspec.to_builtins(capture.at)
+    if capture.after:
+        moments["after"] = msgspec.to_builtins(capture.after)
+    return moments or None

@@ -1,0 +1,218 @@
+"""What cannot be had again: the records of a report and the state of the host around it.
+
+A capture is what the store keeps. Report, findings and event are derived from it on reading, so an
+old capture gains every improvement of the decoder.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from oomwatchd.records.kmsg import KmsgRecord
+
+SourceKind = Literal["kmsg", "journal", "file"]
+SourceForm = Literal[
+    "kmsg", "dmesg", "dmesg-T", "journal", "journal-json", "syslog", "console", "oomd", "other"
+]
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the records came from. ``name`` is a file's name for people, None live."""
+
+    kind: SourceKind
+    form: SourceForm
+    boot_id: str | None = None
+    name: str | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The host's own files at one moment, as text and unread: ``meminfo``, ``zoneinfo``,
+    ``buddyinfo``, ``vmstat``, ``pressure_memory`` ... The flight recorder's (``before``) are abridged to
+    the lines that it follows, one blank between words.
+
+    ``usec`` is CLOCK_MONOTONIC in microseconds, ``wall`` seconds since the epoch. A file that could
+    not be read is absent from ``parts``.
+    """
+
+    usec: int
+    wall: float
+    parts: dict[str, str] = {}
+
+
+class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What /proc said of one process before it was gone. ``learnt`` says how: ``proc`` (read at
+    once), ``recorder`` (from the flight recorder's cache), ``events`` (which cgroup's counter grew).
+
+    ``container_name`` is what its runtime's own files call its container. ``alive_after``: whether that same
+    process was still there when the report had settled, and ``state_after`` its state then (proc(5): "D"
+    sleeps in the kernel, "Z" is dead and unburied); None where nobody could look.
+    """
+
+    pid: int
+    comm: str | None = None
+    cgroup: str | None = None
+    executable: str | None = None
+    command_line: str | None = None
+    parent_pid: int | None = None
+    start_usec: int | None = None
+    learnt: str = "proc"
+    container_name: str | None = None
+    alive_after: bool | None = None
+    state_after: str | None = None
+
+
+class Track(msgspec.Struct, frozen=True, kw_only=True):
+    """How much memory one user of it held in the minutes before: a process (``pid``, resident), a cgroup
+    (what it is charged) or a tmpfs mount (its files).
+
+    ``name`` is the process's name, the cgroup's path or the mount point; ``points`` are (CLOCK_MONOTONIC in
+    microseconds, bytes), the oldest first; ``limit_bytes`` is the cgroup's own limit.
+    """
+
+    kind: Literal["process", "cgroup", "tmpfs"]
+    name: str
+    pid: int | None = None
+    cgroup: str | None = None
+    limit_bytes: int | None = None
+    points: tuple[tuple[int, int], ...] = ()
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to the machine's memory: a memory block or a swap area came or went, MemTotal
+    changed. ``name`` is the device as people know it; amounts are None where unknown."""
+
+    usec: int
+    wall: float
+    kind: Literal[
+        "memory_online",
+        "memory_offline",
+        "swap_on",
+        "swap_off",
+        "device_added",
+        "device_removed",
+        "mem_total",
+    ]
+    name: str
+    before_bytes: int | None = None
+    after_bytes: int | None = None
+
+
+class EarlierKill(msgspec.Struct, frozen=True, kw_only=True):
+    """A kill that this daemon saw before this report: ``usec`` is the kernel's stamp on the log clock."""
+
+    usec: int
+    comm: str
+    cgroup: str | None = None
+
+
+class UnitEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What the service manager said of a unit in the journal (systemd.journal-fields(7), sd-messages.h).
+
+    ``usec`` is CLOCK_MONOTONIC in microseconds and ``wall`` seconds since the epoch when journald took it.
+    ``step``: ``oom_kill`` (the unit's cgroup counted a kill), ``oomd_kill`` (systemd-oomd killed in it),
+    ``exited`` (a process of it), ``failed`` (with ``result``: "oom-kill", "signal" ...),
+    ``restart_scheduled`` (``restarts``: how many so far), ``started``, ``start_failed``.
+    """
+
+    usec: int
+    wall: float
+    unit: str
+    step: Literal["oom_kill", "oomd_kill", "exited", "failed", "restart_scheduled", "started", "start_failed"]
+    text: str
+    result: str | None = None
+    restarts: int | None = None
+
+
+class Crowd(msgspec.Struct, frozen=True, kw_only=True):
+    """Processes of the report's task table that were in one cgroup just after the kill."""
+
+    cgroup: str
+    pids: tuple[int, ...]
+
+
+class CgroupCharge(msgspec.Struct, frozen=True, kw_only=True):
+    """What a cgroup is charged; ``limit_bytes`` None is "no limit"."""
+
+    path: str
+    usage_bytes: int
+    limit_bytes: int | None = None
+
+
+class Unseen(msgspec.Struct, frozen=True, kw_only=True):
+    """Kills that the kernel counted (``oom_kill`` of /proc/vmstat) and that its log did not report.
+
+    ``kills`` of them were not told of before; ``kernel_kills`` is by how much the kernel's count grew since
+    it last agreed with the log, ``reported_kills`` how many kill lines were read in that time, and
+    ``unaccounted_kills`` how many are missing in this boot, with those told of before. ``lost_records`` were
+    overwritten unread meanwhile, ``dropped_reports`` given up by the daemon's own full queue.
+
+    ``cgroups`` are those whose own count of kills grew meanwhile, reported ones included, and by how much;
+    ``marked`` the processes (pid, name where known) that the trace point oom:mark_victim named and the log
+    did not. Both are bounded.
+    """
+
+    kills: int
+    kernel_kills: int
+    reported_kills: int
+    unaccounted_kills: int
+    lost_records: int = 0
+    dropped_reports: int = 0
+    cgroups: tuple[tuple[str, int], ...] = ()
+    marked: tuple[tuple[int, str | None], ...] = ()
+
+
+class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
+    """One report with its surroundings. Each record keeps the bytes it was read from (``raw``).
+
+    With ``unseen`` it has no records: it stands for kills that no record reports.
+    """
+
+    source: Source
+    records: tuple[KmsgRecord, ...]
+    first_seq: int | None = None
+    last_seq: int | None = None
+    lost_records: int = 0
+    revision: int = 0
+    settled: bool = False
+    #: how many more reports of the same trigger and cgroup, each without a victim, this one stands for,
+    #: and the stamp of the last of them: log clock (microseconds) or wall clock (seconds since the epoch)
+    repeats: int = 0
+    last_usec: int | None = None
+    last_wall: float | None = None
+    #: read from the ring as it was at start, from before the daemon watched
+    historical: bool = False
+    #: seconds since the epoch minus the log clock, measured at reading; None where unknown
+    wall_offset: float | None = None
+    #: when the daemon had read the block (seconds since the epoch)
+    detected: float | None = None
+    #: seconds from the kernel's stamp of the first kill line until the capture was ready to store
+    detection_latency_seconds: float | None = None
+    #: the host's page size, release and machine; None for text from elsewhere
+    page_size_bytes: int | None = None
+    kernel: str | None = None
+    arch: str | None = None
+    before: tuple[Snapshot, ...] = ()
+    at: Snapshot | None = None
+    after: Snapshot | None = None
+    processes: tuple[ProcessFacts, ...] = ()
+    #: the largest users of memory, and those that the report is about, over the time of ``before``
+    tracks: tuple[Track, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    #: kills of the last hour, the oldest first, bounded
+    earlier: tuple[EarlierKill, ...] = ()
+    #: reports without a header that the log held since the kernel last said how many it had suppressed; None
+    #: where this report does not say so again, or that time was not watched whole
+    headless_before: int | None = None
+    unseen: Unseen | None = None
+    #: cgroups with many of the task table's processes, the largest first
+    crowds: tuple[Crowd, ...] = ()
+    #: what the cgroup at its limit was charged when the report had settled; None where it was gone by then
+    charge_after: CgroupCharge | None = None
+    #: what the service manager said of the victims' units afterwards, the oldest first, bounded
+    unit_log: tuple[UnitEntry, ...] = ()
+    #: how long it was listened to, None while it still is or nobody could
+    unit_watch_seconds: float | None = None

@@ -1,0 +1,1 @@
+"""Records -> reports: cut, stormy repeats joined, decoded."""

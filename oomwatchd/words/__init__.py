@@ -1,0 +1,1 @@
+"""How amounts, names and sentences are spelled, wherever a person reads them."""
