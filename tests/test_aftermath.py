@@ -507,7 +507,7 @@ def test_an_oomd_kill_is_stored_and_counted_once_over_restarts(tmp_path: Path) -
                 time.sleep(0.05)
             if start == 2:
                 time.sleep(1)
-        counted.append(metrics._events["oomd_kill", "unknown"])
+        counted.append(metrics.saved().get("events oomd_kill unknown", 0))
         assert metrics.kills_now()[1] == 0
     # what was there before the first start is stored and is no news
     assert [(event.kind, event.historical) for event in seen] == [("oomd_kill", False)]

@@ -46,61 +46,71 @@ _LATENCY = "latency"
 Example = tuple[str, float | None]
 
 
+class Numbers:
+    """What is counted, as one moment has it: plain values without a lock, for :class:`Metrics` to change and
+    for ``metrics.families`` to read under its lock."""
+
+    def __init__(self, sinks: Iterable[str] = ()) -> None:
+        self.events = {(kind, constraint): 0.0 for kind in KINDS for constraint in CONSTRAINTS}
+        self.kills = dict.fromkeys(CONSTRAINTS, 0.0)
+        self.units = {UNKNOWN: 0.0, OTHER: 0.0}
+        #: the last event of each counter: its id and time
+        self.examples: dict[tuple[str, ...], Example] = {}
+        self.parts: dict[str, tuple[bool, float]] = {}
+        self.buckets = [0.0] * (len(LATENCY_BUCKETS) + 1)
+        self.latency_sum = 0.0
+        self.last_kill: float | None = None
+        self.undecoded = 0.0
+        self.baseline: float | None = None
+        self.kernel_kills: float | None = None
+        self.records = 0
+        self.lost = 0
+        self.forged = 0
+        self.looked_at = {True: 0, False: 0}
+        self.overflow = 0
+        self.dropped = 0
+        self.witness: tuple[int, int] | None = None
+        self.suppressed = 0.0
+        self.headless = 0.0
+        self.told_unseen = 0.0
+        self.internal_errors = 0
+        self.depth = 0
+        self.kmsg_up = False
+        self.sinks = dict.fromkeys(sinks, 0)
+        self.deliveries: dict[str, Delivery] = {}
+        self.store: tuple[bool, int, int, int] | None = None
+
+
 class Metrics:
     """The numbers behind ``/metrics``. Every method may be called from any thread."""
 
     def __init__(self, sinks: Iterable[str] = ()) -> None:
         self._lock = threading.Lock()
-        self._events = {(kind, constraint): 0.0 for kind in KINDS for constraint in CONSTRAINTS}
-        self._kills = dict.fromkeys(CONSTRAINTS, 0.0)
-        self._units = {UNKNOWN: 0.0, OTHER: 0.0}
-        #: the last event of each counter: its id and time
-        self._examples: dict[tuple[str, ...], Example] = {}
         self._distance: Callable[[], Distance] | None = None
-        self._parts: dict[str, tuple[bool, float]] = {}
-        self._buckets = [0.0] * (len(LATENCY_BUCKETS) + 1)
-        self._latency_sum = 0.0
-        self._last_kill: float | None = None
-        self._undecoded = 0.0
-        self._baseline: float | None = None
-        self._kernel_kills: float | None = None
-        self._records = 0
-        self._lost = 0
-        self._forged = 0
-        self._looked_at = {True: 0, False: 0}
-        self._overflow = 0
-        self._dropped = 0
-        self._witness: tuple[int, int] | None = None
-        self._suppressed = 0.0
-        self._headless = 0.0
-        self._told_unseen = 0.0
-        self._internal_errors = 0
-        self._depth = 0
-        self._kmsg_up = False
         self._sink_kinds = tuple(sinks)
         self._sink_names = frozenset(self._sink_kinds)
-        self._sinks = dict.fromkeys(self._sink_kinds, 0)
-        self._deliveries: dict[str, Delivery] = {}
-        self._store: tuple[bool, int, int, int] | None = None
+        self._numbers = Numbers(self._sink_kinds)
 
     def load(self, counters: Mapping[str, float]) -> None:
         """Take up what an earlier process of the same boot saved; unknown names are ignored."""
         with self._lock:
-            for key in self._events:
-                self._events[key] = counters.get(f"{EVENTS} {key[0]} {key[1]}", 0.0)
-            for constraint in self._kills:
-                self._kills[constraint] = counters.get(f"{KILLS} {constraint}", 0.0)
+            for key in self._numbers.events:
+                self._numbers.events[key] = counters.get(f"{EVENTS} {key[0]} {key[1]}", 0.0)
+            for constraint in self._numbers.kills:
+                self._numbers.kills[constraint] = counters.get(f"{KILLS} {constraint}", 0.0)
             for name, value in counters.items():
                 if name.startswith(f"{_UNITS} "):
                     self._count_unit(name.partition(" ")[2], value)
-            self._buckets = [counters.get(f"{_LATENCY} {n}", 0.0) for n in range(len(self._buckets))]
-            self._latency_sum = counters.get(f"{_LATENCY} sum", 0.0)
-            self._undecoded = counters.get("undecoded", 0.0)
-            self._suppressed = counters.get("suppressed", 0.0)
-            self._headless = counters.get("headless", 0.0)
-            self._told_unseen = counters.get("told_unseen", 0.0)
-            self._last_kill = counters.get("last_kill")
-            self._baseline = counters.get("baseline")
+            self._numbers.buckets = [
+                counters.get(f"{_LATENCY} {n}", 0.0) for n in range(len(self._numbers.buckets))
+            ]
+            self._numbers.latency_sum = counters.get(f"{_LATENCY} sum", 0.0)
+            self._numbers.undecoded = counters.get("undecoded", 0.0)
+            self._numbers.suppressed = counters.get("suppressed", 0.0)
+            self._numbers.headless = counters.get("headless", 0.0)
+            self._numbers.told_unseen = counters.get("told_unseen", 0.0)
+            self._numbers.last_kill = counters.get("last_kill")
+            self._numbers.baseline = counters.get("baseline")
 
     def saved(self) -> dict[str, float]:
         """What :meth:`load` takes up."""
@@ -108,17 +118,19 @@ class Metrics:
             return self._saved()
 
     def _saved(self) -> dict[str, float]:
-        saved = {f"{EVENTS} {kind} {constraint}": n for (kind, constraint), n in self._events.items() if n}
-        saved |= {f"{KILLS} {constraint}": n for constraint, n in self._kills.items() if n}
-        saved |= {f"{_UNITS} {unit}": n for unit, n in self._units.items() if n}
-        saved |= {f"{_LATENCY} {number}": n for number, n in enumerate(self._buckets) if n}
-        saved |= {f"{_LATENCY} sum": self._latency_sum, "undecoded": self._undecoded}
-        saved |= {"suppressed": self._suppressed, "headless": self._headless}
-        saved["told_unseen"] = self._told_unseen
-        if self._last_kill is not None:
-            saved["last_kill"] = self._last_kill
-        if self._baseline is not None:
-            saved["baseline"] = self._baseline
+        saved = {
+            f"{EVENTS} {kind} {constraint}": n for (kind, constraint), n in self._numbers.events.items() if n
+        }
+        saved |= {f"{KILLS} {constraint}": n for constraint, n in self._numbers.kills.items() if n}
+        saved |= {f"{_UNITS} {unit}": n for unit, n in self._numbers.units.items() if n}
+        saved |= {f"{_LATENCY} {number}": n for number, n in enumerate(self._numbers.buckets) if n}
+        saved |= {f"{_LATENCY} sum": self._numbers.latency_sum, "undecoded": self._numbers.undecoded}
+        saved |= {"suppressed": self._numbers.suppressed, "headless": self._numbers.headless}
+        saved["told_unseen"] = self._numbers.told_unseen
+        if self._numbers.last_kill is not None:
+            saved["last_kill"] = self._numbers.last_kill
+        if self._numbers.baseline is not None:
+            saved["baseline"] = self._numbers.baseline
         return saved
 
     def count(self, event: OomEvent, reports: int, kills: int, undecoded: int) -> Mapping[str, float]:
@@ -129,22 +141,22 @@ class Metrics:
         constraint = event.constraint or "unknown"
         with self._lock:
             if event.unseen is not None:  # no report: the difference stays where it is seen
-                self._told_unseen = float(event.unseen.unaccounted_kills)
+                self._numbers.told_unseen = float(event.unseen.unaccounted_kills)
             elif not event.historical:
-                self._undecoded += undecoded
+                self._numbers.undecoded += undecoded
                 if reports:
-                    self._suppressed += event.suppressed_headers or 0
-                    self._headless += "header" in event.missing
-                self._kills[constraint] += kills
-                self._events[event.kind, constraint] += reports
+                    self._numbers.suppressed += event.suppressed_headers or 0
+                    self._numbers.headless += "header" in event.missing
+                self._numbers.kills[constraint] += kills
+                self._numbers.events[event.kind, constraint] += reports
                 self._count_units(event, kills)
                 self._exemplify(event, constraint, reports, kills)
                 latency = event.time.detection_latency_seconds
                 if kills and kills == event.kills and latency is not None:
-                    self._buckets[sum(latency > bound for bound in LATENCY_BUCKETS)] += 1
-                    self._latency_sum += latency
+                    self._numbers.buckets[sum(latency > bound for bound in LATENCY_BUCKETS)] += 1
+                    self._numbers.latency_sum += latency
             if kills and (moment := _seconds(event)) is not None:
-                self._last_kill = max(moment, self._last_kill or 0.0)
+                self._numbers.last_kill = max(moment, self._numbers.last_kill or 0.0)
             return self._saved()
 
     def _count_units(self, event: OomEvent, kills: int) -> None:
@@ -156,36 +168,40 @@ class Metrics:
             self._count_unit(UNKNOWN if unit is None else harmless(unit)[:UNIT_CHARACTERS], 1.0)
 
     def _count_unit(self, unit: str, kills: float) -> None:
-        if unit not in self._units and len(self._units) >= MAX_UNITS + 2:
+        if unit not in self._numbers.units and len(self._numbers.units) >= MAX_UNITS + 2:
             unit = OTHER
-        self._units[unit] = self._units.get(unit, 0.0) + kills
+        self._numbers.units[unit] = self._numbers.units.get(unit, 0.0) + kills
 
     def _exemplify(self, event: OomEvent, constraint: str, reports: int, kills: int) -> None:
         example = event.id, _seconds(event)
         if reports:
-            self._examples[EVENTS, event.kind, constraint] = example
+            self._numbers.examples[EVENTS, event.kind, constraint] = example
         if kills:
-            self._examples[KILLS, constraint] = example
+            self._numbers.examples[KILLS, constraint] = example
 
     def kills_now(self) -> tuple[float | None, float, float | None]:
         """The kernel's count, ours, and what of the kernel's growth ours lacks."""
         with self._lock:
-            ours = sum(self._kills.values())
-            if self._kernel_kills is None:
+            ours = sum(self._numbers.kills.values())
+            if self._numbers.kernel_kills is None:
                 return None, ours, None
-            return self._kernel_kills, ours, self._kernel_kills - (self._baseline or 0) - ours
+            return (
+                self._numbers.kernel_kills,
+                ours,
+                self._numbers.kernel_kills - (self._numbers.baseline or 0) - ours,
+            )
 
     @property
     def told_unseen(self) -> float:
         """How many kills of this boot were told of as not in the log (``Unseen.unaccounted_kills``)."""
         with self._lock:
-            return self._told_unseen
+            return self._numbers.told_unseen
 
     @property
     def lost_records(self) -> int:
         """Records of the kernel log that this process could not read."""
         with self._lock:
-            return self._lost
+            return self._numbers.lost
 
     def observe(self, distance: Callable[[], Distance]) -> None:
         """Where the distance from running out is had at scrape; it may raise."""
@@ -196,7 +212,7 @@ class Metrics:
         """Whether a part of the daemon (one of a fixed set of names) works, and how long its last turn
         took."""
         with self._lock:
-            self._parts[name] = up, seconds
+            self._numbers.parts[name] = up, seconds
 
     def kernel_kills(self, count: int | None) -> None:
         """``oom_kill`` of /proc/vmstat as just read, None where the kernel has none (before 4.13).
@@ -206,62 +222,66 @@ class Metrics:
         up to date, or the difference shows those still on their way.
         """
         with self._lock:
-            if count is not None and self._kernel_kills is not None:
-                count = max(count, int(self._kernel_kills))  # as of a moment before: it never falls
-            self._kernel_kills = count
-            if self._baseline is None and count is not None:
-                self._baseline = count
+            if count is not None and self._numbers.kernel_kills is not None:
+                count = max(count, int(self._numbers.kernel_kills))  # as of a moment before: it never falls
+            self._numbers.kernel_kills = count
+            if self._numbers.baseline is None and count is not None:
+                self._numbers.baseline = count
 
     def records(self, read: int = 0, *, lost: int = 0, forged: int = 0) -> None:
         """Count records of the ring buffer: read, overwritten before they were read, and those of another
         facility than kern that look like a report."""
         with self._lock:
-            self._records += read
-            self._lost += lost
-            self._forged += forged
+            self._numbers.records += read
+            self._numbers.lost += lost
+            self._numbers.forged += forged
 
     def kmsg_up(self, up: bool) -> None:
         """Whether the ring buffer is open and its last read succeeded."""
         with self._lock:
-            self._kmsg_up = up
+            self._numbers.kmsg_up = up
 
     def queue(self, depth: int, *, overflow: int = 0) -> None:
         """How many captures wait for the worker, and how many more were cut down because it was full."""
         with self._lock:
-            self._depth = depth
-            self._overflow += overflow
+            self._numbers.depth = depth
+            self._numbers.overflow += overflow
 
     def dropped(self) -> None:
         """Count a capture that found even the room for cut down ones full."""
         with self._lock:
-            self._dropped += 1
+            self._numbers.dropped += 1
 
     def internal_error(self) -> None:
         """Count an error of our own that cost a step or an explanation."""
         with self._lock:
-            self._internal_errors += 1
+            self._numbers.internal_errors += 1
 
     def looked_at(self, *, readable: bool) -> None:
         """A victim was looked at in /proc, and was still there or not."""
         with self._lock:
-            self._looked_at[readable] += 1
+            self._numbers.looked_at[readable] += 1
 
     def witness(self, victims: int, unreported: int) -> None:
         """What the trace point oom:mark_victim showed: processes marked as victims, and those of them that
         the log did not name in time."""
         with self._lock:
-            self._witness = (victims, unreported)
+            self._numbers.witness = (victims, unreported)
 
     def sinks(self, names: Collection[str]) -> None:
         """Which sinks there are from now on; what was said of others is forgotten."""
         with self._lock:
             self._sink_names = frozenset(names)
-            self._sinks = {name: self._sinks.get(name, 0) for name in (*self._sink_kinds, *names)}
-            self._deliveries = {name: self._deliveries[name] for name in names if name in self._deliveries}
+            self._numbers.sinks = {
+                name: self._numbers.sinks.get(name, 0) for name in (*self._sink_kinds, *names)
+            }
+            self._numbers.deliveries = {
+                name: self._numbers.deliveries[name] for name in names if name in self._numbers.deliveries
+            }
             kept = {_sink_part(name) for name in names}
-            self._parts = {
+            self._numbers.parts = {
                 part: state
-                for part, state in self._parts.items()
+                for part, state in self._numbers.parts.items()
                 if part in kept or not part.startswith(_sink_part(""))
             }
 
@@ -272,27 +292,27 @@ class Metrics:
     def sink_failed(self, sink: str) -> None:
         """Count an event that a configured sink did not take; names that are not configured are ignored."""
         with self._lock:
-            if sink in self._sinks:
-                self._sinks[sink] += 1
+            if sink in self._numbers.sinks:
+                self._numbers.sinks[sink] += 1
 
     def deliveries(self) -> tuple[Delivery, ...]:
         """How far each sink across the network has come, in the order of names."""
         with self._lock:
-            return tuple(self._deliveries[name] for name in sorted(self._deliveries))
+            return tuple(self._numbers.deliveries[name] for name in sorted(self._numbers.deliveries))
 
     def delivery(self, state: Delivery, seconds: float = 0.0) -> None:
         """How far a sink across the network has come, and how long its last attempt took. One that is not
         there (any more) is ignored."""
         with self._lock:
             if state.sink in self._sink_names:
-                self._deliveries[state.sink] = state
-                self._sinks[state.sink] = state.failures
-                self._parts[_sink_part(state.sink)] = state.failed_since is None, seconds
+                self._numbers.deliveries[state.sink] = state
+                self._numbers.sinks[state.sink] = state.failures
+                self._numbers.parts[_sink_part(state.sink)] = state.failed_since is None, seconds
 
     def store(self, *, up: bool, events: int, size: int, failures: int) -> None:
         """The store's state: whether its file can be written, what it holds, puts that did not reach it."""
         with self._lock:
-            self._store = (up, events, size, failures)
+            self._numbers.store = (up, events, size, failures)
 
     def collect(self) -> Iterator[Metric]:
         """All families, with all label sets, as of one moment."""
@@ -302,7 +322,7 @@ class Metrics:
         # outside the lock: it reads files, and the watch must never wait for a scrape
         seen = self._look()
         with self._lock:
-            return iter(families(self, seen))
+            return iter(families(self._numbers, seen))
 
     def _look(self) -> Distance:
         if self._distance is None:

@@ -19,19 +19,29 @@ from prometheus_client.samples import Exemplar
 from oomwatchd import __version__
 from oomwatchd.delivery.policy import Delivery
 from oomwatchd.diagnosis.headroom import CgroupDistance, Distance, ZoneDistance
-from oomwatchd.metrics import EVENTS, KILLS, LATENCY_BUCKETS, MAX_UNITS, OTHER, UNKNOWN, Example, Metrics
+from oomwatchd.metrics import (
+    EVENTS,
+    KILLS,
+    LATENCY_BUCKETS,
+    MAX_UNITS,
+    OTHER,
+    UNKNOWN,
+    Example,
+    Metrics,
+    Numbers,
+)
 from oomwatchd.words.escape import harmless
 
 #: orders of the unusable free ratio: one less than a page block of a megabyte, and what is asked for often
 ORDERS = (1, 2, 3, 4, 6, 9, 10)
 
 
-def families(metrics: Metrics, seen: Distance) -> list[Metric]:
-    """All of them; under the lock of ``metrics``."""
-    return [*_counted(metrics), *_parts(metrics), *_distance(seen)]
+def families(numbers: Numbers, seen: Distance) -> list[Metric]:
+    """All of them; under the lock of who counts them."""
+    return [*_counted(numbers), *_parts(numbers), *_distance(seen)]
 
 
-def _counted(metrics: Metrics) -> list[Metric]:
+def _counted(numbers: Numbers) -> list[Metric]:
     build = InfoMetricFamily("oomwatchd_build", "Version of oomwatchd and of its Python.")
     build.add_metric([], {"version": __version__, "python": sys.version.split()[0]})
     events = CounterMetricFamily(
@@ -41,12 +51,12 @@ def _counted(metrics: Metrics) -> list[Metric]:
         "cgroup that systemd-oomd killed, which is no report and no kill of the kernel's.",
         labels=("kind", "constraint"),
     )
-    for (kind, constraint), number in metrics._events.items():
+    for (kind, constraint), number in numbers.events.items():
         _add(
             events,
             {"kind": kind, "constraint": constraint},
             number,
-            metrics._examples.get((EVENTS, kind, constraint)),
+            numbers.examples.get((EVENTS, kind, constraint)),
         )
     kills = CounterMetricFamily(
         "oomwatchd_oom_kills",
@@ -54,8 +64,8 @@ def _counted(metrics: Metrics) -> list[Metric]:
         "counts: a group kill counts its first victim twice.",
         labels=("constraint",),
     )
-    for constraint, number in metrics._kills.items():
-        _add(kills, {"constraint": constraint}, number, metrics._examples.get((KILLS, constraint)))
+    for constraint, number in numbers.kills.items():
+        _add(kills, {"constraint": constraint}, number, numbers.examples.get((KILLS, constraint)))
     units = CounterMetricFamily(
         "oomwatchd_unit_oom_kills",
         f"The same kills by the victim's systemd unit: {MAX_UNITS} units at most, those of the rest as "
@@ -63,16 +73,16 @@ def _counted(metrics: Metrics) -> list[Metric]:
         "alert on oomwatchd_oom_kills_total.",
         labels=("unit",),
     )
-    for unit, number in metrics._units.items():
+    for unit, number in numbers.units.items():
         units.add_metric((unit,), number)
     families: list[Metric] = [build, events, kills, units]
-    if metrics._kernel_kills is not None:
+    if numbers.kernel_kills is not None:
         families.append(
             CounterMetricFamily(
                 "oomwatchd_kernel_oom_kills",
                 "The kernel's own count of OOM kills since boot (oom_kill in /proc/vmstat); absent "
                 "where the kernel has none (before 4.13).",
-                value=metrics._kernel_kills,
+                value=numbers.kernel_kills,
             )
         )
         families.append(
@@ -80,43 +90,43 @@ def _counted(metrics: Metrics) -> list[Metric]:
                 "oomwatchd_oom_kills_unaccounted",
                 "Growth of the kernel's count since the first start in this boot, less the kills seen in "
                 "its log. Lastingly above 0: kills whose messages were lost. Absent without that count.",
-                metrics._kernel_kills - (metrics._baseline or 0) - sum(metrics._kills.values()),
+                numbers.kernel_kills - (numbers.baseline or 0) - sum(numbers.kills.values()),
             )
         )
     families.append(
         _gauge(
             "oomwatchd_last_oom_kill_timestamp_seconds",
             "When the last known kill of this boot happened, seconds since the epoch; 0 if none did.",
-            metrics._last_kill or 0,
+            numbers.last_kill or 0,
         )
     )
     families += [
-        _counter("oomwatchd_kmsg_records", "Kernel log records read by this process.", metrics._records),
+        _counter("oomwatchd_kmsg_records", "Kernel log records read by this process.", numbers.records),
         _counter(
             "oomwatchd_kmsg_lost_records",
             "Kernel log records that were overwritten before this process could read them.",
-            metrics._lost,
+            numbers.lost,
         ),
         _counter(
             "oomwatchd_kmsg_forged_records",
             "Records that look like the kernel's OOM messages but were written by user space; they are "
             "never believed.",
-            metrics._forged,
+            numbers.forged,
         ),
         _gauge(
             "oomwatchd_kmsg_up",
             "1 while the kernel log is open and readable; 0: no OOM can be seen.",
-            int(metrics._kmsg_up),
+            int(numbers.kmsg_up),
         ),
         _counter(
             "oomwatchd_undecoded_lines",
             "Lines inside reports that this version does not understand; they are kept with the event.",
-            metrics._undecoded,
+            numbers.undecoded,
         ),
     ]
     total = 0.0
     buckets = []
-    for bound, number in zip((*map(str, LATENCY_BUCKETS), "+Inf"), metrics._buckets, strict=True):
+    for bound, number in zip((*map(str, LATENCY_BUCKETS), "+Inf"), numbers.buckets, strict=True):
         total += number
         buckets.append((bound, total))
     families.append(
@@ -124,21 +134,21 @@ def _counted(metrics: Metrics) -> list[Metric]:
             "oomwatchd_detection_latency_seconds",
             "From the kernel's stamp of a report's first kill until its event was ready to be stored.",
             buckets=buckets,
-            sum_value=metrics._latency_sum,
+            sum_value=numbers.latency_sum,
         )
     )
     families += [
-        _gauge("oomwatchd_queue_depth", "Reports that wait to be stored and sent.", metrics._depth),
+        _gauge("oomwatchd_queue_depth", "Reports that wait to be stored and sent.", numbers.depth),
         _counter(
             "oomwatchd_internal_errors",
             "Faults of oomwatchd itself, each of which cost one step or one explanation; the log says "
             "each kind once. Please report them.",
-            metrics._internal_errors,
+            numbers.internal_errors,
         ),
         _counter(
             "oomwatchd_queue_overflow",
             "Reports that lost their details because too many waited; their kills are still counted.",
-            metrics._overflow,
+            numbers.overflow,
         ),
     ]
     families.append(
@@ -146,20 +156,20 @@ def _counted(metrics: Metrics) -> list[Metric]:
             "oomwatchd_queue_dropped",
             "Reports given up because even the room for cut down ones was full; until the kernel log "
             "overwrites them a restart finds them again.",
-            metrics._dropped,
+            numbers.dropped,
         )
     )
     families += [
         _counter(
             "oomwatchd_suppressed_reports",
             "Reports whose first part the kernel says it left out (its rate limit: suppressed).",
-            metrics._suppressed,
+            numbers.suppressed,
         ),
         _counter(
             "oomwatchd_headless_reports",
             "Reports that were read without their first part. Lastingly fewer than the suppressed ones: "
             "some were lost whole, or killed nobody.",
-            metrics._headless,
+            numbers.headless,
         ),
     ]
     looks = CounterMetricFamily(
@@ -168,11 +178,11 @@ def _counted(metrics: Metrics) -> list[Metric]:
         "read, and those that were gone.",
         labels=("found",),
     )
-    for readable, count in metrics._looked_at.items():
+    for readable, count in numbers.looked_at.items():
         looks.add_metric(["readable" if readable else "gone"], count)
     families.append(looks)
-    if metrics._witness is not None:
-        victims, unreported = metrics._witness
+    if numbers.witness is not None:
+        victims, unreported = numbers.witness
         families += [
             _counter(
                 "oomwatchd_marked_victims",
@@ -192,11 +202,11 @@ def _counted(metrics: Metrics) -> list[Metric]:
         "tried again.",
         labels=("sink",),
     )
-    for sink, failed in metrics._sinks.items():
+    for sink, failed in numbers.sinks.items():
         failures.add_metric((sink,), failed)
-    families += [failures, *_deliveries(metrics._deliveries.values())]
-    if metrics._store is not None:
-        up, stored, size, failed = metrics._store
+    families += [failures, *_deliveries(numbers.deliveries.values())]
+    if numbers.store is not None:
+        up, stored, size, failed = numbers.store
         families += [
             _gauge("oomwatchd_store_up", "1 while events reach the disk; 0: memory keeps the last.", int(up)),
             _gauge("oomwatchd_store_events", "Events in the store.", stored),
@@ -208,7 +218,7 @@ def _counted(metrics: Metrics) -> list[Metric]:
     return families
 
 
-def _parts(metrics: Metrics) -> list[Metric]:
+def _parts(numbers: Numbers) -> list[Metric]:
     up = GaugeMetricFamily(
         "oomwatchd_part_up",
         "1 while this part of the daemon works; 0: it is done without.",
@@ -219,9 +229,9 @@ def _parts(metrics: Metrics) -> list[Metric]:
         "How long this part took when it last had its turn.",
         labels=("part",),
     )
-    parts = {"kmsg": (metrics._kmsg_up, None), **metrics._parts}
-    if metrics._store is not None:
-        parts["store"] = (metrics._store[0], None)
+    parts = {"kmsg": (numbers.kmsg_up, None), **numbers.parts}
+    if numbers.store is not None:
+        parts["store"] = (numbers.store[0], None)
     for name, (works, took) in sorted(parts.items()):
         up.add_metric((name,), int(works))
         if took is not None:
