@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -103,11 +102,11 @@ def generate(corpus: Path) -> str:
     """The page."""
     recorded: list[str] = []
     field: list[str] = []
-    seen: Counter[str] = Counter()
+    seen: set[str] = set()
     for path in fixtures(corpus):
         cut, form = blocks(path)
         reports = [decode(block.records, lost_records=block.lost_records) for block in cut]
-        seen.update({name for block in cut for name in forms_in(block.records)})
+        seen.update(name for block in cut for name in forms_in(block.records))
         truth = _truth(path)
         series = truth.get("series")
         kernel = _words(r.kernel for r in reports)
@@ -131,19 +130,19 @@ def generate(corpus: Path) -> str:
             "As people published them: cut, wrapped, quoted, translated by programs.\n",
             title + "\n".join(sorted(field)) + "\n",
             "## Forms of lines\n",
-            "Where each was read in the kernel's source, and in how many of the files above it was met in a"
-            " report; every form has samples, and a test holds that each is known as its own form and as no"
-            " other.\n",
-            "| form | part | files | kernel source |\n|---|---|---|---|",
-            *(_form_row(form, seen[form.name]) for form in ALL),
+            "Where each was read in the kernel's source, and whether a report of the files above has it;"
+            " every form has samples, and a test holds that each is known as its own form and as no other.\n",
+            "| form | part | met | kernel source |\n|---|---|---|---|",
+            *(_form_row(form, form.name in seen) for form in ALL),
             "",
         ]
     )
 
 
-def _form_row(form: Form, files: int) -> str:
+def _form_row(form: Form, met: bool) -> str:
+    """Whether, not how often: a log that is added changes no row but its own."""
     source = form.source.replace("|", "\\|")
-    return f"| {form.name} | {form.section.name.lower()} | {files or '·'} | {source} |"
+    return f"| {form.name} | {form.section.name.lower()} | {'yes' if met else '·'} | {source} |"
 
 
 if __name__ == "__main__":
