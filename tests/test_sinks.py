@@ -612,7 +612,7 @@ def test_jsonl_writes_to_a_descriptor_above_what_select_knows(tmp_path: Path) ->
     resource.setrlimit(resource.RLIMIT_NOFILE, (2048, limits[1]))
     sink = jsonl.open(jsonl.Options(path=str(tmp_path / "events.jsonl")))
     assert sink is not None
-    low = sink._file()
+    low = sink.file()
     sink._fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 1500)
     os.close(low)
     try:

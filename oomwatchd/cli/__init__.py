@@ -12,8 +12,15 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from oomwatchd.errors import EX_UNAVAILABLE, OomwatchdError
+
+if TYPE_CHECKING:
+    import argparse
+
+    #: what add_subparsers() returns; argparse has no public name for it
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 #: command -> what it does, in the order of the help
 COMMANDS = {

@@ -22,7 +22,7 @@ from oomwatchd.reports.storms import Fold, Folded
 from oomwatchd.sources.text import TextReader, open_log, records
 
 if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    from oomwatchd.cli import Subparsers
 
 #: a smaller file is read before a bar could be seen
 _BAR_BYTES = 32 << 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +14,7 @@ from oomwatchd.config import DEFAULT_PATH, load
 from oomwatchd.sinks import SinkError, open_sink
 
 if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    from oomwatchd.cli import Subparsers
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -5,7 +5,6 @@ It only looks: nothing is changed, nothing provoked (``oomwatchd selftest`` does
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import re
 import time
@@ -28,7 +27,7 @@ from oomwatchd.words.amounts import size
 from oomwatchd.words.escape import harmless
 
 if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    from oomwatchd.cli import Subparsers
 
 #: A row of the task table with its place in the ring, and all of a report but the rows, on one memory node.
 ROW_BYTES = 128

@@ -26,7 +26,7 @@ from oomwatchd.store import FILE_NAME, EventRow, Store, StoreError
 from oomwatchd.words.escape import harmless, harmless_name
 
 if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    from oomwatchd.cli import Subparsers
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 

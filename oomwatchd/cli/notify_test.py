@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import secrets
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from oomwatchd.sinks import TEST_SOURCE, RemoteSink, Sink, is_local, is_remote, 
 from oomwatchd.words.escape import harmless
 
 if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    from oomwatchd.cli import Subparsers
 
 
 def add_parser(subparsers: Subparsers) -> None:

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 from oomwatchd.daemon import imports
 
 if TYPE_CHECKING:
-    import argparse
-
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    from oomwatchd.cli import Subparsers
 
 #: what was needed for the command line alone
 _PARSING = ("oomwatchd.cli._arguments", "argparse", "gettext", "locale")

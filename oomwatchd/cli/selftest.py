@@ -34,7 +34,7 @@ from oomwatchd.sources.kmsg import KmsgSource, LogClock
 from oomwatchd.store import Store
 
 if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    from oomwatchd.cli import Subparsers
 
 #: how long to wait for the kernel log before the store is asked again
 _POLL_SECONDS = 0.01

@@ -179,7 +179,7 @@ class Journal:
             self._send_once(data)
 
     def _send_once(self, data: bytes) -> None:
-        channel = self._socket or self._connect()
+        channel = self._socket or self.connect()
         try:
             try:
                 self._pass(channel, data)
@@ -208,7 +208,7 @@ class Journal:
                 return
         channel.sendmsg([data], files)
 
-    def _connect(self) -> socket.socket:
+    def connect(self) -> socket.socket:
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
             channel.setblocking(False)
@@ -249,7 +249,7 @@ def open(options: Options) -> Journal | None:
         return None
     sink = Journal(options.socket)
     try:
-        sink._connect()
+        sink.connect()
     except OSError as error:
         raise SinkError(f"no journal at {options.socket} ({error.strerror or error})") from None
     return sink

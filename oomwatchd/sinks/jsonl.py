@@ -50,7 +50,7 @@ class JsonLines:
         if self._torn:
             line = b"\n" + line
         try:
-            fd = self._file()
+            fd = self.file()
             taker = select.poll()  # select() knows no descriptors above 1023
             taker.register(fd, select.POLLOUT)
             self._stuck = not taker.poll(0 if self._stuck else _PATIENCE_MS)
@@ -70,7 +70,7 @@ class JsonLines:
             os.close(self._fd)
         self._fd = -1
 
-    def _file(self) -> int:
+    def file(self) -> int:
         if self._path == "-":
             return STDOUT
         if self._fd >= 0:
@@ -96,7 +96,7 @@ def open(options: Options) -> JsonLines | None:
     sink = JsonLines(options.path)
     if options.path != "-":
         try:
-            sink._file()
+            sink.file()
         except OSError as error:
             log.warning("sink jsonl: cannot open %s yet: %s", options.path, error.strerror)
     return sink

@@ -59,8 +59,9 @@ class Journal:
     """An open journal: this host's, or the files in a directory. Not thread-safe."""
 
     def __init__(self, reader: Any, name: str, *, local: bool) -> None:
-        self._reader = reader
-        self._name = name
+        #: systemd.journal's reader, for who follows it with matches of his own
+        self.reader = reader
+        self.name = name
         self._local = local
 
     @classmethod
@@ -94,18 +95,18 @@ class Journal:
         return cls(reader, name, local=directory is None)
 
     def close(self) -> None:
-        self._reader.close()
+        self.reader.close()
 
     def boots(self) -> list[JournalBoot]:
         """All boots, oldest first."""
         found = []
-        for boot_id in self._reader.query_unique("_BOOT_ID"):
-            self._reader.flush_matches()
-            self._reader.add_match(f"_BOOT_ID={boot_id}")
-            self._reader.seek_head()
-            first = _readable(self._reader.get_next)
-            self._reader.seek_tail()
-            last = _readable(self._reader.get_previous)
+        for boot_id in self.reader.query_unique("_BOOT_ID"):
+            self.reader.flush_matches()
+            self.reader.add_match(f"_BOOT_ID={boot_id}")
+            self.reader.seek_head()
+            first = _readable(self.reader.get_next)
+            self.reader.seek_tail()
+            last = _readable(self.reader.get_previous)
             if first and last:
                 found.append(
                     JournalBoot(
@@ -137,7 +138,7 @@ class Journal:
             chosen = boots[at : at + 1] if at >= 0 else []
         if not chosen:
             raise NoInputError(
-                f"{self._name} has no boot {harmless(str(boot))}",
+                f"{self.name} has no boot {harmless(str(boot))}",
                 mend=f"it has {len(boots)}, which journalctl --list-boots names",
             )
         return chosen
@@ -148,13 +149,13 @@ class Journal:
         One iteration at a time: the next call moves the journal's only position. Raises UnavailableError
         when the files are damaged so that nothing more can be read.
         """
-        _match_kernel(self._reader, boot.id)
+        _match_kernel(self.reader, boot.id)
         if since is None:
-            self._reader.seek_head()
+            self.reader.seek_head()
         else:
-            self._reader.seek_realtime(float(since))
+            self.reader.seek_realtime(float(since))
         while True:
-            items, drained = _bite(self._reader, self._name, BITE_RECORDS)
+            items, drained = _bite(self.reader, self.name, BITE_RECORDS)
             yield from items
             if drained:
                 return
@@ -203,9 +204,9 @@ class JournalSource:
         was stored already is told by its identity. Raises what ``Journal.open`` raises.
         """
         journal = Journal.open(directory)
-        _match_kernel(journal._reader, _current_boot())
-        journal._reader.seek_head()
-        return cls(journal._reader, journal._name)
+        _match_kernel(journal.reader, _current_boot())
+        journal.reader.seek_head()
+        return cls(journal.reader, journal.name)
 
     def skip_to(self, usec: int) -> None:
         """Go on at the first entry that journald took at ``usec`` (CLOCK_MONOTONIC of this boot, in

@@ -68,7 +68,7 @@ class ManagerJournal:
     def open(cls, boot_id: str, directory: Path | None = None) -> ManagerJournal:
         """Raises what ``Journal.open`` raises."""
         journal = Journal.open(directory)
-        reader = journal._reader
+        reader = journal.reader
         reader.add_match("_PID=1")
         for message in STEPS:
             reader.add_match(f"MESSAGE_ID={message}")
@@ -78,7 +78,7 @@ class ManagerJournal:
         reader.add_match(f"_BOOT_ID={boot_id}")
         reader.seek_head()
         reader.fileno()  # from here on new files are noticed
-        return cls(reader, journal._name)
+        return cls(reader, journal.name)
 
     def read(self) -> tuple[list[UnitEntry | OomdLine], bool]:
         """The next bite, and whether there is no more now. Raises UnavailableError when the journal
