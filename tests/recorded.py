@@ -32,6 +32,18 @@ def logs(corpus: Path) -> list[Path]:
     return sorted([*corpus.glob("field/*.log"), *corpus.glob("seed/*.log")])
 
 
+def whole_corpus(corpus: Path) -> list[Path]:
+    """All that holds reports: pasted logs, recordings, and memory that was made to run out in a known way."""
+    return sorted(
+        [
+            *logs(corpus),
+            *corpus.glob("field2/*.log"),
+            *kernel_recordings(corpus),
+            *corpus.glob("advice/*.kmsg.gz"),
+        ]
+    )
+
+
 def _records(path: Path) -> Iterator[KmsgRecord]:
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if path.suffix == ".log":

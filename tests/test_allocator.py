@@ -192,7 +192,10 @@ def test_an_ambiguous_layout_with_different_amounts_is_unknown() -> None:
     layouts = zone_layouts([normal])
     assert len(layouts) > 1
     assert reserve_for(normal, "Movable", layouts) is None
-    assert only(report(normal, flags=("GFP_HIGHUSER_MOVABLE",))).fits is None
+    # min is 100: what is free passes with either reserve, with the smaller alone, with neither
+    for free, fits in ((1000, True), (181, True), (180, None), (151, None), (150, False), (100, False)):
+        found = report(zone("Normal", free=free, reserve=(0, 0, 50, 80)), flags=("GFP_HIGHUSER_MOVABLE",))
+        assert only(found).fits is fits
 
 
 def test_entries_that_fit_no_layout_leave_the_verdict_open() -> None:

@@ -226,10 +226,13 @@ def _in_layout(zone_type: str, layout: tuple[str, ...]) -> str:
 
 def reserve_for(zone: Zone, wanted: str, layouts: tuple[tuple[str, ...], ...]) -> int | None:
     """``zone``'s lowmem_reserve against a request of class zone ``wanted``, in bytes; None if unknown."""
-    if not zone.lowmem_reserve_bytes or not layouts:
-        return None
-    amounts = {zone.lowmem_reserve_bytes[x.index(_in_layout(wanted, x))] for x in layouts}
+    amounts = _reserves(zone, wanted, layouts)
     return amounts.pop() if len(amounts) == 1 else None
+
+
+def _reserves(zone: Zone, wanted: str, layouts: tuple[tuple[str, ...], ...]) -> set[int]:
+    entries = zone.lowmem_reserve_bytes
+    return {entries[x.index(_in_layout(wanted, x))] for x in layouts} if entries else set()
 
 
 def zone_verdicts(report: OomReport, request: Request) -> tuple[ZoneVerdict, ...]:
@@ -302,6 +305,13 @@ def _verdict(
     if usable is not None and required is not None:
         above = request.no_watermarks or usable > required
         shortfall = None if above else required - usable
+    elif usable is not None and mark is not None:
+        # the reserve is not known: every amount that it can be may give the same answer
+        possible = _reserves(zone, wanted, layouts)
+        if request.no_watermarks or (possible and usable > mark + max(possible)):
+            above = True
+        elif usable <= mark + min(possible, default=0):
+            above = False
     block = _block_available(zone, request, one_block, mark, page_size)
     return ZoneVerdict(
         record=zone,
