@@ -24,7 +24,7 @@ from oomwatchd.daemon.unit_watch import Aftermath
 from oomwatchd.delivery.outbox import Outbox
 from oomwatchd.errors import OomwatchdError, UnavailableError
 from oomwatchd.event import OomEvent, bare_event, conclude
-from oomwatchd.formats import Section
+from oomwatchd.formats import ESSENTIAL
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.metrics import Metrics
 from oomwatchd.observe.cgroup import memory_hierarchy
@@ -49,7 +49,6 @@ CUT_RECORDS = 64
 _PLACED_SECONDS = 10.0
 #: the counter that holds when this boot's journal was first watched (CLOCK_MONOTONIC, microseconds)
 _JOURNAL_BEGAN = "began_journal_usec"
-_KEPT_SECTIONS = frozenset({Section.HEADER, Section.SUMMARY, Section.INTENT, Section.KILL})
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
@@ -493,7 +492,7 @@ def cut_down(capture: OomCapture) -> OomCapture:
     kept = [
         record
         for record in capture.records[1:]
-        if (found := recognise(record.text, raw=True)) and found[0].section in _KEPT_SECTIONS
+        if (found := recognise(record.text, raw=True)) and found[0].role in ESSENTIAL
     ]
     return msgspec.structs.replace(
         capture,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from oomwatchd.formats import Form, Section, rx
+from oomwatchd.formats import Copies, Form, Role, Section, Unspaced, rx
 
 #: taint letters stand in fixed columns; the release is the first word that begins with a digit
 _KERNEL = (
@@ -12,13 +12,39 @@ _KERNEL = (
     r"(?P<release>\d+\.\d\S*)(?: (?P<build>.*))?$"
 )
 
+_BUILD_END = r"#\d+[^#]{0,120}"
+_DUMP_WORDS = r"Comm:|PID:|UID:|Tainted:|Not|tainted|Kdump:|loaded|#\d+\S*|\d+\.\d+\.\d\S*|PREEMPT\S*"
+_UNSPACED_DUMP = Unspaced(
+    r"(?:CPU:\d+(?:UID:\d+)?PID:\d+Comm:|Pid:\d+,comm:)",
+    (
+        (r"^(CPU|Pid):", r"\1: "),
+        (r"(?<=\d)(PID|UID):", r" \1: "),
+        (r"(?<=\d)Comm:", " Comm: "),
+        (r",comm:", ", comm: "),
+        (r"Nottainted", " Not tainted "),
+        (r"(?=Tainted:)", " "),
+        (r"(?=#\d)", " "),
+        (r"(?<=: \d)UID", " UID"),
+    ),
+)
+
 CPU = Form(
     name="cpu",
     section=Section.STACK,
+    role=Role.DUMP,
     begins=("CPU:",),
     pattern=rx(
         r"CPU: ?(?P<cpu>\d+) (?:UID: ?(?P<uid>\d+) )?PID: ?(?P<pid>\d+) Comm: (?P<comm>.*?)"
         r"(?: " + _KERNEL + r"|$)"
+    ),
+    repeats_comm=True,
+    copies=Copies(
+        start=r"CPU: \d+ (?:UID|PID)",
+        end=_BUILD_END,
+        words=_DUMP_WORDS,
+        closed=False,
+        inner=r"CPU: \d+ (?:UID: \d+ )?PID: ",
+        unspaced=_UNSPACED_DUMP,
     ),
     samples=(
         "CPU: 0 PID: 118 Comm: min_free_kbytes Not tainted 3.10.14-00062-g277665d-dirty #322",
@@ -32,8 +58,18 @@ CPU = Form(
 PID = Form(
     name="pid",
     section=Section.STACK,
+    role=Role.DUMP,
     begins=("Pid:",),
     pattern=rx(r"Pid: ?(?P<pid>\d+), comm: +(?P<comm>.*?)(?: " + _KERNEL + r"|$)"),
+    repeats_comm=True,
+    copies=Copies(
+        start=r"Pid: \d+, comm:",
+        end=_BUILD_END,
+        words=_DUMP_WORDS,
+        closed=False,
+        inner=r"Pid: \d+, comm: ",
+        unspaced=_UNSPACED_DUMP,
+    ),
     samples=("Pid: 2543, comm: stress Not tainted 2.6.32-5-amd64 #1",),
     source="arch show_regs_common(), dump_stack(), 2.6.29 to 3.9",
 )
@@ -41,8 +77,10 @@ PID = Form(
 HARDWARE = Form(
     name="hardware",
     section=Section.STACK,
+    role=Role.BODY,
     begins=("Hard",),
     pattern=rx(r"Hardware name: (?P<hardware>.*)$"),
+    copies=Copies(start=r"Hardware name:", closed=False, inner=r"Hardware name: "),
     samples=("Hardware name: QEMU Standard PC (i440FX + PIIX, 1996), BIOS 1.16.2-1 04/01/2014",),
     source="lib/dump_stack.c dump_stack_print_info(), 3.10+",
 )
@@ -50,8 +88,10 @@ HARDWARE = Form(
 CALL_TRACE = Form(
     name="call_trace",
     section=Section.STACK,
+    role=Role.BODY,
     begins=("Call", "Back"),
     pattern=rx(r"(?:Call [Tt]race|Backtrace):"),
+    copies=Copies(start=r"Call [Tt]race:|Backtrace:|</?(?:TASK|IRQ|NMI)>", end="", inner=r"Call [Tt]race:"),
     samples=("Call Trace:", "Call trace:", "Backtrace: "),
     source="arch show_stack()",
 )

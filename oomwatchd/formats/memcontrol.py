@@ -5,15 +5,30 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from oomwatchd.formats import Form, Section, rx
+from oomwatchd.formats import Copies, Form, Proof, Role, Section, Unspaced, rx
 from oomwatchd.records.report import MemcgCounter
 
 TASK_IN = Form(
     name="task_in",
     section=Section.MEMCG,
+    role=Role.BODY,
     begins=("Task",),
     pattern=rx(r"Task in (?P<paths>/.*)$"),
     opens=True,
+    proof=Proof.ALONE,
+    needles=("Task in /",),
+    copies=Copies(
+        start=r"Task in /",
+        end=r"limit of /\S*",
+        words=r"killed|as|a|result|of|limit|/\S*",
+        closed=False,
+        free=True,
+        inner=r"Task in /\S* killed",
+        unspaced=Unspaced(
+            r"Taskin/\S*killedasaresultof",
+            (("Taskin", "Task in "), ("killedasaresultoflimitof", " killed as a result of limit of ")),
+        ),
+    ),
     samples=("Task in /a.slice/b.service killed as a result of limit of /a.slice", "Task in /foo"),
     source="mm/memcontrol.c mem_cgroup_print_oom_info(), 2.6.30 to 4.20 (3.15 to 3.17 in two records)",
 )
@@ -21,8 +36,16 @@ TASK_IN = Form(
 LIMIT_OF = Form(
     name="limit_of",
     section=Section.MEMCG,
+    role=Role.BODY,
     begins=("kill",),
     pattern=rx(r"killed as a result of limit of (?P<path>.*)$"),
+    copies=Copies(
+        start=r"killed as a(?: result\b|$)",
+        end=r"limit of /\S*",
+        words=r"result|of|limit|/\S*",
+        closed=False,
+        free=True,
+    ),
     samples=(" killed as a result of limit of /system.slice/foo.service",),
     source="mm/memcontrol.c mem_cgroup_print_oom_info(), 3.15 to 3.17",
 )
@@ -30,9 +53,19 @@ LIMIT_OF = Form(
 LIMIT_REACHED = Form(
     name="limit_reached",
     section=Section.MEMCG,
+    role=Role.BODY,
     begins=("Memo",),
     pattern=rx(r"Memory limit reached of cgroup (?P<path>.*)$"),
     opens=True,
+    proof=Proof.ALONE,
+    needles=("Memory limit reached of cgroup ",),
+    copies=Copies(
+        start=r"Memory limit reached\b",
+        end=r"of cgroup /\S*",
+        words=r"of|cgroup|/\S*",
+        closed=False,
+        free=True,
+    ),
     samples=("Memory limit reached of cgroup /system.slice/foo.service",),
     source="mm/memcontrol.c mem_cgroup_print_oom_info(), 4.1 to 4.20",
 )
@@ -40,12 +73,24 @@ LIMIT_REACHED = Form(
 USAGE = Form(
     name="memcg_usage",
     section=Section.MEMCG,
+    role=Role.BODY,
     begins=("memo", "kmem", "swap"),
     pattern=rx(
         r"(?P<counter>memory\+swap|memory|kmem|swap): ?usage (?P<usage>\d+) ?kB, "
         r"?limit (?P<limit>\d{1,20}) ?kB, ?failcnt (?P<failcnt>\d+)"
     ),
     opens=True,
+    proof=Proof.IN_TEXT,
+    copies=Copies(
+        start=r"(?:memory(?:\+swap)?|swap|kmem): usage\b",
+        end=r"failcnt \d+",
+        words=r"usage|limit|\d+kB,|failcnt|\d+",
+        inner=r"(?:memory(?:\+swap)?|kmem|swap): usage \d",
+        unspaced=Unspaced(
+            r"(?:memory(?:\+swap)?|swap|kmem):usage\d",
+            ((":usage", ": usage "), (",limit", ", limit "), (",failcnt", ", failcnt ")),
+        ),
+    ),
     samples=(
         "memory: usage 102400kB, limit 102400kB, failcnt 117",
         "memory+swap: usage 102400kB, limit 9007199254740988kB, failcnt 0",
@@ -58,6 +103,7 @@ USAGE = Form(
 STATS = Form(
     name="memcg_stats",
     section=Section.MEMCG,
+    role=Role.BODY,
     begins=("Memo",),
     # a path may hold all that follows it: a run of statistics that something follows is taken as a whole, for
     # else each of its colons would be tried, to the run's end
@@ -66,6 +112,14 @@ STATS = Form(
         r": *(?P<stats>(?:\w+: ?\d+KB ?)*)$"
     ),
     opens=True,
+    proof=Proof.IN_TEXT,
+    copies=Copies(
+        start=r"Memory cgroup stats",
+        end=r":|unevictable:\d+KB",
+        words=r"\w+:\d+KB",
+        free=True,
+        inner=r"Memory cgroup stats for",
+    ),
     samples=(
         "Memory cgroup stats for /foo: cache:0KB rss:102400KB swap:0KB unevictable:0KB",
         "Memory cgroup stats for /system.slice/foo.service:",
@@ -76,7 +130,9 @@ STATS = Form(
 STAT = Form(
     name="memcg_stat",
     section=Section.MEMCG,
+    role=Role.BODY,
     pattern=rx(r"[a-z][a-z0-9_]* \d{1,19}(?:\n[a-z][a-z0-9_]* \d{1,19})*(?:\n[a-z0-9_]* ?)?$"),
+    copies=Copies(start=r"[a-z][a-z0-9_]{1,40} \d+(?:$|\n)", end=r"\d"),
     samples=("anon 20918272", "anon 20815872\nfile 0\nkernel_stack 0\nperc"),
     source="mm/memcontrol.c memory_stat_format(), 5.3+ (one record for all until 6.4)",
 )
@@ -84,8 +140,22 @@ STAT = Form(
 PROTECTION = Form(
     name="memcg_protection",
     section=Section.SLAB,
+    role=Role.BODY,
     begins=("Memo",),
     pattern=rx(r"Memory cgroup min protection (?P<min>\d+)kB -- low protection (?P<low>\d+)kB"),
+    copies=Copies(
+        start=r"Memory cgroup min protection",
+        end=r"low protection \d+kB",
+        words=r"\d+kB|--|low|min|protection",
+        inner=r"Memory cgroup min protection",
+        unspaced=Unspaced(
+            r"Memorycgroupminprotection\d",
+            (
+                ("Memorycgroupminprotection", "Memory cgroup min protection "),
+                ("--lowprotection", " -- low protection "),
+            ),
+        ),
+    ),
     samples=("Memory cgroup min protection 0kB -- low protection 1048576kB",),
     source="mm/memcontrol.c mem_cgroup_show_protected_memory(), 6.19+",
 )

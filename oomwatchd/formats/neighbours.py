@@ -6,14 +6,21 @@ memory back before a kill, drivers and allocators that complain, the killer's ow
 
 from __future__ import annotations
 
-from oomwatchd.formats import Form, Section, rx
+from oomwatchd.formats import Form, Role, Section, rx
 
 
 def _neighbour(
     name: str, begins: tuple[str, ...], pattern: str, samples: tuple[str, ...], source: str
 ) -> Form:
     return Form(
-        name=name, section=Section.BEFORE, begins=begins, pattern=rx(pattern), samples=samples, source=source
+        name=name,
+        section=Section.BEFORE,
+        role=Role.NEIGHBOUR,
+        begins=begins,
+        pattern=rx(pattern),
+        copies=None,
+        samples=samples,
+        source=source,
     )
 
 

@@ -9,19 +9,34 @@ import re
 
 import msgspec
 
-from oomwatchd.formats import Form, Section, rx
+from oomwatchd.formats import COMM_BYTES, Copies, Form, Proof, Role, Section, Unspaced, printed_bytes, rx
 
-#: A process name has 15 bytes; as text an escaped byte takes four characters. Text copied by people
-#: may carry rests of a prefix before it, so what is not a raw record gets some slack.
-COMM_BYTES = 15
-
+#: what stands behind the name of a header
 HEADER_MARK = " invoked oom"
 
 HEADER = Form(
     name="header",
     section=Section.HEADER,
+    role=Role.HEADER,
     pattern=rx(r"(?P<comm>.{0,80}?) invoked oom(?:-killer)?(?:: ?(?P<rest>(?:gfp_mask=|\.\.\.)?.*)|: ?$|$)"),
     opens=True,
+    proof=Proof.ALONE,
+    needles=(HEADER_MARK,),
+    copies=Copies(
+        start=r"\S.{0,63}? invoked(?: oom\b|$)|\S{1,15} invoked oom",
+        end=r"oom_score_adj=-?\d+|oom_adj=-?\d+|oomkilladj=-?\d+|oom-killer",
+        words=r"gfp_mask=0x[0-9a-f]+(?:\([^\s)]*\))?,?|order=-?\d+,?|nodemask=[^\s,]+,?|oom_(?:score_)?adj=-?\d+,?"
+        r"|oomkilladj=-?\d+|oom-killer:|invoked",
+        mends=True,
+        inner=r"\S{1,15} invoked oom-killer: ",
+        unspaced=Unspaced(
+            r".{1,15}?invokedoom-killer:",
+            (
+                ("invokedoom-killer:", " invoked oom-killer: "),
+                (r",(?=(?:order|nodemask|oom_score_adj|oom_adj|oomkilladj)=)", ", "),
+            ),
+        ),
+    ),
     samples=(
         "stress invoked oom-killer: gfp_mask=0x201da, order=0, oomkilladj=0",
         "stress invoked oom-killer: gfp_mask=0x201da, order=0, oom_adj=0",
@@ -40,9 +55,15 @@ HEADER = Form(
 BARE_HEADER = Form(
     name="bare_header",
     section=Section.HEADER,
+    role=Role.HEADER,
     begins=("oom-",),
     pattern=rx(r"(?P<comm>(?!))?oom-killer: (?P<rest>gfp_mask=0x[0-9a-f]+.*)"),
     opens=True,
+    proof=Proof.ALONE,
+    needles=("oom-killer: gfp_mask=",),
+    copies=Copies(
+        start=r"oom-killer: gfp_mask=0x", end=r"gfp_mask=0x[0-9a-f]+|order=\d+", words=r"order=\d+"
+    ),
     samples=("oom-killer: gfp_mask=0x1d2", "oom-killer: gfp_mask=0x201d2, order=0"),
     source="mm/oom_kill.c out_of_memory(), 2.6.9 to 2.6.20; RHEL 4",
 )
@@ -50,11 +71,19 @@ BARE_HEADER = Form(
 OPENVZ_HEADER = Form(
     name="openvz_header",
     section=Section.HEADER,
+    role=Role.HEADER,
     pattern=rx(
         r"(?P<pid>\d+) \((?P<comm>.*)\) invoked oom-killer in ub (?P<ub>\d+) "
         r"generation \d+ gfp (?P<mask>0x[0-9a-f]+)"
     ),
     opens=True,
+    proof=Proof.ALONE,
+    needles=(HEADER_MARK,),
+    copies=Copies(
+        start=r"\d+ \(.{1,64}?\) invoked(?: oom-killer in ub\b|$)",
+        end=r"gfp 0x[0-9a-f]+",
+        words=r"invoked|oom-killer|in|ub|generation|gfp|\d+|0x[0-9a-f]+",
+    ),
     samples=("12 (httpd) invoked oom-killer in ub 101 generation 3 gfp 0x200da",),
     source="OpenVZ 2.6.32-042stab, mm/oom_kill.c",
 )
@@ -62,8 +91,10 @@ OPENVZ_HEADER = Form(
 COMPACTION = Form(
     name="compaction_disabled",
     section=Section.HEADER,
+    role=Role.BODY,
     begins=("COMP",),
     pattern=rx(r"COMPACTION is disabled!!!"),
+    copies=Copies(start=r"COMPACTION is\b", end=r"disabled!!!", words=r"is|disabled!!!"),
     samples=("COMPACTION is disabled!!!",),
     source="mm/oom_kill.c dump_header(), 4.9+",
 )
@@ -71,7 +102,18 @@ COMPACTION = Form(
 CPUSET = Form(
     name="cpuset",
     section=Section.CPUSET,
+    role=Role.BODY,
     pattern=rx(r"(?P<comm>.{0,80}?) cpuset=(?P<cpuset>.*) mems_allowed=(?P<mems>[\d,-]*)$"),
+    repeats_comm=True,
+    copies=Copies(
+        start=r"[^\s=]{1,15}(?: [^\s=]{1,14})? cpuset=",
+        end=r"mems_allowed=[\d,-]+",
+        words=r"cpuset=\S+|mems_allowed=[\d,-]+",
+        inner=r"\S{1,15} cpuset=\S{1,255} mems_allowed=",
+        unspaced=Unspaced(
+            r".{1,15}?cpuset=\S*mems_allowed=[\d,-]+$", (("(?=cpuset=)|(?=mems_allowed=)", " "),)
+        ),
+    ),
     samples=("min_free_kbytes cpuset=/ mems_allowed=0", "a) b cpuset=a b mems_allowed=0-1,3"),
     source="kernel/cpuset.c cpuset_print_task_mems_allowed(), 2.6.29 to 4.20",
 )
@@ -79,9 +121,12 @@ CPUSET = Form(
 TASKS_TITLE = Form(
     name="tasks_title",
     section=Section.TASKS,
+    role=Role.BODY,
     begins=("Task",),
     pattern=rx(r"Tasks state \(memory values in pages\):"),
     opens=True,
+    once=True,
+    copies=Copies(start=r"Tasks state \(memory", end=r"pages\):", inner=r"Tasks state \(memory"),
     samples=("Tasks state (memory values in pages):",),
     source="mm/oom_kill.c dump_tasks(), 4.19+",
 )
@@ -89,9 +134,19 @@ TASKS_TITLE = Form(
 TASKS_HEADER = Form(
     name="tasks_header",
     section=Section.TASKS,
+    role=Role.BODY,
     begins=("[ pi", "[  p", "[pid"),
     pattern=rx(r"\[ *pid *\] +uid +tgid +(?P<columns>total_vm .*?name) *$"),
     opens=True,
+    proof=Proof.IN_TEXT,
+    once=True,
+    copies=Copies(
+        start=r"\[ *pid *\](?: |$)",
+        end=r"\bname",
+        words=r"uid|tgid|total_vm|rss|rss_anon|rss_file|rss_shmem|cpu|oom_adj|nr_ptes|nr_pmds|nr_puds"
+        r"|pgtables_bytes|swapents|oom_score_adj|name",
+        inner=r"\[ *pid *\] +uid",
+    ),
     samples=(
         "[ pid ]   uid  tgid total_vm      rss cpu oom_adj name",
         "[ pid ]   uid  tgid total_vm      rss cpu oom_adj oom_score_adj name",
@@ -107,9 +162,16 @@ TASKS_HEADER = Form(
 TASKS_ROW = Form(
     name="tasks_row",
     section=Section.TASKS,
+    role=Role.BODY,
     begins=("[",),
     pattern=rx(r"\[ *(?P<pid>\d+)\](?P<figures>(?:\s+-?\d+){6,}) ?(?P<comm>.*)$"),
     opens=True,
+    copies=Copies(
+        start=r"\[ *\d{1,7}\] +\d+ +\d+(?: |$)",
+        words=r"-?\d+",
+        closed=False,
+        inner=r"\[ *\d{1,7}\] +\d+ +\d+ +\d+ +\d+ +\d",
+    ),
     samples=(
         "[  118]     0   118   120817   120018     121        0             0 min_free_kbytes",
         "[   2543]  1000  2543  2066407  1967899 15904768        0             0 a b",
@@ -121,9 +183,13 @@ TASKS_ROW = Form(
 SUMMARY = Form(
     name="summary",
     section=Section.SUMMARY,
+    role=Role.VICTIM,
     begins=("oom-",),
     pattern=rx(r"oom-kill: ?constraint=(?P<constraint>[A-Z_]+)(?P<rest>,.*|$)"),
     opens=True,
+    proof=Proof.ALONE,
+    needles=("oom-kill:",),
+    copies=Copies(start=r"oom-kill:", end=r",uid=\d+", free=True, inner=r"oom-kill:constraint="),
     samples=(
         "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,"
         "task_memcg=/user.slice,task=stress,pid=2543,uid=1000",
@@ -138,16 +204,41 @@ SUMMARY = Form(
 
 #: the words before "Killed process" and "Kill process"; a path never stands there
 _MESSAGE = r"(?:(?P<message>[A-Z][A-Za-z ()_-]{0,60}): ?)?"
+#: the same as it is looked for in copies
+_OF_MEMORY = (
+    r"(?:Memory cgroup out of memory|Out of [Mm]emory(?: \([a-z_]+\))?|No available memory \(MPOL_BIND\))"
+)
+_UNSPACED_KILL = Unspaced(
+    r"(?:Memorycgroupoutofmemory|Outofmemory):[Kk]ill|[Kk]illedprocess\d",
+    (
+        ("^Memorycgroupoutofmemory:", "Memory cgroup out of memory: "),
+        ("^Outofmemory:", "Out of memory: "),
+        (r"([Kk]ill(?:ed)?)process(\d+)(,?)", r"\1 process \2\3 "),
+        (r"\)(?=total-vm:|vsz:)", ") "),
+        (r",(?=(?:anon|file|shmem)-rss:|UID:)", ", "),
+        (r"(?<=\d)(?=pgtables:\d+kB)|(?<=kB)(?=oom_score_adj:)", " "),
+        (r"\)score(-?\d+)or(sacrifice|a)child$", r") score \1 or \2 child"),
+    ),
+)
 
 INTENT = Form(
     name="intent",
     section=Section.INTENT,
+    role=Role.VICTIM,
     begins=("Out ", "Memo", "No a", "Kill", "kill"),
     pattern=rx(
         _MESSAGE + r"[Kk]ill process (?P<pid>\d+) ?\((?P<comm>.*)\),?(?: with)? score (?P<score>-?\d+)"
         r"(?: or .*| and children\.|\.)?$"
     ),
     opens=True,
+    proof=Proof.ALONE,
+    needles=("ill process ",),
+    copies=Copies(
+        start=rf"{_OF_MEMORY}: [Kk]ill process|{_OF_MEMORY}:?$",
+        end=r"or a child|or sacrifice child|and children\.",
+        free=True,
+        unspaced=_UNSPACED_KILL,
+    ),
     samples=(
         "Out of memory: kill process 2543 (stress) score 901 or a child",
         "Out of memory: Kill process 118 (min_free_kbytes) score 922 or sacrifice child",
@@ -163,6 +254,7 @@ INTENT = Form(
 KILLED = Form(
     name="killed",
     section=Section.KILL,
+    role=Role.KILL,
     begins=("Out ", "Memo", "No a", "Kill", "OOM ", "memo"),
     pattern=rx(
         r"(?:" + _MESSAGE + r"Killed process |(?P<openvz>(?:Out of memory in UB \d+: )?OOM killed process ))"
@@ -171,6 +263,17 @@ KILLED = Form(
         r"|(?:\s*\.{3}|\s*\u2026|\.)?\s*)$"
     ),
     opens=True,
+    proof=Proof.ALONE,
+    needles=("illed process ",),
+    copies=Copies(
+        start=rf"(?:{_OF_MEMORY}: |(?:Out of memory in UB \d+: )?OOM )?[Kk]illed process\b",
+        end=r"oom_score_adj:-?\d+|(?:file|shmem)-rss:\d+kB|swap:\d+kB|\d+,? \([^()]*\)",
+        words=r"(?:total-vm|vsz|vm|rss|swap|anon-rss|file-rss|shmem-rss):\d+kB,?|UID:\d+|pgtables:\d+kB"
+        r"|oom_score_adj:-?\d+",
+        mends=True,
+        inner=r"(?<!y: )(?<!OOM )[Kk]illed process \d+[ ,]",
+        unspaced=_UNSPACED_KILL,
+    ),
     samples=(
         "Killed process 2543 (stress)",
         "Killed process 2543 (stress) vsz:8265628kB, anon-rss:7871596kB, file-rss:0kB",
@@ -193,8 +296,10 @@ KILLED = Form(
 SHARING = Form(
     name="kill_sharing",
     section=Section.KILL,
+    role=Role.EXTRA,
     begins=("Kill",),
     pattern=rx(r"Kill process (?P<pid>\d+) \((?P<comm>.*)\) sharing same memory"),
+    copies=Copies(start=r"Kill process \d+ \(", end=r"sharing same memory", words=r"sharing|same|memory"),
     samples=("Kill process 2544 (stress) sharing same memory",),
     source="mm/oom_kill.c oom_kill_process(), 2.6.37 to 4.3",
 )
@@ -202,9 +307,17 @@ SHARING = Form(
 ALREADY_EXITING = Form(
     name="already_exiting",
     section=Section.KILL,
+    role=Role.OUTCOME,
     begins=("Out ", "Memo"),
     pattern=rx(_MESSAGE + r"OOM victim (?P<pid>\d+) \((?P<comm>.*)\) is already exiting\. Skip killing"),
     opens=True,
+    proof=Proof.ALONE,
+    needles=(": OOM victim ",),
+    copies=Copies(
+        start=rf"{_OF_MEMORY}: OOM(?: victim\b|$)",
+        end=r"Skip killing the task",
+        words=r"is|already|exiting\.|Skip|killing|the|task",
+    ),
     samples=(
         "Memory cgroup out of memory: OOM victim 2543 (stress) is already exiting. Skip killing the task",
     ),
@@ -214,9 +327,17 @@ ALREADY_EXITING = Form(
 SPARED = Form(
     name="spared",
     section=Section.KILL,
+    role=Role.OUTCOME,
     begins=("Woul",),
     pattern=rx(r"Would have killed process (?P<pid>\d+) \((?P<comm>.*)\)\. But continuing instead"),
     opens=True,
+    proof=Proof.ALONE,
+    needles=("Would have killed process ",),
+    copies=Copies(
+        start=r"Would have(?: killed\b|$)",
+        end=r"But continuing instead\.?",
+        words=r"killed|process|But|continuing|instead\.?",
+    ),
     samples=("Would have killed process 2543 (httpd). But continuing instead.",),
     source="RHEL 6 2.6.32, mm/oom_kill.c",
 )
@@ -224,9 +345,29 @@ SPARED = Form(
 GROUP = Form(
     name="group",
     section=Section.KILL,
+    role=Role.EXTRA,
     begins=("Task",),
     pattern=rx(r"Tasks in (?P<path>.*) are going to be killed due to memory\.oom\.group(?: set)?\s*$"),
     opens=True,
+    proof=Proof.ALONE,
+    needles=("to be killed due to memory.oom.group",),
+    copies=Copies(
+        start=r"Tasks in /",
+        end=r"memory\.oom\.group(?: set)?",
+        words=r"are|going|to|be|killed|due|memory\.oom\.group|set",
+        free=True,
+        inner=r"Tasks in /\S+ are going",
+        unspaced=Unspaced(
+            r"Tasksin/\S*aregoingtobekilled",
+            (
+                ("Tasksin", "Tasks in "),
+                (
+                    r"aregoingtobekilledduetomemory\.oom\.groupset",
+                    " are going to be killed due to memory.oom.group set",
+                ),
+            ),
+        ),
+    ),
     samples=("Tasks in /system.slice/foo.service are going to be killed due to memory.oom.group set",),
     source="mm/memcontrol.c mem_cgroup_print_oom_group(), 4.19+",
 )
@@ -234,8 +375,12 @@ GROUP = Form(
 MM_PINNED = Form(
     name="mm_pinned",
     section=Section.KILL,
+    role=Role.EXTRA,
     begins=("oom ",),
     pattern=rx(r"oom killer (?P<pid>\d+) \((?P<comm>.*)\) has mm pinned by (?P<by_pid>\d+) \((?P<by>.*)\)"),
+    copies=Copies(
+        start=r"oom killer \d+ \(", end=r"pinned by \d+ \([^()]*\)", words=r"has|mm|pinned|by|\d+|\([^()]*\)"
+    ),
     samples=("oom killer 2543 (stress) has mm pinned by 1 (systemd)",),
     source="mm/oom_kill.c __oom_kill_process(), 4.8+",
 )
@@ -243,8 +388,23 @@ MM_PINNED = Form(
 REAPED = Form(
     name="reaped",
     section=Section.AFTER,
+    role=Role.AFTER,
     begins=("oom_",),
     pattern=rx(r"oom_reaper: reaped process (?P<pid>\d+) \((?P<comm>.*)\),? now (?P<sizes>anon-rss:.*)"),
+    copies=Copies(
+        start=r"oom_reaper: reaped\b|oom_reaper:$",
+        end=r"shmem-rss:\d+kB",
+        words=r"(?:anon|file|shmem)-rss:\d+[kl]+B,?|now|reaped|process",
+        inner=r"oom_reaper: reaped",
+        unspaced=Unspaced(
+            r"oom_reaper:reapedprocess\d",
+            (
+                (r"oom_reaper:reapedprocess(\d+)", r"oom_reaper: reaped process \1 "),
+                (r"\),now(?=anon-rss:)", "), now "),
+                (r",(?=(?:file|shmem)-rss:)", ", "),
+            ),
+        ),
+    ),
     samples=("oom_reaper: reaped process 2543 (stress), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB",),
     source="mm/oom_kill.c oom_reap_task_mm(), 4.6+",
 )
@@ -252,8 +412,15 @@ REAPED = Form(
 REAP_FAILED = Form(
     name="reap_failed",
     section=Section.AFTER,
+    role=Role.AFTER,
     begins=("oom_",),
     pattern=rx(r"oom_reaper: (?:unable to reap|giving up) pid:(?P<pid>\d+) \((?P<comm>.*)\)"),
+    copies=Copies(
+        start=r"oom_reaper: (?:unable|giving)\b",
+        end=r"pid:\d+ \([^()]*\)",
+        words=r"to|up|reap|pid:\d+",
+        inner=r"oom_reaper: unable",
+    ),
     samples=("oom_reaper: unable to reap pid:2543 (stress)",),
     source="mm/oom_kill.c oom_reap_task(), 4.6+",
 )
@@ -261,9 +428,20 @@ REAP_FAILED = Form(
 NO_KILLABLE = Form(
     name="no_killable",
     section=Section.KILL,
+    role=Role.OUTCOME,
     begins=("Out ",),
     pattern=rx(r"Out of memory and no killable processes"),
     opens=True,
+    proof=Proof.ALONE,
+    needles=("no killable processes",),
+    copies=Copies(
+        start=r"Out of memory and(?: no killable|$)",
+        end=r"processes\.\.\.",
+        words=r"no|killable|processes\.\.\.",
+        unspaced=Unspaced(
+            "Outofmemoryandnokillable", (("Outofmemoryandnokillable", "Out of memory and no killable "),)
+        ),
+    ),
     samples=("Out of memory and no killable processes...",),
     source="mm/oom_kill.c out_of_memory(), 4.19+",
 )
@@ -271,9 +449,31 @@ NO_KILLABLE = Form(
 PANIC = Form(
     name="panic",
     section=Section.KILL,
+    role=Role.OUTCOME,
     begins=("Kern",),
     pattern=rx(r"Kernel panic - not syncing: (?P<why>(?:[Oo]ut of memory|System is deadlocked on memory).*)"),
     opens=True,
+    proof=Proof.ALONE,
+    needles=("Kernel panic - not syncing: ",),
+    copies=Copies(
+        start=r"Kernel panic - not syncing: (?:[Oo]ut of memory|System is deadlocked)",
+        end=r"processes\.\.\.|is enabled|is selected\.?|on memory",
+        words=r"[Oo]ut|of|memory[:.]?|and|no|killable|processes\.\.\.|compulsory|system-wide|panic_on_oom|is|enabled"
+        r"|selected\.?|System|deadlocked|on",
+        closed=False,
+        inner=r"Kernel panic - not syncing",
+        unspaced=Unspaced(
+            r"Kernelpanic-notsyncing:",
+            (
+                ("Kernelpanic-notsyncing:", "Kernel panic - not syncing: "),
+                ("Outofmemoryandnokillable", "Out of memory and no killable "),
+                ("Outofmemory:", "Out of memory: "),
+                ("system-widepanic_on_oomisenabled", "system-wide panic_on_oom is enabled"),
+                ("compulsorypanic_on_oomisenabled", "compulsory panic_on_oom is enabled"),
+                ("Systemisdeadlockedonmemory", "System is deadlocked on memory"),
+            ),
+        ),
+    ),
     samples=(
         "Kernel panic - not syncing: Out of memory and no killable processes...",
         "Kernel panic - not syncing: System is deadlocked on memory",
@@ -287,9 +487,13 @@ PANIC = Form(
 SYSRQ = Form(
     name="sysrq",
     section=Section.BEFORE,
+    role=Role.BEFORE,
     begins=("sysr", "SysR"),
     pattern=rx(r"(?:sysrq: )?(?:SysRq : )?Manual OOM execution"),
     opens=True,
+    copies=Copies(
+        start=r"(?:sysrq: )?SysRq : Manual|sysrq: Manual", end=r"OOM execution", words=r"Manual|OOM|execution"
+    ),
     samples=(
         "sysrq: Manual OOM execution",
         "sysrq: SysRq : Manual OOM execution",
@@ -301,8 +505,14 @@ SYSRQ = Form(
 SYSRQ_REFUSED = Form(
     name="sysrq_refused",
     section=Section.KILL,
+    role=Role.REFUSED,
     begins=("sysr",),
     pattern=rx(r"sysrq: OOM request ignored(?: because killer is disabled|\. No task eligible)"),
+    copies=Copies(
+        start=r"sysrq: OOM request\b",
+        end=r"No task eligible|killer is disabled",
+        words=r"ignored\.?|because|killer|is|disabled|No|task|eligible",
+    ),
     samples=(
         "sysrq: OOM request ignored. No task eligible",
         "sysrq: OOM request ignored because killer is disabled",
@@ -313,18 +523,24 @@ SYSRQ_REFUSED = Form(
 SUPPRESSED = Form(
     name="suppressed",
     section=Section.BEFORE,
+    role=Role.BEFORE,
     begins=("oom_", "out_", "dump", "__ra"),
     pattern=rx(
         r"(?P<function>oom_kill_process|out_of_memory|dump_header|__ratelimit): "
         r"(?P<count>\d+) callbacks suppressed"
     ),
     opens=True,
+    copies=Copies(
+        start=r"(?:oom_kill_process|out_of_memory|dump_header|__ratelimit): \d+(?: |$)",
+        end=r"callbacks suppressed",
+        words=r"callbacks|suppressed",
+    ),
     samples=("oom_kill_process: 31 callbacks suppressed", "__ratelimit: 7 callbacks suppressed"),
     source="lib/ratelimit.c ___ratelimit(), 2.6.27 to 7.3",
 )
 
 FORMS = (
-    HEADER, BARE_HEADER, OPENVZ_HEADER, COMPACTION, CPUSET, TASKS_TITLE, TASKS_HEADER, TASKS_ROW, SUMMARY,
+    OPENVZ_HEADER, HEADER, BARE_HEADER, COMPACTION, CPUSET, TASKS_TITLE, TASKS_HEADER, TASKS_ROW, SUMMARY,
     SHARING, INTENT, KILLED, ALREADY_EXITING, SPARED, GROUP, MM_PINNED, REAPED, REAP_FAILED, NO_KILLABLE,
     PANIC, SYSRQ, SYSRQ_REFUSED, SUPPRESSED,
 )  # fmt: skip
@@ -440,11 +656,3 @@ def _cut_paths(paths: str) -> tuple[str, str | None]:
             return oom, task
         at = paths.find(mark, at + 1)
     return (paths[:first], paths[first + len(mark) :]) if first >= 0 else (paths, None)
-
-
-_HEX = re.compile(r"\\x[0-9a-f]{2}")
-
-
-def printed_bytes(text: str) -> int:
-    """Bytes that the kernel's string had: ``\\xNN`` stands for one."""
-    return len(_HEX.sub("?", text).encode("utf-8", "surrogatepass"))

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from oomwatchd.formats import Form, Section, rx
+from oomwatchd.formats import Copies, Form, Proof, Role, Section, rx
 
 ALLOC_FAILURE = Form(
     name="alloc_failure",
     section=Section.HEADER,
+    role=Role.HEADER,
     pattern=rx(
         r"(?:(?P<comm>.{0,80}?): )?(?P<what>page allocation (?:failure[.:] ?|stalls? for [^,:]*[,:] ?)"
         r"order: ?(?P<order>-?\d+)"
         r"|vmalloc[: ].{0,200}?),? mode:(?P<mode>.*)$"
     ),
     opens=True,
+    proof=Proof.ALONE,
+    needles=("page allocation ", "vmalloc"),
+    copies=Copies(
+        start=r"(?:\S.{0,31}: )?page allocation (?:failure|stalls?\b)|\S.{0,31}: vmalloc[: ]",
+        end=r"mode:0x\S+|nodemask=\S+|mems_allowed=\S+",
+        words=r"mode:0x\S+|order:\d+,|nodemask=\S+|size|failed|to|allocate|pages,|for|secs:|\d+m?s?,?",
+    ),
     samples=(
         "kworker/0:1: page allocation failure. order:4, mode:0x201da",
         "kworker/0:1: page allocation failure: order:4, mode:0x24201ca(GFP_HIGHUSER_MOVABLE|__GFP_COLD)",
@@ -32,11 +40,17 @@ ALLOC_FAILURE = Form(
 NOMMU_FAILURE = Form(
     name="nommu_failure",
     section=Section.HEADER,
+    role=Role.HEADER,
     begins=("Allo",),
     pattern=rx(
         r"Allocation of length (?P<length>\d+) from process (?P<pid>\d+)(?: \((?P<comm>.*)\))? failed"
     ),
     opens=True,
+    proof=Proof.ALONE,
+    needles=("Allocation of length ",),
+    copies=Copies(
+        start=r"Allocation of length\b", end=r"failed", words=r"\d+|from|process|\([^()]*\)|failed"
+    ),
     samples=(
         "Allocation of length 1048576 from process 312 failed",
         "Allocation of length 1048576 from process 312 (stress) failed",

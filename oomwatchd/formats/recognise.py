@@ -8,6 +8,7 @@ from functools import lru_cache
 from operator import itemgetter
 
 from oomwatchd.formats import (
+    COMM_BYTES,
     Form,
     Section,
     dump_stack,
@@ -15,6 +16,7 @@ from oomwatchd.formats import (
     neighbours,
     oom_kill,
     page_alloc,
+    printed_bytes,
     show_mem,
     slab_common,
 )
@@ -128,7 +130,7 @@ def _header(text: str, raw: bool) -> Recognised | None:
 
 
 def _is_comm(name: str, raw: bool) -> bool:
-    return not raw or oom_kill.printed_bytes(name) <= oom_kill.COMM_BYTES
+    return not raw or printed_bytes(name) <= COMM_BYTES
 
 
 def recognise_row(text: str, section: Section) -> Recognised | None:

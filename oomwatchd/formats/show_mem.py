@@ -5,17 +5,34 @@ from __future__ import annotations
 
 import re
 
-from oomwatchd.formats import Form, Section, rx
+from oomwatchd.formats import Copies, Form, Role, Section, Unspaced, rx
 from oomwatchd.records.report import FreeBlocks
 
 _ZONE = r"(?:Node (?P<node>\d+) )?(?P<zone>DMA32|DMA|Normal|HighMem|Movable|Device)"
+ZONES = r"(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
+#: as copies are looked through
+_OF_NODE = r"(?:Node \d+,? ?)?"
+_AMOUNT_WORD = r"[\w()]+:-?\d+[kK]B"
+_UNSPACED_AMOUNTS = Unspaced(
+    rf"(?:Node\d+)?{ZONES}free:\d|Node\d+active_anon:",
+    (
+        (r"^Node(\d+)", r"Node \1 "),
+        ("(?=free:)", " "),
+        (r"(?<=[kK]B)(?=[a-zA-Z])", " "),
+        (r"(?<=\d)(?=all_unreclaimable)", " "),
+        (r"unreclaimable\?(yes|no)", r"unreclaimable? \1 "),
+    ),
+)
 
 MEM_INFO = Form(
     name="mem_info",
     section=Section.MEM_INFO,
+    role=Role.BODY,
     begins=("Mem-",),
     pattern=rx(r"Mem-[Ii]nfo:"),
     opens=True,
+    once=True,
+    copies=Copies(start=r"Mem-[Ii]nfo:", end="", inner=r"Mem-[Ii]nfo:"),
     samples=("Mem-Info:", "Mem-info:"),
     source="show_mem(), 2.6.27 to 7.3; ARM up to 3.19",
 )
@@ -23,8 +40,14 @@ MEM_INFO = Form(
 PCP_ZONE = Form(
     name="pcp_zone",
     section=Section.MEM_INFO,
+    role=Role.BODY,
     begins=("Node", "DMA ", "DMA3", "Norm", "High", "Mova"),
     pattern=rx(_ZONE + r" per-cpu:"),
+    copies=Copies(
+        start=rf"{_OF_NODE}\w+ per-cpu:",
+        end=r"per-cpu:",
+        inner=rf"(?:Node \d+ )?{ZONES} per-cpu:",
+    ),
     samples=("Node 0 Normal per-cpu:", "Normal per-cpu:"),
     source="show_free_areas(), 2.6.27 to 4.0",
 )
@@ -32,10 +55,17 @@ PCP_ZONE = Form(
 PCP_CPU = Form(
     name="pcp_cpu",
     section=Section.MEM_INFO,
+    role=Role.BODY,
     begins=("CPU ", "cpu "),
     pattern=rx(
         r"CPU +(?P<cpu>\d+): +(?:Hot: +)?hi: *\d+, +btch: *\d+ +usd: *\d+"
         r"|cpu \d+ (?:hot|cold): (?:low \d+, )?high \d+, batch \d+"
+    ),
+    copies=Copies(
+        start=r"CPU +\d+: (?:hi|Hot):|cpu \d+ (?:hot|cold):",
+        end=r"usd: *\d+|batch \d+(?: used:\d+)?",
+        words=r"(?:CPU|Hot:|Cold:|hi:|btch:|usd:|low|high|batch|hot:|cold:|\d+,?|used:\d+)",
+        inner=r"CPU +\d+: hi:",
     ),
     samples=(
         "CPU    0: hi:  186, btch:  31 usd: 170",
@@ -49,8 +79,10 @@ PCP_CPU = Form(
 FREE_PAGES = Form(
     name="free_pages",
     section=Section.MEM_INFO,
+    role=Role.BODY,
     begins=("Free",),
     pattern=rx(r"Free pages: +\d+kB \(\d+kB HighMem\)"),
+    copies=Copies(start=r"Free pages: ", end=r"HighMem\)", words=r"\(?\d+kB|HighMem\)"),
     samples=("Free pages:        3060kB (0kB HighMem)",),
     source="show_free_areas(), up to 2.6.19",
 )
@@ -58,8 +90,24 @@ FREE_PAGES = Form(
 TOTALS = Form(
     name="totals",
     section=Section.MEM_INFO,
+    role=Role.BODY,
     begins=("acti", "Acti", "inac", "unev", "free", "slab", "mapp", "sec_", "kern"),
     pattern=rx(r"(?:[A-Za-z_]+:-?\d+(?:\s+|$)(?:(?:\.\.\.|\u2026)(?:\s+|$))?)+$"),
+    copies=Copies(
+        start=r"[Aa]ctive(?:_anon)?:\d+ (?:in)?active\S*:\d+(?: |$)"
+        r"|active_file:\d+ inactive\S*:\d+(?: isolated\S*:\d+)?$"
+        r"|inactive_file:\d+ unevictable:\d+ d|unevictable:\d+ dirty:\d+(?: |$)"
+        r"|slab_reclaimable:\d+ slab_unreclaimable:\d+$|mapped:\d+ (?:shmem|pagetables):\d+(?: |$)"
+        r"|free:\d+ (?:slab|slab_reclaimable|free_pcp):\d+(?: |$)"
+        r"|kernel_misc_reclaimable:\d+$|sec_pagetables:\d+ bounce:\d+$|free_cma:\d+$",
+        end=r"\w:\d+",
+        words=r"[\w()]+:\d+(?:#012)?",
+        inner=r"active_anon:\d+ inactive_anon:\d+(?: |$)",
+        unspaced=Unspaced(
+            r"(?:active_anon|active_file|unevictable|slab_reclaimable|mapped|sec_pagetables|free):\d+[a-z]",
+            ((r"(?<=\d)(?=[a-z])", " "),),
+        ),
+    ),
     samples=(
         "active_anon:120239 inactive_anon:11 isolated_anon:0",
         " free:4617 slab_reclaimable:150 slab_unreclaimable:600",
@@ -73,9 +121,19 @@ TOTALS = Form(
 NODE = Form(
     name="node",
     section=Section.MEM_INFO,
+    role=Role.BODY,
     begins=("Node",),
     pattern=rx(r"Node (?P<node>\d+) (?P<amounts>active_anon: ?\d+kB.*)$"),
     opens=True,
+    copies=Copies(
+        start=r"Node \d+ active_anon:",
+        end=r"all_unreclaimable\? (?:yes|no)(?: \w+:\d+[kK]B)*",
+        words=rf"{_AMOUNT_WORD}|Node|\d+|\d+[kK]B|{ZONES}|shmem_thp:|shmem_pmdmapped:|anon_thp:|pages_scanned:\d+"
+        r"|all_unreclaimable\?|yes|no",
+        mends=True,
+        inner=r"Node \d+ active_anon:\d+kB",
+        unspaced=_UNSPACED_AMOUNTS,
+    ),
     samples=(
         "Node 0 active_anon:1184kB inactive_anon:4kB shmem_thp: 0kB anon_thp: 0kB kernel_stack:1kB "
         "all_unreclaimable? no Balloon:0kB",
@@ -86,9 +144,18 @@ NODE = Form(
 ZONE = Form(
     name="zone",
     section=Section.MEM_INFO,
+    role=Role.BODY,
     begins=("Node", "DMA ", "DMA3", "Norm", "High", "Mova", "Devi"),
     pattern=rx(_ZONE + r" (?P<amounts>free: ?\d+.*)$"),
     opens=True,
+    copies=Copies(
+        start=rf"{_OF_NODE}(?:{ZONES}|\w{{2,16}}) free:|{_OF_NODE}{ZONES}$",
+        end=r"all_unreclaimable\? (?:yes|no)|free_cma:\d+kB",
+        words=rf"{_AMOUNT_WORD}|Node|\d+|{ZONES}|pages_scanned:\d+|all_unreclaimable\?|yes|no",
+        mends=True,
+        inner=rf"(?:Node \d+ )?{ZONES} free:\d+kB",
+        unspaced=_UNSPACED_AMOUNTS,
+    ),
     samples=(
         "Node 0 DMA32 free:1996kB min:2048kB low:2560kB high:3072kB reserved_highatomic:0KB",
         "HighMem free:224kB min:256kB low:2984kB high:5716kB pages_scanned:31 all_unreclaimable? yes",
@@ -99,9 +166,13 @@ ZONE = Form(
 LOWMEM_RESERVE = Form(
     name="lowmem_reserve",
     section=Section.MEM_INFO,
+    role=Role.BODY,
     begins=("lowm", "prot"),
     pattern=rx(r"(?:lowmem_reserve|protections)\[\]:(?P<pages>(?:\s+-?\d+)*)\s*$"),
     opens=True,
+    copies=Copies(
+        start=r"(?:lowmem_reserve|protections)\[\]:", end=r"\d", words=r"\d+", inner=r"lowmem_reserve\[\]:"
+    ),
     samples=("lowmem_reserve[]: 0 2991 7946 7946 7946",),
     source="show_free_areas(), 2.6.27 to 7.3",
 )
@@ -109,9 +180,26 @@ LOWMEM_RESERVE = Form(
 BUDDY = Form(
     name="buddy",
     section=Section.MEM_INFO,
+    role=Role.BODY,
     begins=("Node", "DMA:", "DMA3", "Norm", "High", "Mova", "Devi"),
     pattern=rx(_ZONE + r": (?P<orders>\d+\*\d+ ?kB.*)$"),
     opens=True,
+    copies=Copies(
+        start=rf"{_OF_NODE}(?:{ZONES}|\w{{2,16}}): (?:\d+\*\d+kB|$)|{_OF_NODE}{ZONES}:$",
+        end=r"= \d+kB",
+        words=r"\d+\*\d+kB|\([A-Z]{1,8}\)|=|\d+kB",
+        mends=True,
+        inner=rf"(?:Node \d+ )?{ZONES}: \d+\*\d+kB",
+        unspaced=Unspaced(
+            rf"(?:Node\d+)?{ZONES}:\d+\*\d+kB",
+            (
+                (r"^Node(\d+)", r"Node \1 "),
+                (r"(?<=[A-Za-z0-9]):(?=\d)", ": "),
+                (r"(?<=kB)(?=[\d(=])|(?<=\))(?=[\d=])", " "),
+                (r"=(?=\d)", "= "),
+            ),
+        ),
+    ),
     samples=(
         "Node 0 DMA: 1*4kB (M) 2*8kB (UM) 0*16kB = 20kB",
         "Normal: 1*4kB 0*8kB = 4kB",
@@ -122,10 +210,22 @@ BUDDY = Form(
 HUGEPAGES = Form(
     name="hugepages",
     section=Section.MEM_INFO,
+    role=Role.BODY,
     begins=("Node", "huge"),
     pattern=rx(
         r"(?:Node (?P<node>\d+) )?hugepages_total=(?P<total>\d+) hugepages_free=(?P<free>\d+) "
         r"hugepages_surp=(?P<surplus>\d+) hugepages_size=(?P<size>\d+) ?kB"
+    ),
+    copies=Copies(
+        start=r"(?:Node \d+ )?hugepages_total=",
+        end=r"hugepages_size=\d+kB",
+        words=r"hugepages_\w+=\d+(?:kB)?",
+        mends=True,
+        inner=r"(?:Node \d+ )?hugepages_total=\d+",
+        unspaced=Unspaced(
+            r"(?:Node\d+)?hugepages_total=\d",
+            ((r"^Node(\d+)", r"Node \1 "), (r"(?<=\d)(?=hugepages_)", " ")),
+        ),
     ),
     samples=("Node 0 hugepages_total=0 hugepages_free=0 hugepages_surp=0 hugepages_size=2048kB",),
     source="mm/hugetlb.c hugetlb_show_meminfo_node(), 3.10+",
@@ -134,8 +234,18 @@ HUGEPAGES = Form(
 SWAP_KB = Form(
     name="swap_kb",
     section=Section.MEM_INFO,
+    role=Role.BODY,
     begins=("Free", "Tota"),
     pattern=rx(r"(?P<what>Free|Total) swap *[=:] *(?P<kb>-?\d+) ?kB"),
+    copies=Copies(
+        start=r"(?:Free|Total) swap(?: +=|:)",
+        end=r"\d+kB",
+        words=r"=|\d+kB",
+        inner=r"Free swap += |Total swap = ",
+        unspaced=Unspaced(
+            r"(?:Free|Total)swap=\d+kB$", (("Freeswap=", "Free swap  = "), ("Totalswap=", "Total swap = "))
+        ),
+    ),
     samples=("Free swap  = 0kB", "Total swap = 524284kB", "Free swap:            0kB"),
     source="mm/swap_state.c show_swap_cache_info(), 2.6.9 to 7.3",
 )
@@ -143,8 +253,19 @@ SWAP_KB = Form(
 SWAP_CACHE_STATS = Form(
     name="swap_cache_stats",
     section=Section.MEM_INFO,
+    role=Role.BODY,
     begins=("Swap",),
     pattern=rx(r"Swap cache(?: stats)?: add \d+, delete \d+, find \d+/\d+"),
+    copies=Copies(
+        start=r"Swap cache(?: stats)?: add",
+        end=r"find \d+/\d+(?:, race \d+\+\d+)?",
+        words=r"add|delete|find|\d+,|\d+/\d+,?|race|\d+\+\d+",
+        inner=r"Swap cache stats: ",
+        unspaced=Unspaced(
+            r"Swapcachestats:add",
+            (("Swapcachestats:add", "Swap cache stats: add "), (",(delete|find)", r", \1 ")),
+        ),
+    ),
     samples=(
         "Swap cache stats: add 1204, delete 1204, find 88/97",
         "Swap cache: add 226413, delete 226413, find 56113/77134, race 0+0",
@@ -155,11 +276,32 @@ SWAP_CACHE_STATS = Form(
 PAGES = Form(
     name="pages",
     section=Section.MEM_INFO,
+    role=Role.BODY,
     pattern=rx(
         r"(?P<pages>-?\d+) (?P<what>total pagecache pages|pages in swap cache|pages RAM|pages of RAM|"
         r"pages HighMem(?:/MovableOnly)?|pages reserved|reserved pages|pages cma reserved|"
         r"pages in pagetable cache|pages hwpoisoned|pages shared|pages non-shared|free pages|slab pages|"
         r"pages swap cached)\s*$"
+    ),
+    copies=Copies(
+        start=r"\d+ total pagecache pages"
+        r"|\d+ pages (?:in |RAM|of RAM|High|reserved|shared|non-shared|swap|cma|hwp|pag)"
+        r"|\d+ (?:free|reserved|slab) pages",
+        end="",
+        words=r"pages|in|of|swap|cache|pagecache|total|RAM|HighMem\S*|MovableOnly|reserved|shared|non-shared|cma"
+        r"|hwpoisoned|pagetable",
+        inner=r"\d+ total pagecache pages"
+        r"|\d+ pages (?:in swap cache|RAM|reserved|shared|non-shared|HighMem|cma|hwpoisoned)",
+        unspaced=Unspaced(
+            r"\d+(?:totalpagecachepages|pagesinswapcache|pagescmareserved"
+            r"|pages(?:RAM|HighMem\S*|reserved|shared|non-shared|hwpoisoned))$",
+            (
+                ("totalpagecachepages", " total pagecache pages"),
+                ("pagesinswapcache", " pages in swap cache"),
+                ("pagescmareserved", " pages cma reserved"),
+                (r"(?<=\d)pages(?=\S)", " pages "),
+            ),
+        ),
     ),
     samples=(
         "22 total pagecache pages",

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from oomwatchd.formats import Form, Section, rx
+from oomwatchd.formats import Copies, Form, Role, Section, rx
 from oomwatchd.records.report import Allocation
 
 SLAB_TITLE = Form(
     name="slab_title",
     section=Section.SLAB,
+    role=Role.BODY,
     begins=("Unre", "exce"),
     pattern=rx(r"Unreclaimable slab info:|excessive unreclaimable slab but cannot dump stats"),
+    copies=Copies(
+        start=r"Unreclaimable slab info:|excessive unreclaimable slab",
+        end=r"info:|stats",
+        inner=r"Unreclaimable slab info:",
+    ),
     samples=("Unreclaimable slab info:", "excessive unreclaimable slab but cannot dump stats"),
     source="mm/slab_common.c dump_unreclaimable_slab(), 4.15+",
 )
@@ -17,8 +23,10 @@ SLAB_TITLE = Form(
 SLAB_HEADER = Form(
     name="slab_header",
     section=Section.SLAB,
+    role=Role.BODY,
     begins=("Name",),
     pattern=rx(r"Name +Used +Total\s*$"),
+    copies=Copies(start=r"Name +Used +Total", end=""),
     samples=("Name                      Used          Total",),
     source="mm/slab_common.c dump_unreclaimable_slab(), 4.15+",
 )
@@ -26,7 +34,9 @@ SLAB_HEADER = Form(
 SLAB_ROW = Form(
     name="slab_row",
     section=Section.SLAB,
+    role=Role.BODY,
     pattern=rx(r"(?P<name>\S.*?)(?<! ) +(?P<used>\d+)KB +(?P<total>\d+)KB\s*$"),
+    copies=Copies(start=r"\S.{0,63}?  +\d+KB(?: |$)", end=r"\d+KB +\d+KB", words=r"\d+KB"),
     samples=("dentry                  1203KB       1410KB", "bio(254:1)   1KB  2KB"),
     source="mm/slab_common.c dump_unreclaimable_slab(), 4.15+",
 )
@@ -34,8 +44,10 @@ SLAB_ROW = Form(
 ALLOCATIONS_TITLE = Form(
     name="allocations_title",
     section=Section.SLAB,
+    role=Role.BODY,
     begins=("Memo",),
     pattern=rx(r"Memory allocations(?: \(profiling is currently turned (?P<state>on|off)\))?:"),
+    copies=Copies(start=r"Memory allocations", end=r":"),
     samples=("Memory allocations:", "Memory allocations (profiling is currently turned on):"),
     source="mm/show_mem.c __show_mem(), 6.10+",
 )
@@ -43,9 +55,15 @@ ALLOCATIONS_TITLE = Form(
 ALLOCATION = Form(
     name="allocation",
     section=Section.SLAB,
+    role=Role.BODY,
     pattern=rx(
         r"(?P<size>[\d.]{1,20}(?: [KMGTPE]i?B| B)?) +(?P<calls>\d+) (?P<location>\S+:\d+)"
         r"(?: \[(?P<module>[^\]]*)\])? func:(?P<function>\S+)"
+    ),
+    copies=Copies(
+        start=r"[\d.]{1,12}(?: [KMGTP]iB| B)? +\d+ \w[\w./-]*:\d+(?: |$)",
+        end=r"func:\S+",
+        words=r"\[\w+\]|func:\S+",
     ),
     samples=(
         "12582912     3072 drivers/gpu/drm/i915/gem/i915_gem_shmem.c:72 [i915] func:shmem_sg_alloc_table",

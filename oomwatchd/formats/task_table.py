@@ -15,7 +15,7 @@ from itertools import repeat
 
 import msgspec
 
-from oomwatchd.formats.oom_kill import COMM_BYTES, printed_bytes
+from oomwatchd.formats import COMM_BYTES, printed_bytes
 from oomwatchd.records.report import Task
 
 #: columns that have a field of their own; others stay under their printed names

@@ -19,7 +19,7 @@ from typing import cast
 
 import msgspec
 
-from oomwatchd.formats import Form, Section, dump_stack, memcontrol, neighbours, oom_kill, show_mem
+from oomwatchd.formats import Form, Proof, Role, Section, dump_stack, memcontrol, oom_kill
 from oomwatchd.formats.page_alloc import ALLOC_FAILURE, NOMMU_FAILURE
 from oomwatchd.formats.recognise import Recognised, recognise, recognise_row, unknown_count
 from oomwatchd.formats.task_table import row_count
@@ -91,34 +91,10 @@ class OomBlock(msgspec.Struct, frozen=True, kw_only=True):
 
 Signal = ReportBegan | VictimChosen | OomBlock
 
-_PROOF = frozenset(
-    {
-        oom_kill.HEADER.name,
-        oom_kill.BARE_HEADER.name,
-        oom_kill.OPENVZ_HEADER.name,
-        oom_kill.SUMMARY.name,
-        oom_kill.INTENT.name,
-        oom_kill.KILLED.name,
-        oom_kill.ALREADY_EXITING.name,
-        oom_kill.NO_KILLABLE.name,
-        oom_kill.PANIC.name,
-        oom_kill.GROUP.name,
-        ALLOC_FAILURE.name,
-        NOMMU_FAILURE.name,
-        oom_kill.SPARED.name,
-        memcontrol.TASK_IN.name,
-        memcontrol.LIMIT_REACHED.name,
-    }
-)
-#: lines near the head of a report that repeat its header's name
-_NAMED = (oom_kill.CPUSET, dump_stack.CPU, dump_stack.PID)
-#: parts that only the OOM killer prints: in a text that tells no more they are what is left of a report
-_PARTS = frozenset({oom_kill.TASKS_HEADER.name, memcontrol.USAGE.name, memcontrol.STATS.name})
 _USEC = attrgetter("usec")
 _KEYS = attrgetter("seq", "flag", "facility", "caller")
 _ROW_STARTS = frozenset(" 0123456789")
 _KILLER_SYMBOLS = frozenset({"dump_header", "oom_kill_process", "out_of_memory"})
-_TITLES = frozenset({show_mem.MEM_INFO.name, oom_kill.TASKS_TITLE.name, oom_kill.TASKS_HEADER.name})
 
 
 class _Run(msgspec.Struct, frozen=True, eq=False):
@@ -140,8 +116,8 @@ class _Block:
 
     __slots__ = (
         "caller", "closed_by", "comm", "dirty", "expects", "failure", "finished", "group", "in_table", "last",
-        "last_form", "listed", "looked_at", "lost", "named", "outcome", "proven", "ready", "records",
-        "revision", "section", "seen", "stack", "undecoded", "victims",
+        "last_form", "last_proves", "listed", "looked_at", "lost", "named", "outcome", "proven", "ready",
+        "records", "revision", "section", "seen", "stack", "undecoded", "victims",
     )  # fmt: skip
 
     def __init__(self, caller: str | None) -> None:
@@ -151,6 +127,7 @@ class _Block:
         self.section = Section.BEFORE
         self.seen: set[str] = set()
         self.last_form = ""
+        self.last_proves = False
         self.last: int | None = None  # stamp of the newest record
         self.lost = 0
         self.stack = 0
@@ -178,11 +155,12 @@ class _Block:
         if stamp is not None:
             self.last = stamp
         self.last_form = form.name if form else ""
+        self.last_proves = form is not None and form.proof is Proof.ALONE
         if form:
             self.seen.add(form.name)
             self.in_table = form is oom_kill.TASKS_ROW and oom_kill.TASKS_HEADER.name in self.seen
             self.section = max(self.section, form.section)
-            self.proven = self.proven or form.name in _PROOF or (record.seq is None and form.name in _PARTS)
+            self.proven = self.proven or form.proof >= (Proof.IN_TEXT if record.seq is None else Proof.ALONE)
 
     def accepts(self, caller: str | None) -> bool:
         return caller is None or self.caller is None or caller == self.caller
@@ -457,7 +435,7 @@ class Assembler:
     def _continue(self, record: KmsgRecord) -> bool:
         """A record of flag ``c`` or ``+`` that is no line by itself is the rest of the last one."""
         for block in reversed(self._blocks):
-            if block.finished and block.last_form not in _PROOF:
+            if block.finished and not block.last_proves:
                 continue
             if not block.records or not block.accepts(record.caller) or not record.text.strip():
                 continue
@@ -469,7 +447,7 @@ class Assembler:
             )
             found = recognise(joined.text, raw=True)
             block.add(joined, found[0] if found else None)
-            if found and found[0] in (oom_kill.SUMMARY, oom_kill.INTENT):
+            if found and found[0].role is Role.VICTIM:
                 self._expect(block, found, joined)
             return True
         return False
@@ -496,27 +474,27 @@ class Assembler:
 
     def _place(self, record: KmsgRecord, found: Recognised) -> None:
         form = found[0]
-        name = form.name
-        if form in neighbours.FORMS:
-            return
-        if form.section is Section.BEFORE:
-            self._before = [*self._before[-3:], record]
-        elif form.section is Section.HEADER and name != oom_kill.COMPACTION.name:
-            self._header(record, found)
-        elif form.section is Section.AFTER:
-            self._after(record, form, int(found[1]["pid"]))
-        elif form is oom_kill.KILLED:
-            self._killed(record, found)
-        elif form in (oom_kill.SUMMARY, oom_kill.INTENT):
-            self._victim_line(record, found)
-        elif form in (oom_kill.ALREADY_EXITING, oom_kill.SPARED, oom_kill.NO_KILLABLE, oom_kill.PANIC):
-            self._outcome(record, form)
-        elif form in (oom_kill.GROUP, oom_kill.SHARING, oom_kill.MM_PINNED):
-            self._extra(record, form)
-        elif form is oom_kill.SYSRQ_REFUSED:
-            self._before.clear()
-        else:
-            self._body(record, found)
+        match form.role:
+            case Role.NEIGHBOUR:
+                pass
+            case Role.BEFORE:
+                self._before = [*self._before[-3:], record]
+            case Role.REFUSED:
+                self._before.clear()
+            case Role.HEADER:
+                self._header(record, found)
+            case Role.BODY | Role.DUMP:
+                self._body(record, found)
+            case Role.VICTIM:
+                self._victim_line(record, found)
+            case Role.KILL:
+                self._killed(record, found)
+            case Role.OUTCOME:
+                self._outcome(record, form)
+            case Role.EXTRA:
+                self._extra(record, form)
+            case Role.AFTER:
+                self._after(record, form, int(found[1]["pid"]))
 
     def _open(self, record: KmsgRecord) -> _Block:
         unfinished = [block for block in self._blocks if not block.finished]
@@ -551,12 +529,12 @@ class Assembler:
 
     def _body(self, record: KmsgRecord, found: Recognised) -> None:
         form = found[0]
-        block = self._named_after(record, found) if form in _NAMED else None
+        block = self._named_after(record, found) if form.repeats_comm else None
         block = block or self._fitting(record, form)
         if block is None and form.opens:
             block = self._open(record)
         if block is None:
-            if form in (dump_stack.CPU, dump_stack.PID):
+            if form.role is Role.DUMP:
                 self._held = [record]
                 self._panic_dump(record, form)
             elif self._held:
@@ -610,7 +588,7 @@ class Assembler:
                 continue
             newest = newest or block
             step = form.section - block.section
-            repeated = form.name in _TITLES and form.name in block.seen
+            repeated = form.once and form.name in block.seen
             if step >= 0 and not repeated and step + age < best_cost:
                 best, best_cost = block, step + age
             age += 1.5
