@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from oomwatchd.diagnosis.memcg import kinds
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.records.capture import Snapshot
 from oomwatchd.records.kmsg import KmsgRecord
@@ -363,6 +364,40 @@ def test_a_cgroup_shows_usage_against_its_limit(corpus: Path) -> None:
     # without a limit there is nothing to draw against
     assert swap.value.endswith("no limit") and not (swap.segments or swap.marks)
     assert [b.label for b in shown.cgroup_split] == ["anonymous", "file cache, with shared", "kernel"]
+
+
+#: a nested cgroup on v1, 3.9 to 5.2: each cgroup of the subtree has a line, without its children
+_NESTED = """\
+[  100.000000] dd invoked oom-killer: gfp_mask=0x14000c0(GFP_KERNEL), nodemask=(null),  order=0, \
+oom_score_adj=0
+[  100.000006] Task in /a/b killed as a result of limit of /a
+[  100.000007] memory: usage 102400kB, limit 102400kB, failcnt 117
+[  100.000008] memory+swap: usage 102400kB, limit 9007199254740988kB, failcnt 0
+[  100.000009] kmem: usage 0kB, limit 9007199254740988kB, failcnt 0
+[  100.000010] Memory cgroup stats for /a: cache:0KB rss:0KB rss_huge:0KB shmem:0KB mapped_file:0KB \
+dirty:0KB writeback:0KB swap:0KB \
+inactive_anon:0KB active_anon:0KB inactive_file:0KB active_file:0KB unevictable:0KB
+[  100.000011] Memory cgroup stats for /a/b: cache:4KB rss:102396KB rss_huge:0KB shmem:0KB mapped_file:0KB \
+dirty:0KB writeback:0KB swap:0KB \
+inactive_anon:0KB active_anon:102396KB inactive_file:0KB active_file:4KB unevictable:0KB
+[  100.000012] [ pid ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name
+[  100.000013] [  114]     0   114    30000    25700   253952        0             0 dd
+[  100.000014] Memory cgroup out of memory: Kill process 114 (dd) score 1000 or sacrifice child
+[  100.000015] Killed process 114 (dd) total-vm:120000kB, anon-rss:102396kB, file-rss:404kB, shmem-rss:0kB
+"""
+
+
+def test_the_page_and_the_findings_agree_on_what_nested_cgroups_hold(tmp_path: Path) -> None:
+    log = tmp_path / "nested.log"
+    log.write_text(_NESTED)
+    event = event_of(log)
+    assert event.memcg is not None and len(event.memcg.descendants) == 1
+    shown = [(bar.label, bar.value) for bar in view(event).cgroup_split]
+    assert shown == [("anonymous", "100.0 MiB, 100.0 %"), ("file cache, with shared", "4 kB, 0.0 %")]
+    held = kinds(event.memcg)
+    assert (held.anon, held.file) == (102396 * 1024, 4 * 1024)
+    said = next(f for f in event.findings if f.id == "memcg_limit_reached").evidence
+    assert said["anon_bytes"] == held.anon
 
 
 def test_a_killed_task_is_in_the_chart_even_if_small(corpus: Path) -> None:

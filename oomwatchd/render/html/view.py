@@ -15,6 +15,7 @@ import msgspec
 from oomwatchd.diagnosis.allocator import ZoneVerdict, suits, unusable_free_index
 from oomwatchd.diagnosis.badness import TaskScore
 from oomwatchd.diagnosis.findings import Case
+from oomwatchd.diagnosis.memcg import kinds
 from oomwatchd.event import OomEvent
 from oomwatchd.procfs import meminfo
 from oomwatchd.records.capture import Snapshot
@@ -565,28 +566,24 @@ def _cgroup(event: OomEvent) -> tuple[tuple[Bar, ...], tuple[Bar, ...]]:
     return tuple(bars), tuple(_split(event))
 
 
-#: what a cgroup's memory is: kind, title, names in memory.stat (v2, v1) of which the first printed counts
+#: what a cgroup's memory is (:class:`oomwatchd.diagnosis.memcg.MemcgKinds`): field, colour, title
 _SPLIT = (
-    ("anon", "anonymous", ("anon", "rss")),
-    ("file", "file cache, with shared", ("file", "cache")),
-    ("unreclaimable", "kernel", ("kernel", "kernel_usage")),
-    ("stacks", "kernel stacks", ("kernel_stack",)),
-    ("tables", "page tables", ("pagetables",)),
-    ("reclaimable", "slab", ("slab",)),
-    ("other", "sockets", ("sock",)),
+    ("anon", "anon", "anonymous"),
+    ("file", "file", "file cache, with shared"),
+    ("kernel", "unreclaimable", "kernel"),
+    ("kernel_stack", "stacks", "kernel stacks"),
+    ("pagetables", "tables", "page tables"),
+    ("slab", "reclaimable", "slab"),
+    ("sock", "other", "sockets"),
 )
 
 
 def _split(event: OomEvent) -> Iterator[Bar]:
     memcg = event.memcg
-    if memcg is None or not memcg.stat:
+    if memcg is None:
         return
-    unit = memcg.stat_unit_bytes or 1
-    found = []
-    for kind, title, names in _SPLIT:
-        value = next((memcg.stat[name] for name in names if name in memcg.stat), None)
-        if value:
-            found.append((kind, title, value * unit))
+    held = kinds(memcg)
+    found = [(kind, title, value) for name, kind, title in _SPLIT if (value := getattr(held, name))]
     # "kernel" is the sum of the kernel's rows that older kernels print alone
     if any(kind == "unreclaimable" for kind, _, _ in found):
         found = [row for row in found if row[0] not in ("stacks", "tables", "reclaimable")]
