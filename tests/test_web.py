@@ -21,7 +21,7 @@ from oomwatchd.metrics import Metrics
 from oomwatchd.metrics.families import registry
 from oomwatchd.web import App, Health, HttpServer, Request, Response, adopt_listeners, open_listeners
 from oomwatchd.web import server as server_module
-from oomwatchd.web.server import BadRequest, http_date, parse
+from oomwatchd.web.messages import BadRequest, http_date, parse
 
 
 class Clock:

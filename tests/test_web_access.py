@@ -33,8 +33,10 @@ from oomwatchd.web import (
     open_listeners,
     open_unix_listener,
 )
-from oomwatchd.web import server as server_module
-from oomwatchd.web.access import WebConfig, read_web_config
+from oomwatchd.web.lanes import ROOM
+from oomwatchd.web.listening import client_of
+from oomwatchd.web.server import MAX_CONNECTIONS
+from oomwatchd.web.webconfig import WebConfig, read_web_config
 
 PASSWORD = "correct horse"  # noqa: S105  # of nothing
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # what is shown to be safe
@@ -129,6 +131,21 @@ def test_on_loopback_pages_answer_under_names_that_dns_cannot_forge(serve: Serve
     for host in (*forged, "127.0.0.1%.example.org", "[::1%]", "[::1%a/b]"):
         assert status(server, "/", host=host) == 421, host
         assert status(server, "/metrics", host=host) == 200
+
+
+def test_the_authority_of_an_absolute_target_counts_and_the_host_header_does_not(serve: Serve) -> None:
+    def answer(target: bytes, host: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", port(server)), timeout=5) as client:
+            client.sendall(
+                b"GET " + target + b" HTTP/1.1\r\nHost: " + host + b"\r\nConnection: close\r\n\r\n"
+            )
+            return client.makefile("rb").read()[9:12]
+
+    server = serve(Access())
+    assert answer(b"http://rebound.example.org/", b"localhost") == b"421"
+    assert answer(b"http://user@rebound.example.org:10053/", b"localhost") == b"421"
+    assert answer(b"HTTP://rebound.example.org/?x", b"localhost") == b"421"
+    assert answer(b"http://127.0.0.1:10053/", b"rebound.example.org") == b"200"
 
 
 # -- passwords --------------------------------------------------------------------------------------
@@ -469,6 +486,115 @@ def test_no_file_is_needed_for_nothing_to_be_asked() -> None:
         read_web_config(Path("/nonexistent/web.yml"))
 
 
+class Guessers:
+    """Clients that give a wrong password each, without end, each from the address that it is told."""
+
+    def __init__(self, server: HttpServer, sources: list[str]) -> None:
+        self._port = port(server)
+        self._end = threading.Event()
+        self.busy = 0
+        self.wrong = 0
+        self._threads = [
+            threading.Thread(target=self._guess, args=(number, source))
+            for number, source in enumerate(sources)
+        ]
+
+    def __enter__(self) -> Guessers:
+        for thread in self._threads:
+            thread.start()
+        deadline = time.monotonic() + 20
+        while self.wrong < len(self._threads) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _guess(self, number: int, source: str) -> None:
+        attempt = 0
+        while not self._end.is_set():
+            attempt += 1
+            given = base64.b64encode(f"prom:{number} {attempt}".encode()).decode()
+            client = http.client.HTTPConnection(
+                "127.0.0.1", self._port, timeout=20, source_address=(source, 0)
+            )
+            try:
+                client.request("GET", "/", headers={"Authorization": f"Basic {given}"})
+                code = client.getresponse().status
+            except (OSError, http.client.HTTPException):
+                code = 0
+            self.busy += code == 503
+            self.wrong += code == 401
+            client.close()
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        pytest.param(["127.0.0.1"] * 24, id="from-the-same-address"),
+        pytest.param(["127.0.0.2"] * 48, id="from-another-address"),
+        pytest.param([f"127.0.1.{n}" for n in range(48)], id="from-many-addresses"),
+    ],
+)
+def test_who_guesses_passwords_does_not_keep_the_operator_out(
+    serve: Serve, tmp_path: Path, sources: list[str]
+) -> None:
+    users = "".join(f"  op{number}: {COSTLY}\n" for number in range(3))
+    server = serve(Access(web_config(tmp_path, f"basic_auth_users:\n{users}  prom: {COSTLY}\n")))
+    with Guessers(server, sources) as guessers:
+        # each a login that is not yet remembered
+        took = []
+        for number in range(3):
+            begin = time.monotonic()
+            with_password = f"op{number}:{PASSWORD}"
+            client = http.client.HTTPConnection("127.0.0.1", port(server), timeout=20)
+            token = base64.b64encode(with_password.encode()).decode()
+            client.request("GET", "/", headers={"Authorization": f"Basic {token}"})
+            assert client.getresponse().status == 200, f"{guessers.busy} busy, {guessers.wrong} wrong"
+            client.close()
+            took.append(time.monotonic() - begin)
+    assert guessers.wrong >= len(sources)
+    if "127.0.0.1" not in sources:
+        # behind the hash under way, and not behind those that wait
+        assert min(took) < 0.1 * len(sources) / 2, took
+
+
+def test_who_holds_most_connections_loses_them_first(serve: Serve) -> None:
+    server = serve(Access())
+    known = http.client.HTTPConnection("127.0.0.1", port(server), timeout=5, source_address=("127.0.0.3", 0))
+    known.request("GET", "/-/healthy")
+    assert known.getresponse().read() == b"healthy\n"
+    held = known.sock
+    crowd = [
+        socket.create_connection(("127.0.0.1", port(server)), source_address=("127.0.0.4", 0))
+        for _ in range(3 * MAX_CONNECTIONS)
+    ]
+    known.request("GET", "/-/healthy")
+    assert known.getresponse().read() == b"healthy\n"
+    assert known.sock is held, "the longest idle connection of all, but not its client's fault"
+    known.close()
+    for client in crowd:
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        (("192.0.2.7", 1), "192.0.2.7"),
+        (("::ffff:192.0.2.7", 1, 0, 0), "192.0.2.7"),
+        (("2001:db8:1:2:3:4:5:6", 1, 0, 0), "2001:db8:1:2::"),
+        (("fe80::1%eth0", 1, 0, 2), "fe80::"),
+        (("::1", 1, 0, 0), "::"),
+        ("", ""),
+        (b"", ""),
+    ],
+)
+def test_a_client_is_an_address_or_a_network_of_one_site(address: object, client: str) -> None:
+    assert client_of(address) == client
+
+
 # -- lanes ------------------------------------------------------------------------------------------
 
 
@@ -494,7 +620,7 @@ def test_a_slow_page_delays_no_scrape_and_too_many_are_told_to_come_later(serve:
     done = sum(text.endswith(b"at last") for text in said)
     busy = sum(text.startswith(b"HTTP/1.1 503") for text in said)
     assert done + busy == len(clients)
-    assert done in (server_module.LANE_ROOM, server_module.LANE_ROOM + 1)
+    assert done in (ROOM["page"], ROOM["page"] + 1)
 
 
 def test_a_failing_page_is_a_500(serve: Serve) -> None:

@@ -53,7 +53,7 @@ def run(args: SimpleNamespace) -> int:
     """Say that the file is good; raises ConfigError with what is wrong."""
     configured, path = load(args.file)
     if configured.http.web_config_path is not None:
-        from oomwatchd.web.access import read_web_config  # YAML and bcrypt, for this alone
+        from oomwatchd.web.webconfig import read_web_config  # YAML and bcrypt, for this alone
 
         read_web_config(configured.http.web_config_path)
     for name, error in _unready(configured.sinks):

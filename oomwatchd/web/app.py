@@ -11,8 +11,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
 
 from oomwatchd import __version__
+from oomwatchd.web.lanes import Later
+from oomwatchd.web.messages import Request, Response
 from oomwatchd.web.pages import Pages
-from oomwatchd.web.server import Later, Request, Response
 
 #: without a beat for so long the main loop hangs; it beats at least each half of WatchdogSec
 _ALIVE_SECONDS = 180.0
@@ -61,8 +62,7 @@ class App:
     def __init__(self, registry: CollectorRegistry, health: Health, pages: Pages | None = None) -> None:
         self._registry = registry
         self._health = health
-        #: may be given later: the store that they show is opened after the address is had
-        self.pages = pages
+        self._pages = pages
 
     def __call__(self, request: Request) -> Response | Later:
         match request.path:
@@ -72,7 +72,7 @@ class App:
                 return _state(self._health.illness(), "healthy")
             case "/-/ready":
                 return _state(self._health.not_ready(), "ready")
-            case _ if self.pages is not None and (answer := self.pages(request)) is not None:
+            case _ if self._pages is not None and (answer := self._pages(request)) is not None:
                 return answer
             case "/":
                 return _LANDING

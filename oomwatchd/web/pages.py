@@ -1,6 +1,6 @@
 """The pages and the API: the state at a glance, the list of events, one event's report.
 
-Each is made when it is asked for, in a lane of its own (:mod:`oomwatchd.web.server`): no page delays a
+Each is made when it is asked for, in a lane of its own (:mod:`oomwatchd.web.lanes`): no page delays a
 scrape. Pages need no script; one small script renews them while they are looked at. Nothing is loaded
 from elsewhere, and the policy sent with each page says so. Every text that a template prints is made
 harmless first (:func:`oomwatchd.words.escape.harmless`), then escaped for HTML.
@@ -26,7 +26,8 @@ from oomwatchd.records.capture import OomCapture
 from oomwatchd.records.report import Constraint, Kind
 from oomwatchd.render.html import content_policy, render_html
 from oomwatchd.render.json import encode
-from oomwatchd.web.server import Later, Request, Response
+from oomwatchd.web.lanes import Later
+from oomwatchd.web.messages import Request, Response
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless, harmless_name
 

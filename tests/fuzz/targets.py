@@ -22,8 +22,8 @@ from oomwatchd.reports.assemble import Assembler, OomBlock
 from oomwatchd.sources.text import TextReader
 from oomwatchd.store import Store
 from oomwatchd.web import App, Health, Later
+from oomwatchd.web.messages import BadRequest, compose, parse
 from oomwatchd.web.pages import Pages, State
-from oomwatchd.web.server import BadRequest, compose, parse
 from oomwatchd.words.escape import harmless
 from tests import samples
 

@@ -82,7 +82,7 @@ def test_examples_are_what_prometheus_takes(tmp_path: Path) -> None:
     )
     shutil.copy(SHIPPED / "web-config.example.yml", tmp_path)
     promtool("check", "web-config", "web-config.example.yml", directory=tmp_path)
-    from oomwatchd.web.access import read_web_config
+    from oomwatchd.web.webconfig import read_web_config
 
     read = read_web_config(tmp_path / "web-config.example.yml")
     assert read.context is not None
