@@ -22,9 +22,10 @@ from pathlib import Path
 import msgspec
 
 from oomwatchd.config import RecorderSection
-from oomwatchd.observe.cgroup import memory_hierarchy
+from oomwatchd.observe.hierarchy import memory_hierarchy
 from oomwatchd.observe.host import read_host
-from oomwatchd.observe.recorder import RING_BYTES, Recorder
+from oomwatchd.observe.recorder import Recorder
+from oomwatchd.observe.samples import RING_BYTES
 
 S = 1_000_000
 #: shares of one core: with so many processes at most so much while calm; under pressure

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oomwatchd.cgroupfs import Hierarchy
 from oomwatchd.config import parse
 from oomwatchd.daemon import unit_watch
 from oomwatchd.daemon.unit_watch import HOLD_USEC, LISTEN_USEC, MOST_ENTRIES, PAIR_USEC, Aftermath
@@ -25,7 +26,6 @@ from oomwatchd.diagnosis import oomd
 from oomwatchd.errors import UnavailableError
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.metrics import Metrics
-from oomwatchd.observe.cgroup import Hierarchy
 from oomwatchd.observe.charge import charge_of
 from oomwatchd.observe.host import Host
 from oomwatchd.records.capture import Mark, OomCapture, ProcessFacts, Snapshot, Source, UnitEntry

@@ -36,8 +36,8 @@ from oomwatchd.errors import UnavailableError
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.metrics import Metrics
 from oomwatchd.notify import Notifier, take_descriptors
+from oomwatchd.observe.history import Before
 from oomwatchd.observe.host import Host
-from oomwatchd.observe.recorder import Before
 from oomwatchd.observe.snapshot import Snapshots
 from oomwatchd.records.capture import Mark, OomCapture, Source
 from oomwatchd.records.kmsg import KmsgGap, KmsgRecord, parse_record

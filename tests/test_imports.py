@@ -16,8 +16,8 @@ import oomwatchd
 PACKAGE = Path(oomwatchd.__file__).parent
 #: the rooms of the core in the order of the line: each may import what stands before it, and itself
 LINE = (
-    *("errors", "plugs", "words", "records", "procfs", "formats", "reports", "diagnosis", "event"),
-    *("delivery.policy", "render"),
+    *("errors", "plugs", "words", "records", "procfs", "cgroupfs", "formats", "reports"),
+    *("diagnosis", "event", "delivery.policy", "render"),
 )
 CORE = {*LINE} - {"plugs"}
 EDGES = {"sources", "notify", "observe", "store", "sinks", "metrics", "web", "config", "delivery"}

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from oomwatchd.cgroupfs import memory_cgroup
 from oomwatchd.observe.host import Host, read_host, read_text
-from oomwatchd.observe.process import look_at, memory_cgroup
+from oomwatchd.observe.process import look_at
 from oomwatchd.observe.snapshot import PART_BYTES, PARTS, Snapshots
 from oomwatchd.records.kmsg import to_text
 

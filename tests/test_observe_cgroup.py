@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from oomwatchd.observe import cgroup
-from oomwatchd.observe.cgroup import Cgroups, memory_hierarchy
+from oomwatchd.observe.cgroup import Cgroups
+from oomwatchd.observe.group import Group
+from oomwatchd.observe.hierarchy import memory_hierarchy
 from oomwatchd.observe.host import Host
 from oomwatchd.observe.inotify import Changes
 from oomwatchd.observe.kills import Kills
@@ -286,7 +288,7 @@ def test_cgroups_that_cannot_be_listed_just_now_are_not_forgotten(
     assert groups.of(8) is groups.get("/b") is not None
 
 
-def known(group: cgroup.Group | None) -> int:
+def known(group: Group | None) -> int:
     """How many cgroups are kept in memory, visited or not."""
     assert group is not None
     return 1 + sum(known(child) for child in group.children.values())

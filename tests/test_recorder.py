@@ -18,13 +18,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from oomwatchd.cgroupfs import Hierarchy
 from oomwatchd.config import RecorderSection
-from oomwatchd.observe.cgroup import Hierarchy, memory_hierarchy
+from oomwatchd.observe.hierarchy import memory_hierarchy
 from oomwatchd.observe.host import Host, read_host
 from oomwatchd.observe.hotplug import Devices, Swaps, Tmpfs
 from oomwatchd.observe.inotify import Changes
 from oomwatchd.observe.pressure import Exceptional, swap_changes
-from oomwatchd.observe.recorder import RING_BYTES, Recorder
+from oomwatchd.observe.recorder import Recorder
+from oomwatchd.observe.samples import RING_BYTES
 from oomwatchd.procfs import meminfo, zoneinfo
 from tests.test_observe_cgroup import Tree
 

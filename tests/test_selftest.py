@@ -13,7 +13,7 @@ import pytest
 from oomwatchd.cli import throwaway
 from oomwatchd.cli.selftest import selftest
 from oomwatchd.config import Config, HttpSection
-from oomwatchd.errors import OomwatchdError, UnavailableError
+from oomwatchd.errors import OomwatchdError
 from tests.kernel.running import command, kernel_oom_kills, wait_for
 
 NO_DAEMON = Config(http=HttpSection(listen=""))
@@ -70,7 +70,7 @@ def test_a_child_that_is_never_let_go_leaves_nothing_behind() -> None:
     with throwaway.victim() as victim:
         assert Path(f"/proc/{victim.pid}/comm").read_text() == f"{victim.comm}\n"
         assert Path(f"/proc/{victim.pid}/oom_score_adj").read_text() == "1000\n"
-        assert throwaway.memory_hierarchy().cgroup_of(victim.pid) == victim.cgroup
+        assert throwaway.cgroup_of(victim.pid) == victim.cgroup
     assert not Path(f"/proc/{victim.pid}").exists()
     assert not any(victim.cgroup.rpartition("/")[2] in str(path) for path in cgroups_left())
 
@@ -79,7 +79,7 @@ def test_a_child_that_is_never_let_go_leaves_nothing_behind() -> None:
 def test_the_child_stops_by_itself_if_the_limit_does_not_hold() -> None:
     hierarchy = throwaway.memory_hierarchy()
     with throwaway.victim() as victim:
-        limit = hierarchy.mount / victim.cgroup.lstrip("/") / hierarchy.limit_file
+        limit = Path(hierarchy.mount, victim.cgroup.lstrip("/"), hierarchy.files.limit)
         limit.write_text(str(4 * throwaway.CHILD_BOUND_BYTES))
         victim.exceed()
         with pytest.raises(OomwatchdError, match="64 MiB under a limit of 16 MiB"):
@@ -101,7 +101,7 @@ with throwaway.victim() as victim:
     starter.kill()
     starter.communicate()
     wait_for("the child to end", lambda: not Path(f"/proc/{pid}").exists())
-    (throwaway.memory_hierarchy().mount / cgroup.lstrip("/")).rmdir()  # nobody was left to do it
+    Path(throwaway.memory_hierarchy().mount, cgroup.lstrip("/")).rmdir()  # nobody was left to do it
 
 
 @pytest.mark.oom
@@ -117,24 +117,3 @@ def test_sigterm_cleans_up_too(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) in (128 + signal.SIGTERM, 0)
     assert set(cgroups_left()) - before == set()
-
-
-def test_the_memory_controller_is_found_in_either_hierarchy(tmp_path: Path) -> None:
-    unified = tmp_path / "unified"
-    unified.mkdir()
-    (unified / "cgroup.controllers").write_text("cpu memory pids\n")
-    mountinfo = tmp_path / "mountinfo"
-    mountinfo.write_text(f"30 25 0:26 / {unified} rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n")
-    found = throwaway.memory_hierarchy(mountinfo)
-    assert (found.mount, found.version, found.limit_file) == (unified, 2, "memory.max")
-
-    (unified / "cgroup.controllers").write_text("\n")  # hybrid: it is in a v1 hierarchy
-    with mountinfo.open("a") as file:
-        file.write("31 25 0:27 / /sys/fs/cgroup/cpu rw shared:10 - cgroup cgroup rw,cpu,cpuacct\n")
-        file.write("32 25 0:28 / /sys/fs/cgroup/memory rw shared:11 - cgroup cgroup rw,memory\n")
-    found = throwaway.memory_hierarchy(mountinfo)
-    assert (found.mount, found.version) == (Path("/sys/fs/cgroup/memory"), 1)
-
-    mountinfo.write_text("22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n")
-    with pytest.raises(UnavailableError, match="memory controller"):
-        throwaway.memory_hierarchy(mountinfo)

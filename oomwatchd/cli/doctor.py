@@ -18,9 +18,11 @@ import msgspec
 import psutil
 
 from oomwatchd import config
-from oomwatchd.cli.throwaway import memory_hierarchy
 from oomwatchd.errors import OomwatchdError, UnavailableError
-from oomwatchd.observe.host import read_text, read_whole
+from oomwatchd.observe.hierarchy import memory_hierarchy
+from oomwatchd.observe.host import Host, read_text, read_whole
+from oomwatchd.procfs import oom_kills
+from oomwatchd.procfs.mounts import swap_areas
 from oomwatchd.records.kmsg import to_text
 from oomwatchd.sources.kmsg import KmsgSource
 from oomwatchd.words.amounts import size
@@ -189,7 +191,7 @@ def _setting(root: Path, name: str) -> str | None:
 
 
 def _count(root: Path) -> Check:
-    if b"\noom_kill " in b"\n" + read_whole(root / "proc/vmstat", _SMALL_FILE):
+    if oom_kills(to_text(read_whole(root / "proc/vmstat", _SMALL_FILE))) is not None:
         return Check("kernel's count of kills", "ok", "oom_kill in /proc/vmstat")
     found = "no oom_kill in /proc/vmstat: kills whose messages are lost are not noticed"
     return Check("kernel's count of kills", "warn", found, "Linux 4.13 or later has it")
@@ -231,12 +233,10 @@ def _overcommit(root: Path) -> Check:
 
 
 def _cgroups(root: Path) -> Check:
-    try:
-        hierarchy = memory_hierarchy(root / "proc/self/mountinfo")
-    except UnavailableError as error:
-        return Check("cgroups", "warn", error.message, error.mend)
-    except (OSError, ValueError, IndexError):
-        return Check("cgroups", "warn", "/proc/self/mountinfo cannot be read", "mount /proc")
+    hierarchy = memory_hierarchy(Host(proc=root / "proc"))
+    if hierarchy is None:
+        found = "no mounted cgroup hierarchy has the memory controller"
+        return Check("cgroups", "warn", found, "boot with cgroup_enable=memory, or mount one")
     return Check("cgroups", "ok", f"memory controller of cgroup v{hierarchy.version} at {hierarchy.mount}")
 
 
@@ -248,8 +248,8 @@ def _pressure(root: Path) -> Check:
 
 
 def _swap(root: Path) -> Check:
-    areas = to_text(read_whole(root / "proc/swaps", _SMALL_FILE)).splitlines()[1:]
-    found = ", ".join(area.split()[0] for area in areas[:8] if area.split())
+    areas = list(swap_areas(read_whole(root / "proc/swaps", _SMALL_FILE)))
+    found = ", ".join(harmless(to_text(path)) for path, _ in areas[:8])
     return Check("swap", "ok", found or "none: what is not backed by files stays in memory")
 
 

@@ -17,7 +17,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from oomwatchd.cgroupfs import Hierarchy, memory_cgroup
 from oomwatchd.errors import OomwatchdError, PermissionDeniedError, UnavailableError
+from oomwatchd.observe import hierarchy as observed
+from oomwatchd.observe.host import Host
 
 LIMIT_BYTES = 16 * 1024 * 1024
 #: the child gives up here if nothing stops it
@@ -101,12 +104,12 @@ def victim() -> Iterator[Victim]:
         if directory is not None:
             (directory / "cgroup.procs").write_text(str(process.pid))
         hierarchy = memory_hierarchy()
-        cgroup = hierarchy.cgroup_of(process.pid)
+        cgroup = cgroup_of(process.pid)
         if not cgroup.endswith((f"/{name}", f"/{name}.scope")):
             raise UnavailableError(f"the child is in memory cgroup {cgroup}, not in one of its own")
         if directory is None:
-            directory = hierarchy.mount / cgroup.lstrip("/")
-        limit = (directory / hierarchy.limit_file).read_text().strip()
+            directory = Path(hierarchy.mount, cgroup.lstrip("/"))
+        limit = (directory / hierarchy.files.limit).read_text().strip()
         if limit != str(LIMIT_BYTES):
             raise UnavailableError(f"the limit of memory cgroup {cgroup} is {limit}, not {LIMIT_BYTES}")
         yield Victim(process, f"oomtest{token}", cgroup)
@@ -136,40 +139,23 @@ def _end(process: subprocess.Popen[str]) -> None:
             pipe.close()
 
 
-class Hierarchy:
-    """Where the memory controller is: cgroup v2, or a v1 hierarchy of its own (hybrid and legacy)."""
+def memory_hierarchy() -> Hierarchy:
+    """Where memory cgroups are made; raises UnavailableError if no mounted hierarchy has the controller."""
+    found = observed.memory_hierarchy(Host())
+    if found is None:
+        raise UnavailableError(
+            "no mounted cgroup hierarchy has the memory controller",
+            mend="boot with cgroup_enable=memory, or mount one",
+        )
+    return found
 
-    def __init__(self, mount: Path, version: int) -> None:
-        self.mount = mount
-        self.version = version
-        self.limit_file = "memory.max" if version == 2 else "memory.limit_in_bytes"
 
-    def cgroup_of(self, pid: int | str) -> str:
-        """The memory cgroup of a process as the kernel names it (cgroups(7), /proc/PID/cgroup)."""
-        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers == "" if self.version == 2 else "memory" in controllers.split(","):
-                return path
+def cgroup_of(pid: int | str) -> str:
+    """The memory cgroup of a process as the kernel names it."""
+    path = memory_cgroup(Path(f"/proc/{pid}/cgroup").read_bytes())
+    if path is None:
         raise UnavailableError(f"process {pid} is in no memory cgroup")
-
-
-def memory_hierarchy(mountinfo: Path = Path("/proc/self/mountinfo")) -> Hierarchy:
-    """Raises UnavailableError if no mounted cgroup hierarchy has the memory controller."""
-    for line in mountinfo.read_text().splitlines():
-        # proc(5): ... root mount-point options [tags] - type source super-options
-        before, _, after = line.partition(" - ")
-        mount = Path(before.split()[4])
-        kind, _, options = after.split(" ", 2)
-        if kind == "cgroup" and "memory" in options.split(","):
-            return Hierarchy(mount, 1)
-        if kind == "cgroup2":
-            with contextlib.suppress(OSError):
-                if "memory" in (mount / "cgroup.controllers").read_text().split():
-                    return Hierarchy(mount, 2)
-    raise UnavailableError(
-        "no mounted cgroup hierarchy has the memory controller",
-        mend="boot with cgroup_enable=memory, or mount one",
-    )
+    return path
 
 
 @contextlib.contextmanager
@@ -181,7 +167,7 @@ def _directory(name: str) -> Iterator[Path]:
             directory = parent / name
             directory.mkdir()
             cleanup.callback(_remove, directory)
-            (directory / hierarchy.limit_file).write_text(str(LIMIT_BYTES))
+            (directory / hierarchy.files.limit).write_text(str(LIMIT_BYTES))
         except PermissionError as error:
             raise PermissionDeniedError(
                 f"cannot make a memory cgroup: {error.strerror}: {error.filename}", mend="run as root"
@@ -194,23 +180,24 @@ def _directory(name: str) -> Iterator[Path]:
 
 
 def _parent_v1(hierarchy: Hierarchy) -> Path:
-    own = hierarchy.mount / hierarchy.cgroup_of("self").lstrip("/")
-    return own if own.is_dir() else hierarchy.mount  # a container sees its own part at the mount point
+    own = Path(hierarchy.mount, cgroup_of("self").lstrip("/"))
+    return own if own.is_dir() else Path(hierarchy.mount)  # a container sees its own part at the mount point
 
 
 def _parent_v2(hierarchy: Hierarchy, cleanup: contextlib.ExitStack) -> Path:
     """The nearest cgroup at or above our own whose children have the memory controller; if there is
     none, the root hands it down for as long as it is needed."""
-    own = hierarchy.mount / hierarchy.cgroup_of("self").lstrip("/")
+    mount = Path(hierarchy.mount)
+    own = mount / cgroup_of("self").lstrip("/")
     for directory in (own, *own.parents):
-        if not directory.is_relative_to(hierarchy.mount):
+        if not directory.is_relative_to(mount):
             break
         if directory.is_dir() and "memory" in (directory / "cgroup.subtree_control").read_text().split():
             return directory
-    control = hierarchy.mount / "cgroup.subtree_control"
+    control = mount / "cgroup.subtree_control"
     control.write_text("+memory")
     cleanup.callback(control.write_text, "-memory")
-    return hierarchy.mount
+    return mount
 
 
 def _remove(directory: Path) -> None:

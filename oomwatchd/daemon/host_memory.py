@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from oomwatchd.cgroupfs import Files, amount, entry
 from oomwatchd.diagnosis.headroom import CgroupDistance, Distance, distance
-from oomwatchd.observe.cgroup import Cgroups, Group
+from oomwatchd.observe.cgroup import Cgroups
+from oomwatchd.observe.group import Group
 from oomwatchd.observe.host import Host, read_bytes
 from oomwatchd.observe.snapshot import Snapshots
 
@@ -51,22 +53,19 @@ class HostView:
         closest = heapq.nsmallest(
             TOP_CGROUPS, limited, key=lambda group: (group.limit or 0) - (group.usage or 0)
         )
-        v1 = self._cgroups.hierarchy.version == 1
-        found = [_look_at(group, v1) for group in closest]
+        files = self._cgroups.hierarchy.files
+        found = [_look_at(group, files) for group in closest]
         return tuple(one for one in found if one is not None)
 
 
-def _look_at(group: Group, v1: bool) -> CgroupDistance | None:
-    usage = (
-        read_bytes(f"{group.directory}/memory.{'usage_in_bytes' if v1 else 'current'}", 32) or b""
-    ).strip()
-    if not usage.isdigit() or group.limit is None:
+def _look_at(group: Group, files: Files) -> CgroupDistance | None:
+    usage = amount(read_bytes(f"{group.directory}/{files.usage}", 32))
+    if usage is None or group.limit is None:
         return None
-    stat = b"\n" + (read_bytes(f"{group.directory}/memory.stat", 8192) or b"")
-    inactive = stat.partition(b"\ntotal_inactive_file " if v1 else b"\ninactive_file ")[2].partition(b"\n")[0]
+    stat = read_bytes(f"{group.directory}/{files.stat}", 8192)
     return CgroupDistance(
         path=group.path,
         limit_bytes=group.limit,
-        usage_bytes=int(usage),
-        reclaimable_bytes=int(inactive) if inactive.isdigit() else 0,
+        usage_bytes=usage,
+        reclaimable_bytes=entry(stat, files.inactive_file) or 0,
     )

@@ -21,11 +21,11 @@ from functools import partial
 
 import msgspec
 
+from oomwatchd.cgroupfs import Hierarchy
 from oomwatchd.diagnosis import oomd
 from oomwatchd.diagnosis.attribution import Attribution, owner_of
 from oomwatchd.errors import OomwatchdError
 from oomwatchd.event import OomEvent
-from oomwatchd.observe.cgroup import Hierarchy
 from oomwatchd.observe.charge import charge_of
 from oomwatchd.records.capture import OomCapture, Source, UnitEntry
 from oomwatchd.records.kmsg import KmsgRecord

@@ -20,9 +20,10 @@ from oomwatchd.daemon.suppression import Suppression
 from oomwatchd.formats import Section, oom_kill
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.metrics import Metrics
+from oomwatchd.observe.history import Before, History
 from oomwatchd.observe.host import Host
 from oomwatchd.observe.process import CommandLine, look_after, look_at
-from oomwatchd.observe.recorder import Before, History, Recorder
+from oomwatchd.observe.recorder import Recorder
 from oomwatchd.observe.snapshot import Snapshots
 from oomwatchd.records.capture import EarlierKill, OomCapture, ProcessFacts, Snapshot, Source
 from oomwatchd.records.kmsg import KmsgGap, KmsgRecord

@@ -27,11 +27,11 @@ from oomwatchd.event import OomEvent, bare_event, conclude
 from oomwatchd.formats import ESSENTIAL
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.metrics import Metrics
-from oomwatchd.observe.cgroup import memory_hierarchy
 from oomwatchd.observe.container import with_container_names
+from oomwatchd.observe.hierarchy import memory_hierarchy
+from oomwatchd.observe.history import Before
 from oomwatchd.observe.host import Host, sees_kernel_pids
 from oomwatchd.observe.members import LEAST, crowds
-from oomwatchd.observe.recorder import Before
 from oomwatchd.records.capture import OomCapture
 from oomwatchd.reports.storms import MAX_COVERED, Covered, storm_key
 from oomwatchd.sinks import Sink, open_sinks

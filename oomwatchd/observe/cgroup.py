@@ -4,12 +4,6 @@ killed.
 The tree is walked at the flight recorder's pace: a directory whose link count is unchanged has the
 subdirectories it had (kernfs counts them), so that a calm walk costs three system calls and two short reads
 a cgroup. Which process is where comes from ``cgroup.procs``, one read a cgroup, not one a process.
-
-How soon a cgroup will reach its own limit is told from its growth. Memory that can be dropped (the inactive
-file pages of memory.stat, a dear file) is left out of it, and asked for only where the rest of the growth, or
-a cgroup that is full anyway, makes it matter.
-
-Sources: Documentation/admin-guide/cgroup-v1/memory.rst, cgroup-v2.rst, cgroups(7), proc(5).
 """
 
 from __future__ import annotations
@@ -19,11 +13,13 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-import msgspec
-
+from oomwatchd.cgroupfs import FILES, HIERARCHICAL_KILLS, amount, entry, pids
+from oomwatchd.observe.group import Group
 from oomwatchd.observe.growth import Trend
-from oomwatchd.observe.host import Host, read_bytes, read_whole, sees_kernel_pids, unescaped
+from oomwatchd.observe.hierarchy import memory_hierarchy
+from oomwatchd.observe.host import Host, read_bytes, sees_kernel_pids
 from oomwatchd.observe.inotify import Changes
+from oomwatchd.observe.limits import WATCHED_USEC, judge
 from oomwatchd.records.kmsg import to_text
 
 #: Bounds of what is known at once: about 600 bytes a cgroup, 120 a process.
@@ -38,98 +34,8 @@ _RELISTED = 64
 #: Walks between two readings of a limit, unless the cgroup grew by so many bytes.
 _LIMITS_EVERY = 6
 _NOTABLE_BYTES = 1 << 20
-#: A limit that will be reached within this time is in sight.
-IN_SIGHT_SECONDS = 80.0
-#: Slower growth than this share of the limit a second (3 % a minute) brings no limit into sight.
-_GROWING = 0.0005
-#: From this share of its limit on a cgroup may live on what it drops: its growth does not show in its usage.
-_FULL = 0.9
-#: A cgroup that came into sight of its limit, or got it, is watched for so long.
-WATCHED_USEC = 10_000_000
 #: Cgroups below one that are asked for its members.
 _MEMBER_GROUPS = 64
-#: v1 writes "no limit" as the largest multiple of the page size
-_UNLIMITED = 1 << 62
-
-
-class Hierarchy(msgspec.Struct, frozen=True):
-    """Where the memory controller is mounted; ``root`` is the cgroup that is seen at the mount point, as
-    the kernel log writes it."""
-
-    mount: str
-    root: str
-    version: int
-
-
-def memory_hierarchy(host: Host) -> Hierarchy | None:
-    """The mounted hierarchy with the memory controller (proc_pid_mountinfo(5)); None if there is none."""
-    for line in read_whole(host.proc / "self/mountinfo", 1024 * 1024).split(b"\n"):
-        before, _, after = line.partition(b" - ")
-        where, what = before.split(b" "), after.split(b" ")
-        if len(where) < 5 or len(what) < 3:
-            continue
-        root, mount = to_text(unescaped(where[3])), os.fsdecode(unescaped(where[4]))
-        root = "" if root == "/" or root.startswith("/..") else root
-        if what[0] == b"cgroup" and b"memory" in what[2].split(b","):
-            return Hierarchy(mount, root, 1)
-        if what[0] == b"cgroup2":
-            controllers = read_bytes(f"{mount}/cgroup.controllers", 4096) or b""
-            if b"memory" in controllers.split():
-                return Hierarchy(mount, root, 2)
-    return None
-
-
-class Group:
-    """One cgroup. ``path`` is the kernel's; ``number`` stands for it in samples and is never given again;
-    amounts are bytes, None where the kernel shows none."""
-
-    __slots__ = (
-        *("children", "claims", "counted", "directory", "growth", "held", "inode", "kills", "left_seconds"),
-        *("limit", "links", "number", "parent_of_some", "path", "usage", "watch", "watched_until"),
-    )
-
-    def __init__(self, directory: str, path: str, number: int) -> None:
-        self.directory = directory
-        self.path = path
-        self.number = number
-        self.children: dict[str, Group] = {}
-        #: had cgroups below it at some time
-        self.parent_of_some = False
-        self.inode = 0
-        self.links = 0
-        #: the number of its directory's watch (:mod:`oomwatchd.observe.inotify`)
-        self.watch: int | None = None
-        self.usage: int | None = None
-        self.limit: int | None = None
-        #: of the usage, and of what of it cannot be dropped; only where there is a limit that may matter
-        self.growth: Trend | None = None
-        self.held: Trend | None = None
-        #: until it reaches its limit, if it goes on like this; None where that is not in sight
-        self.left_seconds: float | None = None
-        self.watched_until = -1
-        #: the kernel's count of kills when the books were opened and now, and kill lines put to it since
-        #: (:mod:`oomwatchd.observe.kills`)
-        self.kills: int | None = None
-        self.counted = 0
-        self.claims = 0
-
-    @property
-    def unclaimed(self) -> int:
-        """Kills that it has more than kill lines were put to it."""
-        return self.counted - (self.kills or 0) - self.claims
-
-
-class _Files(msgspec.Struct, frozen=True):
-    usage: str
-    limit: str
-    kills: tuple[str, ...]
-    inactive: bytes
-
-
-_V1 = _Files(
-    "memory.usage_in_bytes", "memory.limit_in_bytes", ("memory.oom_control",), b"\ntotal_inactive_file "
-)
-_V2 = _Files("memory.current", "memory.max", ("memory.events.local", "memory.events"), b"\ninactive_file ")
 
 
 class Cgroups:
@@ -139,7 +45,7 @@ class Cgroups:
         self.hierarchy = memory_hierarchy(host)
         #: members are known by the numbers that kill lines print
         self._same_pids = sees_kernel_pids(host.proc)
-        self._files = _V1 if self.hierarchy is not None and self.hierarchy.version == 1 else _V2
+        self._files = FILES[2] if self.hierarchy is None else self.hierarchy.files
         self._numbers = 0
         self._walks = 0
         self._root: Group | None = None
@@ -209,7 +115,7 @@ class Cgroups:
                 group.limit = self._number(group, self._files.limit)
             if new and not first and group.limit:
                 group.growth = Trend(since, 0)  # it was not there at the walk before
-            self._judge(group, usec, now)
+            judge(group, self._files, usec, now)
         self._were, self._members = self._members, members
         for number, group in [*self._watches.items()]:
             if self._by_path.get(group.path) is not group:
@@ -360,7 +266,7 @@ class Cgroups:
 
     def _pids(self, group: Group) -> list[int]:
         try:
-            descriptor = os.open(f"{group.directory}/cgroup.procs", os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(f"{group.directory}/{self._files.procs}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return []
         data = b""
@@ -374,21 +280,18 @@ class Cgroups:
             pass  # threaded cgroups of v2 list none
         finally:
             os.close(descriptor)
-        return [int(pid) for pid in data.split() if pid.isdigit()]
+        return pids(data)
 
     def _number(self, group: Group, file: str) -> int | None:
-        data = (read_bytes(f"{group.directory}/{file}", 32) or b"").strip()
-        value = int(data) if data.isdigit() else None
-        return None if value is None or value >= _UNLIMITED else value
+        return amount(read_bytes(f"{group.directory}/{file}", 32))
 
     def kills(self, group: Group) -> int | None:
         """The kernel's count of kills in this cgroup; None where it has none."""
         for file in self._files.kills:
-            for line in (read_bytes(f"{group.directory}/{file}", 1024) or b"").split(b"\n"):
-                name, _, value = line.partition(b" ")
-                if name == b"oom_kill" and value.isdigit():
-                    self.hierarchical_counts = file == "memory.events"
-                    return int(value)
+            count = entry(read_bytes(f"{group.directory}/{file}", 1024), b"oom_kill")
+            if count is not None:
+                self.hierarchical_counts = file == HIERARCHICAL_KILLS
+                return count
         return None
 
     def counting(self, group: Group) -> Group | None:
@@ -403,33 +306,7 @@ class Cgroups:
 
     def refresh(self, group: Group, usec: int) -> None:
         """What the cgroup is charged now, and how long until its limit."""
-        self._judge(group, usec, self._number(group, self._files.usage))
-
-    def _judge(self, group: Group, usec: int, usage: int | None) -> None:
-        group.usage, group.left_seconds = usage, None
-        limit = group.limit
-        if not limit or usage is None:
-            group.growth = group.held = None
-            return
-        if group.growth is None:
-            group.growth = Trend(usec, usage)
-        rate = group.growth.rate(usec, usage)
-        if _left(limit - usage, rate, limit) is None and usage < _FULL * limit:
-            group.held = None
-            return
-        held = usage - self._droppable(group)
-        if group.held is None:
-            group.held = Trend(usec, held)  # all that it grew by may stay
-        else:
-            rate = group.held.rate(usec, held)
-        group.left_seconds = _left(limit - held, rate, limit)
-        if group.left_seconds is not None:
-            group.watched_until = usec + WATCHED_USEC
-
-    def _droppable(self, group: Group) -> int:
-        text = read_bytes(f"{group.directory}/memory.stat", 8192) or b""
-        value = text.partition(self._files.inactive)[2].partition(b"\n")[0]
-        return int(value) if value.isdigit() else 0
+        judge(group, self._files, usec, self._number(group, self._files.usage))
 
     def largest(self, most: int) -> list[Group]:
         """The cgroups that are charged most."""
@@ -441,13 +318,6 @@ class Cgroups:
         found = [group for group in self._by_path.values() if group.watched_until > usec]
         never = float("inf")
         return heapq.nsmallest(most, found, key=lambda g: never if g.left_seconds is None else g.left_seconds)
-
-
-def _left(room: int, rate: float, limit: int) -> float | None:
-    """Seconds until ``room`` is used up."""
-    if rate < _GROWING * limit or room > rate * IN_SIGHT_SECONDS:
-        return None
-    return max(0, room) / rate
 
 
 def _is_still(group: Group) -> bool:

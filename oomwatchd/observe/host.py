@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 from pathlib import Path
 
 import msgspec
@@ -71,15 +70,6 @@ def read_whole(path: Path | str, limit_bytes: int) -> bytes:
     finally:
         os.close(descriptor)
     return b"".join(pieces)
-
-
-#: how the kernel writes blanks, line ends and backslashes of names (``seq_path()``)
-_ESCAPE = re.compile(rb"\\([0-7]{3})")
-
-
-def unescaped(name: bytes) -> bytes:
-    """A path of mountinfo or swaps as it is."""
-    return _ESCAPE.sub(lambda m: bytes([int(m[1], 8) & 255]), name)
 
 
 def read_text(path: Path | str, limit_bytes: int) -> str | None:

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from oomwatchd.observe.host import Host, read_whole, unescaped
+from oomwatchd.observe.host import Host, read_whole
+from oomwatchd.procfs.mounts import mounts, swap_areas
 from oomwatchd.records.capture import Mark
 from oomwatchd.records.kmsg import to_text
 
@@ -140,13 +141,8 @@ class Swaps:
         return marks
 
     def _read(self) -> dict[str, int]:
-        """Path -> bytes. The kernel writes blanks in a path as octal escapes."""
-        areas = {}
-        for line in read_whole(self._path, 64 * 1024).split(b"\n")[1:]:
-            words = line.split()
-            if len(words) >= 3 and words[2].isdigit():
-                areas[to_text(unescaped(words[0]))] = int(words[2]) * 1024
-        return areas
+        """Path -> bytes."""
+        return {to_text(path): size for path, size in swap_areas(read_whole(self._path, 64 * 1024))}
 
 
 class Tmpfs:
@@ -164,16 +160,14 @@ class Tmpfs:
         system whose server may hang nothing is asked: that would hang too."""
         devices: dict[bytes, bytes] = {}
         servers: list[bytes] = []
-        for line in read_whole(self._mountinfo, 1024 * 1024).split(b"\n"):
-            before, _, after = line.partition(b" - ")
-            words, kind = before.split(b" "), after.partition(b" ")[0]
-            if len(words) > 4 and kind == b"tmpfs":
-                devices.setdefault(words[2], words[4])
-            elif len(words) > 4 and kind not in _LOCAL:
-                servers.append(words[4].rstrip(b"/") + b"/")
+        for mount in mounts(read_whole(self._mountinfo, 1024 * 1024)):
+            if mount.kind == b"tmpfs":
+                devices.setdefault(mount.device, mount.point)
+            elif mount.kind not in _LOCAL:
+                servers.append(mount.point.rstrip(b"/") + b"/")
         points = [point for point in devices.values() if not (point + b"/").startswith(tuple(servers))]
         # of mounts on the same point the last one is seen
-        self.mounts = list(dict.fromkeys(os.fsdecode(unescaped(point)) for point in points[: self.MOST]))
+        self.mounts = list(dict.fromkeys(map(os.fsdecode, points[: self.MOST])))
 
     def used(self) -> list[tuple[str, int]]:
         """Mount point and bytes, the largest first; empty ones left out."""

@@ -20,7 +20,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from oomwatchd.observe.cgroup import MAX_GROUPS, Cgroups, Group
+from oomwatchd.observe.cgroup import MAX_GROUPS, Cgroups
+from oomwatchd.observe.group import Group
 
 #: The books are closed after so long without a kill line.
 QUIET_USEC = 10_000_000

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from oomwatchd.cgroupfs import memory_cgroup
 from oomwatchd.observe.host import Host, read_bytes
-from oomwatchd.observe.process import CGROUP_BYTES, memory_cgroup
+from oomwatchd.observe.process import CGROUP_BYTES
 from oomwatchd.records.capture import Crowd
 
 #: Processes asked, and cgroups told of, each with at least so many.

@@ -31,26 +31,28 @@ import re
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import msgspec
 
-from oomwatchd.observe.cgroup import IN_SIGHT_SECONDS, Cgroups, Group
+from oomwatchd import procfs
+from oomwatchd.observe.abridged import Abridged
+from oomwatchd.observe.cgroup import Cgroups
+from oomwatchd.observe.group import Group
 from oomwatchd.observe.growth import Trend
-from oomwatchd.observe.host import Host, read_buffer, sees_kernel_pids
+from oomwatchd.observe.history import Before, History, Name
+from oomwatchd.observe.host import Host, sees_kernel_pids
 from oomwatchd.observe.hotplug import Devices, Swaps, Tmpfs
 from oomwatchd.observe.kills import Kills
+from oomwatchd.observe.limits import IN_SIGHT_SECONDS
 from oomwatchd.observe.pressure import Exceptional, pressure_trigger, swap_changes
 from oomwatchd.observe.process import CommandLine
 from oomwatchd.observe.processes import Processes, Seen
-from oomwatchd.records.capture import Mark, OomCapture, ProcessFacts, Snapshot, Track
+from oomwatchd.observe.samples import Ring, Sample
+from oomwatchd.records.capture import Mark, ProcessFacts
 from oomwatchd.records.kmsg import to_text
 
-#: Bound of all samples together, as :attr:`Sample.size` counts them.
-RING_BYTES = 512 * 1024
-#: Samples of this time stay as they are; older ones are thinned to the calm interval.
-DENSE_USEC = 60_000_000
 #: Between samples under pressure.
 HURRIED_USEC = 1_000_000
 #: Pressure is on for so long after the last sign of it.
@@ -77,46 +79,11 @@ _TOP_MEMBERS = 6
 _TOP_TMPFS = 4
 #: The table of mounts is long on container hosts.
 _MOUNTS_USEC = 60_000_000
-#: Tracks in one capture, of each kind, besides those that the report is about.
-_SHOWN = {"process": 6, "cgroup": 6, "tmpfs": 3}
 #: Names and marks kept.
 _MAX_NAMES = 1024
 _MAX_MARKS = 64
 #: MemTotal moves by less on its own.
 _TOTAL_RATIO = 0.001
-_BUFFER_BYTES = 256 * 1024
-#: What Python keeps for a sample besides its bytes.
-_SAMPLE_OVERHEAD = 640
-
-_MEMINFO = (
-    "MemTotal MemFree MemAvailable Buffers Cached SwapCached SwapTotal SwapFree Dirty Writeback AnonPages "
-    "Mapped Shmem SReclaimable SUnreclaim KernelStack PageTables Percpu Unevictable Mlocked "
-    "HardwareCorrupted CommitLimit Committed_AS HugePages_Total"
-)
-_VMSTAT = (
-    "allocstall_dma allocstall_dma32 allocstall_normal allocstall_movable pgscan_kswapd pgscan_direct "
-    "pgsteal_kswapd pgsteal_direct pswpin pswpout pgmajfault compact_stall compact_fail "
-    "workingset_refault_anon workingset_refault_file thp_fault_fallback oom_kill balloon_inflate "
-    "balloon_deflate"
-)
-
-
-def _lines(names: str, end: str) -> re.Pattern[bytes]:
-    return re.compile(rf"^(?:{'|'.join(names.split())}){end}.*\n".encode(), re.MULTILINE)
-
-
-_ABRIDGED = {
-    "meminfo": _lines(_MEMINFO, ":"),
-    "vmstat": _lines(_VMSTAT, " "),
-    # the per-CPU page sets of a zone use the same words, further in
-    "zoneinfo": re.compile(
-        rb"^(?:Node \d+, zone|  pages free| {7,8}(?:min|low|high|managed) ).*\n", re.MULTILINE
-    ),
-    "pressure/memory": re.compile(rb"^.*\n", re.MULTILINE),
-}
-_PARTS = ("meminfo", "vmstat", "zoneinfo", "pressure_memory")
-_BLANKS = re.compile(rb"[ \t]+")
-_OOM_KILLS = re.compile(rb"^oom_kill (\d+)$", re.MULTILINE)
 _STALLS = re.compile(rb"^(?:allocstall\w*|pgscan_direct) (\d+)$", re.MULTILINE)
 
 
@@ -127,106 +94,6 @@ class Options(Protocol):
     def interval_seconds(self) -> int: ...
     @property
     def minutes(self) -> int: ...
-
-
-class Sample(msgspec.Struct, frozen=True, gc=False):
-    """One moment. ``parts`` are the abridged files in the order of _PARTS; ``processes``, ``groups`` and
-    ``tmpfs`` hold pairs of a number that stands for one and its bytes."""
-
-    usec: int
-    wall: float
-    parts: tuple[bytes, ...]
-    processes: bytes = b""
-    groups: bytes = b""
-    tmpfs: bytes = b""
-
-    @property
-    def size(self) -> int:
-        """Bytes of memory that this sample takes, Python's own part estimated upward."""
-        texts = sum(map(len, self.parts))
-        return texts + len(self.processes) + len(self.groups) + len(self.tmpfs) + _SAMPLE_OVERHEAD
-
-
-class Before(msgspec.Struct, frozen=True, gc=False):
-    """What the recorder adds to a capture."""
-
-    samples: tuple[Snapshot, ...] = ()
-    tracks: tuple[Track, ...] = ()
-    marks: tuple[Mark, ...] = ()
-
-    def added_to(self, capture: OomCapture) -> OomCapture:
-        return msgspec.structs.replace(capture, before=self.samples, tracks=self.tracks, marks=self.marks)
-
-
-class _Name(msgspec.Struct, frozen=True, gc=False):
-    kind: str
-    name: str
-    pid: int | None = None
-    cgroup: str | None = None
-
-
-class History:
-    """What the recorder knew at one moment, not yet put into words: that is for whoever is in no hurry, in
-    any one thread. ``limits`` are those of the largest cgroups by number, ``table`` has the others by path;
-    ``shared`` keeps what was told last, of one history alone."""
-
-    def __init__(
-        self,
-        samples: tuple[Sample, ...],
-        names: Mapping[int, _Name],
-        limits: Mapping[int, int | None],
-        table: Mapping[str, Group],
-        marks: tuple[Mark, ...],
-        shared: list[tuple[History, Before]],
-    ) -> None:
-        self._samples = samples
-        self._names = names
-        self._limits = limits
-        self._table = table
-        self._marks = marks
-        self._shared = shared
-
-    def before(
-        self, pids: Iterable[int] = (), paths: Iterable[str] = (), *, most: int | None = None
-    ) -> Before:
-        """The newest samples, so many at most, the tracks of the largest and of these processes and cgroups,
-        and the marks."""
-        if not self._shared or self._shared[0][0] is not self:
-            self._shared[:] = [(self, self._tell())]
-        told = self._shared[0][1]
-        samples = told.samples if most is None else told.samples[-most:]
-        return Before(samples, _chosen(told.tracks, set(pids), set(paths)), told.marks)
-
-    def _tell(self) -> Before:
-        points: dict[int, list[tuple[int, int]]] = {}
-        for sample in self._samples:
-            for packed in (sample.processes, sample.groups, sample.tmpfs):
-                pairs = array("q", packed)
-                for at in range(0, len(pairs), 2):
-                    points.setdefault(pairs[at], []).append((sample.usec, pairs[at + 1]))
-        tracks = []
-        for number, found in points.items():
-            name = self._names.get(number)
-            if name is None:
-                continue
-            tracks.append(
-                Track(
-                    kind=name.kind,  # type: ignore[arg-type]
-                    name=name.name,
-                    pid=name.pid,
-                    cgroup=name.cgroup,
-                    limit_bytes=self._limit(number, name),
-                    points=tuple(found),
-                )
-            )
-        tracks.sort(key=lambda track: -track.points[-1][1])
-        return Before(tuple(map(_snapshot, self._samples)), tuple(tracks), self._marks)
-
-    def _limit(self, number: int, name: _Name) -> int | None:
-        if number in self._limits or name.kind != "cgroup":
-            return self._limits.get(number)
-        group = self._table.get(name.name)
-        return group.limit if group is not None else None
 
 
 class Recorder:
@@ -245,17 +112,11 @@ class Recorder:
         self._cpu = cpu
         self.command_line = command_line
         self._interval = options.interval_seconds * 1_000_000
-        self._span = options.minutes * 60_000_000
-        self._recent: deque[Sample] = deque()
-        self._older: deque[Sample] = deque()
-        self._bytes = 0
-        self._buffer = read_buffer(_BUFFER_BYTES)
-        self._files: list[tuple[str, int | None]] = []
+        self._ring = Ring(self._interval, options.minutes * 60_000_000)
+        self._files = Abridged(host)
         #: grows while it runs
         self.obstacles: list[str] = []
         self._said_exhausted = False
-        for name in _ABRIDGED:
-            self._files.append((name, self._open(name)))
         self.cgroups = Cgroups(host)
         self.kills = Kills(self.cgroups, self._oom_kills, cpu)
         self._processes = Processes(host)
@@ -266,7 +127,7 @@ class Recorder:
         self._trigger = pressure_trigger(host)
         self._swap_changes = swap_changes(host)
         self._explain()
-        self._names: dict[int, _Name] = {}
+        self._names: dict[int, Name] = {}
         self._numbers: dict[str, int] = {}
         self._mounts_numbered = 0
         self._marks: deque[Mark] = deque(maxlen=_MAX_MARKS)
@@ -326,10 +187,7 @@ class Recorder:
         return usec < self._pressure_until
 
     def close(self) -> None:
-        for _, descriptor in self._files:
-            if descriptor is not None:
-                os.close(descriptor)
-        self._files.clear()
+        self._files.close()
         for waited in (self._trigger, self._swap_changes):
             if isinstance(waited, Exceptional):
                 waited.close()
@@ -339,12 +197,12 @@ class Recorder:
     @property
     def samples(self) -> int:
         """Samples in the ring."""
-        return len(self._recent) + len(self._older)
+        return len(self._ring)
 
     @property
     def size_bytes(self) -> int:
         """What they take; at most RING_BYTES."""
-        return self._bytes
+        return self._ring.size_bytes
 
     # -- for a capture -----------------------------------------------------------------------------
 
@@ -356,14 +214,13 @@ class Recorder:
 
     def _history(self) -> History:
         limits = {group.number: group.limit for group in (*self._top_groups, *self._watched)}
-        samples = (*self._older, *self._recent)
         marks = tuple(self._marks)
-        return History(samples, dict(self._names), limits, self.cgroups.table, marks, self._told)
+        return History(self._ring.samples, dict(self._names), limits, self.cgroups.table, marks, self._told)
 
     def facts(self, pid: int, comm: str) -> ProcessFacts | None:
         """What is known of a process from the time before, if it was called that."""
         # the newest sample is one interval old at most
-        seen = self._processes.known(pid, self._recent[-1].usec if self._recent else 0)
+        seen = self._processes.known(pid, self._ring.newest_usec)
         if seen is None or seen.facts.comm != comm or not self._same_pids:
             return None
         return msgspec.structs.replace(seen.facts, learnt="recorder")
@@ -372,7 +229,7 @@ class Recorder:
 
     def _sample(self, usec: int, wall: float) -> None:
         self._made = None
-        parts = tuple(self._abridged(name, descriptor) for name, descriptor in self._files)
+        parts = self._files.read()
         self._judge(parts[0], parts[1], usec, wall)
         self._walk(usec)
         tmpfs = b""
@@ -391,7 +248,7 @@ class Recorder:
             groups=self._group_sizes(),
             tmpfs=tmpfs,
         )
-        self._keep(sample)
+        self._ring.keep(sample)
         self._pace_usec = self._pace(usec)
         self._next_usec = usec + self._pace_usec
 
@@ -406,7 +263,7 @@ class Recorder:
 
     def _judge(self, meminfo: bytes, vmstat: bytes, usec: int, wall: float) -> None:
         """Signs of pressure that the figures themselves give, and a changed MemTotal."""
-        total, available = _amount(meminfo, b"MemTotal:"), _amount(meminfo, b"MemAvailable:")
+        total, available = procfs.amount_of(meminfo, b"MemTotal"), procfs.amount_of(meminfo, b"MemAvailable")
         if total and available is not None and available < LOW_RATIO * total:
             self._pressure_until = usec + PRESSURE_USEC
         self._left_seconds = self._until_nothing(total, available, usec)
@@ -470,7 +327,7 @@ class Recorder:
         for group in dict.fromkeys((*self._top_groups, *self._watched)):
             if group.usage is not None:
                 if group.number not in self._names:
-                    self._name(group.number, _Name("cgroup", group.path))
+                    self._name(group.number, Name("cgroup", group.path))
                 pairs.extend((group.number, group.usage))
         return pairs.tobytes()
 
@@ -501,7 +358,7 @@ class Recorder:
                 number = -one.number  # cgroups count upward
                 if number not in self._names:
                     facts = one.facts
-                    self._name(number, _Name("process", facts.comm or "", facts.pid, facts.cgroup))
+                    self._name(number, Name("process", facts.comm or "", facts.pid, facts.cgroup))
                 pairs.extend((number, size))
         return pairs.tobytes()
 
@@ -513,28 +370,13 @@ class Recorder:
             if len(self._numbers) > _MAX_NAMES:
                 del self._numbers[next(iter(self._numbers))]
         if number not in self._names:
-            self._name(number, _Name(kind, name))
+            self._name(number, Name(kind, name))
         return number
 
-    def _name(self, number: int, name: _Name) -> None:
+    def _name(self, number: int, name: Name) -> None:
         self._names[number] = name
         if len(self._names) > _MAX_NAMES:
             del self._names[next(iter(self._names))]
-
-    def _keep(self, sample: Sample) -> None:
-        self._recent.append(sample)
-        self._bytes += sample.size
-        while self._recent[0].usec < sample.usec - DENSE_USEC:
-            old = self._recent.popleft()
-            # a calm sample may come a little early
-            if not self._older or old.usec - self._older[-1].usec >= self._interval * 9 // 10:
-                self._older.append(old)
-            else:
-                self._bytes -= old.size
-        while self._older and (self._older[0].usec < sample.usec - self._span or self._bytes > RING_BYTES):
-            self._bytes -= self._older.popleft().size
-        while self._bytes > RING_BYTES and len(self._recent) > 1:
-            self._bytes -= self._recent.popleft().size
 
     # -- what is told ------------------------------------------------------------------------------
 
@@ -563,33 +405,13 @@ class Recorder:
 
     # -- files -------------------------------------------------------------------------------------
 
-    def _open(self, name: str) -> int | None:
-        try:
-            return os.open(self._host.proc / name, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None
-
     def _oom_kills(self) -> int | None:
         """The kernel's count of all kills."""
-        name, descriptor = self._files[1]
-        value = _OOM_KILLS.search(self._abridged(name, descriptor))
-        return int(value[1]) if value else None
-
-    def _abridged(self, name: str, descriptor: int | None) -> bytes:
-        if descriptor is None:
-            return b""
-        size = 0
-        try:
-            while size < _BUFFER_BYTES and (count := os.preadv(descriptor, [self._buffer[size:]], size)):
-                size += count
-        except OSError:
-            return b""
-        return _BLANKS.sub(b" ", b"".join(_ABRIDGED[name].findall(self._buffer[:size])))
+        return procfs.oom_kills(to_text(self._files.vmstat()))
 
     def _explain(self) -> None:
-        missing = [f"{self._host.proc}/{name}" for name, found in self._files if found is None]
-        if missing:
-            self.obstacles.append(f"flight recorder: works without {', '.join(missing)}")
+        if self._files.absent:
+            self.obstacles.append(f"flight recorder: works without {', '.join(self._files.absent)}")
         if isinstance(self._trigger, str):
             self.obstacles.append(
                 f"flight recorder: no pressure trigger ({self._trigger}); pressure is seen at the next sample"
@@ -609,7 +431,9 @@ class Recorder:
                 "flight recorder: this pid namespace numbers processes otherwise than the kernel log; "
                 "victims are known by the log and by their cgroups' counts of kills only"
             )
-        elif self._files[0][1] is not None and not os.access(self._host.proc / "1/statm", os.R_OK):
+        elif f"{self._host.proc}/meminfo" not in self._files.absent and not os.access(
+            self._host.proc / "1/statm", os.R_OK
+        ):
             self.obstacles.append(
                 "flight recorder: other users' processes are hidden (hidepid); the largest are not known "
                 "(CAP_SYS_PTRACE mends it)"
@@ -620,25 +444,3 @@ class Recorder:
             )
         if isinstance(self._swap_changes, str):
             self.obstacles.append(f"flight recorder: no word of swap areas ({self._swap_changes})")
-
-
-def _amount(meminfo: bytes, name: bytes) -> int | None:
-    value = meminfo.partition(name)[2].partition(b"kB")[0].strip()
-    return int(value) * 1024 if value.isdigit() else None
-
-
-def _snapshot(sample: Sample) -> Snapshot:
-    parts = {name: to_text(part) for name, part in zip(_PARTS, sample.parts, strict=True) if part}
-    return Snapshot(usec=sample.usec, wall=sample.wall, parts=parts)
-
-
-def _chosen(tracks: tuple[Track, ...], pids: set[int], paths: set[str]) -> tuple[Track, ...]:
-    """The largest of each kind, and all that the report is about; ``tracks`` come by size."""
-    left = dict(_SHOWN)
-    chosen = []
-    for track in tracks:
-        wanted = track.pid in pids if track.kind == "process" else track.name in paths
-        if wanted or left[track.kind] > 0:
-            left[track.kind] -= not wanted
-            chosen.append(track)
-    return tuple(chosen)

@@ -7,9 +7,9 @@ looked up and no descriptor is needed. Source: proc(5), Documentation/accounting
 from __future__ import annotations
 
 import os
-import re
 from types import MappingProxyType
 
+from oomwatchd import procfs
 from oomwatchd.observe.host import Host, read_buffer
 from oomwatchd.records.capture import Snapshot
 from oomwatchd.records.kmsg import to_text
@@ -27,9 +27,6 @@ PARTS = MappingProxyType(
 )
 #: Bound of one part. zoneinfo grows with nodes and CPUs: about 90 KiB on 4 nodes with 128 CPUs.
 PART_BYTES = 256 * 1024
-
-
-_OOM_KILLS = re.compile(r"^oom_kill ([0-9]{1,18})$", re.MULTILINE)
 
 
 class Snapshots:
@@ -59,8 +56,7 @@ class Snapshots:
         """The kernel's own count of OOM kills since boot (``oom_kill`` in /proc/vmstat, 4.13+); None
         where there is none. ``seen``: as of that snapshot."""
         text = to_text(self._read("vmstat")) if seen is None else seen.parts.get("vmstat", "")
-        found = _OOM_KILLS.search(text)
-        return int(found[1]) if found else None
+        return procfs.oom_kills(text)
 
     def close(self) -> None:
         for descriptor in self._descriptors.values():

@@ -26,7 +26,7 @@ def cage() -> Iterator[Path]:
     """A memory cgroup with a limit of LIMIT_BYTES."""
     with throwaway._directory(f"oomwatchd-fault-{secrets.token_hex(4)}") as directory:
         hierarchy = throwaway.memory_hierarchy()
-        (directory / hierarchy.limit_file).write_text(str(LIMIT_BYTES))
+        (directory / hierarchy.files.limit).write_text(str(LIMIT_BYTES))
         yield directory
 
 

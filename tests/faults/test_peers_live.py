@@ -38,7 +38,7 @@ def watching(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningDaemon
 @contextlib.contextmanager
 def cage_called(name: str) -> Iterator[Path]:
     with throwaway._directory(name) as directory:
-        (directory / throwaway.memory_hierarchy().limit_file).write_text(str(LIMIT_BYTES))
+        (directory / throwaway.memory_hierarchy().files.limit).write_text(str(LIMIT_BYTES))
         yield directory
 
 

@@ -40,7 +40,7 @@ for step in range(1, 600):
 def leaky_unit() -> Iterator[subprocess.Popen[bytes]]:
     """A child in a cgroup that is named like a unit; it leaks once it is told."""
     hierarchy = throwaway.memory_hierarchy()
-    parent = hierarchy.mount / "oomwatchd-test.slice"
+    parent = Path(hierarchy.mount) / "oomwatchd-test.slice"
     directory = parent / "leaky.service"
     parent.mkdir(exist_ok=True)
     if hierarchy.version == 2:
@@ -48,7 +48,7 @@ def leaky_unit() -> Iterator[subprocess.Popen[bytes]]:
             pytest.skip("the root of cgroup v2 does not hand the memory controller down")
         (parent / "cgroup.subtree_control").write_text("+memory")
     directory.mkdir(exist_ok=True)
-    (directory / hierarchy.limit_file).write_text(str(LIMIT))
+    (directory / hierarchy.files.limit).write_text(str(LIMIT))
     child = subprocess.Popen([sys.executable, "-I", "-S", "-c", LEAK], stdin=subprocess.PIPE)
     try:
         (directory / "cgroup.procs").write_text(str(child.pid))

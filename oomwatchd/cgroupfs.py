@@ -1,0 +1,109 @@
+"""The files of the memory controller: what they are called in cgroup v1 and v2, and what stands in them.
+
+Sources: Documentation/admin-guide/cgroup-v1/memory.rst, cgroup-v2.rst, cgroups(7).
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from oomwatchd.records.kmsg import to_text
+
+#: v1 writes "no limit" as the largest multiple of the page size
+_UNLIMITED = 1 << 62
+
+
+class Files(msgspec.Struct, frozen=True):
+    """The names of one version. ``kills`` are the files with the count ``oom_kill``, the first that is there
+    counts; ``inactive_file`` is the entry of ``memory.stat`` for page cache that is dropped first, of the
+    cgroup with all below it."""
+
+    usage: str
+    limit: str
+    kills: tuple[str, ...]
+    inactive_file: bytes
+    stat: str = "memory.stat"
+    procs: str = "cgroup.procs"
+
+
+#: by version; memory.events of v2 (before memory.events.local, 5.2) counts for all cgroups above, too
+FILES = {
+    1: Files(
+        usage="memory.usage_in_bytes",
+        limit="memory.limit_in_bytes",
+        kills=("memory.oom_control",),
+        inactive_file=b"total_inactive_file",
+    ),
+    2: Files(
+        usage="memory.current",
+        limit="memory.max",
+        kills=("memory.events.local", "memory.events"),
+        inactive_file=b"inactive_file",
+    ),
+}
+#: the file of v2 whose counts hold those of the cgroups below
+HIERARCHICAL_KILLS = "memory.events"
+
+
+class Hierarchy(msgspec.Struct, frozen=True):
+    """Where the memory controller is mounted; ``root`` is the cgroup that is seen at the mount point, as
+    the kernel log writes it ("" for the root of all)."""
+
+    mount: str
+    root: str
+    version: int
+
+    @property
+    def files(self) -> Files:
+        """What its files are called."""
+        return FILES[self.version]
+
+    def directory(self, path: str) -> str | None:
+        """Where the cgroup of that path is; None if it is not below what is mounted here. A path of the log
+        is anybody's: it must not lead out of the mount."""
+        below = path[len(self.root) :]
+        outside = not path.startswith(self.root) or not (below.startswith("/") or not below)
+        if outside or ".." in path.split("/") or "\0" in path:
+            return None
+        return self.mount + below.rstrip("/")
+
+
+def amount(data: bytes | None) -> int | None:
+    """The bytes in a file with one number; None where it says "no limit" or could not be read."""
+    word = (data or b"").strip()
+    value = int(word) if word.isdigit() else None
+    return None if value is None or value >= _UNLIMITED else value
+
+
+def entry(data: bytes | None, name: bytes) -> int | None:
+    """The number behind ``name`` in memory.stat, memory.events or memory.oom_control; None without one."""
+    value = (b"\n" + (data or b"")).partition(b"\n" + name + b" ")[2].partition(b"\n")[0]
+    return int(value) if value.isdigit() else None
+
+
+def pids(data: bytes) -> list[int]:
+    """The processes that cgroup.procs lists."""
+    return [int(pid) for pid in data.split() if pid.isdigit()]
+
+
+def memory_cgroup(text: bytes, *, exiting: bool = False) -> str | None:
+    """The path that counts for memory out of /proc/PID/cgroup: the v1 memory controller's where there is
+    one, else the unified hierarchy's (cgroups(7)). A cgroup's name may hold anything but a newline.
+
+    Of an exiting process v1 says ``/``, wherever it lived, while the unified hierarchy still tells and marks
+    a cgroup that was removed (proc_cgroup_show()). Where systemd keeps both, they are alike.
+    """
+    unified = memory = None
+    for line in text.split(b"\n"):
+        fields = line.split(b":", 2)
+        if len(fields) < 3:
+            continue
+        if b"memory" in fields[1].split(b","):
+            memory = to_text(fields[2])
+        if fields[0] == b"0" and not fields[1]:
+            unified = to_text(fields[2].removesuffix(b" (deleted)"))
+    if memory == "/" and exiting:
+        return unified if unified != "/" else None
+    return unified if memory is None else memory

@@ -1,0 +1,48 @@
+"""The table of mounts and that of swap areas.
+
+Sources: proc_pid_mountinfo(5), proc_swaps(5), ``seq_path()``.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+#: how the kernel writes blanks, line ends and backslashes of names
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """One mount. ``root`` is the directory of the file system that is seen at ``point``; ``device`` is
+    "major:minor", ``options`` are the file system's own. Names are as the file system has them."""
+
+    device: bytes
+    root: bytes
+    point: bytes
+    kind: bytes
+    options: bytes
+
+
+def mounts(mountinfo: bytes) -> Iterator[Mount]:
+    """The mounts of /proc/PID/mountinfo in its order; lines that are none are left out."""
+    for line in mountinfo.split(b"\n"):
+        before, _, after = line.partition(b" - ")
+        where, what = before.split(b" "), after.split(b" ")
+        if len(where) > 4 and len(what) > 2:
+            yield Mount(where[2], _unescaped(where[3]), _unescaped(where[4]), what[0], what[2])
+
+
+def swap_areas(swaps: bytes) -> Iterator[tuple[bytes, int]]:
+    """The areas of /proc/swaps: path, bytes."""
+    for line in swaps.split(b"\n")[1:]:
+        words = line.split()
+        if len(words) >= 3 and words[2].isdigit():
+            yield _unescaped(words[0]), int(words[2]) * 1024
+
+
+def _unescaped(name: bytes) -> bytes:
+    return _ESCAPE.sub(lambda m: bytes([int(m[1], 8) & 255]), name)
