@@ -138,6 +138,7 @@ install_python() {
 lint() {
     result=0
     "$venv/bin/python" -m ruff check . || result=1
+    "$venv/bin/python" -m ruff format --check . || result=1
     "$venv/bin/python" -m mypy || result=1
     return "$result"
 }
@@ -199,7 +200,10 @@ test)
     else
         result=0
         lint || result=1
-        "$venv/bin/python" -m pytest || result=1
+        # What the quick tests reach is measured; the others run whole systems and processes of their own.
+        "$venv/bin/python" -m coverage run -m pytest -m 'not slow and not vm' || result=1
+        "$venv/bin/python" -m coverage report --format=total | sed 's/.*/covered by the quick tests: & %/'
+        "$venv/bin/python" -m pytest -m 'slow or vm' || result=1
         exit "$result"
     fi
     ;;

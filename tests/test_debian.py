@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
+
+from oomwatchd import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 DEBIAN = ROOT / "packaging" / "debian"
 
 
 def test_the_changelog_has_the_version_of_the_project() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     newest = re.match(r"oomwatchd \(([^)]+)\)", (DEBIAN / "changelog").read_text())
     assert newest is not None
-    assert newest[1] == project["version"]
+    assert newest[1] == __version__
 
 
 def test_all_that_it_installs_exists() -> None:
