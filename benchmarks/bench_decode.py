@@ -86,7 +86,7 @@ def capture_of(block: OomBlock) -> OomCapture:
 
 def events(data: bytes) -> list[OomEvent]:
     """Text -> records -> blocks -> reports -> events."""
-    return [conclude(capture_of(block)) for block in cut(read_text(data))]
+    return [conclude(capture_of(block)).event for block in cut(read_text(data))]
 
 
 def rates(
@@ -121,7 +121,7 @@ def memory_growth(reports: int) -> int:
         for record in reader.feed(data):
             for signal in assembler.feed(record):
                 if isinstance(signal, OomBlock):
-                    encode(conclude(capture_of(signal)))
+                    encode(conclude(capture_of(signal)).event)
                     found += 1
         if n == reports // 10:
             at_tenth = resident_bytes()
@@ -146,7 +146,7 @@ def main(*, quick: bool = False) -> int:
         # the bound's: decoded whole, as far as the other decoder goes; findings and JSON come on top
         "dmesg text -> report": lambda: [decode(block.records) for block in cut(read_text(text))],
         "dmesg text -> event": lambda: events(text),
-        "/dev/kmsg -> event": lambda: [conclude(capture_of(block)) for block in cut(read_raw(raw))],
+        "/dev/kmsg -> event": lambda: [conclude(capture_of(block)).event for block in cut(read_raw(raw))],
         "  text -> records": lambda: read_text(text),
         "  /dev/kmsg -> records": lambda: read_raw(raw),
         "  records -> block": lambda: cut(records),

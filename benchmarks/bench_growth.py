@@ -84,7 +84,7 @@ def store(events: int, rounds: int = 50) -> int:
                 last_seq=n * 1000 + 99,
                 detected=1.7e9 + n,
             )
-            event = conclude(mine)
+            event = conclude(mine).event
             began = time.perf_counter()
             made.put(mine, event)
             return (time.perf_counter() - began) * 1e3

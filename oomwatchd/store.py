@@ -29,7 +29,9 @@ import msgspec
 from oomwatchd.delivery.policy import Delivery, News
 from oomwatchd.errors import EX_UNAVAILABLE, EX_USAGE, OomwatchdError, PermissionDeniedError
 from oomwatchd.event import OomEvent
-from oomwatchd.records.capture import OomCapture, ProcessFacts
+from oomwatchd.event import event_id as identity
+from oomwatchd.records.capture import OomCapture
+from oomwatchd.records.merge import merge
 
 log = logging.getLogger(__name__)
 
@@ -346,6 +348,17 @@ class Store:
                 return outcome
             return self._put_in_memory(capture, event, tally)
 
+    def completed(self, capture: OomCapture) -> OomCapture:
+        """The capture with what the store knows of the same report besides; the same object where it knows
+        nothing, or all of it."""
+        with self._lock:
+            for connection in self._connections():
+                with suppress(sqlite3.Error):
+                    known = _known(connection, identity(capture), capture)
+                    if known is not None:
+                        return capture if known.capture is None else known.completes(capture)
+        return capture
+
     def save_counters(self, boot_id: str, counters: Mapping[str, float]) -> None:
         """Save counters that no event brings; a failure is kept in ``failure`` like put's."""
         with self._lock:
@@ -468,9 +481,9 @@ class Store:
                 ).fetchall()
             if not rows:
                 return
-            for number, event_id, blob in rows:  # noqa: B007
+            for number, name, blob in rows:  # noqa: B007
                 try:
-                    yield _decode(event_id, blob)
+                    yield _decode(name, blob)
                 except StoreError as error:
                     log.error("%s", error)
 
@@ -726,50 +739,16 @@ class _Known(msgspec.Struct, frozen=True):
             return False
         return _extent(capture) <= _extent(self.capture)
 
+    def completes(self, capture: OomCapture) -> OomCapture:
+        """The capture with what is stored of it, if it brings anything at all."""
+        if self.capture is None or self.elsewhence or self.covers(capture):
+            return capture
+        return merge(capture, self.capture)
+
 
 def _extent(capture: OomCapture) -> tuple[int, int, bool, int]:
     last = -1 if capture.last_seq is None else capture.last_seq
     return last, len(capture.records), capture.settled, capture.revision
-
-
-def _merged(new: OomCapture, old: OomCapture) -> OomCapture:
-    """A later revision with what only the earlier one has: one that was read from the ring after a
-    restart has no snapshots, and one that was cut down has fewer records."""
-    records = new.records
-    if new.last_seq is not None and old.last_seq is not None:
-        by_seq = {record.seq: record for record in (*old.records, *new.records)}
-        records = tuple(by_seq[seq] for seq in sorted(seq for seq in by_seq if seq is not None))
-    facts = {process.pid: process for process in old.processes}
-    for process in new.processes:
-        facts[process.pid] = _both(process, facts.get(process.pid, process))
-    return msgspec.structs.replace(
-        new,
-        records=records,
-        historical=old.historical,
-        wall_offset=new.wall_offset if old.wall_offset is None else old.wall_offset,
-        detected=new.detected if old.detected is None else old.detected,
-        detection_latency_seconds=(
-            new.detection_latency_seconds
-            if old.detection_latency_seconds is None
-            else old.detection_latency_seconds
-        ),
-        before=old.before or new.before,
-        at=old.at or new.at,
-        after=new.after or old.after,
-        processes=tuple(facts.values()),
-        crowds=new.crowds or old.crowds,
-        charge_after=new.charge_after or old.charge_after,
-        unit_log=new.unit_log or old.unit_log,
-        unit_watch_seconds=new.unit_watch_seconds or old.unit_watch_seconds,
-    )
-
-
-def _both(new: ProcessFacts, old: ProcessFacts) -> ProcessFacts:
-    """What is known of a process: whether it was still there is learnt later, its executable earlier."""
-    known = {name: value for name in new.__struct_fields__ if (value := getattr(new, name)) is not None}
-    if new.cgroup is None:
-        known["learnt"] = old.learnt
-    return msgspec.structs.replace(old, **known)
 
 
 class _transaction:
@@ -902,9 +881,9 @@ def _known_elsewhence(connection: sqlite3.Connection, capture: OomCapture) -> _K
         " WHERE boot_id = ? AND first_usec = ? AND (first_seq IS NULL) <> ? LIMIT 8",
         (capture.source.boot_id, _first_usec(capture), capture.first_seq is None),
     )
-    for event_id, blob, kills, undecoded in rows:
+    for name, blob, kills, undecoded in rows:
         with suppress(StoreError):
-            stored = _decode(event_id, blob)
+            stored = _decode(name, blob)
             if stored.records[:1] and stored.records[0].text.rstrip() == capture.records[0].text.rstrip():
                 return _Known(stored, kills, undecoded, elsewhence=True)
     return None
@@ -941,8 +920,8 @@ def _put(
             return "known"
     elif known.covers(capture):
         return "known"
-    elif known.capture is not None:
-        capture = _merged(capture, known.capture)
+    else:
+        capture = known.completes(capture)
     kills = max(0, event.kills - (known.kills if known else 0))
     undecoded = max(0, len(event.undecoded) - (known.undecoded if known else 0))
     reports = 1 + capture.repeats

@@ -85,7 +85,7 @@ def captures(path: Path) -> tuple[OomCapture, ...]:
 def kinds(path: Path) -> tuple[OomEvent, ...]:
     """A file's blocks as events, one of each kind: the recordings repeat one report hundreds of times."""
     one_of_each = {(c.records[0].text[:40], len(c.records)): c for c in captures(path)}
-    return tuple(conclude(capture) for capture in one_of_each.values())
+    return tuple(conclude(capture).event for capture in one_of_each.values())
 
 
 @cache

@@ -290,7 +290,7 @@ def test_what_the_manager_says_of_the_unit_is_stored_with_the_event(rig: Rig) ->
     rig.aftermath.take(
         [said("failed", KILL_USEC - SECOND), said("failed", KILL_USEC + 2000, result="oom-kill")]
     )
-    rig.aftermath.listen(kill, conclude(kill))
+    rig.aftermath.listen(kill, conclude(kill).event)
     rig.aftermath.take([said("started", KILL_USEC + 3 * SECOND, "other.service")])
     rig.aftermath.take([said("restart_scheduled", KILL_USEC + 6 * SECOND, restarts=3)])
     assert [c.revision for c in rig.served] == [1]
@@ -306,7 +306,7 @@ def test_what_the_manager_says_of_the_unit_is_stored_with_the_event(rig: Rig) ->
     ]
     rig.aftermath.take([said("failed", KILL_USEC + 62 * SECOND)])
     assert len(rig.served) == 3
-    after = conclude(last).aftermath
+    after = conclude(last).event.aftermath
     assert after is not None
     assert [(u.step, u.seconds) for u in after.units] == [("failed", 0.001), ("restart_scheduled", 5.999)]
     assert (after.available_before_bytes, after.available_after_bytes) == (20_000 << 10, 820_000 << 10)
@@ -326,7 +326,7 @@ def test_units_that_are_not_the_managers_are_not_listened_to(rig: Rig, cgroup: s
     lines = [record.text.replace(f"/system.slice/{UNIT}", cgroup) for record in kill.records]
     records = tuple(msgspec.structs.replace(r, text=t) for r, t in zip(kill.records, lines, strict=True))
     kill = msgspec.structs.replace(kill, records=records)
-    rig.aftermath.listen(kill, conclude(kill))
+    rig.aftermath.listen(kill, conclude(kill).event)
     rig.aftermath.take([said("failed", KILL_USEC + SECOND)])
     assert rig.served == []
     assert not rig.aftermath.busy
@@ -334,7 +334,7 @@ def test_units_that_are_not_the_managers_are_not_listened_to(rig: Rig, cgroup: s
 
 def test_a_flapping_unit_is_bounded(rig: Rig) -> None:
     kill = capture()
-    rig.aftermath.listen(kill, conclude(kill))
+    rig.aftermath.listen(kill, conclude(kill).event)
     for n in range(200):
         rig.aftermath.take([said("failed", KILL_USEC + n * 1000, text="x" * 10_000)])
     assert len(rig.served) == 1
@@ -350,7 +350,7 @@ def test_a_storm_in_one_unit_is_not_a_storm_of_writes(rig: Rig) -> None:
     """40 kills, and a unit of which something is said ten times a second for a minute."""
     for n in range(40):
         kill = msgspec.structs.replace(capture(), first_seq=10 * n, last_seq=10 * n + 1)
-        rig.aftermath.listen(kill, conclude(kill))
+        rig.aftermath.listen(kill, conclude(kill).event)
     for tenth in range(600):
         rig.now = KILL_USEC + 5 * SECOND + tenth * SECOND // 10
         rig.aftermath.take([said("started", rig.now)])
@@ -362,7 +362,7 @@ def test_a_storm_in_one_unit_is_not_a_storm_of_writes(rig: Rig) -> None:
 
 def test_findings_of_what_did_not_recover() -> None:
     def ids(kill: OomCapture) -> set[str]:
-        return {finding.id for finding in conclude(kill).findings}
+        return {finding.id for finding in conclude(kill).event.findings}
 
     assert not {"memory_not_recovered", "unit_stayed_down"} & ids(capture())
     assert "memory_not_recovered" in ids(capture(available_after=60_000))
@@ -381,14 +381,14 @@ def test_findings_of_what_did_not_recover() -> None:
 
 def test_the_reports_show_it() -> None:
     log = (said("failed", KILL_USEC + SECOND, result="oom-kill"), said("started", KILL_USEC + 4 * SECOND))
-    event = conclude(msgspec.structs.replace(capture(), unit_log=log, unit_watch_seconds=60.0))
+    event = conclude(msgspec.structs.replace(capture(), unit_log=log, unit_watch_seconds=60.0)).event
     text = render_text(event)
     page = render_html(event)
     for words in ("Afterwards", "781 MiB", "failed", "started"):
         assert words in text, words
         assert words in page, words
     hostile = said("failed", KILL_USEC + SECOND, text="\x1b[31m<script>alert(1)</script>")
-    event = conclude(msgspec.structs.replace(capture(), unit_log=(hostile,)))
+    event = conclude(msgspec.structs.replace(capture(), unit_log=(hostile,))).event
     assert "\x1b" not in render_text(event) and "<script>alert" not in render_html(event)
 
 
@@ -404,7 +404,7 @@ def test_what_came_and_went_is_numbered_on_the_charts_and_listed() -> None:
         Mark(usec=kill.at.usec - 30 * SECOND, wall=1.0, kind="swap_off", name="/dev/<b>x", before_bytes=GIB),
         Mark(usec=kill.at.usec - 15 * SECOND, wall=1.0, kind="memory_offline", name="memory42"),
     )
-    event = conclude(msgspec.structs.replace(kill, before=before, marks=marks))
+    event = conclude(msgspec.structs.replace(kill, before=before, marks=marks)).event
     drawn = view(event).before
     assert drawn
     for chart in drawn:
@@ -440,7 +440,7 @@ def test_both_words_of_one_kill_are_one_event(rig: Rig, order: tuple[int, int]) 
     rig.tick(at + HOLD_USEC)
     (served,) = rig.served
     assert [record.text for record in served.records] == [PRESSURE, TOLD]
-    event = conclude(served)
+    event = conclude(served).event
     assert (event.kind, event.kills, event.victims, event.historical) == ("oomd_kill", 0, (), False)
     assert event.oomd is not None and event.oomd.processes == 3
     (finding,) = event.findings
@@ -460,19 +460,19 @@ def test_a_late_count_is_a_later_revision_of_the_same_event(rig: Rig) -> None:
     assert rig.served == []
     rig.tick(at + HOLD_USEC)
     rig.aftermath.take([told(at + 5 * SECOND)])
-    first, second = (conclude(c) for c in rig.served)
+    first, second = (conclude(c).event for c in rig.served)
     assert first.id == second.id
     assert (first.revision, second.revision) == (0, 1)
     # another kill in the same unit is another event
     rig.aftermath.take([line(at + 7 * SECOND)])
     rig.tick(at + 7 * SECOND + HOLD_USEC)
-    assert len({conclude(c).id for c in rig.served}) == 2
+    assert len({conclude(c).event.id for c in rig.served}) == 2
 
 
 def test_a_count_alone_is_told_too(rig: Rig) -> None:
     rig.aftermath.take([told(rig.now)])
     rig.tick(rig.now + HOLD_USEC)
-    (event,) = (conclude(c) for c in rig.served)
+    (event,) = (conclude(c).event for c in rig.served)
     assert event.oomd is not None
     assert (event.oomd.unit, event.oomd.cgroup, event.complete) == ("web.service", None, False)
     assert render_text(event)
@@ -484,7 +484,7 @@ def test_a_storm_of_them_is_bounded(rig: Rig) -> None:
         text = PRESSURE.replace("web.service", f"u{n}.service")
         rig.aftermath.take([line(rig.now + n, text)])
     rig.tick(rig.now + 300 + PAIR_USEC)
-    assert len({conclude(c).id for c in rig.served}) == 300
+    assert len({conclude(c).event.id for c in rig.served}) == 300
     assert not rig.aftermath.busy
 
 
@@ -564,7 +564,7 @@ def test_without_a_journal_it_is_said_once(rig: Rig, caplog: pytest.LogCaptureFi
     (record,) = caplog.records
     assert "works without what the journal says" in record.getMessage()
     kill = capture()
-    rig.aftermath.listen(kill, conclude(kill))
+    rig.aftermath.listen(kill, conclude(kill).event)
     assert rig.served == [] and not rig.aftermath.busy
 
 
@@ -583,7 +583,7 @@ def test_a_journal_that_fails_ends_the_listening_not_the_daemon(
             pass
 
     kill = capture()
-    rig.aftermath.listen(kill, conclude(kill))
+    rig.aftermath.listen(kill, conclude(kill).event)
     with caplog.at_level(logging.INFO):
         rig.aftermath.watch(Failing, lambda task: task())
     assert not rig.aftermath.busy  # the event that waited is stored as it is

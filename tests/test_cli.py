@@ -114,7 +114,7 @@ def state(tmp_path_factory: pytest.TempPathFactory, hostile: Path) -> Path:
     directory = tmp_path_factory.mktemp("state")
     store = Store.open(directory)
     for capture in captures(hostile):
-        store.put(capture, conclude(capture))
+        store.put(capture, conclude(capture).event)
     store.close()
     return directory
 
@@ -267,7 +267,7 @@ def test_the_boot_id_gives_the_daemons_event_ids(hostile: Path) -> None:
     dashed = f"{BOOT[:8]}-{BOOT[8:12]}-{BOOT[12:16]}-{BOOT[16:20]}-{BOOT[20:]}".upper()
     shown = oomwatchd("analyze", "--format", "jsonl", "--boot-id", dashed, hostile)
     ids = {json.loads(line)["id"] for line in shown.stdout.splitlines()}
-    assert ids == {conclude(capture).id for capture in captures(hostile)}
+    assert ids == {conclude(capture).event.id for capture in captures(hostile)}
 
 
 def test_output_goes_to_a_file_or_fails_with_73(seed: Path, tmp_path: Path) -> None:
@@ -481,7 +481,7 @@ def test_events_export_is_everything_oldest_first(state: Path, tmp_path: Path) -
     shown = oomwatchd("events", "--state-directory", state, "export", "--output", output)
     assert shown.returncode == 0, shown.stderr
     exported = [json.loads(line)["id"] for line in output.read_text().splitlines()]
-    assert exported == [conclude(capture).id for capture in Store.open_reader(state).export()]
+    assert exported == [conclude(capture).event.id for capture in Store.open_reader(state).export()]
     assert len(set(exported)) == len(exported) > 20
 
 

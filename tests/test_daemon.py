@@ -180,7 +180,7 @@ def test_a_live_report_is_captured_with_its_surroundings(rig: Rig) -> None:
     assert late.after is not None and late.after.parts == {"vmstat": "oom_kill 8\n"}
     assert len(set(rig.named_at)) == 1
     assert rig.named_at[0] == pytest.approx(KILL_USEC / 1e6, abs=0.001)
-    event = conclude(early)
+    event = conclude(early).event
     assert (event.kills, event.victims[0].comm, event.constraint) == (1, VICTIM_COMM, "cpuset")
     assert metric(rig.metrics, "oomwatchd_kernel_oom_kills_total") == 8
 
@@ -233,7 +233,7 @@ def test_lost_and_forged_records_are_counted(rig: Rig) -> None:
     assert metric(rig.metrics, "oomwatchd_kmsg_lost_records_total") == FIRST_SEQ - 101 + 3
     assert metric(rig.metrics, "oomwatchd_kmsg_forged_records_total") == 1
     assert metric(rig.metrics, "oomwatchd_kmsg_records_total") == len(LINES) - 3 + 2
-    assert [(c.lost_records, conclude(c).kills) for c in rig.captures] == [(3, 1)]
+    assert [(c.lost_records, conclude(c).event.kills) for c in rig.captures] == [(3, 1)]
 
 
 def test_what_one_bite_leaves_is_read_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,7 @@ def test_an_error_costs_one_step_and_not_the_watch(
     rig.watch.catch_up_done()
     rig.write(f"6,{FIRST_SEQ - 2},{REPORT_USEC},-;bad", f"6,{FIRST_SEQ - 1},{REPORT_USEC},-;bad", *LINES)
     rig.read_at(KILL_USEC + 200_000)
-    assert [conclude(capture).kills for capture in rig.captures] == [1]
+    assert [conclude(capture).event.kills for capture in rig.captures] == [1]
     assert len([r for r in caplog.records if r.getMessage().startswith("the watch failed")]) == 1
     assert metric(rig.metrics, "oomwatchd_internal_errors_total") == 2
 
@@ -285,7 +285,7 @@ def test_an_error_in_a_run_costs_the_run_and_not_the_watch(rig: Rig, monkeypatch
     rig.watch.catch_up_done()
     rig.write(*LINES)
     rig.read_at(KILL_USEC + 200_000)
-    assert sum(conclude(capture).kills for capture in rig.captures) == 1
+    assert sum(conclude(capture).event.kills for capture in rig.captures) == 1
     assert metric(rig.metrics, "oomwatchd_internal_errors_total") >= len(LINES)
 
 
@@ -398,7 +398,10 @@ def test_an_assembler_that_fails_is_replaced_and_what_it_had_is_kept(
     rig.write(*LINES, f"6,{last},{KILL_USEC + 1},-;bad", *again)
     rig.read_at(KILL_USEC + 1000)
     rig.read_at(KILL_USEC + 200_000)
-    assert [(c.first_seq, conclude(c).kills) for c in rig.captures] == [(FIRST_SEQ, 1), (FIRST_SEQ + 100, 1)]
+    assert [(c.first_seq, conclude(c).event.kills) for c in rig.captures] == [
+        (FIRST_SEQ, 1),
+        (FIRST_SEQ + 100, 1),
+    ]
     assert metric(rig.metrics, "oomwatchd_internal_errors_total") == 1
 
 
@@ -510,7 +513,7 @@ def test_a_cut_down_capture_still_says_who_died_where_and_why() -> None:
     whole = a_capture()
     cut = cut_down(whole)
     assert len(cut.records) < 10
-    before, after = conclude(whole), conclude(cut)
+    before, after = conclude(whole).event, conclude(cut).event
     assert (after.id, after.kills, after.constraint) == (before.id, before.kills, before.constraint)
     assert after.victims == before.victims
     assert after.trigger.comm == before.trigger.comm
@@ -679,10 +682,10 @@ def test_a_revision_with_more_kills_is_told_again(tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_explained_is_stored_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(_capture: OomCapture) -> OomEvent:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr(worker, "conclude", broken)
+    monkeypatch.setattr("oomwatchd.event.decode", broken)
     metrics, seen = Metrics(), list[OomEvent]()
     patient = Worker(settings(tmp_path, tmp_path / "events.jsonl"), metrics, seen.append)
     patient.open()
@@ -696,7 +699,7 @@ def test_a_report_that_cannot_be_explained_is_stored_and_counted(
     assert caplog.text.count("explaining a report failed: ZeroDivisionError: a fault of ours") == 1
     with contextlib.closing(Store.open_reader(tmp_path)) as store:
         captures = list(store.export())
-    assert [conclude(c).kills for c in captures] == [1, 1]  # a mended version explains them
+    assert [conclude(c).event.kills for c in captures] == [1, 1]  # a mended version explains them
 
 
 def test_a_failure_in_the_worker_does_not_end_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -933,7 +936,7 @@ class Running:
     def stored(self, comm: str) -> list[OomCapture]:
         store = Store.open_reader(self.directory / "state")
         try:
-            return [c for c in store.export() if any(v.comm == comm for v in conclude(c).victims)]
+            return [c for c in store.export() if any(v.comm == comm for v in conclude(c).event.victims)]
         finally:
             store.close()
 

@@ -18,14 +18,14 @@ from tests.blocks import blocks_of, differences, read_records
 
 
 def event_of(records: tuple[KmsgRecord, ...], **fields: Any) -> OomEvent:
-    return conclude(OomCapture(source=Source(kind="file", form="kmsg"), records=records, **fields))
+    return conclude(OomCapture(source=Source(kind="file", form="kmsg"), records=records, **fields)).event
 
 
 def seed_event(corpus: Path) -> OomEvent:
     reader = TextReader()
     data = (corpus / "seed" / "mips-3.10-highmem.log").read_bytes()
     (block,) = blocks_of([*reader.feed(data), *reader.flush()])
-    return conclude(OomCapture(source=Source(kind="file", form=reader.form), records=block.records))
+    return conclude(OomCapture(source=Source(kind="file", form=reader.form), records=block.records)).event
 
 
 def test_the_seed_log_equals_its_truth(corpus: Path) -> None:

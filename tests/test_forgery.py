@@ -64,7 +64,7 @@ def capture(request: pytest.FixtureRequest) -> OomCapture:
 
 @pytest.fixture
 def event(capture: OomCapture) -> OomEvent:
-    return conclude(capture)
+    return conclude(capture).event
 
 
 def is_plain(text: str) -> bool:
@@ -97,7 +97,7 @@ def elements(event: OomEvent, capture: OomCapture) -> set[tuple[str, tuple[str, 
 def test_html(event: OomEvent, capture: OomCapture) -> None:
     plain = capture_of(b"plain", b"/system.slice/plain.service")
     other = capture_of(b"plain", b"/plain")
-    known = elements(conclude(plain), plain) | elements(conclude(other), other)
+    known = elements(conclude(plain).event, plain) | elements(conclude(other).event, other)
     assert elements(event, capture) <= known
 
 
@@ -152,13 +152,13 @@ def exposed(event: OomEvent) -> tuple[set[str], list[str]]:
 
 def test_metrics(event: OomEvent) -> None:
     names, values = exposed(event)
-    assert names == exposed(conclude(capture_of(b"plain", b"/plain")))[0]
+    assert names == exposed(conclude(capture_of(b"plain", b"/plain")).event)[0]
     assert all(is_plain(value) and len(value) <= 300 for value in values)
 
 
 def test_ten_thousand_cgroups_do_not_grow_the_metrics() -> None:
     metrics = Metrics()
-    event = conclude(capture_of(b"x", b"/dt"))
+    event = conclude(capture_of(b"x", b"/dt")).event
     sizes = []
     for n in range(10_000):
         unit = f"evil{n}.service"
@@ -185,7 +185,9 @@ def test_store(event: OomEvent, capture: OomCapture, tmp_path: Path) -> None:
     directory = tmp_path / "state"
     with contextlib.closing(Store.open(directory)) as store:
         assert store.put(capture, event) == "new"
-        assert store.put(capture_of(b"y", b"/other", seq=500), conclude(capture_of(b"y", b"/other", seq=500)))
+        assert store.put(
+            capture_of(b"y", b"/other", seq=500), conclude(capture_of(b"y", b"/other", seq=500)).event
+        )
         path = event.memcg.task_path if event.memcg else None
         (row,) = store.list(cgroup=path)
         assert (row.cgroup, row.victim_comm, row.victim_pid) == (path, event.victims[0].comm, 77)

@@ -115,12 +115,12 @@ def offences(page: Page) -> Iterator[str]:
 
 
 def event_of(file: Path, number: int = 0) -> OomEvent:
-    return conclude(captures(file)[number])
+    return conclude(captures(file)[number]).event
 
 
 @cache
 def events(file: Path) -> tuple[OomEvent, ...]:
-    return tuple(conclude(capture) for capture in captures(file))
+    return tuple(conclude(capture).event for capture in captures(file))
 
 
 @pytest.mark.slow
@@ -129,7 +129,7 @@ def test_every_report_of_the_corpus_is_a_sound_page(corpus: Path) -> None:
     kinds = set()
     for file in files:
         for capture in captures(file):
-            event = conclude(capture)
+            event = conclude(capture).event
             kinds.add((event.kind, event.constraint))
             assert list(offences(Page(render_html(event, capture.records)))) == [], file.name
     assert {k for k, _ in kinds} >= {"oom_kill", "oom_no_victim", "oom_panic", "page_alloc_failure"}
@@ -166,7 +166,9 @@ def test_the_policy_allows_this_style_and_this_script_and_nothing_else(corpus: P
 
 def test_the_same_event_gives_the_same_page(corpus: Path) -> None:
     capture = captures(corpus / _SEED)[0]
-    assert render_html(conclude(capture), capture.records) == render_html(conclude(capture), capture.records)
+    assert render_html(conclude(capture).event, capture.records) == render_html(
+        conclude(capture).event, capture.records
+    )
 
 
 def test_nothing_is_imported_before_the_first_page() -> None:
@@ -229,7 +231,7 @@ def test_the_raw_report_stands_at_the_end_line_by_line(corpus: Path) -> None:
 def test_recorded_hostile_names_are_shown_and_never_markup(corpus: Path) -> None:
     seen = set()
     for capture in captures(corpus / _HOSTILE):
-        event = conclude(capture)
+        event = conclude(capture).event
         page = Page(render_html(event, capture.records))
         for victim in event.victims:
             seen.add(victim.comm)

@@ -46,7 +46,8 @@ assembler = Assembler()
 records = [record for line in RECORDS.splitlines() if (record := parse_record(line.encode()))]
 signals = [signal for record in records for signal in assembler.feed(record)]
 block = next(s for s in [*signals, *assembler.flush()] if isinstance(s, OomBlock))
-event = conclude(OomCapture(source=Source(kind="kmsg", form="kmsg"), records=block.records, settled=True))
+capture = OomCapture(source=Source(kind="kmsg", form="kmsg"), records=block.records, settled=True)
+event = conclude(capture).event
 metrics = Metrics(sinks=("journal",))
 metrics.delivery(Delivery(sink="webhook", position=0))
 metrics.kernel_kills(7)
@@ -103,7 +104,7 @@ records = tuple(record for line in RECORDS.splitlines() if (record := parse_reco
 capture = OomCapture(source=Source(kind="kmsg", form="kmsg"), records=records, settled=True)
 packed = msgspec.msgpack.encode(capture)
 assert msgspec.msgpack.decode(packed, type=OomCapture) == capture
-print(packed.hex(), msgspec.json.encode(conclude(capture)).decode())
+print(packed.hex(), msgspec.json.encode(conclude(capture).event).decode())
 print(msgspec.toml.decode('log_level = "debug"', type=Config))
 """
     absent = "assert not {'uuid', 'decimal', 'msgspec.inspect', 'msgspec._json_schema'} & set(sys.modules)\n"

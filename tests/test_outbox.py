@@ -20,7 +20,7 @@ from oomwatchd.delivery.policy import (
     pause,
 )
 from oomwatchd.errors import DeliveryError
-from oomwatchd.event import OomEvent, event_id
+from oomwatchd.event import Conclusion, OomEvent, event_id
 from oomwatchd.records.capture import OomCapture
 from oomwatchd.store import FILE_NAME, Limits, Store
 from tests.samples import capture, event
@@ -70,9 +70,9 @@ class Rig:
             self.receiver, self.store, state, wall=lambda: self.now, share=lambda: 0.0, conclude=self.conclude
         )
 
-    def conclude(self, stored: OomCapture) -> OomEvent:
+    def conclude(self, stored: OomCapture) -> Conclusion:
         assert stored.first_seq is not None
-        return self.events[stored.first_seq]
+        return Conclusion(self.events[stored.first_seq])
 
     def put(self, seq: int, revision: int = 0, **fields: object) -> None:
         self.events[seq] = event(seq, **fields)  # type: ignore[arg-type]

@@ -158,7 +158,7 @@ def test_the_catalog_explains_every_message(tmp_path: Path) -> None:
     catalog = UNITS / "oomwatchd.catalog"
     explained = re.findall(r"^-- ([0-9a-f]{32})$", catalog.read_text(), re.M)
     assert sorted(explained) == sorted(MESSAGE_IDS.values())
-    fields = {name for name, _ in journal.fields(conclude(OomCapture(source=FILE, records=())))}
+    fields = {name for name, _ in journal.fields(conclude(OomCapture(source=FILE, records=())).event)}
     assert set(re.findall(r"@(\w+)@", catalog.read_text())) <= fields
 
     # and systemd can read it

@@ -44,7 +44,7 @@ def events(items: Sequence[KmsgRecord | KmsgGap], boot_id: str | None = "b") -> 
                 lost_records=each.block.lost_records,
                 repeats=each.repeats,
             )
-        )
+        ).event
         for each in last.values()
     ]
 
@@ -266,6 +266,6 @@ def test_20_time_is_the_kernels_stamp_and_the_offset_at_reading() -> None:
                 first_seq=records[0].seq,
                 wall_offset=offset,
             )
-        )
+        ).event
         assert event.time.kernel_seconds == 1.0
         assert event.time.wall is not None and event.time.wall.endswith(":41.250Z")

@@ -83,7 +83,7 @@ def events(dump: PstoreDump) -> list[OomEvent]:
                 lost_records=block.lost_records,
                 wall_offset=dump.wall_offset,
             )
-        )
+        ).event
         for block in signals
         if isinstance(block, OomBlock)
     ]

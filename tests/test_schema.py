@@ -75,7 +75,7 @@ def test_absent_is_null_not_left_out(validator: Draft202012Validator) -> None:
 
 def test_names_of_the_kernels_own_choice_are_amounts(validator: Draft202012Validator, corpus: Path) -> None:
     seed = next(path for path in logs(corpus) if path.name.startswith("mips"))
-    document = json.loads(encode(conclude(captures(seed)[0])))
+    document = json.loads(encode(conclude(captures(seed)[0]).event))
     document["memory"]["zones"][0]["from_a_later_kernel_bytes"] = 4096
     validator.validate(document)
     document["memory"]["zones"][0]["from_a_later_kernel_bytes"] = "4096"

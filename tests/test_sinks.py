@@ -201,7 +201,7 @@ def test_who_and_why_stand_in_the_first_80_characters(corpus: Path) -> None:
     seen = set()
     for path in kernel_recordings(corpus)[:20]:
         for capture in captures(path):
-            found = conclude(capture)
+            found = conclude(capture).event
             message = dict(journal_sink.fields(found))["MESSAGE"]
             assert isinstance(message, str)
             message = message[:80]

@@ -78,7 +78,7 @@ def event(name: str = "java", **fields: Any) -> OomEvent:
 
 def seed(corpus: Path) -> OomEvent:
     (capture,) = captures(corpus / "seed/mips-3.10-highmem.log")
-    return conclude(capture)
+    return conclude(capture).event
 
 
 def test_the_first_five_lines_say_who_asked_died_why_and_what_to_change(corpus: Path) -> None:
@@ -150,7 +150,7 @@ def test_what_to_change_begins_within_five_lines(corpus: Path) -> None:
     shown = 0
     for path in logs(corpus):
         for capture in captures(path):
-            lines = render_text(conclude(capture)).splitlines()
+            lines = render_text(conclude(capture).event).splitlines()
             assert any(line.startswith("CHANGE") for line in lines[:5]), (path.stem, lines[:8])
             shown += 1
     assert shown > 100

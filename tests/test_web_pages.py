@@ -194,7 +194,7 @@ def test_events_of_one_moment_are_paged_through_to_the_last(store: Store) -> Non
 
 def test_one_event_as_page_and_as_json(store: Store) -> None:
     kept = capture(100)
-    one = conclude(kept)
+    one = conclude(kept).event
     store.put(kept, one)
     made = answer(store, f"/events/{one.id}")
     assert made.content_type == "text/html; charset=utf-8"

@@ -135,13 +135,13 @@ def unseen_capture(kills: int = 2) -> OomCapture:
 
 
 def test_its_event_has_no_kill_line_and_says_so_in_every_medium() -> None:
-    event = conclude(unseen_capture())
+    event = conclude(unseen_capture()).event
     assert (event.kind, event.kills, event.victims, event.complete) == ("oom_kill", 0, (), False)
     assert event.summary == "2 kills that the kernel counted and its log does not show"
-    assert conclude(unseen_capture(1)).summary.startswith("1 kill that")
+    assert conclude(unseen_capture(1)).event.summary.startswith("1 kill that")
     assert event.time.wall == event.time.detected == "2023-11-14T22:13:20.500Z"
     assert [finding.id for finding in event.findings] == ["kills_unseen"]
-    assert event == conclude(unseen_capture())
+    assert event == conclude(unseen_capture()).event
     text = render_text(event, width=80)
     assert "\x1b" not in text and "the log does not show it (2 by the kernel's count)" in text
     page = render_html_page([event], {event.id: ()})
@@ -155,8 +155,8 @@ def test_it_is_stored_once_and_moves_no_count_of_kills(tmp_path: Path) -> None:
     metrics.kernel_kills(12)
     capture = unseen_capture()
     with_store = Store.open(tmp_path)
-    assert with_store.put(capture, conclude(capture), metrics.count) == "new"
-    assert with_store.put(capture, conclude(capture), metrics.count) == "known"
+    assert with_store.put(capture, conclude(capture).event, metrics.count) == "new"
+    assert with_store.put(capture, conclude(capture).event, metrics.count) == "known"
     assert metrics.kills_now() == (12, 0, 2)
     assert metrics.told_unseen == 2
     (row,) = with_store.list()

@@ -13,8 +13,9 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
+from oomwatchd.cli import EX_SOFTWARE, complain
 from oomwatchd.errors import OomwatchdError, UsageError
-from oomwatchd.event import OomEvent, conclude
+from oomwatchd.event import Conclusion, OomEvent, conclude, unexplained
 from oomwatchd.records.capture import OomCapture
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.render.json import encode, event_document
@@ -63,12 +64,15 @@ class Writer:
         self._format = name
         self._terminal = stream.isatty()
         self._count = 0
+        #: the exit status that what was written calls for
+        self.status = 0
         self._pages: list[OomEvent] = []
         self._records: dict[str, tuple[KmsgRecord, ...]] = {}
 
     def write(self, capture: OomCapture) -> None:
         """The next event."""
-        event = conclude(capture)
+        event, error = explained(capture)
+        self.status = self.status or (EX_SOFTWARE if error is not None else 0)
         first = self._count == 0
         self._count += 1
         match self._format:
@@ -102,6 +106,14 @@ class Writer:
 
     def _seen(self, data: bytes) -> bytes:
         return seen(data) if self._terminal else data
+
+
+def explained(capture: OomCapture) -> Conclusion:
+    """The event of a capture; what of it could not be explained is said on standard error."""
+    conclusion = conclude(capture)
+    if conclusion.error is not None:
+        complain(f"event {conclusion.event.id}: {unexplained(conclusion.error)}; please report it")
+    return conclusion
 
 
 def pretty(event: OomEvent) -> bytes:

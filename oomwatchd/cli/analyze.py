@@ -104,7 +104,7 @@ def run(args: SimpleNamespace) -> int:
             if not count:
                 complain(f"no OOM report in {place}")
             writer.close()
-            return status
+            return status or writer.status
         for name in args.files:
             if name == "-" and sys.stdin.isatty():
                 complain("reading standard input: paste the log, end with Ctrl-D")
@@ -122,7 +122,7 @@ def run(args: SimpleNamespace) -> int:
             if not found:
                 complain(f"no OOM report in {'standard input' if name == '-' else name}")
         writer.close()
-    return status
+    return status or writer.status
 
 
 def captures(

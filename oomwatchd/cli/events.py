@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
 
-from oomwatchd.cli import complain
-from oomwatchd.cli._output import Writer, keep, opened, pretty, seen, terminal_width
+from oomwatchd.cli import EX_SOFTWARE, complain
+from oomwatchd.cli._output import Writer, explained, keep, opened, pretty, seen, terminal_width
 from oomwatchd.config import load
 from oomwatchd.errors import NoInputError, UsageError
-from oomwatchd.event import OomEvent, conclude
+from oomwatchd.event import OomEvent
 from oomwatchd.records.report import Kind
 from oomwatchd.render.fields import why
 from oomwatchd.store import FILE_NAME, EventRow, Store, StoreError
@@ -95,6 +95,7 @@ def run_list(args: SimpleNamespace) -> int:
     """``events list``"""
     store = _store(args)
     listed: list[tuple[EventRow, OomEvent]] = []
+    status = 0
     for row in store.list(limit=args.limit, since=args.since, kind=args.kind, unit=args.unit):
         try:
             capture = store.get(row.id)
@@ -102,7 +103,9 @@ def run_list(args: SimpleNamespace) -> int:
             complain(str(error))
             continue
         if capture is not None:  # retention may have taken it in between
-            listed.append((row, conclude(capture)))
+            event, fault = explained(capture)
+            status = status if fault is None else EX_SOFTWARE
+            listed.append((row, event))
     if args.json:
         data = msgspec.json.encode([_entry(row, event) for row, event in listed])
         if sys.stdout.isatty():
@@ -112,7 +115,7 @@ def run_list(args: SimpleNamespace) -> int:
         _table(listed)
     else:
         complain("no events")
-    return 0
+    return status
 
 
 def run_show(args: SimpleNamespace) -> int:
@@ -127,13 +130,14 @@ def run_show(args: SimpleNamespace) -> int:
         )
     with opened(args.output) as stream:
         if args.format == "json":
-            data = pretty(conclude(capture)) + b"\n"
+            event, error = explained(capture)
+            data = pretty(event) + b"\n"
             stream.write(seen(data) if stream.isatty() else data)
-        else:
-            writer = Writer(stream, args.format)
-            writer.write(capture)
-            writer.close()
-    return 0
+            return 0 if error is None else EX_SOFTWARE
+        writer = Writer(stream, args.format)
+        writer.write(capture)
+        writer.close()
+    return writer.status
 
 
 def run_export(args: SimpleNamespace) -> int:
@@ -145,7 +149,7 @@ def run_export(args: SimpleNamespace) -> int:
         writer = Writer(stream, args.format)
         for capture in store.export(args.since):
             writer.write(capture)
-    return 0
+    return writer.status
 
 
 def run_deliveries(args: SimpleNamespace) -> int:

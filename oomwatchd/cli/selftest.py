@@ -247,7 +247,7 @@ class _OwnWatch:
             kernel=self._host.kernel,
             arch=self._host.machine,
         )
-        event = conclude(capture)
+        event = conclude(capture).event
         return event if any(v.comm == self._comm for v in event.victims) else None
 
     def close(self) -> None:
@@ -289,7 +289,7 @@ class _Daemon:
         with contextlib.closing(Store.open_reader(self._state_directory)) as store:
             for row in store.list(limit=_NEWEST):
                 if row.victim_comm == victim.comm and (capture := store.get(row.id)):
-                    return conclude(capture)
+                    return conclude(capture).event
         return None
 
     def _metrics(self) -> dict[str, list[float]]:

@@ -57,7 +57,7 @@ def warm_up() -> None:
     kills = 0
     for block in blocks:
         source = Source(kind="kmsg", form="kmsg")
-        kills += conclude(OomCapture(source=source, records=block.records, settled=True)).kills
+        kills += conclude(OomCapture(source=source, records=block.records, settled=True)).event.kills
     if kills != 1:
         raise RuntimeError(f"self-test: {kills} kills found in a sample report that has one")
 

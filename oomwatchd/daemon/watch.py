@@ -68,6 +68,7 @@ class Issued(msgspec.Struct, frozen=True, gc=False):
 
     detected: float | None
     named_at: float | None
+    wall_offset: float
     before: Callable[[], Before] | None = None
     earlier: tuple[EarlierKill, ...] = ()
     headless_before: int | None = None
@@ -361,6 +362,7 @@ class Watch:
         issued = self._issued.pop(first, None) or Issued(
             detected=None if historical else now.wall,
             named_at=min((moment for number, moment in self._named.items() if number in known), default=None),
+            wall_offset=now.wall - self._clock.log_usec(now.monotonic_usec) / 1e6,
             before=None if historical or at is None else self._before(block, processes),
             earlier=() if historical else self._remember(block, processes),
             headless_before=self._suppression.take(block) if block.revision == 0 else None,
@@ -388,7 +390,7 @@ class Watch:
                 repeats=folded.repeats,
                 last_usec=folded.last.usec if folded.last else None,
                 historical=historical,
-                wall_offset=now.wall - self._clock.log_usec(now.monotonic_usec) / 1e6,
+                wall_offset=issued.wall_offset,
                 detected=issued.detected,
                 page_size_bytes=self._host.page_size_bytes,
                 kernel=self._host.kernel,

@@ -23,7 +23,7 @@ from oomwatchd.daemon.log import OncePerKind
 from oomwatchd.daemon.unit_watch import Aftermath
 from oomwatchd.delivery.outbox import Outbox
 from oomwatchd.errors import OomwatchdError, UnavailableError
-from oomwatchd.event import OomEvent, bare_event, conclude
+from oomwatchd.event import OomEvent, conclude
 from oomwatchd.formats import ESSENTIAL
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.metrics import Metrics
@@ -53,11 +53,13 @@ _JOURNAL_BEGAN = "began_journal_usec"
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
     """A capture on its way; ``named_at`` is when its first victim was named (CLOCK_MONOTONIC, seconds),
-    None where no latency is measured; ``before`` tells the time before it."""
+    None where no latency is measured; ``before`` tells the time before it. Of a capture that ``is_cut`` only
+    what names its victims is left."""
 
     capture: OomCapture
     named_at: float | None
     before: Callable[[], Before] | None = None
+    is_cut: bool = False
 
 
 class Worker:
@@ -193,15 +195,17 @@ class Worker:
         """
         key = _key(capture)
         overflow = 0
-        if len(self._waiting) >= FULL_CAPTURES:
+        earlier = self._waiting.get(key)
+        if len(self._waiting) >= FULL_CAPTURES and (earlier is None or earlier.is_cut):
             overflow = int(key not in self._waiting)
             if overflow and len(self._waiting) >= CUT_CAPTURES:
                 self.dropped += 1
                 self._metrics.dropped()
                 self._metrics.queue(len(self._waiting), overflow=1)
                 return
-            capture, before = cut_down(capture), None
-        self._waiting[key] = Waiting(capture, named_at, before)
+            self._waiting[key] = Waiting(cut_down(capture), named_at, None, is_cut=True)
+        else:
+            self._waiting[key] = Waiting(capture, named_at, before)
         self._queue.put(key)
         self._metrics.queue(len(self._waiting), overflow=overflow)
 
@@ -255,9 +259,10 @@ class Worker:
 
     def _serve(self, waiting: Waiting) -> None:
         capture = with_container_names(self._with_before(waiting))
+        watched = capture.settled and not capture.historical and capture.at is not None
+        capture = self._store.completed(capture)
         event = self._concluded(capture)
         capture, event = self._timed(*self._placed(capture, event), waiting.named_at)
-        watched = capture.settled and not capture.historical and capture.at is not None
         if watched and self._aftermath is not None:
             capture, event = self._aftermath.settled(capture, event)
         self._keep(capture, event)
@@ -330,13 +335,12 @@ class Worker:
         self._told()
 
     def _concluded(self, capture: OomCapture) -> OomEvent:
-        """A fault in the explanation must cost the explanation, not the kill."""
-        try:
-            return conclude(capture)
-        except Exception as error:
+        """The event; that a part of it could not be explained is said and counted."""
+        event, error = conclude(capture)
+        if error is not None:
             self._metrics.internal_error()
             self._failures.failed("explaining a report", error)
-            return bare_event(capture, error)
+        return event
 
     def _is_news(self, event: OomEvent, growth: _Growth, new: bool) -> bool:
         """A revision is sent when it has kills that the ones before had not, and a storm's last one for

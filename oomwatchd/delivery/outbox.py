@@ -20,7 +20,7 @@ import msgspec
 
 from oomwatchd.delivery.policy import Delivery, News, RateBound, pause
 from oomwatchd.errors import DeliveryError, OomwatchdError
-from oomwatchd.event import OomEvent, conclude
+from oomwatchd.event import Conclusion, OomEvent, conclude, unexplained
 from oomwatchd.records.capture import OomCapture
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ STOP_SECONDS = 2.0
 _ERROR_LENGTH = 200
 #: failures in a row that a fault of our own counts as: half a minute's pause
 _AFTER_A_FAULT = 6
+#: attempts at one event that end in a fault of our own, before it is given up
+_FAULTS = 3
 
 
 def _share() -> float:
@@ -84,7 +86,7 @@ class Lane:
         *,
         wall: Callable[[], float] = time.time,
         share: Callable[[], float] = _share,
-        conclude: Callable[[OomCapture], OomEvent] = conclude,
+        conclude: Callable[[OomCapture], Conclusion] = conclude,
         boot_id: str | None = None,
         uptime: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
     ) -> None:
@@ -97,6 +99,8 @@ class Lane:
         self._boot_id = boot_id
         self._uptime = uptime
         self._in_a_row = 0
+        #: faults of our own in a row
+        self._faults = 0
         #: events that were refused one after the other, and when the first of them was
         self._refused, self._refused_since, self._refused_id = 0, 0.0, ""
         self._lock = threading.Lock()
@@ -131,11 +135,9 @@ class Lane:
         last = news[-1].number
         if events:
             began = time.perf_counter()
-            try:
-                self._receiver.deliver(events)
-                self.seconds = time.perf_counter() - began
-            except DeliveryError as error:
-                self.seconds = time.perf_counter() - began
+            error = self._delivered(events)
+            self.seconds = time.perf_counter() - began
+            if error is not None:
                 if not error.refused:
                     return self._failed(error, now, news)
                 if len(news) > 1:
@@ -148,6 +150,22 @@ class Lane:
             self.state = msgspec.structs.replace(self.state, last_delivered=self._wall(), failed_since=None)
         self._pass(news, delivered=len(events), left_out=left_out, dropped=dropped)
         return 0.0
+
+    def _delivered(self, events: Sequence[OomEvent]) -> DeliveryError | None:
+        """Hand the events over; what kept them from being taken. A fault of ours (an event that cannot be put
+        into the receiver's form) may return with each attempt: the third makes it a refusal."""
+        try:
+            self._receiver.deliver(events)
+        except DeliveryError as error:
+            return error
+        except Exception as fault:
+            log.error("sink %s: %s: %s", self.state.sink, type(fault).__name__, fault, exc_info=fault)
+            self._faults += 1
+            return DeliveryError(
+                f"a fault of oomwatchd: {type(fault).__name__}", refused=self._faults >= _FAULTS
+            )
+        self._faults = 0
+        return None
 
     def _pass(
         self,
@@ -187,7 +205,9 @@ class Lane:
             if capture is None or self._is_old(item, capture, now):
                 dropped += 1
                 continue
-            event = self._conclude(capture)
+            event, fault = self._conclude(capture)
+            if fault is not None:
+                log.error("sink %s: event %s: %s", self.state.sink, event.id, unexplained(fault))
             where = event.memcg.oom_path if event.memcg else None
             # a storm's last word always passes
             passes = event.repeats or (

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -146,10 +148,69 @@ def rfc3339(seconds: float | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def conclude(capture: OomCapture) -> OomEvent:
-    """Decode, diagnose and attribute one capture. Never raises on a capture's content."""
+class Conclusion(NamedTuple):
+    """An event, and what failed while it was made: ``error`` is None, or the first fault."""
+
+    event: OomEvent
+    error: Exception | None = None
+
+
+def conclude(capture: OomCapture) -> Conclusion:
+    """Decode, diagnose and attribute one capture.
+
+    Never raises: a fault of ours costs the part of the explanation that it struck, not the event. Whoever
+    calls decides where to say ``error``.
+    """
+    attempt = _Attempt()
     if capture.source.form == "oomd":
-        return _oomd_event(capture)
+        event = attempt(lambda: _oomd_event(capture), lambda: _bare(capture))
+    else:
+        event = _kernel_event(capture, attempt)
+    if attempt.error is not None:
+        words = f"{event.summary}; not all of it could be explained ({type(attempt.error).__name__})"
+        event = msgspec.structs.replace(event, summary=words)
+    return Conclusion(event, attempt.error)
+
+
+def unexplained(error: Exception) -> str:
+    """For a log or a terminal: what an event's ``error`` means."""
+    return f"not all of the report could be explained: {type(error).__name__}: {error} (a fault of oomwatchd)"
+
+
+_T = TypeVar("_T")
+
+
+class _Attempt:
+    """Runs the parts of an explanation; the first that fails is remembered."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def __call__(self, part: Callable[[], _T], otherwise: Callable[[], _T]) -> _T:
+        try:
+            return part()
+        except Exception as error:
+            self.error = self.error or error
+            return otherwise()
+
+
+def _kernel_event(capture: OomCapture, attempt: _Attempt) -> OomEvent:
+    report = attempt(lambda: _report(capture), lambda: _bare_report(capture))
+    findings: tuple[Finding, ...] = ()
+    summary = _bare_summary(report)
+    if attempt.error is None:  # else findings would judge by what was not read
+        findings = attempt(lambda: diagnose(report, capture), tuple)
+        summary = attempt(lambda: summarize(report, findings), lambda: summary)
+    return msgspec.structs.replace(
+        _told(capture, report, summary),
+        findings=findings,
+        snapshots=attempt(lambda: _snapshots(capture), lambda: None),
+        attribution=attempt(lambda: attribute(report, capture.processes), tuple),
+        aftermath=attempt(lambda: aftermath(capture), lambda: None),
+    )
+
+
+def _report(capture: OomCapture) -> OomReport:
     report = decode(
         capture.records,
         lost_records=capture.lost_records,
@@ -159,15 +220,7 @@ def conclude(capture: OomCapture) -> OomEvent:
     )
     if capture.unseen is not None:
         report = msgspec.structs.replace(report, kind="oom_kill")
-    findings = diagnose(report, capture)
-    told = _told(capture, report, summarize(report, findings))
-    return msgspec.structs.replace(
-        told,
-        findings=findings,
-        snapshots=_snapshots(capture),
-        attribution=attribute(report, capture.processes),
-        aftermath=aftermath(capture),
-    )
+    return report
 
 
 def _told(capture: OomCapture, report: OomReport, summary: str) -> OomEvent:
@@ -244,28 +297,41 @@ def _oomd_event(capture: OomCapture) -> OomEvent:
     return msgspec.structs.replace(told, findings=diagnose(report, capture), oomd=kill)
 
 
-def bare_event(capture: OomCapture, error: Exception) -> OomEvent:
-    """What is certain of a capture that ``conclude`` failed on: its identity, and its kill lines. A fault
-    here must cost the explanation, not the kill."""
+def _bare(capture: OomCapture) -> OomEvent:
+    report = _bare_report(capture)
+    return _told(capture, report, _bare_summary(report))
+
+
+def _bare_report(capture: OomCapture) -> OomReport:
+    """What is certain of a report that ``decode`` failed on: its identity, and its kill lines."""
     killed = [m for record in capture.records for m in _kill_lines(record)]
     named = {m["pid"]: Victim(pid=int(m["pid"]), comm=m["comm"]) for m in killed}
-    report = OomReport(
-        kind="oom_kill" if killed else "oom_no_victim",
+    kind: Kind = "oom_kill" if killed or capture.unseen is not None else "oom_no_victim"
+    return OomReport(
+        kind="oomd_kill" if capture.source.form == "oomd" else kind,
         complete=False,
         lost_records=capture.lost_records,
         first_usec=capture.records[0].usec if capture.records else None,
+        first_wall=capture.records[0].wall if capture.records else None,
         kernel=capture.kernel,
         arch=capture.arch,
         page_size_bytes=capture.page_size_bytes,
         kills=len(killed),
         victims=tuple(named.values()),
     )
-    fault = type(error).__name__
-    return _told(capture, report, f"{len(killed)} kill(s); the report could not be explained ({fault})")
+
+
+def _bare_summary(report: OomReport) -> str:
+    names = ", ".join(f"{victim.comm} ({victim.pid})" for victim in report.victims[:3])
+    more = f" and {len(report.victims) - 3} more" if len(report.victims) > 3 else ""
+    return f"{report.kills} kill(s): {names}{more}" if names else f"{report.kind.replace('_', ' ')}"
 
 
 def _kill_lines(record: KmsgRecord) -> list[re.Match[str]]:
-    found = recognise(record.text, raw=record.is_whole)
+    try:
+        found = recognise(record.text, raw=record.is_whole)
+    except Exception:  # the fault that brought us here may be that of recognising a line
+        return []
     return [found[1]] if found is not None and found[0] is oom_kill.KILLED else []
 
 

@@ -8,6 +8,7 @@ harmless first (:func:`oomwatchd.words.escape.harmless`), then escaped for HTML.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from oomwatchd import __version__
 from oomwatchd.delivery.policy import Delivery
 from oomwatchd.diagnosis.headroom import Distance
 from oomwatchd.errors import OomwatchdError
-from oomwatchd.event import conclude
+from oomwatchd.event import OomEvent, conclude, unexplained
 from oomwatchd.records.capture import OomCapture
 from oomwatchd.records.report import Constraint, Kind
 from oomwatchd.render.html import content_policy, render_html
@@ -33,6 +34,8 @@ from oomwatchd.words.escape import harmless, harmless_name
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+log = logging.getLogger(__name__)
 
 PAGE_ROWS = 50
 API_ROWS, API_MOST = 100, 1000
@@ -174,7 +177,7 @@ class Pages:
         capture = self._events().get(event_id)
         if capture is None:
             return _NO_EVENT
-        event = conclude(capture)
+        event = _event(capture)
         if event.id != event_id:  # a beginning of it was given
             return Response(HTTPStatus.FOUND, b"", headers={"Location": f"/events/{event.id}"})
         text = render_html(event, capture.records)
@@ -204,7 +207,7 @@ class Pages:
         capture = self._events().get(event_id)
         if capture is None:
             return Response(HTTPStatus.NOT_FOUND, b'{"error":"no such event"}\n', JSON)
-        return Response(HTTPStatus.OK, encode(conclude(capture)) + b"\n", JSON)
+        return Response(HTTPStatus.OK, encode(_event(capture)) + b"\n", JSON)
 
     def _found(self, query: Mapping[str, str], limit: int) -> tuple[Sequence[Row], bool]:
         """Rows, and whether there are more."""
@@ -216,6 +219,14 @@ class Pages:
             wanted["after"] = _cursor(query["after"])
         rows = self._events().list(limit=limit + 1, **wanted)
         return rows[:limit], len(rows) > limit
+
+
+def _event(capture: OomCapture) -> OomEvent:
+    """The event, which says itself if a part of it could not be explained; the log says why."""
+    event, error = conclude(capture)
+    if error is not None:
+        log.error("event %s: %s", event.id, unexplained(error))
+    return event
 
 
 def _safely(make: Callable[[str], Response], quoted_id: str) -> Response:

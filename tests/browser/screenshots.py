@@ -49,7 +49,7 @@ def main() -> None:
         for name, (log, size, dark) in PICTURES.items():
             capture = captures(corpus_directory() / log)[0]
             page = Path(scratch, f"{name}.html")
-            page.write_text(render_html(conclude(capture), capture.records), encoding="utf-8")
+            page.write_text(render_html(conclude(capture).event, capture.records), encoding="utf-8")
             browser.shape(size, dark=dark)
             browser.open(page)
             browser.picture(DIRECTORY / f"{name}.webp")
@@ -67,7 +67,7 @@ def served() -> Iterator[str]:
     health.ready()
     for log, _, _ in PICTURES.values():
         for capture in captures(corpus_directory() / log):
-            store.put(capture, conclude(capture))
+            store.put(capture, conclude(capture).event)
     view = HostView(read_host())
 
     def state() -> State:

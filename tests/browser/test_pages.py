@@ -66,7 +66,7 @@ def site() -> Iterator[Site]:
     report = msgspec.structs.replace(
         capture(23195), records=records, last_seq=records[-1].seq, settled=True, wall_offset=1_790_100_000.0
     )
-    store.put(report, conclude(report))
+    store.put(report, conclude(report).event)
     made.server.start()
     yield made
     made.server.stop()

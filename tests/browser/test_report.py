@@ -31,13 +31,13 @@ def page(corpus: Path, file: str, to: Path) -> Path:
     """The page of a file's first report."""
     capture = captures(corpus / file)[0]
     path = to / "report.html"
-    path.write_text(render_html(conclude(capture), capture.records), encoding="utf-8")
+    path.write_text(render_html(conclude(capture).event, capture.records), encoding="utf-8")
     return path
 
 
 def hostile_events(corpus: Path) -> list[OomEvent]:
     """Each recorded hostile name once, and texts that would act if one of them became markup."""
-    found = {e.victims[0].comm: e for c in captures(corpus / _HOSTILE) if (e := conclude(c)).victims}
+    found = {e.victims[0].comm: e for c in captures(corpus / _HOSTILE) if (e := conclude(c).event).victims}
     events = list(found.values())
     acting = (
         "</script><script>document.title='owned'</script>",

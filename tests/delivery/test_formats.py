@@ -107,7 +107,9 @@ def test_both_encodings_say_the_same_of_every_recorded_report(corpus: Path) -> N
     """Parse() refuses unknown fields; what binary does not know would stand in the unknown ones."""
     options = otlp.Options(payload="full")
     found = [
-        conclude(capture) for recording in kernel_recordings(corpus) for capture in captures(recording)[:20]
+        conclude(capture).event
+        for recording in kernel_recordings(corpus)
+        for capture in captures(recording)[:20]
     ]
     assert len(found) > 100
     message = otlp.request(found, options, WALL)

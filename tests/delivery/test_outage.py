@@ -21,7 +21,7 @@ import pytest
 from oomwatchd.cli.throwaway import victim
 from oomwatchd.delivery.outbox import Lane
 from oomwatchd.delivery.policy import Delivery
-from oomwatchd.event import OomEvent, conclude
+from oomwatchd.event import Conclusion, OomEvent, conclude
 from oomwatchd.records.capture import OomCapture
 from oomwatchd.sinks.webhook import Options, Webhook
 from oomwatchd.store import Store
@@ -46,9 +46,9 @@ def test_a_receiver_that_fails_hangs_resets_and_recovers_gets_every_event_in_ord
     port, ids = free_port(), [event(seq).id for seq in range(1000, 1400, 10)]
     webhook = Webhook(Options(url=f"https://localhost:{port}/", ca_file=str(file), timeout_seconds=0.5))
 
-    def concluded(stored: OomCapture) -> OomEvent:
+    def concluded(stored: OomCapture) -> Conclusion:
         assert stored.first_seq is not None
-        return event(stored.first_seq)
+        return Conclusion(event(stored.first_seq))
 
     lane = Lane(webhook, store, Delivery(sink="webhook", position=0), conclude=concluded)
     for seq in range(1000, 1400, 10):
@@ -149,7 +149,7 @@ def stored(directory: Path) -> list[OomEvent]:
     """What is to be delivered, in order."""
     store = Store.open_reader(directory / "state")
     try:
-        return [found for kept in store.export() if not (found := conclude(kept)).historical]
+        return [found for kept in store.export() if not (found := conclude(kept).event).historical]
     finally:
         store.close()
 
@@ -319,7 +319,7 @@ def test_a_context_that_is_not_trusted_is_tried_again_until_it_is(tmp_path: Path
     store.put(capture(), event())
     port = free_port()
     webhook = Webhook(Options(url=f"https://localhost:{port}/", ca_file=str(file)))
-    lane = Lane(webhook, store, Delivery(sink="webhook", position=0), conclude=lambda _: event())
+    lane = Lane(webhook, store, Delivery(sink="webhook", position=0), conclude=lambda _: Conclusion(event()))
     contexts: list[ssl.SSLContext] = [bad, good]
     taken = []
     for context in contexts:

@@ -50,7 +50,7 @@ def conclude_all(items: Iterable[KmsgRecord | KmsgGap], *, early: bool = False) 
                 revision=block.revision,
                 settled=block.settled,
             )
-        )
+        ).event
         for block in signals
         if isinstance(block, OomBlock)
     ]

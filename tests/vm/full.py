@@ -219,4 +219,4 @@ def events(image: Path, directory: Path) -> list[OomEvent]:
         (said,) = connection.execute("PRAGMA integrity_check").fetchone()
     if said != "ok":
         raise LabError(f"the store is damaged: {said}")
-    return [conclude(capture) for capture in Store.open_reader(file.parent).export(None)]
+    return [conclude(capture).event for capture in Store.open_reader(file.parent).export(None)]
