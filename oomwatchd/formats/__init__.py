@@ -8,6 +8,7 @@ distributions backport.
 
 **A new kernel wording is one entry here and its reader beside it**; nobody else lists forms:
 
+* ``reports.decode`` calls its reader, which writes what the line says into its part (``formats.parts``);
 * ``recognise`` finds the form of a line by ``begins`` and ``pattern`` (or ``marks``, where a line begins
   with a name);
 * ``reports`` cuts and joins records by ``role``, ``section``, ``opens`` and ``proof``;
@@ -25,12 +26,21 @@ Core: no clock, no file, no socket.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from enum import Enum, IntEnum, auto
+from typing import TYPE_CHECKING
 
 import msgspec
 
+if TYPE_CHECKING:
+    from oomwatchd.formats.parts import Parts
+
+Match = re.Match[str]
+
 #: a process name has 15 bytes (TASK_COMM_LEN 16 with its end)
 COMM_BYTES = 15
+#: with these a copy's line may begin, and a task's name hardly
+QUOTES = "\"'`\u2018\u201c\u201d"
 
 
 class Section(IntEnum):
@@ -122,6 +132,13 @@ class Copies(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     unspaced: Unspaced | None = None
 
 
+Reader = Callable[["Parts", Match], None]
+
+
+def marks_a_place(parts: Parts, m: Match) -> None:
+    """Read nothing: the line only says which part of the report follows, or is no part of it."""
+
+
 class Form(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     """One wording.
 
@@ -139,6 +156,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     ``needles``  words one of which stands in every such line, for a search through whole files; of each
                  report at least one line has needles. () for lines that are not looked for.
     ``copies``   how it looks in what people paste; None: such a line is not put together again.
+    ``reads``    takes the match's figures into the parts of the report. ValueError or OverflowError where
+                 they do not fit: the line is kept as undecoded.
     ``samples``  real lines.
     ``source``   kernel file and function, and the versions the wording was read in.
     """
@@ -154,6 +173,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     repeats_comm: bool = False
     needles: tuple[str, ...] = ()
     copies: Copies | None
+    reads: Reader
     samples: tuple[str, ...]
     source: str
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from oomwatchd.formats import Copies, Form, Role, Section, Unspaced, rx
+from oomwatchd.formats import QUOTES, Copies, Form, Match, Role, Section, Unspaced, marks_a_place, rx
+from oomwatchd.formats.parts import Parts
 
 #: taint letters stand in fixed columns; the release is the first word that begins with a digit
 _KERNEL = (
@@ -28,6 +29,34 @@ _UNSPACED_DUMP = Unspaced(
     ),
 )
 
+#: what a copy's line has behind the release: quotation marks, commas
+_BEHIND_RELEASE = re.compile(r"[\"',;`\u201d].*")
+
+
+def _read_dump(parts: Parts, m: Match) -> None:
+    trigger, dump = parts.trigger, parts.dump
+    if trigger.pid is not None and dump.release is not None:
+        return  # a second dump_stack() inside the block is not the trigger's
+    if parts.outcome.panic:
+        dump.release = dump.release or m["release"]
+        return  # panic()'s own
+    groups = m.groupdict()
+    trigger.pid = int(m["pid"])
+    trigger.cpu = int(groups["cpu"]) if groups.get("cpu") else None
+    trigger.uid = int(groups["uid"]) if groups.get("uid") else None
+    dump.release = m["release"]
+    if dump.release is not None and not parts.raw:
+        dump.release = _BEHIND_RELEASE.sub("", dump.release)
+    # the same name stands in the header; in text one of the two may have lost its first word to a
+    # prefix, or kept a rest of one
+    header, name = trigger.comm, m["comm"]
+    if header is None or (
+        not parts.raw
+        and (name.endswith(f" {header}") or header.endswith(f" {name}") or name.lstrip(QUOTES) == header)
+    ):
+        trigger.comm = name
+
+
 CPU = Form(
     name="cpu",
     section=Section.STACK,
@@ -46,6 +75,7 @@ CPU = Form(
         inner=r"CPU: \d+ (?:UID: \d+ )?PID: ",
         unspaced=_UNSPACED_DUMP,
     ),
+    reads=_read_dump,
     samples=(
         "CPU: 0 PID: 118 Comm: min_free_kbytes Not tainted 3.10.14-00062-g277665d-dirty #322",
         "CPU: 1 UID: 0 PID: 167 Comm: labbox Tainted: G        W          6.12.94+deb13-cloud-amd64 #1  "
@@ -70,6 +100,7 @@ PID = Form(
         inner=r"Pid: \d+, comm: ",
         unspaced=_UNSPACED_DUMP,
     ),
+    reads=_read_dump,
     samples=("Pid: 2543, comm: stress Not tainted 2.6.32-5-amd64 #1",),
     source="arch show_regs_common(), dump_stack(), 2.6.29 to 3.9",
 )
@@ -81,6 +112,7 @@ HARDWARE = Form(
     begins=("Hard",),
     pattern=rx(r"Hardware name: (?P<hardware>.*)$"),
     copies=Copies(start=r"Hardware name:", closed=False, inner=r"Hardware name: "),
+    reads=marks_a_place,
     samples=("Hardware name: QEMU Standard PC (i440FX + PIIX, 1996), BIOS 1.16.2-1 04/01/2014",),
     source="lib/dump_stack.c dump_stack_print_info(), 3.10+",
 )
@@ -92,6 +124,7 @@ CALL_TRACE = Form(
     begins=("Call", "Back"),
     pattern=rx(r"(?:Call [Tt]race|Backtrace):"),
     copies=Copies(start=r"Call [Tt]race:|Backtrace:|</?(?:TASK|IRQ|NMI)>", end="", inner=r"Call [Tt]race:"),
+    reads=marks_a_place,
     samples=("Call Trace:", "Call trace:", "Backtrace: "),
     source="arch show_stack()",
 )

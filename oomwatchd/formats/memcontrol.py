@@ -5,15 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from oomwatchd.formats import Copies, Form, Proof, Role, Section, Unspaced, rx
-from oomwatchd.records.report import MemcgCounter
+from oomwatchd.formats import Copies, Form, Match, Proof, Role, Section, Unspaced, rx
+from oomwatchd.formats.parts import Parts
+from oomwatchd.records.report import MemcgCounter, MemcgStat
+
+
+def _read_task_in(parts: Parts, m: Match) -> None:
+    parts.memcg.task_path, oom = parse_task_in(m["path"])
+    parts.memcg.oom_path = oom if oom is not None else parts.memcg.oom_path
+
 
 TASK_IN = Form(
     name="task_in",
     section=Section.MEMCG,
     role=Role.BODY,
     begins=("Task",),
-    pattern=rx(r"Task in (?P<paths>/.*)$"),
+    pattern=rx(r"Task in (?P<path>/.*)$"),
     opens=True,
     proof=Proof.ALONE,
     needles=("Task in /",),
@@ -29,9 +36,15 @@ TASK_IN = Form(
             (("Taskin", "Task in "), ("killedasaresultoflimitof", " killed as a result of limit of ")),
         ),
     ),
+    reads=_read_task_in,
     samples=("Task in /a.slice/b.service killed as a result of limit of /a.slice", "Task in /foo"),
     source="mm/memcontrol.c mem_cgroup_print_oom_info(), 2.6.30 to 4.20 (3.15 to 3.17 in two records)",
 )
+
+
+def _read_limit_of(parts: Parts, m: Match) -> None:
+    parts.memcg.oom_path = m["path"]
+
 
 LIMIT_OF = Form(
     name="limit_of",
@@ -46,6 +59,7 @@ LIMIT_OF = Form(
         closed=False,
         free=True,
     ),
+    reads=_read_limit_of,
     samples=(" killed as a result of limit of /system.slice/foo.service",),
     source="mm/memcontrol.c mem_cgroup_print_oom_info(), 3.15 to 3.17",
 )
@@ -66,9 +80,15 @@ LIMIT_REACHED = Form(
         closed=False,
         free=True,
     ),
+    reads=_read_limit_of,
     samples=("Memory limit reached of cgroup /system.slice/foo.service",),
     source="mm/memcontrol.c mem_cgroup_print_oom_info(), 4.1 to 4.20",
 )
+
+
+def _read_usage(parts: Parts, m: Match) -> None:
+    parts.memcg.counters[m["counter"]] = counter(int(m["usage"]), int(m["limit"]), int(m["failcnt"]))
+
 
 USAGE = Form(
     name="memcg_usage",
@@ -91,6 +111,7 @@ USAGE = Form(
             ((":usage", ": usage "), (",limit", ", limit "), (",failcnt", ", failcnt ")),
         ),
     ),
+    reads=_read_usage,
     samples=(
         "memory: usage 102400kB, limit 102400kB, failcnt 117",
         "memory+swap: usage 102400kB, limit 9007199254740988kB, failcnt 0",
@@ -99,6 +120,13 @@ USAGE = Form(
     ),
     source="mm/memcontrol.c mem_cgroup_print_oom_meminfo(), 2.6.30 to 7.3",
 )
+
+
+def _read_stats(parts: Parts, m: Match) -> None:
+    parts.memcg.stats_path = m["path"]
+    figures = parse_kb_stats(m["stats"])
+    parts.memcg.stats.append(MemcgStat(path=m["path"], stat=figures, unit_bytes=1024 if figures else 1))
+
 
 STATS = Form(
     name="memcg_stats",
@@ -120,6 +148,7 @@ STATS = Form(
         free=True,
         inner=r"Memory cgroup stats for",
     ),
+    reads=_read_stats,
     samples=(
         "Memory cgroup stats for /foo: cache:0KB rss:102400KB swap:0KB unevictable:0KB",
         "Memory cgroup stats for /system.slice/foo.service:",
@@ -127,15 +156,31 @@ STATS = Form(
     source="mm/memcontrol.c mem_cgroup_print_oom_info(), 3.9+",
 )
 
+
+def _read_stat(parts: Parts, m: Match) -> None:
+    stats = parts.memcg.stats
+    figures = parse_stats(m[0])
+    if stats and stats[-1].unit_bytes == 1:
+        stats[-1].stat.update(figures)
+    else:
+        stats.append(MemcgStat(path=parts.memcg.stats_path, stat=figures, unit_bytes=1))
+
+
 STAT = Form(
     name="memcg_stat",
     section=Section.MEMCG,
     role=Role.BODY,
     pattern=rx(r"[a-z][a-z0-9_]* \d{1,19}(?:\n[a-z][a-z0-9_]* \d{1,19})*(?:\n[a-z0-9_]* ?)?$"),
     copies=Copies(start=r"[a-z][a-z0-9_]{1,40} \d+(?:$|\n)", end=r"\d"),
+    reads=_read_stat,
     samples=("anon 20918272", "anon 20815872\nfile 0\nkernel_stack 0\nperc"),
     source="mm/memcontrol.c memory_stat_format(), 5.3+ (one record for all until 6.4)",
 )
+
+
+def _read_protection(parts: Parts, m: Match) -> None:
+    parts.memcg.protection = (int(m["min"]) * 1024, int(m["low"]) * 1024)
+
 
 PROTECTION = Form(
     name="memcg_protection",
@@ -156,6 +201,7 @@ PROTECTION = Form(
             ),
         ),
     ),
+    reads=_read_protection,
     samples=("Memory cgroup min protection 0kB -- low protection 1048576kB",),
     source="mm/memcontrol.c mem_cgroup_show_protected_memory(), 6.19+",
 )

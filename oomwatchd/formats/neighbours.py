@@ -6,7 +6,7 @@ memory back before a kill, drivers and allocators that complain, the killer's ow
 
 from __future__ import annotations
 
-from oomwatchd.formats import Form, Role, Section, rx
+from oomwatchd.formats import Form, Role, Section, marks_a_place, rx
 
 
 def _neighbour(
@@ -19,6 +19,7 @@ def _neighbour(
         begins=begins,
         pattern=rx(pattern),
         copies=None,
+        reads=marks_a_place,
         samples=samples,
         source=source,
     )

@@ -9,10 +9,32 @@ import re
 
 import msgspec
 
-from oomwatchd.formats import COMM_BYTES, Copies, Form, Proof, Role, Section, Unspaced, printed_bytes, rx
+from oomwatchd.formats import (
+    COMM_BYTES,
+    QUOTES,
+    Copies,
+    Form,
+    Match,
+    Proof,
+    Role,
+    Section,
+    Unspaced,
+    marks_a_place,
+    printed_bytes,
+    rx,
+)
+from oomwatchd.formats.parts import Parts
+from oomwatchd.records.report import Role as VictimRole
 
 #: what stands behind the name of a header
 HEADER_MARK = " invoked oom"
+
+
+def _read_header(parts: Parts, m: Match) -> None:
+    comm = m["comm"]
+    parts.trigger.comm = comm if parts.raw or not comm else comm.lstrip(QUOTES) or comm
+    parts.trigger.requests(m["rest"] or "")
+
 
 HEADER = Form(
     name="header",
@@ -37,6 +59,7 @@ HEADER = Form(
             ),
         ),
     ),
+    reads=_read_header,
     samples=(
         "stress invoked oom-killer: gfp_mask=0x201da, order=0, oomkilladj=0",
         "stress invoked oom-killer: gfp_mask=0x201da, order=0, oom_adj=0",
@@ -64,9 +87,16 @@ BARE_HEADER = Form(
     copies=Copies(
         start=r"oom-killer: gfp_mask=0x", end=r"gfp_mask=0x[0-9a-f]+|order=\d+", words=r"order=\d+"
     ),
+    reads=_read_header,
     samples=("oom-killer: gfp_mask=0x1d2", "oom-killer: gfp_mask=0x201d2, order=0"),
     source="mm/oom_kill.c out_of_memory(), 2.6.9 to 2.6.20; RHEL 4",
 )
+
+
+def _read_openvz_header(parts: Parts, m: Match) -> None:
+    parts.trigger.comm, parts.trigger.pid = m["comm"], int(m["pid"])
+    parts.trigger.request = f"gfp_mask={m['mask']}"
+
 
 OPENVZ_HEADER = Form(
     name="openvz_header",
@@ -84,6 +114,7 @@ OPENVZ_HEADER = Form(
         end=r"gfp 0x[0-9a-f]+",
         words=r"invoked|oom-killer|in|ub|generation|gfp|\d+|0x[0-9a-f]+",
     ),
+    reads=_read_openvz_header,
     samples=("12 (httpd) invoked oom-killer in ub 101 generation 3 gfp 0x200da",),
     source="OpenVZ 2.6.32-042stab, mm/oom_kill.c",
 )
@@ -95,9 +126,15 @@ COMPACTION = Form(
     begins=("COMP",),
     pattern=rx(r"COMPACTION is disabled!!!"),
     copies=Copies(start=r"COMPACTION is\b", end=r"disabled!!!", words=r"is|disabled!!!"),
+    reads=marks_a_place,
     samples=("COMPACTION is disabled!!!",),
     source="mm/oom_kill.c dump_header(), 4.9+",
 )
+
+
+def _read_cpuset(parts: Parts, m: Match) -> None:
+    parts.trigger.cpuset, parts.trigger.mems = m["cpuset"], m["mems"]
+
 
 CPUSET = Form(
     name="cpuset",
@@ -114,6 +151,7 @@ CPUSET = Form(
             r".{1,15}?cpuset=\S*mems_allowed=[\d,-]+$", (("(?=cpuset=)|(?=mems_allowed=)", " "),)
         ),
     ),
+    reads=_read_cpuset,
     samples=("min_free_kbytes cpuset=/ mems_allowed=0", "a) b cpuset=a b mems_allowed=0-1,3"),
     source="kernel/cpuset.c cpuset_print_task_mems_allowed(), 2.6.29 to 4.20",
 )
@@ -127,9 +165,15 @@ TASKS_TITLE = Form(
     opens=True,
     once=True,
     copies=Copies(start=r"Tasks state \(memory", end=r"pages\):", inner=r"Tasks state \(memory"),
+    reads=marks_a_place,
     samples=("Tasks state (memory values in pages):",),
     source="mm/oom_kill.c dump_tasks(), 4.19+",
 )
+
+
+def _read_tasks_header(parts: Parts, m: Match) -> None:
+    parts.table.header(m["columns"].split()[:-1])
+
 
 TASKS_HEADER = Form(
     name="tasks_header",
@@ -147,6 +191,7 @@ TASKS_HEADER = Form(
         r"|pgtables_bytes|swapents|oom_score_adj|name",
         inner=r"\[ *pid *\] +uid",
     ),
+    reads=_read_tasks_header,
     samples=(
         "[ pid ]   uid  tgid total_vm      rss cpu oom_adj name",
         "[ pid ]   uid  tgid total_vm      rss cpu oom_adj oom_score_adj name",
@@ -158,6 +203,13 @@ TASKS_HEADER = Form(
     ),
     source="mm/oom_kill.c dump_tasks(), 2.6.27 to 7.3",
 )
+
+
+def _read_tasks_row(parts: Parts, m: Match) -> None:
+    text = m.string.lstrip(" \t")
+    if not parts.table.takes(text):
+        parts.table.take_without_header(text, m["figures"].split())
+
 
 TASKS_ROW = Form(
     name="tasks_row",
@@ -172,6 +224,7 @@ TASKS_ROW = Form(
         closed=False,
         inner=r"\[ *\d{1,7}\] +\d+ +\d+ +\d+ +\d+ +\d",
     ),
+    reads=_read_tasks_row,
     samples=(
         "[  118]     0   118   120817   120018     121        0             0 min_free_kbytes",
         "[   2543]  1000  2543  2066407  1967899 15904768        0             0 a b",
@@ -179,6 +232,11 @@ TASKS_ROW = Form(
     ),
     source="mm/oom_kill.c dump_task(), 2.6.27 to 7.3",
 )
+
+
+def _read_summary(parts: Parts, m: Match) -> None:
+    parts.outcome.summary = (m["constraint"], m["rest"])
+
 
 SUMMARY = Form(
     name="summary",
@@ -190,6 +248,7 @@ SUMMARY = Form(
     proof=Proof.ALONE,
     needles=("oom-kill:",),
     copies=Copies(start=r"oom-kill:", end=r",uid=\d+", free=True, inner=r"oom-kill:constraint="),
+    reads=_read_summary,
     samples=(
         "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,"
         "task_memcg=/user.slice,task=stress,pid=2543,uid=1000",
@@ -221,6 +280,12 @@ _UNSPACED_KILL = Unspaced(
     ),
 )
 
+
+def _read_intent(parts: Parts, m: Match) -> None:
+    parts.outcome.chosen = (int(m["pid"]), m["comm"], int(m["score"]))
+    parts.outcome.message = parts.outcome.message or m["message"]
+
+
 INTENT = Form(
     name="intent",
     section=Section.INTENT,
@@ -239,6 +304,7 @@ INTENT = Form(
         free=True,
         unspaced=_UNSPACED_KILL,
     ),
+    reads=_read_intent,
     samples=(
         "Out of memory: kill process 2543 (stress) score 901 or a child",
         "Out of memory: Kill process 118 (min_free_kbytes) score 922 or sacrifice child",
@@ -250,6 +316,20 @@ INTENT = Form(
     ),
     source="mm/oom_kill.c oom_kill_process(), 2.6.15 to 5.0",
 )
+
+
+def _read_killed(parts: Parts, m: Match) -> None:
+    role: VictimRole = "group" if parts.memcg.group_path is not None else "selected"
+    victim = parts.outcome.victim(int(m["pid"]), m["comm"], role)
+    figures = sizes(m["sizes"] or "")
+    uid = figures.pop("UID", None) if "UID" in figures else m["uid_before"] or m["uid_after"]
+    if len(figures) > len(victim.figures) or victim.kills == 0:  # the first whole line counts
+        victim.figures = figures
+        victim.uid = int(uid) if uid is not None else victim.uid
+    victim.kills += 1
+    parts.outcome.kills += 1
+    parts.outcome.message = parts.outcome.message or m["message"]
+
 
 KILLED = Form(
     name="killed",
@@ -274,6 +354,7 @@ KILLED = Form(
         inner=r"(?<!y: )(?<!OOM )[Kk]illed process \d+[ ,]",
         unspaced=_UNSPACED_KILL,
     ),
+    reads=_read_killed,
     samples=(
         "Killed process 2543 (stress)",
         "Killed process 2543 (stress) vsz:8265628kB, anon-rss:7871596kB, file-rss:0kB",
@@ -293,6 +374,11 @@ KILLED = Form(
     source="mm/oom_kill.c __oom_kill_process(), 2.6.27 to 7.3; RHEL 6 and 7.9, OpenVZ",
 )
 
+
+def _read_sharing(parts: Parts, m: Match) -> None:
+    parts.outcome.victim(int(m["pid"]), m["comm"], "shares_mm")
+
+
 SHARING = Form(
     name="kill_sharing",
     section=Section.KILL,
@@ -300,9 +386,18 @@ SHARING = Form(
     begins=("Kill",),
     pattern=rx(r"Kill process (?P<pid>\d+) \((?P<comm>.*)\) sharing same memory"),
     copies=Copies(start=r"Kill process \d+ \(", end=r"sharing same memory", words=r"sharing|same|memory"),
+    reads=_read_sharing,
     samples=("Kill process 2544 (stress) sharing same memory",),
     source="mm/oom_kill.c oom_kill_process(), 2.6.37 to 4.3",
 )
+
+
+def _read_already_exiting(parts: Parts, m: Match) -> None:
+    outcome = parts.outcome
+    outcome.outcome = "already exiting"
+    outcome.message = outcome.message or m["message"]
+    outcome.chosen = outcome.chosen or (int(m["pid"]), m["comm"], 0)
+
 
 ALREADY_EXITING = Form(
     name="already_exiting",
@@ -318,11 +413,18 @@ ALREADY_EXITING = Form(
         end=r"Skip killing the task",
         words=r"is|already|exiting\.|Skip|killing|the|task",
     ),
+    reads=_read_already_exiting,
     samples=(
         "Memory cgroup out of memory: OOM victim 2543 (stress) is already exiting. Skip killing the task",
     ),
     source="mm/oom_kill.c __oom_kill_process(), 5.9+",
 )
+
+
+def _read_spared(parts: Parts, m: Match) -> None:
+    parts.outcome.outcome = "spared"
+    parts.outcome.chosen = parts.outcome.chosen or (int(m["pid"]), m["comm"], 0)
+
 
 SPARED = Form(
     name="spared",
@@ -338,9 +440,15 @@ SPARED = Form(
         end=r"But continuing instead\.?",
         words=r"killed|process|But|continuing|instead\.?",
     ),
+    reads=_read_spared,
     samples=("Would have killed process 2543 (httpd). But continuing instead.",),
     source="RHEL 6 2.6.32, mm/oom_kill.c",
 )
+
+
+def _read_group(parts: Parts, m: Match) -> None:
+    parts.memcg.group_path = m["path"]
+
 
 GROUP = Form(
     name="group",
@@ -368,6 +476,7 @@ GROUP = Form(
             ),
         ),
     ),
+    reads=_read_group,
     samples=("Tasks in /system.slice/foo.service are going to be killed due to memory.oom.group set",),
     source="mm/memcontrol.c mem_cgroup_print_oom_group(), 4.19+",
 )
@@ -381,9 +490,16 @@ MM_PINNED = Form(
     copies=Copies(
         start=r"oom killer \d+ \(", end=r"pinned by \d+ \([^()]*\)", words=r"has|mm|pinned|by|\d+|\([^()]*\)"
     ),
+    reads=marks_a_place,
     samples=("oom killer 2543 (stress) has mm pinned by 1 (systemd)",),
     source="mm/oom_kill.c __oom_kill_process(), 4.8+",
 )
+
+
+def _read_reaped(parts: Parts, m: Match) -> None:
+    if victim := parts.outcome.victims.get(int(m["pid"])):
+        victim.reaped = True
+
 
 REAPED = Form(
     name="reaped",
@@ -405,9 +521,16 @@ REAPED = Form(
             ),
         ),
     ),
+    reads=_read_reaped,
     samples=("oom_reaper: reaped process 2543 (stress), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB",),
     source="mm/oom_kill.c oom_reap_task_mm(), 4.6+",
 )
+
+
+def _read_reap_failed(parts: Parts, m: Match) -> None:
+    if victim := parts.outcome.victims.get(int(m["pid"])):
+        victim.reaped = False
+
 
 REAP_FAILED = Form(
     name="reap_failed",
@@ -421,9 +544,15 @@ REAP_FAILED = Form(
         words=r"to|up|reap|pid:\d+",
         inner=r"oom_reaper: unable",
     ),
+    reads=_read_reap_failed,
     samples=("oom_reaper: unable to reap pid:2543 (stress)",),
     source="mm/oom_kill.c oom_reap_task(), 4.6+",
 )
+
+
+def _read_no_killable(parts: Parts, m: Match) -> None:
+    parts.outcome.outcome = "no killable processes"
+
 
 NO_KILLABLE = Form(
     name="no_killable",
@@ -442,9 +571,16 @@ NO_KILLABLE = Form(
             "Outofmemoryandnokillable", (("Outofmemoryandnokillable", "Out of memory and no killable "),)
         ),
     ),
+    reads=_read_no_killable,
     samples=("Out of memory and no killable processes...",),
     source="mm/oom_kill.c out_of_memory(), 4.19+",
 )
+
+
+def _read_panic(parts: Parts, m: Match) -> None:
+    parts.outcome.panic = True
+    parts.outcome.outcome = m["why"].removesuffix("]---").strip()
+
 
 PANIC = Form(
     name="panic",
@@ -474,6 +610,7 @@ PANIC = Form(
             ),
         ),
     ),
+    reads=_read_panic,
     samples=(
         "Kernel panic - not syncing: Out of memory and no killable processes...",
         "Kernel panic - not syncing: System is deadlocked on memory",
@@ -483,6 +620,11 @@ PANIC = Form(
     ),
     source="mm/oom_kill.c check_panic_on_oom(), out_of_memory(), 2.6.27 to 7.3",
 )
+
+
+def _read_sysrq(parts: Parts, m: Match) -> None:
+    parts.trigger.sysrq = True
+
 
 SYSRQ = Form(
     name="sysrq",
@@ -494,6 +636,7 @@ SYSRQ = Form(
     copies=Copies(
         start=r"(?:sysrq: )?SysRq : Manual|sysrq: Manual", end=r"OOM execution", words=r"Manual|OOM|execution"
     ),
+    reads=_read_sysrq,
     samples=(
         "sysrq: Manual OOM execution",
         "sysrq: SysRq : Manual OOM execution",
@@ -513,12 +656,18 @@ SYSRQ_REFUSED = Form(
         end=r"No task eligible|killer is disabled",
         words=r"ignored\.?|because|killer|is|disabled|No|task|eligible",
     ),
+    reads=marks_a_place,
     samples=(
         "sysrq: OOM request ignored. No task eligible",
         "sysrq: OOM request ignored because killer is disabled",
     ),
     source="drivers/tty/sysrq.c moom_callback(), 4.1+",
 )
+
+
+def _read_suppressed(parts: Parts, m: Match) -> None:
+    parts.outcome.suppressed = int(m["count"])
+
 
 SUPPRESSED = Form(
     name="suppressed",
@@ -535,6 +684,7 @@ SUPPRESSED = Form(
         end=r"callbacks suppressed",
         words=r"callbacks|suppressed",
     ),
+    reads=_read_suppressed,
     samples=("oom_kill_process: 31 callbacks suppressed", "__ratelimit: 7 callbacks suppressed"),
     source="lib/ratelimit.c ___ratelimit(), 2.6.27 to 7.3",
 )

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from oomwatchd.formats import Copies, Form, Proof, Role, Section, rx
+import re
+
+from oomwatchd.formats import Copies, Form, Match, Proof, Role, Section, rx
+from oomwatchd.formats.parts import Parts
+
+_CPUSET = re.compile(r",cpuset=(.*),mems_allowed=([\d,-]*)$", re.DOTALL)
+
+
+def _read_alloc_failure(parts: Parts, m: Match) -> None:
+    parts.outcome.failure = True
+    parts.outcome.outcome = m["what"].rstrip(",: ")
+    trigger, mode = parts.trigger, m["mode"]
+    trigger.comm = m["comm"]
+    trigger.requests(f"gfp_mask={mode}")
+    trigger.order = int(m["order"]) if m["order"] else None
+    if cpuset := _CPUSET.search(mode):
+        trigger.cpuset, trigger.mems = cpuset[1], cpuset[2]
+
 
 ALLOC_FAILURE = Form(
     name="alloc_failure",
@@ -21,6 +38,7 @@ ALLOC_FAILURE = Form(
         end=r"mode:0x\S+|nodemask=\S+|mems_allowed=\S+",
         words=r"mode:0x\S+|order:\d+,|nodemask=\S+|size|failed|to|allocate|pages,|for|secs:|\d+m?s?,?",
     ),
+    reads=_read_alloc_failure,
     samples=(
         "kworker/0:1: page allocation failure. order:4, mode:0x201da",
         "kworker/0:1: page allocation failure: order:4, mode:0x24201ca(GFP_HIGHUSER_MOVABLE|__GFP_COLD)",
@@ -37,6 +55,13 @@ ALLOC_FAILURE = Form(
     source="mm/page_alloc.c warn_alloc(), 2.6.27 to 7.3; 4.9 to 4.13 print the name apart, and may lose it",
 )
 
+
+def _read_nommu_failure(parts: Parts, m: Match) -> None:
+    parts.outcome.failure = True
+    parts.outcome.outcome = f"allocation of {m['length']} bytes failed"
+    parts.trigger.pid, parts.trigger.comm = int(m["pid"]), m["comm"]
+
+
 NOMMU_FAILURE = Form(
     name="nommu_failure",
     section=Section.HEADER,
@@ -51,6 +76,7 @@ NOMMU_FAILURE = Form(
     copies=Copies(
         start=r"Allocation of length\b", end=r"failed", words=r"\d+|from|process|\([^()]*\)|failed"
     ),
+    reads=_read_nommu_failure,
     samples=(
         "Allocation of length 1048576 from process 312 failed",
         "Allocation of length 1048576 from process 312 (stress) failed",

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import re
 
-from oomwatchd.formats import Copies, Form, Role, Section, Unspaced, rx
-from oomwatchd.records.report import FreeBlocks
+from oomwatchd.formats import Copies, Form, Match, Role, Section, Unspaced, marks_a_place, rx
+from oomwatchd.formats.parts import Parts
+from oomwatchd.records.report import FreeBlocks, Hugepages, Node
 
 _ZONE = r"(?:Node (?P<node>\d+) )?(?P<zone>DMA32|DMA|Normal|HighMem|Movable|Device)"
 ZONES = r"(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
@@ -33,6 +34,7 @@ MEM_INFO = Form(
     opens=True,
     once=True,
     copies=Copies(start=r"Mem-[Ii]nfo:", end="", inner=r"Mem-[Ii]nfo:"),
+    reads=marks_a_place,
     samples=("Mem-Info:", "Mem-info:"),
     source="show_mem(), 2.6.27 to 7.3; ARM up to 3.19",
 )
@@ -48,6 +50,7 @@ PCP_ZONE = Form(
         end=r"per-cpu:",
         inner=rf"(?:Node \d+ )?{ZONES} per-cpu:",
     ),
+    reads=marks_a_place,
     samples=("Node 0 Normal per-cpu:", "Normal per-cpu:"),
     source="show_free_areas(), 2.6.27 to 4.0",
 )
@@ -67,6 +70,7 @@ PCP_CPU = Form(
         words=r"(?:CPU|Hot:|Cold:|hi:|btch:|usd:|low|high|batch|hot:|cold:|\d+,?|used:\d+)",
         inner=r"CPU +\d+: hi:",
     ),
+    reads=marks_a_place,
     samples=(
         "CPU    0: hi:  186, btch:  31 usd: 170",
         "CPU    0: Hot: hi:  186, btch:  31 usd:  30   Cold: hi:   62, btch:  15 usd:  52",
@@ -83,9 +87,16 @@ FREE_PAGES = Form(
     begins=("Free",),
     pattern=rx(r"Free pages: +\d+kB \(\d+kB HighMem\)"),
     copies=Copies(start=r"Free pages: ", end=r"HighMem\)", words=r"\(?\d+kB|HighMem\)"),
+    reads=marks_a_place,
     samples=("Free pages:        3060kB (0kB HighMem)",),
     source="show_free_areas(), up to 2.6.19",
 )
+
+
+def _read_totals(parts: Parts, m: Match) -> None:
+    parts.memory.totals.update(parse_totals(m[0]))
+    parts.elided = parts.elided or "..." in m[0] or "\u2026" in m[0]
+
 
 TOTALS = Form(
     name="totals",
@@ -108,6 +119,7 @@ TOTALS = Form(
             ((r"(?<=\d)(?=[a-z])", " "),),
         ),
     ),
+    reads=_read_totals,
     samples=(
         "active_anon:120239 inactive_anon:11 isolated_anon:0",
         " free:4617 slab_reclaimable:150 slab_unreclaimable:600",
@@ -117,6 +129,12 @@ TOTALS = Form(
     ),
     source="show_free_areas(), 2.6.27 to 7.3",
 )
+
+
+def _read_node(parts: Parts, m: Match) -> None:
+    node = int(m["node"])
+    parts.memory.nodes[node] = Node(node=node, amounts=parse_amounts(m["amounts"]))
+
 
 NODE = Form(
     name="node",
@@ -134,12 +152,19 @@ NODE = Form(
         inner=r"Node \d+ active_anon:\d+kB",
         unspaced=_UNSPACED_AMOUNTS,
     ),
+    reads=_read_node,
     samples=(
         "Node 0 active_anon:1184kB inactive_anon:4kB shmem_thp: 0kB anon_thp: 0kB kernel_stack:1kB "
         "all_unreclaimable? no Balloon:0kB",
     ),
     source="show_node_info(), show_free_areas(), 4.8+",
 )
+
+
+def _read_zone(parts: Parts, m: Match) -> None:
+    zone = parts.memory.last_zone = parts.memory.zone(m["node"], m["zone"])
+    zone.amounts = parse_amounts(m["amounts"])
+
 
 ZONE = Form(
     name="zone",
@@ -156,12 +181,19 @@ ZONE = Form(
         inner=rf"(?:Node \d+ )?{ZONES} free:\d+kB",
         unspaced=_UNSPACED_AMOUNTS,
     ),
+    reads=_read_zone,
     samples=(
         "Node 0 DMA32 free:1996kB min:2048kB low:2560kB high:3072kB reserved_highatomic:0KB",
         "HighMem free:224kB min:256kB low:2984kB high:5716kB pages_scanned:31 all_unreclaimable? yes",
     ),
     source="show_free_areas(), 2.6.27 to 7.3",
 )
+
+
+def _read_lowmem_reserve(parts: Parts, m: Match) -> None:
+    if parts.memory.last_zone is not None:
+        parts.memory.last_zone.reserve = tuple(int(pages) for pages in m["pages"].split())
+
 
 LOWMEM_RESERVE = Form(
     name="lowmem_reserve",
@@ -173,9 +205,18 @@ LOWMEM_RESERVE = Form(
     copies=Copies(
         start=r"(?:lowmem_reserve|protections)\[\]:", end=r"\d", words=r"\d+", inner=r"lowmem_reserve\[\]:"
     ),
+    reads=_read_lowmem_reserve,
     samples=("lowmem_reserve[]: 0 2991 7946 7946 7946",),
     source="show_free_areas(), 2.6.27 to 7.3",
 )
+
+
+def _read_buddy(parts: Parts, m: Match) -> None:
+    blocks, total, page_size = parse_buddy(m["orders"])
+    zone = parts.memory.zone(m["node"], m["zone"])
+    zone.blocks, zone.blocks_total = blocks, total
+    parts.memory.buddy_page_size = parts.memory.buddy_page_size or page_size
+
 
 BUDDY = Form(
     name="buddy",
@@ -200,12 +241,26 @@ BUDDY = Form(
             ),
         ),
     ),
+    reads=_read_buddy,
     samples=(
         "Node 0 DMA: 1*4kB (M) 2*8kB (UM) 0*16kB = 20kB",
         "Normal: 1*4kB 0*8kB = 4kB",
     ),
     source="show_free_areas(), 2.6.27 to 7.3",
 )
+
+
+def _read_hugepages(parts: Parts, m: Match) -> None:
+    parts.memory.hugepages.append(
+        Hugepages(
+            node=int(m["node"]) if m["node"] else None,
+            total=int(m["total"]),
+            free=int(m["free"]),
+            surplus=int(m["surplus"]),
+            size_bytes=int(m["size"]) * 1024,
+        )
+    )
+
 
 HUGEPAGES = Form(
     name="hugepages",
@@ -227,9 +282,15 @@ HUGEPAGES = Form(
             ((r"^Node(\d+)", r"Node \1 "), (r"(?<=\d)(?=hugepages_)", " ")),
         ),
     ),
+    reads=_read_hugepages,
     samples=("Node 0 hugepages_total=0 hugepages_free=0 hugepages_surp=0 hugepages_size=2048kB",),
     source="mm/hugetlb.c hugetlb_show_meminfo_node(), 3.10+",
 )
+
+
+def _read_swap_kb(parts: Parts, m: Match) -> None:
+    parts.memory.swap_kb[m["what"]] = int(m["kb"])
+
 
 SWAP_KB = Form(
     name="swap_kb",
@@ -246,6 +307,7 @@ SWAP_KB = Form(
             r"(?:Free|Total)swap=\d+kB$", (("Freeswap=", "Free swap  = "), ("Totalswap=", "Total swap = "))
         ),
     ),
+    reads=_read_swap_kb,
     samples=("Free swap  = 0kB", "Total swap = 524284kB", "Free swap:            0kB"),
     source="mm/swap_state.c show_swap_cache_info(), 2.6.9 to 7.3",
 )
@@ -266,12 +328,36 @@ SWAP_CACHE_STATS = Form(
             (("Swapcachestats:add", "Swap cache stats: add "), (",(delete|find)", r", \1 ")),
         ),
     ),
+    reads=marks_a_place,
     samples=(
         "Swap cache stats: add 1204, delete 1204, find 88/97",
         "Swap cache: add 226413, delete 226413, find 56113/77134, race 0+0",
     ),
     source="mm/swap_state.c show_swap_cache_info(), 2.6.9 to 5.19",
 )
+
+_PAGE_LINES = {
+    "total pagecache pages": "pagecache",
+    "pages RAM": "ram",
+    "pages of RAM": "ram",
+    "pages HighMem": "highmem",
+    "pages HighMem/MovableOnly": "highmem",
+    "pages reserved": "reserved",
+    "reserved pages": "reserved",
+    "pages cma reserved": "cma_reserved",
+    "pages hwpoisoned": "hwpoisoned",
+    "pages in swap cache": "swap_cache",
+    "pages swap cached": "swap_cache",
+}
+
+
+def _read_pages(parts: Parts, m: Match) -> None:
+    name = _PAGE_LINES.get(m["what"])
+    if name:
+        parts.memory.pages[name] = int(m["pages"])
+    else:
+        parts.memory.other_pages[m["what"]] = int(m["pages"])
+
 
 PAGES = Form(
     name="pages",
@@ -303,6 +389,7 @@ PAGES = Form(
             ),
         ),
     ),
+    reads=_read_pages,
     samples=(
         "22 total pagecache pages",
         "0 pages in swap cache",

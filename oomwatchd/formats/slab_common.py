@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from oomwatchd.formats import Copies, Form, Role, Section, rx
-from oomwatchd.records.report import Allocation
+from oomwatchd.formats import Copies, Form, Match, Role, Section, marks_a_place, rx
+from oomwatchd.formats.parts import Parts
+from oomwatchd.records.report import Allocation, SlabCache
 
 SLAB_TITLE = Form(
     name="slab_title",
@@ -16,6 +17,7 @@ SLAB_TITLE = Form(
         end=r"info:|stats",
         inner=r"Unreclaimable slab info:",
     ),
+    reads=marks_a_place,
     samples=("Unreclaimable slab info:", "excessive unreclaimable slab but cannot dump stats"),
     source="mm/slab_common.c dump_unreclaimable_slab(), 4.15+",
 )
@@ -27,9 +29,17 @@ SLAB_HEADER = Form(
     begins=("Name",),
     pattern=rx(r"Name +Used +Total\s*$"),
     copies=Copies(start=r"Name +Used +Total", end=""),
+    reads=marks_a_place,
     samples=("Name                      Used          Total",),
     source="mm/slab_common.c dump_unreclaimable_slab(), 4.15+",
 )
+
+
+def _read_slab_row(parts: Parts, m: Match) -> None:
+    parts.slab.caches.append(
+        SlabCache(name=m["name"], used_bytes=int(m["used"]) * 1024, total_bytes=int(m["total"]) * 1024)
+    )
+
 
 SLAB_ROW = Form(
     name="slab_row",
@@ -37,6 +47,7 @@ SLAB_ROW = Form(
     role=Role.BODY,
     pattern=rx(r"(?P<name>\S.*?)(?<! ) +(?P<used>\d+)KB +(?P<total>\d+)KB\s*$"),
     copies=Copies(start=r"\S.{0,63}?  +\d+KB(?: |$)", end=r"\d+KB +\d+KB", words=r"\d+KB"),
+    reads=_read_slab_row,
     samples=("dentry                  1203KB       1410KB", "bio(254:1)   1KB  2KB"),
     source="mm/slab_common.c dump_unreclaimable_slab(), 4.15+",
 )
@@ -48,9 +59,17 @@ ALLOCATIONS_TITLE = Form(
     begins=("Memo",),
     pattern=rx(r"Memory allocations(?: \(profiling is currently turned (?P<state>on|off)\))?:"),
     copies=Copies(start=r"Memory allocations", end=r":"),
+    reads=marks_a_place,
     samples=("Memory allocations:", "Memory allocations (profiling is currently turned on):"),
     source="mm/show_mem.c __show_mem(), 6.10+",
 )
+
+
+def _read_allocation(parts: Parts, m: Match) -> None:
+    parts.slab.allocations.append(
+        parse_allocation(m["size"], m["calls"], m["location"], m["module"], m["function"])
+    )
+
 
 ALLOCATION = Form(
     name="allocation",
@@ -65,6 +84,7 @@ ALLOCATION = Form(
         end=r"func:\S+",
         words=r"\[\w+\]|func:\S+",
     ),
+    reads=_read_allocation,
     samples=(
         "12582912     3072 drivers/gpu/drm/i915/gem/i915_gem_shmem.c:72 [i915] func:shmem_sg_alloc_table",
         "1.20 GiB   314572 mm/filemap.c:1962 func:__filemap_get_folio",

@@ -40,7 +40,7 @@ MAX_WAITING = 256
 _PATHS = {
     memcontrol.STATS.name: "path",
     memcontrol.LIMIT_REACHED.name: "path",
-    memcontrol.TASK_IN.name: "paths",
+    memcontrol.TASK_IN.name: "path",
 }
 
 
