@@ -88,8 +88,8 @@ class Writer:
 
                 text = render_text(event, width=terminal_width(), color=self._terminal and wants_color())
                 self._stream.write((b"" if first else b"\n\n") + text.encode("utf-8", "backslashreplace"))
-        if self._terminal:
-            self._stream.flush()
+        if self._format != "html":
+            self._stream.flush()  # more may take its time, and somebody waits
 
     def close(self) -> None:
         """What ends the document; nothing more may follow."""

@@ -8,18 +8,17 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from time import monotonic, sleep
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, get_args
 
-from oomwatchd.cli import complain
+from oomwatchd.cli import EX_INTERRUPTED, complain
 from oomwatchd.cli._output import Format, Writer, keep, opened
 from oomwatchd.cli.events import since
 from oomwatchd.errors import OomwatchdError, UsageError
 from oomwatchd.records.capture import OomCapture, Source
-from oomwatchd.records.kmsg import KmsgGap, KmsgRecord
-from oomwatchd.reports.assemble import Assembler, OomBlock
-from oomwatchd.reports.storms import Fold, Folded
-from oomwatchd.sources.text import TextReader, open_log, records
+from oomwatchd.reports.captures import captures_of
+from oomwatchd.sources.text import REST_SECONDS, FollowedFile, GrowingLog, open_log, pieces
 
 if TYPE_CHECKING:
     from oomwatchd.cli import Subparsers
@@ -49,6 +48,11 @@ def add_parser(subparsers: Subparsers) -> None:
         type=_boot_id,
         metavar="ID",
         help="the boot that raw /dev/kmsg records are of: gives events the same id as the daemon",
+    )
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="then go on with what is added to the files, rotated or not, until interrupted",
     )
     parser.add_argument("--journal", action="store_true", help="read the journal instead of files")
     parser.add_argument(
@@ -91,53 +95,81 @@ def run(args: SimpleNamespace) -> int:
     """Write the events of all files, in order; a file that cannot be read does not keep the next from
     being read. Returns the exit status of the first failure."""
     elsewhere = _elsewhere(args)
-    status = 0
     keep(args.output, *args.files)
     with opened(args.output) as stream:
         writer = Writer(stream, args.format)
         if elsewhere is not None:
             place, found_there = elsewhere
-            count = 0
-            for capture in found_there:
-                count += 1
-                writer.write(capture)
-            if not count:
+            status = 0
+            if not _written(found_there, writer):
                 complain(f"no OOM report in {place}")
-            writer.close()
-            return status or writer.status
-        for name in args.files:
-            if name == "-" and sys.stdin.isatty():
-                complain("reading standard input: paste the log, end with Ctrl-D")
-            found = 0
-            try:
-                with _bar(name, stream.isatty()) as (progress, paused):
-                    for capture in captures(name, boot_id=args.boot_id, progress=progress):
-                        found += 1
-                        with paused():
-                            writer.write(capture)
-            except OomwatchdError as error:
-                complain(str(error))
-                status = status or error.exit_status
-                continue
-            if not found:
-                complain(f"no OOM report in {'standard input' if name == '-' else name}")
+        elif args.follow:
+            status = _follow(args, writer)
+        else:
+            status = _read(args, writer, stream.isatty())
         writer.close()
     return status or writer.status
+
+
+def _read(args: SimpleNamespace, writer: Writer, shared: bool) -> int:
+    """Read each file to its end; a pipe's reports are told when they are complete."""
+    status = 0
+    for name in args.files:
+        if name == "-" and sys.stdin.isatty():
+            complain("reading standard input: paste the log, end with Ctrl-D")
+        try:
+            with _bar(name, shared) as (progress, paused):
+                found = _written(captures(name, boot_id=args.boot_id, progress=progress), writer, paused)
+        except OomwatchdError as error:
+            complain(str(error))
+            status = status or error.exit_status
+            continue
+        if not found:
+            complain(f"no OOM report in {'standard input' if name == '-' else name}")
+    return status
+
+
+def _written(
+    found: Iterable[OomCapture],
+    writer: Writer,
+    paused: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> int:
+    """Write the events; how many they were."""
+    count = 0
+    for capture in found:
+        count += 1
+        with paused():
+            writer.write(capture)
+    return count
 
 
 def captures(
     name: str, *, boot_id: str | None = None, progress: Progress | None = None
 ) -> Iterator[OomCapture]:
-    """The reports of one log, a file's name or ``-``, as they are found. Raises OomwatchdError."""
-    reader = TextReader()
-    assembler = Assembler(early=False)
-
-    def source() -> Source:
-        return Source(kind="file", form=reader.form, boot_id=boot_id, name=None if name == "-" else name)
-
+    """The reports of one log, a file's name or ``-``, each when it is complete. Raises OomwatchdError."""
+    log = GrowingLog(None if name == "-" else name, boot_id)
     with open_log(name, progress) as stream:
-        items = records(stream, idle=lambda: assembler.idle, reader=reader)
-        yield from _cut(items, source, assembler)
+        for data in pieces(stream, lambda: log.waits):
+            yield from log.rest(monotonic()) if data is None else log.feed(data)
+        yield from log.finish()
+
+
+def _follow(args: SimpleNamespace, writer: Writer) -> int:
+    """Read files and what is added to them, until interrupted."""
+    if "-" in args.files:
+        raise UsageError("--follow is for files", mend="name them; standard input is read as it comes anyhow")
+    followed = [(FollowedFile(name), GrowingLog(name, args.boot_id)) for name in args.files]
+    try:
+        while True:
+            for file, log in followed:
+                for data in file.news():
+                    _written(log.feed(data), writer)
+                _written(log.rest(monotonic()), writer)
+            sleep(REST_SECONDS)
+    except KeyboardInterrupt:
+        for _, log in followed:
+            _written(log.finish(), writer)
+    return EX_INTERRUPTED
 
 
 def _elsewhere(args: SimpleNamespace) -> tuple[str, Iterator[OomCapture]] | None:
@@ -146,6 +178,8 @@ def _elsewhere(args: SimpleNamespace) -> tuple[str, Iterator[OomCapture]] | None
         raise UsageError("--journal and --pstore exclude each other", mend="give one of them")
     if (args.journal or args.pstore is not None) and args.files != ["-"]:
         raise UsageError("files cannot be read together with --journal or --pstore", mend="leave them out")
+    if args.follow and (args.journal or args.pstore is not None):
+        raise UsageError("--follow is for files", mend="of this host's log the daemon tells: oomwatchd run")
     for name in ("boot", "since", "directory"):
         if getattr(args, name) is not None and not args.journal:
             raise UsageError(f"--{name} is for the journal", mend="give --journal too")
@@ -161,8 +195,9 @@ def of_journal(boot: int | str | None, begin: float | None, directory: Path | No
     from oomwatchd.sources.journal import read_journal
 
     for one, items in read_journal(boot=boot, since=begin, directory=directory):
-        source = Source(kind="journal", form="journal", boot_id=one.id, name=one.hostname)
-        yield from _cut(items, lambda source=source: source)  # type: ignore[misc]
+        yield from captures_of(
+            items, Source(kind="journal", form="journal", boot_id=one.id, name=one.hostname)
+        )
 
 
 def of_pstore(directory: Path | None) -> Iterator[OomCapture]:
@@ -171,48 +206,7 @@ def of_pstore(directory: Path | None) -> Iterator[OomCapture]:
 
     for dump in read_pstore() if directory is None else read_directory(directory):
         source = Source(kind="file", form="dmesg", name=dump.name)
-        yield from _cut(dump.records, lambda source=source: source, wall_offset=dump.wall_offset)  # type: ignore[misc]
-
-
-def _cut(
-    items: Iterable[KmsgRecord | KmsgGap],
-    source: Callable[[], Source],
-    assembler: Assembler | None = None,
-    *,
-    wall_offset: float | None = None,
-) -> Iterator[OomCapture]:
-    """The reports of one boot's records. ``source`` is asked when a report is found."""
-    assembler = assembler or Assembler(early=False)
-    fold = Fold(early=False)
-    for item in items:
-        for signal in assembler.feed(item):
-            if isinstance(signal, OomBlock):
-                for folded in fold.take(signal):
-                    yield _capture(folded, source(), wall_offset)
-    for signal in assembler.flush():
-        if isinstance(signal, OomBlock):
-            for folded in fold.take(signal):
-                yield _capture(folded, source(), wall_offset)
-    for folded in fold.flush():
-        yield _capture(folded, source(), wall_offset)
-
-
-def _capture(folded: Folded, source: Source, wall_offset: float | None) -> OomCapture:
-    block = folded.block
-    last = folded.last or block.records[-1]
-    return OomCapture(
-        source=source,
-        records=block.records,
-        first_seq=block.records[0].seq,
-        last_seq=last.seq,
-        lost_records=block.lost_records,
-        revision=block.revision,
-        settled=True,
-        wall_offset=wall_offset,
-        repeats=folded.repeats,
-        last_usec=last.usec if folded.repeats else None,
-        last_wall=last.wall if folded.repeats else None,
-    )
+        yield from captures_of(dump.records, source, wall_offset=dump.wall_offset)
 
 
 Bar = tuple[Progress | None, Callable[[], AbstractContextManager[object]]]

@@ -36,6 +36,9 @@ SETTLE_USEC = 5_000_000
 DEADLINE_USEC = 10_000_000
 #: in a saved log nobody waits, and a slow console may have stretched the report
 OFFLINE_DEADLINE_USEC = 600_000_000
+#: a saved log that still grows: a report has ended when the source brought nothing to it for this long by
+#: whoever watches it; one that lacks its kill line waits for ``DEADLINE_USEC``
+PAUSE_SECONDS = 0.25
 #: an allocation failure has no closing line
 FAILURE_USEC = 1_000_000
 #: the log clock of another boot, not jitter between CPUs
@@ -117,7 +120,7 @@ class _Block:
     __slots__ = (
         "caller", "closed_by", "comm", "dirty", "expects", "failure", "finished", "group", "in_table", "last",
         "last_form", "last_proves", "listed", "looked_at", "lost", "named", "outcome", "proven", "ready",
-        "records", "revision", "section", "seen", "stack", "undecoded", "victims",
+        "records", "rested", "revision", "section", "seen", "stack", "undecoded", "victims", "weighed",
     )  # fmt: skip
 
     def __init__(self, caller: str | None) -> None:
@@ -147,6 +150,8 @@ class _Block:
         self.closed_by = ""
         self.revision = 0
         self.dirty = True  # has records that no issue held
+        self.rested = 0.0  # since when it has the records that it has (whoever watches a growing log tells)
+        self.weighed = 0  # how many those are
 
     def add(self, record: KmsgRecord, form: Form | None) -> None:
         self.records.append(record)
@@ -236,6 +241,16 @@ class Assembler:
         return not self._before and not self._held and all(block.finished for block in self._blocks)
 
     @property
+    def has_finished(self) -> bool:
+        """Some report has its end (that of a failed allocation has none) and was not issued for good."""
+        return any((block.finished or block.failure) and block.proven for block in self._blocks)
+
+    @property
+    def is_empty(self) -> bool:
+        """No report is under way, none waits to be issued for good."""
+        return not self._blocks
+
+    @property
     def unfinished_usec(self) -> int | None:
         """The stamp of the newest record of a report whose end was not read; None: there is none."""
         return max(
@@ -317,6 +332,22 @@ class Assembler:
             if block.last is not None
         ]
         return min(due, default=None)
+
+    def drain(self, now: float) -> list[Signal]:
+        """The log holds nothing more at ``now`` (seconds, any clock of the reader's): issue what got nothing
+        new for a while, by that clock, whatever the stamps say. For a saved log that grows."""
+        for block in list(self._blocks):
+            if block.weighed != len(block.records):
+                block.weighed, block.rested = len(block.records), now
+            patience = PAUSE_SECONDS if block.finished or block.failure else DEADLINE_USEC / 1e6
+            if now - block.rested < patience:
+                continue
+            self._close(block, "deadline")
+            self._blocks.remove(block)
+            if block.proven:
+                self._out.append(block.issue(settled=True))
+        out, self._out = self._out, []
+        return out
 
     def flush(self) -> list[Signal]:
         """The input has ended: issue everything."""

@@ -133,6 +133,11 @@ class Fold:
         #: reports that were taken as repeats of others
         self.folded = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """No run is under way, nothing waits for one."""
+        return not self._open and not self._waiting
+
     def take(self, block: OomBlock, scope: Hashable = None) -> list[Folded]:
         """The next block. Blocks of different ``scope`` are never folded into one."""
         now = _stamp(block.records[-1])

@@ -5,16 +5,25 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import os
+import select
+import stat
 import sys
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 from oomwatchd.errors import NoInputError, PermissionDeniedError, UnavailableError
+from oomwatchd.sources.text.growing import REST_SECONDS
 from oomwatchd.words.escape import harmless
 
 _BUFFER: Final = 1 << 18
+#: what is read at once
+PIECE: Final = 1 << 20
+#: a source that brings less in a second is not read as fast as it can be
+_SLOW: Final = 256 << 10
 _GZIP: Final = b"\x1f\x8b"
 _XZ: Final = b"\xfd7zXZ\0"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
@@ -45,6 +54,9 @@ class _Counted(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         # readinto1 of a buffered stream: a pipe gives what is there
         read = getattr(self._stream, "readinto1", None) or getattr(self._stream, "readinto", None)
@@ -53,7 +65,11 @@ class _Counted(io.RawIOBase):
             count = len(data)
             buffer[:count] = data
         else:
-            count = read(buffer) or 0
+            while (
+                there := read(buffer)
+            ) is None:  # whoever shares a pipe may have made it one that does not wait
+                select.select([self._stream], [], [])
+            count = there
         self._count += count
         if self._progress is not None:
             self._progress(self._count)
@@ -109,7 +125,7 @@ def open_log(source: Path | str | BinaryIO, progress: Progress | None = None) ->
     """
     if isinstance(source, Path | str):
         name = "standard input" if str(source) == "-" else harmless(str(source))
-        stream: BinaryIO = sys.stdin.buffer if str(source) == "-" else _open_file(Path(source))
+        stream: BinaryIO = sys.stdin.buffer if str(source) == "-" else open_file(Path(source))
     else:
         name = harmless(str(getattr(source, "name", "the stream")))
         stream = source
@@ -152,6 +168,51 @@ def open_log(source: Path | str | BinaryIO, progress: Progress | None = None) ->
     return io.BufferedReader(_Decompressed(cast(BinaryIO, plain), name, errors), _BUFFER)
 
 
+def pieces(stream: BinaryIO, waits: Callable[[], bool]) -> Iterator[bytes | None]:
+    """What :func:`open_log` opened as it comes, in pieces of up to :data:`PIECE`. None says that the source
+    has nothing more for now: once where it paused, then every :data:`REST_SECONDS` while ``waits`` says so. A
+    file never pauses."""
+    descriptor = _pausing(stream)
+    if descriptor is None:
+        while data := stream.read(PIECE):
+            yield data
+        return
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    rested, came = time.monotonic(), 0
+    buffered = cast(io.BufferedReader, stream)
+    while data := buffered.read1(PIECE):  # the first was there when it was opened
+        parts, size = [data], len(data)
+        while size < PIECE and poller.poll(0) and (more := buffered.read1(PIECE - size)):
+            parts.append(more)
+            size += len(more)
+        came += size
+        yield b"".join(parts)
+        while not poller.poll(0):
+            now = time.monotonic()
+            # other lines may come all the time: a slow source is one that pauses between them
+            if now - rested >= REST_SECONDS and came < _SLOW * (now - rested):
+                rested, came = now, 0
+                yield None
+            if poller.poll(REST_SECONDS * 1000 if waits() else None):
+                break
+
+
+def _pausing(stream: BinaryIO) -> int | None:
+    """The descriptor of what is no file and not compressed."""
+    try:
+        descriptor = stream.fileno()
+        return None if stat.S_ISREG(os.fstat(descriptor).st_mode) else descriptor
+    except OSError:
+        return None
+
+
+def is_packed(first: bytes) -> bool:
+    """Whether a file that begins so (10 bytes) is compressed, or no text at all."""
+    marks = (_GZIP, _XZ, _ZSTD, _BZIP2, *(mark for mark, _, _ in _FOREIGN))
+    return first.startswith(marks)
+
+
 def _refuse_foreign(magic: bytes, name: str) -> None:
     """What is not text is said so: "no OOM report" would be believed. Raises NoInputError."""
     stored = magic[8:10] == b"\0\0"  # an archive that is not compressed holds the text as it is
@@ -160,7 +221,7 @@ def _refuse_foreign(magic: bytes, name: str) -> None:
             raise NoInputError(f"{name} is {what}", mend=f"try: {way.format(name)}")
 
 
-def _open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BinaryIO:
     name = harmless(str(path))
     try:
         return cast(BinaryIO, path.open("rb", buffering=0))

@@ -387,6 +387,18 @@ class TextReader:
         self._joiner.flush(out)
         return out
 
+    def pause(self) -> list[KmsgRecord]:
+        """Nothing more comes for now: what was fed so far is judged as it is, and the lines that are whole
+        are given out. What is fed afterwards is read as this was."""
+        out: list[KmsgRecord] = []
+        if not self._begun or self._export is not None:
+            return out
+        if self._head is not None:
+            self._judge(out, whole=True)
+        self._end_entry(out)
+        self._joiner.flush(out)
+        return out
+
     def interrupt(self) -> list[KmsgRecord]:
         """What is fed next does not follow what was fed last (a part of the file was left out)."""
         out: list[KmsgRecord] = []

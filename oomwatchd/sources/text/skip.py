@@ -36,37 +36,57 @@ def has_needle(data: bytes) -> bool:
     return any(_memmem(data, size, needle, len(needle)) is not None for needle in NEEDLES)
 
 
-def records(
-    stream: BinaryIO, *, idle: Callable[[], bool] = lambda: True, reader: TextReader | None = None
-) -> Iterator[KmsgRecord]:
-    """The records of a log from an open binary stream.
+class SkippingReader:
+    """Data that is fed in, as records; data that cannot begin a report is passed over.
 
     ``idle`` says whether the consumer waits for nothing, so that text without a report's beginning may be
     left out; it is asked after everything before was consumed. ``reader`` may be given to see its ``form``.
     """
-    reader = TextReader() if reader is None else reader
-    size = 0
-    last = b""
-    skipping = False
-    while data := stream.read(CHUNK):
-        size += len(data)
+
+    def __init__(self, idle: Callable[[], bool] = lambda: True, reader: TextReader | None = None) -> None:
+        self.reader = TextReader() if reader is None else reader
+        self._idle = idle
+        self._size = 0
+        self._last = b""
+        self._skipping = False
+
+    def feed(self, data: bytes) -> Iterator[KmsgRecord]:
+        """The next data, cut anywhere; in pieces of a :data:`CHUNK` most can be passed over."""
+        reader, last = self.reader, self._last
+        self._size += len(data)
+        self._last = data
         seam = last[-_SEAM:] + data[:_SEAM]
-        if size > SMALL and idle() and not has_needle(data) and not has_needle(seam):
-            if not skipping:
-                # the line that is half read, and the one held back, may yet begin a report
-                end = data.find(b"\n") + 1
-                yield from reader.feed(data[:end])
-                yield from reader.interrupt()
-                skipping = idle()
-                if not skipping:
-                    yield from reader.feed(data[end:])
-        else:
-            if skipping:
+        if self._size <= SMALL or not self._idle() or has_needle(data) or has_needle(seam):
+            if self._skipping:
                 yield from reader.feed(_tail(last))
-                skipping = False
+                self._skipping = False
             yield from reader.feed(data)
-        last = data
-    yield from reader.flush()
+        elif not self._skipping:
+            # the line that is half read, and the one held back, may yet begin a report
+            end = data.find(b"\n") + 1
+            yield from reader.feed(data[:end])
+            yield from reader.interrupt()
+            self._skipping = self._idle()
+            if not self._skipping:
+                yield from reader.feed(data[end:])
+
+    def pause(self) -> list[KmsgRecord]:
+        """Nothing more comes for now: the lines that are whole."""
+        return self.reader.pause()
+
+    def flush(self) -> list[KmsgRecord]:
+        """The data has ended."""
+        return self.reader.flush()
+
+
+def records(
+    stream: BinaryIO, *, idle: Callable[[], bool] = lambda: True, reader: TextReader | None = None
+) -> Iterator[KmsgRecord]:
+    """The records of a log from an open binary stream; see :class:`SkippingReader`."""
+    skipping = SkippingReader(idle, reader)
+    while data := stream.read(CHUNK):
+        yield from skipping.feed(data)
+    yield from skipping.flush()
 
 
 def _tail(data: bytes) -> bytes:

@@ -1,0 +1,59 @@
+"""Follow a log file that grows and is rotated, by its name, as ``tail -F`` does."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from oomwatchd.errors import NoInputError, OomwatchdError
+from oomwatchd.sources.text.opening import PIECE, is_packed, open_file
+from oomwatchd.words.escape import harmless
+
+
+class FollowedFile:
+    """One file. :meth:`news` gives what came since it was asked last, from the beginning of the file on.
+
+    A new file of the same name (logrotate) goes on where the old one ended, one that was cut short
+    (``copytruncate``) is read from its beginning. Raises OomwatchdError if there is no such file at first;
+    one that is gone later is waited for.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._stream: BinaryIO = open_file(self._path)
+        self._at = 0
+        number = self._stream.fileno()
+        if not stat.S_ISREG(os.fstat(number).st_mode) or is_packed(os.pread(number, 10, 0)):
+            raise NoInputError(
+                f"{harmless(path)} is no text file that grows",
+                mend="leave --follow out: a pipe is read as it comes",
+            )
+
+    def news(self) -> Iterator[bytes]:
+        """What is there that was not read yet."""
+        yield from self._read()
+        while (stream := self._next()) is not None:
+            yield from self._read()  # what was still written to the old one
+            if stream is not self._stream:
+                self._stream.close()
+            self._stream, self._at = stream, 0
+            stream.seek(0)
+            yield from self._read()
+
+    def _read(self) -> Iterator[bytes]:
+        while data := self._stream.read(PIECE):
+            self._at += len(data)
+            yield data
+
+    def _next(self) -> BinaryIO | None:
+        """The file that now has the name, or this one if it was cut short; None where it is the same."""
+        try:
+            named = self._path.stat()
+            if not os.path.samestat(named, os.fstat(self._stream.fileno())):
+                return open_file(self._path)
+        except (OSError, OomwatchdError):
+            return None  # between two files
+        return self._stream if named.st_size < self._at else None

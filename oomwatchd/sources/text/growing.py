@@ -1,0 +1,123 @@
+"""A log as it comes: bytes -> captures, each as soon as its report is complete. No file, no clock.
+
+The carrier and the wrapping of a text are told by the text as a whole, so nothing is concluded from its first
+lines while there may be more: what came so far is read on trial whenever the source rests, and only when
+that shows a report's end is the trial taken for good. A log that is fed without rests (a file, a fast
+pipe) is read as a whole, as :func:`.skip.records` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.reports.assemble import DEADLINE_USEC, PAUSE_SECONDS
+from oomwatchd.reports.captures import Captures
+from oomwatchd.sources.text.reader import HEAD, MAX_LINE, TextReader
+from oomwatchd.sources.text.skip import CONTEXT, SkippingReader, has_needle
+
+#: how often ``rest`` wants to be called while ``waits``: with two rests a report is told in half a second
+REST_SECONDS: Final = PAUSE_SECONDS
+
+
+class GrowingLog:
+    """The reports of one log that is fed in; never raises on its content.
+
+    ``name`` is the log's, for people; ``boot_id`` the boot that raw ``/dev/kmsg`` records are of. Whoever
+    feeds it calls :meth:`rest` when the source has nothing more for now, and again every
+    :data:`REST_SECONDS` while :attr:`waits`; without rests reports come later, at the latest with
+    :meth:`finish`.
+    """
+
+    def __init__(self, name: str | None = None, boot_id: str | None = None) -> None:
+        self._name = name
+        self._boot_id = boot_id
+        #: the last line as far as it came
+        self._line = b""
+        self._fed_since_rest = False
+        self._last_fed = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        reader = TextReader()
+        self._captures = captures = Captures(lambda: self._source(reader))
+        self._reading = SkippingReader(lambda: captures.idle, reader)
+        #: what the reader was fed while it has not judged the text, None once it has
+        self._window: bytearray | None = bytearray()
+        #: the window, as far as it was read on trial, holds a report that lacks its end
+        self._unfinished = False
+
+    def _source(self, reader: TextReader) -> Source:
+        return Source(kind="file", form=reader.form, boot_id=self._boot_id, name=self._name)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the passing of time alone may complete a report."""
+        return self._fed_since_rest or self._unfinished or not self._captures.is_empty
+
+    def feed(self, data: bytes) -> Iterator[OomCapture]:
+        """The next data, cut anywhere; the reports that are certainly complete."""
+        self._fed_since_rest = True
+        end = data.rfind(b"\n") + 1
+        self._line = data[end:] if end else (self._line + data)[-MAX_LINE:]
+        if self._window is not None:
+            self._window += data
+            if len(self._window) > HEAD:
+                self._window, self._unfinished = None, False
+        for record in self._reading.feed(data):
+            yield from self._captures.feed(record)
+
+    def rest(self, now: float) -> list[OomCapture]:
+        """The source has nothing more at ``now`` (seconds of a clock that does not go back): the reports that
+        are complete by then."""
+        fed, self._fed_since_rest = self._fed_since_rest, False
+        if fed:
+            self._last_fed = now
+        found: list[OomCapture] = []
+        if self._window is None:
+            for record in self._reading.pause():
+                found += self._captures.feed(record)
+        else:
+            overdue = self._unfinished and now - self._last_fed >= DEADLINE_USEC / 1e6
+            if not fed and not overdue:
+                return []
+            found += self._judge(bytes(self._window), overdue)
+            if self._window is not None:
+                return []
+            if overdue:
+                self._captures.drain(self._last_fed)
+        found += self._captures.drain(now)
+        if self._captures.is_empty and self._captures.idle:
+            self._restart(self._line)  # what comes next is judged by itself
+        return found
+
+    def finish(self) -> Iterator[OomCapture]:
+        """The log has ended."""
+        for record in self._reading.flush():
+            yield from self._captures.feed(record)
+        yield from self._captures.flush()
+
+    def _judge(self, window: bytes, overdue: bool) -> list[OomCapture]:
+        """Read the window on trial. The trial is taken for good where it shows a report's end, or none is
+        expected any more."""
+        reader = TextReader()
+        captures = Captures(lambda: self._source(reader))
+        records = reader.feed(window) + reader.pause()
+        found = [capture for record in records for capture in captures.feed(record)]
+        self._unfinished = not captures.is_empty
+        if found or captures.has_finished or overdue:
+            self._captures = captures
+            self._reading = SkippingReader(lambda: captures.idle, reader)
+            self._window, self._unfinished = None, False
+        elif (
+            not self._unfinished and len(window) > CONTEXT and not has_needle(window) and b"\0" not in window
+        ):
+            # what stands far before a report says nothing of it
+            self._restart(window[window.find(b"\n", len(window) - CONTEXT) + 1 :])
+        return found
+
+    def _restart(self, data: bytes) -> None:
+        self._begin()
+        self._window = bytearray(data)
+        list(self._reading.feed(data))
