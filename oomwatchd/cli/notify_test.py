@@ -73,7 +73,7 @@ def test_event(wall: float) -> OomEvent:
     return OomEvent(
         schema=SCHEMA,
         id=f"test-{secrets.token_hex(8)}",
-        kind="oom_kill",
+        kind="test",
         summary="TEST of oomwatchd: nothing was killed",
         complete=True,
         missing=(),

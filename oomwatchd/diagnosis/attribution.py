@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from oomwatchd.records.capture import ProcessFacts
 from oomwatchd.records.report import OomReport, Part
@@ -53,6 +53,14 @@ class Attribution(Owner, frozen=True, kw_only=True):
     learnt: str | None = None
 
 
+class Names(NamedTuple):
+    """What people call a container: its own name, and in Kubernetes its pod's and the pod's namespace."""
+
+    container: str | None = None
+    pod: str | None = None
+    namespace: str | None = None
+
+
 _ID = re.compile(r"[0-9a-f]{64}\Z")
 #: names that runtimes give to a container's cgroup before its id: with the systemd driver a scope, with the
 #: cgroupfs driver a bare directory
@@ -80,6 +88,37 @@ _ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 def short_id(container_id: str) -> str:
     """A container's id as its tools list it: the first 12 of 64 digits, else whole (LXC, nspawn: a name)."""
     return container_id[:12] if _ID.match(container_id) else container_id
+
+
+def names_of(whose: Attribution | None) -> Names:
+    """The names within ``container_name``: ``namespace/pod/container`` in Kubernetes, ``k8s_CONTAINER_POD_
+    NAMESPACE_UID_ATTEMPT`` where its container is Docker's (cri-dockerd ``core/naming.go``), else the
+    container's alone."""
+    name = whose.container_name if whose is not None else None
+    if not name:
+        return Names()
+    parts = name.split("/")
+    if len(parts) == 3 and all(parts):
+        return Names(parts[2], parts[1], parts[0])
+    words = name.split("_")
+    if len(words) == 6 and words[0] == "k8s" and all(words[1:4]):
+        return Names(words[1], words[2], words[3])
+    return Names(name)
+
+
+def place_of(whose: Attribution | None) -> str | None:
+    """Where a process lived, as people call it: container, else unit, else cgroup. Names are not escaped."""
+    if whose is None:
+        return None
+    named = names_of(whose)
+    if named.pod is not None:
+        return "/".join(name for name in (named.namespace, named.pod, named.container) if name)
+    if named.container is not None:
+        return f"container {named.container}"
+    if whose.container_id is not None:
+        short = f"container {short_id(whose.container_id)}"
+        return f"{short}, pod {whose.pod_uid}" if whose.pod_uid is not None else short
+    return whose.unit or whose.cgroup or None
 
 
 def owner_of(path: str) -> Owner:

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -40,6 +40,9 @@ from oomwatchd.reports.decode import decode
 
 SCHEMA = "oomwatchd.event.v1"
 
+#: ``test``: nothing has happened, ``oomwatchd notify-test`` made it
+EventKind = Literal[Kind, "test"]
+
 
 class EventSource(Part, frozen=True, kw_only=True):
     kind: str
@@ -67,7 +70,7 @@ class OomEvent(Part, frozen=True, kw_only=True):
 
     schema: str = SCHEMA
     id: str
-    kind: Kind
+    kind: EventKind
     #: who and why in one line
     summary: str
     complete: bool

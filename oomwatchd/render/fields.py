@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from oomwatchd.diagnosis.allocator import ZoneVerdict
-from oomwatchd.diagnosis.attribution import called, short_id
+from oomwatchd.diagnosis.attribution import called, names_of, place_of, short_id
 from oomwatchd.diagnosis.badness import TaskScore
 from oomwatchd.diagnosis.findings import Case
 from oomwatchd.event import OomEvent
@@ -29,6 +29,7 @@ KINDS_OF_EVENT = {
     "oom_panic": "OOM panic",
     "page_alloc_failure": "page allocation failure",
     "oomd_kill": "kill by systemd-oomd",
+    "test": "TEST",
 }
 #: parts of RAM in the order in which people ask for them: kind, title, the totals that make it up
 _SHARES = (
@@ -61,7 +62,7 @@ def case_of(event: OomEvent) -> Case:
     """The event's report and what was known of the host, for the shared arithmetic: verdicts of the
     zones, scores of the tasks."""
     report = OomReport(
-        kind=event.kind,
+        kind="oom_kill" if event.kind == "test" else event.kind,
         complete=event.complete,
         page_size_bytes=event.page_size_bytes,
         trigger=event.trigger,
@@ -216,13 +217,12 @@ def _home(event: OomEvent, victim: Victim) -> str:
     if whose is None:
         return ""
     said = event.memcg is not None and event.memcg.oom_path == whose.cgroup
-    if whose.container_id is not None:
-        short = harmless_name(short_id(whose.container_id))
+    told = place_of(whose)
+    if whose.container_id is not None and told is not None:
         if whose.container_name is not None:
-            return f"container {harmless_name(whose.container_name)} ({short})"
-        if whose.pod_uid is not None:
-            return f"container {short}, pod {whose.pod_uid}"
-        return "" if said else f"container {short}"
+            kind = "" if names_of(whose).pod is None else "container "
+            return f"{kind}{harmless_name(told)} ({harmless_name(short_id(whose.container_id))})"
+        return "" if said and whose.pod_uid is None else harmless_name(told)
     if said:
         return ""
     if whose.unit is not None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from oomwatchd.diagnosis.attribution import Attribution
+from oomwatchd.diagnosis.attribution import Attribution, Names, names_of, place_of
 from oomwatchd.event import OomEvent
 
-Gravity = Literal["critical", "error", "warning"]
+Gravity = Literal["critical", "error", "warning", "test"]
 
 #: ``source.kind`` of what ``oomwatchd notify-test`` sends
 TEST_SOURCE = "test"
@@ -15,12 +15,15 @@ TEST_SOURCE = "test"
 
 def is_test(event: OomEvent) -> bool:
     """Whether the event was made by ``oomwatchd notify-test``: nothing has happened."""
-    return event.source.kind == TEST_SOURCE
+    return event.kind == "test"
 
 
 def severity(event: OomEvent) -> Gravity:
     """A panic took the machine (critical); a kill for want of memory of the whole system, or no process left
-    to kill, is an error; a cgroup at its own limit or a request that may fail is a warning."""
+    to kill, is an error; a cgroup at its own limit or a request that may fail is a warning; a test
+    is a test."""
+    if event.kind == "test":
+        return "test"
     if event.kind == "oom_panic":
         return "critical"
     if event.kind == "page_alloc_failure" or (event.kind == "oom_kill" and event.constraint == "memcg"):
@@ -32,6 +35,18 @@ def victim_attribution(event: OomEvent) -> Attribution | None:
     """Whose the first victim was, as far as it is known."""
     pid = event.victims[0].pid if event.victims else None
     return next((a for a in event.attribution if a.role == "victim" and a.pid == pid), None)
+
+
+def names(event: OomEvent) -> Names:
+    """What people call the first victim's container, as far as it is known."""
+    return names_of(victim_attribution(event))
+
+
+def place(event: OomEvent) -> str | None:
+    """Where the first victim lived, as people call it, or what systemd-oomd killed."""
+    if event.oomd is not None:
+        return event.oomd.unit or event.oomd.cgroup
+    return place_of(victim_attribution(event)) or limit_cgroup(event)
 
 
 def unit_of(event: OomEvent) -> str | None:

@@ -10,7 +10,14 @@ import msgspec
 
 from oomwatchd.event import OomEvent
 from oomwatchd.render.json import event_document
-from oomwatchd.sinks._particulars import limit_cgroup, severity, unit_of, victim_attribution
+from oomwatchd.sinks._particulars import (
+    limit_cgroup,
+    names,
+    place,
+    severity,
+    unit_of,
+    victim_attribution,
+)
 from oomwatchd.words.escape import harmless
 
 #: the parts of a small payload; the others (task table, zones, slab, snapshots ...) may be megabytes
@@ -21,6 +28,8 @@ _SMALL = (
 )
 #: victims of a group kill in a small payload; ``kills`` counts all
 _VICTIMS = 64
+#: characters of one text in a template
+_TEXT = 1200
 
 
 def host() -> str:
@@ -64,6 +73,7 @@ def linked(link: str, event: OomEvent) -> str:
 def particulars(event: OomEvent, link: str) -> dict[str, str | int]:
     """What a template can name. All text is harmless to read; none of it is escaped for a markup."""
     whose = victim_attribution(event)
+    called = names(event)
     first = event.findings[0] if event.findings else None
     victim = event.victims[0] if event.victims else None
     texts = {
@@ -76,6 +86,12 @@ def particulars(event: OomEvent, link: str) -> dict[str, str | int]:
         "constraint": event.constraint or "",
         "cgroup": (whose.cgroup if whose else None) or limit_cgroup(event) or "",
         "unit": unit_of(event) or "",
+        "where": place(event) or "the whole system",
+        "container": called.container or "",
+        "container_id": (whose.container_id if whose else None) or "",
+        "pod": called.pod or "",
+        "pod_uid": (whose.pod_uid if whose else None) or "",
+        "namespace": called.namespace or "",
         "victim_comm": victim.comm if victim else "",
         "findings": " ".join(finding.id for finding in event.findings),
         "title": first.title if first else "",
@@ -84,7 +100,12 @@ def particulars(event: OomEvent, link: str) -> dict[str, str | int]:
         "link": linked(link, event),
     }
     numbers = {"kills": event.kills, "repeats": event.repeats, "victim_pid": victim.pid if victim else 0}
-    return {name: harmless(text) for name, text in texts.items()} | numbers
+    return {name: _cut(harmless(text)) for name, text in texts.items()} | numbers
+
+
+def _cut(text: str) -> str:
+    """What is longer would have chat programs refuse the whole message (Slack: 3000 characters a block)."""
+    return text if len(text) <= _TEXT else f"{text[: _TEXT - 3]}..."
 
 
 class TemplateError(ValueError):
@@ -94,29 +115,38 @@ class TemplateError(ValueError):
 _PLACE = re.compile(r"\$(?:\$|\{([^}]*)\}?)")
 
 
+#: an @ that chat programs may take for a mention (@room, @channel, @user:server); that of user@1000.service
+#: follows a word and is none
+_MENTION = re.compile(r"(?<![A-Za-z0-9_])@|@(?=(?:room|all|channel|here|everyone)\b)")
+
+
+def _text(text: str) -> str:
+    return _MENTION.sub(r"\\x40", text)
+
+
 def _html(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+    return _text(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
 def _mrkdwn(text: str) -> str:
     # Slack's own three; asterisks and the like only make text bold, and cannot be escaped there
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _text(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _markdown(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|~-])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]()<>#+!|~:-])", r"\\\1", _text(text))
 
 
-_ESCAPES = {"html": _html, "markdown": _markdown, "mrkdwn": _mrkdwn}
+_ESCAPES = {"text": _text, "html": _html, "markdown": _markdown, "mrkdwn": _mrkdwn}
 
 
 class Template:
     r"""A JSON document with ``${name}`` in its strings.
 
     The document is read as JSON before anything is put in, so that no name can leave its string.
-    ``${name|html}``, ``|markdown`` and ``|mrkdwn`` (Slack) also keep it from being markup. A string that is
-    one place and nothing else takes the value's own type; ``${event}`` is then the whole payload.
-    ``$$`` is a dollar sign.
+    ``${name|html}``, ``|markdown`` and ``|mrkdwn`` (Slack) also keep it from being markup, and they and
+    ``|text`` from being a mention (``@room``). A string that is one place and nothing else takes the
+    value's own type; ``${event}`` is then the whole payload. ``$$`` is a dollar sign.
     """
 
     def __init__(self, text: str, names: frozenset[str]) -> None:

@@ -1,9 +1,11 @@
 """Prometheus Alertmanager: each event as an alert of its own, by its API v2.
 
-Labels are few: ``alertname`` (KernelOomKill, KernelOomNoVictim, KernelOomPanic, PageAllocationFailure),
-``severity``, ``host``, ``constraint``, ``unit``, ``event_id``, and what ``labels`` adds. ``event_id`` makes
-each event an alert of its own and a repeated delivery the same one; group by ``alertname`` and ``host``.
-Who and why stand in the annotations ``summary`` and ``description``.
+Labels are few: ``alertname`` (KernelOomKill, KernelOomNoVictim, KernelOomPanic, PageAllocationFailure,
+SystemdOomdKill, OomwatchdTest), ``severity``, ``host``, ``constraint``, ``unit``, the container's names
+(``namespace``, ``pod``, ``container``, as kube-state-metrics has them), ``event_id``, and what ``labels``
+adds. A value is cut after 256 characters. ``event_id`` makes each event an alert of its own and a repeated
+delivery the same one; group by ``alertname`` and ``host``. Who and why stand in the annotations ``summary``
+and ``description``.
 
 An alert says of itself that it ends after ``firing_seconds``: a kill is over when it is told. Of several
 Alertmanagers in ``urls`` all are told; one that took the event suffices, as they agree among themselves
@@ -24,7 +26,7 @@ import msgspec
 from oomwatchd.event import OomEvent, rfc3339
 from oomwatchd.sinks._error import SinkError
 from oomwatchd.sinks._http import HttpClient, HttpOptions
-from oomwatchd.sinks._particulars import is_test, severity, unit_of
+from oomwatchd.sinks._particulars import is_test, names, severity, unit_of
 from oomwatchd.sinks._payload import host, linked, particulars
 from oomwatchd.words.escape import harmless
 
@@ -34,7 +36,12 @@ ALERTNAMES = {
     "oom_panic": "KernelOomPanic",
     "page_alloc_failure": "PageAllocationFailure",
     "oomd_kill": "SystemdOomdKill",
+    "test": "OomwatchdTest",
 }
+
+
+#: of a label's value; a unit's name has 255 at most, a pod's 253
+_LABEL_LENGTH = 256
 
 
 class Options(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,12 +60,16 @@ class Options(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def alert(event: OomEvent, options: Options, now: float) -> dict[str, Any]:
     """The event as a postable alert; ``now`` in seconds since the epoch."""
+    called = names(event)
     labels = {
         "alertname": ALERTNAMES[event.kind],
         "severity": severity(event),
         "host": host(),
         "constraint": event.constraint or "",
         "unit": unit_of(event) or "",
+        "namespace": called.namespace or "",
+        "pod": called.pod or "",
+        "container": called.container or "",
         "event_id": event.id,
         "test": "true" if is_test(event) else "",
         **options.labels,
@@ -71,7 +82,7 @@ def alert(event: OomEvent, options: Options, now: float) -> dict[str, Any]:
     }
     made = {
         # an empty label is none
-        "labels": {name: harmless(value) for name, value in labels.items() if value},
+        "labels": {name: harmless(value)[:_LABEL_LENGTH] for name, value in labels.items() if value},
         "annotations": {name: text for name, text in annotations.items() if text},
         "startsAt": _begin(event, now),
         "endsAt": rfc3339(now + options.firing_seconds),

@@ -2,7 +2,8 @@
 
 ``MESSAGE`` says who and why; ``MESSAGE_ID`` is fixed for each kind of event, so that
 ``journalctl MESSAGE_ID=...`` finds them and ``journalctl -x`` explains them; ``PRIORITY`` is 2 (crit) for a
-panic, 4 (warning) where only a cgroup's limit was reached or an allocation failed, else 3 (err). The fields
+panic, 4 (warning) where only a cgroup's limit was reached or an allocation failed, 5 (notice) for a test,
+else 3 (err). The fields
 ``OOM_...`` hold the particulars; docs/journal.md lists them. ``OBJECT_SYSTEMD_UNIT`` names the victim's unit.
 
 Reports without a victim may come by the hundred a second: of one kind and cgroup one entry a minute is
@@ -36,7 +37,14 @@ from oomwatchd.event import OomEvent
 from oomwatchd.records.report import Victim
 from oomwatchd.sinks._error import SinkError
 from oomwatchd.sinks._message_ids import MESSAGE_IDS
-from oomwatchd.sinks._particulars import is_test, limit_cgroup, severity, unit_of, victim_attribution
+from oomwatchd.sinks._particulars import (
+    is_test,
+    limit_cgroup,
+    names,
+    severity,
+    unit_of,
+    victim_attribution,
+)
 from oomwatchd.words.escape import harmless
 
 SOCKET = "/run/systemd/journal/socket"
@@ -49,7 +57,7 @@ _SENT = 1024
 #: struct ucred of unix(7): pid, uid, gid
 _UCRED = struct.Struct("=iII")
 #: syslog(3)
-_PRIORITY = {"critical": 2, "error": 3, "warning": 4}
+_PRIORITY = {"critical": 2, "error": 3, "warning": 4, "test": 5}
 
 Fields = Iterable[tuple[str, object]]
 
@@ -72,6 +80,7 @@ def fields(event: OomEvent, left_out: int = 0) -> list[tuple[str, object]]:
     victim = event.victims[0] if event.victims else Victim(pid=0, comm="")
     pid = event.victims[0].pid if event.victims else None
     whose = victim_attribution(event)
+    called = names(event)
     memcg = event.memcg
     message = harmless(event.summary)
     if left_out:
@@ -106,6 +115,10 @@ def fields(event: OomEvent, left_out: int = 0) -> list[tuple[str, object]]:
         ("OOM_UNIT", unit_of(event)),
         ("OOM_SLICE", whose.slice if whose else None),
         ("OOM_CONTAINER_ID", whose.container_id if whose else None),
+        ("OOM_CONTAINER_NAME", called.container),
+        ("OOM_POD_NAME", called.pod),
+        ("OOM_POD_NAMESPACE", called.namespace),
+        ("OOM_POD_UID", whose.pod_uid if whose else None),
         ("OOM_FINDINGS", " ".join(finding.id for finding in event.findings) or None),
         ("OOM_BOOT_ID", event.source.boot_id),
         ("OOM_KERNEL_SEQ", event.source.first_seq),

@@ -3,7 +3,7 @@
 The road to Loki, Elasticsearch, ClickHouse, VictoriaLogs and every vendor that takes OTLP. ``url`` is the
 base (``http://localhost:4318``); ``/v1/logs`` is added. The summary is the body, the particulars are
 attributes: those of the semantic conventions where there are any (``process.pid``, ``container.id``,
-``k8s.pod.uid``, ``host.name``), the others as ``oomwatchd.*``. ``log.record.uid`` is the event's id: records
+``k8s.pod.name``, ``host.id``), the others as ``oomwatchd.*``. ``log.record.uid`` is the event's id: records
 with the same one are duplicates by the conventions' own words.
 
 ``encoding`` is ``protobuf``, which every receiver takes; VictoriaLogs and others refuse ``json``.
@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -26,15 +27,37 @@ from oomwatchd import __version__
 from oomwatchd.event import OomEvent
 from oomwatchd.sinks._error import SinkError
 from oomwatchd.sinks._http import HttpClient, HttpOptions
-from oomwatchd.sinks._particulars import is_test, limit_cgroup, severity, victim_attribution
+from oomwatchd.sinks._particulars import (
+    is_test,
+    limit_cgroup,
+    names,
+    severity,
+    victim_attribution,
+)
 from oomwatchd.sinks._payload import document, host
 from oomwatchd.sinks._protobuf import EXPORT_LOGS_SERVICE_REQUEST, encode, rejected_log_records
 
 log = logging.getLogger(__name__)
 
 #: the log data model's SeverityNumber
-_SEVERITY = {"critical": 21, "error": 17, "warning": 13}
-_TEXT = {"critical": "FATAL", "error": "ERROR", "warning": "WARN"}
+_SEVERITY = {"critical": 21, "error": 17, "warning": 13, "test": 9}
+_TEXT = {"critical": "FATAL", "error": "ERROR", "warning": "WARN", "test": "TEST"}
+#: uname(2) -> ``host.arch``; what is not here is named as the kernel names it
+_ARCH = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "i386": "x86",
+    "i486": "x86",
+    "i586": "x86",
+    "i686": "x86",
+    "armv5tel": "arm32",
+    "armv6l": "arm32",
+    "armv7l": "arm32",
+    "armv8l": "arm32",
+    "ppc": "ppc32",
+    "ppc64le": "ppc64",
+}
+_MACHINE_ID = Path("/etc/machine-id")
 
 
 class Options(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +77,7 @@ def attributes(event: OomEvent) -> dict[str, object]:
     """The particulars by name; None is one that is left out."""
     victim = event.victims[0] if event.victims else None
     whose = victim_attribution(event)
+    called = names(event)
     return {
         "log.record.uid": event.id,
         "process.pid": victim.pid if victim else None,
@@ -61,7 +85,12 @@ def attributes(event: OomEvent) -> dict[str, object]:
         "process.command_line": whose.command_line if whose else None,
         "process.linux.cgroup": whose.cgroup if whose else None,
         "container.id": whose.container_id if whose else None,
+        "container.name": called.container if called.pod is None else None,
+        "container.runtime.name": whose.container_runtime if whose else None,
+        "k8s.container.name": called.container if called.pod is not None else None,
+        "k8s.pod.name": called.pod,
         "k8s.pod.uid": whose.pod_uid if whose else None,
+        "k8s.namespace.name": called.namespace,
         "oomwatchd.kind": event.kind,
         "oomwatchd.test": True if is_test(event) else None,
         "oomwatchd.constraint": event.constraint,
@@ -88,7 +117,8 @@ def request(events: Sequence[OomEvent], options: Options, now: float) -> dict[st
         "service.name": "oomwatchd",
         "service.version": __version__,
         "host.name": host(),
-        "host.arch": os.uname().machine,
+        "host.id": _machine_id(),
+        "host.arch": _ARCH.get(os.uname().machine, os.uname().machine),
         "os.type": "linux",
         "os.version": os.uname().release,
         **options.resource_attributes,
@@ -103,6 +133,15 @@ def request(events: Sequence[OomEvent], options: Options, now: float) -> dict[st
             }
         ]
     }
+
+
+def _machine_id() -> str | None:
+    """machine-id(5), by which the conventions' own detectors name a host; None where there is none."""
+    try:
+        text = _MACHINE_ID.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if len(text) == 32 else None
 
 
 def _record(event: OomEvent, options: Options, now: float) -> dict[str, Any]:

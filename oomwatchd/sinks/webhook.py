@@ -6,8 +6,8 @@ signing key the request is signed as Standard Webhooks say (``webhook-signature`
 and body).
 
 ``template`` names a JSON file with ``${name}`` in its strings, or one of those that come along: ``slack``,
-``matrix``, ``teams``. Secrets (``url_file``, ``secret_headers``, ``signing_key``) are files or systemd
-credentials. Redirects are not followed.
+``mattermost``, ``matrix``, ``teams``. Secrets (``url_file``, ``secret_headers``, ``signing_key``) are files
+or systemd credentials. Redirects are not followed.
 
 Sources: https://github.com/cloudevents/spec (HTTP binding, structured mode),
 https://github.com/standard-webhooks/standard-webhooks
@@ -31,7 +31,7 @@ import msgspec
 from oomwatchd.event import OomEvent
 from oomwatchd.sinks._error import SinkError
 from oomwatchd.sinks._http import HttpClient, HttpOptions
-from oomwatchd.sinks._particulars import is_test, severity, unit_of, victim_attribution
+from oomwatchd.sinks._particulars import place, severity
 from oomwatchd.sinks._payload import Template, TemplateError, document, host, linked, particulars
 from oomwatchd.sinks._secrets import read_secret
 
@@ -60,15 +60,13 @@ class Options(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def cloud_event(event: OomEvent, size: Literal["small", "full"], link: str = "") -> dict[str, Any]:
     """The event in the JSON format of CloudEvents 1.0. ``severity`` and ``link`` are extensions."""
-    whose = victim_attribution(event)
-    subject = unit_of(event) or (whose.cgroup if whose else None)
     attributes = {
         "specversion": "1.0",
         "id": event.id,
         "source": f"//{quote(host(), safe='')}/oomwatchd",
-        "type": f"oomwatchd.{'test' if is_test(event) else event.kind}",
+        "type": f"oomwatchd.{event.kind}",
         "time": event.time.wall,
-        "subject": subject or None,
+        "subject": place(event),
         "datacontenttype": "application/json",
         "severity": severity(event),
         "link": linked(link, event) or None,
@@ -101,7 +99,7 @@ def read_template(name: str) -> Template:
             text = files(__package__).joinpath("templates", f"{name}.json").read_text(encoding="utf-8")
         return Template(text, _NAMES)
     except FileNotFoundError:
-        mend = "" if "/" in name else "; known: slack, matrix, teams, or a file's whole path"
+        mend = "" if "/" in name else "; known: slack, mattermost, matrix, teams, or a file's whole path"
         raise SinkError(f"template {name}: there is no such template{mend}") from None
     except (OSError, UnicodeDecodeError, TemplateError) as error:
         raise SinkError(f"template {name}: {error}") from None
@@ -163,18 +161,9 @@ def open(options: Options) -> Webhook | None:
 
 
 _NAMES = frozenset(
-    {
-        *("id", "host", "kind", "severity", "summary", "time", "constraint", "cgroup", "unit"),
-        *(
-            "victim_comm",
-            "victim_pid",
-            "kills",
-            "repeats",
-            "findings",
-            "title",
-            "explanation",
-            "advice",
-            "link",
-        ),
-    }
+    (
+        *("id", "host", "kind", "severity", "summary", "time", "constraint", "cgroup", "unit", "where"),
+        *("container", "container_id", "pod", "pod_uid", "namespace", "victim_comm", "victim_pid", "kills"),
+        *("repeats", "findings", "title", "explanation", "advice", "link"),
+    )
 )

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ from oomwatchd.cli.notify_test import test_event as a_test_event
 from oomwatchd.config import parse
 from oomwatchd.diagnosis.attribution import Attribution
 from oomwatchd.errors import ConfigError
-from oomwatchd.records.report import Task, Victim
+from oomwatchd.records.report import Finding, Task, Victim
 from oomwatchd.sinks import SinkError, alertmanager, journal, open_sinks, otlp, webhook
 from oomwatchd.sinks._http import HttpClient, HttpOptions
 from oomwatchd.sinks._payload import Template, TemplateError, document, particulars
@@ -87,9 +88,42 @@ def test_matrix_is_told_by_put_with_the_id_as_transaction(plain: Receiver) -> No
     [request] = plain.requests
     assert (request.method, request.path) == ("PUT", f"/send/m.room.message/{event().id}")
     assert request.json()["msgtype"] == "m.text"
+    assert request.json()["m.mentions"] == {}, "nobody is called, whatever the names say (Matrix 1.7)"
 
 
-@pytest.mark.parametrize("name", ["slack", "matrix", "teams"])
+@pytest.mark.parametrize("name", ["slack", "mattermost", "matrix", "teams"])
+@pytest.mark.parametrize(
+    "comm",
+    ["@room", "@channel", "@everyone", "@here hi", "x @all", "@bob:e.org", "<@U123>", "a@room", "user@1000"],
+)
+def test_no_name_calls_anybody(plain: Receiver, name: str, comm: str) -> None:
+    """A text that a chat program takes for a mention: an @ at the beginning of a word, or before a word for
+    all in the room. That of user@1000.service is none and stays."""
+    where = f"/x/{comm}/<!channel> @room"
+    whose = Attribution(pid=4242, role="victim", cgroup=where, learnt="proc")
+    Webhook(Options(url=plain.url, template=name)).deliver([event(comm=comm, attribution=(whose,))])
+    [request] = plain.requests
+    texts = list(strings(request.json()))
+    assert len(texts) > 0
+    for text in texts:
+        assert not re.search(r"(?<![A-Za-z0-9_])@|@(room|all|channel|here|everyone)\b", text), text
+        # the body of a Matrix message is plain text
+        assert name == "matrix" or not re.search(r"<[!@#]", text), text
+    assert any("user@1000" in text for text in texts) == (comm == "user@1000")
+
+
+def strings(part: object) -> Iterator[str]:
+    """All strings of a document."""
+    if isinstance(part, dict):
+        part = list(part.values())
+    if isinstance(part, list):
+        for inner in part:
+            yield from strings(inner)
+    elif isinstance(part, str):
+        yield part
+
+
+@pytest.mark.parametrize("name", ["slack", "mattermost", "matrix", "teams"])
 @pytest.mark.parametrize(
     "comm", [*HOSTILE, '"},"text":"forged', "<b>x</b>&<!channel>", "[click](http://evil)"]
 )
@@ -106,9 +140,33 @@ def test_no_name_leaves_its_place_in_a_template(plain: Receiver, name: str, comm
     text = json.dumps(hostile, ensure_ascii=False)
     marked = hostile.get("formatted_body") or text
     assert "<b>" not in marked and "<!channel>" not in marked
-    if name == "teams":
-        assert "[click](" not in text
-    assert "\\n" not in json.dumps(hostile.get("text", ""))
+    if name in ("teams", "mattermost"):
+        assert "[click](" not in text and "http://evil" not in text
+    if name == "slack":  # markup and emoji are read in the two lines alone that hold no name
+        read = [
+            text for part in parts(hostile["blocks"]) if part["type"] == "mrkdwn" for text in strings(part)
+        ]
+        assert len(read) == 4 and not any(comm in text for text in read if comm)
+    lines = 2 if name == "mattermost" else 0
+    assert str(hostile.get("text", "")).count("\n") == lines, "those of the template alone"
+
+
+def parts(part: object) -> Iterator[dict[str, Any]]:
+    """All objects of a document that have a text of their own."""
+    if isinstance(part, dict):
+        if isinstance(part.get("text"), str):
+            yield part
+        part = list(part.values())
+    if isinstance(part, list):
+        for inner in part:
+            yield from parts(inner)
+
+
+def test_a_long_text_is_cut_before_a_receiver_refuses_it(plain: Receiver) -> None:
+    long = Finding(id="x", severity="info", title="t", explanation="e" * 9000, advice="a" * 9000)
+    Webhook(Options(url=plain.url, template="slack")).deliver([event(summary="s" * 9000, findings=(long,))])
+    [request] = plain.requests
+    assert max(len(text) for text in strings(request.json()["blocks"])) <= 3000
 
 
 @given(st.text(), st.text())
@@ -129,7 +187,7 @@ def test_a_lone_place_keeps_its_type() -> None:
     [
         ("{", "not JSON"),
         ('{"a": "${nix}"}', r"no such name: \$\{nix\}; known: advice, cgroup"),
-        ('{"a": "${id|xml}"}', "no such escape: xml; known: html, markdown, mrkdwn"),
+        ('{"a": "${id|xml}"}', "no such escape: xml; known: text, html, markdown, mrkdwn"),
     ],
 )
 def test_a_wrong_template_is_said_at_the_start(tmp_path: Path, text: str, words: str) -> None:
