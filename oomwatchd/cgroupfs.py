@@ -24,6 +24,9 @@ class Files(msgspec.Struct, frozen=True):
     limit: str
     kills: tuple[str, ...]
     inactive_file: bytes
+    #: swap of its own (v2), memory and swap together (v1)
+    swap_usage: str
+    swap_limit: str
     stat: str = "memory.stat"
     procs: str = "cgroup.procs"
 
@@ -35,14 +38,22 @@ FILES = {
         limit="memory.limit_in_bytes",
         kills=("memory.oom_control",),
         inactive_file=b"total_inactive_file",
+        swap_usage="memory.memsw.usage_in_bytes",
+        swap_limit="memory.memsw.limit_in_bytes",
     ),
     2: Files(
         usage="memory.current",
         limit="memory.max",
         kills=("memory.events.local", "memory.events"),
         inactive_file=b"inactive_file",
+        swap_usage="memory.swap.current",
+        swap_limit="memory.swap.max",
     ),
 }
+#: of v1: the slab caches that are charged to the cgroup, in the form of /proc/slabinfo
+SLABINFO = "memory.kmem.slabinfo"
+#: of v2: what a cgroup keeps from reclaim, always and as long as others have something
+PROTECTION = ("memory.min", "memory.low")
 #: the file of v2 whose counts hold those of the cgroups below
 HIERARCHICAL_KILLS = "memory.events"
 

@@ -89,6 +89,7 @@ class Rig:
         self.metrics = Metrics()
         self.captures: list[OomCapture] = []
         self.named_at: list[float | None] = []
+        self.began: list[int] = []
         host = Host(proc=root, boot_id=BOOT_ID)
         self.watch = Watch(
             KmsgSource(self.reading, "pipe", clock=lambda: 0.0),
@@ -100,6 +101,7 @@ class Rig:
             position=position,
             began_seq=began_seq,
             covered=covered,
+            on_report=self.began.append,
         )
 
     def submit(
@@ -164,6 +166,7 @@ def test_a_live_report_is_captured_with_its_surroundings(rig: Rig) -> None:
     assert rig.captures == []
     rig.read_at(KILL_USEC + 100_800)
     rig.read_at(KILL_USEC + 5_100_000)
+    assert rig.began == [REPORT_USEC + 500]
     early, late = rig.captures
     assert (early.revision, early.settled, late.revision, late.settled) == (0, False, 1, True)
     for capture in rig.captures:
@@ -988,6 +991,8 @@ def test_a_real_kill_reaches_store_sink_and_metrics(daemon: Running) -> None:
     if not rationed:
         assert capture.at is not None and capture.after is not None
         assert set(capture.at.parts) >= {"meminfo", "zoneinfo", "buddyinfo", "vmstat"}
+        # the settled revision, which is stored, has what was looked at for the first, too
+        assert set(capture.at.parts) >= {"sysctl", "cmdline", "init"}
         assert capture.at.wall <= (capture.detected or 0) < capture.after.wall
     assert capture.detection_latency_seconds is not None and 0 < capture.detection_latency_seconds < 5
     [process] = capture.processes or [None]

@@ -8,7 +8,7 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from oomwatchd.config import Config, KmsgSection, load
 from oomwatchd.daemon import imports, protect
 from oomwatchd.daemon.crosscheck import LASTING_USEC, Balance, Totals, Witness
 from oomwatchd.daemon.host_memory import HostView
+from oomwatchd.daemon.live_facts import LiveFacts
 from oomwatchd.daemon.log import OncePerKind, is_journal, start_logging
 from oomwatchd.daemon.panics import panics, roots
 from oomwatchd.daemon.watch import Times, Watch
@@ -26,6 +27,9 @@ from oomwatchd.errors import ConfigError, OomwatchdError, PermissionDeniedError,
 from oomwatchd.event import OomEvent
 from oomwatchd.metrics import Metrics
 from oomwatchd.notify import Notifier, take_descriptors
+from oomwatchd.observe.group import Group
+from oomwatchd.observe.hierarchy import memory_hierarchy
+from oomwatchd.observe.holders import Holders
 from oomwatchd.observe.host import read_host
 from oomwatchd.observe.recorder import Recorder
 from oomwatchd.observe.snapshot import Snapshots
@@ -97,7 +101,18 @@ class Daemon:
         #: why it does not work; None while it does
         self._trouble: str | None = "starting"
         self._serving = self._serve(self._config, descriptors.get("http", ()))
-        self._worker = Worker(self._config, self._metrics, self._on_event, boot_id=self._host.boot_id)
+        opened = {name: descriptors[name][0] for name in ("slabinfo", "vmallocinfo") if descriptors.get(name)}
+        self._worker = Worker(
+            self._config,
+            self._metrics,
+            self._on_event,
+            boot_id=self._host.boot_id,
+            live_facts=LiveFacts(
+                Holders(self._host, opened, self._known_cgroups),
+                memory_hierarchy(self._host),
+                self._host.page_size_bytes,
+            ),
+        )
         self._worker.open()
         boot_id = self._host.boot_id
         self._witness = Witness()
@@ -126,6 +141,7 @@ class Daemon:
             began_seq=None if began is None else int(began),
             covered=self._worker.covered(boot_id),
             on_victim=(lambda _pid, _usec: None) if self._marks is None else self._witness.named,
+            on_report=self._worker.look_around,
             recorder=self._recorder,
         )
         self._started = time.time()
@@ -134,6 +150,9 @@ class Daemon:
         self._said = 0
         self._stop_asked = False
         self._status = 0
+
+    def _known_cgroups(self) -> Iterable[Group]:
+        return () if self._recorder is None else self._recorder.cgroups.table.values()
 
     def _open_log(self) -> KmsgSource | JournalSource:
         """The ring buffer; where it is closed to us the journal, in which the same lines arrive later and

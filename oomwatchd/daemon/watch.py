@@ -97,6 +97,7 @@ class Watch:
         began_seq: int | None = None,
         covered: Iterable[Covered] = (),
         on_victim: Callable[[int, int], None] = lambda _pid, _usec: None,
+        on_report: Callable[[int], None] = lambda _usec: None,
         recorder: Recorder | None = None,
     ) -> None:
         self._recorder = recorder
@@ -114,6 +115,7 @@ class Watch:
         self._assembler = Assembler()
         self._fold = Fold(covered=covered)
         self._on_victim = on_victim
+        self._on_report = on_report
         self._clock = LogClock()
         self._failures = OncePerKind(log)
         self._empty_at: int | None = None
@@ -283,7 +285,9 @@ class Watch:
 
     def _look_around(self, record: KmsgRecord) -> None:
         if record.number is not None and self._is_fresh(record):
-            _keep(self._at, record.number, self._snapshot())
+            snapshot = self._snapshot()
+            _keep(self._at, record.number, snapshot)
+            self._on_report(snapshot.usec)
 
     def _look_at_victim(self, victim: VictimChosen) -> None:
         number, usec = victim.record.number, victim.record.usec

@@ -19,6 +19,7 @@ from time import monotonic, time
 import msgspec
 
 from oomwatchd.config import Config
+from oomwatchd.daemon.live_facts import LiveFacts
 from oomwatchd.daemon.log import OncePerKind
 from oomwatchd.daemon.unit_watch import Aftermath
 from oomwatchd.delivery.outbox import Outbox
@@ -72,7 +73,9 @@ class Worker:
         on_event: Callable[[OomEvent], None],
         clock: Callable[[], float] = monotonic,
         boot_id: str | None = None,
+        live_facts: LiveFacts | None = None,
     ) -> None:
+        """``live_facts`` says who holds what when a report begins; None: nobody looks."""
         self._config = config
         self._boot_id = boot_id
         self._metrics = metrics
@@ -92,6 +95,7 @@ class Worker:
         self._aftermath: Aftermath | None = None
         #: where the pids of reports can be looked up, None: nowhere
         self._host: Host | None = None
+        self._live_facts = live_facts
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         #: where the store's file is, None: in memory only
         self.directory: Path | None = None
@@ -209,6 +213,12 @@ class Worker:
         self._queue.put(key)
         self._metrics.queue(len(self._waiting), overflow=overflow)
 
+    def look_around(self, usec: int) -> None:
+        """A report begins: have it looked at who holds what."""
+        facts = self._live_facts
+        if facts is not None and facts.due(usec):
+            self._queue.put(lambda: facts.look(usec, int(self._clock() * 1e6)))
+
     def later(self, task: Callable[[], None]) -> None:
         """Run ``task`` in the worker's thread, behind what was submitted before."""
         self._queue.put(task)
@@ -259,6 +269,8 @@ class Worker:
 
     def _serve(self, waiting: Waiting) -> None:
         capture = with_container_names(self._with_before(waiting))
+        if self._live_facts is not None:
+            capture = self._live_facts.added_to(capture)
         watched = capture.settled and not capture.historical and capture.at is not None
         capture = self._store.completed(capture)
         event = self._concluded(capture)
@@ -278,15 +290,18 @@ class Worker:
             return waiting.capture
 
     def _placed(self, capture: OomCapture, event: OomEvent) -> tuple[OomCapture, OomEvent]:
-        """With the cgroups of a large task table: many small processes are found by them, too."""
+        """With what is in the cgroup at its limit, and with the cgroups of a large task table: many small
+        processes are found by them, too."""
         late = capture.detected is None or time() - capture.detected > _PLACED_SECONDS
-        if self._host is None or late or capture.settled or len(event.tasks) < LEAST:
+        if late or capture.settled:
             return capture, event
-        found = crowds(self._host, (task.pid for task in event.tasks))
-        if not found:
-            return capture, event
-        capture = msgspec.structs.replace(capture, crowds=found)
-        return capture, self._concluded(capture)
+        placed = capture
+        if self._live_facts is not None and event.memcg is not None:
+            placed = self._live_facts.look_into(placed, event.memcg.oom_path)
+        if self._host is not None and len(event.tasks) >= LEAST:
+            found = crowds(self._host, (task.pid for task in event.tasks))
+            placed = msgspec.structs.replace(placed, crowds=found) if found else placed
+        return (capture, event) if placed is capture else (placed, self._concluded(placed))
 
     def _serve_again(self, capture: OomCapture) -> None:
         """What the journal said later, of a stored event or of an event of its own."""

@@ -19,6 +19,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     proc: Path = Path("/proc")
+    sys: Path = Path("/sys")
     boot_id: str | None = None
     page_size_bytes: int = 4096
     kernel: str | None = None

@@ -1,0 +1,76 @@
+"""Who holds what when a report begins: looked at by the patient half, kept for the captures of that time."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from oomwatchd.cgroupfs import Hierarchy
+from oomwatchd.observe.charge import contents_of
+from oomwatchd.observe.holders import Holders
+from oomwatchd.records.capture import OomCapture
+
+#: One look serves the reports of so long.
+SHARED_USEC = 5_000_000
+#: A look so long after a report began says nothing of it any more.
+LATE_USEC = 10_000_000
+#: Looks, and looks into cgroups, that wait for later revisions of their reports.
+KEPT, KEPT_CGROUPS = 8, 64
+
+
+class LiveFacts:
+    """``due`` belongs to the hurried half, the rest to the worker. Times are CLOCK_MONOTONIC, in
+    microseconds."""
+
+    def __init__(self, holders: Holders, hierarchy: Hierarchy | None, page_size: int) -> None:
+        self._holders = holders
+        self._hierarchy = hierarchy
+        self._page_size = page_size
+        self._asked_usec = -SHARED_USEC
+        self._looks: deque[tuple[int, dict[str, str]]] = deque(maxlen=KEPT)
+        #: what was in the cgroup at its limit, by the number of the report's first record
+        self._contents: dict[int, dict[str, str]] = {}
+
+    def due(self, usec: int) -> bool:
+        """Whether a report that begins now needs a look of its own; it is then counted as asked for."""
+        if usec - self._asked_usec < SHARED_USEC:
+            return False
+        self._asked_usec = usec
+        return True
+
+    def look(self, asked_usec: int, now_usec: int) -> None:
+        """Look now, for the reports since ``asked_usec``."""
+        if now_usec - asked_usec <= LATE_USEC:
+            self._looks.append((asked_usec, self._holders.look()))
+
+    def added_to(self, capture: OomCapture) -> OomCapture:
+        """The capture with the parts of the look that was taken when it began."""
+        at = capture.at
+        if at is None:
+            return capture
+        near = [(at.usec - usec, parts) for usec, parts in self._looks if 0 <= at.usec - usec <= SHARED_USEC]
+        parts = min(near, key=lambda look: look[0])[1] if near else {}
+        return _with_parts(capture, {**parts, **self._contents.get(_number(capture), {})})
+
+    def look_into(self, capture: OomCapture, path: str | None) -> OomCapture:
+        """The capture with what is in the cgroup at its limit, if that was not looked at yet."""
+        number = _number(capture)
+        if self._hierarchy is None or path is None or capture.at is None or number in self._contents:
+            return capture
+        self._contents[number] = contents_of(self._hierarchy, path, self._page_size)
+        if len(self._contents) > KEPT_CGROUPS:
+            del self._contents[next(iter(self._contents))]
+        return _with_parts(capture, self._contents[number])
+
+
+def _number(capture: OomCapture) -> int:
+    number = capture.records[0].number if capture.records else None
+    return -1 if number is None else number
+
+
+def _with_parts(capture: OomCapture, parts: dict[str, str]) -> OomCapture:
+    at = capture.at
+    if at is None or not parts:
+        return capture
+    return msgspec.structs.replace(capture, at=msgspec.structs.replace(at, parts={**parts, **at.parts}))

@@ -1,0 +1,259 @@
+"""Who holds what of memory, in detail that no log has: read once when a report begins, by the patient half.
+
+Each part is text of a few lines, absent where nobody could read it. Lists name the largest, one a line, the
+amount first and the name last; docs/facts.md has all of them.
+
+Most files may be read by anybody. ``/proc/slabinfo`` and ``vmallocinfo`` are root's: the service manager
+opens them and passes the descriptors (``OpenFile=``, systemd 253). Which kinds of descriptors a process has
+is told to root, or to who has CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; how many, to anybody (6.2+).
+
+The scan of processes ends after SCAN_SECONDS: on a large host the rest is not looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from oomwatchd.cgroupfs import PROTECTION, amount
+from oomwatchd.observe.group import Group
+from oomwatchd.observe.host import Host, read_bytes, read_whole
+from oomwatchd.procfs.holders import (
+    descriptor_kind,
+    largest,
+    memlock_bytes,
+    shm_segments,
+    slab_caches,
+    status,
+    vmalloc_callers,
+)
+from oomwatchd.procfs.mounts import mounts
+from oomwatchd.records.kmsg import to_text
+
+SCAN_SECONDS = 0.25
+#: Descriptors of one process whose kind is looked at; the rest is taken to be like them.
+_LOOKED_AT = 4096
+#: A process with fewer descriptors holds nothing by them.
+_NOTABLE_DESCRIPTORS = 64
+_MAX_GROUPS = 512
+_TEXT_BYTES = 16 * 1024
+_TABLE_BYTES = 4 * 1024 * 1024
+_MAX_SIZES = _MAX_DEVICES = 8
+
+#: settings below /proc/sys that decide who gets memory, who is killed, and what may be held
+SETTINGS = (
+    "fs/file-nr",
+    "kernel/pid_max",
+    "kernel/shmall",
+    "kernel/shmmax",
+    "kernel/threads-max",
+    "vm/admin_reserve_kbytes",
+    "vm/compaction_proactiveness",
+    "vm/dirty_background_bytes",
+    "vm/dirty_background_ratio",
+    "vm/dirty_bytes",
+    "vm/dirty_ratio",
+    "vm/extfrag_threshold",
+    "vm/lowmem_reserve_ratio",
+    "vm/max_map_count",
+    "vm/min_free_kbytes",
+    "vm/min_slab_ratio",
+    "vm/min_unmapped_ratio",
+    "vm/nr_hugepages",
+    "vm/nr_overcommit_hugepages",
+    "vm/oom_dump_tasks",
+    "vm/oom_kill_allocating_task",
+    "vm/overcommit_kbytes",
+    "vm/overcommit_memory",
+    "vm/overcommit_ratio",
+    "vm/panic_on_oom",
+    "vm/percpu_pagelist_high_fraction",
+    "vm/swappiness",
+    "vm/user_reserve_kbytes",
+    "vm/vfs_cache_pressure",
+    "vm/watermark_boost_factor",
+    "vm/watermark_scale_factor",
+    "vm/zone_reclaim_mode",
+)
+
+
+class Holders:
+    """Looks at one host. ``opened`` are descriptors of files that are closed to us (``slabinfo``,
+    ``vmallocinfo``); ``cgroups`` gives those that are known. Not thread-safe; never raises for what the host
+    shows."""
+
+    def __init__(
+        self,
+        host: Host,
+        opened: Mapping[str, int] | None = None,
+        cgroups: Callable[[], Iterable[Group]] = tuple,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._host = host
+        self._opened = opened or {}
+        self._cgroups = cgroups
+        self._clock = clock
+
+    def look(self) -> dict[str, str]:
+        """All parts, as of now."""
+        parts = {
+            "cmdline": self._text("cmdline"),
+            "init": self._text("1/comm"),
+            "sysctl": self._settings(),
+            # the network of process 1 is the host's; ours may be a private one
+            "sockstat": self._text("1/net/sockstat"),
+            "thp": self._sys("kernel/mm/transparent_hugepage/enabled"),
+            "hugepages": self._huge_pages(),
+            "zram": self._zram(),
+            "slabinfo": largest(slab_caches(self._table("slabinfo"), self._host.page_size_bytes)),
+            "vmallocinfo": largest(vmalloc_callers(self._table("vmallocinfo"), self._host.page_size_bytes)),
+            "sysv": self._segments(),
+            "ramfs": self._ramfs(),
+            **self._protected(),
+            **self._processes(),
+        }
+        return {name: text for name, text in parts.items() if text}
+
+    # -- files -------------------------------------------------------------------------------------
+
+    def _text(self, name: str) -> str:
+        return to_text((read_bytes(self._host.proc / name, _TEXT_BYTES) or b"").strip())
+
+    def _sys(self, name: str) -> str:
+        return to_text((read_bytes(self._host.sys / name, 4096) or b"").strip())
+
+    def _table(self, name: str) -> bytes:
+        descriptor = self._opened.get(name)
+        if descriptor is None:
+            return read_whole(self._host.proc / name, _TABLE_BYTES)
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            while size < _TABLE_BYTES and (piece := os.pread(descriptor, _TABLE_BYTES - size, size)):
+                pieces.append(piece)
+                size += len(piece)
+        except OSError:
+            return b""
+        return b"".join(pieces)
+
+    def _settings(self) -> str:
+        found = ((name, self._text(f"sys/{name}")) for name in SETTINGS)
+        return "\n".join(f"{name.replace('/', '.')} = {value}" for name, value in found if value)
+
+    def _huge_pages(self) -> str:
+        """``SIZE_BYTES TOTAL FREE RESERVED SURPLUS`` of each size of page (hugetlbpage.rst)."""
+        lines = []
+        directory = self._host.sys / "kernel/mm/hugepages"
+        for name in _names(directory)[:_MAX_SIZES]:
+            size = name.removeprefix("hugepages-").removesuffix("kB")
+            files = ("nr_hugepages", "free_hugepages", "resv_hugepages", "surplus_hugepages")
+            counts = [self._sys(f"kernel/mm/hugepages/{name}/{file}") for file in files]
+            if size.isdigit() and all(count.isdigit() for count in counts):
+                lines.append(f"{int(size) * 1024} {' '.join(counts)}")
+        return "\n".join(lines)
+
+    def _zram(self) -> str:
+        """Name and mm_stat of each zram device that has data (zram.rst)."""
+        devices = [name for name in _names(self._host.sys / "block") if name.startswith("zram")]
+        found = ((name, self._sys(f"block/{name}/mm_stat")) for name in devices[:_MAX_DEVICES])
+        return "\n".join(f"{name} {' '.join(text.split())}" for name, text in found if text)
+
+    def _segments(self) -> str:
+        table = read_whole(self._host.proc / "sysvipc/shm", _TABLE_BYTES)
+        return largest((one.resident_bytes, f"{one.id} {one.creator_pid}") for one in shm_segments(table))
+
+    def _ramfs(self) -> str:
+        """Mount points of ramfs: what it holds is not counted for any of them."""
+        table = read_whole(self._host.proc / "1/mountinfo", _TABLE_BYTES)
+        points = dict.fromkeys(to_text(one.point) for one in mounts(table) if one.kind == b"ramfs")
+        return "\n".join(list(points)[:_MAX_DEVICES])
+
+    def _protected(self) -> dict[str, str]:
+        """What cgroups may keep from reclaim (memory.min, memory.low of v2), of themselves."""
+        found: dict[str, list[tuple[int, str]]] = {"protected": [], "protected_low": []}
+        for group in list(self._cgroups())[:_MAX_GROUPS]:
+            for part, file in zip(found, PROTECTION, strict=True):
+                bytes_ = amount(read_bytes(f"{group.directory}/{file}", 32))
+                if bytes_:
+                    found[part].append((bytes_, group.path))
+        return {part: largest(lines) for part, lines in found.items()}
+
+    # -- processes ---------------------------------------------------------------------------------
+
+    def _processes(self) -> dict[str, str]:
+        until = self._clock() + SCAN_SECONDS
+        found: dict[str, list[tuple[int, str]]] = {
+            part: [] for part in ("locked", "threads", "descriptors", "memfd", "bpf")
+        }
+        seen: set[tuple[int, int]] = set()
+        for pid in _names(self._host.proc):
+            if not pid.isdigit():
+                continue
+            if self._clock() > until:
+                break
+            said = status(read_bytes(self._host.proc / pid / "status", _TEXT_BYTES) or b"")
+            who = f"{pid} {said.name}"
+            found["locked"].append((said.locked_bytes + said.pinned_bytes, who))
+            found["threads"].append((said.threads, who))
+            for kind, count in self._descriptors(pid, who, found, seen).items():
+                if count >= _NOTABLE_DESCRIPTORS:
+                    found["descriptors"].append((count, f"{kind} {who}"))
+        found["threads"] = [(count, who) for count, who in found["threads"] if count > 1]
+        return {part: largest(lines) for part, lines in found.items()}
+
+    def _descriptors(
+        self, pid: str, who: str, found: dict[str, list[tuple[int, str]]], seen: set[tuple[int, int]]
+    ) -> Counter[str]:
+        """How many of each kind; ``all`` where the kinds are not shown."""
+        directory = f"{self._host.proc}/{pid}/fd"
+        try:
+            names = os.listdir(directory)  # noqa: PTH208  # maybe hundreds of thousands
+        except OSError:
+            try:
+                # since 6.2 its size is the number of descriptors (proc_fd_getattr())
+                return Counter(all=os.stat(directory).st_size)  # noqa: PTH116
+            except OSError:
+                return Counter()
+        kinds: Counter[str] = Counter()
+        memfd = bpf = 0
+        for name in names[:_LOOKED_AT]:
+            try:
+                kind = descriptor_kind(os.fsencode(os.readlink(f"{directory}/{name}")))  # noqa: PTH115
+            except OSError:
+                continue
+            kinds[kind] += 1
+            if kind == "memfd":
+                memfd += _allocated(f"{directory}/{name}", seen)
+            elif kind == "bpf":
+                bpf += memlock_bytes(read_bytes(f"{self._host.proc}/{pid}/fdinfo/{name}", 4096) or b"")
+        if memfd:
+            found["memfd"].append((memfd, who))
+        if bpf:
+            found["bpf"].append((bpf, who))
+        looked_at = kinds.total()
+        if not looked_at:
+            return Counter(all=len(names))
+        return Counter({kind: count * len(names) // looked_at for kind, count in kinds.items()})
+
+
+def _allocated(path: str, seen: set[tuple[int, int]]) -> int:
+    """Bytes that a memfd has in memory or swap; 0 of one that was seen before."""
+    try:
+        state = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return 0
+    key = state.st_dev, state.st_ino
+    if key in seen:
+        return 0
+    seen.add(key)
+    return state.st_blocks * 512
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return os.listdir(directory)  # noqa: PTH208  # names, no objects
+    except OSError:
+        return []

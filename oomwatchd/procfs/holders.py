@@ -1,0 +1,119 @@
+"""Who holds memory of the kernel's: its caches, mappings, segments, and what a process says of itself.
+
+Sources: slabinfo(5), ``vmallocinfo_show()``, ``sysvipc_shm_proc_show()``, proc_pid_status(5),
+``bpf_map_show_fdinfo()``.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from oomwatchd.records.kmsg import to_text
+
+#: Lines of a list.
+MOST = 8
+_VMALLOC = re.compile(rb"^0x\S+ +\d+ (.+?) pages=(\d+)\b", re.MULTILINE)
+_MEMLOCK = re.compile(rb"^memlock:\s+(\d+)$", re.MULTILINE)
+
+
+def slab_caches(slabinfo: bytes, page_size: int) -> Iterator[tuple[int, str]]:
+    """Bytes and name of each slab cache of /proc/slabinfo (memory.kmem.slabinfo has the same form): all pages
+    that it has, used or not."""
+    for line in slabinfo.split(b"\n"):
+        head, _, data = line.partition(b" : slabdata ")
+        objects, slabs = head.split(), data.split()
+        if len(objects) > 5 and len(slabs) > 1 and objects[5].isdigit() and slabs[1].isdigit():
+            yield int(slabs[1]) * int(objects[5]) * page_size, to_text(objects[0])
+
+
+def vmalloc_callers(vmallocinfo: bytes, page_size: int) -> Iterator[tuple[int, str]]:
+    """Bytes and caller of each mapping of /proc/vmallocinfo that has pages of its own (``vmalloc``; what is
+    mapped by ``ioremap`` and ``vmap`` belongs to others)."""
+    for m in _VMALLOC.finditer(vmallocinfo):
+        yield int(m[2]) * page_size, to_text(m[1])
+
+
+class Segment(msgspec.Struct, frozen=True):
+    """A System V shared memory segment as /proc/sysvipc/shm has it: ``ipcrm -m ID`` removes it."""
+
+    id: int
+    creator_pid: int
+    attached: int
+    resident_bytes: int
+
+
+def shm_segments(text: bytes) -> Iterator[Segment]:
+    """The segments of /proc/sysvipc/shm."""
+    names, *rows = (line.split() for line in text.split(b"\n"))
+    for row in rows:
+        field = dict(zip(names, row, strict=False))
+        wanted = [field.get(name, b"") for name in (b"shmid", b"cpid", b"nattch", b"rss")]
+        if all(word.isdigit() for word in wanted):
+            yield Segment(*map(int, wanted))
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What /proc/PID/status says of a process: amounts in bytes, 0 where it says none."""
+
+    name: str = ""
+    threads: int = 0
+    locked_bytes: int = 0
+    pinned_bytes: int = 0
+    shmem_bytes: int = 0
+
+
+def status(text: bytes) -> Status:
+    """The fields that say what a process holds."""
+    found = dict(line.split(b":\t", 1) for line in text.split(b"\n") if b":\t" in line)
+
+    def number(name: bytes) -> int:
+        word = found.get(name, b"").split(b" kB")[0].strip()
+        return int(word) if word.isdigit() else 0
+
+    return Status(
+        name=to_text(found.get(b"Name", b"")),
+        threads=number(b"Threads"),
+        locked_bytes=number(b"VmLck") * 1024,
+        pinned_bytes=number(b"VmPin") * 1024,
+        shmem_bytes=number(b"RssShmem") * 1024,
+    )
+
+
+def memlock_bytes(fdinfo: bytes) -> int:
+    """The memory of a BPF map or program, as its /proc/PID/fdinfo says."""
+    found = _MEMLOCK.search(fdinfo)
+    return int(found[1]) if found else 0
+
+
+#: how the links of /proc/PID/fd begin, and the kind of descriptor
+_KINDS = (
+    (b"pipe:", "pipe"),
+    (b"socket:", "socket"),
+    (b"/memfd:", "memfd"),
+    (b"anon_inode:bpf", "bpf"),
+    (b"anon_inode:[io_uring]", "io_uring"),
+    (b"anon_inode:[eventpoll]", "eventpoll"),
+    (b"anon_inode:", "anon"),
+    (b"/", "file"),
+)
+
+
+def descriptor_kind(link: bytes) -> str:
+    """``pipe``, ``socket``, ``file``, ``memfd``, ``bpf`` (a map, a program), ``io_uring``, ``eventpoll``,
+    ``anon`` (another of the kernel's own) or ``other``, by what /proc/PID/fd/N points to."""
+    return next((kind for start, kind in _KINDS if link.startswith(start)), "other")
+
+
+def largest(found: Iterable[tuple[int, str]]) -> str:
+    """``AMOUNT NAME`` a line, amounts of one name added up, the largest first; without those of nothing."""
+    sums: dict[str, int] = {}
+    for count, name in found:
+        sums[name] = sums.get(name, 0) + count
+    most = heapq.nlargest(MOST, ((count, name) for name, count in sums.items() if count > 0))
+    return "\n".join(f"{count} {name}" for count, name in most)
