@@ -151,6 +151,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
                  () where a line begins with a name or a number.
     ``opens``    a block may begin with such a line: the head of the report was lost.
     ``proof``    what such a line proves by itself; a block none of whose lines proves a report is dropped.
+    ``failure``  a header of an allocation that failed, not of the OOM killer.
     ``once``     a report has it once: a second one is another report's.
     ``repeats_comm`` its ``comm`` is that of the header.
     ``needles``  words one of which stands in every such line, for a search through whole files; of each
@@ -169,6 +170,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     begins: tuple[str, ...] = ()
     opens: bool = False
     proof: Proof = Proof.NONE
+    failure: bool = False
     once: bool = False
     repeats_comm: bool = False
     needles: tuple[str, ...] = ()

@@ -31,6 +31,7 @@ ALLOC_FAILURE = Form(
         r"|vmalloc[: ].{0,200}?),? mode:(?P<mode>.*)$"
     ),
     opens=True,
+    failure=True,
     proof=Proof.ALONE,
     needles=("page allocation ", "vmalloc"),
     copies=Copies(
@@ -71,6 +72,7 @@ NOMMU_FAILURE = Form(
         r"Allocation of length (?P<length>\d+) from process (?P<pid>\d+)(?: \((?P<comm>.*)\))? failed"
     ),
     opens=True,
+    failure=True,
     proof=Proof.ALONE,
     needles=("Allocation of length ",),
     copies=Copies(

@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 import msgspec
 
-from oomwatchd.formats import dump_stack, memcontrol, oom_kill
+from oomwatchd.formats import Role, Section, oom_kill
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.reports.assemble import OomBlock
@@ -36,12 +36,6 @@ MAX_OPEN = 64
 MAX_COVERED = 256
 #: reports that wait for one before them to be complete, where the order of the text is kept
 MAX_WAITING = 256
-
-_PATHS = {
-    memcontrol.STATS.name: "path",
-    memcontrol.LIMIT_REACHED.name: "path",
-    memcontrol.TASK_IN.name: "path",
-}
 
 
 class StormKey(msgspec.Struct, frozen=True):
@@ -80,14 +74,14 @@ def storm_key(records: Sequence[KmsgRecord]) -> StormKey | None:
         if found is None:
             continue
         form, m = found
-        if form is oom_kill.HEADER:
-            comm = m["comm"]
-        elif form in (dump_stack.CPU, dump_stack.PID):
-            pid = int(m["pid"])
-        elif form is oom_kill.KILLED:
+        if form.role is Role.KILL:
             return None
-        elif form.name in _PATHS:
-            cgroup = m[_PATHS[form.name]]
+        if form.role is Role.HEADER:
+            comm = m["comm"]
+        elif form.role is Role.DUMP:
+            pid = int(m["pid"])
+        elif form.section is Section.MEMCG and "path" in form.pattern.groupindex:
+            cgroup = m["path"]
     return StormKey(comm, pid, cgroup)
 
 

@@ -1,0 +1,168 @@
+"""The stream of records: its clock, its gaps, who wrote each; what it means goes out as signals.
+
+Core: no clock. Time is the records' own stamps, and what ``tick`` is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from oomwatchd.formats import Section
+from oomwatchd.formats.recognise import recognise
+from oomwatchd.records.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord
+from oomwatchd.reports.assemble import runs
+from oomwatchd.reports.assemble.block import Signal, stamp_of
+from oomwatchd.reports.assemble.open_reports import DRAINED_USEC, QUIET_USEC, OpenReports
+from oomwatchd.reports.assemble.placing import Placing
+
+#: the log clock of another boot, not jitter between CPUs
+CLOCK_RESTART_USEC = 2_000_000
+#: how often what is due is looked for, in the log's time
+_CHECK_USEC = QUIET_USEC // 2
+
+
+class Assembler:
+    """Cuts blocks out of a stream of records. Never raises on a record's content.
+
+    ``early`` issues a block as soon as its kill lines are there and again when more followed (live);
+    without it each block is issued once, when it is complete for good, in the order of the text.
+    """
+
+    def __init__(self, *, early: bool = True) -> None:
+        self._reports = OpenReports(early=early)
+        self._placing = Placing(self._reports)
+        self._last_seq: int | None = None
+        self._now: int | None = None
+        self._restarted = False  # the clock fell back, and no line has told yet why
+        self._checked = 0  # when expiry was last looked at
+        self._kernel_clock = True
+        #: records of a facility other than kern that look like a line of a report
+        self.forged_records = 0
+
+    @property
+    def idle(self) -> bool:
+        """No block is under way: a stretch of lines without a word of a report changes nothing."""
+        return self._reports.idle and not self._placing.held
+
+    @property
+    def has_finished(self) -> bool:
+        """Some report has its end (that of a failed allocation has none) and was not issued for good."""
+        return self._reports.has_finished
+
+    @property
+    def is_empty(self) -> bool:
+        """No report is under way, none waits to be issued for good."""
+        return not self._reports
+
+    @property
+    def unfinished_usec(self) -> int | None:
+        """The stamp of the newest record of a report whose end was not read; None: there is none."""
+        return self._reports.unfinished_usec
+
+    def feed(self, item: KmsgRecord | KmsgGap, now_usec: int | None = None) -> list[Signal]:
+        """Take the next record (or gap) and say what it means."""
+        if isinstance(item, KmsgGap):
+            if self._last_seq is None:  # with sequence numbers the next record tells
+                self._reports.lose(item.lost or 1)
+        else:
+            self._take(item)
+        if now_usec is not None:
+            self._reports.expire(now_usec)
+        return self._reports.signals()
+
+    def take_run(self, items: Sequence[KmsgRecord | KmsgGap], at: int) -> int:
+        """Take at once what comes next in ``items`` and only goes on with the block under way: rows of its
+        task table, memcg statistics, lines of its call trace; most of a report. How many there were; 0 says
+        nothing of what the next item is."""
+        block, now = self._reports.newest, self._now
+        if block is None or block.finished or self._restarted or now is None or not self._kernel_clock:
+            return 0
+        if now < self._checked:  # the clock fell back a little: what is due must be looked at
+            return 0
+        if self._placing.held and not block.in_table:
+            return 0
+        last_seq, end = self._last_seq, self._checked + _CHECK_USEC
+        taken = runs.take(block, items, at, last_seq=last_seq, begin=now, end=end)
+        if taken is None:
+            return 0
+        count, last = taken
+        self._now = last.usec
+        self._last_seq = last.seq
+        return count
+
+    def tick(self, now_usec: int) -> list[Signal]:
+        """Issue what is due at ``now_usec`` (the log clock, microseconds), a moment at which the log was
+        drained."""
+        self._reports.expire(now_usec, DRAINED_USEC)
+        return self._reports.signals()
+
+    def next_deadline(self) -> int | None:
+        """When ``tick`` has something to do (log clock, microseconds); None: never."""
+        return self._reports.next_deadline()
+
+    def drain(self, now: float) -> list[Signal]:
+        """The log holds nothing more at ``now`` (seconds, any clock of the reader's): issue what got nothing
+        new for a while, by that clock, whatever the stamps say. For a saved log that grows."""
+        self._reports.drain(now)
+        return self._reports.signals()
+
+    def flush(self) -> list[Signal]:
+        """The input has ended: issue everything."""
+        self._reports.end()
+        return self._reports.signals()
+
+    # -- time --------------------------------------------------------------------------------------
+
+    def _is_due(self, usec: int) -> bool:
+        """Whether the log clock's new time changes anything; the short way for most records."""
+        now = self._now
+        if now is None or not self._kernel_clock or not now <= usec < self._checked + _CHECK_USEC:
+            return True
+        self._now = usec
+        return False
+
+    def _advance(self, stamp: int, *, kernel_clock: bool) -> None:
+        """The record's stamp is the time. A clock that fell back is another boot's, unless the report
+        goes on as if nothing had happened (damaged stamps): the next line tells."""
+        if kernel_clock != self._kernel_clock:
+            self._kernel_clock = kernel_clock
+            self._reports.restart_clock()
+        elif self._now is not None and stamp < self._now - CLOCK_RESTART_USEC:
+            self._restarted = True
+        if self._reports and not self._checked <= stamp < self._checked + _CHECK_USEC:
+            self._checked = stamp
+            self._reports.expire(stamp)
+        self._now = stamp
+
+    # -- records -----------------------------------------------------------------------------------
+
+    def _take(self, record: KmsgRecord) -> None:
+        if record.seq is not None:
+            if self._last_seq is not None and record.seq > self._last_seq + 1:
+                self._reports.lose(record.seq - self._last_seq - 1)
+            self._last_seq = record.seq
+        usec = record.usec
+        if record.facility is not None and record.facility != FACILITY_KERN:
+            found = recognise(record.text, raw=True)
+            if found and found[0].opens:
+                self.forged_records += 1
+            # its stamp is the kernel's own: who floods the log must not hold up what is due
+            if self._reports and usec is not None and self._is_due(usec):
+                self._advance(usec, kernel_clock=True)
+            return
+        if usec is not None and self._is_due(usec):
+            self._advance(usec, kernel_clock=True)
+        elif usec is None and (stamp := stamp_of(record)) is not None:
+            self._advance(stamp, kernel_clock=False)
+        newest = self._reports.newest
+        if newest is not None and newest.takes_row(record):
+            return
+        found = recognise(record.text, raw=record.is_whole)
+        if self._restarted:
+            self._restarted = False
+            if found is None or found[0].section <= Section.HEADER:
+                self._reports.end_boot()
+        if found is not None:
+            self._placing.place(record, found)
+        elif record.flag not in ("c", "+") or not self._placing.continues(record):
+            self._placing.place_unknown(record)

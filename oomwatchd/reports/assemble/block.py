@@ -1,0 +1,189 @@
+"""One report under way, and what the assembler says of it.
+
+Core: no clock.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from oomwatchd.formats import Form, Proof, Section, oom_kill
+from oomwatchd.records.kmsg import KmsgRecord
+
+MAX_RECORDS = 100_000
+MAX_STACK = 600
+MAX_UNDECODED = 100
+_ROW_STARTS = frozenset(" 0123456789")
+
+
+class ReportBegan(msgspec.Struct, frozen=True, gc=False):
+    """The first record of a report was read: time to look at the system."""
+
+    record: KmsgRecord
+
+
+class VictimChosen(msgspec.Struct, frozen=True, gc=False):
+    """The kernel named a process that it kills: it has microseconds to live. ``cgroup`` is its memory cgroup
+    where that is printed with it."""
+
+    pid: int
+    comm: str
+    record: KmsgRecord
+    cgroup: str | None = None
+
+
+class OomBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """The records of one report, in their order.
+
+    ``revision`` counts re-issues: a later record (the reaper, a further group member) re-issues the
+    whole block with the same first record and a higher revision. ``settled`` says that no further
+    revision will come. ``lost_records`` were lost inside the block. ``closed_by`` says what ended it:
+    ``kill``, ``outcome`` (panic, no killable process ...), ``deadline``, ``superseded``, ``bound``,
+    ``clock`` (a new boot), ``end`` (of the input).
+    """
+
+    records: tuple[KmsgRecord, ...]
+    lost_records: int = 0
+    revision: int = 0
+    settled: bool = False
+    closed_by: str = "end"
+
+
+Signal = ReportBegan | VictimChosen | OomBlock
+
+
+class Block:
+    """One report under way."""
+
+    __slots__ = (
+        "caller", "closed_by", "comm", "dirty", "expects", "failure", "finished", "group", "in_table", "last",
+        "last_form", "listed", "looked_at", "lost", "named", "outcome", "proven", "ready", "records",
+        "rested", "revision", "section", "seen", "stack", "undecoded", "victims", "weighed",
+    )  # fmt: skip
+
+    def __init__(self, caller: str | None) -> None:
+        self.records: list[KmsgRecord] = []
+        self.caller = caller
+        self.comm: str | None = None  # the task that the header names
+        self.section = Section.BEFORE
+        self.seen: set[str] = set()
+        self.last_form: Form | None = None
+        self.last: int | None = None  # stamp of the newest record
+        self.lost = 0
+        self.stack = 0
+        self.undecoded = 0
+        self.expects: int | None = None  # the pid that the kill line must name
+        self.named: set[int] = set()  # pids announced as victims
+        self.victims: set[int] = set()  # pids of kill lines
+        self.in_table = False  # its task table is being read: header and a row were seen
+        self.group = False
+        self.listed: set[str] = set()  # pids of the task table, as printed
+        self.looked_at = 0  # records whose pids are in it
+        self.failure = False
+        self.proven = False
+        self.finished = False
+        self.ready = False  # nothing more will come; waits for older blocks (text order)
+        self.outcome = False  # no killable process, a panic, a victim that exits by itself
+        self.closed_by = ""
+        self.revision = 0
+        self.dirty = True  # has records that no issue held
+        self.rested = 0.0  # since when it has the records that it has (whoever watches a growing log tells)
+        self.weighed = 0  # how many those are
+
+    def add(self, record: KmsgRecord, form: Form | None) -> None:
+        """The next record; None: no form knows it."""
+        self.records.append(record)
+        self.dirty = True
+        stamp = stamp_of(record)
+        if stamp is not None:
+            self.last = stamp
+        self.last_form = form
+        if form:
+            self.seen.add(form.name)
+            self.in_table = form is oom_kill.TASKS_ROW and oom_kill.TASKS_HEADER.name in self.seen
+            self.section = max(self.section, form.section)
+            self.proven = self.proven or form.proof >= (Proof.IN_TEXT if record.seq is None else Proof.ALONE)
+
+    def add_unknown(self, record: KmsgRecord) -> None:
+        """A record that no form knows: some are kept, to be said as undecoded."""
+        self.undecoded += 1
+        if self.undecoded <= MAX_UNDECODED and record.text.strip():
+            self.add(record, None)
+
+    def add_stack(self, record: KmsgRecord) -> None:
+        """A line of the stack dump."""
+        self.stack += 1
+        if self.stack <= MAX_STACK:
+            self.add(record, None)
+
+    @property
+    def in_stack(self) -> bool:
+        """A line that no form knows is one of its stack dump."""
+        return Section.HEADER <= self.section <= Section.STACK
+
+    def accepts(self, caller: str | None) -> bool:
+        """Whether a record of this caller may be this report's."""
+        return caller is None or self.caller is None or caller == self.caller
+
+    def takes_row(self, record: KmsgRecord) -> bool:
+        """Most lines of a long report are rows of its task table: the short way for them."""
+        text = record.text
+        if (
+            not self.in_table
+            or text[:1] != "["
+            or text[1:2] not in _ROW_STARTS
+            or record.flag != "-"
+            or not (record.caller is None or self.accepts(record.caller))
+            or len(self.records) >= MAX_RECORDS
+        ):
+            return False
+        self.records.append(record)
+        self.dirty = True
+        if record.usec is not None:
+            self.last = record.usec
+        return True
+
+    def follows_at_once(self, record: KmsgRecord) -> bool:
+        """No record stood between this one and the block's last, as far as numbers tell."""
+        last = self.records[-1].seq
+        return record.seq is None or last is None or record.seq == last + 1
+
+    def lists(self, pid: int | None) -> bool:
+        """The task table has a row of this process."""
+        for record in self.records[self.looked_at :]:
+            if record.text[:1] == "[":
+                self.listed.add(record.text[1:22].partition("]")[0].strip())
+        self.looked_at = len(self.records)
+        return str(pid) in self.listed
+
+    def close(self, why: str) -> None:
+        """Its end was read, or is not waited for any more; ``why`` is one of ``OomBlock.closed_by``."""
+        self.finished = True
+        self.in_table = False
+        self.closed_by = self.closed_by or why
+
+    def has_rested(self, now: float, patience: float) -> bool:
+        """It got no record for ``patience`` seconds, by the clock of whoever asks again and again."""
+        if self.weighed != len(self.records):
+            self.weighed, self.rested = len(self.records), now
+        return now - self.rested >= patience
+
+    def issue(self, *, settled: bool) -> OomBlock:
+        """What the block has by now."""
+        block = OomBlock(
+            records=tuple(self.records),
+            lost_records=self.lost,
+            revision=self.revision,
+            settled=settled,
+            closed_by=self.closed_by or "end",
+        )
+        self.revision += 1
+        self.dirty = False
+        return block
+
+
+def stamp_of(record: KmsgRecord) -> int | None:
+    """The log clock, else wall-clock time, in microseconds."""
+    if record.usec is not None:
+        return record.usec
+    return int(record.wall * 1_000_000) if record.wall is not None else None

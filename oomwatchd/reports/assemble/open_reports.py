@@ -1,0 +1,206 @@
+"""The reports under way, and when each is issued: time, lost records, signals.
+
+Core: no clock. Time is what ``expire`` is told, in microseconds of the log clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.reports.assemble.block import Block, ReportBegan, Signal, VictimChosen
+
+#: a block with its kill lines is issued when the log's next record is later than this: the lines of a group
+#: kill follow within microseconds, and what a slow console delays further comes as a revision
+QUIET_USEC = 5_000
+#: the same where the log holds nothing more: a kill line ends its report unless it is a group's
+DRAINED_USEC = 150
+#: the reaper waits 2 s since 5.18 and tries for 1 s: later lines are not expected
+SETTLE_USEC = 5_000_000
+#: a block that still lacks its kill line is given up after this much silence
+DEADLINE_USEC = 10_000_000
+#: in a saved log nobody waits, and a slow console may have stretched the report
+OFFLINE_DEADLINE_USEC = 600_000_000
+#: a saved log that still grows: a report has ended when the source brought nothing to it for this long by
+#: whoever watches it; one that lacks its kill line waits for ``DEADLINE_USEC``
+PAUSE_SECONDS = 0.25
+#: an allocation failure has no closing line
+FAILURE_USEC = 1_000_000
+
+MAX_UNFINISHED = 8
+MAX_WAITING = 64
+#: lines before a report that tell of it
+MAX_BEFORE = 4
+
+
+class OpenReports:
+    """The blocks under way, oldest first, and the signals that they gave since they were last fetched.
+
+    ``early`` issues a block as soon as its kill lines are there and again when more followed (live);
+    without it each block is issued once, when it is complete for good, in the order of the text.
+    """
+
+    def __init__(self, *, early: bool) -> None:
+        self._early = early
+        self._blocks: list[Block] = []
+        self._before: list[KmsgRecord] = []
+        self._out: list[Signal] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._blocks)
+
+    def __iter__(self) -> Iterator[Block]:
+        return iter(self._blocks)
+
+    def newest_first(self) -> Iterator[Block]:
+        """The blocks, those that began last before others."""
+        return reversed(self._blocks)
+
+    @property
+    def newest(self) -> Block | None:
+        """The block that began last."""
+        return self._blocks[-1] if self._blocks else None
+
+    @property
+    def idle(self) -> bool:
+        """No block is under way."""
+        return not self._before and all(block.finished for block in self._blocks)
+
+    @property
+    def has_finished(self) -> bool:
+        """Some report has its end (that of a failed allocation has none) and was not issued for good."""
+        return any((block.finished or block.failure) and block.proven for block in self._blocks)
+
+    @property
+    def unfinished_usec(self) -> int | None:
+        """The stamp of the newest record of a report whose end was not read; None: there is none."""
+        return max(
+            (block.last for block in self._blocks if not block.finished and block.last is not None),
+            default=None,
+        )
+
+    def signals(self) -> list[Signal]:
+        """What is to be said since this was asked last."""
+        out, self._out = self._out, []
+        return out
+
+    # -- beginning -------------------------------------------------------------------------------
+
+    def open(self, record: KmsgRecord) -> Block:
+        """Begin a block at this record, which is not added to it yet."""
+        unfinished = [block for block in self._blocks if not block.finished]
+        for block in unfinished[: max(0, len(unfinished) - MAX_UNFINISHED + 1)]:
+            block.close("superseded")
+        if len(self._blocks) >= MAX_WAITING:
+            oldest = self._blocks[0]
+            oldest.close("bound")
+            if self._early:
+                self._retire(oldest)
+            else:
+                self._settle(1)
+        block = Block(record.caller)
+        self._blocks.append(block)
+        self._out.append(ReportBegan(record))
+        return block
+
+    def keep_before(self, record: KmsgRecord) -> None:
+        """A line that tells of a report to come."""
+        self._before = [*self._before[1 - MAX_BEFORE :], record]
+
+    def forget_before(self) -> None:
+        """No report comes."""
+        self._before.clear()
+
+    def add_before(self, block: Block) -> None:
+        """The lines that told of this report become its first."""
+        for record in self._before:
+            block.add(record, None)
+        self._before.clear()
+
+    def name(self, block: Block, pid: int, comm: str, record: KmsgRecord, cgroup: str | None = None) -> None:
+        """Say once who is to be killed."""
+        if pid not in block.named:
+            block.named.add(pid)
+            self._out.append(VictimChosen(pid, comm, record, cgroup))
+
+    # -- time and gaps ---------------------------------------------------------------------------
+
+    def expire(self, now: int, quiet: int = QUIET_USEC) -> None:
+        """Issue what is due at ``now``; ``quiet`` is how long a complete block waits for more."""
+        for block in list(self._blocks):
+            if block.ready or block.last is None or now - block.last < self._patience(block, quiet):
+                continue
+            if not block.finished:
+                block.close("deadline")
+            if now - block.last >= SETTLE_USEC:
+                self._retire(block)
+            elif self._early and block.dirty and block.proven:
+                self._out.append(block.issue(settled=False))
+
+    def next_deadline(self) -> int | None:
+        """When ``expire`` has something to do in a log that was read to its end; None: never."""
+        due = [
+            block.last + self._patience(block, DRAINED_USEC)
+            for block in self._blocks
+            if block.last is not None
+        ]
+        return min(due, default=None)
+
+    def lose(self, lost: int) -> None:
+        """So many records were lost."""
+        for block in self._blocks:
+            if not block.finished:
+                block.lost += lost
+
+    def restart_clock(self) -> None:
+        """The stamps are of another clock from here on: those before cannot be compared."""
+        for block in self._blocks:
+            block.last = None
+
+    def end_boot(self) -> None:
+        """Another boot's records follow."""
+        for block in list(self._blocks):
+            block.close("clock")
+            self._retire(block)
+
+    def drain(self, now: float) -> None:
+        """Issue what got nothing new for a while before ``now`` (seconds, any clock of the reader's),
+        whatever the stamps say."""
+        for block in list(self._blocks):
+            patience = PAUSE_SECONDS if block.finished or block.failure else DEADLINE_USEC / 1e6
+            if block.has_rested(now, patience):
+                block.close("deadline")
+                self._blocks.remove(block)
+                if block.proven:
+                    self._out.append(block.issue(settled=True))
+
+    def end(self) -> None:
+        """The input has ended: issue everything."""
+        for block in self._blocks:
+            block.closed_by = block.closed_by or "end"
+        self._settle(len(self._blocks))
+        self._before.clear()
+
+    def _patience(self, block: Block, quiet: int) -> int:
+        if not block.finished:
+            if block.failure:
+                return FAILURE_USEC
+            return DEADLINE_USEC if self._early else OFFLINE_DEADLINE_USEC
+        return quiet if self._early and block.dirty else SETTLE_USEC
+
+    def _retire(self, block: Block) -> None:
+        """No more will come to this block: issue it, in the order of the text where order is kept."""
+        if self._early:
+            self._blocks.remove(block)
+            if block.proven:
+                self._out.append(block.issue(settled=True))
+            return
+        block.ready = True
+        while self._blocks and self._blocks[0].ready:
+            self._settle(1)
+
+    def _settle(self, count: int) -> None:
+        ready, self._blocks = self._blocks[:count], self._blocks[count:]
+        for block in ready:
+            if block.proven:
+                self._out.append(block.issue(settled=True))

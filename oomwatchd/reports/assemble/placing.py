@@ -1,0 +1,316 @@
+"""Which report a line belongs to: by its form's role, by who printed it, by what may come next.
+
+Core: no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from oomwatchd.formats import Form, Proof, Role, dump_stack, oom_kill
+from oomwatchd.formats.recognise import Recognised, recognise, recognise_row
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.reports.assemble.block import MAX_RECORDS, Block, stamp_of
+from oomwatchd.reports.assemble.open_reports import OpenReports
+
+#: members of a group are killed in one loop
+GROUP_USEC = 1_000_000
+MAX_HELD = 40
+#: no record is longer, joined of its pieces or not (PRINTKRB_RECORD_MAX and its predecessors)
+MAX_JOINED = 8192
+
+_KILLER_SYMBOLS = frozenset({"dump_header", "oom_kill_process", "out_of_memory"})
+
+
+class Placing:
+    """Puts records into the open reports, and opens them."""
+
+    def __init__(self, reports: OpenReports) -> None:
+        self._reports = reports
+        #: a stack dump outside of any report, as far as it has come
+        self.held: list[KmsgRecord] = []
+
+    def place(self, record: KmsgRecord, found: Recognised) -> None:
+        """A line of a known form."""
+        _BY_ROLE[found[0].role](self, record, found)
+
+    def place_unknown(self, record: KmsgRecord) -> None:
+        """A line that no form knows, or none without its place."""
+        if self.held:
+            self._hold(record)
+            return
+        for block in self._reports.newest_first():
+            if block.finished or not block.accepts(record.caller):
+                continue
+            if block.in_stack:
+                block.add_stack(record)
+            elif row := recognise_row(record.text, block.section):
+                block.add(record, row[0])
+            else:
+                block.add_unknown(record)
+            return
+
+    def continues(self, record: KmsgRecord) -> bool:
+        """Join a record of flag ``c`` or ``+``, no line by itself, to the last one; whether it was."""
+        for block in self._reports.newest_first():
+            last_proves = block.last_form is not None and block.last_form.proof is Proof.ALONE
+            if block.finished and not last_proves:
+                continue
+            if not block.records or not block.accepts(record.caller) or not record.text.strip():
+                continue
+            if len(block.records[-1].text) > MAX_JOINED:
+                return False
+            last = block.records.pop()
+            joined = msgspec.structs.replace(
+                last, text=last.text + record.text, raw=last.raw + b"\n" + record.raw
+            )
+            found = recognise(joined.text, raw=True)
+            block.add(joined, found[0] if found else None)
+            if found and found[0].role is Role.VICTIM:
+                self._expect(block, found, joined)
+            return True
+        return False
+
+    # -- by role -----------------------------------------------------------------------------------
+
+    def _neighbour(self, record: KmsgRecord, found: Recognised) -> None:
+        """No part of a report."""
+
+    def _before(self, record: KmsgRecord, found: Recognised) -> None:
+        self._reports.keep_before(record)
+
+    def _refused(self, record: KmsgRecord, found: Recognised) -> None:
+        self._reports.forget_before()
+
+    def _header(self, record: KmsgRecord, found: Recognised) -> None:
+        form, m = found
+        self.held = []
+        block = self._reports.open(record)
+        block.failure = form.failure
+        block.comm = m["comm"]
+        if not block.failure:
+            self._reports.add_before(block)
+        block.add(record, form)
+
+    def _body(self, record: KmsgRecord, found: Recognised) -> None:
+        block = self._block_of_body(record, found)
+        if block is not None:
+            _add(block, record, found[0])
+        elif self.held:
+            self._hold(record)
+
+    def _dump(self, record: KmsgRecord, found: Recognised) -> None:
+        block = self._block_of_body(record, found)
+        if block is not None:
+            _add(block, record, found[0])
+            return
+        self.held = [record]
+        # panic() says on which kernel it happened; the head of the report may be lost
+        newest = self._reports.newest
+        if newest is not None and newest.last_form is oom_kill.PANIC and newest.accepts(record.caller):
+            newest.add(record, found[0])
+            self.held = []
+
+    def _victim(self, record: KmsgRecord, found: Recognised) -> None:
+        form = found[0]
+        candidates = [
+            block
+            for block in self._reports.newest_first()
+            if not block.finished
+            and not block.failure
+            and form.name not in block.seen
+            and block.accepts(record.caller)
+        ]
+        if len(candidates) > 1:  # interleaved: the task table tells whose victim it is
+            pid = _chosen(found)[0]
+            candidates.sort(key=lambda block: not block.lists(pid))
+        block = candidates[0] if candidates else self._reports.open(record)
+        block.add(record, form)
+        self._expect(block, found, record)
+
+    def _kill(self, record: KmsgRecord, found: Recognised) -> None:
+        form, m = found
+        pid, comm = int(m["pid"]), m["comm"]
+        # up to 2.6.18 both lines begin alike, and this one tells no sizes
+        block = self._block_of_kill(record, pid, bare=m["message"] is None or m["sizes"] is None)
+        if block is None:
+            block = self._reports.open(record)
+        if not block.finished:
+            block.close("kill")
+        block.add(record, form)
+        block.victims.add(pid)
+        self._reports.name(block, pid, comm, record)
+
+    def _outcome(self, record: KmsgRecord, found: Recognised) -> None:
+        """A line that ends the report without a kill line."""
+        form = found[0]
+        block = next(
+            (
+                block
+                for block in self._reports.newest_first()
+                if not block.failure
+                and not block.victims
+                and (not block.finished or (form is oom_kill.PANIC and block.outcome))
+                and block.accepts(record.caller)
+            ),
+            None,
+        )
+        if block is None:
+            block = self._reports.open(record)
+            self._reports.add_before(block)
+        block.add(record, form)
+        block.close("outcome")
+        block.outcome = True
+
+    def _extra(self, record: KmsgRecord, found: Recognised) -> None:
+        """A line beside the kill lines."""
+        form = found[0]
+        block = next(
+            (
+                block
+                for block in self._reports.newest_first()
+                if block.victims and block.accepts(record.caller)
+            ),
+            None,
+        )
+        if block is None:
+            if not form.opens:
+                return
+            block = self._reports.open(record)
+            block.close("kill")
+        block.add(record, form)
+        if form is oom_kill.GROUP:
+            block.group = True
+
+    def _after(self, record: KmsgRecord, found: Recognised) -> None:
+        """The reaper's word belongs to the report that killed this process."""
+        form, m = found
+        pid = int(m["pid"])
+        for block in self._reports.newest_first():
+            if pid in block.victims:
+                block.add(record, form)
+                return
+
+    # -- the block of a line -----------------------------------------------------------------------
+
+    def _block_of_body(self, record: KmsgRecord, found: Recognised) -> Block | None:
+        form = found[0]
+        block = self._named_after(record, found) if form.repeats_comm else None
+        block = block or self._fitting(record, form)
+        return self._reports.open(record) if block is None and form.opens else block
+
+    def _named_after(self, record: KmsgRecord, found: Recognised) -> Block | None:
+        """The block whose header names the task that this line names, where several are under way."""
+        form, m = found
+        unfinished = [
+            block
+            for block in self._reports.newest_first()
+            if not block.finished and block.accepts(record.caller)
+        ]
+        if len(unfinished) < 2:
+            return None
+        return next(
+            (block for block in unfinished if form.name not in block.seen and block.comm == m["comm"]), None
+        )
+
+    def _fitting(self, record: KmsgRecord, form: Form) -> Block | None:
+        """The block in which this line may come next: the least step forward, newer before older."""
+        best: Block | None = None
+        best_cost = 100.0
+        newest: Block | None = None
+        age = 0.0
+        for block in self._reports.newest_first():
+            if block.finished or not block.accepts(record.caller):
+                continue
+            newest = newest or block
+            step = form.section - block.section
+            repeated = form.once and form.name in block.seen
+            if step >= 0 and not repeated and step + age < best_cost:
+                best, best_cost = block, step + age
+            age += 1.5
+        if best is None and newest is not None and form.name not in newest.seen:
+            return newest  # out of its order, but this report has not had it yet
+        return best
+
+    def _block_of_kill(self, record: KmsgRecord, pid: int, *, bare: bool) -> Block | None:
+        candidates = [
+            block
+            for block in self._reports.newest_first()
+            if not block.failure and not block.outcome and block.accepts(record.caller)
+        ]
+        for block in candidates:
+            if block.expects == pid and not block.victims:
+                return block
+        for block in candidates[:1]:
+            # the leader may have gone before its threads: then the kill line names one of them
+            if block.last_form is oom_kill.SUMMARY and block.follows_at_once(record):
+                return block
+            if block.group and _is_group_member(block, record, pid):
+                return block
+        for block in candidates:
+            if block.victims or block.finished:
+                continue
+            # up to 5.0 a child of the chosen process may die in its place
+            if block.expects is None or (bare and oom_kill.INTENT.name in block.seen):
+                return block
+        return None
+
+    def _hold(self, record: KmsgRecord) -> None:
+        """A stack dump outside of any report: it is one whose header was lost when the OOM killer
+        stands in its call trace."""
+        self.held.append(record)
+        if not _KILLER_SYMBOLS.isdisjoint(dump_stack.symbols(record.text)):
+            block = self._reports.open(self.held[0])
+            block.add(self.held[0], dump_stack.CPU)
+            for held in self.held[1:]:
+                block.add(held, None)
+            self.held = []
+        elif len(self.held) > MAX_HELD:
+            self.held = []
+
+    def _expect(self, block: Block, found: Recognised, record: KmsgRecord) -> None:
+        """The line names who is chosen: the kill line must name the same."""
+        pid, comm, cgroup = _chosen(found)
+        if pid is not None:
+            block.expects = pid
+            self._reports.name(block, pid, comm, record, cgroup)
+
+
+_BY_ROLE: dict[Role, Callable[[Placing, KmsgRecord, Recognised], None]] = {
+    Role.NEIGHBOUR: Placing._neighbour,
+    Role.BEFORE: Placing._before,
+    Role.REFUSED: Placing._refused,
+    Role.HEADER: Placing._header,
+    Role.DUMP: Placing._dump,
+    Role.BODY: Placing._body,
+    Role.VICTIM: Placing._victim,
+    Role.KILL: Placing._kill,
+    Role.OUTCOME: Placing._outcome,
+    Role.EXTRA: Placing._extra,
+    Role.AFTER: Placing._after,
+}
+
+
+def _add(block: Block, record: KmsgRecord, form: Form) -> None:
+    if len(block.records) >= MAX_RECORDS:
+        block.close("bound")
+    else:
+        block.add(record, form)
+
+
+def _chosen(found: Recognised) -> tuple[int | None, str, str | None]:
+    """Pid, name and cgroup of who is chosen, as far as the line names them."""
+    form, m = found
+    if form is oom_kill.SUMMARY:
+        summary = oom_kill.parse_summary(m["constraint"], m["rest"])
+        return summary.pid, summary.task or "", summary.task_memcg
+    return int(m["pid"]), m["comm"], None
+
+
+def _is_group_member(block: Block, record: KmsgRecord, pid: int) -> bool:
+    stamp = stamp_of(record)
+    if stamp is not None and block.last is not None and stamp - block.last > GROUP_USEC:
+        return False
+    return oom_kill.TASKS_ROW.name not in block.seen or block.lists(pid)
