@@ -117,15 +117,18 @@ def _read(args: SimpleNamespace, writer: Writer, shared: bool) -> int:
     for name in args.files:
         if name == "-" and sys.stdin.isatty():
             complain("reading standard input: paste the log, end with Ctrl-D")
+        log = GrowingLog(None if name == "-" else name, args.boot_id)
         try:
             with _bar(name, shared) as (progress, paused):
-                found = _written(captures(name, boot_id=args.boot_id, progress=progress), writer, paused)
+                found = _written(captures(name, log, progress), writer, paused)
         except OomwatchdError as error:
             complain(str(error))
             status = status or error.exit_status
             continue
         if not found:
             complain(f"no OOM report in {'standard input' if name == '-' else name}")
+            for near in log.neighbours:
+                complain(f"near it: {near.told()}")
     return status
 
 
@@ -143,11 +146,8 @@ def _written(
     return count
 
 
-def captures(
-    name: str, *, boot_id: str | None = None, progress: Progress | None = None
-) -> Iterator[OomCapture]:
+def captures(name: str, log: GrowingLog, progress: Progress | None = None) -> Iterator[OomCapture]:
     """The reports of one log, a file's name or ``-``, each when it is complete. Raises OomwatchdError."""
-    log = GrowingLog(None if name == "-" else name, boot_id)
     with open_log(name, progress) as stream:
         for data in pieces(stream, lambda: log.waits):
             yield from log.rest(monotonic()) if data is None else log.feed(data)

@@ -37,6 +37,7 @@ from oomwatchd.records.report import (
     Victim,
 )
 from oomwatchd.reports.decode import decode
+from oomwatchd.reports.quoted import standing
 
 SCHEMA = "oomwatchd.event.v1"
 
@@ -108,6 +109,8 @@ class OomEvent(Part, frozen=True, kw_only=True):
     marks: tuple[Mark, ...] = ()
     attribution: tuple[Attribution, ...] = ()
     undecoded: tuple[str, ...] = ()
+    #: of text: why this may be no report, in words; None where nothing speaks against it
+    doubt: str | None = None
     #: kills that the kernel counted and its log did not report; such an event has no ``kills`` of its own
     unseen: Unseen | None = None
     #: what became of it, live only
@@ -279,6 +282,7 @@ def _told(capture: OomCapture, report: OomReport, summary: str) -> OomEvent:
         tracks=capture.tracks,
         marks=capture.marks,
         undecoded=report.undecoded,
+        doubt=_doubt(capture),
         unseen=capture.unseen,
     )
 
@@ -336,6 +340,12 @@ def _kill_lines(record: KmsgRecord) -> list[re.Match[str]]:
     except Exception:  # the fault that brought us here may be that of recognising a line
         return []
     return [found[1]] if found is not None and found[0] is oom_kill.KILLED else []
+
+
+def _doubt(capture: OomCapture) -> str | None:
+    if capture.source.kind != "file" or standing(capture.records) == "certain":
+        return None
+    return "without a time and without any other line of a report: it may be a sample, not a log"
 
 
 def _last_wall(capture: OomCapture) -> float | None:

@@ -40,7 +40,11 @@ HEADER = Form(
     name="header",
     section=Section.HEADER,
     role=Role.HEADER,
-    pattern=rx(r"(?P<comm>.{0,80}?) invoked oom(?:-killer)?(?:: ?(?P<rest>(?:gfp_mask=|\.\.\.)?.*)|: ?$|$)"),
+    # the mask is a number, or the line is cut before it: else it is source code, or about such a line
+    pattern=rx(
+        r"(?P<comm>.{0,80}?) invoked oom(?:-killer)?(?!.*?gfp_mask=(?!0x[0-9a-f]|[0-9a-f]+\b|0?x?$))"
+        r"(?:: ?(?P<rest>(?:gfp_mask=|\.\.\.)?.*)|: ?$|$)"
+    ),
     opens=True,
     proof=Proof.ALONE,
     needles=(HEADER_MARK,),

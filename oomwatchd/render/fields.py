@@ -285,6 +285,8 @@ def origin(event: OomEvent) -> tuple[str, ...]:
         facts.append(f"Linux {harmless(event.kernel)}")
     if not event.complete:
         facts.append(f"incomplete: {_lacks(event)}")
+    if event.doubt:
+        facts.append(f"doubtful: {event.doubt}")
     if event.lost_records:
         facts.append(f"{event.lost_records} records lost")
     if event.repeats:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.records.kmsg import KmsgGap, KmsgRecord
 from oomwatchd.reports.assemble import Assembler, OomBlock, Signal
+from oomwatchd.reports.quoted import standing
 from oomwatchd.reports.storms import UPDATE_USEC, Fold, Folded
 
 
@@ -65,8 +66,11 @@ class Captures:
         return self._fold_all(self._assembler.flush()) + self._all(self._fold.flush())
 
     def _fold_all(self, signals: Iterable[Signal]) -> list[OomCapture]:
-        blocks = [signal for signal in signals if isinstance(signal, OomBlock)]
-        return [capture for block in blocks for capture in self._all(self._fold.take(block))]
+        found: list[OomCapture] = []
+        for signal in signals:
+            if isinstance(signal, OomBlock) and standing(signal.records) != "quoted":
+                found += self._all(self._fold.take(signal))
+        return found
 
     def _all(self, folded: Iterable[Folded]) -> list[OomCapture]:
         return [_capture(one, self._source(), self._wall_offset) for one in folded]

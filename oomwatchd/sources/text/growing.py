@@ -8,9 +8,10 @@ pipe) is read as a whole, as :func:`.skip.records` does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
+from oomwatchd.diagnosis.near import Near, neighbours
 from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.reports.assemble import DEADLINE_USEC, PAUSE_SECONDS
 from oomwatchd.reports.captures import Captures
@@ -19,6 +20,8 @@ from oomwatchd.sources.text.skip import CONTEXT, SkippingReader, has_needle
 
 #: how often ``rest`` wants to be called while ``waits``: with two rests a report is told in half a second
 REST_SECONDS: Final = PAUSE_SECONDS
+#: how much of a text without a report is searched for what is near one
+BEGINNING: Final = 1 << 20
 
 
 class GrowingLog:
@@ -37,19 +40,33 @@ class GrowingLog:
         self._line = b""
         self._fed_since_rest = False
         self._last_fed = 0.0
+        #: the text's beginning while no report was found in it
+        self._beginning: bytearray | None = bytearray()
         self._begin()
 
     def _begin(self) -> None:
         reader = TextReader()
-        self._captures = captures = Captures(lambda: self._source(reader))
+        self._captures = captures = Captures(self._source_of(reader))
         self._reading = SkippingReader(lambda: captures.idle, reader)
         #: what the reader was fed while it has not judged the text, None once it has
         self._window: bytearray | None = bytearray()
         #: the window, as far as it was read on trial, holds a report that lacks its end
         self._unfinished = False
 
-    def _source(self, reader: TextReader) -> Source:
-        return Source(kind="file", form=reader.form, boot_id=self._boot_id, name=self._name)
+    def _source_of(self, reader: TextReader) -> Callable[[], Source]:
+        def source() -> Source:
+            self._beginning = None
+            return Source(kind="file", form=reader.form, boot_id=self._boot_id, name=self._name)
+
+        return source
+
+    @property
+    def neighbours(self) -> list[Near]:
+        """What is near an OOM kill in the text's beginning, where no report was found."""
+        if self._beginning is None:
+            return []
+        text = bytes(self._beginning).replace(b"\0", b"").decode("utf-8", "backslashreplace")
+        return neighbours(text.split("\n"))
 
     @property
     def waits(self) -> bool:
@@ -59,6 +76,8 @@ class GrowingLog:
     def feed(self, data: bytes) -> Iterator[OomCapture]:
         """The next data, cut anywhere; the reports that are certainly complete."""
         self._fed_since_rest = True
+        if self._beginning is not None and len(self._beginning) < BEGINNING:
+            self._beginning += data[:BEGINNING]
         end = data.rfind(b"\n") + 1
         self._line = data[end:] if end else (self._line + data)[-MAX_LINE:]
         if self._window is not None:
@@ -102,7 +121,7 @@ class GrowingLog:
         """Read the window on trial. The trial is taken for good where it shows a report's end, or none is
         expected any more."""
         reader = TextReader()
-        captures = Captures(lambda: self._source(reader))
+        captures = Captures(self._source_of(reader))
         records = reader.feed(window) + reader.pause()
         found = [capture for record in records for capture in captures.feed(record)]
         self._unfinished = not captures.is_empty

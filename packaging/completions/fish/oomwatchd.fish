@@ -67,6 +67,7 @@ complete -c oomwatchd -n '_shtab_oomwatchd_using analyze' -s h -l help -d 'show 
 complete -c oomwatchd -n '_shtab_oomwatchd_using analyze' -l format -xka "text json jsonl html" -d 'default: text'
 complete -c oomwatchd -n '_shtab_oomwatchd_using analyze' -l output -xka "(__fish_complete_path (commandline -ct))" -d 'default: standard output'
 complete -c oomwatchd -n '_shtab_oomwatchd_using analyze' -l boot-id -x -d 'the boot that raw /dev/kmsg records are of: gives events the same id as the daemon'
+complete -c oomwatchd -n '_shtab_oomwatchd_using analyze' -l follow -d 'then go on with what is added to the files, rotated or not, until interrupted'
 complete -c oomwatchd -n '_shtab_oomwatchd_using analyze' -l journal -d 'read the journal instead of files'
 complete -c oomwatchd -n '_shtab_oomwatchd_using analyze' -l boot -x -d 'of the journal: a boot id, 0 for the current boot, -1 for the one before; default: all'
 complete -c oomwatchd -n '_shtab_oomwatchd_using analyze' -l since -x -d 'of the journal: from 2h, 3d ago, or a date'

@@ -1,0 +1,214 @@
+"""What is near an OOM kill and is none of the kernel's: who says so, and what to look for then.
+
+A text without a report is seldom without a reason: another killer acted before the kernel had to, a runtime
+ran into its own limit, or the line that was pasted tells of a kill whose report lies elsewhere.
+
+**A new neighbour is one entry of** :data:`KINDS`.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+
+#: of a longer line no more is looked at
+MAX_LINE = 4096
+#: kinds that are told of one text
+MAX_TOLD = 4
+#: what is shown of the line
+_SHOWN = 80
+
+
+class Kind(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that may be mistaken for a report. ``what`` it is, and what to ``look_for``; ``pattern`` is
+    searched in a line; ``samples`` are real lines."""
+
+    id: str
+    what: str
+    look_for: str
+    pattern: re.Pattern[str]
+    samples: tuple[str, ...]
+
+
+class Near(msgspec.Struct, frozen=True, kw_only=True):
+    """A neighbour that was found: its first line, numbered from 1, and how many such lines there are."""
+
+    kind: Kind
+    line: int
+    text: str
+    count: int = 1
+
+    def told(self) -> str:
+        """In one line of plain words; the text comes from anywhere."""
+        more = f" and {self.count - 1} more" if self.count > 1 else ""
+        return f"line {self.line}{more}: {self.kind.what} ({self.text!r}); {self.kind.look_for}"
+
+
+def _kind(id_: str, what: str, look_for: str, pattern: str, *samples: str) -> Kind:
+    return Kind(id=id_, what=what, look_for=look_for, pattern=re.compile(pattern), samples=samples)
+
+
+_KERNEL_LOG = "the kernel's report is in its own log: journalctl -k or dmesg of that time"
+
+_WORDS = "(?:invoked oom|[Kk]ill(?:ed)? process|oom_reaper)"
+
+#: the more certain before the less: a line is of the first kind that knows it
+KINDS: tuple[Kind, ...] = (
+    _kind(
+        "source_code",
+        "source code or a pattern of such lines, not a log",
+        "paste the log itself: dmesg, or journalctl -k",
+        rf"(?:%s|%d|\\d[+*]|\(\.[+*]\??\)|\[\^[^\]]+\]|\{{\w*\}}|<\w+>).{{0,200}}{_WORDS}"
+        rf"|{_WORDS}.{{0,200}}?(?:%[sdl]|\\d[+*]|\(\.[+*]\??\)|\[\^|\[0-9\]|\\K)"
+        r"|grep\b.{0,80}(?:[Oo]ut of memory|oom-kill|[Kk]illed process|invoked oom)",
+        'pr_err("%s: Killed process %d (%s) total-vm:%lukB, anon-rss:%lukB\\n",',
+        '      "pattern": "Killed process \\\\d+ (.+) total-vm:\\\\d+kB,"',
+        'dmesg -T | grep -i -E "out of memory|killed process|invoked oom-killer"',
+    ),
+    _kind(
+        "unit_oom_killed",
+        "the service manager saw that the kernel killed a process of a unit",
+        _KERNEL_LOG,
+        r"A process of this unit has been killed by the OOM killer|Failed with result 'oom-kill'"
+        r"|The kernel OOM killer killed some processes in this unit",
+        "systemd[1]: jenkins.service: A process of this unit has been killed by the OOM killer.",
+        "systemd[1]: jenkins.service: Failed with result 'oom-kill'.",
+    ),
+    _kind(
+        "systemd_oomd",
+        "systemd-oomd's watch of memory pressure, which acts before the kernel must",
+        "its kills are the lines 'Killed PATH due to' or 'Marked PATH for killing due to':"
+        " journalctl -u systemd-oomd",
+        r"systemd-oomd(?:\[\d+\])?: |oomd attempting to kill \d+",
+        "systemd-oomd[1852]: Considered 50 cgroups for killing, top candidates were:",
+    ),
+    _kind(
+        "earlyoom",
+        "earlyoom, which kills before the kernel must",
+        "the kernel has no report of it; its limits are -m and -s, --avoid spares a name:"
+        " journalctl -u earlyoom",
+        r"earlyoom(?:\[\d+\])?: |sending SIG(?:TERM|KILL) to process \d+ "
+        r"|low memory! at or below SIG(?:TERM|KILL) limits"
+        r"|Out of memory! avail: \d+ MiB|mem avail: +\d+(?: of +\d+)? MiB",
+        'earlyoom[1579]: sending SIGTERM to process 5017 uid 1000 "chrome": oom_score 1100, VmRSS 300 MiB',
+        "Out of memory! avail: 0 MiB < min: 587 MiB",
+    ),
+    _kind(
+        "nohang",
+        "nohang, which kills before the kernel must",
+        "the kernel has no report of it; its thresholds are in nohang.conf: journalctl -u nohang",
+        r"nohang(?:-desktop)?(?:\[\d+\])?: |Implement(?:ing)? a corrective action:"
+        r"|Send(?:ing)? SIG(?:TERM|KILL) to the victim",
+        "nohang[629]: Implementing a corrective action:",
+        "[ OK ] Sending SIGTERM to the victim",
+    ),
+    _kind(
+        "lmkd",
+        "Android's low memory killer, which kills apps by their importance before the kernel must",
+        "the kernel's own kills are 'Out of memory: Killed process' in logcat -b kernel or dmesg",
+        r"lowmemorykiller *:|lowmemorykiller|\blmkd\b|send sigkill to \d+ \(|lmk(?:d|_).{0,40}[Kk]ill"
+        r"|(?:Kill|Reclaim)(?:ing)? '[^']{1,80}' \(\d+\), uid \d+",
+        "lowmemorykiller: Killing 'd.process.acore' (2543), adj 529,",
+        "I lowmemorykiller: Kill 'com.android.chrome' (9731), uid 10134, oom_score_adj 900 to free 81000kB",
+    ),
+    _kind(
+        "kubelet",
+        "kubelet's word of an eviction or of a kill that it noticed",
+        "an eviction is no kill by the kernel: kubectl describe node shows MemoryPressure; for a SystemOOM"
+        " or CgroupOOM the kernel's report is in the node's journalctl -k",
+        r"\b(?:System|Cgroup) ?OOM\b|Got sys oom event|[Ee]viction manager"
+        r"|The node (?:was|had) low on resource: memory"
+        r"|\bEvicted\b.{0,120}memory|NodeHasInsufficientMemory|MemoryPressure",
+        "Warning  SystemOOM  17m  kubelet, node1  System OOM encountered, victim process: stress, pid: 47",
+        "The node was low on resource: memory. Threshold quantity: 100Mi, available: 92Mi.",
+    ),
+    _kind(
+        "container_runtime",
+        "the container runtime's word that the kernel killed in a container",
+        "the kernel's report is in the node's log, not the container's: journalctl -k there, with the limit"
+        " and the sizes",
+        r"\bOOMKill(?:ed|ing)\b|/tasks/oom|\bTaskOOM\b|container (?:oom|OOM)"
+        r"|exit(?:ed|ing)? ?(?:with )?(?:code|Code):? *137"
+        r"|Exit Code: +137|ExitCode\"?: ?137",
+        "      Reason:       OOMKilled",
+        '            "OOMKilled": true,',
+    ),
+    _kind(
+        "java_heap",
+        "the Java machine's own limit, or memory that the system refused it; the kernel killed nobody",
+        "see -Xmx, -XX:MaxRAMPercentage and the heap dump; of a process that was killed, journalctl -k tells",
+        r"OutOfMemoryError|insufficient memory for the Java Runtime|Out of Memory Error \(\w+\.cpp",
+        "java.lang.OutOfMemoryError: Java heap space",
+        "# There is insufficient memory for the Java Runtime Environment to continue.",
+    ),
+    _kind(
+        "refused",
+        "a program that was refused memory: its own limit, or strict overcommit; the kernel killed nobody",
+        "see ulimit -v, vm.overcommit_memory (CommitLimit in /proc/meminfo) and the program's own limits",
+        r"\bENOMEM\b|Cannot allocate memory|std::bad_alloc|JavaScript heap out of memory|memory exhausted"
+        r"|runtime: out of memory|\bMemoryError\b|(?:ERROR|FATAL): +out of memory|__vm_enough_memory"
+        r"|Failed on request of size \d+",
+        "ERROR:  out of memory",
+        "terminate called after throwing an instance of 'std::bad_alloc'",
+    ),
+    _kind(
+        "killed_by_signal",
+        "a process that died of signal 9, which the kernel's OOM killer also sends",
+        f"if that was it, {_KERNEL_LOG}",
+        r"terminated by signal 9: Killed|code=killed, status=9/KILL|exited on signal 9|signal: killed"
+        r"|^\s*Killed\s*$",
+        "LOG:  server process (PID 68454) was terminated by signal 9: Killed",
+        "Killed",
+    ),
+    _kind(
+        "memory_dump",
+        "a dump of the memory's state without the head that says why: SysRq m, a failed allocation, or the"
+        " rest of a report",
+        "the line before it: 'invoked oom-killer', 'page allocation failure', or 'Show Memory'",
+        r"Mem-[Ii]nfo:|\bactive_anon:\d+ inactive_anon:\d+|\[ *pid *\] +uid +tgid +"
+        r"|Tasks state \(memory values",
+        "Mem-Info:",
+        "[ pid ]   uid  tgid total_vm      rss nr_ptes swapents oom_score_adj name",
+    ),
+    _kind(
+        "sysrq_refused",
+        "the OOM killer was asked by hand and did nothing",
+        "OOM request ignored: no task was eligible, or the killer is disabled",
+        r"OOM request ignored",
+        "sysrq: OOM request ignored. No task eligible",
+    ),
+    _kind(
+        "quoted",
+        "a line of a report, quoted in source code or in a sentence",
+        "paste the log itself: dmesg, or journalctl -k",
+        r"[Kk]ill(?:ed)? process \d+ ?\(|invoked oom-killer: gfp_mask=0x|oom-kill:constraint=",
+        'const SAMPLE: &str = "Out of memory: Killed process 1234 (redis-server) total-vm:100000kB";',
+    ),
+    _kind(
+        "mentioned",
+        "words about the OOM killer, not a line of its report",
+        "paste the log itself: dmesg, or journalctl -k; look for 'invoked oom-killer: gfp_mask=0x'",
+        r"invoked oom-killer|[Oo]ut of memory|[Kk]illed process|\boom-kill|\bOOM\b",
+        "The host was out of memory",
+    ),
+)
+
+
+def neighbours(lines: Iterable[str]) -> list[Near]:
+    """What is near an OOM kill in a text that holds no report: the first line of each kind, the most certain
+    kinds first; words about it only where there is nothing else."""
+    found: dict[str, Near] = {}
+    for number, line in enumerate(lines, 1):
+        kind = next((kind for kind in KINDS if kind.pattern.search(line, 0, MAX_LINE)), None)
+        if kind is None:
+            continue
+        near = found.get(kind.id)
+        if near is None:
+            near = Near(kind=kind, line=number, text=" ".join(line[:MAX_LINE].split())[:_SHOWN], count=0)
+        found[kind.id] = msgspec.structs.replace(near, count=near.count + 1)
+    told = [found[kind.id] for kind in KINDS if kind.id in found]
+    return ([near for near in told if near.kind.id != "mentioned"] or told)[:MAX_TOLD]

@@ -1,0 +1,106 @@
+"""Whether lines that read like a report are one, or are quoted: source code, a test, a sentence, a sample.
+
+A whole report proves itself. A header or a kill line alone is believed where it stands as a log has it: at
+the beginning of its line, or behind what a carrier puts there. Asked of text alone: a record of the ring
+buffer, of the journal, has nothing around it.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from oomwatchd.formats import Role, oom_kill
+from oomwatchd.formats.recognise import recognise
+from oomwatchd.records.kmsg import KmsgRecord
+
+Standing = Literal["certain", "unstamped", "quoted"]
+"""``certain``: nothing speaks against it. ``unstamped``: bare lines without a time, and nothing else of a
+report: they may be a sample. ``quoted``: it is no report."""
+
+#: a line that begins so is a log's
+_STAMPED = re.compile(
+    r"\s*(?:[\[({<\"']{0,2}\d{1,4}[-/:.,]\d|<\d|\[ *\d|(?:[A-Z][a-z]{2},? +){1,2}\d|\d{9,}\b"
+    r"|[{\"'>|`]*\s*\[ *\d)"
+)
+#: what opens a string in source code: behind an assignment, a call, a word of a language; not ``key="``
+_IN_CODE = re.compile(
+    r"(?:[\w\])>*]\s*(?::?=|=>|\+|<<|\?)\s+|[\w\])]\s*\(\s*"
+    r"|\b(?:return|echo|printf?|e?grep|case|assert\w*|in)\s+|^\s*)"
+    r"(?:[a-zA-Z]{1,2}#?|String\.raw)?(?<!=)(?:[\"'`]{3}|(?<=[\w\s(#])[\"'`])\s*$"
+)
+#: what closes one: ``";``, ``")``, ``"`` and a blank and more code
+_CODE_ENDS = re.compile(r"^\s*(?:\\n)?[\"'`]{1,3}\s*(?:[;)+]|\.\w+\(|,\s*[\w\"'`(&]+\)|\|\s*\w)")
+_COMMENT = re.compile(r"^\s*(?:(?://+!?|#+|/\*+|\*|--|;+|%+|<!--|REM\b)\s*[^\W\d_]|//|/\*)")
+#: two words of a sentence before it
+_SENTENCE = re.compile(r"(?<![=\w-])(?!kernel\b|kern\b)[A-Za-z]?[a-z]+ (?!kernel\b)[a-z]{2,}(?![=\w-])")
+_BEFORE_KERNEL = re.compile(r"\S+ +kernel: *$")
+
+
+def standing(records: Sequence[KmsgRecord]) -> Standing:
+    """How sure it is that these records of a block are a report. Never raises."""
+    lone: list[KmsgRecord] = []
+    bare_header = False
+    for record in records:
+        if record.is_whole:
+            return "certain"
+        found = recognise(record.text)
+        if found is None:
+            continue
+        form, m = found
+        if form.role in (Role.BODY, Role.DUMP, Role.BEFORE, Role.AFTER):
+            return "certain"
+        if form is oom_kill.HEADER and len(records) == 1 and not (m["rest"] or "").strip(" ."):
+            bare_header = True
+            continue
+        lone.append(record)
+    if not lone:
+        return "quoted" if bare_header else "certain"
+    if all(map(_is_quoted, lone)):
+        return "quoted"
+    timed = any(record.usec is not None or record.wall is not None for record in lone)
+    return "certain" if timed or any(_around(record)[0].strip(" \t>|") for record in lone) else "unstamped"
+
+
+def _is_quoted(record: KmsgRecord) -> bool:
+    before, after = _around(record)
+    if not before.strip(" \t>|") and not after.strip():
+        return False
+    if _COMMENT.match(before) or _IN_CODE.search(_without_time(before)):
+        return True
+    if _STAMPED.match(before):
+        return False
+    if _CODE_ENDS.match(after) and not before.lstrip(" \t-").startswith(("{", '"')):
+        return True
+    return _SENTENCE.search(_BEFORE_KERNEL.sub("", _without_time(before))) is not None
+
+
+def _around(record: KmsgRecord) -> tuple[str, str]:
+    """What stands in the line before and behind the kernel's text, as it was read. What a header's name may
+    have taken in is before it, but for the last word."""
+    line = record.raw.decode("utf-8", "replace")
+    text = record.text.strip()
+    if (found := recognise(record.text)) is not None and found[0] is oom_kill.HEADER:
+        named = found[1]["comm"].strip()
+        name = re.split(r"[ \"'`(]", named)[-1]
+        text = text[len(named) - len(name) :] if text.startswith(named) else text
+    at = line.find(text[:24])
+    if at < 0 or not text:
+        return "", ""
+    end = line.rfind(text[-12:])
+    return line[:at], "" if end < at else line[end + len(text[-12:]) :]
+
+
+_TAIL_TIME = re.compile(
+    r"(?:(?:\b[A-Z][a-z]{2},? +){0,2}\d{1,2} +)?[\d:.T/-]*\d\d:\d\d:\d\d[\d.,]*(?:Z|[+-]\d\d:?\d\d)?"
+    r"(?: +\d{4})?"
+    r"|\[ *[\d.]+\]|\S+ +kernel:"
+)
+
+
+def _without_time(before: str) -> str:
+    """Without stamps and a syslog's head, which stand between a quote and the kernel's text."""
+    return _TAIL_TIME.sub("", before).rstrip(" \t") if before else before

@@ -1,0 +1,143 @@
+"""Texts that hold no report: none is invented, and what is near one is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from oomwatchd.diagnosis.near import KINDS, neighbours
+from oomwatchd.event import conclude
+from oomwatchd.records.capture import OomCapture
+from oomwatchd.sources.text import GrowingLog
+
+NEGATIVE = Path(__file__).parent / "data" / "negative"
+KILL = (
+    "Out of memory: Killed process 1234 (java) total-vm:100kB, anon-rss:90kB, file-rss:0kB, shmem-rss:0kB,"
+    " UID:0 pgtables:1kB oom_score_adj:0"
+)
+HEADER = "java invoked oom-killer: gfp_mask=0x201da, order=0, oom_score_adj=0"
+
+#: what is near an OOM kill in each text; the first that is told
+NEAR = {
+    "n02-go-regex-with-examples.txt": "source_code",
+    "n04-shell-greps.txt": "source_code",
+    "n05-systemd-only.txt": "unit_oom_killed",
+    "n07-java.txt": "java_heap",
+    "n08-kubelet.txt": "kubelet",
+    "n13-kernel-source.txt": "source_code",
+    "n15-howto-prose.txt": "source_code",
+    "n16-mermaid-doc.txt": "quoted",
+    "n17-postgres.txt": "refused",
+    "n19-rust-test.txt": "quoted",
+    "n21-ki-rule-config.txt": "source_code",
+}
+
+
+def read(data: bytes) -> tuple[list[OomCapture], GrowingLog]:
+    log = GrowingLog()
+    return [*log.feed(data), *log.finish()], log
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in NEGATIVE.iterdir()))
+def test_nothing_is_invented(name: str) -> None:
+    found, log = read((NEGATIVE / name).read_bytes())
+    assert [conclude(capture).event.summary for capture in found if capture.source.form != "other"] == []
+    assert found == []
+    kinds = [near.kind.id for near in log.neighbours]
+    assert kinds
+    if name in NEAR:
+        assert kinds[0] == NEAR[name]
+
+
+#: what a line stands in that quotes a line of a report
+QUOTING = (
+    'LINE = "{}"',
+    '    line := "[   12.345678] {}"',
+    'assert parse("{}") == 3',
+    "    parse('Mar 24 18:41:04 host kernel: {}')",
+    "// An example is {}\nfunc f() {{",
+    "# An example is {}\nx = 1",
+    "In dmesg you find {}",
+    "You will see a line like: `{}`",
+    'echo "{}" > /dev/kmsg',
+    '  const char *l = "<4>[    1.200000] {}\\n";',
+    "Kernel messages such as `{}` mean",
+    'expect(m("{}")).toBe(1);',
+    'let s = r#"{}"#;',
+    'grep "{}" f',
+)
+#: what a log has around such a line
+CARRYING = (
+    "{}",
+    "[  100.123456] {}",
+    "Mar 24 18:41:04 host kernel: {}",
+    "    {}",
+    "> {}",
+    "2024-01-01T00:00:00Z host kernel: {}",
+    "<4>{}",
+    "node1: [  100.123456] {}",
+    "submit # [  100.123456] {}",
+    '{{"message": "{}"}}',
+    '"{}",',
+    'message: "{}"',
+    "host kernel: {}",
+    "[web-1] [  100.123456] {}",
+    'level=info msg="{}"',
+    "kern  :err   : [  100.123456] {}",
+    "[Wed May  1 10:00:00 2024] {}",
+    "#12 3.45 [    1.234567] {}",
+    "pod/foo-abc123 container [  100.123456] {}",
+    "root@box:~# dmesg | tail -1\n[  100.123456] {}",
+)
+
+
+@pytest.mark.parametrize("line", [KILL, HEADER], ids=["kill", "header"])
+@pytest.mark.parametrize("around", QUOTING)
+def test_a_quoted_line_is_no_event(around: str, line: str) -> None:
+    text = f"Some words before.\n{around.format(line)}\nand some behind\n"
+    assert read(text.encode())[0] == []
+
+
+@pytest.mark.parametrize("line", [KILL, HEADER], ids=["kill", "header"])
+@pytest.mark.parametrize("around", CARRYING)
+def test_a_lone_line_of_a_log_is_an_event(around: str, line: str) -> None:
+    assert len(read(f"{around.format(line)}\n".encode())[0]) == 1
+
+
+@pytest.mark.parametrize("mask", ["...", "%#x(%pGg)", "<mask>", "0xNN", "…"])
+def test_a_mask_is_a_number(mask: str) -> None:
+    text = f"[  100.000000] X invoked oom-killer: gfp_mask={mask}, order=0, oom_score_adj=0\n"
+    assert read(text.encode())[0] == []
+
+
+def test_what_leaves_doubt_is_an_event_that_says_so() -> None:
+    (bare,) = read(f"{KILL}\n".encode())[0]
+    assert conclude(bare).event.doubt is not None
+    for certain in (f"[  100.000000] {KILL}\n", f"{HEADER}\nMem-Info:\n{KILL}\n"):
+        (capture,) = read(certain.encode())[0]
+        assert conclude(capture).event.doubt is None
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.id)
+def test_each_kind_knows_its_own_samples(kind: object) -> None:
+    for one in KINDS:
+        if one is kind:
+            for sample in one.samples:
+                assert [near.kind.id for near in neighbours(["nothing", sample])] == [one.id]
+
+
+def test_the_answer_names_what_is_near() -> None:
+    command = [sys.executable, "-m", "oomwatchd", "analyze", str(NEGATIVE / "n07-java.txt")]
+    done = subprocess.run(command, capture_output=True, check=True, timeout=30)
+    assert done.stdout == b""
+    said = done.stderr.decode().splitlines()
+    assert said[0].startswith("oomwatchd: no OOM report in ")
+    assert said[1].startswith("oomwatchd: near it: line 1") and "-Xmx" in said[1]
+
+
+def test_hostile_lines_cost_little() -> None:
+    long = ["%s" * 4000, "killed process " * 2000, "[" * 9000, "Killed" + " " * 9000 + "x"]
+    assert len(neighbours(long * 50)) <= 4
