@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from oomwatchd.diagnosis.attribution import Attribution, owner_of
-from oomwatchd.event import EventSource, EventTime, OomEvent, conclude
+from oomwatchd.event import EventKind, EventSource, EventTime, OomEvent, conclude
 from oomwatchd.records.capture import Mark, Track
 from oomwatchd.records.report import Finding, Memcg, MemcgCounter, Task, Trigger, Victim
+from oomwatchd.render import fields
 from oomwatchd.render.fields import field_value, track_title
 from oomwatchd.render.terminal import render_text
 from oomwatchd.words.amounts import kib, percent, size
@@ -175,8 +176,9 @@ def test_a_narrow_console_loses_columns_and_no_names(corpus: Path) -> None:
     rows = [" ".join(line.split()) for line in text.splitlines()]
     for row in (
         "anonymous 470 MiB 95.4 %",
-        "zone free min needs verdict",
-        "Normal 18244 10084 >18276 short by",
+        "zone free min needs",
+        "Normal 18244 10084 >18276",
+        "Normal: short by 32",
         "pid rss score name",
         "118 469 MiB 922 min_free_kbytes",
     ):
@@ -212,6 +214,51 @@ def test_a_why_of_one_line_leaves_two_to_the_change() -> None:
 )
 def test_who_died(fields: dict[str, Any], died: str) -> None:
     assert render_text(event(**fields)).splitlines()[0] == f"DIED     {died}"
+
+
+def test_a_wide_zone_table_breaks_no_figure(corpus: Path) -> None:
+    event = seed(corpus)
+    assert event.memory is not None
+    large = tuple(
+        msgspec.structs.replace(zone, amounts=dict.fromkeys(zone.amounts, 2**40))
+        for zone in event.memory.zones
+    )
+    event = msgspec.structs.replace(event, memory=msgspec.structs.replace(event.memory, zones=large))
+    for width in (60, 80, 120):
+        text = render_text(event, width=width)
+        table = text.partition("Zones, in kB")[2].partition("\n\n")[0]
+        assert table.count(" 1073741824") == (4 if width < 64 else 8), table
+        for zone in large:
+            assert re.search(rf"{zone.zone}( .*)?:? +(short by|at the mark|fits|no block)", table), table
+
+
+def test_free_is_what_the_zones_show_as_free(corpus: Path) -> None:
+    """What lies on per-CPU lists is not free in a zone: the check against the watermark does not see it."""
+    path = sorted(corpus.glob("kernel/6.12*.kmsg.gz"))[0]
+    shown = [
+        e for c in captures(path) if (e := conclude(c).event).memory and fields.case_of(e).total("free_pcp")
+    ]
+    assert shown
+    for event in shown:
+        case = fields.case_of(event)
+        free = {share.kind: share.bytes for share in fields.memory_shares(case)}
+        zones = [zone.bytes_of("free") for zone in case.zones]
+        if case.zones and None not in zones and not case.confined:
+            assert free["free"] == case.total("free")
+            assert free["pcp"] == case.total("free_pcp")
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome", "said"),
+    [
+        ("page_alloc_failure", "order:5", "nobody: a request for memory failed (order:5)"),
+        ("oom_no_victim", "no killable process", "nobody (no killable process)"),
+        ("oom_no_victim", None, "nobody: the log shows no kill"),
+        ("test", None, "nobody: this is a test"),
+    ],
+)
+def test_why_nobody_died(kind: EventKind, outcome: str | None, said: str) -> None:
+    assert fields.died(event(kind=kind, outcome=outcome, kills=0, victims=())) == said
 
 
 def test_every_recorded_report_fits_its_width_and_is_plain(corpus: Path) -> None:
@@ -274,7 +321,7 @@ def test_nothing_known_is_still_a_report() -> None:
         constraint=None, time=EventTime(), summary="nobody killed: out of memory",
     )  # fmt: skip
     assert render_text(empty).splitlines() == [
-        "DIED     nobody",
+        "DIED     nobody: the log shows no kill",
         "ASKED    unknown: the report's first line is missing",
         "WHY      out of memory",
         "CHANGE   no advice follows from these figures",

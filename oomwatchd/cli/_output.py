@@ -21,7 +21,7 @@ from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.render.json import encode, event_document
 from oomwatchd.words.escape import harmless
 
-Format = Literal["text", "json", "jsonl", "html"]
+Format = Literal["text", "json", "jsonl", "html", "markdown"]
 _MAX_WIDTH = 120
 
 
@@ -59,8 +59,10 @@ class Writer:
     """Writes the events of captures one after another; ``close`` ends the document. HTML, which begins with
     a table of contents, is written at the end."""
 
-    def __init__(self, stream: BinaryIO, name: Format) -> None:
+    def __init__(self, stream: BinaryIO, name: Format, host: str | None = None) -> None:
+        """``host``: the machine that the events are of, where that is known."""
         self._stream = stream
+        self._host = host
         self._format = name
         self._terminal = stream.isatty()
         self._count = 0
@@ -83,6 +85,11 @@ class Writer:
             case "html":
                 self._pages.append(event)
                 self._records[event.id] = capture.records
+            case "markdown":
+                from oomwatchd.render.markdown import render_markdown
+
+                text = render_markdown(event, host=self._host)
+                self._stream.write((b"" if first else b"\n") + text.encode("utf-8", "backslashreplace"))
             case "text":
                 from oomwatchd.render.terminal import render_text  # rich, for this format alone
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -24,24 +25,19 @@ from oomwatchd.records.report import Kind
 from oomwatchd.render.fields import why
 from oomwatchd.store import FILE_NAME, EventRow, Store, StoreError
 from oomwatchd.words.escape import harmless, harmless_name
+from oomwatchd.words.moments import FORMS, moment
 
 if TYPE_CHECKING:
     from oomwatchd.cli import Subparsers
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-
 
 def since(text: str, clock: Callable[[], float] = time.time) -> float:
-    """``90m``, ``2h``, ``3d`` ago, or a date and time (ISO 8601, local without a zone), as seconds since the
-    epoch. Raises argparse.ArgumentTypeError."""
-    if match := re.fullmatch(r"(\d{1,9})([smhdw])", text, re.ASCII):
-        return clock() - int(match[1]) * _UNITS[match[2]]
+    """A moment (:func:`oomwatchd.words.moments.moment`), in local time, as seconds since the epoch. Raises
+    argparse.ArgumentTypeError."""
     try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError, OSError):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no time: give 90m, 2h, 3d, or a date such as 2026-01-31 or 2026-01-31T12:00"
-        ) from None
+        return moment(text, clock())
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: give {FORMS}") from None
 
 
 def _positive(text: str) -> int:
@@ -62,7 +58,7 @@ def add_parser(subparsers: Subparsers) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
 
     listing = actions.add_parser("list", help="list events, newest first, in local time")
-    listing.add_argument("--since", type=since, metavar="TIME", help="2h, 3d, or a date")
+    listing.add_argument("--since", type=since, metavar="TIME", help="2h, 3d, yesterday, or a date")
     listing.add_argument("--limit", type=_positive, default=20, metavar="N", help="default: 20")
     listing.add_argument("--kind", choices=get_args(Kind), metavar="KIND", help=", ".join(get_args(Kind)))
     listing.add_argument("--unit", metavar="UNIT", help="events whose victim was of this systemd unit")
@@ -71,13 +67,15 @@ def add_parser(subparsers: Subparsers) -> None:
 
     showing = actions.add_parser("show", help="show one event")
     showing.add_argument("id", metavar="ID", help="as listed; its beginning is enough")
-    showing.add_argument("--format", choices=("text", "json", "html"), default="text", help="default: text")
+    showing.add_argument(
+        "--format", choices=("text", "json", "html", "markdown"), default="text", help="default: text"
+    )
     showing.add_argument("--output", metavar="FILE", help="default: standard output")
     showing.set_defaults(run=run_show)
 
     exporting = actions.add_parser("export", help="write all events, oldest first")
     exporting.add_argument("--format", choices=("jsonl",), default="jsonl", help="one event a line")
-    exporting.add_argument("--since", type=since, metavar="TIME", help="2h, 3d, or a date")
+    exporting.add_argument("--since", type=since, metavar="TIME", help="2h, 3d, yesterday, or a date")
     exporting.add_argument("--output", metavar="FILE", help="default: standard output")
     exporting.set_defaults(run=run_export)
 
@@ -134,7 +132,7 @@ def run_show(args: SimpleNamespace) -> int:
             data = pretty(event) + b"\n"
             stream.write(seen(data) if stream.isatty() else data)
             return 0 if error is None else EX_SOFTWARE
-        writer = Writer(stream, args.format)
+        writer = Writer(stream, args.format, socket.gethostname())
         writer.write(capture)
         writer.close()
     return writer.status

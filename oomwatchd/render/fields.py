@@ -42,7 +42,8 @@ _SHARES = (
     ("tables", "page tables", ("pagetables", "sec_pagetables")),
     ("stacks", "kernel stacks", ("kernel_stack",)),
     ("other", "bounce, zsmalloc, balloon", ("bounce", "zspages", "Balloon")),
-    ("free", "free", ("free", "free_pcp")),
+    ("pcp", "free, on per-CPU lists", ("free_pcp",)),
+    ("free", "free", ("free",)),
 )
 #: without these the remainder would hold what the report merely does not say
 _FOR_REMAINDER = ("free", "active_anon", "active_file", "slab_unreclaimable")
@@ -196,8 +197,13 @@ def died(event: OomEvent) -> str:
         return f"processes of {harmless_name(event.oomd.unit or event.oomd.cgroup or '')} ({told})"
     if not event.victims and "kill" in event.missing:
         return "unknown: the log ends before the kill"
+    if event.kind == "test":
+        return "nobody: this is a test"
     if not event.victims:
-        return f"nobody ({harmless(event.outcome)})" if event.outcome else "nobody"
+        if event.outcome is None:
+            return "nobody: the log shows no kill"
+        failed = ": a request for memory failed" if event.kind == "page_alloc_failure" else ""
+        return f"nobody{failed} ({harmless(event.outcome)})"
     victim = next((v for v in event.victims if v.role == "selected"), event.victims[0])
     held = resident(victim)
     facts = [f"pid {victim.pid}"]

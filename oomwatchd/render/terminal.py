@@ -207,23 +207,36 @@ def _cgroup(event: OomEvent, width: int, color: bool) -> RenderableType | None:
 # zones against watermarks
 
 
-def _zones(case: Case, width: int) -> Table | None:
+def _zones(case: Case, width: int) -> RenderableType | None:
     if not case.zones:
         return None
     judged = case.request is not None
     marks = ("free", "min") if width < _NARROW and judged else ("free", "min", "low", "high")
-    table = _columns("zone", *marks, *(("needs", "verdict") if judged else ()))
     if judged:
+        rows: list[tuple[str | Text, ...]] = []
         for verdict in case.verdicts:
             required = verdict.required_bytes
             needs = "" if required is None or not verdict.allowed else f">{required // 1024}"
             held = (_kb(verdict.record.bytes_of(name)) for name in marks)
-            table.add_row(harmless(verdict.label), *held, needs, _said(verdict))
-        return table
+            rows.append((harmless(verdict.label), *held, needs, _said(verdict)))
+        return _fitted(("zone", *marks, "needs", "verdict"), rows, width)
+    table = _columns("zone", *marks)
     for zone in case.zones:
         name = zone.zone if zone.node is None else f"node {zone.node} {zone.zone}"
         table.add_row(harmless(name), *(_kb(zone.bytes_of(mark)) for mark in marks))
     return table
+
+
+def _fitted(titles: Sequence[str], rows: Sequence[tuple[str | Text, ...]], width: int) -> RenderableType:
+    """A table; where it would be too wide, its last column comes in lines of its own: no figure is broken."""
+    lengths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    fits = sum(lengths) + 2 * (len(lengths) - 1) <= width
+    table = _columns(*(titles if fits else titles[:-1]))
+    for row in rows:
+        table.add_row(*(row if fits else row[:-1]))
+    if fits:
+        return table
+    return Group(table, *(Text.assemble(str(row[0]), ": ", row[-1]) for row in rows))
 
 
 def _said(verdict: ZoneVerdict) -> Text:

@@ -19,6 +19,7 @@ from oomwatchd.sinks._particulars import (
     victim_attribution,
 )
 from oomwatchd.words.escape import harmless
+from oomwatchd.words.markup import html, markdown, mrkdwn, unmentioned
 
 #: the parts of a small payload; the others (task table, zones, slab, snapshots ...) may be megabytes
 _SMALL = (
@@ -115,29 +116,7 @@ class TemplateError(ValueError):
 _PLACE = re.compile(r"\$(?:\$|\{([^}]*)\}?)")
 
 
-#: an @ that chat programs may take for a mention (@room, @channel, @user:server); that of user@1000.service
-#: follows a word and is none
-_MENTION = re.compile(r"(?<![A-Za-z0-9_])@|@(?=(?:room|all|channel|here|everyone)\b)")
-
-
-def _text(text: str) -> str:
-    return _MENTION.sub(r"\\x40", text)
-
-
-def _html(text: str) -> str:
-    return _text(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
-
-
-def _mrkdwn(text: str) -> str:
-    # Slack's own three; asterisks and the like only make text bold, and cannot be escaped there
-    return _text(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _markdown(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|~:-])", r"\\\1", _text(text))
-
-
-_ESCAPES = {"text": _text, "html": _html, "markdown": _markdown, "mrkdwn": _mrkdwn}
+_ESCAPES = {"text": unmentioned, "html": html, "markdown": markdown, "mrkdwn": mrkdwn}
 
 
 class Template:
