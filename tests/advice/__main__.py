@@ -1,0 +1,167 @@
+"""``python -m tests.advice [NAME ...]``: run scenarios, follow the advice, run them again, print the table.
+
+A NAME is a scenario's or how several begin (``cg-``, ``g-driver``). What was found is kept and ``--table``
+prints it again; a scenario that is run anew replaces its runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+
+from tests.advice import host, judge, machine
+from tests.advice.judge import Outcome
+from tests.advice.run import Ran, order
+from tests.advice.scenarios import HOST, SCENARIOS, VM, Change, Scenario
+from tests.vm.lab import LabError, cache_directory
+
+
+class Bench:
+    """Where scenarios run."""
+
+    def __init__(self, cache: Path, lab: machine.Lab | None, daemon: Path | None, keep: Path | None) -> None:
+        self._cache, self._lab, self._daemon, self._keep = cache, lab, daemon, keep
+
+    def measure(self, scenario: Scenario, where: str) -> Outcome:
+        """Run it, judge what is said, follow that, run it again. Raises LabError."""
+        first = self._run(scenario, where, None)
+        name = f"{scenario.name}.{where}"
+        offline = judge.counted(judge.analyze(first.kmsg), scenario, first)
+        live = judge.counted(first.live, scenario, first)
+        if self._keep is not None:
+            (self._keep / f"{name}.kmsg").write_bytes(first.kmsg)
+            (self._keep / f"{name}.console").write_text(first.console)
+            (self._keep / f"{name}.live.jsonl").write_bytes(
+                b"".join(msgspec.json.encode(e) + b"\n" for e in live)
+            )
+        out = Outcome(name=name, cause=scenario.cause, rc=first.rc, reports=len(offline))
+        if first.timed_out:
+            out.note = "timed out"
+        if not offline:
+            out.end = "no OOM" if first.started else "did not start"
+            return out
+        # of several the first is what the work died of
+        out.offline = judge.verdict(offline[0], scenario, first.group)
+        out.live = judge.verdict(live[0], scenario, first.group) if live else None
+        out.lever = judge.lever(out.best.change)
+        step = judge.followed(scenario, out.lever)
+        if out.lever == "unmapped":
+            out.end = "unmapped"
+        elif step is None:
+            out.end = "not followable"
+        elif isinstance(step, Change):
+            out.did = step.did
+            again = self._run(scenario, where, step)
+            bad = judge.counted(judge.analyze(again.kmsg), scenario, again)
+            out.end = judge.cured(again, bad, scenario, step)
+            if self._keep is not None:
+                (self._keep / f"{name}.again.console").write_text(again.console)
+        else:
+            out.did = f"looked at {step}"
+            shown = re.search(scenario.looks[step].shows, first.looks.get(step, ""))
+            out.end = "leads there" if shown else "leads nowhere"
+        return out
+
+    def _run(self, scenario: Scenario, where: str, change: Change | None) -> Ran:
+        wanted = order(scenario, change, looking=change is None)
+        if where == HOST:
+            return host.run(wanted, self._cache, scenario.name, self._daemon if change is None else None)
+        if self._lab is None:
+            raise LabError("no machine was prepared")
+        return machine.run(self._lab, wanted)
+
+
+def wanted(names: list[str], where: str | None, *, small: bool) -> Iterator[tuple[Scenario, str]]:
+    """Scenarios and places that the command line asks for."""
+    for scenario in SCENARIOS:
+        for place in scenario.where:
+            if (where and place != where) or (small and not scenario.small):
+                continue
+            if place == HOST and host.version() is None:
+                continue
+            if scenario.name == "cg-memsw" and host.version() != 1:
+                continue
+            if not names or any(
+                scenario.name.startswith(n) or f"{scenario.name}.{place}" == n for n in names
+            ):
+                yield scenario, place
+
+
+def main() -> int:
+    """Run what is asked for; 1 where the bench itself does not work."""
+    parser = argparse.ArgumentParser(prog="python -m tests.advice", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--where", choices=(HOST, VM))
+    parser.add_argument("--small", action="store_true", help="the representative part")
+    parser.add_argument("--runs", type=int, default=1, metavar="N", help="of each scenario")
+    parser.add_argument("--suite", default="bookworm", help="the Debian whose kernel the machines have")
+    parser.add_argument("--no-live", action="store_true", help="no daemon: what analyze says alone")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="keep raw records, consoles and live events here"
+    )
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE", default=cache_directory() / "advice-results.json"
+    )
+    parser.add_argument("--table", action="store_true", help="print what was found, run nothing")
+    args = parser.parse_args()
+    results = _load(args.results)
+    if not args.table:
+        try:
+            results = _measure(args, results)
+        except LabError as error:
+            print(f"tests.advice: {error}", file=sys.stderr)
+            return 1
+    print(judge.table(results))
+    return 0
+
+
+def _measure(args: argparse.Namespace, results: list[Outcome]) -> list[Outcome]:
+    cache = cache_directory()
+    todo = list(wanted(args.names, args.where, small=args.small))
+    if args.keep:
+        args.keep.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="advice-", dir="/var/tmp")))
+        lab = daemon = None
+        if any(place == VM for _, place in todo):
+            lab = machine.prepare(cache, scratch, suite=args.suite, live=not args.no_live)
+        if not args.no_live and any(place == HOST for _, place in todo):
+            daemon = stack.enter_context(host.watching())
+        bench = Bench(cache, lab, daemon, args.keep)
+        for scenario, place in todo:
+            new = []
+            for _ in range(args.runs):
+                try:
+                    new.append(bench.measure(scenario, place))
+                except LabError as error:
+                    new.append(
+                        Outcome(
+                            name=f"{scenario.name}.{place}", cause=scenario.cause, end=f"bench: {error}"[:300]
+                        )
+                    )
+                done = new[-1]
+                said = (done.name, done.best.named, done.lever, done.end, done.best.why, done.best.change)
+                print(*said, sep=" | ", file=sys.stderr, flush=True)
+            results = _order([o for o in results if o.name != new[0].name] + new)
+            args.results.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
+    return results
+
+
+def _order(results: list[Outcome]) -> list[Outcome]:
+    place = {f"{s.name}.{w}": at for at, (s, w) in enumerate((s, w) for s in SCENARIOS for w in s.where)}
+    return sorted((o for o in results if o.name in place), key=lambda o: place[o.name])
+
+
+def _load(file: Path) -> list[Outcome]:
+    return msgspec.json.decode(file.read_bytes(), type=list[Outcome]) if file.exists() else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

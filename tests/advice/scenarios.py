@@ -1,0 +1,894 @@
+"""The scenarios: the cause that is made, how it would be called, and what following the advice means.
+
+``work`` is shell (functions of common.sh, the causes of causes.c); it ends with 0 if everybody survived. What can
+be changed is a variable with a default, ``${LIMIT:-40M}``. Names: ``cg-`` a memory cgroup, on this host and in a
+machine; ``g-`` the whole machine of 512 MiB without swap, where a bystander of 30 MiB has to survive.
+"""
+
+# ruff: noqa: E501 -- a scenario is a line of shell
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+HOST, VM = "host", "vm"
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What is different the second time."""
+
+    did: str
+    env: dict[str, str] = {}
+    memory: int | None = None
+    append: str | None = None
+    #: it survives because it does less
+    less: bool = False
+
+
+class Look(msgspec.Struct, frozen=True):
+    """Where the advice says to look, and what is to be seen there if it leads to the cause."""
+
+    command: str
+    shows: str
+
+
+class Scenario(msgspec.Struct, frozen=True, kw_only=True):
+    """One cause."""
+
+    name: str
+    cause: str
+    #: the cause, were it named in WHY or the first finding
+    named: str
+    work: str
+    where: tuple[str, ...] = (VM,)
+    #: the same for the kind of memory alone
+    near: str = r"(?!)"
+    env: dict[str, str] = {}
+    memory: int = 512
+    append: str = ""
+    devices: tuple[str, ...] = ()
+    #: lever (judge.LEVERS) -> what is changed, or the name of a look
+    follow: Mapping[str, Change | str] = {}
+    looks: dict[str, Look] = {}
+    #: kills of those that are meant do not count: the work's own end says whether the innocent lived
+    innocents: bool = False
+    seconds: int = 100
+    #: no report of this kernel tells it: what does
+    beyond_log: str = ""
+    #: part of the small run
+    small: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """The machine ran out, not a cgroup."""
+        return self.name.startswith("g-")
+
+
+def _did(
+    did: str, *, less: bool = False, memory: int | None = None, append: str | None = None, **env: object
+) -> Change:
+    return Change(did=did, less=less, memory=memory, append=append, env={k: str(v) for k, v in env.items()})
+
+
+BOTH = (HOST, VM)
+_DOUBLED = {"raise_limit": _did("limit doubled", LIMIT="80M")}
+_SLAB = "awk 'NR>2{print $1, $3*$4}' /proc/slabinfo | sort -k2nr | head -n 6"
+_STAT = "cat $CGROUPS/a/memory.stat"
+_FDS = "for p in /proc/[0-9]*; do echo $(ls $p/fd 2>/dev/null | wc -l) $(cat $p/comm); done | sort -nr | head -n 2"
+_TMPFS = "d=/tmp/adv.$$; mkdir -p $d; mount -t tmpfs -o size=${SIZE:-200M} t $d; "
+_NODES = (
+    *("-object", "memory-backend-ram,id=m0,size=256M", "-numa", "node,nodeid=0,cpus=0,memdev=m0"),
+    *("-object", "memory-backend-ram,id=m1,size=256M", "-numa", "node,nodeid=1,memdev=m1"),
+)
+_END = "causes anon ${MB:-200} 2 worker && unharmed"
+
+
+def _bound(name: str, mb: int, *, less: bool = True, variable: str = "MB") -> dict[str, Change | str]:
+    """The advice is to make this one smaller: it does less."""
+    did = f"{name}: {mb} MiB by its own settings"
+    return {"bound_process": Change(did=did, less=less, env={variable: str(mb)})}
+
+
+CGROUPS = (
+    Scenario(
+        name="cg-limit",
+        cause="limit 40 MiB, the process needs 60",
+        named=r"at its (memory )?limit of 40",
+        where=BOTH,
+        small=True,
+        work="group a ${LIMIT:-40M}; within a causes anon 60 2 worker",
+        follow=_DOUBLED,
+    ),
+    Scenario(
+        name="cg-leak",
+        cause="a leak without end, 4 MiB/s, limit 60 MiB",
+        named=r"\bleak|gr[eo]ws? (steadily|without)|without end|MiB a minute|lasts",
+        where=BOTH,
+        small=True,
+        work="group a ${LIMIT:-60M}; within a timeout ${SECONDS_OF:-40} causes leak 4 leaky; [ $? = 143 ] || [ $? = 124 ]",
+        follow={
+            "raise_limit": _did("limit doubled", LIMIT="120M"),
+            "find_leak": _did("the leak mended: it ends at 40 MiB", SECONDS_OF=9),
+        },
+    ),
+    Scenario(
+        name="cg-tmpfs",
+        cause="the process fills a tmpfs: 60 MiB into a cgroup of 40",
+        named=r"tmpfs|shared memory",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; "
+        + _TMPFS
+        + "within a dd if=/dev/zero of=$d/f bs=1M count=60 2>/dev/null; rc=$?; umount $d; return $rc",
+        follow={
+            "raise_limit": _did("limit doubled", LIMIT="80M"),
+            "tmpfs_size": _did("size=20M", SIZE="20M"),
+        },
+    ),
+    Scenario(
+        name="cg-tmpfs-left",
+        cause="30 MiB in a tmpfs of a process that has ended; the worker needs 20 of 40",
+        named=r"tmpfs|shared memory",
+        where=BOTH,
+        small=True,
+        work="group a ${LIMIT:-40M}; "
+        + _TMPFS
+        + 'within a dd if=/dev/zero of=$d/f bs=1M count=30 2>/dev/null; [ -z "$CLEAN" ] || rm $d/f;'
+        " within a causes anon 20 2 worker; rc=$?; umount $d; return $rc",
+        follow={
+            "raise_limit": _did("limit doubled", LIMIT="80M"),
+            "tmpfs_remove": _did("files removed", CLEAN=1),
+            "tmpfs_size": _did("size=8M", SIZE="8M"),
+        },
+    ),
+    Scenario(
+        name="cg-sysv",
+        cause="30 MiB of a SysV segment that was left behind; the worker needs 20 of 40",
+        named=r"SysV|shared memory",
+        work='group a ${LIMIT:-40M}; within a causes sysv 30 0; [ -z "$CLEAN" ] || causes sysv-remove;'
+        " within a causes anon 20 2 worker",
+        follow={
+            "raise_limit": _did("limit doubled", LIMIT="80M"),
+            "tmpfs_remove": _did("ipcrm", CLEAN=1),
+            "tmpfs_size": "mounts",
+        },
+        looks={"mounts": Look("df -t tmpfs", r"\b30\d\d\d\b")},
+    ),
+    Scenario(
+        name="cg-shared",
+        cause="60 MiB of MAP_SHARED memory, limit 40",
+        named=r"shared memory|tmpfs",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes shared 60 2 sharer",
+        follow=_DOUBLED,
+    ),
+    Scenario(
+        name="cg-lock",
+        cause="60 MiB locked, limit 40",
+        named=r"locked",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes lock ${MB:-60} 2 pinner",
+        follow={**_DOUBLED, "mlock": _did("locks 20 MiB", MB=20)},
+    ),
+    Scenario(
+        name="cg-pipes",
+        cause="1000 full pipes, limit 40 MiB",
+        named=r"\bpipe",
+        near=r"kernel'?s? (own )?memory|kernel held|in no",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes pipes ${N:-1000} 2 piper",
+        follow={
+            "raise_limit": _did("limit 120 MiB", LIMIT="120M"),
+            "see_kernel": "memory.stat",
+            "see_descriptors": "descriptors",
+        },
+        looks={
+            "memory.stat": Look(
+                f"limited a 200M; within a causes pipes 1000 4 piper & sleep 2; {_STAT}; wait $!",
+                r"(?m)^pipe",
+            ),
+            "descriptors": Look(
+                f"limited a 200M; within a causes pipes 1000 4 piper & sleep 2; {_FDS}; wait $!",
+                r"20\d\d piper",
+            ),
+        },
+    ),
+    Scenario(
+        name="cg-unix",
+        cause="unix sockets with 60 MiB queued, limit 40 MiB",
+        named=r"\bunix|\bsocket|skb",
+        near=r"kernel'?s? (own )?memory|kernel held|in no",
+        work="group a ${LIMIT:-40M}; within a causes unix ${N:-180} 2 queuer",
+        follow={
+            "raise_limit": _did("limit 250 MiB", LIMIT="250M"),
+            "see_kernel": "memory.stat",
+            "see_descriptors": "descriptors",
+        },
+        looks={
+            "memory.stat": Look(
+                f"limited a 300M; within a causes unix 180 4 queuer & sleep 2; {_STAT}; wait $!",
+                r"(?m)^sock [1-9]\d{6,}",
+            ),
+            "descriptors": Look(
+                f"limited a 300M; within a causes unix 180 4 queuer & sleep 2; {_FDS}; wait $!",
+                r"3\d\d queuer",
+            ),
+        },
+    ),
+    Scenario(
+        name="cg-udp",
+        cause="datagrams that nobody reads, 60 MiB, limit 40 MiB",
+        named=r"\bsocket|network",
+        near=r"kernel'?s? (own )?memory|kernel held",
+        work="group a ${LIMIT:-40M}; within a causes udp ${N:-20} 2 deaf",
+        follow={"raise_limit": _did("limit 250 MiB", LIMIT="250M"), "see_kernel": "memory.stat"},
+        looks={
+            "memory.stat": Look(
+                f"limited a 300M; within a causes udp 20 4 deaf & sleep 2; {_STAT}; wait $!",
+                r"(?m)^sock [1-9]\d{5,}",
+            )
+        },
+    ),
+    Scenario(
+        name="cg-bpf",
+        cause="BPF maps of 60 MiB, limit 40",
+        named=r"\bBPF|\bbpf",
+        near=r"kernel'?s? (own )?memory|vmalloc|kernel held",
+        work="group a ${LIMIT:-40M}; within a causes bpf ${MB:-60} 2 tracer",
+        follow={"raise_limit": _did("limit doubled", LIMIT="80M"), "see_kernel": "memory.stat"},
+        looks={
+            "memory.stat": Look(
+                f"limited a 200M; within a causes bpf 60 4 tracer & sleep 2; {_STAT}; wait $!",
+                r"(?m)^vmalloc [1-9]\d{6,}",
+            )
+        },
+    ),
+    Scenario(
+        name="cg-files",
+        cause="60000 empty files in a tmpfs, limit 40 MiB",
+        named=r"inode|\bfiles\b|slab",
+        near=r"kernel'?s? (own )?memory",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; "
+        "d=/tmp/adv.$$; mkdir -p $d; mount -t tmpfs -o nr_inodes=0 t $d;"
+        " within a causes empty-files ${N:-60000} $d 1 maker; rc=$?; umount $d; return $rc",
+        follow={
+            "raise_limit": _did("limit 140 MiB", LIMIT="140M"),
+            "see_kernel": "memory.stat",
+            "slab": "slabinfo",
+        },
+        looks={
+            "memory.stat": Look(
+                "limited a 400M; mkdir -p /tmp/ino; mount -t tmpfs -o nr_inodes=0 t /tmp/ino; within a causes"
+                f" empty-files 40000 /tmp/ino 3 maker & sleep 3; {_STAT} $CGROUPS/a/memory.kmem.slabinfo; wait $!;"
+                " umount /tmp/ino",
+                r"(?m)^(slab_unreclaimable [1-9]\d{6,}|shmem_inode)",
+            ),
+            "slabinfo": Look(_SLAB, r"inode"),
+        },
+    ),
+    Scenario(
+        name="cg-threads",
+        cause="3000 kernel stacks, limit 30 MiB",
+        named=r"kernel stacks|threads",
+        near=r"kernel'?s? (own )?memory",
+        where=BOTH,
+        small=True,
+        work="group a ${LIMIT:-30M}; ulimit -u unlimited 2>/dev/null;"
+        " within a causes threads ${N:-3000} 2 threader",
+        follow={
+            "raise_limit": _did("limit 120 MiB", LIMIT="120M"),
+            "threads": _did("500 threads", N=500),
+            "see_kernel": "memory.stat",
+        },
+        looks={
+            "memory.stat": Look(
+                f"limited a 400M; within a causes threads 2500 4 threader & sleep 2; {_STAT}; wait $!",
+                r"(?m)^kernel_stack [1-9]\d{6,}",
+            )
+        },
+    ),
+    Scenario(
+        name="cg-tables",
+        cause="60 MiB of page tables and no resident memory, limit 40",
+        named=r"page tables|pagetables",
+        work="group a ${LIMIT:-40M}; echo 1 > /proc/sys/vm/overcommit_memory; within a causes tables ${GIB:-30} 2 mapper",
+        follow={**_DOUBLED, "page_tables": _did("maps 10 GiB", GIB=10, less=True)},
+    ),
+    Scenario(
+        name="cg-above",
+        cause="the limit of 40 MiB is the parent's: an idle sibling holds 25, the worker needs 20 and may have 100",
+        named=r"/par\b.*limit of 40|cgroup above|whose limit",
+        where=BOTH,
+        work="group par ${LIMIT:-40M}; parent par; group par/kid 100M; group par/idle; within par/idle causes anon"
+        " ${IDLE:-25} 6 idler & sleep 1; within par/kid causes anon 20 2 worker; rc=$?; wait; return $rc",
+        follow={
+            "raise_limit": _did("the parent's limit doubled", LIMIT="80M"),
+            **_bound("idler", 5, variable="IDLE"),
+        },
+    ),
+    Scenario(
+        name="cg-memsw",
+        cause="memory+swap is limited to 40 MiB, as memory is; the process needs 60",
+        named=r"memory\+swap|memsw",
+        where=(HOST,),
+        work="group a 40M; echo ${MEMSW:-40M} > $CGROUPS/a/memory.memsw.limit_in_bytes;"
+        ' [ -z "$LIMIT" ] || limited a $LIMIT || echo refused; within a causes anon 60 2 worker',
+        follow={
+            "raise_limit": _did("memory.limit_in_bytes alone", LIMIT="80M"),
+            "raise_memsw": _did("memsw, then limit", LIMIT="80M", MEMSW="80M"),
+        },
+    ),
+    Scenario(
+        name="cg-noswap",
+        cause="there is swap, but memory.swap.max=0; the process needs 60 of 40 MiB",
+        named=r"swap",
+        work="swap_on; group a ${LIMIT:-40M}; echo ${SWAP:-0} > $CGROUPS/a/memory.swap.max; within a causes anon 60 2 worker",
+        follow={**_DOUBLED, "swap_max": _did("swap allowed", SWAP="max")},
+    ),
+    Scenario(
+        name="cg-many",
+        cause="30 processes of 2 MiB, limit 40",
+        named=r"\b(2\d|30)\b.*processes|many (small )?processes",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes crowd ${N:-30} 2 3 w",
+        follow={**_DOUBLED, "bound_count": _did("10 processes", N=10, less=True)},
+    ),
+    Scenario(
+        name="cg-exempt-giant",
+        cause="a giant of 33 MiB is exempt (-1000); innocents of 10 MiB die, limit 40",
+        named=r"exempt|-1000",
+        innocents=True,
+        work="group a ${LIMIT:-40M}; within a scored ${ADJ:--1000} causes anon 33 20 giant & sleep 1; within a causes anon 10 2 innocent",
+        follow={**_DOUBLED, "exempt": _did("adj 0", ADJ=0), **_bound("giant", 10, variable="GIANT")},
+    ),
+    Scenario(
+        name="cg-exempt-only",
+        cause="the only process of the cgroup is exempt (-1000) and wants 60 of 40 MiB: nobody to kill",
+        named=r"exempt|-1000|nobody|no process (that|left)",
+        work="group a ${LIMIT:-40M}; within a scored ${ADJ:--1000} timeout -s KILL 6 causes anon 60 2 lonely; rc=$?; return $rc",
+        follow={**_DOUBLED, "exempt": _did("adj 0: it is killed", ADJ=0, less=True)},
+    ),
+    Scenario(
+        name="cg-together",
+        cause="memory.oom.group=1: a helper over the limit takes the main process with it",
+        named=r"oom\.group|whole (c?group)|all of (it|them)|together",
+        innocents=True,
+        work="group a ${LIMIT:-40M}; echo ${GROUP:-1} > $CGROUPS/a/memory.oom.group; within a causes anon 4 900 mainproc &"
+        ' MAIN=$!; sleep 1; within a causes anon 60 2 helper; [ "$(cat /proc/$MAIN/comm)" = mainproc ]',
+        follow={**_DOUBLED, "oom_group": _did("oom.group=0: the helper dies alone", GROUP=0)},
+    ),
+    Scenario(
+        name="cg-dirty",
+        cause="writes to a slow disk (2 MB/s), limit 20 MiB, 15 MiB of anonymous memory beside it",
+        named=r"dirty|writ",
+        env={"THROTTLE": "2000000"},
+        work="group a ${LIMIT:-20M}; disk_at /mnt; within a causes write /mnt/f 40 writer & W=$!;"
+        " within a causes anon 15 3 worker; rc=$?; kill -9 $W; return $rc",
+        follow={"raise_limit": _did("limit doubled", LIMIT="40M")},
+    ),
+    Scenario(
+        name="cg-steps",
+        cause="a heap that doubles and copies (virtual machine), up to 48 MiB, limit 40",
+        named=r"at its (memory )?limit of 40",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes steps ${MB:-48} 2 java",
+        follow=_DOUBLED,
+    ),
+    Scenario(
+        name="cg-sawtooth",
+        cause="a collected heap: 30 MiB live, 60 between collections, limit 40",
+        named=r"at its (memory )?limit of 40",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes sawtooth ${MB:-30} 2 goserver",
+        follow=_DOUBLED,
+    ),
+    Scenario(
+        name="cg-arenas",
+        cause="small objects that keep their pages, 60 MiB, limit 40",
+        named=r"at its (memory )?limit of 40",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes arenas ${MB:-30} 2 python3",
+        follow={"raise_limit": _did("limit doubled", LIMIT="90M")},
+    ),
+    Scenario(
+        name="cg-forked",
+        cause="12 MiB shared after fork(); five children write to it, limit 40",
+        named=r"at its (memory )?limit of 40",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes forked 12 5 3 preforked",
+        follow={
+            "raise_limit": _did("limit 100 MiB", LIMIT="100M"),
+        },
+    ),
+)
+
+WHOLE = (
+    Scenario(
+        name="g-leak",
+        cause="one process leaks without end",
+        named=r"leaky",
+        small=True,
+        innocents=True,
+        work='bystander; if [ -n "$MAX" ]; then group l $MAX; within l timeout 15 causes leak 100 leaky; else timeout 15 causes leak 100 leaky; fi; unharmed',
+        follow={
+            "bound_process": _did("memory.max 200M", MAX="200M"),
+            "find_leak": _did("memory.max 200M", MAX="200M"),
+        },
+    ),
+    Scenario(
+        name="g-toosmall",
+        cause="ten different services of 45 MiB: RAM too small",
+        named=r"processes hold \d+ % of RAM|no swap|together",
+        work='bystander; ${SWAP:-:}; for i in 1 2 3 4 5 6 7 8 9 10; do causes anon 45 8 svc-$i & all="$all $!"; done; sleep 5;'
+        " for p in $all; do kill -0 $p || return 1; done; unharmed",
+        follow={
+            "swap": _did("600 MiB of swap", SWAP="swap_on"),
+            "more_ram": _did("twice the RAM", memory=1024),
+        },
+    ),
+    Scenario(
+        name="g-many",
+        cause="90 workers of 6 MiB",
+        named=r"\b\d+ worker processes|many (small )?processes",
+        work="bystander; causes crowd ${N:-90} 6 4 worker && unharmed",
+        follow={"bound_count": _did("20 workers", N=20, less=True)},
+    ),
+    Scenario(
+        name="g-tmpfs",
+        cause="a tmpfs holds 300 MiB, the worker needs 150",
+        named=r"tmpfs|shared memory",
+        small=True,
+        work="bystander; mkdir -p /t; mount -t tmpfs -o size=${SIZE:-90%} t /t; dd if=/dev/zero of=/t/f bs=1M count=300 2>/dev/null;"
+        ' [ -z "$CLEAN" ] || rm /t/f; causes anon 150 2 worker && unharmed',
+        follow={
+            "tmpfs_size": _did("size=100M", SIZE="100M"),
+            "tmpfs_remove": _did("files removed", CLEAN=1),
+        },
+    ),
+    Scenario(
+        name="g-memfd",
+        cause="one process holds 300 MiB in a memfd that is not mapped",
+        named=r"memfd",
+        near=r"shared memory|tmpfs",
+        work="bystander; causes memfd ${HELD:-300} 90 memfd-user & sleep 2; causes anon 150 2 worker && unharmed",
+        follow={"tmpfs_size": "mounts", "tmpfs_remove": "descriptors", "see_descriptors": "descriptors"},
+        looks={
+            "mounts": Look("df -t tmpfs; cat /proc/sysvipc/shm; ls /dev/shm", r"memfd-user|3072\d\d"),
+            "descriptors": Look("ls -l /proc/[0-9]*/fd 2>/dev/null | grep memfd", r"memfd"),
+        },
+    ),
+    Scenario(
+        name="g-sysv",
+        cause="a SysV segment of 300 MiB that was left behind; the worker needs 150",
+        named=r"SysV",
+        near=r"shared memory|tmpfs",
+        work='bystander; causes sysv 300 0 segments; [ -z "$CLEAN" ] || causes sysv-remove; causes anon 150 2 worker && unharmed',
+        follow={"tmpfs_size": "mounts", "tmpfs_remove": _did("ipcrm", CLEAN=1)},
+        looks={"mounts": Look("df -t tmpfs; cat /proc/sysvipc/shm", r"3145728\d\d")},
+    ),
+    Scenario(
+        name="g-hugepages",
+        cause="vm.nr_hugepages sets 300 MiB aside, unused; the worker needs 150",
+        named=r"huge page",
+        small=True,
+        work="echo ${NR:-150} > /proc/sys/vm/nr_hugepages; bystander; causes anon 150 2 worker && unharmed",
+        follow={"hugepages": _did("nr_hugepages 0", NR=0)},
+    ),
+    Scenario(
+        name="g-hugepages-boot",
+        cause="hugepages=150 on the command line, unused; the worker needs 150",
+        named=r"huge page",
+        append="hugepages=150",
+        work="bystander; causes anon 150 2 worker && unharmed",
+        follow={"hugepages": _did("without", append="")},
+    ),
+    Scenario(
+        name="g-hugepages-used",
+        cause="300 MiB of huge pages, all used by one process; the worker needs 150",
+        named=r"huge page",
+        work="echo ${NR:-150} > /proc/sys/vm/nr_hugepages; bystander; causes huge ${HUGE:-298} 90 huge-user & sleep 1;"
+        " causes anon 150 2 worker && unharmed",
+        follow={
+            "hugepages": _did("nr_hugepages 20, its user has to do with less", NR=20, HUGE=38, less=True)
+        },
+    ),
+    Scenario(
+        name="g-minfree",
+        cause="vm.min_free_kbytes = 260000; the worker needs 150",
+        named=r"min_free_kbytes|min watermarks",
+        small=True,
+        work="echo ${MINFREE:-260000} > /proc/sys/vm/min_free_kbytes; bystander; causes anon ${MB:-150} 2 worker && unharmed",
+        follow={"min_free": _did("as by default", MINFREE=2700), **_bound("worker", 60)},
+    ),
+    Scenario(
+        name="g-swapfull",
+        cause="swap of 100 MiB is full; the process needs 600",
+        named=r"swap (is|was) full|swap_exhausted|bighog",
+        work="swap_on ${SWAPKB:-102400}; bystander; causes noise ${MB:-600} 2 bighog && unharmed",
+        follow={
+            **_bound("bighog", 200),
+            "swap": _did("500 MiB", SWAPKB=500000),
+            "more_ram": _did("twice", memory=1024),
+        },
+    ),
+    Scenario(
+        name="g-swapoff",
+        cause="swapoff while 250 MiB are in swap",
+        named=r"swapoff",
+        work="swap_on; bystander; causes noise ${MB:-450} 16 bighog & H=$!; sleep 9; ${OFF:-swapoff} $DISK; unharmed && kill -0 $H",
+        follow={"swapoff": _did("no swapoff", OFF="echo"), **_bound("bighog", 200)},
+    ),
+    Scenario(
+        name="g-zram",
+        cause="swap on zram of 400 MiB filled with what does not compress; the process needs 500",
+        named=r"zram|compressed swap|zspages",
+        near=r"no counter",
+        work="insmod /modules/zsmalloc.ko; insmod /modules/lzo.ko; insmod /modules/lzo-rle.ko; insmod /modules/zram.ko; echo ${ZRAM:-400M} > /sys/block/zram0/disksize; mkswap /dev/zram0 >/dev/null; swapon /dev/zram0;"
+        " bystander; causes noise ${MB:-500} 2 bighog && unharmed",
+        follow={
+            "zram": _did("a disk instead", ZRAM="4M", SWAPKB=500000, less=True),
+            **_bound("bighog", 150),
+            "more_ram": _did("twice the RAM", memory=1024),
+            "unaccounted": "zram",
+        },
+        looks={"zram": Look("cat /sys/block/zram0/mm_stat", r"^ *\d{8,}")},
+    ),
+    Scenario(
+        name="g-zswap",
+        cause="zswap (pool 60 %) before a swap of 150 MiB; the process needs 650 that do not compress",
+        named=r"zswap|swap (is|was) full|bighog",
+        work="swap_on 153600; echo 60 > /sys/module/zswap/parameters/max_pool_percent; echo Y > /sys/module/zswap/parameters/enabled;"
+        " bystander; causes noise ${MB:-650} 2 bighog && unharmed",
+        follow={
+            **_bound("bighog", 200),
+            "more_ram": _did("twice the RAM", memory=1024),
+            "swap": _did("twice the RAM", memory=1024),
+        },
+    ),
+    *(
+        Scenario(
+            name=f"g-driver-{how}",
+            cause=f"{cause}; the worker needs 200",
+            named=named,
+            near=near,
+            small=how == "cache",
+            work=f"bystander; insmod /modules/oomlab.ko how={how} mib=${{LEAK:-250}}; {_END}",
+            follow={
+                "slab": "slabinfo",
+                "unaccounted": "vmallocinfo",
+                "driver": _did("no leak", LEAK=0),
+                **_bound("worker", 60),
+            },
+            looks={
+                "slabinfo": Look(_SLAB, r"(?m)^(oomlab|kmalloc-4k)"),
+                "vmallocinfo": Look("cat /proc/vmallocinfo", r"oomlab|pcpu_get_vm_areas.{0,40}pages"),
+            },
+            beyond_log=beyond,
+        )
+        for how, cause, named, near, beyond in (
+            ("cache", "a driver leaks 250 MiB of a slab cache of its own", r"oomlab_request", r"slab", ""),
+            ("kmalloc", "a driver leaks 250 MiB of kmalloc", r"kmalloc", r"slab", ""),
+            (
+                "pages",
+                "a driver leaks 250 MiB of pages",
+                r"no counter|unaccounted|accounted to nobody|driver",
+                r"(?!)",
+                "",
+            ),
+            (
+                "vmalloc",
+                "a driver leaks 250 MiB of vmalloc",
+                r"vmalloc",
+                r"no counter|unaccounted|accounted to nobody",
+                "VmallocUsed is in /proc/meminfo alone",
+            ),
+            (
+                "percpu",
+                "a driver leaks 250 MiB of per-CPU memory",
+                r"per-?CPU",
+                r"no counter|unaccounted|accounted to nobody",
+                "Percpu is in /proc/meminfo alone",
+            ),
+        )
+    ),
+    Scenario(
+        name="g-driver-little",
+        cause="a driver leaks 60 MiB of pages (12 % of RAM); the worker needs 340",
+        named=r"no counter|unaccounted|accounted to nobody|driver",
+        work="bystander; insmod /modules/oomlab.ko how=pages mib=${LEAK:-60}; causes anon ${MB:-340} 2 worker && unharmed",
+        follow={"unaccounted": "vmallocinfo", "driver": _did("no leak", LEAK=0), **_bound("worker", 200)},
+        looks={"vmallocinfo": Look("cat /proc/vmallocinfo", r"oomlab")},
+    ),
+    Scenario(
+        name="g-dma",
+        cause="a driver wants 30 MiB of the DMA zone, which has 15",
+        named=r"\bDMA\b",
+        work='bystander; insmod /modules/oomlab.ko how=dma mib=${LEAK:-30} 2>/dev/null || [ -z "$LEAK" ] && return 1; unharmed',
+        follow={
+            "driver": _did("the driver asks for 4 MiB", LEAK=4),
+            "fragment": _did("the driver asks for 4 MiB", LEAK=4),
+        },
+    ),
+    Scenario(
+        name="g-order3",
+        cause="memory in single pages, requests of order 3",
+        named=r"order.3|fragment|in a row|contiguous",
+        work="bystander; insmod /modules/oomlab.ko how=holes order=${ORDER:-3} blocks=${BLOCKS:-4000}; unharmed",
+        follow={
+            "fragment": _did("asks for single pages", ORDER=0, BLOCKS=4000),
+            "driver": _did("asks for single pages", ORDER=0),
+        },
+    ),
+    Scenario(
+        name="g-bpf",
+        cause="BPF maps of 256 MiB; the worker needs 200",
+        named=r"tracer|\bbpf|\bBPF",
+        near=r"no counter|vmalloc|accounted to nobody",
+        work="bystander; causes bpf ${HELD:-256} 90 tracer & sleep 1; " + _END,
+        follow={"unaccounted": "vmallocinfo", "see_descriptors": "fdinfo", "driver": _did("no maps", HELD=4)},
+        looks={
+            "vmallocinfo": Look("cat /proc/vmallocinfo", r"bpf"),
+            "fdinfo": Look("cat /proc/[0-9]*/fdinfo/* 2>/dev/null | grep memlock | head -n 3", r"memlock"),
+        },
+        beyond_log="VmallocUsed is in /proc/meminfo alone",
+    ),
+    Scenario(
+        name="g-rings",
+        cause="packet rings of 250 MiB; the worker needs 200",
+        named=r"ring|sniffer|packet",
+        near=r"no counter|accounted to nobody",
+        work="bystander; causes rings ${HELD:-250} 90 sniffer & sleep 1; " + _END,
+        follow={"unaccounted": "vmallocinfo", "see_descriptors": "packet", **_bound("worker", 60)},
+        looks={
+            "vmallocinfo": Look("cat /proc/vmallocinfo", r"packet|af_packet"),
+            "packet": Look("cat /proc/net/packet", r"(?m)^[0-9a-f]+ .*3"),
+        },
+        beyond_log="rings are in no counter; /proc/net/packet and descriptors show them",
+    ),
+    Scenario(
+        name="g-urings",
+        cause="io_uring rings of 250 MiB; the worker needs 200",
+        named=r"io_uring|ringer",
+        near=r"no counter|accounted to nobody",
+        work="bystander; causes urings ${N:-75} 90 ringer & sleep 1; " + _END,
+        follow={"unaccounted": "vmallocinfo", "see_descriptors": "descriptors", **_bound("worker", 60)},
+        looks={
+            "vmallocinfo": Look("cat /proc/vmallocinfo", r"io_uring"),
+            "descriptors": Look("ls -l /proc/[0-9]*/fd 2>/dev/null | grep io_uring", r"io_uring"),
+        },
+        beyond_log="rings are in no counter; descriptors show them",
+    ),
+    Scenario(
+        name="g-unix",
+        cause="unix sockets with 250 MiB queued; the worker needs 200",
+        named=r"sock|skb|queuer",
+        near=r"no counter|accounted to nobody",
+        work="bystander; causes unix ${N:-700} 90 queuer & sleep 2; " + _END,
+        follow={
+            "unaccounted": "vmallocinfo",
+            "slab": "slabinfo",
+            "see_descriptors": "descriptors",
+            **_bound("worker", 60),
+        },
+        looks={
+            "vmallocinfo": Look("cat /proc/vmallocinfo", r"unix|sock"),
+            "slabinfo": Look(_SLAB, r"skb"),
+            "descriptors": Look(_FDS, r"queuer"),
+        },
+        beyond_log="socket buffers are in no counter; descriptors show who has them",
+    ),
+    Scenario(
+        name="g-pipes",
+        cause="4000 full pipes (250 MiB); the worker needs 200",
+        named=r"\bpipe",
+        near=r"no counter|accounted to nobody",
+        work="bystander; echo 0 > /proc/sys/fs/pipe-user-pages-soft; causes pipes ${N:-4000} 90 piper & sleep 2; "
+        + _END,
+        follow={"unaccounted": "vmallocinfo", "see_descriptors": "descriptors", **_bound("worker", 60)},
+        looks={"vmallocinfo": Look("cat /proc/vmallocinfo", r"pipe"), "descriptors": Look(_FDS, r"piper")},
+        beyond_log="pipe buffers are in no counter; descriptors show who has them",
+    ),
+    Scenario(
+        name="g-opens",
+        cause="one process holds 500000 open files; the worker needs 230",
+        named=r"open(ed)? files|filp|descriptor|opener",
+        near=r"slab",
+        work="bystander; echo 1000000 > /proc/sys/fs/file-max; causes opens ${N:-500000} 90 opener & sleep 6; causes anon 230 2 worker && unharmed",
+        follow={"slab": "slabinfo", "see_descriptors": "descriptors", "threads": "slabinfo"},
+        looks={
+            "slabinfo": Look(_SLAB, r"filp|seq_file"),
+            "descriptors": Look("cat /proc/sys/fs/file-nr", r"\d{6}"),
+        },
+    ),
+    Scenario(
+        name="g-threads",
+        cause="11000 threads; the worker needs 150",
+        named=r"stack|thread",
+        work="bystander; for f in kernel/threads-max kernel/pid_max; do echo 100000 > /proc/sys/$f; done; echo 1000000 > /proc/sys/vm/max_map_count;"
+        " ulimit -u unlimited 2>/dev/null; causes threads ${N:-11000} 90 threader & sleep 4; causes anon 150 2 worker && unharmed",
+        follow={"threads": _did("1000 threads", N=1000), "slab": "slabinfo"},
+        looks={"slabinfo": Look(_SLAB, r"task_struct|stack")},
+    ),
+    Scenario(
+        name="g-watches",
+        cause="inotify watches on 120000 files; the worker needs 250",
+        named=r"inotify|inode|dentry|watch",
+        near=r"slab",
+        work="bystander; echo 1000000 > /proc/sys/fs/inotify/max_user_watches; mkdir -p /w; mount -t tmpfs -o nr_inodes=0 t /w;"
+        " causes watches ${N:-120000} /w 90 watcher & sleep 8; causes anon 250 2 worker && unharmed",
+        follow={"slab": "slabinfo"},
+        looks={"slabinfo": Look(_SLAB, r"inode|inotify|dentry")},
+    ),
+    Scenario(
+        name="g-routes",
+        cause="a routing table of 700000 routes; the worker needs 250",
+        named=r"fib_|route|ip_fib",
+        near=r"slab",
+        work="bystander; causes routes ${N:-700000} 90 router & sleep 14; causes anon 250 2 worker && unharmed",
+        follow={"slab": "slabinfo"},
+        looks={"slabinfo": Look(_SLAB, r"fib|kmalloc")},
+        seconds=150,
+    ),
+    Scenario(
+        name="g-namespaces",
+        cause="1200 network namespaces kept by descriptors; the worker needs 250",
+        named=r"namespace|net_namespace|\bnetns|\bnet_",
+        near=r"slab|no counter|per-?CPU",
+        work="bystander; causes namespaces ${N:-1200} 90 spacer & sleep 20; causes anon 250 2 worker && unharmed",
+        follow={"slab": "slabinfo"},
+        looks={"slabinfo": Look(_SLAB, r"net_namespace|kmalloc|dentry")},
+        seconds=150,
+    ),
+    Scenario(
+        name="g-lock",
+        cause="280 MiB locked by one process; the worker needs 180",
+        named=r"lock",
+        work="bystander; scored -500 causes lock ${HELD:-280} 90 pinner & sleep 2; causes anon 180 2 worker && unharmed",
+        follow={"mlock": _did("locks 50 MiB", HELD=50), **_bound("pinner", 50, variable="HELD")},
+    ),
+    Scenario(
+        name="g-lock-cache",
+        cause="250 MiB of a file locked in the page cache; the worker needs 200",
+        named=r"lock",
+        work="bystander; disk_at /mnt; dd if=/dev/zero of=/mnt/f bs=1M count=${HELD:-250} 2>/dev/null; sync; causes lock-file /mnt/f 90 mapper & sleep 2; "
+        + _END,
+        follow={"mlock": _did("locks 50 MiB", HELD=50)},
+    ),
+    Scenario(
+        name="g-ramfs",
+        cause="a ramfs holds 250 MiB; the worker needs 200",
+        named=r"ramfs",
+        near=r"unevictable|locked",
+        work="bystander; mkdir -p /r; mount -t ramfs r /r; dd if=/dev/zero of=/r/f bs=1M count=${HELD:-250} 2>/dev/null; "
+        + _END,
+        follow={"mlock": "mounts", "ramfs": _did("files removed", HELD=5)},
+        looks={"mounts": Look("grep ramfs /proc/mounts; grep VmLck /proc/[0-9]*/status", r"ramfs /r")},
+    ),
+    Scenario(
+        name="g-bind",
+        cause="a memory policy binds to node 1 (256 MiB); 280 needed",
+        named=r"memory policy",
+        devices=_NODES,
+        work='bystander; if [ -n "$FREE" ]; then causes anon 280 2 bound; else causes bind 1 280 2 bound; fi && unharmed',
+        follow={"binding": _did("not bound", FREE=1), **_bound("bound", 100, variable="UNUSED")},
+    ),
+    Scenario(
+        name="g-cpuset",
+        cause="a cpuset confines to node 1 (256 MiB); 280 needed",
+        named=r"cpuset",
+        devices=_NODES,
+        work="bystander; group c; echo ${MEMS:-1} > $CGROUPS/c/cpuset.mems; within c causes anon 280 2 confined && unharmed",
+        follow={"binding": _did("both nodes", MEMS="0-1")},
+    ),
+    Scenario(
+        name="g-movable",
+        cause="kernelcore=160M: the kernel's zones are full of slab while Movable is free",
+        named=r"kernelcore|Movable",
+        append="kernelcore=160M",
+        work="bystander; insmod /modules/oomlab.ko how=cache mib=${LEAK:-150}; unharmed",
+        follow={"slab": "slabinfo", "kernelcore": _did("without", append="")},
+        looks={"slabinfo": Look(_SLAB, r"oomlab")},
+    ),
+    Scenario(
+        name="g-allocating",
+        cause="vm.oom_kill_allocating_task=1: whoever asks dies, not the giant of 320 MiB",
+        named=r"oom_kill_allocating_task",
+        innocents=True,
+        work="bystander; echo ${ASKING:-1} > /proc/sys/vm/oom_kill_allocating_task; causes anon ${GIANT:-320} 90 giant & sleep 2; causes anon 140 2 innocent && unharmed",
+        follow={"allocating": _did("0: the giant dies", ASKING=0), **_bound("giant", 100, variable="GIANT")},
+    ),
+    Scenario(
+        name="g-balloon",
+        cause="the hypervisor's balloon takes 260 MiB; the worker needs 250",
+        named=r"balloon|hypervisor|RAM (was|went|shrank|is smaller)",
+        near=r"no counter",
+        devices=("-device", "virtio-balloon-pci,id=balloon"),
+        env={"BALLOON": "252"},
+        work="bystander; insmod /modules/virtio_balloon.ko; echo @@BALLOON; sleep 8; causes anon 250 2 worker && unharmed",
+        follow={"balloon": _did("deflated", BALLOON="512"), "unaccounted": _did("deflated", BALLOON="512")},
+    ),
+    Scenario(
+        name="g-crashkernel",
+        cause="crashkernel=200M of 512; the worker needs 220",
+        named=r"set aside|reserved|crashkernel",
+        append="crashkernel=200M",
+        work="bystander; causes anon ${MB:-220} 2 worker && unharmed",
+        follow={"reserved": _did("without", append=""), **_bound("worker", 100)},
+    ),
+    Scenario(
+        name="g-mem",
+        cause="mem=256M of 512; the worker needs 220",
+        named=r"\bmem=|command line",
+        append="mem=256M",
+        work="bystander; causes anon ${MB:-220} 2 worker && unharmed",
+        follow={
+            "reserved": _did("without", append=""),
+            "more_ram": _did("without", append=""),
+            **_bound("worker", 100),
+        },
+        beyond_log="a report does not print the command line; the boot log and /proc/cmdline do",
+    ),
+    Scenario(
+        name="g-dots",
+        cause="one byte in each 2 MiB of 300, resident by transparent huge pages; the worker needs 150",
+        named=r"huge",
+        work="echo ${THP:-always} > /sys/kernel/mm/transparent_hugepage/enabled; bystander; scored -300 causes dots ${HELD:-300} 90 sparse & sleep 3; causes anon 150 2 worker && unharmed",
+        follow={"thp": _did("never", THP="never"), **_bound("sparse", 100, variable="HELD")},
+    ),
+    Scenario(
+        name="g-bomb",
+        cause="a fork bomb",
+        named=r"bomb",
+        innocents=True,
+        work='bystander; group f; [ -z "$PIDS" ] || echo $PIDS > $CGROUPS/f/pids.max; within f timeout -s KILL 8 causes bomb bomb & sleep 9;'
+        " for k in 1 2 3; do for p in $(cat $CGROUPS/f/cgroup.procs); do kill -9 $p 2>/dev/null; done; done; unharmed",
+        follow={"bound_count": _did("pids.max 50", PIDS=50)},
+    ),
+    Scenario(
+        name="g-protected",
+        cause="memory.min keeps 280 MiB of an idle cgroup; the worker needs 200",
+        named=r"memory\.min|protect",
+        work="bystander; swap_on; group keep; echo ${MIN:-400M} > $CGROUPS/keep/memory.min; within keep causes anon 280 90 idle & sleep 2;"
+        " echo 0 > $CGROUPS/keep/memory.swap.max; scored -800 true; causes lock 200 2 worker && unharmed",
+        follow={
+            "protection": _did("memory.min 0, swap allowed", MIN=0),
+            **_bound("idle", 50, variable="UNUSED"),
+        },
+    ),
+    Scenario(
+        name="g-overcommit",
+        cause="vm.overcommit_memory=2 promises 100 % of RAM: nothing is left for the kernel; the worker needs 420",
+        named=r"overcommit",
+        near=r"worker",
+        work="echo 2 > /proc/sys/vm/overcommit_memory; echo ${RATIO:-120} > /proc/sys/vm/overcommit_ratio; bystander; causes anon ${MB:-440} 2 worker; [ $? -le 3 ] && unharmed",
+        follow={
+            "overcommit": _did("overcommit_ratio 70: the worker is refused", RATIO=70),
+            **_bound("worker", 200),
+        },
+    ),
+    Scenario(
+        name="g-fault",
+        cause="one process has 380 MiB filled by userfaultfd (a restored machine); another needs 100",
+        named=r"restorer",
+        work="bystander; echo 1 > /proc/sys/vm/unprivileged_userfaultfd; causes fault ${HELD:-380} 90 restorer & sleep 3; causes anon 100 2 worker && unharmed",
+        follow=_bound("restorer", 100, variable="HELD"),
+    ),
+    Scenario(
+        name="g-steps",
+        cause="a heap that doubles and copies (virtual machine), up to 300 MiB",
+        named=r"java",
+        work="bystander; causes steps ${MB:-300} 2 java && unharmed",
+        follow={**_bound("java", 150), "more_ram": _did("twice the RAM", memory=1024)},
+    ),
+    Scenario(
+        name="g-sysrq",
+        cause="asked for by hand (SysRq f); nothing is short",
+        named=r"SysRq|by hand|manual",
+        work='bystander; echo 1 > /proc/sys/kernel/sysrq; [ -n "$QUIET" ] || echo f > /proc/sysrq-trigger; sleep 1; unharmed',
+        follow={"none": _did("nobody asks", QUIET=1)},
+    ),
+)
+
+SCENARIOS = (*CGROUPS, *WHOLE)
