@@ -37,8 +37,8 @@ echo "@@START $(awk '/^Mem(Total|Free|Available)/{printf "%s%s ", $1, $2}' /proc
 sleep 0.5
 echo "@@RESULT rc=$rc kills=$(($(kills) - before))"
 ( . /tmp/scenario; echo "@@LOOKS"; looks; echo "@@LOOKED" ) 2>&1
-if [ -e /program ]; then
-    sleep 7
+if [ -e /program ] && ( . /tmp/scenario; [ -n "$LOOKING" ] ); then
+    sleep 6
     daemon events export --config /tmp/oomwatchd.toml > /tmp/events 2> /tmp/said
     cat /tmp/events > /dev/ttyS2
     echo "@@LIVE $(wc -l < /tmp/events) $(tail -n 1 /tmp/said) $(tail -n 2 /tmp/daemon.log)"

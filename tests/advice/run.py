@@ -24,10 +24,12 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     append: str
     devices: tuple[str, ...]
     seconds: int
+    #: where the advice says to look is looked at, and the daemon is asked
+    looking: bool
 
 
 def order(scenario: Scenario, change: Change | None = None, *, looking: bool = True) -> Order:
-    """The first time without ``change``; where the advice says to look is looked at only then."""
+    """The first time without ``change``. Only then is looked at what is said: ``looking``."""
     memory, append = scenario.memory, scenario.append
     if change is not None:
         memory = change.memory or memory
@@ -35,6 +37,7 @@ def order(scenario: Scenario, change: Change | None = None, *, looking: bool = T
     return Order(
         work=scenario.work,
         looks={name: look.command for name, look in scenario.looks.items()} if looking else {},
+        looking=looking,
         env={**scenario.env, **(change.env if change else {})},
         memory=memory,
         append=append,
@@ -47,6 +50,7 @@ def script(order: Order) -> str:
     """The shell functions ``work`` and ``looks``."""
     values = "".join(f"{name}='{value}'\n" for name, value in order.env.items())
     looks = "".join(f"echo '@@LOOK {name}'\n{command}\n" for name, command in order.looks.items())
+    values += f"LOOKING={'yes' if order.looking else ''}\n"
     return f"{values}work() {{\n{order.work}\n}}\nlooks() {{\n:\n{looks}\n}}\n"
 
 

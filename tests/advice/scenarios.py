@@ -340,7 +340,7 @@ CGROUPS = (
         cause="a giant of 33 MiB is exempt (-1000); innocents of 10 MiB die, limit 40",
         named=r"exempt|-1000",
         innocents=True,
-        work="group a ${LIMIT:-40M}; within a scored ${ADJ:--1000} causes anon 33 20 giant & sleep 1; within a causes anon 10 2 innocent",
+        work="group a ${LIMIT:-40M}; within a scored ${ADJ:--1000} causes anon ${GIANT:-33} 20 giant & sleep 1; within a causes anon 10 2 innocent",
         follow={**_DOUBLED, "exempt": _did("adj 0", ADJ=0), **_bound("giant", 10, variable="GIANT")},
     ),
     Scenario(
@@ -525,10 +525,10 @@ WHOLE = (
         cause="swap on zram of 400 MiB filled with what does not compress; the process needs 500",
         named=r"zram|compressed swap|zspages",
         near=r"no counter",
-        work="insmod /modules/zsmalloc.ko; insmod /modules/lzo.ko; insmod /modules/lzo-rle.ko; insmod /modules/zram.ko; echo ${ZRAM:-400M} > /sys/block/zram0/disksize; mkswap /dev/zram0 >/dev/null; swapon /dev/zram0;"
+        work='if [ -n "$FLASH" ]; then swap_on; else for m in zsmalloc lzo lzo-rle zram; do insmod /modules/$m.ko; done; echo 400M > /sys/block/zram0/disksize; mkswap /dev/zram0 >/dev/null; swapon /dev/zram0; fi;'
         " bystander; causes noise ${MB:-500} 2 bighog && unharmed",
         follow={
-            "zram": _did("a disk instead", ZRAM="4M", SWAPKB=500000, less=True),
+            "zram": _did("swap on a disk instead", FLASH=1),
             **_bound("bighog", 150),
             "more_ram": _did("twice the RAM", memory=1024),
             "unaccounted": "zram",
@@ -580,14 +580,14 @@ WHOLE = (
             (
                 "vmalloc",
                 "a driver leaks 250 MiB of vmalloc",
-                r"vmalloc",
+                r"VmallocUsed|vmalloc (holds|has)|(of|in) vmalloc\b",
                 r"no counter|unaccounted|accounted to nobody",
                 "VmallocUsed is in /proc/meminfo alone",
             ),
             (
                 "percpu",
                 "a driver leaks 250 MiB of per-CPU memory",
-                r"per-?CPU",
+                r"Percpu\b|per-?CPU (memory|data)? ?(holds|has)",
                 r"no counter|unaccounted|accounted to nobody",
                 "Percpu is in /proc/meminfo alone",
             ),
@@ -771,8 +771,8 @@ WHOLE = (
         cause="a memory policy binds to node 1 (256 MiB); 280 needed",
         named=r"memory policy",
         devices=_NODES,
-        work='bystander; if [ -n "$FREE" ]; then causes anon 280 2 bound; else causes bind 1 280 2 bound; fi && unharmed',
-        follow={"binding": _did("not bound", FREE=1), **_bound("bound", 100, variable="UNUSED")},
+        work='bystander; if [ -n "$FREE" ]; then causes anon 280 2 bound; else causes bind 1 ${MB:-280} 2 bound; fi && unharmed',
+        follow={"binding": _did("not bound", FREE=1), **_bound("bound", 100)},
     ),
     Scenario(
         name="g-cpuset",
@@ -850,11 +850,11 @@ WHOLE = (
         name="g-protected",
         cause="memory.min keeps 280 MiB of an idle cgroup; the worker needs 200",
         named=r"memory\.min|protect",
-        work="bystander; swap_on; group keep; echo ${MIN:-400M} > $CGROUPS/keep/memory.min; within keep causes anon 280 90 idle & sleep 2;"
+        work="bystander; swap_on; group keep; echo ${MIN:-400M} > $CGROUPS/keep/memory.min; within keep causes anon ${IDLE:-280} 90 idle & sleep 2;"
         " echo 0 > $CGROUPS/keep/memory.swap.max; scored -800 true; causes lock 200 2 worker && unharmed",
         follow={
             "protection": _did("memory.min 0, swap allowed", MIN=0),
-            **_bound("idle", 50, variable="UNUSED"),
+            **_bound("idle", 50, variable="IDLE"),
         },
     ),
     Scenario(

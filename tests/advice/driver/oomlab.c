@@ -56,9 +56,11 @@ static noinline int holes(void)
 	return failed ? -ENOMEM : 0;
 }
 
+static void fresh(void *request) { } /* a cache with a constructor is not merged with kmalloc's */
+
 static noinline int objects(void)
 {
-	struct kmem_cache *cache = kmem_cache_create("oomlab_request", sizeof(struct request), 0, 0, NULL);
+	struct kmem_cache *cache = kmem_cache_create("oomlab_request", sizeof(struct request), 0, 0, fresh);
 	long left = (long)mib << 10;
 
 	while (cache && left-- > 0) {
@@ -81,10 +83,22 @@ static noinline int small(void)
 	return 0;
 }
 
+static noinline int areas(void)
+{
+	int left = mib * 64;
+
+	while (left-- > 0) {
+		if (!strcmp(how, "vmalloc") && !vmalloc(16 << 10))
+			return -ENOMEM;
+		if (!strcmp(how, "percpu") && !__alloc_percpu(16 << 10, 64))
+			return -ENOMEM;
+		cond_resched();
+	}
+	return 0;
+}
+
 static int __init begin(void)
 {
-	int i;
-
 	if (!strcmp(how, "pages"))
 		return pages(GFP_KERNEL);
 	if (!strcmp(how, "dma"))
@@ -95,14 +109,7 @@ static int __init begin(void)
 		return objects();
 	if (!strcmp(how, "kmalloc"))
 		return small();
-	for (i = 0; i < mib; i++) {
-		if (!strcmp(how, "vmalloc") && !vmalloc(1 << 20))
-			return -ENOMEM;
-		if (!strcmp(how, "percpu") && !__alloc_percpu(32 << 10, 64))
-			return -ENOMEM;
-		cond_resched();
-	}
-	return 0;
+	return areas();
 }
 
 static void __exit end(void) { }
