@@ -91,11 +91,13 @@ class HttpSection(Section, frozen=True, kw_only=True):
 
 
 class StoreSection(Section, frozen=True, kw_only=True):
-    """``[store]``: how much is kept; the oldest goes first when any of the bounds is passed."""
+    """``[store]``: how much is kept; the oldest goes first when any of the bounds is passed. ``in_use`` says
+    what to do where another daemon has the state directory: end, or watch with events in memory only."""
 
     max_events: Positive = 10_000
     max_bytes: Annotated[int, msgspec.Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
     max_age_days: Positive = 365
+    in_use: Literal["end", "memory"] = "end"
 
 
 class CaptureSection(Section, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 EX_USAGE = 64
 EX_NOINPUT = 66
 EX_UNAVAILABLE = 69
+EX_CANTCREAT = 73
 EX_NOPERM = 77
 EX_CONFIG = 78
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 from oomwatchd.diagnosis.attribution import Attribution
@@ -77,3 +78,10 @@ def event(
         ),
     }
     return OomEvent(**(values | fields))
+
+
+def malformed() -> sqlite3.DatabaseError:
+    """What SQLite raises for a damaged file."""
+    error = sqlite3.DatabaseError("malformed")
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    return error

@@ -23,7 +23,7 @@ from oomwatchd.errors import DeliveryError
 from oomwatchd.event import Conclusion, OomEvent, event_id
 from oomwatchd.records.capture import OomCapture
 from oomwatchd.store import FILE_NAME, Limits, Store
-from tests.samples import capture, event
+from tests.samples import capture, event, malformed
 
 NOW = 1_790_000_000.0
 
@@ -176,7 +176,7 @@ def test_taken_but_not_noted_comes_again_with_the_same_id(rig: Callable[..., Rig
     """Killed between the receiver's answer and the store's commit."""
     made = rig()
     ids = made.put_many(2)
-    made.store._connection.execute("PRAGMA query_only = 1")
+    made.store.failover.file.connection.execute("PRAGMA query_only = 1")
     made.lane.step()
     made.restart()
     made.run()
@@ -317,12 +317,12 @@ def test_repeats_without_a_victim_are_bounded(rig: Callable[..., Rig]) -> None:
 def test_events_that_memory_holds_while_the_disk_is_full_are_delivered(rig: Callable[..., Rig]) -> None:
     made = rig()
     ids = made.put_many(2)
-    made.store._connection.execute("PRAGMA query_only = 1")
+    made.store.failover.file.connection.execute("PRAGMA query_only = 1")
     ids += made.put_many(2, begin=10)
     assert made.store.failure is not None
     made.run()
     assert made.receiver.taken == ids
-    made.store._connection.execute("PRAGMA query_only = 0")
+    made.store.failover.file.connection.execute("PRAGMA query_only = 0")
     ids += made.put_many(2, begin=20)
     made.run()
     assert made.receiver.taken == ids
@@ -337,7 +337,7 @@ def test_a_new_file_in_place_of_a_corrupt_one_goes_on_with_the_numbers(
     made = rig()
     made.put_many(3)
     made.run()
-    assert made.store._renew(sqlite3.DatabaseError("malformed"))
+    assert made.store.failover.renewed_for(malformed())
     ids = made.put_many(2, begin=10)
     made.run()
     assert made.receiver.taken[3:] == ids
@@ -440,7 +440,7 @@ def test_what_is_on_its_way_when_another_takes_over_changes_nothing(tmp_path: Pa
 def test_a_store_that_takes_nothing_at_the_start_keeps_nobody_from_being_told(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     store.put(capture(), event())
-    store._connection.execute("PRAGMA query_only = 1")  # the disk is full
+    store.failover.file.connection.execute("PRAGMA query_only = 1")  # the disk is full
     works, taken = Waiting("works", go=True), threading.Event()
     outbox = Outbox([works], store, lambda state, _seconds: taken.set() if state.delivered else None)
     outbox.start()

@@ -20,7 +20,7 @@ from oomwatchd.errors import PermissionDeniedError
 from oomwatchd.event import OomEvent
 from oomwatchd.records.capture import OomCapture, ProcessFacts, Snapshot
 from oomwatchd.store import FILE_NAME, MEMORY_BYTES, Limits, Store, StoreError
-from tests.samples import BOOT, OTHER_BOOT, WALL, capture, event
+from tests.samples import BOOT, OTHER_BOOT, WALL, capture, event, malformed
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_a_revision_that_was_cut_down_does_not_cost_the_records(store: Store) ->
 
 def test_a_damaged_row_is_replaced(store: Store) -> None:
     store.put(capture(), event())
-    store._connection.execute("UPDATE event SET capture = x'00'")
+    store.failover.file.connection.execute("UPDATE event SET capture = x'00'")
     with pytest.raises(StoreError, match="damaged"):
         store.get(event().id)
     assert list(store.export()) == []
@@ -192,7 +192,7 @@ for seq in range(0, 10**9, 10):
 
 def test_a_store_of_somebody_else_is_no_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store.open(tmp_path).close()
-    monkeypatch.setattr("oomwatchd.store.os.access", lambda *_, **__: False)
+    monkeypatch.setattr("oomwatchd.store.store.os.access", lambda *_, **__: False)
     with pytest.raises(PermissionDeniedError, match="no permission to read the store"):
         Store.open_reader(tmp_path)
     with pytest.raises(StoreError, match="no store at"):
@@ -303,20 +303,20 @@ def test_where_no_new_file_can_be_begun_memory_holds_the_last(
     def fails(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("oomwatchd.store._move_aside", fails)
-    assert store._renew(sqlite3.DatabaseError("malformed"))
+    monkeypatch.setattr("oomwatchd.store.failover.move_aside", fails)
+    assert store.failover.renewed_for(malformed())
     for seq in (1000, 2000):
         assert store.put(capture(seq), event(seq)) == "new"
     assert store.failure == "no new store can be begun: Read-only file system"
     assert [row.first_seq for row in store.list()] == [2000, 1000]
-    assert store._limits.max_bytes == MEMORY_BYTES
+    assert store.failover.limits.max_bytes == MEMORY_BYTES
     assert store.last_news == 3
     store.close()
 
 
 def test_counters_are_saved_together(store: Store) -> None:
     said: list[str] = []
-    store._connection.set_trace_callback(said.append)
+    store.failover.file.connection.set_trace_callback(said.append)
     store.save_counters(BOOT, {"began_seq": 7.0, "baseline": 3.0, "told_unseen": 0.0})
     assert [words.split(" ")[0] for words in said] == ["BEGIN", *["INSERT"] * 3, "COMMIT"]
     assert store.load_counters(BOOT) == {"began_seq": 7.0, "baseline": 3.0, "told_unseen": 0.0}
@@ -410,7 +410,7 @@ def test_a_directory_that_cannot_be_is_one_clear_error(tmp_path: Path) -> None:
 
 def full(store: Store) -> Callable[[], None]:
     """Let the file grow no further, as on a full disk; returns what undoes it."""
-    connection = store._connection
+    connection = store.failover.file.connection
     pages = connection.execute("PRAGMA page_count").fetchone()[0]
     connection.execute(f"PRAGMA max_page_count = {pages}")
 
@@ -565,11 +565,9 @@ def test_who_counts_is_told_of_a_new_file(tmp_path: Path) -> None:
         store.save_counters(BOOT, {"began": 7.0})
         renewed.append(store.load_counters(BOOT))
 
-    store.on_renewed = begin_anew
+    store.when_renewed(begin_anew)
     for file in tmp_path.glob(f"{FILE_NAME}*"):
         file.write_bytes(b"not a database, not a log" * 400)
-    store._connection.close()
-    store._connection = sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None, check_same_thread=False)
     assert store.put(capture(20), event(20)) == "new"
     assert renewed == [{"began": 7.0}]
     store.close()

@@ -290,7 +290,7 @@ def test_pages_load_from_here_alone(store: Store) -> None:
 def test_a_scrape_with_1000_units_and_10000_events_takes_less_than_50_ms(tmp_path: Path) -> None:
     """Measured at the application: no request waits for another (see test_web_access)."""
     opened = Store.open(tmp_path)
-    opened._connection.execute("PRAGMA synchronous = OFF")
+    opened.failover.file.connection.execute("PRAGMA synchronous = OFF")
     metrics = Metrics(sinks=("journal", "jsonl"))
     for n in range(10_000):
         unit = f"unit{n % 1000}.service"

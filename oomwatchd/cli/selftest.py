@@ -31,7 +31,7 @@ from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.reports.assemble import Assembler, OomBlock, Signal, VictimChosen
 from oomwatchd.sources.kmsg import KmsgSource, LogClock
-from oomwatchd.store import Store
+from oomwatchd.store import Store, holder
 
 if TYPE_CHECKING:
     from oomwatchd.cli import Subparsers
@@ -165,6 +165,8 @@ def _await_report(victim: Victim, own: _OwnWatch, daemon: _Daemon | None, timeou
             f"the kernel killed process {victim.pid} ({victim.comm}) but its log does not say so",
             mend="is the log level of OOM reports filtered, or another reader clearing the log?",
         )
+    if daemon is not None and (mend := daemon.without_store()):
+        raise OomwatchdError(f"the daemon at {daemon.address} keeps no store to compare with", mend=mend)
     reporter = f"the daemon at {daemon.address}" if daemon else "the watch"
     raise OomwatchdError(
         f"{reporter} did not report the kill of process {victim.pid} ({victim.comm}) within {timeout:g} s, "
@@ -290,6 +292,18 @@ class _Daemon:
             for row in store.list(limit=_NEWEST):
                 if row.victim_comm == victim.comm and (capture := store.get(row.id)):
                     return conclude(capture).event
+        return None
+
+    def without_store(self) -> str | None:
+        """Why it writes no store, and the mend; None if it writes one."""
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+            if self._metrics().get("oomwatchd_store_up") == [0]:
+                if (pid := holder(self._state_directory)) is not None:
+                    return (
+                        f"process {pid}, another oomwatchd, has {self._state_directory}; end it, or set"
+                        " another state_directory"
+                    )
+                return f"see the daemon's log for what is wrong with {self._state_directory}"
         return None
 
     def _metrics(self) -> dict[str, list[float]]:

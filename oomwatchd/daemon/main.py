@@ -215,7 +215,7 @@ class Daemon:
         self._worker.start()
         self._worker.look_afterwards(self._host)
         self._catch_up()
-        self._worker.store.on_renewed = self._begin_anew
+        self._worker.store.when_renewed(self._begin_anew)
         self._worker.later(self._report_panics)
         protect.freeze()
         if (obstacle := protect.lock_memory()) is not None:
@@ -347,6 +347,7 @@ class Daemon:
         if drained and self._watch.quiet and self._worker.idle:
             self._metrics.kernel_kills(kernel_kills)
             self._weigh()
+            self._worker.later(self._worker.tend)
         if self._config.http.web_config and self._serving is not None:
             self._metrics.part("web_config", up=self._serving.web_config_failure is None)
         self._polled = moment

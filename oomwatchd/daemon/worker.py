@@ -37,7 +37,7 @@ from oomwatchd.records.capture import OomCapture
 from oomwatchd.reports.storms import MAX_COVERED, Covered, storm_key
 from oomwatchd.sinks import Sink, open_sinks
 from oomwatchd.sources.manager import ManagerJournal
-from oomwatchd.store import Count, Limits, Store, StoreError
+from oomwatchd.store import Count, Limits, StateInUseError, StateLock, Store, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ class Worker:
         #: events whose telling waits for a later revision, with the number of their first news
         self._put_off: dict[str, int] = {}
         self._store = Store.open(None)
+        self._lock: StateLock | None = None
         self._sinks: list[Sink] = []
         self._outbox: Outbox | None = None
         self._busy = False
@@ -115,7 +116,8 @@ class Worker:
         return not self._waiting and not self._busy
 
     def open(self) -> None:
-        """Open the store, in memory if its directory cannot be used, and the sinks."""
+        """Open the store, in memory if its directory cannot be used, and the sinks. Raises
+        StateInUseError."""
         self._open_store()
         self._open_sinks(self._config)
 
@@ -223,6 +225,11 @@ class Worker:
         """Run ``task`` in the worker's thread, behind what was submitted before."""
         self._queue.put(task)
 
+    def tend(self) -> None:
+        """Look after the store's file; for :meth:`later`."""
+        self._store.check()
+        self._measure_store()
+
     def take(self, captures: Iterable[OomCapture]) -> None:
         """Serve what does not come from the ring; for :meth:`later`."""
         for capture in captures:
@@ -266,6 +273,8 @@ class Worker:
     def _close(self) -> None:
         self._close_sinks()
         self._store.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def _serve(self, waiting: Waiting) -> None:
         capture = with_container_names(self._with_before(waiting))
@@ -413,9 +422,12 @@ class Worker:
         )
         directory = self._config.state_path()
         try:
+            self._lock = StateLock.take(directory)
             store = Store.open(directory, limits=limits)
         except OomwatchdError as error:
-            log.warning("%s; events are kept in memory only, until the daemon ends", error)
+            if isinstance(error, StateInUseError) and section.in_use == "end":
+                raise
+            log.warning("%s; events are kept in memory only, until the daemon ends", error.message)
             store = Store.open(None, limits=limits.in_memory())
         else:
             self.directory = directory

@@ -1,0 +1,124 @@
+"""The store's file on the disk: whether it is whole, whether it is still the one that was opened.
+
+A process that opens and closes a file gives up all POSIX locks that it has on it (fcntl(2)), those of SQLite
+too. So what is looked at here is looked at before SQLite has the file, or through a descriptor that stays
+open as long as the connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = "events.sqlite"
+_MAGIC = b"SQLite format 3\0"
+
+
+class FileWatch:
+    """Notices that another hand removed, replaced, cut or overwrote the file. Costs two system calls."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError."""
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._size = 0
+        self._stamp = 0
+        self.trust()
+
+    def close(self) -> None:
+        """After the connection, see the module."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def trust(self) -> None:
+        """The file is as it should be now: SQLite has just written it."""
+        status = os.fstat(self._descriptor)
+        self._size, self._stamp = status.st_size, status.st_mtime_ns
+
+    def fault(self) -> str | None:
+        """What is wrong with the file, None if nothing can be seen."""
+        try:
+            named = self._path.stat()
+        except OSError as error:
+            return "was removed" if isinstance(error, FileNotFoundError) else reason(error)
+        opened = os.fstat(self._descriptor)
+        if not os.path.samestat(named, opened):
+            return "was replaced by another file"
+        if opened.st_size < self._size:
+            return f"was cut from {self._size} to {opened.st_size} bytes"
+        if opened.st_size and os.pread(self._descriptor, len(_MAGIC), 0) != _MAGIC:
+            return "has no header of a database any more"
+        return None
+
+    def is_touched(self) -> bool:
+        """Somebody else wrote to it: its pages are to be checked."""
+        return os.fstat(self._descriptor).st_mtime_ns != self._stamp
+
+
+def check_kinds(path: Path) -> None:
+    """A FIFO or a device in the place of one of the files would hold up whoever opens it. Raises OSError."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        with suppress(FileNotFoundError):
+            name = path.with_name(path.name + suffix)
+            if not stat.S_ISREG(name.stat().st_mode):
+                raise OSError(None, f"{name.name} is no regular file")
+
+
+def has_whole_log(path: Path) -> bool:
+    """Whether SQLite will read the write-ahead log beside ``path``: where its header is damaged, it takes the
+    log for empty without a word (https://www.sqlite.org/fileformat2.html#the_write_ahead_log). The header
+    begins with 0x377f0682, or ...83 where the checksums are big-endian, and the format's version; a file that
+    grew and was not written when the power went is empty."""
+    try:
+        with path.with_name(f"{path.name}-wal").open("rb") as file:
+            header = file.read(32)
+    except FileNotFoundError:
+        return True
+    return len(header.strip(b"\0")) == 0 or header[:8] in (
+        b"\x37\x7f\x06\x82\x00\x2d\xe2\x18",
+        b"\x37\x7f\x06\x83\x00\x2d\xe2\x18",
+    )
+
+
+def check_whole(connection: sqlite3.Connection) -> None:
+    """Read the whole file (60 MB in 0.06 s from the page cache): damage that is met later would take what
+    was counted and leave what was stored, or the other way round. Raises sqlite3.DatabaseError."""
+    (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if said != "ok":
+        found = sqlite3.DatabaseError(said)
+        found.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise found
+
+
+def is_corrupt(error: sqlite3.Error) -> bool:
+    """Whether the file is damaged, or none of SQLite's."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def move_aside(path: Path, why: str, now: float) -> Path:
+    """Put a file that cannot be used out of the way; the last such one is kept. Raises OSError."""
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    aside = path.with_name(f"{path.name}.corrupt-{stamp}")
+    for older in path.parent.glob(f"{path.name}.corrupt-*"):
+        older.unlink()
+    kept = False
+    for suffix in ("", "-wal", "-shm"):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+            kept = kept or not suffix
+    log.error("the store %s %s: %sa new one begun", path, why, f"moved to {aside.name}, " if kept else "")
+    return aside
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, without numbers and names."""
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

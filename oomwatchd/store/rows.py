@@ -1,0 +1,201 @@
+"""What is stored of an event, apart from how: its row, what a later capture adds, how much is kept."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from oomwatchd.errors import EX_UNAVAILABLE, EX_USAGE, OomwatchdError
+from oomwatchd.event import OomEvent
+from oomwatchd.records.capture import OomCapture
+from oomwatchd.records.merge import merge
+
+Outcome = Literal["new", "updated", "known"]
+
+#: ``count(event, reports, kills, undecoded)``: is called once for each put that is not "known", with by how
+#: many reports (a new event is one, and each repeat is one), kill lines and undecoded lines the store grew;
+#: returns the counters to save.
+Count = Callable[[OomEvent, int, int, int], Mapping[str, float]]
+
+#: what a store without a file may hold
+MEMORY_BYTES = 8 << 20
+
+
+class StoreError(OomwatchdError):
+    """The store cannot be opened or read."""
+
+    exit_status = EX_UNAVAILABLE
+
+
+class AmbiguousIdError(StoreError):
+    """The beginning of an id that several events have."""
+
+    exit_status = EX_USAGE
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is kept; the oldest goes first. ``max_bytes`` counts what the file uses (blobs, rows and
+    indexes), ``max_age_seconds`` is by wall clock; None is no limit."""
+
+    max_events: int | None = 10_000
+    max_bytes: int | None = 64 << 20
+    max_age_seconds: float | None = None
+
+    def in_memory(self) -> Limits:
+        """The same for a store without a file: memory is dearer, and the daemon's own is limited."""
+        return msgspec.structs.replace(self, max_bytes=min(self.max_bytes or MEMORY_BYTES, MEMORY_BYTES))
+
+
+class EventRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored event as found by ``Store.list``; ``wall`` is seconds since the epoch, ``summary`` None
+    where an older oomwatchd stored it."""
+
+    number: int
+    id: str
+    boot_id: str | None
+    first_seq: int | None
+    last_seq: int | None
+    revision: int
+    settled: bool
+    historical: bool
+    wall: float
+    kind: str
+    constraint: str | None
+    kills: int
+    victim_pid: int | None
+    victim_comm: str | None
+    cgroup: str | None
+    unit: str | None
+    summary: str | None
+
+
+#: the columns of table ``event`` that are written, each with what becomes of it in a later revision: the new
+#: value, the old one, the greater, or the new one if there is one
+COLUMNS: Mapping[str, Literal["new", "old", "greater", "known"]] = {
+    "id": "old",
+    "boot_id": "old",
+    "first_seq": "old",
+    "last_seq": "new",
+    "revision": "new",
+    "settled": "new",
+    "historical": "old",
+    "wall": "old",
+    "kind": "new",
+    "constraint_name": "new",
+    "kills": "greater",
+    "undecoded": "greater",
+    "victim_pid": "new",
+    "victim_comm": "new",
+    "cgroup": "known",
+    "unit": "known",
+    "capture": "new",
+    "first_usec": "old",
+    "summary": "new",
+}
+#: where a field of EventRow stands in the table under another name
+_NAMES = {"constraint": "constraint_name"}
+SHOWN = tuple(_NAMES.get(name, name) for name in EventRow.__struct_fields__)
+
+
+def values_of(capture: OomCapture, event: OomEvent, now: float) -> tuple[Any, ...]:
+    """The values of COLUMNS; ``event`` is the one concluded from ``capture``, ``now`` (seconds since the
+    epoch) stands for a time that is not known."""
+    victim = event.victims[0] if event.victims else None
+    whose = next((a for a in event.attribution if victim and a.pid == victim.pid), None)
+    # the kernel's word first: what /proc said of a process that was ending may be "/"
+    paths = (
+        event.memcg and event.memcg.task_path,
+        whose and whose.cgroup,
+        event.memcg and event.memcg.oom_path,
+        event.oomd and event.oomd.cgroup,
+    )
+    wall = capture.detected
+    if capture.wall_offset is not None and capture.records and capture.records[0].usec is not None:
+        wall = capture.wall_offset + capture.records[0].usec / 1e6
+    values = {
+        "id": event.id,
+        "boot_id": capture.source.boot_id,
+        "first_seq": capture.first_seq,
+        "last_seq": capture.last_seq,
+        "revision": capture.revision,
+        "settled": capture.settled,
+        "historical": capture.historical,
+        "wall": now if wall is None else wall,
+        "kind": event.kind,
+        "constraint_name": event.constraint,
+        "kills": event.kills,
+        "undecoded": len(event.undecoded),
+        "victim_pid": victim.pid if victim else None,
+        "victim_comm": victim.comm if victim else None,
+        "cgroup": next((path for path in paths if path), None),
+        "unit": whose.unit if whose else event.oomd.unit if event.oomd else None,
+        "capture": zlib.compress(msgspec.msgpack.encode(capture)),
+        "first_usec": first_usec(capture),
+        "summary": event.summary,
+    }
+    return tuple(values[name] for name in COLUMNS)
+
+
+def first_usec(capture: OomCapture) -> int | None:
+    """The log clock's stamp of the first record."""
+    return capture.records[0].usec if capture.records else None
+
+
+def decoded(event_id: str, blob: bytes) -> OomCapture:
+    """A stored capture. Raises StoreError if it is damaged."""
+    try:
+        return msgspec.msgpack.decode(zlib.decompress(blob), type=OomCapture)
+    except (zlib.error, msgspec.MsgspecError) as error:
+        raise StoreError(f"the stored capture of event {event_id!r} is damaged: {error}") from error
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What is already stored of an event; ``capture`` is None where that is damaged."""
+
+    capture: OomCapture | None
+    kills: int
+    undecoded: int
+    #: read from the journal, where the capture at hand is from the ring buffer, or the other way round
+    other_source: bool = False
+
+    def covers(self, capture: OomCapture) -> bool:
+        """Whether a capture of the same report brings nothing. Revisions count anew in each process, so
+        what it holds is compared first."""
+        if self.capture is None:
+            return False
+        return _extent(capture) <= _extent(self.capture)
+
+    def completes(self, capture: OomCapture) -> OomCapture:
+        """The capture with what is stored of it, if it brings anything at all."""
+        if self.capture is None or self.other_source or self.covers(capture):
+            return capture
+        return merge(capture, self.capture)
+
+
+def _extent(capture: OomCapture) -> tuple[int, int, bool, int]:
+    last = -1 if capture.last_seq is None else capture.last_seq
+    return last, len(capture.records), capture.settled, capture.revision
+
+
+class Tally:
+    """Calls ``count`` once, however often the storing is tried, and remembers what it returned."""
+
+    def __init__(self, count: Count | None, event: OomEvent) -> None:
+        self._count = count
+        self._event = event
+        self._counters: Mapping[str, float] | None = None
+        #: whether the store took it, and by how many kill lines the event grew
+        self.grown = False
+        self.kills = 0
+
+    def __call__(self, reports: int, kills: int, undecoded: int) -> Mapping[str, float]:
+        """The counters to save."""
+        self.grown = True
+        if self._counters is None:
+            self.kills = kills
+            grown = (reports, kills, undecoded)
+            self._counters = {} if self._count is None else self._count(self._event, *grown)
+        return self._counters

@@ -1,0 +1,384 @@
+"""The store as the daemon and the commands see it: one lock, one file, and memory where the file fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from oomwatchd.delivery.policy import Delivery, News
+from oomwatchd.errors import PermissionDeniedError
+from oomwatchd.event import OomEvent, event_id
+from oomwatchd.records.capture import OomCapture
+from oomwatchd.store.failover import Failover, connected
+from oomwatchd.store.files import FILE_NAME, check_kinds, has_whole_log, is_corrupt, move_aside, reason
+from oomwatchd.store.news import NewsTable
+from oomwatchd.store.rows import Count, EventRow, Limits, Outcome, StoreError, Tally, decoded
+from oomwatchd.store.schema import connect, connect_reader, transaction
+
+log = logging.getLogger(__name__)
+
+#: captures kept in memory while the file takes none
+_FALLBACK_EVENTS = 256
+#: captures that are read at once for an export
+_EXPORT_ROWS = 16
+
+
+class Store:
+    """The captures of this host. All methods may be called from any thread.
+
+    ``put`` never fails for the disk's sake: while the file cannot be written (full, read-only, I/O error, a
+    lock that another process holds) captures are kept in memory, a bounded number, and moved to the file with
+    the first put or check that succeeds. ``failure`` says what is wrong meanwhile; only the first put waits
+    for a lock. A file that is corrupt, was removed or was cut is moved aside, as far as it is there (the last
+    one is kept), and a new one begun.
+    """
+
+    def __init__(self, at: Failover, path: Path | None, clock: Callable[[], float] = time.time) -> None:
+        #: the file, or what stands in for it; for this module and tests
+        self.failover = at
+        self._path = path
+        self._clock = clock
+        self._lock = threading.RLock()
+        #: captures given up because memory's bound was reached while the file took none
+        self.dropped = 0
+        #: up to which news the sinks of this host were told; it is saved with the next put
+        self.told: int | None = None
+        #: stored events and the bytes they use, as of the last put
+        self.events = 0
+        self.bytes = 0
+        self._measure()
+
+    @property
+    def failure(self) -> str | None:
+        """What keeps the file from being written, None while all is well."""
+        return self.failover.failure
+
+    @property
+    def failures(self) -> int:
+        """Puts that could not be written to the file when they came."""
+        return self.failover.failures
+
+    @property
+    def corrupt(self) -> Path | None:
+        """Where a file that could not be used was moved to, by this process."""
+        return self.failover.corrupt
+
+    @property
+    def last_news(self) -> int:
+        """The number of the last news."""
+        return self.failover.last_news
+
+    def when_renewed(self, told: Callable[[], None]) -> None:
+        """``told`` is called when the file was replaced by a new one, which knows nothing of what was
+        counted."""
+        self.failover.on_renewed = told
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path | None,
+        *,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> Store:
+        """The store in ``directory`` (made if absent, mode 0700), or one in memory for None.
+
+        Raises StoreError when the directory or the file cannot be used; a corrupt file is none of these.
+        """
+        limits = limits or Limits()
+        if directory is None:
+            return cls(Failover(connect(":memory:"), None, None, limits, clock), None, clock)
+        path = directory / FILE_NAME
+        corrupt = None
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            check_kinds(path)
+            path.touch(mode=0o600)
+            if not has_whole_log(path):
+                log.error(
+                    "the write-ahead log of the store %s is damaged: what was stored last is lost, and what"
+                    " the kernel log still holds of it is told again",
+                    path,
+                )
+            try:
+                connection, watch = connected(path)
+            except sqlite3.DatabaseError as error:
+                if not is_corrupt(error):
+                    raise
+                corrupt = move_aside(path, f"is corrupt ({error})", clock())
+                connection, watch = connected(path)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"cannot open the store {path}: {reason(error)}",
+                mend="check the state directory's owner, space and mount options",
+            ) from error
+        at = Failover(connection, path, watch, limits, clock)
+        at.corrupt = corrupt
+        return cls(at, path, clock)
+
+    @classmethod
+    def open_reader(cls, directory: Path) -> Store:
+        """The store for reading only, beside a daemon that writes it. Raises StoreError or
+        PermissionDeniedError."""
+        path = directory / FILE_NAME
+        try:
+            # not by opening it: closing a file gives up the locks that this process has on it (SQLite)
+            if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+                path.stat()  # absent, or out of reach
+                raise PermissionError
+            check_kinds(path)
+            return cls(Failover(connect_reader(path), None, None, Limits(), time.time), path)
+        except PermissionError as error:
+            raise PermissionDeniedError(
+                f"no permission to read the store {path}", mend="run as root or as the daemon's user"
+            ) from error
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"no store at {path}", mend="name the daemon's directory with --state-directory, or run it"
+            ) from error
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"cannot read the store {path}: {reason(error)}") from error
+
+    def close(self) -> None:
+        """Close the file; what was put is already on disk."""
+        with self._lock:
+            self.failover.close()
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def put(self, capture: OomCapture, event: OomEvent, count: Count | None = None) -> Outcome:
+        """Store a capture, or a later revision of a stored one; "known": it brings nothing new.
+
+        A later revision may come from another process, which read the ring again after a restart and knows
+        nothing of the host at the time: what only the stored capture has is kept.
+
+        ``event`` is the one concluded from ``capture``. ``count`` is called at most once, see Count.
+        """
+        tally = Tally(count, event)
+        with self._lock:
+            try:
+                outcome = self.failover.write(lambda: self._put(capture, event, tally))
+            except sqlite3.Error:
+                return self._put_in_memory(capture, event, tally)
+            self._measure()
+            return outcome
+
+    def _put(self, capture: OomCapture, event: OomEvent, tally: Tally) -> Outcome:
+        file, now = self.failover.file, self._clock()
+        outcome = file.put(capture, event, tally, None, now)
+        if outcome != "known":
+            file.prune(self.failover.limits, now)
+        self._note(self.failover.news, capture, event, outcome == "new", tally)
+        self._save_told()
+        return outcome
+
+    def _put_in_memory(self, capture: OomCapture, event: OomEvent, tally: Tally) -> Outcome:
+        memory = self.failover.begin_memory()
+        known = None
+        with suppress(sqlite3.Error):
+            known = self.failover.file.known(event.id, capture)
+        with transaction(memory.connection):
+            outcome = memory.put(capture, event, tally, known, self._clock())
+            surplus = memory.events - _FALLBACK_EVENTS
+            if surplus > 0:
+                self.dropped += surplus
+                memory.delete_oldest("1", (), surplus)
+            self._note(NewsTable(memory.connection), capture, event, outcome == "new", tally)
+        return outcome
+
+    def _note(self, news: NewsTable, capture: OomCapture, event: OomEvent, new: bool, tally: Tally) -> None:
+        grown = tally.grown and (tally.kills > 0 or (capture.settled and capture.repeats > 0))
+        if not event.historical and (new or grown):
+            self.failover.last_news = news.note(event.id, self._clock())
+
+    def completed(self, capture: OomCapture) -> OomCapture:
+        """The capture with what the store knows of the same report besides; the same object where it knows
+        nothing, or all of it."""
+        with self._lock:
+            for database in self.failover.databases():
+                with suppress(sqlite3.Error):
+                    known = database.known(event_id(capture), capture)
+                    if known is not None:
+                        return capture if known.capture is None else known.completes(capture)
+        return capture
+
+    def check(self) -> None:
+        """Look whether the file is still the one that was opened, and whole; write to it what memory holds.
+        For every few seconds: the file is read only where somebody else wrote to it."""
+        with self._lock, suppress(sqlite3.Error):
+            self.failover.check()
+        self._measure()
+
+    def save_counters(self, boot_id: str, counters: Mapping[str, float]) -> None:
+        """Save counters that no event brings; a failure is kept in ``failure`` like put's."""
+        with self._lock, suppress(sqlite3.Error):
+            self.failover.write(lambda: self.failover.file.save_counters(boot_id, counters))
+
+    def save_delivery(self, delivery: Delivery) -> None:
+        """Save how far a sink has come, and forget news that every sink is done with. Raises StoreError."""
+        with self._reading() as at, at.writing():
+            at.news.save_delivery(delivery)
+
+    def forget_deliveries(self, kept: Sequence[str]) -> None:
+        """Forget the sinks that are not among ``kept``. Raises StoreError."""
+        with self._reading() as at, at.writing():
+            at.news.forget_deliveries(kept)
+
+    def save_told(self) -> None:
+        """Save ``told`` without a put. Raises StoreError."""
+        with self._reading() as at, at.writing():
+            self._save_told()
+
+    def _save_told(self) -> None:
+        if self.told is not None:
+            self.failover.news.save_told(self.told)
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def load_counters(self, boot_id: str) -> dict[str, float]:
+        """The counters saved for a boot; empty if none are."""
+        return dict(self._of_boot("SELECT name, value FROM counter WHERE boot_id = ?", boot_id))
+
+    def position(self, boot_id: str) -> int | None:
+        """The highest sequence number that a stored capture of this boot covers, None if there is none.
+
+        An earlier record may still belong to a report that was not stored (reports interleave): who
+        reads the ring again begins at its start and is told "known".
+        """
+        rows = self._of_boot("SELECT last_seq FROM boot WHERE boot_id = ? AND last_seq >= 0", boot_id)
+        return int(rows[0][0]) if rows else None
+
+    def last_usec(self, boot_id: str) -> int | None:
+        """The log clock's stamp of the newest report of this boot that is or was stored, None if there is
+        none; for a source without numbers."""
+        rows = self._of_boot(
+            "SELECT max(stamp) FROM (SELECT max(first_usec) AS stamp FROM event WHERE boot_id = ?1"
+            " UNION ALL SELECT dropped_usec FROM boot WHERE boot_id = ?1 AND dropped_usec >= 0)",
+            boot_id,
+        )
+        return None if not rows or rows[0][0] is None else int(rows[0][0])
+
+    def without_victim(self, boot_id: str, limit: int) -> list[OomCapture]:
+        """The newest captures of a boot's reports that killed nobody: their repeats are folded into one."""
+        rows = self._of_boot(
+            "SELECT id, capture FROM event WHERE boot_id = ? AND kind = 'oom_no_victim'"
+            " ORDER BY number DESC LIMIT ?",
+            boot_id,
+            limit,
+        )
+        found = []
+        for row in rows:
+            with suppress(StoreError):
+                found.append(decoded(*row))
+        return found
+
+    def get(self, event_id: str) -> OomCapture | None:
+        """The capture of an event, named by its id or by a beginning of it that only one has.
+
+        Raises StoreError if several have it or the row is damaged.
+        """
+        with self._reading():
+            for database in self.failover.databases():
+                if (found := database.get(event_id)) is not None:
+                    return found
+        return None
+
+    def list(
+        self,
+        *,
+        limit: int = 50,
+        since: float | None = None,
+        before: float | None = None,
+        kind: str | None = None,
+        unit: str | None = None,
+        cgroup: str | None = None,
+        constraint: str | None = None,
+        comm: str | None = None,
+        after: tuple[float, int] | None = None,
+    ) -> list[EventRow]:
+        """Stored events, newest first; ``since`` <= wall < ``before``, seconds since the epoch; those that
+        come after the one with this (wall, number) in that order."""
+        wanted: dict[str, object] = {
+            "wall >= ?": since,
+            "wall < ?": before,
+            "kind = ?": kind,
+            "unit = ?": unit,
+            "cgroup = ?": cgroup,
+            "constraint_name = ?": constraint,
+            "victim_comm = ?": comm,
+            "wall <= ?": after and after[0],
+            "(wall < ? OR number < ?)": after,
+        }
+        conditions = {text: value for text, value in wanted.items() if value is not None}
+        found: list[EventRow] = []
+        with self._reading():
+            for database in self.failover.databases():
+                found += database.list(conditions, limit)
+        found.sort(key=lambda row: (row.wall, row.number), reverse=True)
+        return found[:limit]
+
+    def export(self, since: float | None = None) -> Iterator[OomCapture]:
+        """All captures, oldest first, in the order they were stored. Damaged rows are logged and left out."""
+        number = -1
+        while True:
+            with self._reading() as at:
+                rows = at.file.after(number, float("-inf") if since is None else since, _EXPORT_ROWS)
+            if not rows:
+                return
+            for number, name, blob in rows:  # noqa: B007
+                try:
+                    yield decoded(name, blob)
+                except StoreError as error:
+                    log.error("%s", error)
+
+    def news(self, position: int, limit: int) -> Sequence[News]:
+        """What came after ``position``, oldest first: each stored event that is not historical, and again
+        when a later revision has more kills, or is the last of one that stands for many. Numbers have no
+        gaps: one that is missing was given up."""
+        with self._reading() as at:
+            found = at.news.after(position, limit)
+            if at.memory is not None and len(found) < limit:
+                found += NewsTable(at.memory.connection).after(position, limit - len(found))
+        return found
+
+    def deliveries(self) -> Sequence[Delivery]:
+        """How far each sink that fetches has come, with what waits for it."""
+        with self._reading() as at:
+            return at.news.deliveries(at.last_news)
+
+    def untold(self, limit: int) -> Sequence[News]:
+        """News that the sinks of this host were not told of when the last daemon ended, oldest first. None
+        in a store where they never were told of any. Raises StoreError."""
+        with self._reading() as at:
+            position = at.news.told()
+        return () if position is None else self.news(position, limit)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Failover]:
+        """Turns SQLite's errors into StoreError."""
+        with self._lock:
+            try:
+                yield self.failover
+            except sqlite3.Error as error:
+                raise StoreError(f"cannot read the store {self._path}: {reason(error)}") from error
+
+    def _of_boot(self, query: str, *values: str | int) -> Sequence[tuple[Any, ...]]:
+        """What a starting daemon asks; a file found corrupt by it is replaced like one found by put."""
+        with self._reading() as at:
+            try:
+                return at.file.of_boot(query, *values)
+            except sqlite3.Error as error:
+                if not at.renewed_for(error):
+                    raise
+                return []
+
+    def _measure(self) -> None:
+        with suppress(sqlite3.Error):
+            self.events, self.bytes = self.failover.file.events, self.failover.file.bytes
