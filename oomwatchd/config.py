@@ -101,9 +101,11 @@ class StoreSection(Section, frozen=True, kw_only=True):
 
 
 class CaptureSection(Section, frozen=True, kw_only=True):
-    """``[capture]``: what is recorded of a victim. Command lines may hold secrets, hence the default."""
+    """``[capture]``: what is recorded of a victim. Command lines may hold secrets, hence the default.
+    ``host_root`` is where the host's files are seen, in a container; names of containers are read there."""
 
     command_line: Literal["off", "executable", "full"] = "executable"
+    host_root: str = "/"
 
 
 class RecorderSection(Section, frozen=True, kw_only=True):

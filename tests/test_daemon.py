@@ -249,6 +249,7 @@ def test_what_one_bite_leaves_is_read_at_once(rig: Rig, monkeypatch: pytest.Monk
         _watch=rig.watch,
         _polled=time.monotonic(),
         _recorder=None,
+        _naming=None,
         _notifier=SimpleNamespace(watchdog_seconds=None),
     )
     rig.read_at(KILL_USEC + 6_000_000)

@@ -29,6 +29,9 @@ def root(tmp_path: Path) -> Path:
         write(tmp_path, f"proc/sys/vm/{name}", f"{value}\n")
     write(tmp_path, "proc/vmstat", "pgfault 1\noom_kill 3\n")
     write(tmp_path, "proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")
+    write(tmp_path, "proc/slabinfo", "slabinfo - version: 2.1\n")
+    write(tmp_path, "var/lib/docker/containers/x", "")
+    write(tmp_path, "run/oomwatchd-names.socket", "")
     write(tmp_path, "proc/swaps", "Filename Type Size Used Priority\n/dev/sda2 partition 1 0 -2\n")
     write(tmp_path, "proc/self/mountinfo", f"30 1 0:26 / {tmp_path}/cg rw - cgroup2 cgroup2 rw\n")
     write(tmp_path, "cg/cgroup.controllers", "cpu memory pids\n")
@@ -73,6 +76,8 @@ def test_a_host_on_which_all_is_well_needs_no_mend(root: Path) -> None:
         ("proc/sys/vm/oom_kill_allocating_task", "1\n", "choice of the victim", "asks next", "=0"),
         ("proc/sys/vm/overcommit_memory", "2\n", "overcommit", "fail to allocate", "CommitLimit"),
         ("proc/self/mountinfo", "", "cgroups", "no mounted cgroup hierarchy", "cgroup_enable=memory"),
+        ("run/oomwatchd-names.socket", None, "container names", "by their ids", "oomwatchd-names.socket"),
+        ("proc/slabinfo", None, "holders", "no /proc/slabinfo", "CONFIG_SLUB_DEBUG"),
         ("proc/pressure/memory", None, "pressure", "no pressure stall", "psi=1"),
         ("sys/module/pstore/parameters/backend", "(null)\n", "pstore", "no backend", "ramoops"),
         ("run/systemd/journal/socket", None, "journal", "no systemd journal", "enabled = false"),

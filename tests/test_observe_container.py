@@ -1,63 +1,228 @@
-"""Names of containers out of their runtimes' files."""
+"""Names of containers: out of their runtimes' files, of the kubelet's links, of conmon, by the helper."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from oomwatchd.observe.container import container_name, with_container_names
+from oomwatchd.daemon import namer
+from oomwatchd.observe.container import MOST, ContainerNames, ask_helper
+from oomwatchd.observe.runtimes import DIRECTORIES, conmon_names, kubernetes_names, name_of
 from oomwatchd.records.capture import ProcessFacts
 from tests.samples import capture
 
+ROOT = Path(__file__).parent.parent
 ID = "9f02d9fa0049eb2655fc83c765f142362b2cb403b57b70ba3185071015ca3b64"
+OTHER = "0" * 64
 DOCKER = f"var/lib/docker/containers/{ID}/config.v2.json"
 CONTAINERD = f"run/containerd/io.containerd.runtime.v2.task/k8s.io/{ID}/config.json"
+K3S = f"run/k3s/containerd/io.containerd.runtime.v2.task/k8s.io/{ID}/config.json"
+NERDCTL = f"run/containerd/io.containerd.runtime.v2.task/default/{ID}/config.json"
 CRIO = f"run/containers/storage/overlay-containers/{ID}/userdata/config.json"
+PODMAN = "var/lib/containers/storage/overlay-containers/containers.json"
+CRI_NOTES = {
+    "io.kubernetes.cri.container-name": "app",
+    "io.kubernetes.cri.sandbox-name": "web-0",
+    "io.kubernetes.cri.sandbox-namespace": "shop",
+}
+
+
+def nobody(_ids: Iterable[str]) -> dict[str, str]:
+    raise FileNotFoundError(2, "No such file or directory")
+
+
+def write(root: Path, file: str, content: object) -> None:
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).write_text(content if isinstance(content, str) else json.dumps(content))
 
 
 @pytest.mark.parametrize(
     ("file", "content", "name"),
     [
         (DOCKER, {"Name": "/web", "ID": ID}, "web"),
-        (
-            CONTAINERD,
-            {
-                "annotations": {
-                    "io.kubernetes.cri.container-name": "app",
-                    "io.kubernetes.cri.sandbox-name": "web-0",
-                    "io.kubernetes.cri.sandbox-namespace": "shop",
-                }
-            },
-            "shop/web-0/app",
-        ),
+        (DOCKER, {"Name": "/k8s_app_web-0_shop_7d1c_3"}, "shop/web-0/app"),
+        (CONTAINERD, {"annotations": CRI_NOTES}, "shop/web-0/app"),
+        (K3S, {"annotations": CRI_NOTES}, "shop/web-0/app"),
+        (NERDCTL, {"annotations": {"nerdctl/name": "cache", "nerdctl/namespace": "default"}}, "cache"),
         (
             CRIO,
             {"annotations": {"io.kubernetes.container.name": "app", "io.kubernetes.pod.name": "p"}},
             "p/app",
         ),
+        (PODMAN, [{"id": OTHER, "names": ["no"]}, {"id": ID, "names": ["db"], "layer": "x"}], "db"),
+        (PODMAN, [{"id": ID}], None),
+        (PODMAN, {"id": ID}, None),
         (DOCKER, {"Name": 7}, None),
         (DOCKER, ["no object"], None),
         (DOCKER, {}, None),
     ],
 )
 def test_the_runtime_tells_the_name(tmp_path: Path, file: str, content: object, name: str | None) -> None:
-    (tmp_path / file).parent.mkdir(parents=True)
-    (tmp_path / file).write_text(json.dumps(content))
-    assert container_name(ID, tmp_path) == name
+    write(tmp_path, file, content)
+    assert name_of(ID, tmp_path) == name
 
 
 def test_an_id_is_no_path(tmp_path: Path) -> None:
     (tmp_path / "var/lib/docker/containers").mkdir(parents=True)
-    (tmp_path / "var/lib/docker/config.v2.json").write_text('{"Name": "/x"}')
-    assert container_name("..", tmp_path) is None
+    write(tmp_path, "var/lib/docker/config.v2.json", '{"Name": "/x"}')
+    assert name_of("..", tmp_path) is None
+
+
+def test_the_kubelets_links_name_pod_and_namespace(tmp_path: Path) -> None:
+    for link in (
+        f"web-0_shop_app-{ID}.log",
+        f"web-0_app-{OTHER}.log",
+        f"a_b_c-{ID[:63]}.log",
+        f"_shop_app-{OTHER}.log",
+    ):
+        write(tmp_path, f"var/log/containers/{link}", "")
+    assert kubernetes_names(tmp_path) == {ID: "shop/web-0/app"}
+
+
+def test_conmon_is_believed_of_its_own_user_alone(tmp_path: Path) -> None:
+    for pid, comm in ((7, "conmon"), (8, "other")):
+        write(tmp_path, f"{pid}/comm", f"{comm}\n")
+        words = ("/usr/bin/conmon", "-c", ID, "-u", ID, "-r", "/usr/bin/crun", "-n", "we b", "-s")
+        write(tmp_path, f"{pid}/cmdline", "\0".join(words) + "\0")
+    own = os.geteuid()
+    assert conmon_names(tmp_path, [(ID, own)]) == {ID: "we b"}
+    assert conmon_names(tmp_path, [(ID, own + 1)]) == {}
+    assert conmon_names(tmp_path, [(OTHER, own)]) == {}
+
+
+# -- what is kept --------------------------------------------------------------------------------------
+
+PATH = f"/system.slice/docker-{ID}.scope"
+
+
+def facts(cgroup: str = PATH) -> ProcessFacts:
+    return ProcessFacts(pid=1, cgroup=cgroup)
+
+
+def named(names: ContainerNames, *processes: ProcessFacts) -> list[str | None]:
+    return [one.container_name for one in names.with_names(capture(processes=processes)).processes]
 
 
 def test_a_capture_learns_the_names(tmp_path: Path) -> None:
-    (tmp_path / DOCKER).parent.mkdir(parents=True)
-    (tmp_path / DOCKER).write_text('{"Name": "/web"}')
-    inside = ProcessFacts(pid=1, cgroup=f"/system.slice/docker-{ID}.scope")
-    outside = ProcessFacts(pid=2, cgroup="/system.slice/x.service")
-    named = with_container_names(capture(processes=(inside, outside)), tmp_path)
-    assert [facts.container_name for facts in named.processes] == ["web", None]
+    write(tmp_path, DOCKER, {"Name": "/web"})
+    names = ContainerNames(tmp_path, tmp_path / "proc", nobody)
+    assert named(names, facts(), facts("/system.slice/x.service")) == ["web", None]
+    assert names.obstacle is None
+
+
+def test_a_name_that_was_learnt_outlives_its_file(tmp_path: Path) -> None:
+    write(tmp_path, DOCKER, {"Name": "/web"})
+    names = ContainerNames(tmp_path, tmp_path / "proc", nobody)
+    names.learn(["/", PATH])
+    (tmp_path / DOCKER).unlink()
+    names.learn(["/"])
+    assert named(names, facts()) == ["web"]
+
+
+def test_the_helper_is_asked_for_what_nobody_else_tells_and_never_for_a_kill(tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+
+    def ask(ids: Iterable[str]) -> dict[str, str]:
+        asked.append(list(ids))
+        return {ID: "web"}
+
+    names = ContainerNames(tmp_path, tmp_path / "proc", ask)
+    assert named(names, facts()) == [None]
+    assert asked == []
+    names.learn(["/", PATH, "/system.slice/x.service", f"/docker/{OTHER}"])
+    names.wait()
+    assert [sorted(one) for one in asked] == [sorted((ID, OTHER))]
+    assert named(names, facts(), facts(f"/docker/{OTHER}")) == ["web", None]
+    names.learn([PATH, f"/docker/{OTHER}"])
+    names.wait()
+    assert len(asked) == 1, "what is known to be there is not asked for again"
+
+
+def test_where_there_is_no_helper_that_is_said(tmp_path: Path) -> None:
+    names = ContainerNames(tmp_path, tmp_path / "proc", nobody)
+    names.learn([PATH])
+    names.wait()
+    assert names.obstacle == "No such file or directory"
+
+
+def test_names_are_bounded_and_the_used_ones_stay(tmp_path: Path) -> None:
+    def ask(ids: Iterable[str]) -> dict[str, str]:
+        return {one: f"n{int(one, 16)}" for one in ids}
+
+    names = ContainerNames(tmp_path, tmp_path / "proc", ask)
+    for number in range(MOST + 100):
+        names.learn([f"/docker/{number:064x}"])
+        names.wait()
+        assert names.get(f"{0:064x}") == "n0"
+    assert names.get(f"{1:064x}") is None
+    assert names.get(f"{MOST + 99:064x}") == f"n{MOST + 99}"
+
+
+# -- the helper ----------------------------------------------------------------------------------------
+
+
+def test_the_helper_answers_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namer, "IDLE_SECONDS", 0.5)
+    write(tmp_path, DOCKER, {"Name": "/wéb"})
+    address = str(tmp_path / "names.socket")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen()
+        status: list[int] = []
+        descriptor = os.dup(listening.fileno())
+        thread = threading.Thread(target=lambda: status.append(namer.main(tmp_path, descriptor)))
+        thread.start()
+        assert ask_helper([ID, OTHER, "../x"], address) == {ID: "wéb"}
+        with socket.socket(socket.AF_UNIX) as rude:
+            rude.connect(address)
+            rude.sendall(b"\xff\n")
+        assert ask_helper([], address) == {}
+        thread.join(10)
+    assert status == [0]
+    with pytest.raises(FileNotFoundError):
+        ask_helper([ID], str(tmp_path / "absent"))
+
+
+def test_the_unit_of_the_helper_shows_it_what_it_reads_and_no_more() -> None:
+    unit = (ROOT / "packaging/systemd/oomwatchd-names.service").read_text()
+    shown = re.findall(r"^BindReadOnlyPaths=-/(\S+):/(\S+):norbind$", unit, re.M)
+    assert all(source == target for source, target in shown)
+    assert sorted(source for source, _ in shown) == sorted(DIRECTORIES)
+    assert re.findall(r"^BindReadOnlyPaths=(?!.*norbind)(.*)$", unit, re.M) == [
+        "/usr -/lib -/lib64 -/etc/ld.so.cache"
+    ]
+    assert "\nTemporaryFileSystem=/:ro\n" in unit
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root's files are to be hidden")
+def test_the_helper_reads_names_with_its_one_capability(tmp_path: Path) -> None:
+    """An unprivileged user with its one capability; what its mounts hide is another test's."""
+    write(tmp_path, f"root/{DOCKER}", {"Name": "/web"})
+    for directory in ("root", "root/var", "root/var/lib", "root/var/lib/docker"):
+        (tmp_path / directory).chmod(0o700)
+    probe = (
+        "import sys; from pathlib import Path; from oomwatchd.observe.runtimes import name_of;"
+        f"print(name_of({ID!r}, Path({str(tmp_path / 'root')!r})))"
+    )
+    environ = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
+    command = [os.path.realpath(sys.executable), "-c", probe]
+    tmp_path.chmod(0o755)
+    found = []
+    for capability in ("-all", "-all,+dac_read_search"):
+        unprivileged = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
+        unprivileged += [f"--inh-caps={capability}", f"--ambient-caps={capability}"]
+        unprivileged += [f"--bounding-set={capability}"]
+        done = subprocess.run(
+            [*unprivileged, *command], capture_output=True, text=True, check=True, env=environ
+        )
+        found.append(done.stdout.strip())
+    assert found == ["None", "web"]

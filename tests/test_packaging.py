@@ -27,6 +27,7 @@ UNITS = ROOT / "packaging" / "systemd"
 EXPOSURE_LIMIT = 10
 EXPOSURE_LIMIT_WITH_NETWORK = 18
 EXPOSURE_LIMIT_WITHOUT_CAPABILITY = 6
+EXPOSURE_LIMIT_OF_THE_HELPER = 6
 
 
 @pytest.fixture
@@ -101,6 +102,21 @@ def exposure_within(limit: int, units: Path) -> subprocess.CompletedProcess[str]
 def test_the_service_stays_tight(units: Path) -> None:
     done = exposure_within(EXPOSURE_LIMIT, units)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_helper_for_names_stays_tight(units: Path) -> None:
+    helper = units / "oomwatchd-names.service"
+    for limit, done in ((EXPOSURE_LIMIT_OF_THE_HELPER, 0), (EXPOSURE_LIMIT_OF_THE_HELPER - 1, 1)):
+        found = analyze("security", "--offline=true", f"--threshold={limit}", str(helper))
+        assert bool(found.returncode) == bool(done), found.stdout
+    unit = helper.read_text()
+    assert re.findall(r"^(?:CapabilityBoundingSet|AmbientCapabilities)=(.*)$", unit, re.M) == [
+        "CAP_DAC_READ_SEARCH",
+        "CAP_DAC_READ_SEARCH",
+    ]
+    # the way past the mounts that this capability would open
+    assert "\nSystemCallFilter=~@privileged" in unit
+    assert "open_by_handle_at" in analyze("syscall-filter", "@privileged").stdout.split()
 
 
 def test_with_a_network_it_is_still_tight(units: Path) -> None:

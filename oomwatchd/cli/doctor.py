@@ -19,8 +19,10 @@ import psutil
 
 from oomwatchd import config
 from oomwatchd.errors import OomwatchdError, UnavailableError
+from oomwatchd.observe.container import HELPER
 from oomwatchd.observe.hierarchy import memory_hierarchy
 from oomwatchd.observe.host import Host, read_text, read_whole
+from oomwatchd.observe.runtimes import DIRECTORIES
 from oomwatchd.procfs import oom_kills
 from oomwatchd.procfs.mounts import swap_areas
 from oomwatchd.records.kmsg import to_text
@@ -94,6 +96,8 @@ def examine(root: Path, device: Path, ring: Callable[[], int | None]) -> list[Ch
         _choice(root),
         _overcommit(root),
         _cgroups(root),
+        _names(root),
+        _holders(root),
         _pressure(root),
         _swap(root),
         _pstore(root),
@@ -238,6 +242,25 @@ def _cgroups(root: Path) -> Check:
         found = "no mounted cgroup hierarchy has the memory controller"
         return Check("cgroups", "warn", found, "boot with cgroup_enable=memory, or mount one")
     return Check("cgroups", "ok", f"memory controller of cgroup v{hierarchy.version} at {hierarchy.mount}")
+
+
+def _names(root: Path) -> Check:
+    """Names of containers, as the service gets them: its user may not read what is root's."""
+    runtimes = [name for name in DIRECTORIES if _exists(root / name)]
+    if _exists(root / HELPER.lstrip("/")):
+        return Check("container names", "ok", f"read by the helper at {HELPER}")
+    if not runtimes:
+        return Check("container names", "ok", "no files of a container runtime")
+    found = f"the service may not read /{runtimes[0]}: it knows these containers by their ids"
+    return Check("container names", "warn", found, "systemctl start oomwatchd-names.socket")
+
+
+def _holders(root: Path) -> Check:
+    if not _exists(root / "proc/slabinfo"):
+        found = "no /proc/slabinfo: which of the kernel's caches grew is not known"
+        return Check("holders", "warn", found, "a kernel with CONFIG_SLUB_DEBUG or CONFIG_SLAB")
+    found = "slab caches and vmalloc (by OpenFile= for the service: systemd 253); what a process holds by "
+    return Check("holders", "ok", found + "pipes, sockets, memfd and BPF is told to root alone")
 
 
 def _pressure(root: Path) -> Check:

@@ -20,6 +20,7 @@ from oomwatchd.daemon.crosscheck import LASTING_USEC, Balance, Totals, Witness
 from oomwatchd.daemon.host_memory import HostView
 from oomwatchd.daemon.live_facts import LiveFacts
 from oomwatchd.daemon.log import OncePerKind, is_journal, start_logging
+from oomwatchd.daemon.naming import Naming
 from oomwatchd.daemon.panics import panics, roots
 from oomwatchd.daemon.watch import Times, Watch
 from oomwatchd.daemon.worker import FULL_CAPTURES, Worker
@@ -27,6 +28,7 @@ from oomwatchd.errors import ConfigError, OomwatchdError, PermissionDeniedError,
 from oomwatchd.event import OomEvent
 from oomwatchd.metrics import Metrics
 from oomwatchd.notify import Notifier, take_descriptors
+from oomwatchd.observe.container import ContainerNames
 from oomwatchd.observe.group import Group
 from oomwatchd.observe.hierarchy import memory_hierarchy
 from oomwatchd.observe.holders import Holders
@@ -101,6 +103,7 @@ class Daemon:
         #: why it does not work; None while it does
         self._trouble: str | None = "starting"
         self._serving = self._serve(self._config, descriptors.get("http", ()))
+        names = ContainerNames(Path(self._config.capture.host_root), self._host.proc)
         opened = {name: descriptors[name][0] for name in ("slabinfo", "vmallocinfo") if descriptors.get(name)}
         self._worker = Worker(
             self._config,
@@ -112,7 +115,11 @@ class Daemon:
                 memory_hierarchy(self._host),
                 self._host.page_size_bytes,
             ),
+            names=names,
         )
+        self._naming: Naming | None = None
+        if self._recorder is not None:
+            self._naming = Naming(names, self._recorder.cgroups, self._worker.later)
         self._worker.open()
         boot_id = self._host.boot_id
         self._witness = Witness()
@@ -277,6 +284,8 @@ class Daemon:
             time.sleep(seconds)
             self._watch.read()
         self._record()
+        if self._naming is not None:
+            self._naming.run(time.monotonic(), quiet=self._watch.quiet)
         if self._serving is not None:
             self._serving.health.beat()
         moment = time.monotonic()
@@ -332,6 +341,8 @@ class Daemon:
         due = [self._polled + POLL_SECONDS - moment]
         if self._recorder is not None:
             due.append(self._recorder.seconds_until_due(now().monotonic_usec))
+        if self._naming is not None and (seconds := self._naming.seconds_until_due(moment)) is not None:
+            due.append(seconds)
         if self._notifier.watchdog_seconds is not None:
             due.append(self._fed + self._notifier.watchdog_seconds - moment)
         if (seconds := self._watch.seconds_until_due()) is not None:

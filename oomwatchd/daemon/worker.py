@@ -28,7 +28,7 @@ from oomwatchd.event import OomEvent, conclude
 from oomwatchd.formats import ESSENTIAL
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.metrics import Metrics
-from oomwatchd.observe.container import with_container_names
+from oomwatchd.observe.container import ContainerNames
 from oomwatchd.observe.hierarchy import memory_hierarchy
 from oomwatchd.observe.history import Before
 from oomwatchd.observe.host import Host, sees_kernel_pids
@@ -74,8 +74,10 @@ class Worker:
         clock: Callable[[], float] = monotonic,
         boot_id: str | None = None,
         live_facts: LiveFacts | None = None,
+        names: ContainerNames | None = None,
     ) -> None:
-        """``live_facts`` says who holds what when a report begins; None: nobody looks."""
+        """``names`` are those of containers; ``live_facts`` says who holds what when a report begins (None:
+        nobody looks)."""
         self._config = config
         self._boot_id = boot_id
         self._metrics = metrics
@@ -97,6 +99,7 @@ class Worker:
         #: where the pids of reports can be looked up, None: nowhere
         self._host: Host | None = None
         self._live_facts = live_facts
+        self._names = names or ContainerNames()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         #: where the store's file is, None: in memory only
         self.directory: Path | None = None
@@ -277,7 +280,7 @@ class Worker:
             self._lock.close()
 
     def _serve(self, waiting: Waiting) -> None:
-        capture = with_container_names(self._with_before(waiting))
+        capture = self._names.with_names(self._with_before(waiting))
         if self._live_facts is not None:
             capture = self._live_facts.added_to(capture)
         watched = capture.settled and not capture.historical and capture.at is not None

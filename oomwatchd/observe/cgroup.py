@@ -76,6 +76,11 @@ class Cgroups:
         return self._by_path.get(path)
 
     @property
+    def made(self) -> int:
+        """How many cgroups were ever seen: another number means that there are new ones."""
+        return self._numbers
+
+    @property
     def table(self) -> Mapping[str, Group]:
         """The cgroups of now by their paths; a later walk has another table."""
         return self._by_path

@@ -1,74 +1,149 @@
-"""What people call a container: the name in its runtime's own files, where those can be read.
+"""What people call the containers of this host: learnt when a container appears, and kept.
 
-One file a container, read by the patient half: these lie on disks. Ids are 64 hexadecimal digits before they
-become part of a path.
-
-Sources: Docker ``container/container.go`` (config.v2.json); containerd ``pkg/cri/annotations``; CRI-O
-``pkg/annotations``. The OCI runtime configuration is ``config.json`` of the bundle.
+Whoever is killed may be gone with its files; and where these are root's, a helper reads them
+(``oomwatchd-names.socket``). It is asked when a cgroup of a container appears whose name nobody else tells,
+never for a kill: nothing is started in a moment of need.
 """
 
 from __future__ import annotations
 
-import re
+import socket
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
-from oomwatchd.diagnosis.attribution import owner_of
-from oomwatchd.observe.host import read_bytes
+from oomwatchd.diagnosis.attribution import Owner, owner_of
+from oomwatchd.observe.runtimes import conmon_names, is_id, kubernetes_names, name_of
 from oomwatchd.records.capture import OomCapture, ProcessFacts
-from oomwatchd.records.kmsg import to_text
 
-_FILE_BYTES = 1024 * 1024
-_NAME_LENGTH = 256
-_ID = re.compile(r"[0-9a-f]{64}\Z")
-_FILES = (
-    "var/lib/docker/containers/{}/config.v2.json",
-    "run/containerd/io.containerd.runtime.v2.task/k8s.io/{}/config.json",
-    "run/containers/storage/overlay-containers/{}/userdata/config.json",
-    "var/lib/containers/storage/overlay-containers/{}/userdata/config.json",
-)
-_CONTAINER = ("io.kubernetes.cri.container-name", "io.kubernetes.container.name")
-_POD = ("io.kubernetes.cri.sandbox-name", "io.kubernetes.pod.name")
-_NAMESPACE = ("io.kubernetes.cri.sandbox-namespace", "io.kubernetes.pod.namespace")
+#: Names kept: about 200 bytes each.
+MOST = 4096
+#: Ids that are asked for at once.
+MOST_ASKED = 1024
+HELPER = "/run/oomwatchd-names.socket"
+HELPER_SECONDS = 10.0
+_ANSWER_BYTES = 1024 * 1024
+#: whose containers have a conmon
+_CONMON = frozenset({"podman", "cri-o", None})
 
 
-class _Config(msgspec.Struct):
-    name: str | None = msgspec.field(default=None, name="Name")
-    annotations: dict[str, str] = {}
+def ask_helper(ids: Iterable[str], address: str = HELPER) -> dict[str, str]:
+    """The names that the helper finds. Raises OSError where there is none."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(HELPER_SECONDS)
+        connection.connect(address)
+        connection.sendall("".join(f"{one}\n" for one in ids).encode())
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while len(answer) < _ANSWER_BYTES and (piece := connection.recv(65536)):
+            answer += piece
+    try:
+        return msgspec.json.decode(answer, type=dict[str, str])
+    except msgspec.MsgspecError as error:
+        raise OSError(f"{address}: {error}") from error
 
 
-def container_name(container_id: str, root: Path = Path("/")) -> str | None:
-    """``namespace/pod/container`` in Kubernetes, else the container's own name; None if nobody tells."""
-    if not _ID.match(container_id):
-        return None
-    for pattern in _FILES:
-        data = read_bytes(root / pattern.format(container_id), _FILE_BYTES)
-        if data is None:
-            continue
+class ContainerNames:
+    """The names of one host. ``obstacle`` says why some are not known, None while all are or none is wanted.
+
+    May be asked from any thread; :meth:`learn` belongs to one. Nothing here raises.
+    """
+
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        proc: Path = Path("/proc"),
+        ask: Callable[[Iterable[str]], dict[str, str]] = ask_helper,
+    ) -> None:
+        self._root = root
+        self._proc = proc
+        self._ask = ask
+        self._lock = threading.Lock()
+        #: the least recently used first
+        self._known: dict[str, str] = {}
+        #: paths that were there at the last call
+        self._seen: set[str] = set()
+        self._asking: threading.Thread | None = None
+        self.obstacle: str | None = None
+
+    def get(self, container_id: str) -> str | None:
+        """The name, as far as it was learnt."""
+        with self._lock:
+            name = self._known.pop(container_id, None)
+            if name is not None:
+                self._known[container_id] = name
+        return name
+
+    def learn(self, paths: Iterable[str]) -> None:
+        """These cgroups are there now: learn the names of containers that are new among them. What the helper
+        must be asked for comes later, by a thread of its own."""
+        now = set(paths)
+        owners = [owner_of(path) for path in now - self._seen]
+        self._seen = now
+        new = {one.container_id: one for one in owners if one.container_id and is_id(one.container_id)}
+        wanted = {container_id: one for container_id, one in new.items() if self.get(container_id) is None}
+        if not wanted:
+            return
+        self._keep(self._told(wanted))
+        left = [container_id for container_id in wanted if container_id not in self._known]
+        if left and (self._asking is None or not self._asking.is_alive()):
+            self._asking = threading.Thread(
+                target=self._ask_for, args=(left[:MOST_ASKED],), name="names", daemon=True
+            )
+            try:
+                self._asking.start()
+            except RuntimeError as error:
+                self.obstacle = str(error)
+
+    def with_names(self, capture: OomCapture) -> OomCapture:
+        """The same capture, its processes told by the names of their containers."""
+        named = tuple(self._named(facts) for facts in capture.processes)
+        return capture if named == capture.processes else msgspec.structs.replace(capture, processes=named)
+
+    def wait(self) -> None:
+        """Until the helper has answered."""
+        if self._asking is not None and self._asking.ident is not None:
+            self._asking.join()
+
+    def _named(self, facts: ProcessFacts) -> ProcessFacts:
+        owner = owner_of(facts.cgroup) if facts.cgroup else None
+        if owner is None or owner.container_id is None or facts.container_name is not None:
+            return facts
+        name = self.get(owner.container_id)
+        if name is None and is_id(owner.container_id):
+            # it was too quick for us: without a process of ours it may still be told
+            self._keep(self._told({owner.container_id: owner}))
+            name = self.get(owner.container_id)
+        return msgspec.structs.replace(facts, container_name=name)
+
+    def _told(self, wanted: dict[str, Owner]) -> dict[str, str]:
+        """What can be read without help."""
+        logs = kubernetes_names(self._root)
+        found = {one: logs[one] for one in wanted if one in logs}
+        users = {
+            container_id: owner.user_uid or 0
+            for container_id, owner in wanted.items()
+            if container_id not in found and owner.container_runtime in _CONMON
+        }
+        if users:
+            found |= conmon_names(self._proc, users.items())
+        for container_id in wanted.keys() - found.keys():
+            name = name_of(container_id, self._root)
+            if name is not None:
+                found[container_id] = name
+        return found
+
+    def _ask_for(self, ids: list[str]) -> None:
         try:
-            config = msgspec.json.decode(data, type=_Config)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            continue
-        notes = config.annotations
-        parts = [
-            next((notes[key] for key in keys if key in notes), None)
-            for keys in (_NAMESPACE, _POD, _CONTAINER)
-        ]
-        name = "/".join(filter(None, parts)) or (config.name or "").lstrip("/")
-        if name:
-            return to_text(name.encode("utf-8", "replace"))[:_NAME_LENGTH]
-    return None
+            self._keep(self._ask(ids))
+            self.obstacle = None
+        except OSError as error:
+            self.obstacle = error.strerror or str(error)
 
-
-def with_container_names(capture: OomCapture, root: Path = Path("/")) -> OomCapture:
-    """The same capture, its processes told by the names of their containers."""
-    named = tuple(_named(facts, root) for facts in capture.processes)
-    return capture if named == capture.processes else msgspec.structs.replace(capture, processes=named)
-
-
-def _named(facts: ProcessFacts, root: Path) -> ProcessFacts:
-    owner = owner_of(facts.cgroup) if facts.cgroup else None
-    if owner is None or owner.container_id is None or facts.container_name is not None:
-        return facts
-    return msgspec.structs.replace(facts, container_name=container_name(owner.container_id, root))
+    def _keep(self, names: dict[str, str]) -> None:
+        with self._lock:
+            self._known |= names
+            while len(self._known) > MOST:
+                del self._known[next(iter(self._known))]

@@ -1,0 +1,56 @@
+"""The helper that reads the names of containers where these are root's.
+
+It is started by its socket (``oomwatchd-names.socket``), serves who asks and ends when nobody does. A
+question is a line for each id, the answer one JSON object of ids and names. What it may see and do is in its
+unit. (``python3 -Im oomwatchd.daemon.namer``)
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from pathlib import Path
+
+from oomwatchd.observe.runtimes import name_of
+
+IDLE_SECONDS = 5.0
+QUESTION_SECONDS = 5.0
+_QUESTION_BYTES = 128 * 1024
+#: the first passed descriptor (sd_listen_fds(3))
+_LISTENING = 3
+
+
+def main(root: Path = Path("/"), descriptor: int = _LISTENING) -> int:
+    """Serve until it is idle; the exit status."""
+    try:
+        listening = socket.socket(fileno=descriptor)
+    except OSError as error:
+        print(f"oomwatchd names: no socket was passed: {error.strerror}", file=sys.stderr)
+        return 69
+    with listening:
+        listening.settimeout(IDLE_SECONDS)
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except TimeoutError:
+                return 0
+            with connection:
+                try:
+                    _answer(connection, root)
+                except OSError:
+                    continue  # who asked is gone, or does not come to the end
+
+
+def _answer(connection: socket.socket, root: Path) -> None:
+    connection.settimeout(QUESTION_SECONDS)
+    question = b""
+    while len(question) < _QUESTION_BYTES and (piece := connection.recv(65536)):
+        question += piece
+    ids = question.decode("ascii", "replace").split()
+    names = ((container_id, name_of(container_id, root)) for container_id in ids)
+    connection.sendall(json.dumps({one: name for one, name in names if name is not None}).encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""When names of containers are learnt: soon after one appears, never while a kill is under way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from oomwatchd.observe.cgroup import Cgroups
+from oomwatchd.observe.container import ContainerNames
+
+log = logging.getLogger(__name__)
+
+#: Cgroups that are made within this time are looked at together.
+TOGETHER_SECONDS = 0.3
+
+
+class Naming:
+    """Belongs to the loop; ``later`` hands a task to the worker, for names lie on disks. Moments are those of
+    a monotonic clock, in seconds."""
+
+    def __init__(
+        self, names: ContainerNames, cgroups: Cgroups, later: Callable[[Callable[[], None]], None]
+    ) -> None:
+        self._names = names
+        self._cgroups = cgroups
+        self._later = later
+        #: cgroups made when names were learnt last
+        self._learnt = 0
+        self._due: float | None = None
+        self._said: str | None = None
+
+    def run(self, moment: float, *, quiet: bool) -> None:
+        """Learn what is due; ``quiet``: no kill is under way."""
+        if self._names.obstacle not in (None, self._said):
+            self._said = self._names.obstacle
+            log.info("works without the names of some containers: %s (see `oomwatchd doctor`)", self._said)
+        if self._cgroups.made == self._learnt:
+            return
+        if self._due is None:
+            self._due = moment + TOGETHER_SECONDS
+        if moment < self._due:
+            return
+        if not quiet:
+            self._due = moment + TOGETHER_SECONDS
+            return
+        self._due, self._learnt = None, self._cgroups.made
+        table = self._cgroups.table
+        self._later(lambda: self._names.learn(table))
+
+    def seconds_until_due(self, moment: float) -> float | None:
+        """None: nothing is."""
+        return None if self._due is None else max(0.0, self._due - moment)
