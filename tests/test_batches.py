@@ -185,8 +185,8 @@ ROWS = st.text(st.sampled_from("[]0123456789 -x\u0663"), max_size=30)
 @given(st.lists(st.one_of(ROWS, ROWS.map(lambda row: f"[ 12] {row}")), max_size=6))
 def test_any_rows_are_the_same_at_once(texts: list[str]) -> None:
     alone, at_once = TaskTable(), TaskTable()
-    alone.header(["total_vm"])
-    at_once.header(["total_vm"])
+    alone.header(["uid", "tgid", "total_vm"])
+    at_once.header(["uid", "tgid", "total_vm"])
     for text in texts:
         if not alone.takes(text):
             break

@@ -184,7 +184,7 @@ TASKS_HEADER = Form(
     section=Section.TASKS,
     role=Role.BODY,
     begins=("[ pi", "[  p", "[pid"),
-    pattern=rx(r"\[ *pid *\] +uid +tgid +(?P<columns>total_vm .*?name) *$"),
+    pattern=rx(r"\[ *pid *\] +(?P<columns>uid +tgid +(?:\w+ +){2,24}name) *$"),
     opens=True,
     proof=Proof.IN_TEXT,
     once=True,
@@ -204,6 +204,7 @@ TASKS_HEADER = Form(
         "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name",
         "[  pid  ]   uid  tgid total_vm      rss rss_anon rss_file rss_shmem pgtables_bytes swapents "
         "oom_score_adj name",
+        "[ pid ]   uid  tgid  ppid total_vm      rss nr_ptes nr_pmds swapents oom_score_adj name",
     ),
     source="mm/oom_kill.c dump_tasks(), 2.6.27 to 7.3",
 )
@@ -212,7 +213,7 @@ TASKS_HEADER = Form(
 def _read_tasks_row(parts: Parts, m: Match) -> None:
     text = m.string.lstrip(" \t")
     if not parts.table.takes(text):
-        parts.table.take_without_header(text, m["figures"].split())
+        parts.table.take_without_header(text)
 
 
 TASKS_ROW = Form(

@@ -21,30 +21,36 @@ from oomwatchd.records.report import Task
 #: columns that have a field of their own; others stay under their printed names
 _KNOWN = frozenset(
     (
-        "total_vm", "rss", "rss_anon", "rss_file", "rss_shmem", "swapents", "pgtables_bytes", "nr_ptes",
-        "oom_score_adj",
+        "uid", "tgid", "total_vm", "rss", "rss_anon", "rss_file", "rss_shmem", "swapents", "pgtables_bytes",
+        "nr_ptes", "oom_score_adj",
     )
 )  # fmt: skip
 
-#: columns of a table whose header is lost, by the count of figures after tgid
+#: columns of a table whose header is lost, by their count
 _BY_COUNT = {
-    4: "total_vm rss cpu oom_adj",
-    5: "total_vm rss nr_ptes swapents oom_score_adj",
-    6: "total_vm rss nr_ptes nr_pmds swapents oom_score_adj",
-    8: "total_vm rss rss_anon rss_file rss_shmem pgtables_bytes swapents oom_score_adj",
+    6: "uid tgid total_vm rss cpu oom_adj",
+    7: "uid tgid total_vm rss nr_ptes swapents oom_score_adj",
+    8: "uid tgid total_vm rss nr_ptes nr_pmds swapents oom_score_adj",
+    10: "uid tgid total_vm rss rss_anon rss_file rss_shmem pgtables_bytes swapents oom_score_adj",
 }
 _MIN_PAGE = 4096
+#: columns that a vendor may have put before total_vm
+_MAX_INSERTED = 3
 
 
 class TaskTable:
     """Rows as they come, then what they say.
 
-    ``rejected`` holds the rows that do not fit the columns, once the table was read.
+    Columns are known by the table's head alone; of a table that lost it by their count, where the figures
+    bear that out. ``unsure``: the rows have other columns than is known of, so that no figure is told.
+    ``rejected`` holds the rows that do not fit the columns. Both once the table was read.
     """
 
     def __init__(self) -> None:
-        self.columns: tuple[str, ...] = ()
         self.rejected: list[str] = []
+        self.unsure = False
+        self._columns: tuple[str, ...] = ()
+        self._headless = False
         self._texts: list[str] = []
         self._read = 0  # rows that the columns below hold
         self._pids: list[int] = []
@@ -55,16 +61,23 @@ class TaskTable:
         return bool(self._texts)
 
     def header(self, columns: Iterable[str]) -> None:
-        """The header was read: names of the figures after tgid. ValueError for another header than that
+        """The header was read: names of the figures after the pid. ValueError for another header than that
         of the rows before."""
         columns = tuple(columns)
         if self._texts and columns != self.columns:
             raise ValueError("the rows before it have other columns")
-        self.columns = columns
+        self._columns = columns
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the figures after the pid."""
+        if self._headless and not self._columns:
+            self._columns = _columns_of(self._texts)
+        return self._columns
 
     def takes(self, text: str) -> bool:
         """Keep a line that looks like a row of this table; whether it does."""
-        if self.columns and text[:1] == "[" and text[1:8].lstrip(" ")[:1].isdigit():
+        if (self._columns or self._headless) and text[:1] == "[" and text[1:8].lstrip(" ")[:1].isdigit():
             self._texts.append(text)
             return True
         return False
@@ -72,28 +85,21 @@ class TaskTable:
     def take_rows(self, texts: Sequence[str]) -> int:
         """Keep those of the next lines that look like rows of this table, up to the first that does not; how
         many they are."""
-        count = row_count(texts) if self.columns else 0
+        count = row_count(texts) if self._columns or self._headless else 0
         self._texts += texts[:count]
         return count
 
-    def take_without_header(self, text: str, figures: Sequence[str]) -> None:
-        """A row before any header: its figures tell the kernel's era. ValueError when there is a header,
-        for then the row does not fit it.
-
-        A name that is a number cannot be told from a column: the smallest known table wins.
-        """
-        if self.columns:
+    def take_without_header(self, text: str) -> None:
+        """A row before any header. ValueError when there is a header, for then the row does not fit it."""
+        if self._columns:
             raise ValueError("the row has fewer figures than the header has columns")
-        count = max((n for n in _BY_COUNT if n + 2 <= len(figures)), default=4)
-        columns = _BY_COUNT[count]
-        if count == 5 and int(figures[4]) >= _MIN_PAGE and int(figures[4]) % _MIN_PAGE == 0:
-            columns = columns.replace("nr_ptes", "pgtables_bytes")
-        self.columns = tuple(columns.split())
+        self._headless = True
         self._texts.append(text)
 
     # -- what it says ------------------------------------------------------------------------------
 
     def has(self, column: str) -> bool:
+        """Whether there is such a column."""
         return column in self.columns
 
     @property
@@ -109,16 +115,28 @@ class TaskTable:
     def figure(self, pid: int, column: str) -> int | None:
         """One figure of one process, as printed; None where the table does not have it."""
         self._parse()
-        if column not in self.columns or pid not in self._pids:
+        if self.unsure or column not in self.columns or pid not in self._pids:
             return None
-        return self._figures[2 + self.columns.index(column)][self._pids.index(pid)]
+        return self._figures[self.columns.index(column)][self._pids.index(pid)]
+
+    def contradicts(self, pid: int, total_vm: int) -> None:
+        """What else is known of a process in this table: its total_vm, in pages. A row that says something
+        else by far was printed with other columns."""
+        said = self.figure(pid, "total_vm")
+        if said is None or said == total_vm:
+            return
+        at = self._pids.index(pid)
+        far = not total_vm // 2 <= said <= total_vm * 2 + 1
+        self.unsure = (far and self._headless) or any(column[at] == total_vm for column in self._figures)
 
     def tasks(self, page_size: int | None) -> tuple[Task, ...]:
         """The rows; amounts that are printed in pages are None where the page size is unknown."""
         self._parse()
         if not self._pids:
             return ()
-        columns = dict(zip(self.columns, self._figures[2:], strict=True))
+        columns = dict(zip(self.columns, self._figures, strict=True))
+        if self.unsure:
+            columns = {name: columns[name] for name in ("uid", "tgid") if name in columns}
 
         def plain(name: str) -> Iterable[int | None]:
             return columns.get(name) or repeat(None)
@@ -128,7 +146,7 @@ class TaskTable:
                 return repeat(None)
             return [figure * page_size for figure in columns[name]]
 
-        others = [name for name in self.columns if name not in _KNOWN]
+        others = [name for name in columns if name not in _KNOWN and name not in Task.__struct_fields__]
         extra: Iterable[dict[str, int] | None] = repeat(None)
         if others:
             extra = [
@@ -139,8 +157,8 @@ class TaskTable:
             map(
                 Task,
                 self._pids,
-                self._figures[0],
-                self._figures[1],
+                plain("uid"),
+                plain("tgid"),
                 self._names,
                 pages("total_vm"),
                 pages("rss"),
@@ -159,7 +177,7 @@ class TaskTable:
         if self._read == len(self._texts):
             return
         self._read = len(self._texts)
-        count = 2 + len(self.columns)
+        count = len(self.columns)
         try:
             numbers, names = _split(self._texts, count)
         except (ValueError, msgspec.DecodeError):  # some row does not fit: find out which
@@ -170,8 +188,68 @@ class TaskTable:
             numbers = [[int(row[n]) for row in rows] for n in range(1 + count)]
         self._pids, *self._figures = numbers
         self._names = list(names)
+        self._check()
         if len(max(self._names, key=len, default="")) > COMM_BYTES:
             self._names = [_without_remark(name) for name in self._names]
+
+    def _check(self) -> None:
+        """Whether the rows are what the columns say."""
+        numbered = self._names and all(map(_figures_before, self._names))  # most tables: the first is not
+        more = min(map(_figures_before, self._names)) if numbered else 0
+        if more and (len(self._names) > 1 or self._headless):  # a single name may begin with a number
+            self.unsure = True
+            self._names = [name.split(None, more)[-1] for name in self._names]
+        elif self._headless and not _bears_out(self.columns, self._figures):
+            self.unsure = True
+
+
+def _figures_before(name: str) -> int:
+    """Numbers that stand before a name, and are none of it if all names have them."""
+    words = name.split()
+    return next((n for n, word in enumerate(words[:-1]) if not _NUMBER.match(word)), max(0, len(words) - 1))
+
+
+def _columns_of(texts: Sequence[str]) -> tuple[str, ...]:
+    """The columns of rows without a header: by the count of figures that all have, and by what the figures
+    say of each other. A name that is a number cannot be told from a column: the smallest known table wins."""
+    rows = [_LEADING.match(text) for text in texts]
+    figures = [list(map(int, row[1].split())) for row in rows if row is not None]
+    count = min(map(len, figures), default=0)
+    columns: list[list[int]] = [[row[n] for row in figures] for n in range(count)]
+    known = max((n for n in _BY_COUNT if n <= count), default=6)
+    if len(figures) == 1:
+        count = known
+    for inserted in range(_MAX_INSERTED + 1):
+        names = _BY_COUNT.get(count - inserted, "").split()
+        if not names:
+            continue
+        if names[4] == "nr_ptes" and count - inserted == 7:
+            ptes = columns[4 + inserted]
+            if all(n % _MIN_PAGE == 0 for n in ptes) and any(ptes):
+                names[4] = "pgtables_bytes"
+        names[2:2] = [f"column_{2 + n}" for n in range(inserted)]
+        if _bears_out(names, columns):
+            return tuple(names)
+    return tuple(_BY_COUNT[known].split())
+
+
+def _bears_out(names: Sequence[str], columns: Sequence[Sequence[int]]) -> bool:
+    """Whether figures may stand under these names: nobody holds more than it has mapped, the adjustment has
+    its bounds."""
+    named = dict(zip(names, columns, strict=False))
+    mapped, held = named.get("total_vm", ()), named.get("rss", ())
+    adjustment = named.get("oom_score_adj", named.get("oom_adj", ()))
+    parts = [named[name] for name in ("rss_anon", "rss_file", "rss_shmem") if name in named]
+    return (
+        all(map(int.__eq__, map(sum, zip(*parts, strict=True)), held) if parts else ())
+        and all(rss <= total for rss, total in zip(held, mapped, strict=True))
+        and all(-1000 <= one <= 1000 for one in adjustment)
+        and min(map(min, columns[2 : len(names) - 1]), default=0) >= 0
+    )
+
+
+_NUMBER = re.compile(r"-?\d{1,14}\Z")
+_LEADING = re.compile(r"\[ *\d{1,10}\]((?:\s+-?\d{1,14}(?=\s))+)")
 
 
 def _split(texts: Sequence[str], count: int) -> tuple[list[list[int]], Sequence[str]]:

@@ -65,6 +65,8 @@ def _is_table_cut(parts: Parts, seen: Set[str], header: bool) -> bool:
         if not has_head:
             return not header
         return not parts.raw and parts.outcome.outcome is None  # it is empty where no task is eligible
+    if parts.table.unsure:
+        return True
     listed, names = set(parts.table.pids), set(parts.table.names)
     return not has_head or any(
         victim.pid not in listed and victim.comm not in names  # the kill line may name a thread

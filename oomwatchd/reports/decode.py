@@ -42,6 +42,7 @@ def decode(
     parts, seen = lines.parts, lines.seen
     summary = outcome.summary_of(parts)
     page_size = memory.page_size_of(parts, page_size_bytes)
+    outcome.check_table(parts, page_size)
     constraint, basis = outcome.constraint_of(parts, summary)
     victims = outcome.victims_of(parts, summary)
     chosen_pid, chosen_comm = outcome.chosen_of(parts, summary)

@@ -43,6 +43,14 @@ def summary_of(parts: Parts) -> oom_kill.Summary | None:
     return oom_kill.parse_summary(constraint, rest, known) if known is not None else summary
 
 
+def check_table(parts: Parts, page_size: int | None) -> None:
+    """Hold the task table against the kill lines, which name what their figures are."""
+    for victim in parts.outcome.victims.values():
+        total_vm_kb = victim.figures.get("total-vm", victim.figures.get("vsz"))
+        if total_vm_kb and page_size:
+            parts.table.contradicts(victim.pid, total_vm_kb * 1024 // page_size)
+
+
 def constraint_of(parts: Parts, summary: oom_kill.Summary | None) -> tuple[Constraint | None, Basis | None]:
     """The constraint and how it is known; a constant that no table knows (BPF policies print
     their own) leaves it to the other words of the report."""
