@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from oomwatchd import __version__
@@ -28,3 +31,14 @@ def test_every_unit_is_installed() -> None:
     units = [*ROOT.glob("packaging/systemd/*.service"), *ROOT.glob("packaging/systemd/*.socket")]
     assert len(units) >= 2
     assert [unit.name for unit in units if f"/{unit.name} " not in installed] == []
+
+
+def test_the_autopkgtest_passes_with_the_command_of_the_checkout(tmp_path: Path) -> None:
+    command = [ROOT / "packaging" / "debian" / "tests" / "smoke"]
+    there = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "AUTOPKGTEST_TMP": str(tmp_path),
+        "EXAMPLE": str(ROOT / "config.example.toml"),
+    }
+    done = subprocess.run(command, env=there, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

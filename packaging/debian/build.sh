@@ -77,6 +77,7 @@ within sh -ec "
     apt-get -q -y update
     apt-get -q -y install --no-install-recommends --reinstall /build/oomwatchd_*_all.deb $test_packages
     cd /build/check
+    sh packaging/debian/tests/smoke
     PYTHONPATH=/build/check python3 -P -m pytest -q -p no:cacheprovider -m 'not oom and not slow and not vm' \
         --ignore=tests/browser --ignore=tests/vm --ignore=tests/test_packaging.py
 "

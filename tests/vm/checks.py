@@ -162,10 +162,21 @@ def _of_the_readme(result: Result) -> list[Claim]:
 
 def _of_the_package(result: Result) -> list[Claim]:
     """Upgrade, removal, purge."""
-    kept = _ids(result.json("events_after_upgrade")) == _ids(result.json("events"))
+    kept = _ids(result.json("events_after_upgrade")) >= _ids(result.json("events"))
+    answers = {line.split()[1]: int(line.split()[0]) for line in result.one("scraped").splitlines()}
+    told, killed = result.one("told_meanwhile"), int(result.one("killed_meanwhile"))
     running = set(result.one("running_after_remove").split())
     return [
         Claim("upgrade: active, the store as before", result.one("upgrade").endswith("active") and kept),
+        Claim(
+            "upgrade: both sockets stay open",
+            result.one("sockets_after") == result.one("sockets_before") != "",
+        ),
+        Claim(f"upgrade: every scrape is answered (curl: {answers})", set(answers) == {"0"}),
+        Claim(
+            f"upgrade: {killed - int(result.one('oom_kills'))} kills meanwhile, all told",
+            killed > int(result.one("oom_kills")) and int(told) == killed,
+        ),
         Claim("removal: nothing runs", running <= {"inactive", "unknown", "not-found"}),
         Claim("removal: the store stays", result.one("kept_after_remove") != ""),
         Claim("purge: nothing is left", result.one("left_after_purge") == ""),

@@ -49,6 +49,33 @@ EOF
     active > /dev/null
 }
 
+# Over an upgrade both sockets stay open: kills in its midst are told, and no scrape is refused
+upgraded() {
+    part sockets_before; opened
+    touch /lab/upgrading
+    while [ -e /lab/upgrading ]; do
+        ordinary curl --silent --output /dev/null --max-time 60 http://127.0.0.1:10053/metrics
+        echo $?
+        sleep 0.2
+    done > /lab/scraped &
+    i=0
+    while [ -e /lab/upgrading ]; do
+        cgroup upgrade 3M
+        inside upgrade labbox hog 0 upgrade$i
+        i=$((i + 1))
+        sleep 1
+    done &
+    part upgrade; ordinary dpkg --install /lab/oomwatchd.deb && active
+    rm /lab/upgrading
+    sleep 3 # what both loops have begun
+    counted upgrade
+    part sockets_after; opened
+    part scraped; sort /lab/scraped | uniq -c
+    part killed_meanwhile; oom_kills
+    part told_meanwhile; metric oomwatchd_oom_kills_total
+}
+opened() { systemctl show --property=ActiveEnterTimestampMonotonic --value oomwatchd.socket oomwatchd-kmsg.socket; }
+
 # The trace points for a daemon that may not use tracefs: root makes an instance for it.
 traced() {
     mkdir -p /etc/systemd/system/oomwatchd.service.d
@@ -117,7 +144,7 @@ if [ ! -e /lab/panicked ]; then
     part log; journalctl --quiet --no-pager --output=cat --unit=oomwatchd.service
 
     if ! small; then
-        part upgrade; ordinary dpkg --install /lab/oomwatchd.deb && active
+        upgraded
         part events_after_upgrade; events
         webhook_with_secrets
         traced
