@@ -127,7 +127,7 @@ install_python() {
     fi
     [ -x "$venv/bin/pip" ] || quietly "making $venv" "$python" -m venv "$venv"
     quietly 'installing Python packages' \
-        "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --use-pep517 --editable ".${1:+[$1]}"
+        "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --use-pep517 --editable ".[journal${1:+,$1}]"
     # The fuzzer has wheels for some machines and Pythons alone, and takes clang to build.
     [ "$1" != dev ] || "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
         --only-binary :all: --quiet --editable '.[fuzz]' >"$log" 2>&1 </dev/null ||

@@ -319,7 +319,8 @@ def _systemd_journal() -> Any:
         from systemd import journal
     except ImportError as error:
         raise UnavailableError(
-            "the journal cannot be read without systemd-python", mend="install python3-systemd"
+            "the journal cannot be read without systemd-python",
+            mend="install python3-systemd, or with pip: oomwatchd[journal]",
         ) from error
     return journal
 
