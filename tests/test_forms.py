@@ -96,8 +96,8 @@ def test_a_kill_line_is_cut_from_the_right(comm: str, expected: str) -> None:
     assert oom_kill.sizes(found[1]["sizes"])["total-vm"] == 8
 
 
-def summary(text: str, known: str | None = None) -> oom_kill.Summary:
-    found = recognise(text, raw=True)
+def summary(text: str, known: str | None = None, *, raw: bool = True) -> oom_kill.Summary:
+    found = recognise(text, raw=raw)
     assert found is not None
     assert found[0] is oom_kill.SUMMARY
     return oom_kill.parse_summary(found[1]["constraint"], found[1]["rest"], known)
@@ -116,7 +116,8 @@ def test_the_summary_line_of_a_limit() -> None:
 def test_a_summary_line_set_out_for_reading() -> None:
     found = summary(
         "oom-kill:constraint=CONSTRAINT_MEMCG, nodemask=(null), oom_memcg=/a, task_memcg=/a/b,  task=x, y, "
-        "pid=80, uid=1000"
+        "pid=80, uid=1000",
+        raw=False,
     )
     assert (found.oom_memcg, found.task_memcg, found.task, found.pid, found.uid) == (
         "/a",
@@ -130,9 +131,9 @@ def test_a_summary_line_set_out_for_reading() -> None:
 @pytest.mark.parametrize("path", ["/ltp/test-95520", "in", ""])
 def test_a_path_that_may_be_cut_is_not_told(path: str) -> None:
     head = "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/ltp/test"
-    found = summary(f"{head},task_memcg={path}")
+    found = summary(f"{head},task_memcg={path}", raw=False)
     assert (found.oom_memcg, found.task_memcg) == ("/ltp/test", None)
-    assert summary(f"{head},task_memcg=/ltp/test,task=a").task_memcg == "/ltp/test"
+    assert summary(f"{head},task_memcg=/ltp/test,task=a", raw=False).task_memcg == "/ltp/test"
 
 
 def test_an_amount_without_its_unit_is_not_told() -> None:

@@ -18,7 +18,9 @@ distributions backport.
 ``tests/test_forms.py`` walks all forms.
 
 Names of processes and cgroups are hostile: every pattern is anchored at the beginning of the record,
-and what follows a name is anchored at its end.
+and what follows a name is anchored at its end. Other lines of the kernel's begin with words that a user
+chooses (``NAME[PID]: segfault at ...``, a firewall's log prefix): a raw record is of a form only if all of
+it is, to its end, and names in it keep to their size (``is_kernels``).
 
 Core: no clock, no file, no socket.
 """
@@ -146,9 +148,14 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     ``role``     what it means for cutting reports.
     ``pattern``  matched at the beginning of the text (leading blanks removed). Groups that mean the same
                  have the same name everywhere: ``comm`` and ``pid`` are a process, ``path`` of a line of
-                 section MEMCG is the cgroup at its limit.
+                 section MEMCG is the cgroup at its limit. Group ``loose`` is what is taken in copies only:
+                 no kernel prints it so.
+    ``open_ended`` free words or a path stand at its end, so that all that begins alike is such a line. Among
+                 raw records it counts only beside lines that nobody else can print.
     ``begins``   the first four characters of such a line (of the text without leading blanks), or
                  () where a line begins with a name or a number.
+    ``marks``    words one of which stands in such a line, where it begins with a name.
+    ``in_place`` only its place tells such a line (a row of a table): it is looked for in its section alone.
     ``opens``    a block may begin with such a line: the head of the report was lost.
     ``proof``    what such a line proves by itself; a block none of whose lines proves a report is dropped.
     ``failure``  a header of an allocation that failed, not of the OOM killer.
@@ -168,6 +175,9 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     role: Role
     pattern: re.Pattern[str]
     begins: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    in_place: bool = False
+    open_ended: bool = False
     opens: bool = False
     proof: Proof = Proof.NONE
     failure: bool = False
@@ -196,3 +206,21 @@ _HEX = re.compile(r"\\x[0-9a-f]{2}")
 def printed_bytes(text: str) -> int:
     """Bytes that the kernel's string had: ``\\xNN`` stands for one."""
     return len(_HEX.sub("?", text).encode("utf-8", "surrogatepass"))
+
+
+#: groups that hold a process name
+_NAMES = ("comm", "by")
+
+
+def is_kernels(form: Form, m: Match) -> bool:
+    """Whether a match is all of a raw record, as a kernel prints it: nothing stands behind it, nothing in it
+    is taken in copies only, no name in it is longer than a process name. Lines that are no part of a report
+    need not be whole."""
+    if form.role is Role.NEIGHBOUR:
+        return True
+    if m.end() != len(m.string) and not m.string[m.end() :].isspace():
+        return False
+    groups = form.pattern.groupindex
+    if "loose" in groups and m["loose"]:
+        return False
+    return all(printed_bytes(m[name] or "") <= COMM_BYTES for name in _NAMES if name in groups)

@@ -29,12 +29,20 @@ _UNSPACED_DUMP = Unspaced(
     ),
 )
 
+
+def is_named(header: str | None, comm: str) -> bool:
+    """Whether a line of raw records that names a task can be of the report with this header."""
+    return header is None or header.strip(" \t") == comm.strip(" \t")
+
+
 #: what a copy's line has behind the release: quotation marks, commas
 _BEHIND_RELEASE = re.compile(r"[\"',;`\u201d].*")
 
 
 def _read_dump(parts: Parts, m: Match) -> None:
     trigger, dump = parts.trigger, parts.dump
+    if parts.raw and not is_named(trigger.comm, m["comm"]):
+        return  # another process' dump (of a fatal signal), which broke into this report
     if trigger.pid is not None and dump.release is not None:
         return  # a second dump_stack() inside the block is not the trigger's
     if parts.outcome.panic:
@@ -60,6 +68,7 @@ def _read_dump(parts: Parts, m: Match) -> None:
 CPU = Form(
     name="cpu",
     section=Section.STACK,
+    open_ended=True,
     role=Role.DUMP,
     begins=("CPU:",),
     pattern=rx(
@@ -88,6 +97,7 @@ CPU = Form(
 PID = Form(
     name="pid",
     section=Section.STACK,
+    open_ended=True,
     role=Role.DUMP,
     begins=("Pid:",),
     pattern=rx(r"Pid: ?(?P<pid>\d+), comm: +(?P<comm>.*?)(?: " + _KERNEL + r"|$)"),
@@ -108,6 +118,7 @@ PID = Form(
 HARDWARE = Form(
     name="hardware",
     section=Section.STACK,
+    open_ended=True,
     role=Role.BODY,
     begins=("Hard",),
     pattern=rx(r"Hardware name: (?P<hardware>.*)$"),
@@ -122,7 +133,7 @@ CALL_TRACE = Form(
     section=Section.STACK,
     role=Role.BODY,
     begins=("Call", "Back"),
-    pattern=rx(r"(?:Call [Tt]race|Backtrace):"),
+    pattern=rx(r"(?:Call [Tt]race|Backtrace):.*"),
     copies=Copies(start=r"Call [Tt]race:|Backtrace:|</?(?:TASK|IRQ|NMI)>", end="", inner=r"Call [Tt]race:"),
     reads=marks_a_place,
     samples=("Call Trace:", "Call trace:", "Backtrace: "),
@@ -140,9 +151,25 @@ _X86_64 = re.compile(r"\bR(?:IP|SP|AX|BP): ")
 _I386 = re.compile(r"\bE(?:IP|AX): ")
 
 
-def symbols(text: str) -> list[str]:
+#: a line of a call trace, of all architectures: addresses, functions, modules, and what stands between
+_TRACE = re.compile(
+    r"[ \t]*(?:(?:\(?\[<?[0-9a-f]{4,16}>?\]|<[0-9a-f]{4,16}>|\(?[\w.$]{1,200}\+0x[0-9a-f]+/0x[0-9a-f]+\)?"
+    r"|\([\w.$]{1,200}\)|\[\w[\w .-]{0,120}\]|\?|from|[ER]?IP:|[0-9a-f]{4}:|NIP|LR|pc|lr|:)"
+    r"(?:[ \t]+|$|(?=[\w\[(])))+$"
+)
+
+
+def is_trace(text: str) -> bool:
+    """Whether a whole record is one of a call trace, and nothing else."""
+    return _TRACE.match(text) is not None
+
+
+def symbols(text: str, *, raw: bool = False) -> list[str]:
     """The functions of one stack line, in its order (re-flowed text has several); none for registers,
-    addresses, and entries that the unwinder marks as unsure (``?``)."""
+    addresses, and entries that the unwinder marks as unsure (``?``). ``raw``: the text is a whole record, and
+    is none of a call trace if it has other words too."""
+    if raw and not is_trace(text):
+        return []
     if found := _ARM.findall(text):
         return [bracketed or plain for bracketed, plain in found]
     if decoded := _DECODED.match(text):

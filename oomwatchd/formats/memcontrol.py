@@ -11,8 +11,7 @@ from oomwatchd.records.report import MemcgCounter, MemcgStat
 
 
 def _read_task_in(parts: Parts, m: Match) -> None:
-    parts.memcg.task_path, oom = parse_task_in(m["path"])
-    parts.memcg.oom_path = oom if oom is not None else parts.memcg.oom_path
+    parts.memcg.claims.append(parse_task_in(m["path"]))
 
 
 TASK_IN = Form(
@@ -21,8 +20,9 @@ TASK_IN = Form(
     role=Role.BODY,
     begins=("Task",),
     pattern=rx(r"Task in (?P<path>/.*)$"),
+    open_ended=True,
     opens=True,
-    proof=Proof.ALONE,
+    proof=Proof.IN_TEXT,
     needles=("Task in /",),
     copies=Copies(
         start=r"Task in /",
@@ -43,7 +43,7 @@ TASK_IN = Form(
 
 
 def _read_limit_of(parts: Parts, m: Match) -> None:
-    parts.memcg.oom_path = m["path"]
+    parts.memcg.claims.append((None, m["path"]))
 
 
 LIMIT_OF = Form(
@@ -52,6 +52,7 @@ LIMIT_OF = Form(
     role=Role.BODY,
     begins=("kill",),
     pattern=rx(r"killed as a result of limit of (?P<path>.*)$"),
+    open_ended=True,
     copies=Copies(
         start=r"killed as a(?: result\b|$)",
         end=r"limit of /\S*",
@@ -70,8 +71,9 @@ LIMIT_REACHED = Form(
     role=Role.BODY,
     begins=("Memo",),
     pattern=rx(r"Memory limit reached of cgroup (?P<path>.*)$"),
+    open_ended=True,
     opens=True,
-    proof=Proof.ALONE,
+    proof=Proof.IN_TEXT,
     needles=("Memory limit reached of cgroup ",),
     copies=Copies(
         start=r"Memory limit reached\b",
@@ -170,6 +172,7 @@ STAT = Form(
     name="memcg_stat",
     section=Section.MEMCG,
     role=Role.BODY,
+    in_place=True,
     pattern=rx(r"[a-z][a-z0-9_]* \d{1,19}(?:\n[a-z][a-z0-9_]* \d{1,19})*(?:\n[a-z0-9_]* ?)?$"),
     copies=Copies(start=r"[a-z][a-z0-9_]{1,40} \d+(?:$|\n)", end=r"\d"),
     reads=_read_stat,
@@ -206,7 +209,7 @@ PROTECTION = Form(
     source="mm/memcontrol.c mem_cgroup_show_protected_memory(), 6.19+",
 )
 
-FORMS = (TASK_IN, LIMIT_OF, LIMIT_REACHED, USAGE, STATS, PROTECTION)
+FORMS = (TASK_IN, LIMIT_OF, LIMIT_REACHED, USAGE, STATS, PROTECTION, STAT)
 
 #: the greatest page counter of 32-bit kernels with 4 KiB pages; from 2^52 kB on every value is one of
 #: the "no limit" marks of 64-bit kernels (kernel-formats: unlimited_kB)

@@ -43,8 +43,10 @@ HEADER = Form(
     # the mask is a number, or the line is cut before it: else it is source code, or about such a line
     pattern=rx(
         r"(?P<comm>.{0,80}?) invoked oom(?:-killer)?(?!.*?gfp_mask=(?!0x[0-9a-f]|[0-9a-f]+\b|0?x?$))"
-        r"(?:: ?(?P<rest>(?:gfp_mask=|\.\.\.)?.*)|: ?$|$)"
+        r"(?:: ?(?P<rest>gfp_mask=0x[0-9a-f]+(?:\([^)]*\))?(?:, *\w+=[^\s,]*(?:,[\d-]+)*)*\s*$|(?P<loose>.+))"
+        r"|: ?$|$)"
     ),
+    marks=(HEADER_MARK,),
     opens=True,
     proof=Proof.ALONE,
     needles=(HEADER_MARK,),
@@ -84,7 +86,9 @@ BARE_HEADER = Form(
     section=Section.HEADER,
     role=Role.HEADER,
     begins=("oom-",),
-    pattern=rx(r"(?P<comm>(?!))?oom-killer: (?P<rest>gfp_mask=0x[0-9a-f]+.*)"),
+    pattern=rx(
+        r"(?P<comm>(?!))?oom-killer: (?P<rest>gfp_mask=0x[0-9a-f]+(?:, *order=-?\d+)?\s*(?P<loose>.*))$"
+    ),
     opens=True,
     proof=Proof.ALONE,
     needles=("oom-killer: gfp_mask=",),
@@ -110,6 +114,7 @@ OPENVZ_HEADER = Form(
         r"(?P<pid>\d+) \((?P<comm>.*)\) invoked oom-killer in ub (?P<ub>\d+) "
         r"generation \d+ gfp (?P<mask>0x[0-9a-f]+)"
     ),
+    marks=(HEADER_MARK,),
     opens=True,
     proof=Proof.ALONE,
     needles=(HEADER_MARK,),
@@ -145,6 +150,7 @@ CPUSET = Form(
     section=Section.CPUSET,
     role=Role.BODY,
     pattern=rx(r"(?P<comm>.{0,80}?) cpuset=(?P<cpuset>.*) mems_allowed=(?P<mems>[\d,-]*)$"),
+    marks=("mems_allowed=",),
     repeats_comm=True,
     copies=Copies(
         start=r"[^\s=]{1,15}(?: [^\s=]{1,14})? cpuset=",
@@ -219,6 +225,7 @@ def _read_tasks_row(parts: Parts, m: Match) -> None:
 TASKS_ROW = Form(
     name="tasks_row",
     section=Section.TASKS,
+    open_ended=True,
     role=Role.BODY,
     begins=("[",),
     pattern=rx(r"\[ *(?P<pid>\d+)\](?P<figures>(?:\s+-?\d+){6,}) ?(?P<comm>.*)$"),
@@ -248,7 +255,11 @@ SUMMARY = Form(
     section=Section.SUMMARY,
     role=Role.VICTIM,
     begins=("oom-",),
-    pattern=rx(r"oom-kill: ?constraint=(?P<constraint>[A-Z_]+)(?P<rest>,.*|$)"),
+    pattern=rx(
+        # the kernel cuts a record with long paths at 976 bytes or more (LOG_LINE_MAX)
+        r"oom-kill: ?constraint=(?P<constraint>[A-Z_]+)"
+        r"(?P<rest>,.*,pid=\d+,uid=\d+\s*$|,.{900,}|(?P<loose>,.*)|$)"
+    ),
     opens=True,
     proof=Proof.ALONE,
     needles=("oom-kill:",),
@@ -298,7 +309,7 @@ INTENT = Form(
     begins=("Out ", "Memo", "No a", "Kill", "kill"),
     pattern=rx(
         _MESSAGE + r"[Kk]ill process (?P<pid>\d+) ?\((?P<comm>.*)\),?(?: with)? score (?P<score>-?\d+)"
-        r"(?: or .*| and children\.|\.)?$"
+        r"(?: or (?:a|sacrifice) child\s*| and children\.|\.|(?P<loose> or .*))?$"
     ),
     opens=True,
     proof=Proof.ALONE,
@@ -344,7 +355,8 @@ KILLED = Form(
     pattern=rx(
         r"(?:" + _MESSAGE + r"Killed process |(?P<openvz>(?:Out of memory in UB \d+: )?OOM killed process ))"
         r"(?P<pid>\d+)(?:, UID (?P<uid_before>\d+),)? ?\((?P<comm>.{0,80})\)(?:, UID (?P<uid_after>\d+))?"
-        r"(?:(?: score \d+)?,?\s+(?P<sizes>(?:total-vm|vsz|vm|(?:anon|file|shmem)-rss):.*)"
+        r"(?:(?: score \d+)?,?\s+(?P<sizes>(?:total-vm|vsz|vm|(?:anon|file|shmem)-rss):"
+        r"(?:-?\d+kB(?:,? [A-Za-z_-]+:-?\d+(?:kB)?)*\s*$|(?P<loose>.*)))"
         r"|(?:\s*\.{3}|\s*\u2026|\.)?\s*)$"
     ),
     opens=True,
@@ -409,7 +421,9 @@ ALREADY_EXITING = Form(
     section=Section.KILL,
     role=Role.OUTCOME,
     begins=("Out ", "Memo"),
-    pattern=rx(_MESSAGE + r"OOM victim (?P<pid>\d+) \((?P<comm>.*)\) is already exiting\. Skip killing"),
+    pattern=rx(
+        _MESSAGE + r"OOM victim (?P<pid>\d+) \((?P<comm>.*)\) is already exiting\. Skip killing(?: the task)?"
+    ),
     opens=True,
     proof=Proof.ALONE,
     needles=(": OOM victim ",),
@@ -436,7 +450,7 @@ SPARED = Form(
     section=Section.KILL,
     role=Role.OUTCOME,
     begins=("Woul",),
-    pattern=rx(r"Would have killed process (?P<pid>\d+) \((?P<comm>.*)\)\. But continuing instead"),
+    pattern=rx(r"Would have killed process (?P<pid>\d+) \((?P<comm>.*)\)\. But continuing instead\.?"),
     opens=True,
     proof=Proof.ALONE,
     needles=("Would have killed process ",),
@@ -511,7 +525,10 @@ REAPED = Form(
     section=Section.AFTER,
     role=Role.AFTER,
     begins=("oom_",),
-    pattern=rx(r"oom_reaper: reaped process (?P<pid>\d+) \((?P<comm>.*)\),? now (?P<sizes>anon-rss:.*)"),
+    pattern=rx(
+        r"oom_reaper: reaped process (?P<pid>\d+) \((?P<comm>.*)\),? now "
+        r"(?P<sizes>anon-rss:\d+[kl]*B(?:, \w+-rss:\d+[kl]*B)*(?P<loose>.*))$"
+    ),
     copies=Copies(
         start=r"oom_reaper: reaped\b|oom_reaper:$",
         end=r"shmem-rss:\d+kB",
@@ -564,7 +581,7 @@ NO_KILLABLE = Form(
     section=Section.KILL,
     role=Role.OUTCOME,
     begins=("Out ",),
-    pattern=rx(r"Out of memory and no killable processes"),
+    pattern=rx(r"Out of memory and no killable processes(?:\.\.\.)?"),
     opens=True,
     proof=Proof.ALONE,
     needles=("no killable processes",),
@@ -592,7 +609,12 @@ PANIC = Form(
     section=Section.KILL,
     role=Role.OUTCOME,
     begins=("Kern",),
-    pattern=rx(r"Kernel panic - not syncing: (?P<why>(?:[Oo]ut of memory|System is deadlocked on memory).*)"),
+    pattern=rx(
+        r"Kernel panic - not syncing: (?P<why>(?:[Oo]ut of memory(?: and no killable processes\.\.\."
+        r"|(?:\(memcg\))?[:.] (?:compulsory |system-wide )?panic_on_oom is (?:enabled|selected)\.?)"
+        r"|System is deadlocked on memory)\s*$"
+        r"|(?P<loose>(?:[Oo]ut of memory|System is deadlocked on memory).*))"
+    ),
     opens=True,
     proof=Proof.ALONE,
     needles=("Kernel panic - not syncing: ",),

@@ -28,8 +28,11 @@ ALLOC_FAILURE = Form(
     pattern=rx(
         r"(?:(?P<comm>.{0,80}?): )?(?P<what>page allocation (?:failure[.:] ?|stalls? for [^,:]*[,:] ?)"
         r"order: ?(?P<order>-?\d+)"
-        r"|vmalloc[: ].{0,200}?),? mode:(?P<mode>.*)$"
+        r"|vmalloc[: ].{0,200}?),? mode:"
+        r"(?P<mode>0x[0-9a-f]+(?:\([^)]*\))?(?:,? nodemask=(?:\(null\)|[\d,-]+))?"
+        r"(?:,cpuset=.*,mems_allowed=[\d,-]*)?\s*$|(?P<loose>.*$))"
     ),
+    marks=("mode:0x",),
     opens=True,
     failure=True,
     proof=Proof.ALONE,

@@ -64,11 +64,10 @@ class DumpLines:
 class MemcgLines:
     """The memory cgroup part."""
 
-    __slots__ = ("counters", "group_path", "oom_path", "protection", "stats", "stats_path", "task_path")
+    __slots__ = ("claims", "counters", "group_path", "protection", "stats", "stats_path")
 
     def __init__(self) -> None:
-        self.oom_path: str | None = None
-        self.task_path: str | None = None
+        self.claims: list[tuple[str | None, str | None]] = []  # the task's cgroup, the one at its limit
         self.group_path: str | None = None
         self.counters: dict[str, MemcgCounter] = {}
         self.stats: list[MemcgStat] = []
@@ -180,5 +179,5 @@ class Parts:
         self.memcg = MemcgLines()
         self.memory = MemoryLines()
         self.slab = SlabLines()
-        self.table = TaskTable()
+        self.table = TaskTable(raw=raw)
         self.outcome = OutcomeLines()

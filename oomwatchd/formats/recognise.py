@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import itemgetter
 
 from oomwatchd.formats import (
-    COMM_BYTES,
     Form,
+    Match,
     Section,
     dump_stack,
+    is_kernels,
     memcontrol,
     neighbours,
     oom_kill,
     page_alloc,
-    printed_bytes,
     show_mem,
     slab_common,
 )
@@ -24,64 +23,74 @@ from oomwatchd.formats import (
 ALL: tuple[Form, ...] = (
     *oom_kill.FORMS,
     *memcontrol.FORMS,
-    memcontrol.STAT,
     *show_mem.FORMS,
-    show_mem.PAGES,
     *slab_common.FORMS,
-    slab_common.SLAB_ROW,
-    slab_common.ALLOCATION,
     *dump_stack.FORMS,
     *page_alloc.FORMS,
     *neighbours.FORMS,
 )
 
-Recognised = tuple[Form, re.Match[str]]
+Recognised = tuple[Form, Match]
 
 _BY_BEGINNING: dict[str, tuple[Form, ...]] = {}
+_BY_MARK: dict[str, tuple[Form, ...]] = {}
+_BY_SECTION: dict[Section, tuple[Form, ...]] = {}
 for _form in ALL:
     for _beginning in _form.begins:
         _BY_BEGINNING[_beginning] = (*_BY_BEGINNING.get(_beginning, ()), _form)
+    for _mark in _form.marks:
+        _BY_MARK[_mark] = (*_BY_MARK.get(_mark, ()), _form)
+    if _form.in_place:
+        _BY_SECTION[_form.section] = (*_BY_SECTION.get(_form.section, ()), _form)
+#: a header's name may hold the beginning of any other line, so it is looked for first
+_HEADERS = _BY_MARK[oom_kill.HEADER_MARK]
+_MARKED = tuple((mark, forms) for mark, forms in _BY_MARK.items() if mark != oom_kill.HEADER_MARK)
 
 #: what a row, an indented line or an escape begins with; "" too
 _ROW_BEGINS = frozenset("[- \t\\0123456789") | {""}
-
-#: of a raw record: nothing but known fields may follow, or a cgroup's name could pose as a header
-_HEADER_REST = re.compile(r"gfp_mask=\S*?,?(?: +\w+=\S*)*\s*$")
 
 
 @lru_cache(maxsize=128)  # who decodes a report asks again what who cut it asked
 def recognise(text: str, *, raw: bool = False) -> Recognised | None:
     """The form of a line, with its match; None for a line that is not of a report.
 
-    ``raw``: the text is one whole record of /dev/kmsg, so names in it can be held to their size.
+    ``raw``: the text is one whole record of /dev/kmsg: a form must be all of it (``is_kernels``).
     Rows that only their place tells (memcg statistics, slab rows, allocation rows, stack lines) are
     left to ``recognise_row``.
     """
-    if oom_kill.HEADER_MARK in text and (found := _header(text, raw)):
-        return found
+    if oom_kill.HEADER_MARK in text:
+        # an indent; in a raw record the name itself begins with blanks
+        named = text if raw or text.startswith(oom_kill.HEADER_MARK) else text.lstrip(" \t")
+        if found := _first(_HEADERS, named, raw):
+            return found
     text = text.lstrip(" \t")
-    for form in _BY_BEGINNING.get(text[:4], ()):
-        if m := form.pattern.match(text):
-            return form, m
+    if (forms := _BY_BEGINNING.get(text[:4])) and (found := _first(forms, text, raw)):
+        return found
     first = text[:1]
     if first == "[":
-        if m := oom_kill.TASKS_ROW.pattern.match(text):
-            return oom_kill.TASKS_ROW, m
-    elif (first.isdigit() or first == "-") and "page" in text and (m := show_mem.PAGES.pattern.match(text)):
-        return show_mem.PAGES, m
-    if "mems_allowed=" in text and (m := oom_kill.CPUSET.pattern.match(text)) and _is_comm(m["comm"], raw):
-        return oom_kill.CPUSET, m
-    if (
-        "mode:0x" in text
-        and (m := page_alloc.ALLOC_FAILURE.pattern.match(text))
-        and _is_comm(m["comm"] or "", raw)
+        if found := _first((oom_kill.TASKS_ROW,), text, raw):
+            return found
+    elif (
+        (first.isdigit() or first == "-")
+        and "page" in text
+        and (found := _first((show_mem.PAGES,), text, raw))
     ):
-        return page_alloc.ALLOC_FAILURE, m
+        return found
+    for mark, forms in _MARKED:
+        if mark in text and (found := _first(forms, text, raw)):
+            return found
+    return None
+
+
+def _first(forms: tuple[Form, ...], text: str, raw: bool) -> Recognised | None:
+    for form in forms:
+        if (m := form.pattern.match(text)) and (not raw or is_kernels(form, m)):
+            return form, m
     return None
 
 
 _BEGINNING, _END = itemgetter(slice(0, 4)), itemgetter(slice(-2, None))
-_ANYWHERE = (oom_kill.HEADER_MARK, "mems_allowed=", "mode:0x")
+_ANYWHERE = tuple(_BY_MARK)
 
 
 def nothing_recognised(records: str, count: int) -> bool:
@@ -118,30 +127,7 @@ def unknown_count(texts: Sequence[str]) -> int:
     return count
 
 
-def _header(text: str, raw: bool) -> Recognised | None:
-    if not raw and not text.startswith(oom_kill.HEADER_MARK):
-        text = text.lstrip(" \t")  # an indent; in a raw record the name itself begins with blanks
-    m = oom_kill.HEADER.pattern.match(text)
-    if m and _is_comm(m["comm"], raw) and (not raw or _HEADER_REST.match(m["rest"] or "")):
-        return oom_kill.HEADER, m
-    if m := oom_kill.OPENVZ_HEADER.pattern.match(text):
-        return oom_kill.OPENVZ_HEADER, m
-    return None
-
-
-def _is_comm(name: str, raw: bool) -> bool:
-    return not raw or printed_bytes(name) <= COMM_BYTES
-
-
 def recognise_row(text: str, section: Section) -> Recognised | None:
     """Rows that only their place in the report tells."""
-    text = text.lstrip(" \t")
-    if section == Section.MEMCG:
-        if m := memcontrol.STAT.pattern.match(text):
-            return memcontrol.STAT, m
-    elif section == Section.SLAB:
-        if m := slab_common.ALLOCATION.pattern.match(text):
-            return slab_common.ALLOCATION, m
-        if m := slab_common.SLAB_ROW.pattern.match(text):
-            return slab_common.SLAB_ROW, m
-    return None
+    forms = _BY_SECTION.get(section)
+    return _first(forms, text.lstrip(" \t"), raw=False) if forms else None

@@ -14,6 +14,8 @@ ZONES = r"(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
 #: as copies are looked through
 _OF_NODE = r"(?:Node \d+,? ?)?"
 _AMOUNT_WORD = r"[\w()]+:-?\d+[kK]B"
+#: what follows the first amount of a node or zone; a key without figure ends it
+_AMOUNTS = r"(?: +[A-Za-z_]+(?:\((?:anon|file)\))?: ?-?\d+(?:[kK]B)?| +all_unreclaimable\? (?:yes|no))*+\s*"
 _UNSPACED_AMOUNTS = Unspaced(
     rf"(?:Node\d+)?{ZONES}free:\d|Node\d+active_anon:",
     (
@@ -62,7 +64,8 @@ PCP_CPU = Form(
     begins=("CPU ", "cpu "),
     pattern=rx(
         r"CPU +(?P<cpu>\d+): +(?:Hot: +)?hi: *\d+, +btch: *\d+ +usd: *\d+"
-        r"|cpu \d+ (?:hot|cold): (?:low \d+, )?high \d+, batch \d+"
+        r"(?: +Cold: +hi: *\d+, +btch: *\d+ +usd: *\d+)?"
+        r"|cpu \d+ (?:hot|cold): (?:low \d+, )?high \d+, batch \d+(?: used:\d+)?"
     ),
     copies=Copies(
         start=r"CPU +\d+: (?:hi|Hot):|cpu \d+ (?:hot|cold):",
@@ -141,7 +144,7 @@ NODE = Form(
     section=Section.MEM_INFO,
     role=Role.BODY,
     begins=("Node",),
-    pattern=rx(r"Node (?P<node>\d+) (?P<amounts>active_anon: ?\d+kB.*)$"),
+    pattern=rx(r"Node (?P<node>\d+) (?P<amounts>active_anon: ?\d+kB" + _AMOUNTS + r"(?P<loose>.*))$"),
     opens=True,
     copies=Copies(
         start=r"Node \d+ active_anon:",
@@ -171,7 +174,7 @@ ZONE = Form(
     section=Section.MEM_INFO,
     role=Role.BODY,
     begins=("Node", "DMA ", "DMA3", "Norm", "High", "Mova", "Devi"),
-    pattern=rx(_ZONE + r" (?P<amounts>free: ?\d+.*)$"),
+    pattern=rx(_ZONE + r" (?P<amounts>free: ?\d+(?:[kK]B)?" + _AMOUNTS + r"(?P<loose>.*))$"),
     opens=True,
     copies=Copies(
         start=rf"{_OF_NODE}(?:{ZONES}|\w{{2,16}}) free:|{_OF_NODE}{ZONES}$",
@@ -223,7 +226,10 @@ BUDDY = Form(
     section=Section.MEM_INFO,
     role=Role.BODY,
     begins=("Node", "DMA:", "DMA3", "Norm", "High", "Mova", "Devi"),
-    pattern=rx(_ZONE + r": (?P<orders>\d+\*\d+ ?kB.*)$"),
+    pattern=rx(
+        _ZONE + r": (?P<orders>\d+\*\d+ ?kB(?: ?\([A-Z]{1,8}\))?"
+        r"(?: +\d+\*\d+ ?kB(?: ?\([A-Z]{1,8}\))?)*+ *=? *(?:\d+ ?kB)?\s*(?P<loose>.*))$"
+    ),
     opens=True,
     copies=Copies(
         start=rf"{_OF_NODE}(?:{ZONES}|\w{{2,16}}): (?:\d+\*\d+kB|$)|{_OF_NODE}{ZONES}:$",
@@ -317,7 +323,7 @@ SWAP_CACHE_STATS = Form(
     section=Section.MEM_INFO,
     role=Role.BODY,
     begins=("Swap",),
-    pattern=rx(r"Swap cache(?: stats)?: add \d+, delete \d+, find \d+/\d+"),
+    pattern=rx(r"Swap cache(?: stats)?: add \d+, delete \d+, find \d+/\d+(?:, race \d+\+\d+)?"),
     copies=Copies(
         start=r"Swap cache(?: stats)?: add",
         end=r"find \d+/\d+(?:, race \d+\+\d+)?",
@@ -413,7 +419,7 @@ PAGES = Form(
 
 FORMS = (
     MEM_INFO, PCP_ZONE, PCP_CPU, FREE_PAGES, TOTALS, NODE, ZONE, LOWMEM_RESERVE, BUDDY, HUGEPAGES, SWAP_KB,
-    SWAP_CACHE_STATS,
+    SWAP_CACHE_STATS, PAGES,
 )  # fmt: skip
 
 #: names and figures have bounds, or a long word would be read anew from each of its letters

@@ -45,6 +45,7 @@ SLAB_ROW = Form(
     name="slab_row",
     section=Section.SLAB,
     role=Role.BODY,
+    in_place=True,
     pattern=rx(r"(?P<name>\S.*?)(?<! ) +(?P<used>\d+)KB +(?P<total>\d+)KB\s*$"),
     copies=Copies(start=r"\S.{0,63}?  +\d+KB(?: |$)", end=r"\d+KB +\d+KB", words=r"\d+KB"),
     reads=_read_slab_row,
@@ -75,6 +76,7 @@ ALLOCATION = Form(
     name="allocation",
     section=Section.SLAB,
     role=Role.BODY,
+    in_place=True,
     pattern=rx(
         r"(?P<size>[\d.]{1,20}(?: [KMGTPE]i?B| B)?) +(?P<calls>\d+) (?P<location>\S+:\d+)"
         r"(?: \[(?P<module>[^\]]*)\])? func:(?P<function>\S+)"
@@ -93,7 +95,7 @@ ALLOCATION = Form(
     source="lib/alloc_tag.c alloc_tag_to_text(), 6.10+",
 )
 
-FORMS = (SLAB_TITLE, SLAB_HEADER, ALLOCATIONS_TITLE)
+FORMS = (SLAB_TITLE, SLAB_HEADER, ALLOCATIONS_TITLE, ALLOCATION, SLAB_ROW)
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 

@@ -39,14 +39,16 @@ _MAX_INSERTED = 3
 
 
 class TaskTable:
-    """Rows as they come, then what they say.
+    """Rows as they come, then what they say. ``raw``: they are whole records, so that what has a longer name
+    than a process' is none of a table with a head.
 
     Columns are known by the table's head alone; of a table that lost it by their count, where the figures
     bear that out. ``unsure``: the rows have other columns than is known of, so that no figure is told.
     ``rejected`` holds the rows that do not fit the columns. Both once the table was read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, raw: bool = False) -> None:
+        self._raw = raw
         self.rejected: list[str] = []
         self.unsure = False
         self._columns: tuple[str, ...] = ()
@@ -178,10 +180,15 @@ class TaskTable:
             return
         self._read = len(self._texts)
         count = len(self.columns)
+        exact = self._raw and not self._headless
         try:
             numbers, names = _split(self._texts, count)
+            if exact and len(max(names, key=len)) > COMM_BYTES and not all(map(_is_name, names)):
+                raise ValueError("a name is longer than a process name")
         except (ValueError, msgspec.DecodeError):  # some row does not fit: find out which
             matched = [_pattern(count).match(text) for text in self._texts]
+            if exact:
+                matched = [m if m is not None and _is_name(m[2 + count] or "") else None for m in matched]
             self.rejected = [text for text, m in zip(self._texts, matched, strict=True) if m is None]
             rows = [m.groups("") for m in matched if m is not None]
             names = [row[-1] for row in rows]
@@ -189,7 +196,7 @@ class TaskTable:
         self._pids, *self._figures = numbers
         self._names = list(names)
         self._check()
-        if len(max(self._names, key=len, default="")) > COMM_BYTES:
+        if not exact and len(max(self._names, key=len, default="")) > COMM_BYTES:
             self._names = [_without_remark(name) for name in self._names]
 
     def _check(self) -> None:
@@ -261,6 +268,10 @@ def _split(texts: Sequence[str], count: int) -> tuple[list[list[int]], Sequence[
     if len(columns) != count or any(map(_begins_with_blank, texts, names)):
         raise ValueError("a name is empty or begins with a blank")
     return _numbers((pids, *columns)), names
+
+
+def _is_name(name: str) -> bool:
+    return len(name) <= COMM_BYTES or printed_bytes(name) <= COMM_BYTES
 
 
 def _without_remark(name: str) -> str:

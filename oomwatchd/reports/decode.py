@@ -121,7 +121,8 @@ class _Lines:
         ):
             return  # behind the summary stands another report's, which broke into this one
         self.seen.add(form.name)
-        self._section = max(self._section, form.section)
+        if not (parts.raw and form.open_ended and role is Role.BODY):
+            self._section = max(self._section, form.section)
         try:
             form.reads(parts, m)
         except (ValueError, OverflowError, msgspec.ValidationError):

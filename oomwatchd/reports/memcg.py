@@ -14,11 +14,44 @@ from oomwatchd.records.report import Memcg
 _ELIDED_PATH = re.compile(r"/(?:\.{3}|\u2026)(?:/|$)")
 
 
+def paths_of(parts: Parts) -> tuple[str | None, str | None]:
+    """The cgroup at its limit and the task's, as the lines say that have a path at their end (up to 4.20).
+
+    Any line that begins like one of them would be taken for it, so among raw records they count only beside
+    the cgroup's usage or statistics, with the same cgroup at its limit as the statistics, and with the task's
+    in its tree.
+    """
+    claims, lines = parts.memcg.claims, parts.memcg
+    if not parts.raw:
+        oom_paths = [oom for _, oom in claims if oom is not None]
+        tasks = [task for task, _ in claims if task is not None]
+        return oom_paths[-1] if oom_paths else None, tasks[-1] if tasks else None
+    if not lines.counters and not lines.stats:
+        return None, None
+    printed = {stat.path for stat in lines.stats if stat.path is not None}
+    oom_path = next((oom for _, oom in claims if oom is not None and (not printed or oom in printed)), None)
+    if oom_path is None:
+        return None, None
+    tree = oom_path if oom_path.endswith("/") else f"{oom_path}/"
+    task_path = next(
+        (
+            task
+            for task, oom in claims
+            if task is not None and oom in (None, oom_path) and (task == oom_path or task.startswith(tree))
+        ),
+        None,
+    )
+    return oom_path, task_path
+
+
 def memcg_of(parts: Parts, summary: oom_kill.Summary | None) -> Memcg | None:
     """The cgroup part; None where the report has nothing of it."""
     lines = parts.memcg
-    oom_path = summary.oom_memcg if summary and summary.oom_memcg is not None else lines.oom_path
-    task_path = summary.task_memcg if summary and summary.task_memcg is not None else lines.task_path
+    oom_path, task_path = paths_of(parts)
+    if summary and summary.oom_memcg is not None:
+        oom_path = summary.oom_memcg
+    if summary and summary.task_memcg is not None:
+        task_path = summary.task_memcg
     if not parts.raw:  # of a path that was shortened by hand nobody knows the whole
         oom_path, task_path = (
             None if path is not None and _ELIDED_PATH.search(path) else path for path in (oom_path, task_path)

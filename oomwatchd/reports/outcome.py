@@ -10,6 +10,7 @@ from typing import Literal
 from oomwatchd.formats import dump_stack, oom_kill
 from oomwatchd.formats.parts import Parts, VictimLines
 from oomwatchd.records.report import Constraint, Kind, Victim
+from oomwatchd.reports.memcg import paths_of
 
 _CONSTRAINTS: dict[str, Constraint] = {
     "CONSTRAINT_NONE": "none",
@@ -61,7 +62,7 @@ def constraint_of(parts: Parts, summary: oom_kill.Summary | None) -> tuple[Const
         message.startswith("Memory cgroup")
         or bool(parts.memcg.counters)
         or bool(parts.memcg.stats)
-        or parts.memcg.oom_path is not None
+        or paths_of(parts)[0] is not None
     )
     if summary:
         printed = _CONSTRAINTS.get(summary.constraint)
@@ -81,8 +82,9 @@ def constraint_of(parts: Parts, summary: oom_kill.Summary | None) -> tuple[Const
         return "none", "inferred"
     if any(words in (parts.outcome.outcome or "") for words in _SYSTEM_WIDE):
         return "none", "inferred"
-    if any("mem_cgroup_out_of_memory" in line for line in parts.dump.stack) or any(
-        name in _CHARGING for line in parts.dump.stack for name in dump_stack.symbols(line)
+    trace = [line for line in parts.dump.stack if not parts.raw or dump_stack.is_trace(line)]
+    if any("mem_cgroup_out_of_memory" in line for line in trace) or any(
+        name in _CHARGING for line in trace for name in dump_stack.symbols(line)
     ):
         return "memcg", "trace"
     return None, None

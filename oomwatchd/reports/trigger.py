@@ -43,7 +43,9 @@ def trigger_of(parts: Parts, seen: Set[str], summary: oom_kill.Summary | None) -
         cpuset=summary.cpuset if summary and summary.cpuset is not None else lines.cpuset,
         mems_allowed=summary.mems_allowed if summary and summary.mems_allowed else lines.mems,
         nodemask=summary.nodemask if summary and summary.nodemask else lines.nodemask,
-        call_trace=tuple(name for line in parts.dump.stack for name in dump_stack.symbols(line)),
+        call_trace=tuple(
+            name for line in parts.dump.stack for name in dump_stack.symbols(line, raw=parts.raw)
+        ),
         sysrq=lines.sysrq or lines.order == -1,
     )
 

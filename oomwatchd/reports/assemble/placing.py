@@ -18,6 +18,7 @@ from oomwatchd.reports.assemble.open_reports import OpenReports
 #: members of a group are killed in one loop
 GROUP_USEC = 1_000_000
 MAX_HELD = 40
+MAX_LEADING = 4
 #: no record is longer, joined of its pieces or not (PRINTKRB_RECORD_MAX and its predecessors)
 MAX_JOINED = 8192
 
@@ -31,26 +32,40 @@ class Placing:
         self._reports = reports
         #: a stack dump outside of any report, as far as it has come
         self.held: list[KmsgRecord] = []
+        #: open-ended lines outside of any report: they count if a line of a report comes next
+        self._leading: list[KmsgRecord] = []
 
     def place(self, record: KmsgRecord, found: Recognised) -> None:
         """A line of a known form."""
+        leading, self._leading = self._leading, []
+        form = found[0]
+        if form.role is Role.BODY and record.is_whole:
+            if form.open_ended:
+                self._open_ended(record, form, leading)
+                return
+            if leading and form.opens and self._fitting(record, form) is None:
+                self._begin_with(leading, record.caller)
         _BY_ROLE[found[0].role](self, record, found)
 
     def place_unknown(self, record: KmsgRecord) -> None:
         """A line that no form knows, or none without its place."""
-        if self.held:
+        self._leading = []
+        block = next(
+            (
+                block
+                for block in self._reports.newest_first()
+                if not block.finished and block.accepts(record.caller)
+            ),
+            None,
+        )
+        if block is not None and block.in_stack:
+            block.add_stack(record)
+        elif block is not None and (row := recognise_row(record.text, block.section)):
+            block.add(record, row[0])
+        elif self.held and record.caller == self.held[0].caller:
             self._hold(record)
-            return
-        for block in self._reports.newest_first():
-            if block.finished or not block.accepts(record.caller):
-                continue
-            if block.in_stack:
-                block.add_stack(record)
-            elif row := recognise_row(record.text, block.section):
-                block.add(record, row[0])
-            else:
-                block.add_unknown(record)
-            return
+        elif block is not None:
+            block.add_unknown(record)
 
     def continues(self, record: KmsgRecord) -> bool:
         """Join a record of flag ``c`` or ``+``, no line by itself, to the last one; whether it was."""
@@ -193,12 +208,36 @@ class Placing:
                 block.add(record, form)
                 return
 
+    # -- open-ended lines --------------------------------------------------------------------------
+
+    def _open_ended(self, record: KmsgRecord, form: Form, leading: list[KmsgRecord]) -> None:
+        """A raw record that any line might be that begins alike: kept where it may be one of a report, but it
+        begins none, proves none, and says nothing of which part of one was reached."""
+        block = self._fitting(record, form)
+        if block is not None:
+            _add(block, record, form if block.section >= form.section else None)
+        elif self.held:
+            self._hold(record)
+        elif leading and form is oom_kill.TASKS_ROW:  # the second row at once: the rest of a table
+            self._begin_with([*leading, record], record.caller)
+        else:
+            self._leading = [*leading[1 - MAX_LEADING :], record]
+
+    def _begin_with(self, leading: list[KmsgRecord], caller: str | None) -> None:
+        """A report whose head is lost goes on: what stood at once before it by the same caller is its own."""
+        if any(record.caller != caller for record in leading):
+            return
+        block = self._reports.open(leading[0])
+        for record in leading:
+            block.add(record, None)
+
     # -- the block of a line -----------------------------------------------------------------------
 
     def _block_of_body(self, record: KmsgRecord, found: Recognised) -> Block | None:
         form = found[0]
+        comm = found[1]["comm"] if form.repeats_comm else None
         block = self._named_after(record, found) if form.repeats_comm else None
-        block = block or self._fitting(record, form)
+        block = block or self._fitting(record, form, comm if record.is_whole else None)
         return self._reports.open(record) if block is None and form.opens else block
 
     def _named_after(self, record: KmsgRecord, found: Recognised) -> Block | None:
@@ -215,14 +254,17 @@ class Placing:
             (block for block in unfinished if form.name not in block.seen and block.comm == m["comm"]), None
         )
 
-    def _fitting(self, record: KmsgRecord, form: Form) -> Block | None:
-        """The block in which this line may come next: the least step forward, newer before older."""
+    def _fitting(self, record: KmsgRecord, form: Form, comm: str | None = None) -> Block | None:
+        """The block in which this line may come next: the least step forward, newer before older. ``comm``:
+        its header names this task, or is lost."""
         best: Block | None = None
         best_cost = 100.0
         newest: Block | None = None
         age = 0.0
         for block in self._reports.newest_first():
             if block.finished or not block.accepts(record.caller):
+                continue
+            if comm is not None and not dump_stack.is_named(block.comm, comm):
                 continue
             newest = newest or block
             step = form.section - block.section
@@ -261,7 +303,7 @@ class Placing:
         """A stack dump outside of any report: it is one whose header was lost when the OOM killer
         stands in its call trace."""
         self.held.append(record)
-        if not _KILLER_SYMBOLS.isdisjoint(dump_stack.symbols(record.text)):
+        if not _KILLER_SYMBOLS.isdisjoint(dump_stack.symbols(record.text, raw=record.is_whole)):
             block = self._reports.open(self.held[0])
             block.add(self.held[0], dump_stack.CPU)
             for held in self.held[1:]:
@@ -293,7 +335,7 @@ _BY_ROLE: dict[Role, Callable[[Placing, KmsgRecord, Recognised], None]] = {
 }
 
 
-def _add(block: Block, record: KmsgRecord, form: Form) -> None:
+def _add(block: Block, record: KmsgRecord, form: Form | None) -> None:
     if len(block.records) >= MAX_RECORDS:
         block.close("bound")
     else:
