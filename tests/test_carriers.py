@@ -20,8 +20,12 @@ KILLED = (
     "Memory cgroup out of memory: Killed process 7 (x) total-vm:8kB, anon-rss:4kB, file-rss:0kB, "
     "shmem-rss:0kB, UID:0 pgtables:28kB oom_score_adj:0"
 )
+#: beginnings that are tried in each recording
+SAMPLE = 30
 #: kernels whose reports have every part between them
 RECORDINGS = ("4.4-cg1", "4.18-cg1", "5.0-cg1", "5.4-cg2", "6.12-cg2", "5.10-armhf")
+#: without those that print anything at all
+KNOWN = [carrier for carrier in CARRIERS if carrier.name != "driver from elsewhere"]
 
 
 def renumbered(texts: list[str], caller: str | None = None) -> list[KmsgRecord]:
@@ -81,12 +85,12 @@ def test_beside_a_lone_kill_line_it_is_nothing(carrier: Carrier) -> None:
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-@pytest.mark.parametrize("carrier", CARRIERS, ids=lambda carrier: carrier.name)
+@pytest.mark.parametrize("carrier", KNOWN, ids=lambda carrier: carrier.name)
 def test_inside_a_report_it_changes_nothing(carrier: Carrier, name: str) -> None:
     chance = Random(f"{carrier.name} {name}")  # noqa: S311
     reports = genuine(name)
     changed = {}
-    for text in BEGINNINGS:
+    for text in chance.sample(BEGINNINGS, SAMPLE):
         lines = carrier.records(text)
         texts = chance.choice(reports)
         at = chance.randrange(len(texts) + 1)
