@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
+import textwrap
 from time import process_time
 
 import pytest
 
-from oomwatchd.formats import Form, Section, dump_stack, gfp, memcontrol, oom_kill, show_mem, slab_common
+from oomwatchd import formats
+from oomwatchd.formats import (
+    Form,
+    Proof,
+    Role,
+    Section,
+    dump_stack,
+    gfp,
+    memcontrol,
+    oom_kill,
+    show_mem,
+    slab_common,
+)
 from oomwatchd.formats.recognise import ALL, recognise, recognise_row
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.reports.assemble import OomBlock
+from oomwatchd.sources.text import TextReader
+from tests.blocks import blocks_of, report_of
 
 SAMPLES = [
     pytest.param(form, sample, id=f"{form.name}-{n}") for form in ALL for n, sample in enumerate(form.samples)
@@ -52,9 +71,101 @@ def test_a_run_of_blanks_takes_no_quadratic_time(form: Form) -> None:
     assert process_time() - began < 3  # milliseconds; a run that is divided in every way takes more for each
 
 
-def test_every_form_has_a_sample_and_a_source() -> None:
-    assert [form.name for form in ALL if not form.samples or not form.source] == []
+def test_every_form_is_listed_and_says_all_of_its_line() -> None:
+    modules = [
+        importlib.import_module(f"oomwatchd.formats.{module.name}")
+        for module in pkgutil.iter_modules(formats.__path__)
+    ]
+    defined = {
+        form.name: form for module in modules for form in vars(module).values() if isinstance(form, Form)
+    }
+    in_tables = {form.name for module in modules for form in getattr(module, "FORMS", ())}
+    assert {form.name for form in ALL} == defined.keys() | in_tables
     assert len({form.name for form in ALL}) == len(ALL)
+    for form in ALL:
+        assert form.samples and form.source, form.name
+        assert form.begins or form.marks or form.in_place or form in (oom_kill.TASKS_ROW, show_mem.PAGES)
+        assert form.copies is not None or form.role is Role.NEIGHBOUR, form.name
+        assert form.needles or form.proof is not Proof.ALONE, form.name
+        # what alone proves a report may begin one
+        assert form.opens or form.proof is Proof.NONE, form.name
+
+
+@pytest.mark.parametrize(("form", "sample"), SAMPLES)
+def test_a_sample_has_its_needle_and_the_shape_of_its_copies(form: Form, sample: str) -> None:
+    assert not form.needles or any(needle in sample for needle in form.needles)
+    if form.copies is not None and "\n" not in sample:
+        assert re.match(form.copies.start, sample.lstrip())
+
+
+def placed_in(form: Form, sample: str, *, raw: bool) -> list[OomBlock]:
+    """The blocks of a report with this line in its place."""
+    match = form.pattern.match(sample.lstrip())
+    assert match is not None
+    groups = match.groupdict()
+    comm, pid = groups.get("comm") or "stress", groups.get("pid") or "2543"
+    header = f"{comm} invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
+    killed = f"Killed process {pid} ({comm}) total-vm:8kB, anon-rss:4kB, file-rss:0kB, shmem-rss:0kB"
+    title = {Section.MEMCG: "Memory cgroup stats for /foo:", Section.SLAB: "Unreclaimable slab info:"}
+    lines = [header, *([title[form.section]] if form.in_place else []), killed]
+    at = {Role.BEFORE: 0, Role.EXTRA: len(lines), Role.AFTER: len(lines)}.get(form.role, len(lines) - 1)
+    lines.insert(at, sample)
+    if form.role is Role.HEADER:
+        lines.remove(header)
+    if form.role in (Role.KILL, Role.OUTCOME):
+        lines.remove(killed)
+    return blocks_of(
+        KmsgRecord(text=line, facility=0 if raw else None, seq=n if raw else None)
+        for n, line in enumerate(lines)
+    )
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize(("form", "sample"), SAMPLES)
+def test_a_sample_is_placed_and_read(form: Form, sample: str, raw: bool) -> None:
+    blocks = placed_in(form, sample, raw=raw)
+    inside = [sample in [record.text for record in block.records] for block in blocks]
+    assert any(inside) is (form.role not in (Role.NEIGHBOUR, Role.REFUSED))
+    if any(inside):
+        block = blocks[inside.index(True)]
+        assert report_of(block).undecoded == ()
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize(("form", "sample"), SAMPLES)
+def test_what_a_sample_proves_alone(form: Form, sample: str, raw: bool) -> None:
+    records = [KmsgRecord(text=sample, facility=0 if raw else None, seq=7 if raw else None)]
+    assert len(blocks_of(records)) == (form.proof >= (Proof.ALONE if raw else Proof.IN_TEXT))
+
+
+FILL = "stress invoked oom-killer: gfp_mask=0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO), order=0"
+#: lines that are not put together again where this width parts them
+UNMENDED = {
+    ("intent", 72), ("intent", 80), ("killed", 72), ("pcp_cpu", 60), ("allocations_title", 60),
+    ("hardware", 60), ("hardware", 72), ("hardware", 80), ("already_exiting", 72), ("already_exiting", 80),
+    ("spared", 72), ("alloc_failure", 72), ("alloc_failure", 80), ("nommu_failure", 72),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [60, 72, 80])
+@pytest.mark.parametrize(
+    "form", [form for form in ALL if form.copies is not None], ids=lambda form: form.name
+)
+def test_a_sample_survives_a_wrap(form: Form, width: int) -> None:
+    for sample in form.samples:
+        if "\n" in sample:
+            continue  # of several lines
+        # the width is shown by the lines around it
+        lines = [f"[  100.00000{n}] {text}" for n, text in enumerate((FILL, FILL, FILL, sample, FILL))]
+        pieces = [
+            piece
+            for line in lines
+            for piece in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+        ]
+        reader = TextReader()
+        records = reader.feed(("\n".join(pieces) + "\n").encode()) + reader.flush()
+        mended = [" ".join(record.text.split()) for record in records]
+        assert " ".join(sample.split()) in mended or (form.name, width) in UNMENDED
 
 
 @pytest.mark.parametrize(
