@@ -207,7 +207,10 @@ def test_a_why_of_one_line_leaves_two_to_the_change() -> None:
             {"victims": (), "kills": 0, "kind": "oom_no_victim", "outcome": "no killable"},
             "nobody (no killable)",
         ),
-        ({"victims": (), "kills": 0, "missing": ("kill",)}, "unknown: the log ends before the kill"),
+        (
+            {"victims": (), "kills": 0, "missing": ("kill",)},
+            "unknown: no line of the log names who was killed",
+        ),
         ({"victims": (), "kind": "oom_panic", "outcome": "x"}, "nobody: the kernel panicked (x)"),
         ({"victims": (Victim(pid=7, comm="a"), Victim(pid=8, comm="a"))}, "a (pid 7) and 1 more"),
     ],

@@ -160,6 +160,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     ``proof``    what such a line proves by itself; a block none of whose lines proves a report is dropped.
     ``failure``  a header of an allocation that failed, not of the OOM killer.
     ``once``     a report has it once: a second one is another report's.
+    ``once_by``  groups of the pattern: a report has one such line of the same values.
     ``repeats_comm`` its ``comm`` is that of the header.
     ``needles``  words one of which stands in every such line, for a search through whole files; of each
                  report at least one line has needles. () for lines that are not looked for.
@@ -182,6 +183,7 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     proof: Proof = Proof.NONE
     failure: bool = False
     once: bool = False
+    once_by: tuple[str, ...] = ()
     repeats_comm: bool = False
     needles: tuple[str, ...] = ()
     copies: Copies | None

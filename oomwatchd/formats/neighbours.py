@@ -25,6 +25,18 @@ def _neighbour(
     )
 
 
+#: it dumps memory and tasks like the OOM killer
+LOWMEMORYKILLER = _neighbour(
+    "lowmemorykiller",
+    ("send", "lowm"),
+    r"send sigkill to \d+ \(|lowmemorykiller: Killing '",
+    (
+        "send sigkill to 2543 (com.example.app), adj 529, size 9120",
+        "lowmemorykiller: Killing 'com.example.app' (2543), adj 529,\n   to free 36480kB",
+    ),
+    "drivers/staging/android/lowmemorykiller.c, 2.6.29 to 4.11: not the OOM killer",
+)
+
 FORMS = (
     _neighbour(
         "i915_purge",
@@ -132,16 +144,7 @@ FORMS = (
         ("OOM killed process httpd (pid=2543, ve=101) exited, free=12345 gen=3.",),
         "OpenVZ 2.6.32-042stab",
     ),
-    _neighbour(
-        "lowmemorykiller",
-        ("send", "lowm"),
-        r"send sigkill to \d+ \(|lowmemorykiller: Killing '",
-        (
-            "send sigkill to 2543 (com.example.app), adj 529, size 9120",
-            "lowmemorykiller: Killing 'com.example.app' (2543), adj 529,\n   to free 36480kB",
-        ),
-        "drivers/staging/android/lowmemorykiller.c, 2.6.29 to 4.11: not the OOM killer",
-    ),
+    LOWMEMORYKILLER,
     _neighbour(
         "vmalloc_failure",
         ("vmal",),

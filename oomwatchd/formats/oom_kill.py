@@ -173,6 +173,7 @@ TASKS_TITLE = Form(
     begins=("Task",),
     pattern=rx(r"Tasks state \(memory values in pages\):"),
     opens=True,
+    proof=Proof.IN_TEXT,
     once=True,
     copies=Copies(start=r"Tasks state \(memory", end=r"pages\):", inner=r"Tasks state \(memory"),
     reads=marks_a_place,
@@ -516,8 +517,9 @@ MM_PINNED = Form(
 
 
 def _read_reaped(parts: Parts, m: Match) -> None:
-    if victim := parts.outcome.victims.get(int(m["pid"])):
-        victim.reaped = True
+    pid = int(m["pid"])
+    if pid in parts.outcome.victims or not parts.outcome.victims:  # its kill line may have been left out
+        parts.outcome.victim(pid, m["comm"], "selected").reaped = True
 
 
 REAPED = Form(
@@ -672,18 +674,29 @@ SYSRQ = Form(
     source="drivers/tty/sysrq.c sysrq_handle_moom(), 2.6.27 to 7.3",
 )
 
+
+def _read_refused(parts: Parts, m: Match) -> None:
+    parts.trigger.sysrq = True
+    parts.outcome.outcome = parts.outcome.outcome or f"request ignored: {m['why'] or 'no task eligible'}"
+
+
 SYSRQ_REFUSED = Form(
     name="sysrq_refused",
     section=Section.KILL,
     role=Role.REFUSED,
-    begins=("sysr",),
-    pattern=rx(r"sysrq: OOM request ignored(?: because killer is disabled|\. No task eligible)"),
+    begins=("sysr", "OOM "),
+    pattern=rx(
+        r"(?:sysrq: )?OOM request ignored(?: because (?P<why>killer is disabled)|\. No task eligible)"
+    ),
+    opens=True,
+    proof=Proof.ALONE,
+    needles=("OOM request ignored",),
     copies=Copies(
         start=r"sysrq: OOM request\b",
         end=r"No task eligible|killer is disabled",
         words=r"ignored\.?|because|killer|is|disabled|No|task|eligible",
     ),
-    reads=marks_a_place,
+    reads=_read_refused,
     samples=(
         "sysrq: OOM request ignored. No task eligible",
         "sysrq: OOM request ignored because killer is disabled",

@@ -143,6 +143,7 @@ NODE = Form(
     name="node",
     section=Section.MEM_INFO,
     role=Role.BODY,
+    once_by=("node",),
     begins=("Node",),
     pattern=rx(r"Node (?P<node>\d+) (?P<amounts>active_anon: ?\d+kB" + _AMOUNTS + r"(?P<loose>.*))$"),
     opens=True,
@@ -166,13 +167,14 @@ NODE = Form(
 
 def _read_zone(parts: Parts, m: Match) -> None:
     zone = parts.memory.last_zone = parts.memory.zone(m["node"], m["zone"])
-    zone.amounts = parse_amounts(m["amounts"])
+    zone.amounts = zone.amounts or parse_amounts(m["amounts"])  # a second line is another report's
 
 
 ZONE = Form(
     name="zone",
     section=Section.MEM_INFO,
     role=Role.BODY,
+    once_by=("node", "zone"),
     begins=("Node", "DMA ", "DMA3", "Norm", "High", "Mova", "Devi"),
     pattern=rx(_ZONE + r" (?P<amounts>free: ?\d+(?:[kK]B)?" + _AMOUNTS + r"(?P<loose>.*))$"),
     opens=True,
@@ -217,7 +219,8 @@ LOWMEM_RESERVE = Form(
 def _read_buddy(parts: Parts, m: Match) -> None:
     blocks, total, page_size = parse_buddy(m["orders"])
     zone = parts.memory.zone(m["node"], m["zone"])
-    zone.blocks, zone.blocks_total = blocks, total
+    if zone.blocks is None:
+        zone.blocks, zone.blocks_total = blocks, total
     parts.memory.buddy_page_size = parts.memory.buddy_page_size or page_size
 
 
@@ -225,6 +228,7 @@ BUDDY = Form(
     name="buddy",
     section=Section.MEM_INFO,
     role=Role.BODY,
+    once_by=("node", "zone"),
     begins=("Node", "DMA:", "DMA3", "Norm", "High", "Mova", "Devi"),
     pattern=rx(
         _ZONE + r": (?P<orders>\d+\*\d+ ?kB(?: ?\([A-Z]{1,8}\))?"

@@ -196,7 +196,7 @@ def died(event: OomEvent) -> str:
         told = "number unknown" if many is None else plural(many, "process")
         return f"processes of {harmless_name(event.oomd.unit or event.oomd.cgroup or '')} ({told})"
     if not event.victims and "kill" in event.missing:
-        return "unknown: the log ends before the kill"
+        return "unknown: no line of the log names who was killed"
     if event.kind == "test":
         return "nobody: this is a test"
     if not event.victims:

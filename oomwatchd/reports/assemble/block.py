@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from oomwatchd.formats import Form, Proof, Section, oom_kill
+from oomwatchd.formats import Form, Match, Proof, Section, oom_kill
 from oomwatchd.records.kmsg import KmsgRecord
 
 MAX_RECORDS = 100_000
@@ -56,9 +56,9 @@ class Block:
     """One report under way."""
 
     __slots__ = (
-        "caller", "closed_by", "comm", "dirty", "expects", "failure", "finished", "group", "in_table", "last",
-        "last_form", "listed", "looked_at", "lost", "named", "outcome", "proven", "ready", "records",
-        "rested", "revision", "section", "seen", "stack", "undecoded", "victims", "weighed",
+        "caller", "closed_by", "comm", "dirty", "expects", "failure", "finished", "foreign", "group", "had",
+        "in_table", "last", "last_form", "listed", "looked_at", "lost", "named", "outcome", "proven", "ready",
+        "records", "rested", "revision", "section", "seen", "stack", "undecoded", "victims", "weighed",
     )  # fmt: skip
 
     def __init__(self, caller: str | None) -> None:
@@ -77,6 +77,8 @@ class Block:
         self.victims: set[int] = set()  # pids of kill lines
         self.in_table = False  # its task table is being read: header and a row were seen
         self.group = False
+        self.foreign = False  # it began behind another killer's word: it must prove itself
+        self.had: set[tuple[str, ...]] = set()  # lines that a report has once of the same values
         self.listed: set[str] = set()  # pids of the task table, as printed
         self.looked_at = 0  # records whose pids are in it
         self.failure = False
@@ -102,7 +104,19 @@ class Block:
             self.seen.add(form.name)
             self.in_table = form is oom_kill.TASKS_ROW and oom_kill.TASKS_HEADER.name in self.seen
             self.section = max(self.section, form.section)
-            self.proven = self.proven or form.proof >= (Proof.IN_TEXT if record.seq is None else Proof.ALONE)
+            in_text = record.seq is None and not self.foreign
+            self.proven = self.proven or form.proof >= (Proof.IN_TEXT if in_text else Proof.ALONE)
+
+    def note(self, form: Form, m: Match) -> None:
+        """Remember a line that a report has once of the same values."""
+        if form.once_by:
+            self.had.add(_values(form, m))
+
+    def repeats(self, form: Form, m: Match) -> bool:
+        """It had this line already: a second one is another report's."""
+        if form.once_by:
+            return _values(form, m) in self.had
+        return form.once and form.name in self.seen
 
     def add_unknown(self, record: KmsgRecord) -> None:
         """A record that no form knows: some are kept, to be said as undecoded."""
@@ -180,6 +194,10 @@ class Block:
         self.revision += 1
         self.dirty = False
         return block
+
+
+def _values(form: Form, m: Match) -> tuple[str, ...]:
+    return (form.name, *(m[group] or "" for group in form.once_by))
 
 
 def stamp_of(record: KmsgRecord) -> int | None:

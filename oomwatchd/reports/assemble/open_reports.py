@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from oomwatchd.formats import Form
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.reports.assemble.block import Block, ReportBegan, Signal, VictimChosen
 
@@ -111,10 +112,11 @@ class OpenReports:
         """No report comes."""
         self._before.clear()
 
-    def add_before(self, block: Block) -> None:
-        """The lines that told of this report become its first."""
+    def add_before(self, block: Block, only: Form | None = None) -> None:
+        """The lines that told of this report become its first; ``only`` those of one form."""
         for record in self._before:
-            block.add(record, None)
+            if only is None or only.pattern.match(record.text.lstrip()):
+                block.add(record, None)
         self._before.clear()
 
     def name(self, block: Block, pid: int, comm: str, record: KmsgRecord, cgroup: str | None = None) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from oomwatchd.formats import Form, Proof, Role, dump_stack, oom_kill
+from oomwatchd.formats import Proof, Role, dump_stack, neighbours, oom_kill
 from oomwatchd.formats.recognise import Recognised, recognise, recognise_row
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.reports.assemble.block import MAX_RECORDS, Block, stamp_of
@@ -17,6 +17,8 @@ from oomwatchd.reports.assemble.open_reports import OpenReports
 
 #: members of a group are killed in one loop
 GROUP_USEC = 1_000_000
+#: a report's lines follow each other within this time but for slow consoles, which print all of it late
+APART_USEC = 1_000_000
 MAX_HELD = 40
 MAX_LEADING = 4
 #: no record is longer, joined of its pieces or not (PRINTKRB_RECORD_MAX and its predecessors)
@@ -34,6 +36,8 @@ class Placing:
         self.held: list[KmsgRecord] = []
         #: open-ended lines outside of any report: they count if a line of a report comes next
         self._leading: list[KmsgRecord] = []
+        #: when another killer, which dumps memory and tasks as well, said that it kills
+        self._other_killer: int | None = None
 
     def place(self, record: KmsgRecord, found: Recognised) -> None:
         """A line of a known form."""
@@ -41,9 +45,9 @@ class Placing:
         form = found[0]
         if form.role is Role.BODY and record.is_whole:
             if form.open_ended:
-                self._open_ended(record, form, leading)
+                self._open_ended(record, found, leading)
                 return
-            if leading and form.opens and self._fitting(record, form) is None:
+            if leading and form.opens and self._fitting(record, found) is None:
                 self._begin_with(leading, record.caller)
         _BY_ROLE[found[0].role](self, record, found)
 
@@ -91,13 +95,18 @@ class Placing:
     # -- by role -----------------------------------------------------------------------------------
 
     def _neighbour(self, record: KmsgRecord, found: Recognised) -> None:
-        """No part of a report."""
+        """No part of a report. Behind the word of another killer stand its own dumps."""
+        if found[0] is neighbours.LOWMEMORYKILLER:
+            self._other_killer = stamp_of(record) or 0
 
     def _before(self, record: KmsgRecord, found: Recognised) -> None:
         self._reports.keep_before(record)
 
     def _refused(self, record: KmsgRecord, found: Recognised) -> None:
-        self._reports.forget_before()
+        """Asked for by hand, and nothing came of it."""
+        newest = self._reports.newest
+        if newest is None or not newest.outcome or not newest.accepts(record.caller):
+            self._outcome(record, found)
 
     def _header(self, record: KmsgRecord, found: Recognised) -> None:
         form, m = found
@@ -112,14 +121,14 @@ class Placing:
     def _body(self, record: KmsgRecord, found: Recognised) -> None:
         block = self._block_of_body(record, found)
         if block is not None:
-            _add(block, record, found[0])
+            _add(block, record, found)
         elif self.held:
             self._hold(record)
 
     def _dump(self, record: KmsgRecord, found: Recognised) -> None:
         block = self._block_of_body(record, found)
         if block is not None:
-            _add(block, record, found[0])
+            _add(block, record, found)
             return
         self.held = [record]
         # panic() says on which kernel it happened; the head of the report may be lost
@@ -141,7 +150,7 @@ class Placing:
         if len(candidates) > 1:  # interleaved: the task table tells whose victim it is
             pid = _chosen(found)[0]
             candidates.sort(key=lambda block: not block.lists(pid))
-        block = candidates[0] if candidates else self._reports.open(record)
+        block = candidates[0] if candidates else self._open_at_victim(record)
         block.add(record, form)
         self._expect(block, found, record)
 
@@ -151,12 +160,18 @@ class Placing:
         # up to 2.6.18 both lines begin alike, and this one tells no sizes
         block = self._block_of_kill(record, pid, bare=m["message"] is None or m["sizes"] is None)
         if block is None:
-            block = self._reports.open(record)
+            block = self._open_at_victim(record)
         if not block.finished:
             block.close("kill")
         block.add(record, form)
         block.victims.add(pid)
         self._reports.name(block, pid, comm, record)
+
+    def _open_at_victim(self, record: KmsgRecord) -> Block:
+        """A report without a head: what asked for it by hand may be there."""
+        block = self._reports.open(record)
+        self._reports.add_before(block, oom_kill.SYSRQ)
+        return block
 
     def _outcome(self, record: KmsgRecord, found: Recognised) -> None:
         """A line that ends the report without a kill line."""
@@ -207,15 +222,26 @@ class Placing:
             if pid in block.victims:
                 block.add(record, form)
                 return
+        # the kill line was rate limited, or somebody's search left it out
+        for block in self._reports.newest_first():
+            if block.finished or block.failure or block.victims or not block.proven:
+                continue
+            if block.expects in (None, pid) and form is oom_kill.REAPED:
+                block.add(record, form)
+                block.close("kill")
+                block.victims.add(pid)
+                self._reports.name(block, pid, m["comm"], record)
+            return
 
     # -- open-ended lines --------------------------------------------------------------------------
 
-    def _open_ended(self, record: KmsgRecord, form: Form, leading: list[KmsgRecord]) -> None:
+    def _open_ended(self, record: KmsgRecord, found: Recognised, leading: list[KmsgRecord]) -> None:
         """A raw record that any line might be that begins alike: kept where it may be one of a report, but it
         begins none, proves none, and says nothing of which part of one was reached."""
-        block = self._fitting(record, form)
+        form = found[0]
+        block = self._fitting(record, found)
         if block is not None:
-            _add(block, record, form if block.section >= form.section else None)
+            _add(block, record, found, in_place=block.section >= form.section)
         elif self.held:
             self._hold(record)
         elif leading and form is oom_kill.TASKS_ROW:  # the second row at once: the rest of a table
@@ -237,8 +263,13 @@ class Placing:
         form = found[0]
         comm = found[1]["comm"] if form.repeats_comm else None
         block = self._named_after(record, found) if form.repeats_comm else None
-        block = block or self._fitting(record, form, comm if record.is_whole else None)
-        return self._reports.open(record) if block is None and form.opens else block
+        block = block or self._fitting(record, found, comm if record.is_whole else None)
+        return self._open_headless(record) if block is None and form.opens else block
+
+    def _open_headless(self, record: KmsgRecord) -> Block:
+        block = self._reports.open(record)
+        block.foreign = self._other_killer is not None and not _is_later(record, self._other_killer)
+        return block
 
     def _named_after(self, record: KmsgRecord, found: Recognised) -> Block | None:
         """The block whose header names the task that this line names, where several are under way."""
@@ -254,9 +285,10 @@ class Placing:
             (block for block in unfinished if form.name not in block.seen and block.comm == m["comm"]), None
         )
 
-    def _fitting(self, record: KmsgRecord, form: Form, comm: str | None = None) -> Block | None:
-        """The block in which this line may come next: the least step forward, newer before older. ``comm``:
-        its header names this task, or is lost."""
+    def _fitting(self, record: KmsgRecord, found: Recognised, comm: str | None = None) -> Block | None:
+        """The block in which this line may come next: the least step forward, newer before older. One that
+        has the line already is not its. ``comm``: its header names this task, or is lost."""
+        form, m = found
         best: Block | None = None
         best_cost = 100.0
         newest: Block | None = None
@@ -268,13 +300,16 @@ class Placing:
                 continue
             newest = newest or block
             step = form.section - block.section
-            repeated = form.once and form.name in block.seen
-            if step >= 0 and not repeated and step + age < best_cost:
+            if step >= 0 and not block.repeats(form, m) and step + age < best_cost:
                 best, best_cost = block, step + age
             age += 1.5
-        if best is None and newest is not None and form.name not in newest.seen:
+        if best is not None or newest is None:
+            return best
+        if form.name not in newest.seen:
             return newest  # out of its order, but this report has not had it yet
-        return best
+        if form.once_by and not _is_later(record, stamp_of(newest.records[-1])):
+            return newest  # what is printed twice at once is no other report
+        return None
 
     def _block_of_kill(self, record: KmsgRecord, pid: int, *, bare: bool) -> Block | None:
         candidates = [
@@ -335,11 +370,18 @@ _BY_ROLE: dict[Role, Callable[[Placing, KmsgRecord, Recognised], None]] = {
 }
 
 
-def _add(block: Block, record: KmsgRecord, form: Form | None) -> None:
+def _add(block: Block, record: KmsgRecord, found: Recognised, *, in_place: bool = True) -> None:
     if len(block.records) >= MAX_RECORDS:
         block.close("bound")
     else:
-        block.add(record, form)
+        block.add(record, found[0] if in_place else None)
+        block.note(*found)
+
+
+def _is_later(record: KmsgRecord, stamp: int | None) -> bool:
+    """Whether a record is later than this by more than a report takes between two of its lines."""
+    later = stamp_of(record)
+    return later is not None and stamp is not None and later - stamp > APART_USEC
 
 
 def _chosen(found: Recognised) -> tuple[int | None, str, str | None]:
