@@ -303,12 +303,25 @@ def test_a_restarted_journald_is_found_again(receiver: socket.socket) -> None:
     sink.close()
 
 
+def test_a_journal_that_was_never_there_is_no_part_that_is_down(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a host without systemd, and without a word of the journal in the configuration or with its
+    defaults there, nothing fails and no alert fires."""
+    monkeypatch.setattr(journal_sink, "open", lambda _: journal_sink.connected(str(tmp_path / "none")))
+    with caplog.at_level(logging.INFO):
+        assert open_sinks({}) == ([], [], [])
+        assert open_sinks({"journal": journal_sink.Options()}) == ([], [], [])
+    assert {record.levelno for record in caplog.records} == {logging.INFO}
+    assert "none is needed" in caplog.text
+
+
 def test_no_journal_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     options = journal_sink.Options(socket=str(tmp_path / "none"))
     with caplog.at_level(logging.WARNING):
         assert open_sinks({"journal": options}) == ([], [], ["journal"])
     assert [record.getMessage() for record in caplog.records] == [
-        f"sink journal: no journal at {tmp_path}/none (No such file or directory): not used"
+        f"sink journal: no journal at {tmp_path}/none: not used"
     ]
     assert journal_sink.open(journal_sink.Options(enabled=False)) is None
     with pytest.raises(SinkError, match=r"\(AF_UNIX path too long\)"):

@@ -22,7 +22,7 @@ import msgspec
 
 from oomwatchd import plugs
 from oomwatchd.event import OomEvent
-from oomwatchd.sinks._error import SinkError
+from oomwatchd.sinks._error import NotHereError, SinkError
 from oomwatchd.sinks._particulars import TEST_SOURCE
 
 __all__ = ["TEST_SOURCE", "OpenSinks", "RemoteSink", "Sink", "SinkError", "open_sinks"]
@@ -89,6 +89,10 @@ def open_sinks(options: Mapping[str, msgspec.Struct]) -> OpenSinks:
             try:
                 sink = open_sink(found)
             except SinkError as error:
+                if isinstance(error, NotHereError) and found == type(found)():
+                    # nobody asked for it, and nothing fails: no alert on a part that is down
+                    log.info("sink %s: %s, and none is needed", name, error)
+                    continue
                 if not hasattr(found, "name"):
                     log.warning("sink %s: %s: not used", name, error)
                     opened.absent.append(name)

@@ -35,7 +35,7 @@ import msgspec
 from oomwatchd.delivery.policy import RateBound
 from oomwatchd.event import OomEvent
 from oomwatchd.records.report import Victim
-from oomwatchd.sinks._error import SinkError
+from oomwatchd.sinks._error import NotHereError, SinkError
 from oomwatchd.sinks._message_ids import MESSAGE_IDS
 from oomwatchd.sinks._particulars import (
     is_test,
@@ -256,13 +256,18 @@ def _sealed(data: bytes) -> Iterator[int]:
         os.close(fd)
 
 
-def open(options: Options) -> Journal | None:
-    """The sink, None if it is switched off. Raises SinkError where this host has no journal."""
-    if not options.enabled:
-        return None
-    sink = Journal(options.socket)
+def connected(path: str) -> Journal:
+    """The sink, its connection open. Raises SinkError."""
+    sink = Journal(path)
     try:
         sink.connect()
+    except FileNotFoundError:
+        raise NotHereError(f"no journal at {path}") from None
     except OSError as error:
-        raise SinkError(f"no journal at {options.socket} ({error.strerror or error})") from None
+        raise SinkError(f"no journal at {path} ({error.strerror or error})") from None
     return sink
+
+
+def open(options: Options) -> Journal | None:
+    """The sink, None if it is switched off. Raises SinkError where this host has no journal."""
+    return connected(options.socket) if options.enabled else None
