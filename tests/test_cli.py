@@ -21,6 +21,7 @@ from oomwatchd.cli import COMMANDS, main
 from oomwatchd.cli._output import seen
 from oomwatchd.cli.events import since
 from oomwatchd.event import conclude
+from oomwatchd.event.groups import grouped
 from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.records.kmsg import parse_record
 from oomwatchd.reports.assemble import Assembler, OomBlock, Signal
@@ -440,15 +441,37 @@ def test_a_big_file_shows_a_bar_and_then_only_the_result(seed: Path, tmp_path: P
 
 
 def test_events_list_is_a_table_with_one_line_an_event(state: Path) -> None:
-    shown = oomwatchd("events", "--state-directory", state, "list", "--limit", "100000")
+    shown = oomwatchd("events", "--state-directory", state, "list", "--limit", "100000", "--each")
     assert shown.returncode == 0, shown.stderr
     lines = shown.stdout.decode().splitlines()
-    assert lines[0].split() == ["ID", "TIME", "KIND", "CONSTRAINT", "VICTIM", "WHERE", "WHY"]
+    heads = ["ID", "TIME", "TIMES", "FIRST", "KIND", "CONSTRAINT", "VICTIM", "WHERE", "WHY"]
+    assert lines[0].split() == heads
     reader = Store.open_reader(state)
     rows = reader.list(limit=100_000)
     assert [line.split()[0] for line in lines[1:]] == [row.id for row in rows]
     assert invisible("".join(lines)) == []
     assert any("\\x1b[31mred" in line for line in lines)
+
+
+def test_events_list_tells_what_repeats_once(state: Path) -> None:
+    rows = Store.open_reader(state).list(limit=100_000)
+    groups, _ = grouped(rows, 100_000)
+    shown = oomwatchd("events", "--state-directory", state, "list", "--limit", "100000")
+    lines = shown.stdout.decode().splitlines()[1:]
+    assert [line.split()[0] for line in lines] == [group.newest.id for group in groups]
+    assert sum(int(line.split()[3]) for line in lines) == len(rows)
+
+
+def test_events_list_on_a_narrow_terminal_loses_nothing(state: Path) -> None:
+    """At 80 columns the table does not fit: a few lines a row, each within the width, all of it there."""
+    words = ("events", "--state-directory", state, "list", "--limit", "3")
+    shown = on_terminal(*words, COLUMNS="80").decode().replace("\r", "")
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    rows = Store.open_reader(state).list(limit=100)
+    joined = " ".join(shown.split())
+    for group in grouped(rows, 3)[0]:
+        assert f"ID {group.newest.id}" in joined
+        assert "".join((group.newest.place or "-").split()) in joined.replace(" ", "")
 
 
 def test_events_list_filters_and_json(state: Path) -> None:

@@ -16,10 +16,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from oomwatchd.diagnosis.attribution import Attribution
 from oomwatchd.errors import PermissionDeniedError
 from oomwatchd.event import OomEvent
 from oomwatchd.records.capture import OomCapture, ProcessFacts, Snapshot
 from oomwatchd.store import FILE_NAME, MEMORY_BYTES, Limits, Store, StoreError
+from oomwatchd.store.schema import LATER
 from tests.samples import BOOT, OTHER_BOOT, WALL, capture, event, malformed
 
 
@@ -224,6 +226,56 @@ def test_list_is_newest_first_and_filters(store: Store) -> None:
     assert store.list(unit="' OR 1=1 --") == []
 
 
+def test_names_are_found_by_their_beginnings(store: Store) -> None:
+    identifier = "75269d3c5c23" + "0" * 52
+
+    def put(seq: int, name: str | None, container_id: str | None = identifier) -> None:
+        whose = Attribution(
+            pid=4242,
+            role="victim",
+            cgroup=f"/c/{seq}",
+            unit="a.service",
+            container_id=container_id,
+            container_name=name,
+        )
+        # its memory cgroup is unnamed, so that what /proc said stands
+        store.put(capture(seq), event(seq, attribution=(whose,), memcg=None))
+
+    for seq, name in ((1000, "shop/web-0/app"), (2000, "shop/web-1/app"), (3000, "web"), (4000, "%")):
+        put(seq, name)
+    put(5000, None)
+    put(6000, None, None)
+
+    def found(**wanted: str) -> list[int | None]:
+        return [row.first_seq for row in store.list(**wanted)]  # type: ignore[arg-type]
+
+    assert found(pod="web") == [2000, 1000] and found(pod="web-1") == [2000]
+    assert found(namespace="sh") == [2000, 1000] and found(namespace="hop") == []
+    assert found(container="app") == [2000, 1000] and found(container="web") == [3000]
+    assert found(container="75269d3c") == [5000, 4000, 3000, 2000, 1000]
+    assert found(container="%") == [4000] and found(container="_") == []
+    assert found(unit="a.s") == [6000, 5000, 4000, 3000, 2000, 1000] and found(cgroup="/c/2") == [2000]
+    places = [row.place for row in store.list()]
+    assert places == [
+        "a.service",
+        "container 75269d3c5c23",
+        "container %",
+        "container web",
+        "shop/web-1/app",
+        "shop/web-0/app",
+    ]
+
+
+def test_what_is_beside_an_event(store: Store) -> None:
+    for seq in (1000, 2000, 3000):
+        store.put(capture(seq), event(seq))
+    first, second, third = (event(seq).id for seq in (1000, 2000, 3000))
+    assert store.beside(first) == (second, None)
+    assert store.beside(second) == (third, first)
+    assert store.beside(third) == (None, second)
+    assert store.beside("none") == (None, None)
+
+
 def test_export_gives_all_in_the_order_stored(store: Store) -> None:
     for seq in range(0, 400, 10):
         store.put(capture(seq), event(seq))
@@ -351,10 +403,13 @@ def test_the_list_says_what_happened_and_older_stores_are_listed_without(tmp_pat
     assert [row.summary for row in store.list()] == [with_it.summary]
     store.close()
     connection = sqlite3.connect(tmp_path / FILE_NAME)
-    connection.executescript("ALTER TABLE event DROP COLUMN summary; PRAGMA user_version = 3")
+    connection.executescript(
+        "".join(f"ALTER TABLE event DROP COLUMN {name};" for name in LATER) + "PRAGMA user_version = 3"
+    )
     connection.close()
     reader = Store.open_reader(tmp_path)
-    assert [(row.id, row.summary) for row in reader.list()] == [(with_it.id, None)]
+    assert [(row.id, row.summary, row.container) for row in reader.list()] == [(with_it.id, None, None)]
+    assert reader.list(container="web") == [], "none is known there, and that is no error"
     reader.close()
     upgraded = Store.open(tmp_path)
     upgraded.put(capture(2), event(2))

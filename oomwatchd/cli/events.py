@@ -7,10 +7,10 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from io import StringIO
 from pathlib import Path
+from textwrap import wrap
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -21,6 +21,7 @@ from oomwatchd.cli._output import Writer, explained, keep, opened, pretty, seen,
 from oomwatchd.config import load
 from oomwatchd.errors import NoInputError, UsageError
 from oomwatchd.event import OomEvent
+from oomwatchd.event.groups import Group, grouped
 from oomwatchd.records.report import Kind
 from oomwatchd.render.fields import why
 from oomwatchd.store import FILE_NAME, EventRow, Store, StoreError
@@ -29,6 +30,19 @@ from oomwatchd.words.moments import FORMS, moment
 
 if TYPE_CHECKING:
     from oomwatchd.cli import Subparsers
+
+
+#: events that are read for a list of groups
+_GROUPED_ROWS = 10_000
+#: filter -> of whose events
+_WHOSE = {
+    "unit": "of this systemd unit",
+    "container": "of the container with this name or id",
+    "pod": "of this pod",
+    "namespace": "of the pods of this namespace",
+    "cgroup": "of this cgroup and those below it",
+    "comm": "whose victim had this name",
+}
 
 
 def since(text: str, clock: Callable[[], float] = time.time) -> float:
@@ -59,10 +73,14 @@ def add_parser(subparsers: Subparsers) -> None:
 
     listing = actions.add_parser("list", help="list events, newest first, in local time")
     listing.add_argument("--since", type=since, metavar="TIME", help="2h, 3d, yesterday, or a date")
-    listing.add_argument("--limit", type=_positive, default=20, metavar="N", help="default: 20")
+    listing.add_argument("--limit", type=_positive, default=20, metavar="N", help="rows; default: 20")
     listing.add_argument("--kind", choices=get_args(Kind), metavar="KIND", help=", ".join(get_args(Kind)))
-    listing.add_argument("--unit", metavar="UNIT", help="events whose victim was of this systemd unit")
-    listing.add_argument("--json", action="store_true", help="one JSON array")
+    for name, whose in _WHOSE.items():
+        listing.add_argument(f"--{name}", metavar=name.upper(), help=f"{whose}; its beginning is enough")
+    listing.add_argument(
+        "--each", action="store_true", help="a row for each event, not one for those that say the same"
+    )
+    listing.add_argument("--json", action="store_true", help="one JSON array, of each event")
     listing.set_defaults(run=run_list)
 
     showing = actions.add_parser("show", help="show one event")
@@ -92,20 +110,25 @@ def add_parser(subparsers: Subparsers) -> None:
 def run_list(args: SimpleNamespace) -> int:
     """``events list``"""
     store = _store(args)
-    listed: list[tuple[EventRow, OomEvent]] = []
+    wanted = {name: getattr(args, name) for name in ("since", "kind", *_WHOSE)}
+    if args.each or args.json:
+        groups: Sequence[Group[EventRow]] = [Group(row) for row in store.list(limit=args.limit, **wanted)]
+    else:
+        groups, _ = grouped(store.list(limit=max(_GROUPED_ROWS, args.limit), **wanted), args.limit)
+    listed: list[tuple[Group[EventRow], OomEvent]] = []
     status = 0
-    for row in store.list(limit=args.limit, since=args.since, kind=args.kind, unit=args.unit):
+    for group in groups:
         try:
-            capture = store.get(row.id)
+            capture = store.get(group.newest.id)
         except StoreError as error:
             complain(str(error))
             continue
         if capture is not None:  # retention may have taken it in between
             event, fault = explained(capture)
             status = status if fault is None else EX_SOFTWARE
-            listed.append((row, event))
+            listed.append((group, event))
     if args.json:
-        data = msgspec.json.encode([_entry(row, event) for row, event in listed])
+        data = msgspec.json.encode([_entry(group.newest, event) for group, event in listed])
         if sys.stdout.isatty():
             data = seen(msgspec.json.format(data, indent=2))
         sys.stdout.buffer.write(data + b"\n")
@@ -198,41 +221,60 @@ def _entry(row: EventRow, event: OomEvent) -> dict[str, Any]:
         "victims": [{"pid": victim.pid, "comm": victim.comm} for victim in event.victims],
         "cgroup": row.cgroup,
         "unit": row.unit,
+        "container": row.container,
+        "container_id": row.container_id,
+        "pod": row.pod,
+        "namespace": row.namespace,
         "summary": event.summary,
         "findings": [finding.id for finding in event.findings],
         "historical": event.historical,
     }
 
 
-def _table(listed: list[tuple[EventRow, OomEvent]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _table(listed: list[tuple[Group[EventRow], OomEvent]]) -> None:
+    """One line a row, whole; on a terminal that is too narrow for it a few lines each."""
+    from rich.cells import cell_len, set_cell_size  # names may be of letters that take two columns
 
-    terminal = sys.stdout.isatty()
-    table = Table(box=None, pad_edge=False, header_style="")
-    for title in ("ID", "TIME", "KIND", "CONSTRAINT", "VICTIM"):
-        table.add_column(title, no_wrap=True)
-    # a pipe gets one line an event, whole
-    table.add_column("WHERE", no_wrap=not terminal, overflow="fold")
-    table.add_column("WHY", no_wrap=not terminal, overflow="fold")
-    for row, event in listed:
-        table.add_row(*(Text(cell) for cell in _cells(row, event)))
-    width = max(terminal_width(), 80) if terminal else 4096
-    console = Console(
-        file=StringIO(), width=width, no_color=True, markup=False, emoji=False, highlight=False, _environ={}
-    )
-    with console.capture() as captured:
-        console.print(table)
-    for line in captured.get().splitlines():
-        print(line.rstrip())
+    rows = [_cells(group, event) for group, event in listed]
+    lengths = [max(map(cell_len, column)) for column in zip(_HEADS, *rows, strict=True)]
+    width = max(terminal_width(), 40)
+    if not sys.stdout.isatty() or sum(lengths) + 2 * (len(lengths) - 1) <= width:
+        for row in (_HEADS, *rows):
+            line = (set_cell_size(cell, length) for cell, length in zip(row, lengths, strict=True))
+            print("  ".join(line).rstrip())
+        return
+    for row in rows:
+        cells = dict(zip(_HEADS, row, strict=True))
+        told = [cells[name] for name in ("TIME", "KIND", "CONSTRAINT", "VICTIM") if cells[name] != "-"]
+        _wrapped("  ".join(told), "", width)
+        if cells["TIMES"] != "1":
+            _wrapped(f"{cells['TIMES']} times, first {cells['FIRST']}", "  ", width)
+        for name in ("WHERE", "WHY", "ID"):
+            _wrapped(f"{name.ljust(6)}{cells[name]}", "  ", width)
 
 
-def _cells(row: EventRow, event: OomEvent) -> tuple[str, ...]:
-    when = _local(row.wall)
+def _wrapped(text: str, indent: str, width: int) -> None:
+    for line in wrap(text, width, initial_indent=indent, subsequent_indent=f"{indent}    "):
+        print(line)
+
+
+_HEADS = ("ID", "TIME", "TIMES", "FIRST", "KIND", "CONSTRAINT", "VICTIM", "WHERE", "WHY")
+
+
+def _cells(group: Group[EventRow], event: OomEvent) -> tuple[str, ...]:
     victim = "-"
     if event.victims:
         victim = f"{harmless_name(event.victims[0].comm)} ({event.victims[0].pid})"
         victim += f" +{len(event.victims) - 1}" if len(event.victims) > 1 else ""
-    where = row.unit or row.cgroup or "-"
-    return event.id, when, event.kind, event.constraint or "-", victim, harmless(where), harmless(why(event))
+    count = len(group.rows)
+    return (
+        event.id,
+        _local(group.last),
+        str(count),
+        _local(group.first) if count > 1 else "-",
+        event.kind,
+        event.constraint or "-",
+        victim,
+        harmless(group.newest.place or "-"),
+        harmless(why(event)),
+    )

@@ -43,7 +43,7 @@ from oomwatchd.words.escape import harmless
 
 if TYPE_CHECKING:
     from oomwatchd.daemon.serving import Serving
-    from oomwatchd.web.pages import State
+    from oomwatchd.web.shown import State
 
 log = logging.getLogger(__name__)
 
@@ -439,7 +439,7 @@ class Daemon:
 
     def _state(self) -> State:
         """For the first page; in the thread that makes the pages."""
-        from oomwatchd.web.pages import State
+        from oomwatchd.web.shown import State
 
         serving = self._serving
         kernel_kills, kills, unaccounted = self._metrics.kills_now()

@@ -20,7 +20,8 @@ from oomwatchd.web import (
     open_listeners,
     open_unix_listener,
 )
-from oomwatchd.web.pages import Pages, State
+from oomwatchd.web.pages import Pages
+from oomwatchd.web.shown import State
 
 log = logging.getLogger(__name__)
 

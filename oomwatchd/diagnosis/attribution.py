@@ -106,19 +106,24 @@ def names_of(whose: Attribution | None) -> Names:
     return Names(name)
 
 
-def place_of(whose: Attribution | None) -> str | None:
+def place_of(names: Names, *, container_id: str | None = None, pod_uid: str | None = None) -> str | None:
+    """A container as people call it, None for none. Names are not escaped."""
+    if names.pod is not None:
+        return "/".join(name for name in (names.namespace, names.pod, names.container) if name)
+    if names.container is not None:
+        return f"container {names.container}"
+    if container_id is None:
+        return None
+    short = f"container {short_id(container_id)}"
+    return f"{short}, pod {pod_uid}" if pod_uid is not None else short
+
+
+def home_of(whose: Attribution | None) -> str | None:
     """Where a process lived, as people call it: container, else unit, else cgroup. Names are not escaped."""
     if whose is None:
         return None
-    named = names_of(whose)
-    if named.pod is not None:
-        return "/".join(name for name in (named.namespace, named.pod, named.container) if name)
-    if named.container is not None:
-        return f"container {named.container}"
-    if whose.container_id is not None:
-        short = f"container {short_id(whose.container_id)}"
-        return f"{short}, pod {whose.pod_uid}" if whose.pod_uid is not None else short
-    return whose.unit or whose.cgroup or None
+    place = place_of(names_of(whose), container_id=whose.container_id, pod_uid=whose.pod_uid)
+    return place or whose.unit or whose.cgroup or None
 
 
 def owner_of(path: str) -> Owner:

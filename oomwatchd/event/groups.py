@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from oomwatchd.diagnosis.attribution import owner_of
+
 #: between one event of a group and the next
 GAP_SECONDS = 6 * 3600.0
 #: an id that a runtime or the service manager draws anew for each start
@@ -40,6 +42,8 @@ class Row(Protocol):
     def unit(self) -> str | None: ...
     @property
     def container(self) -> str | None: ...
+    @property
+    def place(self) -> str | None: ...
     @property
     def summary(self) -> str | None: ...
 
@@ -77,7 +81,13 @@ class Group(Generic[R]):
 def key_of(row: Row) -> tuple[str | None, ...]:
     """Equal for events that say the same of the same: kind, limit, place, name and reason. The reason's
     figures and the ids of containers do not count."""
-    place = row.container or _DRAWN.sub("#", row.cgroup or row.unit or "")
+    if row.container is not None:
+        place = row.place
+    elif row.cgroup is not None:
+        # started again in the same pod it has another id
+        place = _DRAWN.sub("#", row.cgroup) if owner_of(row.cgroup).pod_uid is not None else row.cgroup
+    else:
+        place = row.unit
     reason = _NUMBER.sub("#", _DRAWN.sub("#", row.summary or ""))
     return (row.kind, row.constraint, place, row.victim_comm, reason)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from oomwatchd.diagnosis.allocator import ZoneVerdict
-from oomwatchd.diagnosis.attribution import called, names_of, place_of, short_id
+from oomwatchd.diagnosis.attribution import called, home_of, names_of, short_id
 from oomwatchd.diagnosis.badness import TaskScore
 from oomwatchd.diagnosis.findings import Case
 from oomwatchd.event import OomEvent
@@ -223,7 +223,7 @@ def _home(event: OomEvent, victim: Victim) -> str:
     if whose is None:
         return ""
     said = event.memcg is not None and event.memcg.oom_path == whose.cgroup
-    told = place_of(whose)
+    told = home_of(whose)
     if whose.container_id is not None and told is not None:
         if whose.container_name is not None:
             kind = "" if names_of(whose).pod is None else "container "

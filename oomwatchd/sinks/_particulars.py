@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from oomwatchd.diagnosis.attribution import Attribution, Names, names_of, place_of
+from oomwatchd.diagnosis.attribution import Attribution, Names, home_of, names_of
 from oomwatchd.event import OomEvent
 
 Gravity = Literal["critical", "error", "warning", "test"]
@@ -46,7 +46,7 @@ def place(event: OomEvent) -> str | None:
     """Where the first victim lived, as people call it, or what systemd-oomd killed."""
     if event.oomd is not None:
         return event.oomd.unit or event.oomd.cgroup
-    return place_of(victim_attribution(event)) or limit_cgroup(event)
+    return home_of(victim_attribution(event)) or limit_cgroup(event)
 
 
 def unit_of(event: OomEvent) -> str | None:

@@ -7,6 +7,7 @@ those that change something belong into a transaction, but for :meth:`Database.s
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,7 +31,7 @@ from oomwatchd.store.rows import (
     first_usec,
     values_of,
 )
-from oomwatchd.store.schema import WITH_SUMMARY, scalar, version_of
+from oomwatchd.store.schema import LATER, scalar, version_of
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ _BOOTS = 16
 #: a wall clock before 2020 is one that was never set: age says nothing
 _CLOCK_UNSET = 1_577_836_800.0
 
+_WORDS = re.compile(r"\w+")
 _COLUMNS = ", ".join(COLUMNS)
 _MARKS = ", ".join("?" * len(COLUMNS))
 _LATER = {
@@ -145,18 +147,22 @@ class Database:
             raise AmbiguousIdError(f"several events begin with {event_id!r}", mend="give more of the id")
         return decoded(*rows[0]) if rows else None
 
-    def list(self, conditions: Mapping[str, object], limit: int) -> Iterator[EventRow]:
+    def list(
+        self, conditions: Mapping[str, object], limit: int, *, oldest_first: bool = False
+    ) -> Iterator[EventRow]:
         """Rows, newest first. The keys of ``conditions`` are SQL, with as many marks as the value (or the
         tuple of values) fills."""
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         values = [
             v for value in conditions.values() for v in (value if isinstance(value, tuple) else (value,))
         ]
-        columns = ", ".join(SHOWN)
-        if version_of(self.connection) < WITH_SUMMARY:  # and nobody but the daemon mends that
-            columns = columns.replace("summary", "NULL")
+        version = version_of(self.connection)  # an older file is mended by nobody but the daemon
+        columns = ", ".join(name if LATER.get(name, 0) <= version else "NULL" for name in SHOWN)
+        if any(LATER.get(name, 0) > version for text in conditions for name in _WORDS.findall(text)):
+            return
         # The statement is put together from constants alone; values are bound.
-        query = f"SELECT {columns} FROM event {where} ORDER BY wall DESC, number DESC LIMIT ?"  # noqa: S608
+        order = "wall, number" if oldest_first else "wall DESC, number DESC"
+        query = f"SELECT {columns} FROM event {where} ORDER BY {order} LIMIT ?"  # noqa: S608
         for row in self.connection.execute(query, (*values, limit)):
             fields = dict(zip(EventRow.__struct_fields__, row, strict=True))
             yield msgspec.convert(fields, EventRow, strict=False)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from oomwatchd.diagnosis.attribution import Names, names_of, place_of
 from oomwatchd.errors import EX_UNAVAILABLE, EX_USAGE, OomwatchdError
 from oomwatchd.event import OomEvent
 from oomwatchd.records.capture import OomCapture
@@ -50,8 +51,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One stored event as found by ``Store.list``; ``wall`` is seconds since the epoch, ``summary`` None
-    where an older oomwatchd stored it."""
+    """One stored event as found by ``Store.list``; ``wall`` is seconds since the epoch, ``summary`` and the
+    container's names None where an older oomwatchd stored it."""
 
     number: int
     id: str
@@ -70,6 +71,17 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: str | None
     unit: str | None
     summary: str | None
+    #: names of the victim's container, pod and namespace, and the container's id
+    container: str | None = None
+    pod: str | None = None
+    namespace: str | None = None
+    container_id: str | None = None
+
+    @property
+    def place(self) -> str | None:
+        """Where the victim lived, as people call it: container, else unit, else cgroup."""
+        names = Names(self.container, self.pod, self.namespace)
+        return place_of(names, container_id=self.container_id) or self.unit or self.cgroup
 
 
 #: the columns of table ``event`` that are written, each with what becomes of it in a later revision: the new
@@ -94,6 +106,10 @@ COLUMNS: Mapping[str, Literal["new", "old", "greater", "known"]] = {
     "capture": "new",
     "first_usec": "old",
     "summary": "new",
+    "container": "known",
+    "pod": "known",
+    "namespace": "known",
+    "container_id": "known",
 }
 #: where a field of EventRow stands in the table under another name
 _NAMES = {"constraint": "constraint_name"}
@@ -115,6 +131,7 @@ def values_of(capture: OomCapture, event: OomEvent, now: float) -> tuple[Any, ..
     wall = capture.detected
     if capture.wall_offset is not None and capture.records and capture.records[0].usec is not None:
         wall = capture.wall_offset + capture.records[0].usec / 1e6
+    called = names_of(whose)
     values = {
         "id": event.id,
         "boot_id": capture.source.boot_id,
@@ -135,6 +152,10 @@ def values_of(capture: OomCapture, event: OomEvent, now: float) -> tuple[Any, ..
         "capture": zlib.compress(msgspec.msgpack.encode(capture)),
         "first_usec": first_usec(capture),
         "summary": event.summary,
+        "container": called.container,
+        "pod": called.pod,
+        "namespace": called.namespace,
+        "container_id": whose.container_id if whose else event.oomd.container_id if event.oomd else None,
     }
     return tuple(values[name] for name in COLUMNS)
 

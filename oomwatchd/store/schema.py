@@ -81,9 +81,17 @@ MIGRATIONS = (
     """
     ALTER TABLE event ADD COLUMN summary TEXT;
     """,
+    """
+    ALTER TABLE event ADD COLUMN container TEXT;
+    ALTER TABLE event ADD COLUMN pod TEXT;
+    ALTER TABLE event ADD COLUMN namespace TEXT;
+    ALTER TABLE event ADD COLUMN container_id TEXT;
+    """,
 )
-#: the versions that brought the news and the summaries; a reader may meet a file that is older
-WITH_NEWS, WITH_SUMMARY = 2, 4
+#: the version that brought the news; a reader may meet a file that is older
+WITH_NEWS = 2
+#: columns that came later -> the version that brought them
+LATER = {"summary": 4, "container": 5, "pod": 5, "namespace": 5, "container_id": 5}
 
 
 def connect(path: Path | Literal[":memory:"]) -> sqlite3.Connection:

@@ -297,31 +297,55 @@ class Store:
         since: float | None = None,
         before: float | None = None,
         kind: str | None = None,
-        unit: str | None = None,
-        cgroup: str | None = None,
         constraint: str | None = None,
+        unit: str | None = None,
+        container: str | None = None,
+        pod: str | None = None,
+        namespace: str | None = None,
+        cgroup: str | None = None,
         comm: str | None = None,
         after: tuple[float, int] | None = None,
     ) -> list[EventRow]:
         """Stored events, newest first; ``since`` <= wall < ``before``, seconds since the epoch; those that
-        come after the one with this (wall, number) in that order."""
+        come after the one with this (wall, number) in that order. ``kind`` and ``constraint`` are exact, of a
+        name its beginning suffices; ``container`` may be the beginning of its id, too."""
         wanted: dict[str, object] = {
             "wall >= ?": since,
             "wall < ?": before,
             "kind = ?": kind,
-            "unit = ?": unit,
-            "cgroup = ?": cgroup,
             "constraint_name = ?": constraint,
-            "victim_comm = ?": comm,
+            _begins("unit"): unit and (unit, unit),
+            f"({_begins('container')} OR {_begins('container_id')})": container and (container,) * 4,
+            _begins("pod"): pod and (pod, pod),
+            _begins("namespace"): namespace and (namespace, namespace),
+            _begins("cgroup"): cgroup and (cgroup, cgroup),
+            _begins("victim_comm"): comm and (comm, comm),
             "wall <= ?": after and after[0],
             "(wall < ? OR number < ?)": after,
         }
         conditions = {text: value for text, value in wanted.items() if value is not None}
-        found: list[EventRow] = []
+        return [*self._rows(conditions, limit)]
+
+    def beside(self, event_id: str) -> tuple[str | None, str | None]:
+        """The ids of the next newer and the next older event, None where there is none."""
+        found = self._rows({"id = ?": event_id}, 1)
+        if not found:
+            return None, None
+        here = (found[0].wall, found[0].number)
+        newer = self._rows({"wall >= ?": here[0], "(wall > ? OR number > ?)": here}, 1, oldest_first=True)
+        older = self._rows({"wall <= ?": here[0], "(wall < ? OR number < ?)": here}, 1)
+        return next((row.id for row in newer), None), next((row.id for row in older), None)
+
+    def _rows(
+        self, conditions: Mapping[str, object], limit: int, *, oldest_first: bool = False
+    ) -> Sequence[EventRow]:
         with self._reading():
-            for database in self.failover.databases():
-                found += database.list(conditions, limit)
-        found.sort(key=lambda row: (row.wall, row.number), reverse=True)
+            found = [
+                row
+                for database in self.failover.databases()
+                for row in database.list(conditions, limit, oldest_first=oldest_first)
+            ]
+        found.sort(key=lambda row: (row.wall, row.number), reverse=not oldest_first)
         return found[:limit]
 
     def export(self, since: float | None = None) -> Iterator[OomCapture]:
@@ -382,3 +406,8 @@ class Store:
     def _measure(self) -> None:
         with suppress(sqlite3.Error):
             self.events, self.bytes = self.failover.file.events, self.failover.file.bytes
+
+
+def _begins(column: str) -> str:
+    """A condition, with two marks for the same value: the column begins with it. LIKE would read % and _."""
+    return f"substr({column}, 1, length(?)) = ?"

@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
+
 from oomwatchd.daemon.host_memory import HostView
+from oomwatchd.diagnosis.attribution import Attribution
 from oomwatchd.event import conclude
 from oomwatchd.metrics import Metrics
 from oomwatchd.metrics.families import registry
@@ -19,10 +22,12 @@ from oomwatchd.observe.host import read_host
 from oomwatchd.render.html import render_html
 from oomwatchd.store import Store
 from oomwatchd.web import Access, App, Health, HttpServer, open_listeners
-from oomwatchd.web.pages import Pages, State
+from oomwatchd.web.pages import Pages
+from oomwatchd.web.shown import State
 from tests.browser import DESKTOP, PHONE, chromium
 from tests.conftest import corpus_directory
 from tests.recorded import captures
+from tests.samples import capture, event
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
 #: picture -> log, screen, dark
@@ -47,9 +52,9 @@ def main() -> None:
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, chromium(Path(scratch, "profile")) as browser:
         for name, (log, size, dark) in PICTURES.items():
-            capture = captures(corpus_directory() / log)[0]
+            one = captures(corpus_directory() / log)[0]
             page = Path(scratch, f"{name}.html")
-            page.write_text(render_html(conclude(capture).event, capture.records), encoding="utf-8")
+            page.write_text(render_html(conclude(one).event, one.records), encoding="utf-8")
             browser.shape(size, dark=dark)
             browser.open(page)
             browser.picture(DIRECTORY / f"{name}.webp")
@@ -60,14 +65,34 @@ def main() -> None:
                 browser.picture(DIRECTORY / f"{name}.webp", tallest=1600)
 
 
+def crash_loop(store: Store) -> None:
+    """A pod's container that is started again and dies, 41 times."""
+    uid = "0b8c4a7e-1111-4222-8333-944455566677"
+    for n in range(41):
+        identifier = f"{n:064x}"
+        slice_ = f"kubepods-burstable-pod{uid.replace('-', '_')}.slice"
+        whose = Attribution(
+            pid=4242,
+            role="victim",
+            cgroup=f"/kubepods.slice/kubepods-burstable.slice/{slice_}/cri-containerd-{identifier}.scope",
+            container_id=identifier,
+            container_name="shop/web-otlp-7f9c5d/app",
+            pod_uid=uid,
+        )
+        summary = "app (pid 4242) killed: container app of shop/web-otlp-7f9c5d at its limit of 512 MiB"
+        kept = msgspec.structs.replace(capture(100 + 10 * n), wall_offset=1_790_000_000.0 + 300 * n)
+        store.put(kept, event(100 + 10 * n, comm="app", attribution=(whose,), memcg=None, summary=summary))
+
+
 @contextmanager
 def served() -> Iterator[str]:
     """The address of a daemon's pages, with the pictured logs' events behind them and this host's memory."""
     store, health = Store.open(None), Health()
     health.ready()
     for log, _, _ in PICTURES.values():
-        for capture in captures(corpus_directory() / log):
-            store.put(capture, conclude(capture).event)
+        for one in captures(corpus_directory() / log):
+            store.put(one, conclude(one).event)
+    crash_loop(store)
     view = HostView(read_host())
 
     def state() -> State:

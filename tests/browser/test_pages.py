@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 
@@ -52,7 +53,10 @@ class Site:
 
     def add(self, seq: int, comm: str, unit: str) -> None:
         whose = (Attribution(pid=4242, role="victim", cgroup=f"/{unit}", unit=unit),)
-        self.store.put(capture(seq), event(seq, comm=comm, attribution=whose))
+        kept = capture(seq)
+        # the id is what the report's page derives from the capture, too
+        told = event(seq, comm=comm, attribution=whose, id=conclude(kept).event.id)
+        self.store.put(kept, told)
 
 
 @pytest.fixture
@@ -60,7 +64,7 @@ def site() -> Iterator[Site]:
     store = Store.open(None, limits=Limits(max_events=None))
     made = Site(store)
     for n in range(70):
-        made.add(100 + n * 10, f"worker{n % 2}", "web.service" if n % 7 else "db.service")
+        made.add(100 + n * 10, f"worker{n}", "web.service" if n % 7 else "db.service")
     made.add(5000, HOSTILE, HOSTILE)
     records = tuple(record for line in RECORDS.splitlines() if (record := parse_record(line.encode())))
     report = msgspec.structs.replace(
@@ -124,6 +128,25 @@ def test_the_filter_by_keyboard_alone(browser: Browser, site: Site) -> None:
     WebDriverWait(browser.driver, 20).until(url_contains("unit=db.service"))
     assert rows(browser) == 10
     assert browser.driver.find_element(By.NAME, "unit").get_attribute("value") == "db.service"
+    well(browser, site)
+
+
+def test_from_a_crash_loop_to_each_of_its_kills_and_their_neighbours(browser: Browser, site: Site) -> None:
+    for n in range(12):
+        site.add(20_000 + n * 10, "looper", "loop.service")
+    browser.open(f"{site.address}/events?unit=loop")
+    assert rows(browser) == 1
+    assert socket.gethostname() in browser.driver.title
+    browser.driver.find_element(By.LINK_TEXT, "12 times").click()
+    assert rows(browser) == 12
+    browser.driver.find_elements(By.CSS_SELECTOR, "tbody th a")[1].click()
+    here = browser.driver.current_url
+    browser.driver.find_element(By.LINK_TEXT, "Older").click()
+    assert browser.driver.current_url != here
+    browser.driver.find_element(By.LINK_TEXT, "Newer").click()
+    assert browser.driver.current_url == here
+    browser.driver.find_element(By.LINK_TEXT, "Markdown").click()
+    assert browser.driver.find_element(By.TAG_NAME, "body").text.startswith("### OOM")
     well(browser, site)
 
 

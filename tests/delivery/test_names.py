@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from oomwatchd.cli.notify_test import test_event as a_test_event
-from oomwatchd.diagnosis.attribution import Attribution, Names, names_of, place_of
+from oomwatchd.diagnosis.attribution import Attribution, Names, home_of, names_of
 from oomwatchd.event import OomEvent
 from oomwatchd.render import fields
 from oomwatchd.sinks import alertmanager, journal, otlp, webhook
@@ -62,7 +62,7 @@ def sent(event: OomEvent) -> dict[str, object]:
 def test_names_of_a_container(name: str | None, more: dict[str, Any], names: Names, place: str) -> None:
     whose = owner(name, **more)
     assert names_of(whose) == names
-    assert place_of(whose) == place
+    assert home_of(whose) == place
 
 
 def test_a_container_is_called_by_its_name_in_everything_that_is_sent() -> None:

@@ -23,7 +23,8 @@ from oomwatchd.sources.text import TextReader
 from oomwatchd.store import Store
 from oomwatchd.web import App, Health, Later
 from oomwatchd.web.messages import BadRequest, compose, parse
-from oomwatchd.web.pages import Pages, State
+from oomwatchd.web.pages import Pages
+from oomwatchd.web.shown import State
 from oomwatchd.words.escape import harmless
 from tests import samples
 

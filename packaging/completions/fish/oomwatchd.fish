@@ -51,7 +51,7 @@ function _shtab_oomwatchd_using
 end
 
 set -g _shtab_oomwatchd_commands run analyze events 'events list' 'events show' 'events export' 'events deliveries' explain check-config notify-test doctor selftest
-set -g _shtab_oomwatchd_opts_with_value --boot --boot-id --config --directory --format --kind --limit --output --pstore --since --state-directory --timeout --unit
+set -g _shtab_oomwatchd_opts_with_value --boot --boot-id --cgroup --comm --config --container --directory --format --kind --limit --namespace --output --pod --pstore --since --state-directory --timeout --unit
 
 complete -c oomwatchd -e
 complete -c oomwatchd -f
@@ -81,10 +81,16 @@ complete -c oomwatchd -n '_shtab_oomwatchd_using events' -l config -xka "(__fish
 complete -c oomwatchd -n '_shtab_oomwatchd_using events; and test $_shtab_oomwatchd_npos -eq 0' -a list -d 'list events, newest first, in local time'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -s h -l help -d 'show this help message and exit'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l since -x -d '2h, 3d, yesterday, or a date'
-complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l limit -x -d 'default: 20'
+complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l limit -x -d 'rows; default: 20'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l kind -xka "oom_kill oom_no_victim oom_panic page_alloc_failure oomd_kill" -d 'oom_kill, oom_no_victim, oom_panic, page_alloc_failure, oomd_kill'
-complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l unit -x -d 'events whose victim was of this systemd unit'
-complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l json -d 'one JSON array'
+complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l unit -x -d 'of this systemd unit; its beginning is enough'
+complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l container -x -d 'of the container with this name or id; its beginning is enough'
+complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l pod -x -d 'of this pod; its beginning is enough'
+complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l namespace -x -d 'of the pods of this namespace; its beginning is enough'
+complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l cgroup -x -d 'of this cgroup and those below it; its beginning is enough'
+complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l comm -x -d 'whose victim had this name; its beginning is enough'
+complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l each -d 'a row for each event, not one for those that say the same'
+complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l json -d 'one JSON array, of each event'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events; and test $_shtab_oomwatchd_npos -eq 0' -a show -d 'show one event'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events show' -s h -l help -d 'show this help message and exit'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events show' -l format -xka "text json html markdown" -d 'default: text'
