@@ -1,0 +1,111 @@
+"""The other decoder beside ours, in one run: ``python -m benchmarks.bench_decoders DIRECTORY [--rounds N]``.
+
+DIRECTORY holds OOMAnalyser's ``OOMAnalyser.py``, which is in no package registry. Each of its own examples
+is read ``COPIES`` times, by whole processes that take turns: with a kernel stamp before each line, and bare.
+Each copy has its own stamps and process ids, because the same report twice is one event. The other decoder
+takes one report at a time; one process of it reads all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+COPIES = 400
+#: the bound: our time to JSON Lines against the other decoder's, whole process
+BOUND = 0.5
+TEXT_MS = 2.0
+
+_EXAMPLES = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import OOMAnalyser
+shown = OOMAnalyser.OOMDisplay
+found = {name: getattr(shown, name) for name in dir(shown) if name.startswith("example_")}
+print(json.dumps(found))
+"""
+_THEIRS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import OOMAnalyser
+for text in open(sys.argv[2], encoding="utf-8").read().split("\\n\\x0c\\n"):
+    if not OOMAnalyser.OOMAnalyser(OOMAnalyser.OOMEntity(text)).analyse():
+        sys.exit("a report was not understood")
+"""
+_STAMP = re.compile(r"^\[[^\]]*\d:\d[^\]]*\] ", re.MULTILINE)
+
+
+def copies(example: str, *, stamped: bool) -> list[str]:
+    """The report ``COPIES`` times, each of another process and, with stamps, of another time."""
+    bare = _STAMP.sub("", example).strip("\n")
+    victim = re.findall(r"Killed process (\d+)", bare)
+    made = []
+    for number in range(COPIES):
+        text = bare
+        for pid in victim:
+            text = re.sub(rf"\b{pid}\b", str(400_000 + number), text)
+        if stamped:
+            lines = text.split("\n")
+            text = "\n".join(f"[{number * 60 + at / 1000:12.6f}] {line}" for at, line in enumerate(lines))
+        made.append(text)
+    return made
+
+
+def seconds(*command: object, events: int | None = None) -> float:
+    """A whole process; ``events``: as many lines it must print."""
+    began = time.perf_counter()
+    done = subprocess.run([str(word) for word in command], capture_output=True, check=True)
+    took = time.perf_counter() - began
+    printed = done.stdout.count(b"\n")
+    if events is not None and printed != events:
+        raise RuntimeError(f"{printed} events instead of {events}")
+    return took
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 1 if a bound is broken."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_decoders", description=__doc__)
+    parser.add_argument("directory", type=Path, help="where OOMAnalyser.py is")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args(arguments)
+    python = sys.executable
+    found: dict[str, str] = json.loads(
+        subprocess.run([python, "-c", _EXAMPLES, args.directory], capture_output=True, check=True).stdout
+    )
+    broken = False
+    print(f"{COPIES} reports, whole process, median of {args.rounds} rounds")
+    print(f"{'':34}{'theirs s':>10}{'jsonl s':>10}{'ratio':>8}{'text ms a report':>18}")
+    ours = [python, "-m", "oomwatchd", "analyze", "--format"]
+    with tempfile.TemporaryDirectory() as made:
+        for name, example in found.items():
+            for stamped in (True, False):
+                texts = copies(example, stamped=stamped)
+                log, apart = Path(made) / "log", Path(made) / "apart"
+                log.write_text("\n".join(texts) + "\n")
+                apart.write_text("\n\f\n".join(texts))
+                theirs, jsonl, text = [], [], []
+                for _ in range(args.rounds):
+                    theirs.append(seconds(python, "-c", _THEIRS, args.directory, apart))
+                    jsonl.append(seconds(*ours, "jsonl", log, events=COPIES))
+                    text.append(seconds(*ours, "text", log))
+                ratio = statistics.median(jsonl) / statistics.median(theirs)
+                each = statistics.median(text) / COPIES * 1000
+                broken |= ratio > BOUND or each > TEXT_MS
+                label = f"{name.removeprefix('example_')}, {'stamped' if stamped else 'bare'}"
+                print(
+                    f"{label:34}{statistics.median(theirs):10.2f}{statistics.median(jsonl):10.2f}"
+                    f"{ratio:8.2f}{each:18.2f}",
+                    flush=True,
+                )
+    return int(broken)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
