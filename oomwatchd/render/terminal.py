@@ -11,13 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from textwrap import wrap
-from typing import IO, cast
-
-from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
-from rich.table import Table
-from rich.text import Text
 
 from oomwatchd.diagnosis.allocator import ZoneVerdict
 from oomwatchd.diagnosis.badness import TaskScore
@@ -41,6 +34,7 @@ from oomwatchd.render.fields import (
     tracks,
     why,
 )
+from oomwatchd.render.layout import Line, Row, Span, columns, folded, rendered, styled, table, under, wrapped
 from oomwatchd.words.amounts import percent
 from oomwatchd.words.escape import harmless, harmless_name
 from oomwatchd.words.text import plural
@@ -55,44 +49,16 @@ _NARROW = 64
 _FIGURE = re.compile(r"(\d) (%|kB|[KMGTPE]iB)")
 
 
-class _Nowhere:
-    """What rich writes to beside the capture; with no file of its own it takes standard output."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        pass
-
-
 def render_text(event: OomEvent, *, width: int = 80, color: bool = False) -> str:
     """The whole report as text of at most ``width`` columns (40 at least), with a newline at the end."""
-    width = max(width, 40)
-    console = Console(
-        # never standard output: what is captured is written there, too, as nothing
-        file=cast(IO[str], _Nowhere()),
-        width=width,
-        force_terminal=color,
-        color_system="standard" if color else None,
-        no_color=not color,
-        legacy_windows=False,
-        markup=False,
-        emoji=False,
-        highlight=False,
-        # the caller decides, not the environment of the process
-        _environ={},
-    )
-    with console.capture() as captured:
-        for part in _parts(event, width, color):
-            console.print(part)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+    lines = _parts(event, max(width, 40), color)
+    return "".join(f"{rendered(line, color=color)}\n" for line in lines)
 
 
-def _parts(event: OomEvent, width: int, color: bool) -> Iterator[RenderableType]:
+def _parts(event: OomEvent, width: int, color: bool) -> Iterator[Line]:
     yield from _verdict(event, width)
-    for line in (", ".join(origin(event)), f"event {harmless(event.id)}"):
-        if line:
-            yield Text(line, style="dim")
+    for said in (", ".join(origin(event)), f"event {harmless(event.id)}"):
+        yield from (styled(line, "dim") for line in wrapped(said, width) if line)
     case = case_of(event)
     sections = (
         ("Memory", _memory(case, width, color)),
@@ -100,19 +66,20 @@ def _parts(event: OomEvent, width: int, color: bool) -> Iterator[RenderableType]
         ("Zones, in kB", _zones(case, width)),
         ("Tasks by score", _tasks(case, event, width)),
         ("The minutes before", _before(event, width, color)),
-        ("Afterwards", _afterwards(event)),
-        ("Findings", _findings(event)),
+        ("Afterwards", _afterwards(event, width)),
+        ("Findings", _findings(event, width)),
     )
     for title, body in sections:
-        if body is not None:
-            yield Text(f"\n{title}", style="bold")
-            yield body
+        if body:
+            yield ""
+            yield styled(title, "bold")
+            yield from body
 
 
 # the verdict
 
 
-def _verdict(event: OomEvent, width: int) -> Iterator[Text]:
+def _verdict(event: OomEvent, width: int) -> Iterator[Line]:
     room = width - _LABEL
     narrow = 2 if width < _NARROW else 1
     grave = "bold red" if event.kills or event.kind == "oom_panic" else "bold"
@@ -126,21 +93,19 @@ def _verdict(event: OomEvent, width: int) -> Iterator[Text]:
         ("CHANGE", _lines(change(event), room, 3 * narrow), ""),
     ):
         for number, line in enumerate(lines):
-            head = (("" if number else label).ljust(_LABEL), "dim")
-            yield Text.assemble(head, (line, style), no_wrap=True, overflow="crop")
+            yield (("" if number else label).ljust(_LABEL), "dim"), (line, style)
 
 
 def _lines(text: str, room: int, most: int) -> list[str]:
     """``text`` in at most so many lines; what is left out shows as dots."""
-    if len(text) <= room:
+    if columns(text) <= room:
         return [text]
     kept = _FIGURE.sub("\\1\xa0\\2", text)  # no name holds such a blank: it is spelled out
-    lines = [line.replace("\xa0", " ") for line in wrap(kept, room, break_on_hyphens=False)]
-    lines = lines if most > 1 else [text]
-    if len(lines) <= most and len(lines[-1]) <= room:
+    lines = [line.replace("\xa0", " ") for line in wrapped(kept, room)] if most > 1 else [text]
+    if len(lines) <= most and columns(lines[-1]) <= room:
         return lines
     last = " ".join(lines[most - 1 :])
-    return [*lines[: most - 1], last[: room - 3].rstrip() + "..."]
+    return [*lines[: most - 1], folded(last, room - 3)[0].rstrip() + "..."]
 
 
 # memory as bars
@@ -151,42 +116,41 @@ def _bar(share: float, width: int, color: bool) -> str:
     return ("█" if color else "#") * full + ("░" if color else ".") * (width - full)
 
 
-def _memory(case: Case, width: int, color: bool) -> Table | None:
+def _memory(case: Case, width: int, color: bool) -> list[Line]:
     ram = case.ram_bytes
     if case.report.memory is None or not ram:
-        return None
-    table = _grid(width)
+        return []
+    rows = []
     room = width - 46
     for share in memory_shares(case):
         picture = _bar(share.bytes / ram, room, color)
-        table.add_row(share.title, amount(share.bytes), percent(share.bytes, ram), picture)
-    table.add_row("RAM managed", amount(ram))
+        rows.append(Row(share.title, amount(share.bytes), percent(share.bytes, ram), picture))
+    rows.append(Row("RAM managed", amount(ram)))
     swap = case.report.memory.swap
     if swap is None or swap.total_bytes is None:
-        table.add_row("swap", "unknown")
+        rows.append(Row("swap", "unknown"))
     elif not swap.total_bytes:
-        table.add_row("swap", "none")
+        rows.append(Row("swap", "none"))
     else:
         total, used = swap.total_bytes, swap.total_bytes - (swap.free_bytes or 0)
-        table.add_row("swap used", amount(used), percent(used, total), _bar(used / total, room, color))
-    return table
+        rows.append(Row("swap used", amount(used), percent(used, total), _bar(used / total, room, color)))
+    return _bars(rows, width)
 
 
-def _cgroup(event: OomEvent, width: int, color: bool) -> RenderableType | None:
+def _cgroup(event: OomEvent, width: int, color: bool) -> list[Line]:
     memcg = event.memcg
     if memcg is None:
-        return None
-    paths = Table.grid(padding=(0, 1))
-    paths.add_column(no_wrap=True)
-    paths.add_column(overflow="fold")
-    for label, path in (
-        ("limit of", memcg.oom_path),
-        ("victim in", memcg.task_path if memcg.task_path not in (memcg.oom_path, "/") else None),
-        ("killed all", memcg.group_path),
-    ):
-        if path is not None:
-            paths.add_row(Text(label), Text(harmless_name(path)))
-    table = _grid()
+        return []
+    paths = [
+        Row(label, harmless_name(path))
+        for label, path in (
+            ("limit of", memcg.oom_path),
+            ("victim in", memcg.task_path if memcg.task_path not in (memcg.oom_path, "/") else None),
+            ("killed all", memcg.group_path),
+        )
+        if path is not None
+    ]
+    rows = []
     for name, counter in (
         ("memory", memcg.memory),
         ("swap", memcg.swap),
@@ -198,82 +162,78 @@ def _cgroup(event: OomEvent, width: int, color: bool) -> RenderableType | None:
         limit = counter.limit_bytes
         of = "no limit" if limit is None else f"of {amount(limit)}"
         bar = _bar(counter.usage_bytes / limit, width - 48, color) if limit else ""
-        table.add_row(name, amount(counter.usage_bytes), of, bar)
-    if not (table.row_count or paths.row_count):
-        return None
-    return Group(*([paths] if paths.row_count else []), *([table] if table.row_count else []))
+        rows.append(Row(name, amount(counter.usage_bytes), of, bar))
+    return table(paths, width, gap=1) + _bars(rows, width)
 
 
 # zones against watermarks
 
 
-def _zones(case: Case, width: int) -> RenderableType | None:
+def _zones(case: Case, width: int) -> list[Line]:
     if not case.zones:
-        return None
+        return []
     judged = case.request is not None
     marks = ("free", "min") if width < _NARROW and judged else ("free", "min", "low", "high")
     if judged:
-        rows: list[tuple[str | Text, ...]] = []
+        rows = []
         for verdict in case.verdicts:
             required = verdict.required_bytes
             needs = "" if required is None or not verdict.allowed else f">{required // 1024}"
             held = (_kb(verdict.record.bytes_of(name)) for name in marks)
-            rows.append((harmless(verdict.label), *held, needs, _said(verdict)))
+            rows.append(Row(harmless(verdict.label), *held, needs, _said(verdict)))
         return _fitted(("zone", *marks, "needs", "verdict"), rows, width)
-    table = _columns("zone", *marks)
+    head = Row("zone", *marks, style="dim")
+    rows = []
     for zone in case.zones:
         name = zone.zone if zone.node is None else f"node {zone.node} {zone.zone}"
-        table.add_row(harmless(name), *(_kb(zone.bytes_of(mark)) for mark in marks))
-    return table
+        rows.append(Row(harmless(name), *(_kb(zone.bytes_of(mark)) for mark in marks)))
+    return table([head, *rows], width, right=range(1, len(marks) + 1))
 
 
-def _fitted(titles: Sequence[str], rows: Sequence[tuple[str | Text, ...]], width: int) -> RenderableType:
+def _fitted(titles: Sequence[str], rows: Sequence[Row], width: int) -> list[Line]:
     """A table; where it would be too wide, its last column comes in lines of its own: no figure is broken."""
-    lengths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    fits = sum(lengths) + 2 * (len(lengths) - 1) <= width
-    table = _columns(*(titles if fits else titles[:-1]))
-    for row in rows:
-        table.add_row(*(row if fits else row[:-1]))
-    if fits:
-        return table
-    return Group(table, *(Text.assemble(str(row[0]), ": ", row[-1]) for row in rows))
+    head = Row(*titles, style="dim")
+    cells = zip(*([text for text, _ in row.cells] for row in (head, *rows)), strict=True)
+    lengths = [max(map(columns, column)) for column in cells]
+    figures = range(1, len(titles) - 1)
+    if sum(lengths) + 2 * (len(lengths) - 1) <= width:
+        return table([head, *rows], width, right=figures)
+    short = [Row(*row.cells[:-1]) for row in (head, *rows)]
+    said: list[Line] = [((f"{row.cells[0][0]}: ", ""), row.cells[-1]) for row in rows]
+    return table(short, width, right=figures) + said
 
 
-def _said(verdict: ZoneVerdict) -> Text:
+def _said(verdict: ZoneVerdict) -> Span:
     if not verdict.allowed:
-        return Text(f"not asked ({verdict.excluded_by})", style="dim")
+        return f"not asked ({verdict.excluded_by})", "dim"
     if verdict.shortfall_bytes is not None:
         short = f"short by {verdict.shortfall_bytes // 1024}" if verdict.shortfall_bytes else "at the mark"
-        return Text(short, style="red")
+        return short, "red"
     if verdict.fits is False:
-        return Text("no block", style="red")
-    return Text("fits") if verdict.fits else Text("unknown", style="dim")
+        return "no block", "red"
+    return ("fits", "") if verdict.fits else ("unknown", "dim")
 
 
 # tasks
 
 
-def _tasks(case: Case, event: OomEvent, width: int) -> RenderableType | None:
+def _tasks(case: Case, event: OomEvent, width: int) -> list[Line]:
     if not event.tasks:
-        return None
+        return []
     scores = case.scores
     dead = {v.pid for v in event.victims}
     if scores is None:
-        return Padding(
-            Text(f"{plural(len(event.tasks), 'task')}, sizes unknown (no page size)"), (0, 0, 0, 2)
-        )
+        return [f"  {plural(len(event.tasks), 'task')}, sizes unknown (no page size)"]
     titles = ("pid", "rss", "score", "name") if width < _NARROW else tuple(_TASK_CELLS)
-    table = _columns(*titles, left=("name",))
     shown = list(scores.rows[:_TOP_TASKS])
     shown += [r for r in scores.rows[_TOP_TASKS:] if r.task.pid in dead][:_TOP_TASKS]
-    for row in shown:
-        table.add_row(
-            *(_TASK_CELLS[title](row) for title in titles), style="bold" if row.task.pid in dead else ""
-        )
+    rows = [
+        Row(*(_TASK_CELLS[title](row) for title in titles), style="bold" if row.task.pid in dead else "")
+        for row in shown
+    ]
+    lines = table([Row(*titles, style="dim"), *rows], width, right=range(len(titles) - 1))
     rest = len(scores.rows) - len(shown)
-    if rest <= 0:
-        return table
-    return Group(table, Padding(Text(f"and {rest} more", style="dim"), (0, 0, 0, 2)))
+    return [*lines, styled(f"  and {rest} more", "dim")] if rest > 0 else lines
 
 
 _TASK_CELLS: dict[str, Callable[[TaskScore], str]] = {
@@ -289,23 +249,24 @@ _TASK_CELLS: dict[str, Callable[[TaskScore], str]] = {
 # the minutes before
 
 
-def _before(event: OomEvent, width: int, color: bool) -> RenderableType | None:
+def _before(event: OomEvent, width: int, color: bool) -> list[Line]:
     shown = tracks(event, _TRACKS)
-    lines: list[RenderableType] = []
+    lines: list[Line] = []
     if shown:
         begin = min(track.points[0][0] for track in shown)
         end = max(track.points[-1][0] for track in shown)
-        table = _grid()
+        rows = []
         room = max(width - 66, 8)
         most = 36 if width >= 80 else max(width - 40, 12)
         for track in shown:
             first, last = track.points[0][1], track.points[-1][1]
             drawn = (_climb(track, begin, end, room, color),) if width >= _NARROW else ()
-            table.add_row(track_title(track, most)[:most], amount(first), amount(last), *drawn)
-        lines.append(Text(f"resident or charged, over {(end - begin) / 1e6:.0f} seconds", style="dim"))
-        lines.append(table)
-    lines += [Text(f"{ago(seconds):>14} {said}".rstrip()) for seconds, said in marks(event, _MARKS)]
-    return Group(*lines) if lines else None
+            rows.append(Row(track_title(track, most)[:most], amount(first), amount(last), *drawn))
+        lines.append(styled(f"resident or charged, over {(end - begin) / 1e6:.0f} seconds", "dim"))
+        lines += _bars(rows, width)
+    for seconds, said in marks(event, _MARKS):
+        lines += under(f"{ago(seconds):>14}", said, width)
+    return lines
 
 
 def _climb(track: Track, begin: int, end: int, room: int, color: bool) -> str:
@@ -322,55 +283,45 @@ def _climb(track: Track, begin: int, end: int, room: int, color: bool) -> str:
     return "".join(cells).rstrip()
 
 
-def _afterwards(event: OomEvent) -> RenderableType | None:
-    facts = afterwards(event)
-    if not facts:
-        return None
-    table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True, min_width=14)
-    table.add_column()
-    for title, value in facts:
-        table.add_row(Text(title), Text(value))
-    return table
+def _afterwards(event: OomEvent, width: int) -> list[Line]:
+    return [line for title, value in afterwards(event) for line in under(f"{title:<14}", value, width)]
 
 
 # findings
 
 
-def _findings(event: OomEvent) -> RenderableType | None:
-    return Group(*(_finding(f) for f in event.findings)) if event.findings else None
+def _findings(event: OomEvent, width: int) -> list[Line]:
+    return [line for finding in event.findings for line in _finding(finding, width)]
 
 
-def _finding(finding: Finding) -> RenderableType:
-    head = Text.assemble((f"{finding.severity:<8} ", _STYLES[finding.severity]), harmless(finding.title))
-    head.append(f"  [{finding.id}]", style="dim")
-    body: list[RenderableType] = [Padding(head, (0, 0, 0, 2))]
-    body.append(Padding(Text(harmless(finding.explanation)), (0, 0, 0, 4)))
+def _finding(finding: Finding, width: int) -> Iterator[Line]:
+    head = wrapped(f"{finding.severity:<8} {harmless(finding.title)}  [{finding.id}]", width - 2)
+    grave = f"{finding.severity:<8} "
+    mark = f"[{finding.id}]"
+    for number, line in enumerate(head):
+        first, rest = (grave, line[len(grave) :]) if not number else ("", line)
+        before, found, _ = rest.rpartition(mark)
+        last = (before, f"{mark}") if found else (rest, "")
+        yield ("  ", ""), (first, _STYLES[finding.severity]), (last[0], ""), (last[1], "dim")
+    for line in wrapped(harmless(finding.explanation), width - 4):
+        yield f"    {line}"
     if finding.advice:
-        body.append(Padding(Text(f"-> {harmless(finding.advice)}", style="green"), (0, 0, 0, 4)))
-    return Group(*body)
+        for line in wrapped(f"-> {harmless(finding.advice)}", width - 4):
+            yield ("    ", ""), (line, "green")
 
 
 # cells
 
 
-def _grid(width: int = _NARROW) -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=width >= _NARROW, min_width=14)
-    table.add_column(no_wrap=True, justify="right", min_width=9)
-    table.add_column(no_wrap=True, justify="right", min_width=7)
-    table.add_column(no_wrap=True)
-    return table
-
-
-def _columns(*titles: str, left: Sequence[str] = ("zone", "verdict")) -> Table:
-    table = Table(box=None, padding=(0, 1), header_style="dim", pad_edge=False)
-    for title in titles:
-        side = "left" if title in left else "right"
-        table.add_column(
-            title, justify="left" if side == "left" else "right", no_wrap=side == "right", overflow="fold"
-        )
-    return table
+def _bars(rows: Sequence[Row], width: int) -> list[Line]:
+    """A name, an amount, a second figure, a picture; a narrow terminal gets the name in several lines."""
+    shown = []
+    room = width - 20 if width < _NARROW else width
+    for row in rows:
+        (title, style), *others = row.cells
+        first, *rest = wrapped(title, room)
+        shown += [Row((first, style), *others), *(Row((piece, style)) for piece in rest)]
+    return table(shown, width, right=(1, 2), gap=1, least=(14, 9, 7))
 
 
 def _kb(amount: int | None) -> str:
