@@ -117,7 +117,9 @@ def test_the_pages_show_it(store: Path, broken: None, caplog: pytest.LogCaptureF
     shelf.close()
 
 
-@pytest.mark.parametrize("words", ["list --each", "list --json", "show {id} --format json", "show {id}", "export"])
+@pytest.mark.parametrize(
+    "words", ["list --each", "list --json", "show {id} --format json", "show {id}", "export"]
+)
 def test_commands_answer_and_say_what_is_missing(
     words: str, store: Path, broken: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
