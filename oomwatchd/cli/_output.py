@@ -91,7 +91,7 @@ class Writer:
                 text = render_markdown(event, host=self._host)
                 self._stream.write((b"" if first else b"\n") + text.encode("utf-8", "backslashreplace"))
             case "text":
-                from oomwatchd.render.terminal import render_text  # rich, for this format alone
+                from oomwatchd.render.terminal import render_text
 
                 text = render_text(event, width=terminal_width(), color=self._terminal and wants_color())
                 self._stream.write((b"" if first else b"\n\n") + text.encode("utf-8", "backslashreplace"))

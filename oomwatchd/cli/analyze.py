@@ -220,6 +220,8 @@ def _bar(name: str, shared: bool) -> AbstractContextManager[Bar]:
         size = 0
     if size < _BAR_BYTES or not sys.stderr.isatty():
         return nullcontext((None, nullcontext))
-    from oomwatchd.cli._progress import bar
-
+    try:
+        from oomwatchd.cli._progress import bar
+    except ImportError:  # without rich there is no bar, and nothing else is missed
+        return nullcontext((None, nullcontext))
     return bar(name, size, shared)

@@ -24,6 +24,7 @@ from oomwatchd.event import OomEvent
 from oomwatchd.event.groups import Group, grouped
 from oomwatchd.records.report import Kind
 from oomwatchd.render.fields import why
+from oomwatchd.render.layout import Row, columns, rendered, table
 from oomwatchd.store import FILE_NAME, EventRow, Store, StoreError
 from oomwatchd.words.escape import harmless, harmless_name
 from oomwatchd.words.moments import FORMS, moment
@@ -233,15 +234,12 @@ def _entry(row: EventRow, event: OomEvent) -> dict[str, Any]:
 
 def _table(listed: list[tuple[Group[EventRow], OomEvent]]) -> None:
     """One line a row, whole; on a terminal that is too narrow for it a few lines each."""
-    from rich.cells import cell_len, set_cell_size  # names may be of letters that take two columns
-
     rows = [_cells(group, event) for group, event in listed]
-    lengths = [max(map(cell_len, column)) for column in zip(_HEADS, *rows, strict=True)]
+    lengths = [max(map(columns, column)) for column in zip(_HEADS, *rows, strict=True)]
     width = max(terminal_width(), 40)
     if not sys.stdout.isatty() or sum(lengths) + 2 * (len(lengths) - 1) <= width:
-        for row in (_HEADS, *rows):
-            line = (set_cell_size(cell, length) for cell, length in zip(row, lengths, strict=True))
-            print("  ".join(line).rstrip())
+        for line in table([Row(*cells) for cells in (_HEADS, *rows)], sum(lengths) + 2 * len(lengths)):
+            print(rendered(line, color=False))
         return
     for row in rows:
         cells = dict(zip(_HEADS, row, strict=True))
