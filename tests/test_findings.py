@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from oomwatchd.diagnosis import findings
-from oomwatchd.diagnosis.findings import Case, Diagnostic, diagnose, diagnostics
+from oomwatchd.diagnosis.findings import Case, Diagnosis, Diagnostic, diagnose, diagnostics
 from oomwatchd.records.capture import (
     Crowd,
     EarlierKill,
@@ -253,6 +253,39 @@ def together(memory: int, swap: int) -> Memcg:
     )
 
 
+GROUP = Memcg(
+    oom_path="/a.slice",
+    group_path="/a.slice/b.service",
+    memory=MemcgCounter(usage_bytes=512 * MIB, limit_bytes=512 * MIB),
+)
+
+
+def kmem(mib: int) -> Memcg:
+    """cgroup v1 at its limit, so much of it the kernel's."""
+    return Memcg(
+        memory=MemcgCounter(usage_bytes=400 * MIB, limit_bytes=400 * MIB),
+        kmem=MemcgCounter(usage_bytes=mib * MIB, limit_bytes=None),
+    )
+
+
+def hidden_movable(*, free: int) -> Memory:
+    """Of 4 GiB one half is in zone Movable, whose line is not printed; ``free`` MiB in all."""
+    return memory(
+        zone("DMA", free=8, min=8, managed=15 << 10, present=15 << 10),
+        zone("DMA32", free=8, min=8, managed=15 << 10, present=15 << 10),
+        zone(managed=2 << 20, present=2 << 20, reserve=8 << 10),
+        totals={"free": free},
+        ram_bytes=4 * GIB,
+        reserved_bytes=0,
+    )
+
+
+def scored(score: int) -> OomReport:
+    """A kernel up to 5.0 printed the victim's score, and the table is not there."""
+    victim = Victim(pid=10, comm="t10", score=score)
+    return report(tasks=(), complete=False, missing=("tasks",), victims=(victim,))
+
+
 V1: dict[str, Any] = {"kmem": MemcgCounter(usage_bytes=0, limit_bytes=None)}
 V2: dict[str, Any] = {"swap": MemcgCounter(usage_bytes=0, limit_bytes=None)}
 ID = "0123456789abcdef" * 4
@@ -423,7 +456,7 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
     ],
     "shmem_large": [
         (report(memory=memory(totals={"shmem": 1000})), report(memory=memory(totals={"shmem": 700}))),
-        (cgroup(stat={"shmem": 300 * MIB}), cgroup(stat={"file": 300 * MIB})),
+        (cgroup(stat={"file": 300 * MIB, "shmem": 300 * MIB}), cgroup(stat={"file": 300 * MIB})),
     ],
     "mlocked_or_unevictable": [
         (
@@ -439,7 +472,7 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         )
     ],
     "unaccounted_memory": [
-        (report(memory=UNNAMED), report(memory=memory(totals={"active_anon": 3500}))),
+        (report(memory=UNNAMED), report(memory=memory(totals={"active_anon": 3700}))),
         # what the huge page pool holds is accounted for
         (
             report(memory=UNNAMED),
@@ -632,6 +665,47 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
             (report(), recorded(unit_log=(FAILED,))),
         ),
     ],
+    "oom_kill_allocating_task": [(report(allocating_task=True), report())],
+    "oom_group_killed": [
+        (
+            cgroup(memcg=GROUP, victims=(Victim(pid=10, comm="a"), Victim(pid=11, comm="b", role="group"))),
+            cgroup(),
+        )
+    ],
+    "kernel_memory_large": [
+        (cgroup(stat={"anon": MIB, "kernel": 400 * MIB}), cgroup()),
+        # version 1 has one sum for all kinds
+        (cgroup(memcg=kmem(300)), cgroup(memcg=kmem(3))),
+    ],
+    "sockets_large": [(cgroup(stat={"sock": 300 * MIB}), cgroup(stat={"sock": 10 * MIB}))],
+    "movable_only_free": [
+        (
+            report(trigger=flags("GFP_KERNEL"), memory=memory(zone(), zone("Movable", free=PLENTY))),
+            report(memory=memory(zone(), zone("Movable", free=PLENTY))),
+        ),
+        # since 6.1 the zone is not printed: the reserve against it and the total tell of it
+        (
+            report(trigger=flags("GFP_KERNEL"), memory=hidden_movable(free=400)),
+            report(trigger=flags("GFP_KERNEL"), memory=hidden_movable(free=41)),
+        ),
+    ],
+    "report_incomplete": [
+        (
+            report(memory=None, tasks=(), complete=False, missing=("header", "mem_info", "tasks")),
+            report(complete=False, missing=("tasks",)),
+        )
+    ],
+    "processes_hold_little": [
+        (report(tasks=(task(10, 90), task(11, 10))), report()),
+        # the victim's score is the highest: 0 or 1 says it of all, without any table
+        (scored(1), scored(400)),
+    ],
+    "memory_protected": [
+        (
+            (report(memory=cached(1100)), host([], {"MemTotal": 4096}, protected=f"{GIB} /db.slice\n")),
+            (report(memory=cached(1100)), host([], {"MemTotal": 4096}, protected="4096 /db.slice\n")),
+        )
+    ],
     "oomd_killed": [((report(), OOMD), (report(), recorded()))],
     "tmpfs_grew": [
         (
@@ -672,13 +746,19 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
 }
 
 
-def found(given: Given) -> tuple[Finding, ...]:
+def diagnosis(given: Given) -> Diagnosis:
     found_report, capture = given if isinstance(given, tuple) else (given, None)
+    told = diagnose(found_report, capture)
+    assert not [f.evidence for f in told.findings if f.id == "finding_failed"]
+    return told
 
-    def fail(finding: str, error: Exception) -> None:
-        raise AssertionError(finding) from error
 
-    return diagnose(found_report, capture, on_failure=fail)
+def found(given: Given) -> tuple[Finding, ...]:
+    return diagnosis(given).findings
+
+
+def line_of(given: Given) -> str:
+    return diagnosis(given).summary
 
 
 def ids(given: Given) -> set[str]:
@@ -815,9 +895,11 @@ def test_giving_up_with_cache_left_is_no_proof() -> None:
         report(memory=memory(nodes=gave_up, totals={"inactive_file": 500})), "reclaim_gave_up"
     ).explanation
     assert said.endswith("Yet 500 MiB of page cache were left.")
-    # of a report with neither zones nor totals nobody knows how much memory there is
+    # with nothing on the lists, or nobody killed, it says nothing of the kill
     said = one(report(memory=Memory(nodes=gave_up)), "reclaim_gave_up").explanation
-    assert said.endswith("The kill was not premature.")
+    assert said.endswith("there was nothing on its lists to scan.")
+    said = one(report(memory=memory(nodes=gave_up), kills=0, victims=()), "reclaim_gave_up").explanation
+    assert "premature" not in said
 
 
 def test_what_is_asked_by_hand_is_no_shortage() -> None:
@@ -906,7 +988,7 @@ def test_the_limit_of_a_cgroup_above_is_told_from_its_own() -> None:
         (
             "/kubepods.slice",
             V2,
-            "Raise the kubelet's bound for all pods (now 512 MiB) with a smaller --kube-re",
+            "Run less on the node, or give its pods requests and limits",
         ),
     ],
 )
@@ -943,12 +1025,15 @@ def test_swap_is_advised_where_there_is_something_to_swap() -> None:
 
 def test_a_cgroup_full_of_kernel_memory_is_not_its_processes_fault() -> None:
     stat = {"anon": MIB, "kernel": 500 * MIB, "slab_unreclaimable": 490 * MIB}
-    finding = one(cgroup(stat=stat), "memcg_limit_reached")
-    assert "the kernel's own memory" in finding.explanation
-    assert "only buys time" in finding.advice
+    finding = one(cgroup(stat=stat), "kernel_memory_large")
+    assert "A kill frees it as far as" in finding.explanation
     slab = one(cgroup(stat=stat), "slab_unreclaimable_large")
-    assert "the cgroup's memory" in slab.explanation
-    assert slab.evidence["usage_bytes"] == 512 * MIB and "ram_bytes" not in slab.evidence
+    assert "the cgroup's limit" in slab.explanation
+    assert slab.evidence["whole_bytes"] == 512 * MIB
+    # finite loads need more room: advice that only says that it buys time was wrong for all that were tried
+    assert slab.advice.startswith(
+        "Raise MemoryMax= of a.slice above 512 MiB (memory.max) if the load needs it"
+    )
 
 
 def test_memory_and_swap_together_can_be_the_limit() -> None:
@@ -1056,11 +1141,10 @@ def test_a_finding_that_fails_is_named_and_the_others_go_on(monkeypatch: pytest.
 
     broken = Diagnostic("broken", "Broken", ModuleType("broken"), find)
     monkeypatch.setattr(findings, "_DIAGNOSTICS", (broken, *diagnostics()))
-    failed: list[tuple[str, str]] = []
-    said = diagnose(report(), on_failure=lambda finding, error: failed.append((finding, repr(error))))
-    assert failed == [("broken", "ZeroDivisionError('oom_kill')")]
+    said = diagnose(report()).findings
     assert {"finding_failed", "zone_below_watermark"} <= {f.id for f in said}
-    assert "finding_failed" in {f.id for f in diagnose(report())}
+    (failed,) = [f for f in said if f.id == "finding_failed"]
+    assert failed.evidence == {"finding": "broken", "error": "ZeroDivisionError"}
 
 
 def test_an_empty_report_has_nothing_to_say() -> None:
@@ -1092,7 +1176,7 @@ NEAR_MISSES: list[tuple[str, str, str, set[str], set[str], str]] = [
         "Normal free:18276kB",
         {"zone_below_watermark"},
         {"request_fits_now"},
-        "Normal zone at its mark, too low",
+        "Normal zone exactly at its mark, which is not enough",
     ),
     (
         "seed/mips-3.10-highmem",
@@ -1100,7 +1184,7 @@ NEAR_MISSES: list[tuple[str, str, str, set[str], set[str], str]] = [
         "Normal free:18280kB",
         {"request_fits_now"},
         set(),
-        "HighMem zone 32 kB short for an order-0 request, though Normal had enough again",
+        "HighMem zone 32 kB short for an order-0 request; ",
     ),
     (
         "field/qemu-stress-ng-global-611",
@@ -1108,7 +1192,7 @@ NEAR_MISSES: list[tuple[str, str, str, set[str], set[str], str]] = [
         "Total swap = 4194300kB",
         {"swap_exhausted"},
         {"swap_absent"},
-        "stress-ng-vm held 98 % of RAM",
+        "stress-ng-vm held 95 % of RAM",
     ),
     (
         "field/memcg-laptop-leaker-52rc7",
@@ -1155,7 +1239,7 @@ def test_one_number_of_a_real_log_turns_the_finding(
     (decoded,) = reports(changed)
     assert come <= ids(decoded)
     assert not go & ids(decoded)
-    assert line in findings.summarize(decoded, found(decoded))
+    assert line in line_of(decoded)
 
 
 #: log -> findings that a reader of the log would name, by block
@@ -1201,7 +1285,7 @@ def test_what_is_small_is_not_named_as_the_cause(corpus: Path) -> None:
     assert said["cma_only_free"] == "info"
     assert found(panic)[0].id == "unaccounted_memory"
     movable = reports(corpus / "field/docker-cpuset-movable-node4-58.log")[0]
-    assert "no memory of the kind" in findings.summarize(movable, found(movable))
+    assert "no memory of the kind" in line_of(movable)
 
 
 def test_no_recorded_report_breaks_a_finding(corpus: Path) -> None:
@@ -1271,11 +1355,11 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
     (lambda: report(trigger=Trigger(order=-1)), "t10 (pid 10) killed: asked for by hand (SysRq f)"),
     (
         lambda: report(kind="oom_panic", victims=(), outcome="Out of memory: panic_on_oom is enabled"),
-        "kernel panic: out of memory, and vm.panic_on_oom is set",
+        "kernel panic: node 0 Normal zone 4096 kB short for an order-0 request, and vm.panic_on_oom is set",
     ),
     (
         lambda: cgroup(kind="oom_no_victim", victims=(), outcome=NOBODY),
-        "nobody killed: out of memory in cgroup /a.slice, and no process that may be killed",
+        "nobody killed: cgroup /a.slice at its limit of 512 MiB, and no process that may be killed",
     ),
     (
         lambda: report(kind="oom_no_victim", victims=(), missing=("kill",), memory=None),
@@ -1293,7 +1377,7 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
     (
         lambda: report(memory=memory(zone(), zone("DMA32", free=PLENTY, managed=1 << 20))),
         "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request, though node 0 DMA32 "
-        "had enough again",
+        "had enough again; 20 % of RAM is in no counter",
     ),
     (
         lambda: report(memory=memory(totals={"shmem": 3000})),
@@ -1320,8 +1404,8 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
     ),
     (
         lambda: cgroup(stat={"file": 300 * MIB, "file_dirty": 280 * MIB, "file_writeback": 0}),
-        "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; what waits to be written holds 55 % "
-        "of it",
+        "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; dirty page cache that waits to be "
+        "written holds 55 % of it",
     ),
     (
         lambda: report(tasks=(task(11, 3000, oom_score_adj=-1000), task(10, 10))),
@@ -1340,12 +1424,12 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
     (
         lambda: cgroup(stat={"anon": MIB, "kernel": 400 * MIB}),
         "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; the kernel's own memory holds 78 % "
-        "of it",
+        "of it (pipe or unix socket buffers, BPF maps, io_uring)",
     ),
     (
         lambda: report(memory=cached(3000)),
-        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; page cache holds 73 % "
-        "of node 0 Normal",
+        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; page cache that "
+        "was not dropped holds 73 % of RAM",
     ),
     (
         lambda: report(trigger=FAULT, memory=SPARE),
@@ -1360,14 +1444,14 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
 
 @pytest.mark.parametrize(("given", "line"), SUMMARIES)
 def test_summaries(given: Callable[[], OomReport], line: str) -> None:
-    assert findings.summarize(given(), found(given())) == line
+    assert line_of(given()) == line
 
 
 def test_the_seeds_summary(corpus: Path) -> None:
     (seed,) = reports(corpus / "seed/mips-3.10-highmem.log")
-    assert findings.summarize(seed, found(seed)) == (
+    assert line_of(seed) == (
         "min_free_kbytes (pid 118) killed: Normal zone 32 kB short for an order-0 request; "
-        "min_free_kbytes held 95 % of RAM"
+        "min_free_kbytes held 92 % of RAM"
     )
 
 
@@ -1377,7 +1461,7 @@ def test_a_long_cgroup_leaves_room_for_the_limit() -> None:
     )
     memcg = Memcg(oom_path=path, memory=MemcgCounter(usage_bytes=512 * MIB, limit_bytes=512 * MIB))
     given = cgroup(memcg=memcg)
-    line = findings.summarize(given, found(given))
+    line = line_of(given)
     assert len(line) <= 80
     assert line.endswith(" at its limit of 512 MiB")
 
@@ -1400,7 +1484,7 @@ def test_a_cgroup_is_called_what_people_call_it(path: str, called: str) -> None:
     given = cgroup(
         memcg=Memcg(oom_path=path, memory=MemcgCounter(usage_bytes=512 * MIB, limit_bytes=512 * MIB))
     )
-    line = findings.summarize(given, found(given))
+    line = line_of(given)
     assert f" killed: {called}" in line
     assert line.endswith(" at its limit of 512 MiB")
 
@@ -1409,13 +1493,13 @@ def test_a_holder_may_be_called_anything() -> None:
     sized = ((10, "{}", 3 << 30), (11, "b", 1 << 20))
     tasks = tuple(Task(pid=pid, comm=comm, rss_bytes=rss) for pid, comm, rss in sized)
     given = report(tasks=tasks, victims=(Victim(pid=10, comm="{}"),))
-    assert findings.summarize(given, found(given)).endswith("; {} held 75 % of RAM")
+    assert line_of(given).endswith("; {} held 75 % of RAM")
 
 
 def test_a_summary_is_one_harmless_line() -> None:
     name = "x\n\x1b[31m\u202e"
     memcg = Memcg(oom_path=f"/{name}", memory=MemcgCounter(usage_bytes=MIB, limit_bytes=MIB))
     given = cgroup(memcg=memcg, victims=(Victim(pid=10, comm=name),))
-    line = findings.summarize(given, found(given))
+    line = line_of(given)
     assert line.isprintable() and line.isascii()
     assert line.startswith("x\\x0a\\x1b[31m\\u202e (pid 10) killed: cgroup /x")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from oomwatchd.cli import explain
-from oomwatchd.diagnosis.findings import diagnose, diagnostics, summarize
+from oomwatchd.diagnosis.findings import diagnose, diagnostics
 from oomwatchd.errors import UsageError
 from tests.recorded import logs, reports
 
@@ -57,4 +57,4 @@ def test_the_twenty_verdicts_are_current(corpus: Path) -> None:
     for name, _, verdict, _ in rows[1:]:
         stem, _, which = name.removeprefix("| ").partition(" ")
         report = reports(by_stem[stem])[1 if which == "(second)" else 0]
-        assert summarize(report, diagnose(report)) == verdict
+        assert diagnose(report).summary == verdict

@@ -123,7 +123,7 @@ def provoke(script: str) -> tuple[OomReport, dict[str, Finding]]:
                 capture = OomCapture(source=source, records=block.records)
                 report = decode(block.records, page_size_bytes=os.sysconf("SC_PAGESIZE"))
                 if report.memcg and (report.memcg.oom_path or "").endswith(name) and report.complete:
-                    return report, {f.id: f for f in diagnose(report, capture)}
+                    return report, {f.id: f for f in diagnose(report, capture).findings}
         finally:
             os.close(descriptor)
         time.sleep(PAUSE)  # the report was left out for others of the same seconds

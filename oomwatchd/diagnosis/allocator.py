@@ -109,6 +109,14 @@ class ZoneVerdict(msgspec.Struct, frozen=True, kw_only=True):
     block_available: bool | None = None
     #: the kernel's answer on the printed figures
     fits: bool | None = None
+    #: what the last check before a kill is short of: it demands the high mark, and counts no CMA page
+    #: (__alloc_pages_may_oom(): ALLOC_WMARK_HIGH); None where it would pass or is not known
+    last_short_bytes: int | None = None
+
+    @property
+    def passes(self) -> bool:
+        """Fits, and the last check before a kill would pass as well."""
+        return self.fits is True and self.last_short_bytes is None
 
     @property
     def node(self) -> int | None:
@@ -325,7 +333,17 @@ def _verdict(
         shortfall_bytes=shortfall,
         block_available=block,
         fits=_both(above, block),
+        last_short_bytes=_last_short(zone, request, free, highatomic + rest_of_block, reserve),
     )
+
+
+def _last_short(zone: Zone, request: Request, free: int | None, less: int, reserve: int | None) -> int | None:
+    """What is missing for the check that the kernel makes with the OOM lock held, before it kills."""
+    high, cma = zone.bytes_of("high"), zone.bytes_of("free_cma") or 0
+    if free is None or high is None or reserve is None or request.no_watermarks:
+        return None
+    short = high + reserve - (free - less - cma)
+    return short if short >= 0 else None
 
 
 def _both(first: bool | None, second: bool | None) -> bool | None:

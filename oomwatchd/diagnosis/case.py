@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
+from typing import NamedTuple
 
-from oomwatchd.diagnosis.allocator import Request, ZoneVerdict, request_of, zone_verdicts
+from oomwatchd.diagnosis.allocator import Request, ZoneVerdict, boost_bytes, request_of, zone_verdicts
 from oomwatchd.diagnosis.badness import ScoreTable, chosen_victim, score_table
-from oomwatchd.diagnosis.memcg import kinds
+from oomwatchd.diagnosis.facts import Facts, facts
+from oomwatchd.diagnosis.ledger import Ledger, confined, installed_bytes, ledger, of_machine, total
+from oomwatchd.formats.oom_kill import COMPACTION
 from oomwatchd.procfs import HostZone, meminfo, zoneinfo
 from oomwatchd.records.capture import OomCapture, Snapshot
 from oomwatchd.records.report import OomReport, Victim, Zone
+from oomwatchd.words.amounts import size
 
-#: some of RAM may be in no zone that is printed (ZONE_DEVICE) or be counted by other rules (old ARM)
-_WHOLE = 0.9
+#: of the whole: what a cause must hold to decide, beyond the moment
+_DECIDES = 0.1
+#: of the whole: what one holder must have, to be named as the cause
+HOLDS = 0.3
+#: of RAM: what all processes have of their own
+_TOGETHER = 0.6
+#: functions of the report itself and of the page and slab allocators
+_MM = re.compile(
+    r"(?:dump_|show_|oom_kill|out_of_memory|_*(?:alloc|get_free)_?pages?|alloc_pages|_*get_free_page|"
+    r"get_page_from|warn_alloc|_*k[mvz]*alloc|kmem_cache|allocate_slab|new_slab|_+slab|slab_|cache_alloc|"
+    r"cache_grow|mem_cgroup|try_charge|charge_memcg|_+mem_cgroup|memcg|folio_alloc|_*vmalloc|"
+    r"_+folio|alloc_slab|unwind|walk_stackframe|print_|fallback_alloc|kmalloc)"
+)
+_UNIT = re.compile(r"\.(?:slice|service|scope)\b")
 #: of the memory in all allowed zones
 _MINOR_SHARE = 0.1
+
+
+class Process(NamedTuple):
+    """One process of the table, or of the kill line."""
+
+    pid: int
+    comm: str
+    rss_bytes: int
+    swap_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Resident and in swap."""
+        return self.rss_bytes + self.swap_bytes
 
 
 class Case:
@@ -70,60 +101,172 @@ class Case:
         return chosen_victim(self.report)
 
     @cached_property
+    def ledger(self) -> Ledger:
+        """Who holds what of the whole: RAM, or the limit of the cgroup that was at it."""
+        return ledger(self.report, self.meminfo_at)
+
+    @cached_property
+    def machine(self) -> Ledger:
+        """The same of the machine's RAM, whatever ran out."""
+        return of_machine(self.report.memory, self.meminfo_at)
+
+    @property
+    def in_cgroup(self) -> bool:
+        """A cgroup's limit ran out, not the machine's memory."""
+        return self.report.constraint == "memcg"
+
+    @property
+    def of(self) -> str:
+        """How the line calls the whole: a cgroup's limit stands in front of it."""
+        return "of it" if self.in_cgroup else "of RAM"
+
+    @cached_property
+    def largest(self) -> Process | None:
+        """The process that holds most, resident and in swap; by the table, else by the kill line."""
+        return max(self.processes, key=lambda p: p.bytes, default=None)
+
+    @cached_property
+    def processes(self) -> tuple[Process, ...]:
+        """Every listed process whose size is known. Where the table is cut the kill line tells of one "
+        "more."""
+        listed = [
+            Process(t.pid, t.comm, t.rss_bytes, t.swap_bytes or 0)
+            for t in self.report.tasks
+            if t.rss_bytes is not None
+        ]
+        victim = self.victim or next(iter(self.report.victims), None)
+        if (
+            victim is not None
+            and victim.pid not in {p.pid for p in listed}
+            and "tasks" in self.report.missing
+        ):
+            sizes = (victim.anon_rss_bytes, victim.file_rss_bytes, victim.shmem_rss_bytes)
+            if any(amount is not None for amount in sizes):
+                listed.append(Process(victim.pid, victim.comm, sum(amount or 0 for amount in sizes), 0))
+        return tuple(listed)
+
+    @cached_property
     def ram_bytes(self) -> int | None:
-        """The memory that the kernel manages (RAM less what was reserved at boot), of the whole machine."""
+        """The machine's RAM, with what is reserved of it."""
         memory = self.report.memory
-        if memory is None:
-            return self.meminfo_at.get("MemTotal")
-        if self.confined:
-            return self.boot_bytes
-        return self._sum_of_zones("managed") or self.boot_bytes or self._sum_of_zones("present")
+        return self.meminfo_at.get("MemTotal") if memory is None else installed_bytes(memory)
 
     @property
     def bound_bytes(self) -> int | None:
         """The memory that there was: the cgroup's limit, else the machine's RAM."""
-        memcg = self.report.memcg
-        if self.report.constraint == "memcg":
-            return memcg.memory.limit_bytes if memcg is not None and memcg.memory is not None else None
-        return self.ram_bytes
+        return self.ledger.whole_bytes
 
-    def measure(self, kind: str, name: str) -> tuple[int | None, int | None, str]:
-        """How much of a kind there is, of what, and what that is called: the cgroup's where one was at its
-        limit (what the machine holds of it was not what ran out), else the machine's."""
-        memcg = self.report.memcg
-        if self.report.constraint != "memcg":
-            return self.total(name), self.ram_bytes, "RAM"
-        if memcg is None or memcg.memory is None:
-            return None, None, ""
-        amount: int | None = getattr(kinds(memcg), kind)
-        return amount, memcg.memory.usage_bytes, "the cgroup's memory"
+    def decides(self, excess: int) -> bool:
+        """Whether so much more memory would have let the request pass, and not only for a moment: the nearest
+        zone's shortfall, and a tenth of the whole."""
+        return excess >= max(self.shortfall_bytes, int(_DECIDES * (self.bound_bytes or 0))) > 0
 
     @property
-    def whole_name(self) -> str:
-        """What evidence calls the whole that ``measure`` gives."""
-        return "usage_bytes" if self.report.constraint == "memcg" else "ram_bytes"
+    def shortfall_bytes(self) -> int:
+        """What the nearest zone was short of; 0 where no zone is known to be."""
+        return (self.nearest.shortfall_bytes or 0) if self.nearest is not None else 0
+
+    def spare(self, excess: int) -> str:
+        """``without it the request would have passed, with 200 MiB to spare``."""
+        if self.request is None and not self.in_cgroup:
+            return ""
+        over = excess - self.shortfall_bytes
+        return f" Without it the request would have passed, with {size(over)} to spare." if over > 0 else ""
+
+    def passing_with_min(self, factor: float) -> int | None:
+        """Were every min watermark ``factor`` of what it is: the most that a zone would have had to spare
+        (__zone_watermark_ok()); None where none would have passed, or where one did anyway."""
+        if not self.failing or any(v.fits for v in self.verdicts):
+            return None
+        over = [
+            v.usable_bytes - v.reserve_bytes - int(v.mark_bytes * factor)
+            for v in self.failing
+            if v.usable_bytes is not None and v.reserve_bytes is not None and v.mark_bytes is not None
+        ]
+        most = max(over, default=0)
+        return most if most > 0 else None
+
+    def boosted(self, verdict: ZoneVerdict) -> bool:
+        """Without the zone's watermark boost (5.0+) the request would have passed."""
+        if self.request is None or (self.request.high and not self.request.order):
+            return False  # the boost does not count for it
+        usable, required = verdict.usable_bytes, verdict.required_bytes
+        boost = boost_bytes(verdict.record, self.report.page_size_bytes)
+        return usable is not None and required is not None and usable > required - boost
+
+    def barred(self, amount: int) -> bool:
+        """Whether so much, free but not for this request, would have let it pass."""
+        return not any(v.fits for v in self.verdicts) and 0 < self.shortfall_bytes < amount
+
+    @cached_property
+    def of_processes(self) -> tuple[int, bool]:
+        """What all processes have of their own, and whether that is most of RAM."""
+        own = self.ledger.held("anon") or 0
+        return own, own >= _TOGETHER * (self.ledger.whole_bytes or 1 << 62)
+
+    @cached_property
+    def swapped_bytes(self) -> int:
+        """What listed processes have in swap though no swap is in use: swapoff is taking it out of use
+        (total_swap_pages falls first, try_to_unuse() follows); 0 where that is not so."""
+        swap = self.report.memory.swap if self.report.memory is not None else None
+        if swap is None or swap.total_bytes != 0:
+            return 0
+        return sum(task.swap_bytes or 0 for task in self.report.tasks)
+
+    @cached_property
+    def free_elsewhere(self) -> int | None:
+        """The machine's free memory less that of the printed zones: what the zones had that this report
+        leaves out (of nodes that the task may not use; since 6.1 also above the request's class zone). None
+        where all are printed, or no total is."""
+        memory = self.report.memory
+        free = memory.totals.get("free_bytes") if memory is not None else None
+        if memory is None or free is None or not self.zones or not confined(memory):
+            return None
+        return max(free - sum(z.bytes_of("free") or 0 for z in self.zones), 0)
+
+    @cached_property
+    def caller(self) -> str | None:
+        """Who called the allocator: the first function of the call trace above mm's own."""
+        return next((f for f in self.report.trigger.call_trace if not _MM.match(f)), None)
+
+    @cached_property
+    def compaction_off(self) -> bool:
+        """The kernel was built without CONFIG_COMPACTION, and says so (4.9+)."""
+        records = self.capture.records if self.capture is not None else ()
+        return any(COMPACTION.pattern.search(record.text) for record in records)
+
+    @cached_property
+    def systemd(self) -> bool | None:
+        """Whether systemd runs there. Its helpers are in every whole table of a machine that has it; a table
+        of a cgroup or a container shows its own processes alone."""
+        memcg, tasks = self.report.memcg, self.report.tasks
+        paths = f"{(memcg.oom_path if memcg else '') or ''} {self.report.trigger.cpuset or ''}"
+        if self.facts.init is not None:
+            return self.facts.init == "systemd"
+        if _UNIT.search(paths) or any(t.comm.startswith("systemd") for t in tasks):
+            return True
+        return False if self.report.constraint == "none" and self.report.complete and tasks else None
+
+    @cached_property
+    def early(self) -> bool:
+        """Before any service runs: process 1 is all there is, or not even that."""
+        tasks = self.report.tasks
+        if tasks:
+            return all(task.pid <= 1 for task in tasks)
+        return self.report.trigger.pid == 1 and "tasks" not in self.report.missing
+
+    def kernel_at_least(self, major: int, minor: int) -> bool | None:
+        """Whether the kernel is so new, by its own release; None where the report does not name it. For
+        advice alone: what lines mean is read from the lines."""
+        match = re.match(r"(\d+)\.(\d+)", self.report.kernel or "")
+        return None if match is None else (int(match[1]), int(match[2])) >= (major, minor)
 
     @property
     def confined(self) -> bool:
-        """Not all zones are printed: those of nodes that the asking task may not use are left out
-        (SHOW_MEM_FILTER_NODES), whatever the constraint, but their pages stay in the totals and in
-        "N pages RAM". The same where a log has lost a zone's line."""
+        """Not all zones are printed."""
         if self.report.constraint in ("cpuset", "memory_policy"):
             return True
-        printed = self._sum_of_zones("managed") or self._sum_of_zones("present")
-        return bool(printed and self.boot_bytes and printed < _WHOLE * self.boot_bytes)
-
-    @property
-    def boot_bytes(self) -> int | None:
-        """RAM less what was reserved at boot, of all zones, printed or not."""
-        memory = self.report.memory
-        if memory is None or memory.ram_bytes is None:
-            return None
-        return memory.ram_bytes - (memory.reserved_bytes or 0)
-
-    def _sum_of_zones(self, name: str) -> int | None:
-        amounts = [z.bytes_of(name) for z in self.zones]
-        return None if None in amounts else sum(a for a in amounts if a is not None)
+        return self.report.memory is not None and confined(self.report.memory)
 
     def total(self, name: str) -> int | None:
         """A machine-wide counter of the report in bytes ("shmem", "slab_unreclaimable" ...), from the
@@ -131,14 +274,7 @@ class Case:
         memory = self.report.memory
         if memory is None:
             return None
-        known = memory.totals.get(f"{name}_bytes")
-        if known is not None:
-            return known
-        for holders in (memory.nodes, memory.zones):
-            amounts = [h.amounts.get(f"{name}_bytes") for h in holders]
-            if any(a is not None for a in amounts):
-                return sum(a or 0 for a in amounts)
-        return None
+        return total(memory, name)
 
     @property
     def anon_bytes(self) -> int | None:
@@ -160,6 +296,11 @@ class Case:
     def meminfo_at(self) -> dict[str, int]:
         """/proc/meminfo on detection; empty offline."""
         return meminfo(self.at) if self.at is not None else {}
+
+    @cached_property
+    def facts(self) -> Facts:
+        """What the host said of itself beyond that, live only."""
+        return facts(self.at)
 
     @cached_property
     def zoneinfo_at(self) -> tuple[HostZone, ...]:

@@ -16,6 +16,8 @@ _NAMES = {
     "slab_unreclaimable": ("slab_unreclaimable",),
     "kernel_stack": ("kernel_stack",),
     "pagetables": ("pagetables",),
+    "percpu": ("percpu",),
+    "vmalloc": ("vmalloc",),
     "sock": ("sock",),
     "unevictable": ("total_unevictable", "unevictable"),
     "dirty": ("total_dirty", "dirty", "file_dirty"),
@@ -40,6 +42,23 @@ def charge_bytes(report: OomReport) -> int:
     return (report.page_size_bytes or 4096) << max(report.trigger.order or 0, 0)
 
 
+def limit_hit(report: OomReport) -> tuple[str | None, MemcgCounter | None]:
+    """The fullest counter among those that can refuse a charge, and its name."""
+    memcg, unit = report.memcg or Memcg(), charge_bytes(report)
+    counters = [("memory", memcg.memory), ("memory+swap", memcg.memory_swap), ("kmem", memcg.kmem)]
+    full = [
+        (c.usage_bytes / c.limit_bytes, -i, name, c)
+        for i, (name, c) in enumerate(counters)
+        if c is not None and c.limit_bytes
+    ]
+    if not full:
+        return ("memory", memcg.memory) if memcg.memory is not None else (None, None)
+    near = [f for f in full if at_limit(f[3], unit)]
+    # of those at their limit the first (memory) is what a reader knows; else the fullest
+    best = max(near, key=lambda f: f[1]) if near else max(full, key=lambda f: f[0])
+    return best[2], best[3]
+
+
 class MemcgKinds(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes by kind; None where the kernel printed none. ``file`` includes shmem, as the kernel counts."""
 
@@ -51,6 +70,8 @@ class MemcgKinds(msgspec.Struct, frozen=True, kw_only=True):
     slab_unreclaimable: int | None = None
     kernel_stack: int | None = None
     pagetables: int | None = None
+    percpu: int | None = None
+    vmalloc: int | None = None
     sock: int | None = None
     unevictable: int | None = None
     dirty: int | None = None

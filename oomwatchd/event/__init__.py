@@ -15,7 +15,7 @@ import msgspec
 
 from oomwatchd.diagnosis import oomd
 from oomwatchd.diagnosis.attribution import Attribution, attribute
-from oomwatchd.diagnosis.findings import diagnose, summarize
+from oomwatchd.diagnosis.findings import Diagnosis, diagnose
 from oomwatchd.diagnosis.oomd import OomdKill
 from oomwatchd.event.aftermath import Aftermath, aftermath
 from oomwatchd.formats import oom_kill
@@ -202,14 +202,12 @@ class _Attempt:
 
 def _kernel_event(capture: OomCapture, attempt: _Attempt) -> OomEvent:
     report = attempt(lambda: _report(capture), lambda: _bare_report(capture))
-    findings: tuple[Finding, ...] = ()
-    summary = _bare_summary(report)
+    diagnosis = Diagnosis(findings=(), summary=_bare_summary(report))
     if attempt.error is None:  # else findings would judge by what was not read
-        findings = attempt(lambda: diagnose(report, capture), tuple)
-        summary = attempt(lambda: summarize(report, findings), lambda: summary)
+        diagnosis = attempt(lambda: diagnose(report, capture), lambda: diagnosis)
     return msgspec.structs.replace(
-        _told(capture, report, summary),
-        findings=findings,
+        _told(capture, report, diagnosis.summary),
+        findings=diagnosis.findings,
         snapshots=attempt(lambda: _snapshots(capture), lambda: None),
         attribution=attempt(lambda: attribute(report, capture.processes), tuple),
         aftermath=attempt(lambda: aftermath(capture), lambda: None),
@@ -301,7 +299,7 @@ def _oomd_event(capture: OomCapture) -> OomEvent:
         page_size_bytes=capture.page_size_bytes,
     )
     told = _told(capture, report, oomd.summarize(kill))
-    return msgspec.structs.replace(told, findings=diagnose(report, capture), oomd=kill)
+    return msgspec.structs.replace(told, findings=diagnose(report, capture).findings, oomd=kill)
 
 
 def _bare(capture: OomCapture) -> OomEvent:

@@ -31,22 +31,22 @@ KINDS_OF_EVENT = {
     "oomd_kill": "kill by systemd-oomd",
     "test": "TEST",
 }
-#: parts of RAM in the order in which people ask for them: kind, title, the totals that make it up
-_SHARES = (
-    ("anon", "anonymous", ("active_anon", "inactive_anon", "isolated_anon")),
-    ("shmem", "shared (tmpfs, shm)", ("shmem",)),
-    ("file", "file cache", ("active_file", "inactive_file", "isolated_file")),
-    ("unevictable", "unevictable", ("unevictable",)),
-    ("reclaimable", "slab, reclaimable", ("slab_reclaimable", "kernel_misc_reclaimable")),
-    ("unreclaimable", "slab, unreclaimable", ("slab_unreclaimable", "slab")),
-    ("tables", "page tables", ("pagetables", "sec_pagetables")),
-    ("stacks", "kernel stacks", ("kernel_stack",)),
-    ("other", "bounce, zsmalloc, balloon", ("bounce", "zspages", "Balloon")),
-    ("pcp", "free, on per-CPU lists", ("free_pcp",)),
-    ("free", "free", ("free",)),
-)
-#: without these the remainder would hold what the report merely does not say
-_FOR_REMAINDER = ("free", "active_anon", "active_file", "slab_unreclaimable")
+#: why a zone was not tried
+EXCLUDED = {"class zone": "not for this request", "nodes": "not its node", "empty": "has no memory"}
+#: how a holder of the ledger is drawn, where not by its own kind
+_DRAWN = {
+    "slab_reclaimable": "reclaimable",
+    "slab_unreclaimable": "unreclaimable",
+    "pagetables": "tables",
+    "kernel_stack": "stacks",
+    "percpu": "other",
+    "vmalloc": "other",
+    "zspages": "other",
+    "bounce": "other",
+    "held_back": "free",
+    "cma": "free",
+    "rest": "unnamed",
+}
 #: words of the kernel that a plain replacement of "_" by a blank would spoil
 _KEPT = ("oom_score_adj", "oom_adj", "lowmem_reserve", "min_free_kbytes")
 
@@ -325,33 +325,23 @@ def amount(value: int | None) -> str:
 
 
 def memory_shares(case: Case) -> tuple[MemoryShare, ...]:
-    """RAM by what it is used for. Shared memory lies on the anonymous lists and is taken out of them;
-    what no counter names comes last but one, where the report has counters enough to tell."""
-    found = {}
-    for kind, _, names in _SHARES:
-        amounts = [case.total(name) for name in names]
-        if any(a is not None for a in amounts):
-            found[kind] = sum(a or 0 for a in amounts)
-    if "anon" in found and "shmem" in found:
-        found["shmem"] = min(found["shmem"], found["anon"])
-        found["anon"] -= found["shmem"]
-    memory = case.report.memory
-    hugepages = sum(h.total * h.size_bytes for h in memory.hugepages) if memory is not None else 0
-    shares = [MemoryShare(kind, title, found[kind]) for kind, title, _ in _SHARES[:-1] if found.get(kind)]
-    if hugepages:
-        shares.append(MemoryShare("hugepages", "huge pages, set aside", hugepages))
-    rest = (case.ram_bytes or 0) - sum(found.values()) - hugepages
-    if rest > 0 and not case.confined and all(case.total(name) is not None for name in _FOR_REMAINDER):
-        shares.append(MemoryShare("unnamed", "in no counter (drivers ...)", rest))
-    if "free" in found:
-        shares.append(MemoryShare("free", "free", found["free"]))
-    return tuple(shares)
+    """RAM by what it is used for, as the ledger has it: the parts do not overlap."""
+    if case.report.memory is None:
+        return ()
+    # one row for what is free, as in the table of zones
+    free = sum(h.bytes for h in case.machine.holders if _DRAWN.get(h.kind, h.kind) == "free")
+    shares = [
+        MemoryShare(_DRAWN.get(h.kind, h.kind), h.title, h.bytes)
+        for h in case.machine.holders
+        if _DRAWN.get(h.kind, h.kind) != "free"
+    ]
+    return (*shares, *([MemoryShare("free", "free", free)] if free else []))
 
 
 def zone_said(verdict: ZoneVerdict) -> str:
     """A zone's answer to the request."""
     if not verdict.allowed:
-        return f"not asked ({verdict.excluded_by})"
+        return EXCLUDED[verdict.excluded_by or "empty"]
     if verdict.shortfall_bytes is not None:
         return f"{kib(verdict.shortfall_bytes)} short" if verdict.shortfall_bytes else "at the mark, not over"
     if verdict.fits is False:
@@ -363,7 +353,9 @@ def score(row: TaskScore) -> str:
     """A task's points on the scale of /proc/PID/oom_score; in pages where the total is unknown."""
     if row.points is None:
         return "exempt"
-    return str(row.permille) if row.permille is not None else f"{row.points} pages"
+    if row.permille is not None:
+        return str(row.permille)
+    return f"{row.points} pages" if row.points >= 0 else "below 0"
 
 
 def field_title(name: str) -> str:

@@ -19,6 +19,7 @@ from oomwatchd.event import OomEvent
 from oomwatchd.records.capture import Track
 from oomwatchd.records.report import Finding, Severity
 from oomwatchd.render.fields import (
+    EXCLUDED,
     afterwards,
     ago,
     amount,
@@ -125,7 +126,7 @@ def _memory(case: Case, width: int, color: bool) -> list[Line]:
     for share in memory_shares(case):
         picture = _bar(share.bytes / ram, room, color)
         rows.append(Row(share.title, amount(share.bytes), percent(share.bytes, ram), picture))
-    rows.append(Row("RAM managed", amount(ram)))
+    rows.append(Row("RAM", amount(ram)))
     swap = case.report.memory.swap
     if swap is None or swap.total_bytes is None:
         rows.append(Row("swap", "unknown"))
@@ -205,7 +206,7 @@ def _fitted(titles: Sequence[str], rows: Sequence[Row], width: int) -> list[Line
 
 def _said(verdict: ZoneVerdict) -> Span:
     if not verdict.allowed:
-        return f"not asked ({verdict.excluded_by})", "dim"
+        return EXCLUDED[verdict.excluded_by or "empty"], "dim"
     if verdict.shortfall_bytes is not None:
         short = f"short by {verdict.shortfall_bytes // 1024}" if verdict.shortfall_bytes else "at the mark"
         return short, "red"

@@ -4,7 +4,8 @@ A finding module has
 
 * a docstring: its page in docs/findings.md and in ``oomwatchd explain ID``,
 * ``ID`` and ``TITLE``,
-* ``find(case)``: a Finding, several, or None. It may raise: the others go on without it.
+* ``find(case)``: a Finding, a Claim (a Finding that also speaks for the line and for what to change),
+  several, or None. It may raise: the others go on without it.
 
 Modules whose name begins with ``_`` are shared parts, not findings.
 
@@ -19,12 +20,17 @@ from types import ModuleType
 import msgspec
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Claim, ranked
 from oomwatchd.diagnosis.summary import summarize
 from oomwatchd.plugs import plugs
 from oomwatchd.records.capture import OomCapture
 from oomwatchd.records.report import Finding, OomReport, Severity
+from oomwatchd.words.escape import harmless
 
-__all__ = ["Case", "Diagnostic", "diagnose", "diagnostics", "summarize"]
+__all__ = ["Case", "Diagnosis", "Diagnostic", "diagnose", "diagnostics"]
+
+#: what a finding module's find() returns
+Answer = Finding | Claim | Iterable[Finding | Claim] | None
 
 _RANK: dict[Severity, int] = {"critical": 0, "warning": 1, "info": 2}
 
@@ -35,7 +41,7 @@ class Diagnostic(msgspec.Struct, frozen=True):
     id: str
     title: str
     module: ModuleType
-    find: Callable[[Case], Finding | Iterable[Finding] | None]
+    find: Callable[[Case], Answer]
 
     @property
     def page(self) -> str:
@@ -58,28 +64,53 @@ def diagnostics() -> tuple[Diagnostic, ...]:
     return _DIAGNOSTICS
 
 
-def diagnose(
-    report: OomReport,
-    capture: OomCapture | None = None,
-    *,
-    on_failure: Callable[[str, Exception], None] | None = None,
-) -> tuple[Finding, ...]:
-    """The diagnosis of a report: the gravest first, equals by id and then in the finding's own order.
+class Diagnosis(msgspec.Struct, frozen=True):
+    """What all findings say of one report: the findings, the cause first, and the line."""
 
-    Never raises. A finding that fails is left out, named in a ``finding_failed`` entry and handed to
-    ``on_failure(id, error)``.
+    findings: tuple[Finding, ...]
+    summary: str
+
+
+def diagnose(report: OomReport, capture: OomCapture | None = None) -> Diagnosis:
+    """The diagnosis of a report. First the finding whose advice mends the cause and the one that names the
+    cause, often one and the same; then the gravest, equals by what they hold of the whole.
+
+    Never raises. A finding that fails is left out and named in a ``finding_failed`` entry.
     """
     case = Case(report, capture)
-    found: list[Finding] = []
+    claims: list[Claim] = []
     for diagnostic in _DIAGNOSTICS:
         try:
-            answer = diagnostic.find(case)
-            found += [] if answer is None else [answer] if isinstance(answer, Finding) else list(answer)
+            claims += _claims(diagnostic.find(case))
         except Exception as error:  # one module's fault must not cost the event
-            found.append(_failed(diagnostic.id, error))
-            if on_failure is not None:
-                on_failure(diagnostic.id, error)
-    return tuple(sorted(found, key=lambda f: (_RANK[f.severity], -_weight(f))))
+            claims.append(Claim(finding=_failed(diagnostic.id, error)))
+    causes = ranked(claims)
+    first = causes[:1]
+    lever = next((c for c in causes if c.finding.advice), None)
+    if lever is not None and lever not in first:
+        first = [lever, *first]
+    rest = sorted(
+        (c.finding for c in claims if c not in first), key=lambda f: (_RANK[f.severity], -_weight(f))
+    )
+    return Diagnosis(
+        tuple(_plain(f) for f in (*(c.finding for c in first), *rest)), summarize(report, claims)
+    )
+
+
+def _plain(finding: Finding) -> Finding:
+    """Names of processes and cgroups are anybody's: in what people read nothing acts on a terminal."""
+    texts = (finding.title, finding.explanation, finding.advice)
+    if all(text.isascii() and text.isprintable() for text in texts):
+        return finding
+    title, explanation, advice = map(harmless, texts)
+    return msgspec.structs.replace(finding, title=title, explanation=explanation, advice=advice)
+
+
+def _claims(answer: Answer) -> list[Claim]:
+    if answer is None:
+        return []
+    said = [answer] if isinstance(answer, Finding | Claim) else answer
+    return [one if isinstance(one, Claim) else Claim(finding=one) for one in said]
 
 
 def _weight(finding: Finding) -> float:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import kib, percent
 from oomwatchd.words.text import ratio
@@ -26,7 +27,7 @@ _SHARE = 0.5
 _WORTH_SHARE = 0.05
 
 
-def find(case: Case) -> Iterator[Finding]:
+def find(case: Case) -> Iterator[Claim]:
     for verdict in case.verdicts:
         usable, required, free = verdict.usable_bytes, verdict.required_bytes, verdict.free_bytes or 0
         if usable is None or required is None or usable + verdict.cma_bytes <= required:
@@ -37,7 +38,7 @@ def find(case: Case) -> Iterator[Finding]:
         mostly = verdict.cma_bytes >= _SHARE * free
         if not failing and (usable > low or not mostly):
             continue
-        yield Finding(
+        finding = Finding(
             id=ID,
             severity="critical" if failing and mostly else "warning" if mostly else "info",
             title=f"{verdict.label} zone: "
@@ -57,4 +58,14 @@ def find(case: Case) -> Iterator[Finding]:
             f"tree) if the devices do not need all of it: {kib(verdict.cma_bytes)} lie idle there."
             if mostly or verdict.cma_bytes >= _WORTH_SHARE * case.allowed_bytes
             else "",
+        )
+        barred = failing and case.barred(verdict.cma_bytes)
+        yield Claim(
+            finding=finding,
+            refusal=Refusal(text=f"what is free in {verdict.label} belongs to CMA", rank=40)
+            if mostly
+            else None,
+            cause=Cause(tier=Tier.BARRED, text="", excess_bytes=verdict.cma_bytes)
+            if barred and finding.advice
+            else None,
         )

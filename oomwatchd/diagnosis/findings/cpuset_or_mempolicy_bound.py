@@ -8,8 +8,9 @@ A node may also have much free and nothing for the request: memory that was hot-
 Movable holds user pages only, not the kernel's own data (``unsuited_free_bytes``). A container that is bound
 to such a node cannot even start.
 
-The report lists only the allowed nodes, so what the others had is known live (from /proc/zoneinfo) or not
-at all; ``other_nodes_free_bytes`` is null then. Widen ``cpuset.mems``, use a preferred instead of a
+The report lists only the allowed nodes; what the others had is the machine's total less what these print,
+or live what /proc/zoneinfo says above the high watermarks. ``other_nodes_free_bytes`` is null where neither
+is there. Widen ``cpuset.mems``, use a preferred instead of a
 binding policy (``--preferred``, MPOL_PREFERRED_MANY), or move work between the nodes.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.allocator import ZoneVerdict, parse_nodes
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import size
 
@@ -24,7 +26,7 @@ ID = "cpuset_or_mempolicy_bound"
 TITLE = "Confined to NUMA nodes that were full"
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
     report = case.report
     if report.constraint not in ("cpuset", "memory_policy"):
         return None
@@ -46,10 +48,10 @@ def find(case: Case) -> Finding | None:
     elsewhere = (
         "What other nodes had is not in the report."
         if others is None
-        else f"Other nodes had {size(others)} free above their high watermarks."
+        else f"Other nodes had {size(others)} free."
     )
     knob = "cpuset.mems" if by_cpuset else "the binding policy (numactl --membind, mbind, set_mempolicy)"
-    return Finding(
+    finding = Finding(
         id=ID,
         severity="critical",
         title="Confined to NUMA nodes without memory for this kind of request" if unsuited else TITLE,
@@ -63,6 +65,16 @@ def find(case: Case) -> Finding | None:
         },
         advice=_advice(knob, others, bool(unsuited)),
     )
+    whose = "cpuset" if by_cpuset else "memory policy"
+    bound = f"confined to {where} by its {whose}"
+    if unsuited:
+        refusal = Refusal(text=f"{bound}; no memory of the kind asked for there", rank=35)
+    elif case.failing or any(v.fits is not None for v in case.verdicts):
+        refusal = Refusal(text=bound, rank=35, place="before")
+    else:
+        refusal = Refusal(text=f"{bound}; no memory there", rank=55)
+    claimed = Cause(tier=Tier.BARRED, text="", excess_bytes=others or 0) if finding.advice else None
+    return Claim(finding=finding, refusal=refusal, cause=claimed)
 
 
 def _advice(knob: str, others: int | None, unsuited: bool) -> str:
@@ -84,6 +96,8 @@ def _free_elsewhere(case: Case, nodes: frozenset[int]) -> int | None:
     printed = [z for z in case.zones if z.node is not None and z.node not in nodes]
     if printed:
         return sum(max((z.bytes_of("free") or 0) - (z.bytes_of("high") or 0), 0) for z in printed)
+    if case.free_elsewhere is not None:
+        return case.free_elsewhere
     page = case.report.page_size_bytes
     live = [z for z in case.zoneinfo_at if z.node not in nodes]
     if not live or page is None:

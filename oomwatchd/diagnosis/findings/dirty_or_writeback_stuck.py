@@ -10,52 +10,74 @@ limit is small against its writes.
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import LASTS, is_v1, raise_it
 from oomwatchd.diagnosis.memcg import kinds
-from oomwatchd.records.report import Finding
+from oomwatchd.records.report import Finding, Memcg
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.text import ratio
 
 ID = "dirty_or_writeback_stuck"
 TITLE = "Most of the page cache waits to be written"
 
-#: of the file pages, and (so that it matters) of RAM or of the cgroup's usage
-_OF_FILE, _OF_WHOLE = 0.50, 0.05
+#: of the file pages, and (so that it matters) of the whole; and to be the cause
+_OF_FILE, _OF_WHOLE, _DECIDES = 0.50, 0.05, 0.20
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
+    whole, waiting = case.ledger.whole_bytes, case.ledger.held("waiting")
+    file = case.ledger.held("file")
+    if waiting is None or not whole:
+        return None
+    cache = waiting + (file or 0)
+    if waiting < _OF_WHOLE * whole or waiting < _OF_FILE * cache:
+        return None
     memcg = case.report.memcg
-    if case.report.constraint == "memcg" and memcg is not None and memcg.memory is not None:
-        parts = kinds(memcg)
-        dirty, writeback, whole = parts.dirty, parts.writeback, memcg.memory.usage_bytes
-        file = None if parts.file is None else parts.file - (parts.shmem or 0)
+    if case.in_cgroup and memcg is not None:
+        dirty, writeback = kinds(memcg).dirty, kinds(memcg).writeback
     else:
-        dirty, writeback, whole = case.total("dirty"), case.total("writeback"), case.ram_bytes or 0
-        if writeback is not None:
-            # written to an NFS server that has not made it safe yet (up to 5.8)
-            writeback += case.total("unstable") or 0
-        files = [case.total(n) for n in ("active_file", "inactive_file", "isolated_file")]
-        file = None if files[0] is None else sum(f or 0 for f in files)
-    if dirty is None or file is None or not whole:
-        return None
-    waiting = dirty + (writeback or 0)
-    if waiting < _OF_WHOLE * whole or waiting < _OF_FILE * file:
-        return None
-    return Finding(
-        id=ID,
-        severity="warning",
-        title=TITLE,
-        explanation=f"{size(waiting)} wait to be written ({size(writeback or 0)} of it on its way), "
-        f"{percent(waiting, file)} of the file pages: reclaim had to wait for the device.",
-        evidence={
-            "dirty_bytes": dirty,
-            "writeback_bytes": writeback,
-            "file_bytes": file,
-            "waiting_share_ratio": ratio(waiting, file),
-            "share_ratio": ratio(waiting, whole),
-        },
-        advice="See whether the device or file system behind it keeps up; let less wait (vm.dirty_ratio and "
-        "vm.dirty_background_ratio, of which a cgroup gets its part; v1 gets none), or raise the limit."
-        if case.report.constraint == "memcg"
-        else "Bound what may wait with vm.dirty_bytes and vm.dirty_background_bytes, and see whether the "
-        "device or file system behind it keeps up.",
+        dirty, writeback = case.total("dirty"), case.total("writeback")
+    on_way = "" if writeback is None else f" ({size(writeback)} of it on its way)"
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="warning",
+            title=TITLE,
+            explanation=f"{size(waiting)} wait to be written{on_way}, {percent(waiting, cache)} of the file "
+            "pages: reclaim had to wait for the device.",
+            evidence={
+                "dirty_bytes": dirty,
+                "writeback_bytes": writeback,
+                "file_bytes": cache,
+                "waiting_share_ratio": ratio(waiting, cache),
+                "share_ratio": case.ledger.share(waiting),
+            },
+            advice=_advice(case),
+        ),
+        cause=Cause(
+            tier=Tier.HELD,
+            text=f"dirty page cache that waits to be written holds {case.ledger.percent(waiting)} {case.of}",
+            # it stands in everybody's way until the device is done
+            excess_bytes=waiting + (whole >> 3),
+        )
+        if waiting >= _DECIDES * whole
+        else None,
+    )
+
+
+def _advice(case: Case) -> str:
+    if not case.in_cgroup:
+        return (
+            "Bound what may wait with vm.dirty_bytes and vm.dirty_background_bytes (some seconds of what the "
+            f"device writes; {LASTS}), and see whether the device or file system behind it keeps up."
+        )
+    # a cgroup of version 1 has no share of the dirty limits (cgroup writeback is of version 2)
+    part = (
+        "the machine's own; a cgroup of version 1 has none"
+        if is_v1(case.report.memcg or Memcg())
+        else ("of which a cgroup gets its part")
+    )
+    return (
+        "See whether the device or file system behind it keeps up; let less wait (vm.dirty_bytes and "
+        f"vm.dirty_background_bytes, {part}), or {raise_it(case)[0].lower()}{raise_it(case)[1:]}."
     )

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 
 from oomwatchd.diagnosis.allocator import Request, ZoneVerdict, suits, unusable_free_index
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
+from oomwatchd.diagnosis.levers import LASTS
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import kib
 
@@ -35,7 +37,7 @@ _LETTERS = {
 }
 
 
-def find(case: Case) -> Iterator[Finding]:
+def find(case: Case) -> Iterator[Claim]:
     request = case.request
     if request is None or request.order == 0:
         return
@@ -43,10 +45,10 @@ def find(case: Case) -> Iterator[Finding]:
     for verdict in case.verdicts:
         above = verdict.usable_bytes is not None and verdict.shortfall_bytes is None
         if verdict.allowed and above and verdict.block_available is False:
-            yield _finding(verdict, request)
+            yield _finding(case, verdict, request)
 
 
-def _finding(verdict: ZoneVerdict, request: Request) -> Finding:
+def _finding(case: Case, verdict: ZoneVerdict, request: Request) -> Claim:
     blocks = verdict.record.free_blocks or ()
     index = unusable_free_index(verdict.record, request.order)
     usable_orders = [b.order for b in blocks if b.count and suits(b.order, b.migratetypes, request)]
@@ -59,7 +61,7 @@ def _finding(verdict: ZoneVerdict, request: Request) -> Finding:
     else:
         why = "no block that large is free"
     share = "" if index is None else f" {100 * index:.0f} % of it is in blocks too small."
-    return Finding(
+    finding = Finding(
         id=ID,
         severity="critical",
         title=f"{verdict.label} zone: free memory, but no block of order {request.order}",
@@ -75,7 +77,26 @@ def _finding(verdict: ZoneVerdict, request: Request) -> Finding:
             "unusable_ratio": None if index is None else round(index, 4),
             "largest_free_order": max((b.order for b in blocks if b.count), default=None),
         },
-        advice=f"Find who needs {1 << request.order} pages in a row (the call trace names the caller) and "
-        "have it ask for less; else raise vm.min_free_kbytes, or have the kernel compact ahead of time "
-        "(vm.compaction_proactiveness, 5.9+).",
+        advice=_advice(case, request.order),
     )
+    text = f"no free block of order {request.order} in {verdict.label} zone"
+    return Claim(
+        finding=finding,
+        refusal=Refusal(text=text, rank=45, alone=True),
+        cause=Cause(tier=Tier.BARRED, text="", excess_bytes=verdict.usable_bytes or 0)
+        if not case.minor(verdict)
+        else None,
+    )
+
+
+def _advice(case: Case, order: int) -> str:
+    caller = case.caller
+    who = f"{caller} asked, by the call trace" if caller else "the call trace names the caller"
+    text = f"Find who needs {1 << order} pages in a row ({who}) and have it ask for less"
+    if case.compaction_off:
+        return f"{text}; else build the kernel with CONFIG_COMPACTION: this one cannot make larger blocks."
+    ahead = "vm.compaction_proactiveness" + ("" if case.kernel_at_least(5, 9) else ", 5.9+")
+    text += f"; else raise vm.min_free_kbytes ({LASTS})"
+    if case.kernel_at_least(5, 9) is False:
+        return f"{text}, or write 1 to /proc/sys/vm/compact_memory from time to time."
+    return f"{text}, or have the kernel compact ahead of time ({ahead})."

@@ -11,9 +11,9 @@ Make the pool as large as its users (a database, a hypervisor, DPDK) need and no
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
-from oomwatchd.records.report import Finding
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.records.report import Finding, Memory
 from oomwatchd.words.amounts import percent, size
-from oomwatchd.words.text import ratio
 
 ID = "hugepages_reserved"
 TITLE = "Memory is set aside for huge pages"
@@ -22,30 +22,51 @@ TITLE = "Memory is set aside for huge pages"
 _UNUSED, _POOL = 0.05, 0.50
 
 
-def find(case: Case) -> Finding | None:
-    if case.report.constraint == "memcg":
+def find(case: Case) -> Claim | None:
+    if case.in_cgroup:
         return None  # the machine's memory is not what ran out
-    memory, ram = case.report.memory, case.ram_bytes
-    if memory is None or not memory.hugepages or not ram:
+    memory, whole = case.report.memory, case.ledger.whole_bytes
+    if memory is None or not memory.hugepages or not whole:
         return None
     pool = sum(h.total * h.size_bytes for h in memory.hugepages)
     unused = sum(h.free * h.size_bytes for h in memory.hugepages)
-    if unused < _UNUSED * ram and pool < _POOL * ram:
+    if unused < _UNUSED * whole and pool < _POOL * whole:
         return None
-    return Finding(
-        id=ID,
-        severity="critical" if unused >= 0.20 * ram else "warning",
-        title=TITLE,
-        explanation=f"The huge page pool holds {size(pool)}, {percent(pool, ram)} of RAM; {size(unused)} of "
-        "it are unused and still out of everybody else's reach.",
-        evidence={
-            "hugepages_bytes": pool,
-            "hugepages_free_bytes": unused,
-            "ram_bytes": ram,
-            "share_ratio": ratio(pool, ram),
-        },
-        advice=f"Lower vm.nr_hugepages (or hugepages= at boot): {size(unused)} are not used (less what "
-        "HugePages_Rsvd in /proc/meminfo promises)."
-        if unused >= _UNUSED * ram
-        else "",
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="critical" if unused >= 0.20 * whole else "warning",
+            title=TITLE,
+            explanation=f"The huge page pool holds {size(pool)}, {percent(pool, whole)} of RAM; "
+            f"{size(unused)} "
+            f"of it are unused and still out of everybody else's reach.{case.spare(pool)}",
+            evidence={
+                "hugepages_bytes": pool,
+                "hugepages_free_bytes": unused,
+                "whole_bytes": whole,
+                "share_ratio": case.ledger.share(pool),
+            },
+            advice=_advice(memory, pool, unused),
+        ),
+        cause=Cause(
+            tier=Tier.TAKEN,
+            text=f"the huge page pool holds {case.ledger.percent(pool)} of RAM, {size(unused)} of it unused",
+            excess_bytes=pool,
+        )
+        if case.decides(pool)
+        else None,
+    )
+
+
+def _advice(memory: Memory, pool: int, unused: int) -> str:
+    sizes = {h.size_bytes for h in memory.hugepages if h.total}
+    in_use = sum(h.total - h.free for h in memory.hugepages)
+    now = f" to {in_use}" if len(sizes) == 1 and unused >= _UNUSED * pool else ""
+    knob = f"Lower vm.nr_hugepages{now} (or hugepages= at boot; /etc/sysctl.d/ and the boot loader keep it)"
+    if unused >= _UNUSED * pool:
+        return f"{knob}: {size(unused)} are not used (less what HugePages_Rsvd in /proc/meminfo promises)."
+    return (
+        f"{knob} and have its users take less, or add RAM: {size(pool - unused)} of the pool are in use, "
+        "so that "
+        "they come back only when those end."
     )

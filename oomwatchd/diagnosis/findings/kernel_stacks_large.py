@@ -8,10 +8,12 @@ Bound them: ``TasksMax=`` in the unit, ``pids.max`` in the cgroup, ``kernel.thre
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.case import HOLDS, Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import setting
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
-from oomwatchd.words.text import ratio
+from oomwatchd.words.escape import harmless_name
 
 ID = "kernel_stacks_large"
 TITLE = "Kernel stacks are large: very many threads"
@@ -22,20 +24,37 @@ _LARGE, _HUGE = 0.02, 0.10
 _MANY = 1000
 
 
-def find(case: Case) -> Finding | None:
-    stacks, ram, of = case.measure("kernel_stack", "kernel_stack")
-    if stacks is None or not ram or stacks < _LARGE * ram:
+def find(case: Case) -> Claim | None:
+    whole, stacks = case.ledger.whole_bytes, case.ledger.held("kernel_stack")
+    if stacks is None or not whole or stacks < _LARGE * whole:
         return None
-    if stacks < _HUGE * ram and stacks >> 14 < _MANY:
+    if stacks < _HUGE * whole and stacks >> 14 < _MANY:
         return None
-    if case.report.constraint == "memcg" and stacks < 2 * _HUGE * ram:
+    if case.in_cgroup and stacks < 2 * _HUGE * whole:
         return None  # a cgroup of a few pages
-    return Finding(
-        id=ID,
-        severity="critical" if stacks >= _HUGE * ram else "warning",
-        title=TITLE,
-        explanation=f"Kernel stacks hold {size(stacks)}, {percent(stacks, ram)} of {of}: about "
-        f"{stacks // (16 << 10)} threads of 16 KiB each (twice as many where a stack has 8 KiB).",
-        evidence={"kernel_stack_bytes": stacks, case.whole_name: ram, "share_ratio": ratio(stacks, ram)},
-        advice="Bound the number of threads: TasksMax= of the unit (pids.max of the cgroup).",
+    most = next(iter(case.facts.threads), None)
+    who = f" {harmless_name(most.name)} (pid {most.pid}) has {most.amount} threads." if most else ""
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="critical" if stacks >= _HUGE * whole else "warning",
+            title=TITLE,
+            explanation=f"Kernel stacks hold {size(stacks)}, {percent(stacks, whole)} of "
+            f"{case.ledger.whole_name}: about {stacks // (16 << 10)} threads of 16 KiB each (twice as many "
+            f"where a stack has 8 KiB).{who}{case.spare(stacks)}",
+            evidence={
+                "kernel_stack_bytes": stacks,
+                "whole_bytes": whole,
+                "share_ratio": case.ledger.share(stacks),
+            },
+            advice=f"Bound the number of threads: {setting(case, 'TasksMax=', 'pids.max of its cgroup')}, or "
+            "the program's own pool.",
+        ),
+        cause=Cause(
+            tier=Tier.HELD if case.in_cgroup else Tier.TAKEN,
+            text=f"kernel stacks hold {case.ledger.percent(stacks)} {case.of}, {stacks >> 14} threads",
+            excess_bytes=stacks,
+        )
+        if stacks >= (HOLDS if case.in_cgroup else _HUGE) * whole
+        else None,
     )

@@ -12,6 +12,7 @@ Other witnesses say where to look: the cgroups whose own counts of kills grew in
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.records.capture import Unseen
 from oomwatchd.records.report import Finding
 from oomwatchd.words.escape import harmless_name
@@ -21,11 +22,11 @@ ID = "kills_unseen"
 TITLE = "Kills that the kernel log does not show"
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
     unseen = case.capture.unseen if case.capture is not None else None
     if unseen is None:
         return None
-    return Finding(
+    finding = Finding(
         id=ID,
         severity="warning",
         title=TITLE,
@@ -45,6 +46,8 @@ def find(case: Case) -> Finding | None:
         advice="Boot with a larger log_buf_len= and find what floods the kernel log; `[witness] mark_victim "
         "= true` names victims whatever becomes of the log.",
     )
+    line = f"{plural(unseen.kills, 'kill')} that the kernel counted and its log does not show"
+    return Claim(finding=finding, headline=line, cause=Cause(tier=Tier.MANNER, text=""))
 
 
 def _counts(unseen: Unseen) -> str:

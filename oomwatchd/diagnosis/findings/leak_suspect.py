@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import setting
 from oomwatchd.procfs import meminfo
 from oomwatchd.records.capture import Track
 from oomwatchd.records.report import Finding
@@ -32,6 +34,8 @@ TITLE = "Something grew steadily until the kill"
 _KINDS = ("AnonPages", "Shmem", "SUnreclaim", "PageTables", "KernelStack", "Percpu")
 #: fewer points are no trend; steps that grew; growth as a share of the limit; variation that a line explains
 _POINTS, _STEADY, _SHARE, _STRAIGHT = 5, 0.8, 0.1, 0.9
+#: to be the cause: what it held of the limit at last, and how much of that came in this time
+_DECIDES, _MOST = 0.5, 0.5
 #: A climb may have begun late: all of the time is tried first, then its last minute, then its last seconds.
 _WINDOWS_USEC = (1 << 62, 60_000_000, 15_000_000)
 
@@ -44,11 +48,11 @@ class _Climb(NamedTuple):
     per_minute: int
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
     return _user(case) or _kind(case)
 
 
-def _user(case: Case) -> Finding | None:
+def _user(case: Case) -> Claim | None:
     """A process or a cgroup."""
     if case.capture is None:
         return None
@@ -83,12 +87,14 @@ def _user(case: Case) -> Finding | None:
     where = f" {middle_cut(harmless_name(cgroup), 60)}" if cgroup else ""
     if track.kind == "process" and cgroup:
         where = f" in {unit or 'cgroup' + where}"
-    return Finding(
+    called = f"{unit or 'the cgroup'}" if track.kind != "process" else harmless_name(track.name)
+    finding = Finding(
         id=ID,
         severity="warning",
         title=f"{who if track.kind == 'process' else unit or 'The cgroup'} grew steadily until the kill",
         explanation=f"{who}{where} grew from {size(climb.first)} to {size(climb.last)} in the "
-        f"{climb.seconds:.0f} seconds before: {size(climb.per_minute)} a minute.",
+        f"{climb.seconds:.0f} seconds before: {size(climb.per_minute)} a minute. A leak, or a load that came "
+        "up.",
         evidence={
             "kind": track.kind,
             **({"pid": track.pid, "comm": track.name} if track.pid is not None else {}),
@@ -99,6 +105,34 @@ def _user(case: Case) -> Finding | None:
             "seconds": round(climb.seconds, 3),
             "growth_per_minute_bytes": climb.per_minute,
         },
+        advice=_advice(case, called, climb, whole),
+    )
+    text = f"{called} grew steadily, {size(climb.per_minute)} a minute, until the kill"
+    # half of the whole: less is not what it was about
+    grown = climb.last - climb.first
+    decides = climb.last >= _DECIDES * whole and grown >= _MOST * climb.last
+    return Claim(
+        finding=finding, cause=Cause(tier=Tier.GREW, text=text, excess_bytes=grown) if decides else None
+    )
+
+
+def _advice(case: Case, called: str, climb: _Climb, whole: int) -> str:
+    """What a larger limit would be worth."""
+    rate = f"at {size(climb.per_minute)} a minute"
+    lasts = max(int(60 * whole / climb.per_minute), 1) if climb.per_minute else 0
+    for_so_long = f"{lasts} s" if lasts < 120 else f"{lasts // 60} minutes"
+    if case.in_cgroup:
+        return (
+            f"Find what {called} keeps and does not give back: {rate} a limit of {size(2 * whole)} lasts "
+            f"{for_so_long} longer. Bound its heap or cache, or restart it before; raise the limit only if "
+            "it "
+            "then stops growing."
+        )
+    return (
+        f"Bound {called}: its own settings (heap, cache, workers), or "
+        f"{setting(case, 'MemoryMax=', 'a limit of its cgroup')}, so that it "
+        "alone "
+        f"is hit; find what it keeps: {rate} {size(whole)} more RAM last {for_so_long}."
     )
 
 
@@ -134,7 +168,7 @@ def _grows(amounts: Iterable[int]) -> bool:
     return sum(s > 0 for s in steps) >= _STEADY * len(steps)
 
 
-def _kind(case: Case) -> Finding | None:
+def _kind(case: Case) -> Claim | None:
     """A kind of memory of the whole machine."""
     if case.capture is None or case.at is None:
         return None
@@ -157,7 +191,7 @@ def _kind(case: Case) -> Finding | None:
     if best is None or seconds <= 0:
         return None
     grown, kind, first = best
-    return Finding(
+    finding = Finding(
         id=ID,
         severity="warning",
         title="One kind of memory grew steadily until the kill",
@@ -171,3 +205,4 @@ def _kind(case: Case) -> Finding | None:
             "growth_per_minute_bytes": int(60 * grown / seconds),
         },
     )
+    return Claim(finding=finding)

@@ -10,7 +10,9 @@ CONFIG_HIGHPTE for page tables, another VMSPLIT, and no more RAM than the low zo
 
 from __future__ import annotations
 
+from oomwatchd.diagnosis.allocator import Request, ZoneVerdict
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import kib, size
 
@@ -21,23 +23,23 @@ TITLE = "Low memory is used up while HighMem is free"
 _MOSTLY = 0.5
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
     low, request = case.nearest, case.request
     high = next((v for v in case.verdicts if v.zone == "HighMem"), None)
-    if low is None or request is None or high is None or high.allowed:
+    if low is None or request is None or (high is not None and high.allowed):
         return None
-    free, mark = high.record.bytes_of("free"), high.record.bytes_of("high")
+    free, mark = _high(case, high, request)
     if free is None or mark is None or free <= mark:
         return None
     cache = sum(low.record.bytes_of(name) or 0 for name in ("active_file", "inactive_file"))
     mostly_cache = cache >= _MOSTLY * (low.managed_bytes or 0) > 0
-    return Finding(
+    finding = Finding(
         id=ID,
         severity="critical",
         title=TITLE,
         explanation=f"The request needs low memory (class {request.class_zone}). {low.label} is short by "
-        f"{kib(low.shortfall_bytes or 0)}, while HighMem has {kib(free)} free, above its high watermark of "
-        f"{kib(mark)}, which the kernel cannot use for its own data."
+        f"{kib(low.shortfall_bytes or 0)}, while HighMem has {kib(free)} free, which the kernel cannot use "
+        "for its own data."
         + (f" Most of {low.label} is page cache ({size(cache)})." if mostly_cache else ""),
         evidence={
             "zone": low.zone,
@@ -55,3 +57,16 @@ def find(case: Case) -> Finding | None:
         else "Run a 64-bit kernel, or lower what the kernel keeps in low memory (slab, page tables, "
         "kernel stacks: see the figures).",
     )
+    text = f"HighMem has {size(free)} free, which the kernel's own data may not use"
+    return Claim(finding=finding, cause=Cause(tier=Tier.BARRED, text=text, excess_bytes=free))
+
+
+def _high(case: Case, high: ZoneVerdict | None, request: Request) -> tuple[int | None, int | None]:
+    """HighMem's free memory and high watermark. Since 6.1 its line is left out where the request may not use
+    it; its free memory is then what the machine had beyond the printed zones."""
+    if high is not None:
+        return high.record.bytes_of("free"), high.record.bytes_of("high")
+    memory = case.report.memory
+    if memory is None or not memory.highmem_bytes or request.class_zone in ("HighMem", "Movable"):
+        return None, None
+    return case.free_elsewhere, case.shortfall_bytes

@@ -18,7 +18,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from oomwatchd.diagnosis.attribution import owner_of
-from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.case import HOLDS, Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import setting
 from oomwatchd.records.report import Finding, Task
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
@@ -40,7 +42,7 @@ class _Group(NamedTuple):
         return sum(task.rss_bytes or 0 for task in self.tasks)
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
     sized = [task for task in case.report.tasks if task.rss_bytes is not None]
     whole = sum(task.rss_bytes or 0 for task in sized)
     by_name: dict[str, list[Task]] = defaultdict(list)
@@ -57,7 +59,7 @@ def find(case: Case) -> Finding | None:
 
 def _by_cgroup(case: Case, sized: list[Task]) -> Iterator[_Group]:
     memcg = case.report.memcg
-    if case.report.constraint == "memcg" and memcg is not None and memcg.oom_path is not None:
+    if case.in_cgroup and memcg is not None and memcg.oom_path is not None:
         yield _Group(memcg.oom_path, sized)
     for crowd in case.capture.crowds if case.capture is not None else ():
         pids = set(crowd.pids)
@@ -73,7 +75,7 @@ def _largest(groups: Iterable[_Group], whole: int) -> _Group | None:
     return group if group.together >= _SHARE * whole and small else None
 
 
-def _told(case: Case, group: _Group, whole: int, *, comm: str | None, cgroup: str | None) -> Finding:
+def _told(case: Case, group: _Group, whole: int, *, comm: str | None, cgroup: str | None) -> Claim:
     tasks, together = group.tasks, group.together
     largest = max(task.rss_bytes or 0 for task in tasks)
     unit = owner_of(cgroup).unit if cgroup is not None else None
@@ -82,7 +84,12 @@ def _told(case: Case, group: _Group, whole: int, *, comm: str | None, cgroup: st
     bound = (
         f"many {harmless_name(comm)} may run: its own settings" if comm is not None else "many may run there"
     )
-    return Finding(
+    limit = (
+        f"TasksMax= of {harmless_name(unit)} (pids.max)"
+        if unit
+        else setting(case, "TasksMax=", "pids.max of its cgroup")
+    )
+    finding = Finding(
         id=ID,
         severity="critical" if comm is not None else "warning",
         title=TITLE,
@@ -95,9 +102,17 @@ def _told(case: Case, group: _Group, whole: int, *, comm: str | None, cgroup: st
             "processes": len(tasks),
             "rss_bytes": together,
             "rss_total_bytes": whole,
-            "share_ratio": ratio(together, whole),
+            "share_ratio": case.ledger.share(together) if case.bound_bytes else ratio(together, whole),
             "largest_rss_bytes": largest,
             "bound_bytes": case.bound_bytes,
         },
-        advice=f"Bound how {bound}, or TasksMax= of the unit (pids.max).",
+        advice=f"Bound how {bound}, or {limit}.",
     )
+    name = harmless_name(comm) if comm is not None else "small"
+    # shared pages are in each one's rss
+    own = sum(t.rss_anon_bytes if t.rss_anon_bytes is not None else t.rss_bytes or 0 for t in tasks)
+    anon, shmem = case.ledger.held("anon"), case.ledger.held("shmem")
+    held = own if anon is None else min(own, anon + (shmem or 0))
+    text = f"{len(tasks)} {name} processes hold {case.ledger.percent(held)} {case.of}"
+    cause = Cause(tier=Tier.HELD, text=text, excess_bytes=held)
+    return Claim(finding=finding, cause=cause if held >= HOLDS * (case.bound_bytes or 1 << 62) else None)

@@ -8,8 +8,7 @@ tables charged to the cgroup.
 
 Where no counter of the cgroup is printed at its limit, that is said: the limit was raised or lifted
 meanwhile, memory was freed, or something else than the limit called the OOM killer for the cgroup (a BPF
-program). Where the kernel's own memory (slab, sockets, stacks) is most of it, a kill frees little: it goes
-when what it stands for goes (files, connections, namespaces), or never, if it leaks.
+program). Whoever or whatever holds most of the memory has a finding of its own.
 
 Raise ``memory.max`` (cgroup v1: ``memory.limit_in_bytes``, systemd: ``MemoryMax=``, Kubernetes:
 ``resources.limits.memory``), or make the workload smaller. ``memory.high`` slows a cgroup down before it
@@ -18,44 +17,39 @@ is killed.
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.attribution import called, owner_of
+from oomwatchd.diagnosis.attribution import called
 from oomwatchd.diagnosis.case import Case
-from oomwatchd.diagnosis.memcg import at_limit, charge_bytes, kinds
+from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
+from oomwatchd.diagnosis.levers import of_all_pods, raise_it
+from oomwatchd.diagnosis.memcg import at_limit, charge_bytes, kinds, limit_hit
+from oomwatchd.diagnosis.summary import room_for_path
 from oomwatchd.records.report import Finding, Memcg, MemcgCounter
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
-from oomwatchd.words.text import middle_cut, plural
+from oomwatchd.words.text import middle_cut, path_cut, plural
 
 ID = "memcg_limit_reached"
 TITLE = "A memory cgroup is at its limit"
 
-#: of the usage: then that is what the cgroup is about
-_MOSTLY = 0.5
 
-
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
     report = case.report
-    if report.constraint != "memcg":
+    if not case.in_cgroup:
         return None
     memcg = report.memcg or Memcg()
     path = memcg.oom_path
     name = f"cgroup {middle_cut(path, 200)}" if path else "a cgroup"
-    unit = charge_bytes(report)
-    which, counter = _limit_hit(memcg, unit)
-    reached = counter is None or at_limit(counter, unit)
+    which, counter = limit_hit(report)
+    reached = counter is None or at_limit(counter, charge_bytes(report))
     parts = kinds(memcg)
-    kernel = parts.kernel if parts.kernel is not None else 0
-    mostly_kernel = memcg.memory is not None and kernel >= _MOSTLY * memcg.memory.usage_bytes > 0
     texts = (
         _level(memcg),
         _fill(name, which, counter),
         "" if reached else _OTHERWISE,
-        _composition(memcg),
-        "That is the kernel's own memory for it, not its processes': a kill frees little of it."
-        if mostly_kernel
-        else "",
+        _composition(case, memcg),
+        _swap_tied(memcg) or _no_swap(memcg),
     )
-    return Finding(
+    finding = Finding(
         id=ID,
         severity="critical",
         title=TITLE if reached else "Killed for a memory cgroup that is not at its limit",
@@ -73,33 +67,48 @@ def find(case: Case) -> Finding | None:
             "kernel_bytes": parts.kernel,
             "reached": int(reached),
         },
-        advice=_advice(memcg, which, counter, mostly_kernel) if reached else "",
+        advice=_advice(case, memcg, counter) if reached else "",
+    )
+    return Claim(
+        finding=finding,
+        refusal=Refusal(text=_refused(case, memcg, which, counter, reached), rank=30),
+        # whoever holds it says so; the limit is the lever where nothing nearer is
+        cause=Cause(tier=Tier.TOGETHER, text=""),
     )
 
 
-#: the kubelet's cgroups above those of the pods
-_ALL_PODS = ("kubepods", "kubepods-burstable", "kubepods-besteffort", "burstable", "besteffort")
+def _refused(case: Case, memcg: Memcg, which: str | None, counter: MemcgCounter | None, reached: bool) -> str:
+    name = _called(memcg.oom_path, room_for_path(case.report))
+    if not reached:
+        return f"{name}, but not at its limit"
+    limit = counter.limit_bytes if counter is not None else None
+    kind = f" {which}" if which not in (None, "memory") else ""
+    text = f"{name} at its{kind} limit" + (f" of {size(limit)}" if limit is not None else "")
+    return f"{text} (memory+swap too)" if _swap_tied(memcg) else text
+
+
+#: a longer name of a unit or cgroup is not kept whole
+_NAME = 50
+
+
+def _called(path: str | None, room: int) -> str:
+    """What people call it, where its path is too long to show."""
+    if path is None:
+        return "its cgroup"
+    name = harmless_name(path)
+    if len(name) <= room:
+        return f"cgroup {name}"
+    found = called(path)
+    if found is None or (found[0] == "unit" and len(found[1]) > _NAME):
+        return f"cgroup {path_cut(name, room, _NAME)}"
+    kind, known = found
+    return harmless_name(known) if kind == "unit" else f"{kind} {harmless_name(known)}"
+
 
 _OTHERWISE = (
     "None of its counters is at a limit now: it was raised, or memory came back, in between, or something "
     "else called the OOM killer for this cgroup (a BPF program)."
 )
-
-
-def _limit_hit(memcg: Memcg, unit: int) -> tuple[str | None, MemcgCounter | None]:
-    """The fullest counter among those that can refuse a charge."""
-    counters = [("memory", memcg.memory), ("memory+swap", memcg.memory_swap), ("kmem", memcg.kmem)]
-    full = [
-        (c.usage_bytes / c.limit_bytes, -i, name, c)
-        for i, (name, c) in enumerate(counters)
-        if c is not None and c.limit_bytes
-    ]
-    if not full:
-        return ("memory", memcg.memory) if memcg.memory is not None else (None, None)
-    near = [f for f in full if at_limit(f[3], unit)]
-    # of those at their limit the first (memory) is what a reader knows; else the fullest
-    best = max(near, key=lambda f: f[1]) if near else max(full, key=lambda f: f[0])
-    return best[2], best[3]
 
 
 def _level(memcg: Memcg) -> str:
@@ -119,62 +128,40 @@ def _fill(name: str, which: str | None, counter: MemcgCounter | None) -> str:
     return f"The {which} of {name} is {size(counter.usage_bytes)} {limit}{hits}."
 
 
-def _composition(memcg: Memcg) -> str:
+def _composition(case: Case, memcg: Memcg) -> str:
     parts = kinds(memcg)
-    usage = memcg.memory.usage_bytes if memcg.memory is not None else 0
+    whole = case.ledger.whole_bytes
+    if not whole:
+        return ""
+    known = memcg.memory is not None
     named = [("anonymous", parts.anon), ("file", parts.file), ("kernel", parts.kernel)]
-    named += [("sockets", parts.sock)] if (parts.sock or 0) >= usage // 100 else []
-    texts = [f"{n} {size(b)} ({percent(b, usage)})" for n, b in named if b and usage]
+    named += [("sockets", parts.sock)] if (parts.sock or 0) >= whole // 100 else []
+    texts = [f"{n} {size(b)}" + (f" ({percent(b, whole)})" if known else "") for n, b in named if b]
     return f"It consists of: {', '.join(texts)}." if texts else ""
 
 
-def _advice(memcg: Memcg, which: str | None, counter: MemcgCounter | None, mostly_kernel: bool) -> str:
-    limit = counter.limit_bytes if counter is not None else None
-    if memcg.oom_path is None and limit is None:
+def _swap_tied(memcg: Memcg) -> str:
+    memory, both = memcg.memory, memcg.memory_swap
+    if memory is None or both is None or not both.limit_bytes or both.limit_bytes != memory.limit_bytes:
         return ""
-    if mostly_kernel:
+    return "Memory and swap together (memsw) have the same limit: nothing can go to swap."
+
+
+def _no_swap(memcg: Memcg) -> str:
+    if memcg.swap is None or memcg.swap.limit_bytes != 0:
+        return ""
+    return "It may use no swap (memory.swap.max 0), so nothing anonymous can be moved out."
+
+
+def _advice(case: Case, memcg: Memcg, counter: MemcgCounter | None) -> str:
+    if memcg.oom_path is None and (counter is None or counter.limit_bytes is None):
+        return ""
+    if of_all_pods(memcg):
         return (
-            "See what the kernel holds for it (slab, sock, kernel_stack in memory.stat; v1: "
-            f"memory.kmem.slabinfo); to {_raise(memcg, which, limit)} only buys time."
+            "Run less on the node, or give its pods requests and limits (resources.limits.memory): all pods "
+            f"together are at what the kubelet leaves them; or {raise_it(case).lower()}."
         )
-    advice = _raise(memcg, which, limit)
-    instead = "run less on the node" if _of_all_pods(memcg) else "make what runs in it smaller"
-    return f"{advice[0].upper()}{advice[1:]}, or {instead}."
-
-
-def _of_all_pods(memcg: Memcg) -> bool:
-    last = (memcg.oom_path or "").rstrip("/").rpartition("/")[2]
-    return last.removesuffix(".slice") in _ALL_PODS
-
-
-def _raise(memcg: Memcg, which: str | None, limit: int | None) -> str:
-    """``raise WHAT above HOW MUCH``: the knob that whoever manages the cgroup turns."""
-    above = f" above {size(limit)}" if limit else ""
-    if which == "kmem":
-        return f"raise or lift memory.kmem.limit_in_bytes{above} (deprecated)"
-    # memory+swap and kmem have counters of their own in cgroup v1 alone, swap in v2 alone
-    file = None
-    if which == "memory+swap":
-        file = "memory.memsw.limit_in_bytes"
-    elif memcg.memory_swap is not None or memcg.kmem is not None:
-        file = "memory.limit_in_bytes"
-    elif memcg.swap is not None:
-        file = "memory.max"
-    knob = file or "memory.max; cgroup v1: memory.limit_in_bytes"
-    path = memcg.oom_path or ""
-    owner = owner_of(path)
-    if _of_all_pods(memcg):
-        # the kubelet's own: node capacity less what is reserved, or less what better pods requested
-        now = f" (now {size(limit)})" if limit else ""
-        return f"raise the kubelet's bound for all pods{now} with a smaller --kube-reserved"
-    kind, name = called(path) or (None, "")
-    if owner.pod_uid is not None and kind in ("container", "pod"):
-        whose = f"container {name} of" if kind == "container" else "the containers of"
-        return f"raise resources.limits.memory of {whose} pod {owner.pod_uid}{above} ({knob})"
-    if kind == "container" and owner.container_runtime in ("docker", "podman"):
-        option = "--memory-swap" if which == "memory+swap" else "--memory"
-        return f"raise the limit of container {name}{above} ({owner.container_runtime} update {option})"
-    if kind == "unit" and which != "memory+swap":
-        return f"raise MemoryMax= of {harmless_name(middle_cut(name, 60))}{above} ({knob})"
-    where = f" of cgroup {harmless_name(middle_cut(path, 60))}" if path else " of the cgroup"
-    return f"raise {file}{where}{above}" if file else f"raise the memory limit{where}{above} ({knob})"
+    return (
+        f"{raise_it(case)}, or make what runs in it smaller. If it leaks, more only postpones the next kill: "
+        "watch its usage grow."
+    )

@@ -8,6 +8,7 @@ That may be intended: containers usually get none, so that they are killed rathe
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Claim, Refusal
 from oomwatchd.diagnosis.memcg import at_limit, charge_bytes, kinds
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import size
@@ -21,7 +22,7 @@ _FULL = 0.98
 _WORTH = 0.25
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
     memcg = case.report.memcg
     if case.report.constraint != "memcg" or memcg is None:
         return None
@@ -46,7 +47,7 @@ def find(case: Case) -> Finding | None:
         return None  # nothing had to be moved out
     anon, whole = kinds(memcg).anon, memcg.memory.usage_bytes if memcg.memory is not None else 0
     what = "may not use swap" if room == 0 else f"has used up the {size(room)} of swap it may use"
-    return Finding(
+    finding = Finding(
         id=ID,
         severity="info" if room == 0 else "warning",
         title="The cgroup may not use swap" if room == 0 else "The cgroup's swap is used up",
@@ -55,4 +56,10 @@ def find(case: Case) -> Finding | None:
         advice=f"Where slowness is better than a kill, allow swap in {knob}."
         if anon is None or anon >= _WORTH * whole
         else "",
+    )
+    # most containers get no swap on purpose: it is worth a word where there is some to be had
+    told = room == 0 and bool(case.meminfo_at.get("SwapTotal"))
+    return Claim(
+        finding=finding,
+        refusal=Refusal(text=" (no swap allowed)", rank=89, place="behind") if told else None,
     )

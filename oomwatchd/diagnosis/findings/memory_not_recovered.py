@@ -43,7 +43,9 @@ def find(case: Case) -> Finding | None:
         severity="warning",
         title=TITLE,
         explanation=f"The killed held {size(held)}, but {seconds:.0f} seconds later {gained} was available "
-        f"({size(available[0])} then, {size(available[1])} now).",
+        f"({size(available[0])} then, {size(available[1])} now): something else took it, or the victim has "
+        "not "
+        "ended. The next kill may follow.",
         evidence={
             "held_bytes": held,
             "available_before_bytes": available[0],
@@ -51,5 +53,4 @@ def find(case: Case) -> Finding | None:
             "recovered_ratio": ratio(max(back, 0), held),
             "seconds": round(seconds, 3),
         },
-        advice="Expect further kills: see what else grows, and whether the victim has ended.",
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.procfs import meminfo
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
@@ -25,7 +26,7 @@ TITLE = "Memory was taken from the machine before"
 _SHARE = 0.01
 
 
-def find(case: Case) -> Iterator[Finding]:
+def find(case: Case) -> Iterator[Claim]:
     if case.capture is None:
         return
     yield from _swap(case)
@@ -38,13 +39,14 @@ def find(case: Case) -> Iterator[Finding]:
     if gone < _SHARE * most:
         return
     blocks = [m.name for m in case.capture.marks if m.kind == "memory_offline"]
-    yield Finding(
+    finding = Finding(
         id=ID,
         severity="critical" if gone >= 0.1 * most else "warning",
         title=TITLE,
         explanation=f"The machine had {size(most)} shortly before and {size(now)} at the kill: {size(gone)} "
-        f"({percent(gone, most)}) were taken away."
-        + (f" {plural(len(blocks), 'memory block')} went offline." if blocks else ""),
+        f"({percent(gone, most)}) were taken away by a balloon or by hotplug."
+        + (f" {plural(len(blocks), 'memory block')} went offline." if blocks else "")
+        + case.spare(gone),
         evidence={
             "before_bytes": most,
             "at_bytes": now,
@@ -53,20 +55,30 @@ def find(case: Case) -> Iterator[Finding]:
         },
         advice="See the hypervisor's balloon target and memory hotplug events of that time.",
     )
+    text = f"RAM was {size(most)} before and {size(now)} now (balloon or hotplug)"
+    decides = not case.in_cgroup and gone >= case.shortfall_bytes
+    cause = Cause(tier=Tier.TAKEN, text=text, excess_bytes=most) if decides else None
+    yield Claim(finding=finding, cause=cause)
 
 
-def _swap(case: Case) -> Iterator[Finding]:
+def _swap(case: Case) -> Iterator[Claim]:
     assert case.capture is not None
     back = {mark.name: mark.usec for mark in case.capture.marks if mark.kind == "swap_on"}
     for mark in case.capture.marks:
         if mark.kind == "swap_off" and back.get(mark.name, -1) < mark.usec:
             area = f" of {size(mark.before_bytes)}" if mark.before_bytes else ""
-            yield Finding(
+            name = harmless_name(mark.name)
+            finding = Finding(
                 id=ID,
                 severity="warning",
                 title="A swap area was taken out of use before",
-                explanation=f"The swap area {harmless_name(mark.name)}{area} went out of use in the minutes "
-                "before the kill.",
+                explanation=f"The swap area {name}{area} went out of use in the minutes before the kill: "
+                "what "
+                "it held had to go back to RAM.",
                 evidence={"swap": mark.name, "before_bytes": mark.before_bytes},
-                advice="See who ran swapoff, and why.",
+                advice=f"See who ran swapoff, and why; swapon {name} brings it back.",
             )
+            cause = Cause(
+                tier=Tier.TAKEN, text=f"swapoff of {name} before", excess_bytes=mark.before_bytes or 0
+            )
+            yield Claim(finding=finding, cause=None if case.in_cgroup else cause)

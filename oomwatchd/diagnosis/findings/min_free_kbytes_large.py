@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.allocator import boost_bytes
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import LASTS
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import kib, percent, size
-from oomwatchd.words.text import ratio
 
 ID = "min_free_kbytes_large"
 TITLE = "vm.min_free_kbytes is set high"
@@ -21,8 +22,8 @@ TITLE = "vm.min_free_kbytes is set high"
 _LARGE = 0.055
 
 
-def find(case: Case) -> Finding | None:
-    if case.report.constraint == "memcg":
+def find(case: Case) -> Claim | None:
+    if case.in_cgroup:
         return None  # the machine's memory is not what ran out
     # HighMem and Movable get only a token min, the rest of vm.min_free_kbytes goes to the others
     zones = [z for z in case.zones if z.zone not in ("HighMem", "Movable", "Device")]
@@ -35,17 +36,31 @@ def find(case: Case) -> Finding | None:
     default = min(max(int((managed // 1024 * 16) ** 0.5), 128), 256 << 10) * 1024
     if minimum < 2 * default:
         return None
-    return Finding(
-        id=ID,
-        severity="warning",
-        title=TITLE,
-        explanation=f"The min watermarks sum up to {kib(minimum)}, {percent(minimum, managed)} of the memory "
-        f"({size(managed)}); the kernel's own choice would be about {kib(default)}.",
-        evidence={
-            "min_bytes": minimum,
-            "managed_bytes": managed,
-            "default_bytes": default,
-            "share_ratio": ratio(minimum, managed),
-        },
-        advice=f"Lower vm.min_free_kbytes; by default it would be about {default // 1024}.",
+    passed = case.passing_with_min(default / minimum)
+    without = (
+        "" if passed is None else f" With it the request would have passed, with {size(passed)} to spare."
+    )
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="warning",
+            title=TITLE,
+            explanation=f"The min watermarks sum up to {kib(minimum)}, {percent(minimum, managed)} of the "
+            f"memory ({size(managed)}); the kernel's own choice would be about {kib(default)}.{without}",
+            evidence={
+                "min_bytes": minimum,
+                "managed_bytes": managed,
+                "default_bytes": default,
+                "share_ratio": case.ledger.share(minimum),
+            },
+            advice=f"Lower vm.min_free_kbytes to about {default // 1024}, the kernel's own choice ({LASTS}); "
+            "min in /proc/zoneinfo falls at once.",
+        ),
+        cause=Cause(
+            tier=Tier.TAKEN,
+            text=f"vm.min_free_kbytes holds {size(minimum)} back, {case.ledger.percent(minimum)} of RAM",
+            excess_bytes=minimum - default,
+        )
+        if case.decides(minimum - default) or (passed or 0) > 0
+        else None,
     )

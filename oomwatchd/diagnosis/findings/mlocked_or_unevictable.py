@@ -8,46 +8,90 @@ drop it nor move it to swap.
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.case import HOLDS, Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import raise_it
 from oomwatchd.diagnosis.memcg import kinds
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
-from oomwatchd.words.text import ratio
+from oomwatchd.words.escape import harmless_name
 
 ID = "mlocked_or_unevictable"
 TITLE = "Much memory is locked or unevictable"
 
-#: of RAM, or of the cgroup's usage
+#: of the whole
 _LARGE = 0.25
 #: of what is unevictable: mlock() explains it
 _MOSTLY = 0.5
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
+    whole = case.ledger.whole_bytes
     memcg = case.report.memcg
-    whole: int | None
-    if case.report.constraint == "memcg" and memcg is not None and memcg.memory is not None:
-        held, whole, of = kinds(memcg).unevictable, memcg.memory.usage_bytes, "the cgroup's memory"
+    if case.in_cgroup:
+        held = kinds(memcg).unevictable if memcg is not None else None
         mlocked = None
     else:
-        held, whole, of = case.total("unevictable"), case.ram_bytes, "RAM"
-        mlocked = case.total("mlocked")
+        held, mlocked = case.total("unevictable"), case.total("mlocked")
     if held is None or not whole or held < _LARGE * whole:
         return None
-    return Finding(
-        id=ID,
-        severity="warning",
-        title=TITLE,
-        explanation=f"{size(held)}, {percent(held, whole)} of {of}, cannot be reclaimed because it is locked "
-        "or unevictable" + (f" ({size(mlocked)} by mlock)." if mlocked is not None else "."),
-        evidence={
-            "unevictable_bytes": held,
-            "mlocked_bytes": mlocked,
-            "whole_bytes": whole,
-            "share_ratio": ratio(held, whole),
-        },
-        advice="Find who locks (VmLck in /proc/PID/status) and bound it with LimitMEMLOCK= (ulimit -l)."
-        if mlocked is not None and mlocked >= _MOSTLY * held
-        else "Look for a ramfs (the root of an initramfs is one) and locked shared memory (ipcs -m) as well "
-        "as for who locks: VmLck in /proc/PID/status.",
+    most = next(iter(case.facts.locked), None)
+    who = f" {harmless_name(most.name)} (pid {most.pid}) locks {size(most.amount)}." if most else ""
+    by_lock = mlocked is not None and mlocked >= _MOSTLY * held
+    mounts = f" ramfs is mounted on {', '.join(map(harmless_name, case.facts.ramfs[:3]))}."
+    ramfs = mounts if case.facts.ramfs and not by_lock else ""
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="warning",
+            title=TITLE,
+            explanation=f"{size(held)}, {percent(held, whole)} of {case.ledger.whole_name}, cannot be "
+            "reclaimed because it is locked or unevictable"
+            + (f" ({size(mlocked)} by mlock)." if mlocked is not None else ".")
+            + who
+            + ramfs,
+            evidence={
+                "unevictable_bytes": held,
+                "mlocked_bytes": mlocked,
+                "whole_bytes": whole,
+                "share_ratio": case.ledger.share(held),
+            },
+            advice=_advice(case, by_lock=by_lock),
+        ),
+        cause=Cause(
+            tier=Tier.HELD,
+            text=f"locked or unevictable memory holds {case.ledger.percent(held)} {case.of}{_holder(case)}",
+            # who locks it is also who holds it: the lock is the more telling of the two
+            excess_bytes=held + (whole >> 4),
+        )
+        if held >= HOLDS * whole
+        else None,
+    )
+
+
+def _holder(case: Case) -> str:
+    """The process that holds most, where it is large enough to be the one."""
+    largest = case.largest
+    if largest is None or largest.bytes < _LARGE * (case.bound_bytes or 0):
+        return ""
+    return f" ({harmless_name(largest.comm)} is the largest process)"
+
+
+def _advice(case: Case, *, by_lock: bool) -> str:
+    bound = "ulimit -l; LimitMEMLOCK where systemd starts it"
+    if case.in_cgroup:
+        return (
+            f"{raise_it(case)}, or have less locked: VmLck in /proc/PID/status tells who locks, "
+            f"RLIMIT_MEMLOCK bounds it ({bound})."
+        )
+    if by_lock:
+        return (
+            f"Find who locks (VmLck in /proc/PID/status) and bound it ({bound}); root and CAP_IPC_LOCK are "
+            "above that bound."
+        )
+    if case.early:
+        return "Look for a ramfs: the root of an initramfs is one; a smaller initramfs or more RAM helps."
+    return (
+        "Look for a ramfs (the root of an initramfs is one) and locked shared memory (ipcs -m) as well as "
+        "for who locks: VmLck in /proc/PID/status."
     )

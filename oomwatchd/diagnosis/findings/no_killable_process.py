@@ -9,33 +9,63 @@ machine the kernel panics.
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.records.report import Finding
+from oomwatchd.words.amounts import size
 
 ID = "no_killable_process"
 TITLE = "There was nobody left to kill"
 
+#: of the whole: what exempt processes must hold, for it to help if they were not
+_MATTERS = 0.1
 
-def find(case: Case) -> Finding | None:
+
+def find(case: Case) -> Claim | None:
     report = case.report
     outcome = (report.outcome or "").lower()
     if report.victims or not ("no killable" in outcome or "deadlocked" in outcome):
         return None
-    exempt = sum(1 for t in report.tasks if t.oom_score_adj == -1000)
+    exempt = [t for t in report.tasks if t.oom_score_adj == -1000]
+    held = sum(t.rss_bytes or 0 for t in exempt)
     repeats = case.capture.repeats if case.capture is not None else 0
     again = f" The same was reported {repeats} more times." if repeats else ""
-    listed = f" Of {len(report.tasks)} listed processes {exempt} are exempt." if report.tasks else ""
-    return Finding(
-        id=ID,
-        severity="critical",
-        title=TITLE,
-        explanation=f"The kernel found no process that it could kill ({report.outcome}).{listed}{again}",
-        evidence={
-            "outcome": report.outcome,
-            "tasks": len(report.tasks),
-            "exempt_tasks": exempt,
-            "repeats": repeats,
-        },
-        advice="Take oom_score_adj -1000 away from what may be killed if need be."
-        if exempt and exempt >= len(report.tasks) - 1
-        else "",
+    matters = held >= _MATTERS * (case.bound_bytes or 1 << 62)
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="critical",
+            title=TITLE,
+            explanation=f"The kernel found no process that it could kill ({report.outcome})."
+            f"{_listed(case, len(exempt), held)}{again}",
+            evidence={
+                "outcome": report.outcome,
+                "tasks": len(report.tasks),
+                "exempt_tasks": len(exempt),
+                "exempt_rss_bytes": held,
+                "repeats": repeats,
+            },
+            advice="Take oom_score_adj -1000 away from what may be killed if need be"
+            + ("" if case.systemd is False else " (OOMScoreAdjust=)")
+            + f": the exempt processes hold {size(held)}."
+            if exempt and matters
+            else "",
+        ),
+        refusal=Refusal(text=", and no process that may be killed", rank=91, place="behind"),
+        cause=Cause(tier=Tier.MANNER, text="") if exempt and matters else None,
     )
+
+
+def _listed(case: Case, exempt: int, held: int) -> str:
+    tasks = case.report.tasks
+    if not tasks:
+        return ""
+    init = sum(1 for t in tasks if t.pid == 1 and t.oom_score_adj != -1000)
+    left = len(tasks) - exempt - init
+    parts = [f"{exempt} with oom_score_adj -1000 ({size(held)})"] if exempt else []
+    parts += ["init"] if init else []
+    # killed before and already reaped or dying (MMF_OOM_SKIP), in vfork(), or of no use
+    parts += (
+        [f"{left} killed before and not gone yet, or without memory of the kind in question"] if left else []
+    )
+    of = f"Of {len(tasks)} listed processes" if len(tasks) > 1 else "The one listed process"
+    return f" {of}: {', '.join(parts)}." if parts else ""

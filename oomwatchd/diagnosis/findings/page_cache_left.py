@@ -13,9 +13,9 @@ Update the kernel if it is not a recent stable one; bound what may be dirty (``v
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
-from oomwatchd.words.text import ratio
 
 ID = "page_cache_left"
 TITLE = "Much page cache was left"
@@ -24,7 +24,7 @@ TITLE = "Much page cache was left"
 _LARGE = 0.25
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
     full = [v for v in case.failing if not case.minor(v)]
     # an allocation may fail because it must not wait for reclaim; a kill comes after it
     if case.report.kind == "page_alloc_failure" or not full or any(v.fits for v in case.verdicts):
@@ -39,20 +39,29 @@ def find(case: Case) -> Finding | None:
     if not whole or clean < _LARGE * whole:
         return None
     names = ", ".join(v.label for v in full)
-    return Finding(
-        id=ID,
-        severity="warning",
-        title=TITLE,
-        explanation=f"{names}: {size(cache)} of {size(whole)} ({percent(cache, whole)}) are page cache, of "
-        f"which only {size(waiting)} wait to be written. The kernel should have dropped the rest before it "
-        "killed: it was pinned or protected, or this kernel reclaims badly.",
-        evidence={
-            "zones": names,
-            "cache_bytes": cache,
-            "waiting_bytes": waiting,
-            "managed_bytes": whole,
-            "share_ratio": ratio(cache, whole),
-        },
-        advice="Try a newer kernel, bound vm.dirty_bytes, and see what protects the cache (memory.min, "
-        "memory.low, mlock).",
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="warning",
+            title=TITLE,
+            explanation=f"{names}: {size(cache)} of {size(whole)} ({percent(cache, whole)}) are page "
+            "cache, of "
+            f"which only {size(waiting)} wait to be written. The kernel should have dropped the rest "
+            "before it "
+            "killed: it was pinned or protected, or this kernel reclaims badly.",
+            evidence={
+                "zones": names,
+                "cache_bytes": cache,
+                "waiting_bytes": waiting,
+                "managed_bytes": whole,
+                "share_ratio": case.ledger.share(cache),
+            },
+            advice="See what protects the cache (memory.min and memory.low of cgroups, mlock), then try a "
+            "newer kernel; vm.dirty_bytes bounds what must be written first.",
+        ),
+        cause=Cause(
+            tier=Tier.HELD,
+            text=f"page cache that was not dropped holds {case.ledger.percent(cache)} of RAM",
+            excess_bytes=cache,
+        ),
     )

@@ -11,6 +11,7 @@ Look for the limit or the pool behind it; with ``vm.panic_on_oom`` such a false 
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import size
 
@@ -21,7 +22,7 @@ TITLE = "A failed page fault called the OOM killer"
 _PLENTY = 0.1
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
     report = case.report
     trigger = report.trigger
     if report.constraint == "memcg" or trigger.sysrq or trigger.gfp_mask != 0 or trigger.order != 0:
@@ -32,7 +33,7 @@ def find(case: Case) -> Finding | None:
     state = ""
     if plenty:
         state = f" The machine was not short: {size(spare)} were free above the high watermarks."
-    return Finding(
+    finding = Finding(
         id=ID,
         severity="critical" if plenty else "info",
         title="A failed page fault called the OOM killer, with memory to spare" if plenty else TITLE,
@@ -43,4 +44,11 @@ def find(case: Case) -> Finding | None:
         "the kernel (5.16 and later retry instead)."
         if plenty
         else "",
+    )
+    if not plenty:
+        return Claim(finding=finding)
+    return Claim(
+        finding=finding,
+        refusal=Refusal(text=f"a failed page fault, with {size(spare)} to spare", rank=20, alone=True),
+        cause=Cause(tier=Tier.MANNER, text=""),
     )

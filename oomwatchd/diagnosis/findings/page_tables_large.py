@@ -9,10 +9,12 @@ to 1/512; fewer processes (a connection pooler) help as well.
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.case import HOLDS, Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.records.report import Finding, Task
 from oomwatchd.words.amounts import percent, size
-from oomwatchd.words.text import plural, ratio
+from oomwatchd.words.escape import harmless_name
+from oomwatchd.words.text import plural
 
 ID = "page_tables_large"
 TITLE = "Page tables are large"
@@ -23,38 +25,51 @@ _LARGE, _HUGE = 0.05, 0.20
 _ONE = 0.5
 
 
-def find(case: Case) -> Finding | None:
-    tables, ram, of = case.measure("pagetables", "pagetables")
+def find(case: Case) -> Claim | None:
+    whole, tables = case.ledger.whole_bytes, case.ledger.held("pagetables")
     # a cgroup of few pages has more tables than a machine, as each process has a few at least
-    least = _HUGE if case.report.constraint == "memcg" else _LARGE
-    if tables is None or not ram or tables < least * ram:
+    least = _HUGE if case.in_cgroup else _LARGE
+    if tables is None or not whole or tables < least * whole:
         return None
     tasks = len(case.report.tasks)
     among = f" {plural(tasks, 'process')} were listed." if tasks > 1 else ""
-    shmem, _, _ = case.measure("shmem", "shmem")
+    shmem = case.ledger.held("shmem")
     most = max(case.report.tasks, key=_tables, default=None)
     held = _tables(most) if most is not None else 0
     one = most is not None and held >= _ONE * tables
+    who = f" (pid {most.pid})" if one and most is not None else ""
     if one and most is not None:
-        among += f" {most.comm} (pid {most.pid}) alone has {size(held)} of them."
-    shared = shmem is not None and shmem >= _LARGE * ram
-    return Finding(
-        id=ID,
-        severity="critical" if tables >= _HUGE * ram else "warning",
-        title=TITLE,
-        explanation=f"Page tables hold {size(tables)}, {percent(tables, ram)} of {of}.{among}",
-        evidence={
-            "pagetables_bytes": tables,
-            case.whole_name: ram,
-            "share_ratio": ratio(tables, ram),
-            "tasks": tasks,
-            "shmem_bytes": shmem,
-        },
-        advice=f"Map the shared memory ({size(shmem)}) with huge pages (vm.nr_hugepages), or run fewer "
-        "processes that map it."
-        if shared and shmem is not None and tasks > 1 and not one
-        else "See who maps so much (VmPTE in /proc/PID/status); fewer processes, smaller mappings or huge "
-        "pages make the tables smaller.",
+        among += f" {most.comm}{who} alone has {size(held)} of them."
+    shared = shmem is not None and shmem >= _LARGE * whole
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="critical" if tables >= _HUGE * whole else "warning",
+            title=TITLE,
+            explanation=f"Page tables hold {size(tables)}, {percent(tables, whole)} of "
+            f"{case.ledger.whole_name}.{among}{case.spare(tables)}",
+            evidence={
+                "pagetables_bytes": tables,
+                "whole_bytes": whole,
+                "share_ratio": case.ledger.share(tables),
+                "tasks": tasks,
+                "shmem_bytes": shmem,
+            },
+            advice=f"Map the shared memory ({size(shmem)}) with huge pages (vm.nr_hugepages), or run fewer "
+            "processes that map it."
+            if shared and shmem is not None and tasks > 1 and not one
+            else "See who maps so much (VmPTE in /proc/PID/status); fewer processes, smaller mappings or "
+            "huge "
+            "pages make the tables smaller.",
+        ),
+        cause=Cause(
+            tier=Tier.HELD if case.in_cgroup else Tier.TAKEN,
+            text=f"page tables hold {case.ledger.percent(tables)} {case.of}"
+            + (f", most of them of {harmless_name(most.comm)}" if one and most is not None else ""),
+            excess_bytes=tables,
+        )
+        if tables >= (HOLDS if case.in_cgroup else _HUGE / 2) * whole
+        else None,
     )
 
 

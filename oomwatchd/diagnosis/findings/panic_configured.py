@@ -9,13 +9,15 @@ to kill.
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
+from oomwatchd.diagnosis.levers import LASTS
 from oomwatchd.records.report import Finding
 
 ID = "panic_configured"
 TITLE = "The kernel panics on OOM"
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
     if case.report.kind != "oom_panic":
         return None
     outcome = case.report.outcome or ""
@@ -23,7 +25,7 @@ def find(case: Case) -> Finding | None:
     configured = "panic_on_oom" in outcome
     if not configured:
         return None
-    return Finding(
+    finding = Finding(
         id=ID,
         severity="critical",
         title="vm.panic_on_oom is set: the kernel panicked instead of killing",
@@ -31,5 +33,11 @@ def find(case: Case) -> Finding | None:
         + ("of any kind (vm.panic_on_oom=2)." if compulsory else "(vm.panic_on_oom).")
         + " No process was killed.",
         evidence={"outcome": outcome, "compulsory": int(compulsory)},
-        advice="Set vm.panic_on_oom=0 if a killed process is better than a restart.",
+        advice=f"Set vm.panic_on_oom=0 if a killed process is better than a restart ({LASTS}).",
+    )
+    # whoever holds the memory has a lever of its own; the panic is how it ended
+    return Claim(
+        finding=finding,
+        refusal=Refusal(text=", and vm.panic_on_oom is set", rank=90, place="behind"),
+        cause=Cause(tier=Tier.MANNER, text=""),
     )

@@ -10,9 +10,10 @@ protects but leaves a way out.
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.levers import setting
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
-from oomwatchd.words.text import ratio
+from oomwatchd.words.escape import harmless_name
 
 ID = "protected_giant"
 TITLE = "The largest consumer is exempt from being killed"
@@ -43,10 +44,11 @@ def find(case: Case) -> Finding | None:
             "pid": task.pid,
             "comm": task.comm,
             "footprint_bytes": held,
-            "share_ratio": ratio(held, whole),
+            "share_ratio": case.ledger.share(held),
             "oom_score_adj": task.oom_score_adj,
         },
         advice=""
         if largest.excluded_by == "init"
-        else f"Give {task.comm} an oom_score_adj above -1000 (OOMScoreAdjust=), or bound its memory.",
+        else f"Give {harmless_name(task.comm)} an oom_score_adj above -1000 "
+        f"({setting(case, 'OOMScoreAdjust=', f'/proc/{task.pid}/oom_score_adj')}), or bound its memory.",
     )

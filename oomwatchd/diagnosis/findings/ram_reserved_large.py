@@ -11,40 +11,81 @@ The first lines of the boot log say it: "Memory: ...K/...K available".
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
-from oomwatchd.words.text import ratio
+from oomwatchd.words.escape import harmless
 
 ID = "ram_reserved_large"
 TITLE = "Much of RAM was set aside at boot"
 
-#: of what is present; less than the second is what the kernel's own image makes on a small machine
+#: of RAM
 _LARGE, _HUGE = 0.25, 0.40
+#: what the page structures and tables make of any RAM (64 bytes a page and hashes), and the kernel's image,
+#: firmware and initial data on a small machine
+_USUAL, _IMAGE = 0.02, 80 << 20
 
 
-def find(case: Case) -> Finding | None:
-    if case.report.constraint == "memcg" or case.report.trigger.sysrq:
+def find(case: Case) -> Claim | None:
+    if case.in_cgroup:
         return None
-    zones = [(z.bytes_of("present"), z.bytes_of("managed")) for z in case.zones]
-    if any(managed is None for _, managed in zones):
+    whole, reserved = case.ledger.whole_bytes, case.ledger.held("reserved")
+    bare = case.report.memory is None
+    if whole is None or reserved is None or bare:
         return None
-    present = sum(p or 0 for p, _ in zones)
-    reserved = present - sum(m or 0 for _, m in zones)
-    if not present or reserved < _LARGE * present:
+    limit = _limited(case)
+    if reserved < _LARGE * whole and limit is None:
         return None
-    return Finding(
-        id=ID,
-        severity="warning" if reserved >= _HUGE * present else "info",
-        title=TITLE,
-        explanation=f"Of {size(present)} that are present, {size(reserved)} ({percent(reserved, present)}) "
-        "were taken before the kernel's allocator began: nothing else can ever have them.",
-        evidence={
-            "present_bytes": present,
-            "reserved_bytes": reserved,
-            "reserved_share_ratio": ratio(reserved, present),
-        },
-        advice="See the boot log (Memory: ...K available), crashkernel=, memmap= and the device tree's "
-        "reserved-memory; a debugging kernel (KASAN) takes an eighth."
-        if reserved >= _HUGE * present
-        else "",
+    excess = reserved - int(_USUAL * whole) - _IMAGE
+    why = _why(case)
+    text = f"{case.ledger.percent(reserved)} of RAM is reserved"
+    text += f" ({why})" if why else " (crashkernel=, balloon ...)"
+    if limit is not None:
+        text = f"the kernel may use {size(whole)} only ({limit})"
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="warning" if reserved >= _HUGE * whole or limit else "info",
+            title=TITLE if limit is None else "The command line limits RAM",
+            explanation=f"Of {size(whole)}, {size(reserved)} ({percent(reserved, whole)}) are not the page "
+            "allocator's: reserved at boot (crashkernel=, memmap=, firmware, the kernel itself), taken out "
+            "since by the hypervisor's balloon, or, in the first seconds, not handed over yet."
+            + (f" The command line has {limit}: the machine may have more RAM." if limit else "")
+            + (f" The command line has {why}." if why and limit is None else "")
+            + case.spare(excess),
+            evidence={
+                "present_bytes": whole,
+                "reserved_bytes": reserved,
+                "reserved_share_ratio": case.ledger.share(reserved),
+            },
+            advice=_advice(case, limit, why) if reserved >= _LARGE * whole or limit else "",
+        ),
+        cause=Cause(tier=Tier.TAKEN, text=text, excess_bytes=excess if limit is None else whole)
+        if limit is not None or (reserved >= _LARGE * whole and case.decides(excess))
+        else None,
+    )
+
+
+def _limited(case: Case) -> str | None:
+    """``mem=`` on the command line (live): RAM above it is not even counted."""
+    value = case.facts.command_line.get("mem")
+    return f"mem={harmless(value)}" if value and value != "nopentium" else None
+
+
+def _why(case: Case) -> str:
+    """What of the command line (live) reserves memory."""
+    line = case.facts.command_line
+    return ", ".join(
+        f"{n}={harmless(line[n])}" for n in ("crashkernel", "memmap", "cma", "movablecore") if n in line
+    )
+
+
+def _advice(case: Case, limit: str | None, why: str) -> str:
+    if limit is not None:
+        return f"Take {limit} away from the kernel's command line (boot loader; /proc/cmdline shows it)."
+    if why:
+        return f"See the boot log and lower {why} on the kernel's command line (boot loader), or add RAM."
+    return (
+        "See the boot log (Memory: ...K available), crashkernel= and memmap= (/proc/cmdline), the device "
+        "tree's reserved-memory and, in a virtual machine, the hypervisor's balloon; lower what takes most."
     )

@@ -32,18 +32,25 @@ def find(case: Case) -> Finding | None:
     cache = (case.total("active_file") or 0) + (case.total("inactive_file") or 0)
     left = cache >= _LEFT * (case.ram_bytes or 0) > 0
     scanned = sum(int(amounts.get("pages_scanned") or 0) for _, amounts in given_up)
+    counted = any("pages_scanned" in amounts for _, amounts in given_up)
+    anon = sum(case.total(name) or 0 for name in ("active_anon", "inactive_anon"))
+    if scanned == 0 and cache + anon == 0:
+        said = "there was nothing on its lists to scan."
+    elif counted and scanned == 0:
+        said = "nothing was scanned since the last page was freed."
+    else:
+        said = "repeated scans had freed nothing."
+    if len(given_up) < len(holders):
+        said += f" {len(holders) - len(given_up)} of {len(holders)} were not given up."
+    elif left:
+        said += f" Yet {size(cache)} of page cache were left."
+    elif case.report.kills and (scanned or not counted) and cache + anon:
+        said += " The kill was not premature."
     return Finding(
         id=ID,
         severity="info",
         title=TITLE,
-        explanation=f"{names}: marked all_unreclaimable, repeated scans had freed nothing. "
-        + (
-            f"{len(holders) - len(given_up)} of {len(holders)} were not given up."
-            if len(given_up) < len(holders)
-            else f"Yet {size(cache)} of page cache were left."
-            if left
-            else "The kill was not premature."
-        ),
+        explanation=f"{names}: marked all_unreclaimable, {said}",
         evidence={
             "given_up": len(given_up),
             "of": len(holders),

@@ -9,29 +9,67 @@ of lasting shortage.
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.records.report import Finding
-from oomwatchd.words.amounts import kib
+from oomwatchd.words.amounts import kib, size
+from oomwatchd.words.escape import harmless
 
 ID = "request_fits_now"
 TITLE = "Memory came back between the refusal and the report"
 
+#: of RAM, in one zone: then nothing was short
+_PLENTY = 0.1
 
-def find(case: Case) -> Finding | None:
-    fitting = next((v for v in case.verdicts if v.fits), None)
-    if case.request is None or fitting is None or fitting.usable_bytes is None:
+
+def find(case: Case) -> Claim | None:
+    fitting = [v for v in case.verdicts if v.fits and v.usable_bytes is not None]
+    if case.request is None or not fitting:
         return None
-    required = fitting.required_bytes or 0
-    return Finding(
+    # the last check before a kill demands the high mark, without CMA: most that fit fail it
+    killed = case.report.kind != "page_alloc_failure"
+    first = next((v for v in fitting if v.passes or not killed), None)
+    told = first or fitting[0]
+    usable, required = told.usable_bytes or 0, told.required_bytes or 0
+    spare = usable - required
+    plenty = first is not None and spare >= _PLENTY * (case.bound_bytes or 1 << 62)
+    finding = Finding(
         id=ID,
-        severity="info",
-        title=TITLE,
-        explanation=f"When the report was printed, {fitting.label} had {kib(fitting.usable_bytes)} usable, "
-        f"more than the {kib(required)} that an order-{case.request.order} request demands: it would have "
-        "passed by then. Memory was freed in between, or the kernel had a ground that it does not print.",
+        severity="warning" if plenty else "info",
+        title=TITLE if first is not None else "Above min again, but not above high",
+        explanation=f"When the report was printed, {told.label} had {kib(usable)} usable, more than the "
+        f"{kib(required)} that an order-{case.request.order} request demands"
+        + (
+            ": it would have passed by then. Memory was freed in between (an exiting task), or the kernel "
+            "had a "
+            "ground that it does not print (a leaked VM_FAULT_OOM, fault injection)."
+            if first is not None
+            else f". The last check before a kill demands the high mark, without CMA: it was short by "
+            f"{kib(told.last_short_bytes or 0)}."
+        ),
         evidence={
-            "zone": fitting.zone,
-            "node": fitting.node,
-            "usable_bytes": fitting.usable_bytes,
+            "zone": told.zone,
+            "node": told.node,
+            "usable_bytes": usable,
             "required_bytes": required,
+            "last_check_short_bytes": told.last_short_bytes,
         },
+        advice=_ADVICE if plenty else "",
     )
+    label = harmless(told.label)
+    if plenty:
+        text = f"no shortage when printed: {label} had {size(spare)} to spare"
+        cause = Cause(tier=Tier.MANNER, text="")
+        return Claim(finding=finding, refusal=Refusal(text=text, rank=48, alone=True), cause=cause)
+    if first is not None:
+        text = f"out of memory, though {label} zone had enough again when printed"
+    else:
+        short = told.last_short_bytes or 0
+        text = f"{label} zone {kib(short)} short of the high mark that the last check before a kill demands"
+    return Claim(finding=finding, refusal=Refusal(text=text, rank=60))
+
+
+_ADVICE = (
+    "Look for what freed memory just then (a large task that ended) and, if it comes back, for a driver "
+    "whose "
+    "page fault fails (VM_FAULT_OOM) or fault injection: the figures show no shortage."
+)

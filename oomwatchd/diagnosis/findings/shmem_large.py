@@ -12,46 +12,79 @@ Look at ``df -t tmpfs``, ``ipcs -m`` and /dev/shm; bound a tmpfs with ``size=``,
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.case import Case
-from oomwatchd.diagnosis.memcg import kinds
+from oomwatchd.diagnosis.case import HOLDS, Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import raise_it, setting
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
-from oomwatchd.words.text import ratio
 
 ID = "shmem_large"
 TITLE = "Shared memory (tmpfs, SysV, memfd) is large"
 
-#: of RAM, or of the cgroup's usage
+#: of the whole
 _LARGE, _HUGE = 0.20, 0.50
 
 
-def find(case: Case) -> Finding | None:
-    memcg = case.report.memcg
-    whole: int | None
-    if case.report.constraint == "memcg" and memcg is not None and memcg.memory is not None:
-        shmem, whole, of = kinds(memcg).shmem, memcg.memory.usage_bytes, "the cgroup's memory"
-    else:
-        shmem, whole, of = case.total("shmem"), case.ram_bytes, "RAM"
+def find(case: Case) -> Claim | None:
+    whole, shmem = case.ledger.whole_bytes, case.ledger.held("shmem")
     if shmem is None or not whole or shmem < _LARGE * whole:
         return None
     victim = case.victim
     mapped = victim.shmem_rss_bytes if victim is not None else None
-    return Finding(
-        id=ID,
-        severity="critical" if shmem >= _HUGE * whole else "warning",
-        title=TITLE,
-        explanation=f"Shared memory holds {size(shmem)}, {percent(shmem, whole)} of {of}. It stays when a "
-        "process that used it is killed, unless that was its last user." + _mounts(case),
-        evidence={
-            "shmem_bytes": shmem,
-            "whole_bytes": whole,
-            "share_ratio": ratio(shmem, whole),
-            "victim_shmem_rss_bytes": mapped,
-        },
-        advice="See what it is (df -t tmpfs, ipcs -m, /dev/shm) and bound it with the mount's size= option; "
-        "on a desktop it may be graphics buffers.",
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="critical" if shmem >= _HUGE * whole else "warning",
+            title=TITLE,
+            explanation=f"Shared memory holds {size(shmem)}, {percent(shmem, whole)} of "
+            f"{case.ledger.whole_name}. It stays when a process that used it is killed, unless that was its "
+            f"last user: a tmpfs file until it is removed, a SysV segment until ipcrm.{_who(case)}"
+            f"{_mounts(case)}{case.spare(shmem)}",
+            evidence={
+                "shmem_bytes": shmem,
+                "whole_bytes": whole,
+                "share_ratio": case.ledger.share(shmem),
+                "victim_shmem_rss_bytes": mapped,
+            },
+            advice=_advice(case),
+        ),
+        cause=Cause(
+            tier=Tier.HELD,
+            text=f"shared memory (tmpfs) holds {case.ledger.percent(shmem)} {case.of}",
+            excess_bytes=shmem,
+        )
+        if shmem >= HOLDS * whole
+        else None,
     )
+
+
+def _advice(case: Case) -> str:
+    if case.in_cgroup:
+        # size= below the need turns a kill into ENOSPC
+        return (
+            f"{raise_it(case)} if that shared memory is needed; else remove it (tmpfs: rm; SysV: ipcs -m, "
+            "ipcrm; memfd: ls -l /proc/*/fd). A mount's size= below the need fails with ENOSPC instead."
+        )
+    memfd = next(iter(case.facts.memfd), None)
+    if memfd is not None and memfd.amount >= _HUGE * (case.ledger.held("shmem") or 0):
+        return (
+            f"Bound {harmless_name(memfd.name)} (pid {memfd.pid}): its own settings, or "
+            f"{setting(case, 'MemoryMax=', 'a limit of its cgroup')}: it holds {size(memfd.amount)} in a "
+            f"memfd (ls -l /proc/{memfd.pid}/fd)."
+        )
+    return (
+        "See what it is (df -t tmpfs; ipcs -m; memfd: ls -l /proc/*/fd); remove what is not needed, and "
+        "bound "
+        "it with the mount's size= option (SysV: ipcrm, kernel.shmall; memfd: whose it is)."
+    )
+
+
+def _who(case: Case) -> str:
+    """Live: segments and memfds that no mount shows."""
+    said = [f"memfd of {harmless_name(h.name)} (pid {h.pid}) {size(h.amount)}" for h in case.facts.memfd[:2]]
+    said += [f"SysV segment {harmless_name(h.name)} {size(h.amount)}" for h in case.facts.sysv[:2]]
+    return f" Largest: {', '.join(said)}." if said and not case.in_cgroup else ""
 
 
 def _mounts(case: Case) -> str:

@@ -11,9 +11,12 @@ worker memory). A rising ``rss`` over days without a rising load is a leak.
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.case import HOLDS, Case, Process
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import bound_process
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
+from oomwatchd.words.escape import harmless_name
 from oomwatchd.words.text import plural, ratio
 
 ID = "single_process_dominates"
@@ -23,59 +26,100 @@ TITLE = "One process holds most of the memory"
 _SHARE, _MATTERS = 0.5, 0.2
 #: of the machine's anonymous memory: a table that accounts for less is cut
 _LISTED = 0.5
+#: of what the process holds: in transparent huge pages
+_THP = 0.8
 
 
-def find(case: Case) -> Finding | None:
-    held = {
-        t.pid: (t.rss_bytes, t.swap_bytes or 0, t.comm) for t in case.report.tasks if t.rss_bytes is not None
-    }
-    if (victim := case.victim) is not None and victim.pid not in held and "tasks" in case.report.missing:
-        # the table is cut, but the kill line tells of one more
-        sizes = (victim.anon_rss_bytes, victim.file_rss_bytes, victim.shmem_rss_bytes)
-        held[victim.pid] = (sum(size or 0 for size in sizes), 0, victim.comm)
-    whole = sum(rss + swap for rss, swap, _ in held.values())
-    if not whole:
+def find(case: Case) -> Claim | None:
+    processes, largest = case.processes, case.largest
+    whole = sum(p.bytes for p in processes)
+    if largest is None or not whole:
         return None
-    pid, (rss, swap, comm) = max(held.items(), key=lambda row: row[1][0] + row[1][1])
-    bound = case.bound_bytes or 0
-    if rss + swap < _SHARE * whole or rss + swap < _MATTERS * bound or rss < _SHARE * _unlisted(case, whole):
+    bound, held = case.bound_bytes or 0, largest.bytes
+    if held < _MATTERS * bound or largest.rss_bytes < _SHARE * _unlisted(case, whole):
         return None
-    page = case.report.page_size_bytes
-    resident = sum(rss for rss, _, _ in held.values())
-    pages = f" ({rss // page} of {whole // page} pages)" if page and resident == whole else ""
-    swapped = f" resident and {size(swap)} in swap" if swap else ""
-    if len(held) < 2 and (not bound or rss + swap < _SHARE * bound):
+    if held < _SHARE * whole:
+        return None
+    if len(processes) < 2 and (not bound or held < _SHARE * bound):
         return None  # alone in the list, and not known to be large: that says nothing
+    resident = sum(p.rss_bytes for p in processes)
+    page = case.report.page_size_bytes
+    pages = f" ({largest.rss_bytes // page} of {whole // page} pages)" if page and resident == whole else ""
+    swapped = f" resident and {size(largest.swap_bytes)} in swap" if largest.swap_bytes else ""
     rest = (
-        f"the rest is in {plural(len(held) - 1, 'other process')}" if len(held) > 1 else "no other is listed"
+        f"the rest is in {plural(len(processes) - 1, 'other process')}"
+        if len(processes) > 1
+        else "no other is listed"
     )
-    by = "its own settings (heap, cache, number of workers)"
-    if case.report.constraint != "memcg":
-        by = f"MemoryMax= of its unit, a container limit, or {by}"
-    return Finding(
-        id=ID,
-        severity="warning",
-        title=TITLE,
-        explanation=f"{comm} (pid {pid}) holds {size(rss)}{swapped}{pages}, {percent(rss + swap, whole)} of "
-        f"what all listed processes hold; {rest}.",
-        evidence={
-            "pid": pid,
-            "comm": comm,
-            "rss_bytes": rss,
-            "swap_bytes": swap,
-            "rss_total_bytes": resident,
-            "held_total_bytes": whole,
-            "share_ratio": ratio(rss + swap, whole),
-            "bound_bytes": bound or None,
-            "tasks": len(held),
-        },
-        advice=f"Bound {comm}: {by}.",
+    thp = _huge(case, largest.rss_bytes)
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="warning",
+            title=TITLE,
+            explanation=f"{largest.comm} (pid {largest.pid}) holds "
+            f"{size(largest.rss_bytes)}{swapped}{pages}, "
+            f"{percent(held, whole)} of what all listed processes hold; {rest}.{thp[1]}",
+            evidence={
+                "pid": largest.pid,
+                "comm": largest.comm,
+                "rss_bytes": largest.rss_bytes,
+                "swap_bytes": largest.swap_bytes,
+                "rss_total_bytes": resident,
+                "held_total_bytes": whole,
+                "share_ratio": case.ledger.share(largest.rss_bytes) if bound else ratio(held, whole),
+                "bound_bytes": bound or None,
+                "tasks": len(processes),
+            },
+            advice="" if case.in_cgroup else bound_process(case, largest.comm, largest.pid) + thp[2],
+        ),
+        cause=_cause(case, largest, thp[0]),
+    )
+
+
+def _cause(case: Case, largest: Process, thp: str) -> Cause | None:
+    """What is shared or was charged elsewhere is in rss as well: of the whole no more than what the whole has
+    in anonymous and shared memory."""
+    anon, shmem = case.ledger.held("anon"), case.ledger.held("shmem")
+    held = largest.rss_bytes
+    if anon is not None:
+        # rounded counters lag behind: a process of 98 % of the limit holds all of it
+        held = min(held, anon + (shmem or 0) + (case.ledger.held("unevictable") or 0))
+    bound, listed = case.bound_bytes or 1 << 62, sum(p.rss_bytes for p in case.processes)
+    if listed > bound:
+        held = min(held, bound * largest.rss_bytes // listed)
+    if held < HOLDS * bound:
+        return None
+    name = harmless_name(largest.comm)
+    dead = any(victim.pid == largest.pid for victim in case.report.victims[:1])
+    exempt = case.scores.of_pid(largest.pid) if case.scores is not None else None
+    tail = ", and is exempt" if exempt is not None and exempt.excluded_by is not None else ""
+    text = f"{name} {'held' if dead else 'holds'} {case.ledger.percent(held)} {case.of}{thp}{tail}"
+    return Cause(tier=Tier.HELD, text=text, excess_bytes=held)
+
+
+def _huge(case: Case, rss: int) -> tuple[str, str, str]:
+    """Transparent huge pages hold memory that a process may never have touched: for the line, the text and
+    the advice."""
+    thp = case.total("anon_thp") or 0
+    memcg = case.report.memcg
+    if case.in_cgroup and memcg is not None:
+        thp = memcg.stat.get("anon_thp", memcg.stat.get("total_rss_huge", 0))
+    if not rss or thp < _THP * rss:
+        return "", "", ""
+    share = min(round(100 * thp / rss), 100)
+    return (
+        f" ({share} % huge pages)",
+        f" {size(thp)} of the anonymous memory are transparent huge pages: a program that touches little of "
+        "each holds much more than it uses.",
+        " If it touches little of its huge pages, madvise in /sys/kernel/mm/transparent_hugepage/enabled "
+        "frees the rest.",
     )
 
 
 def _unlisted(case: Case, whole: int) -> int:
     """The machine's anonymous memory, where the listed processes cannot account for half of it; else 0."""
-    if case.report.constraint == "memcg":
+    if case.in_cgroup:
         return 0
     anon = (case.total("active_anon") or 0) + (case.total("inactive_anon") or 0) - (case.total("shmem") or 0)
     return anon if whole < _LISTED * anon else 0

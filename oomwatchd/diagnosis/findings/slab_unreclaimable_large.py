@@ -10,16 +10,20 @@ larger than all user pages together. Named are the largest caches, as printed.
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.case import Case
-from oomwatchd.records.report import Finding
+from oomwatchd.diagnosis.case import HOLDS, Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import is_v1, raise_it
+from oomwatchd.records.report import Finding, Memcg
 from oomwatchd.words.amounts import percent, size
-from oomwatchd.words.text import ratio
+from oomwatchd.words.escape import harmless_name
 
 ID = "slab_unreclaimable_large"
 TITLE = "Unreclaimable slab is large"
 
-#: of RAM or of the cgroup's usage: beyond what busy servers have in ordinary operation
+#: of the whole: beyond what busy servers have in ordinary operation
 _LARGE, _HUGE = 0.15, 0.40
+#: of RAM: what a machine without any fault has
+_USUAL = 0.04
 
 
 #: what stands behind a cache of that name, where it is one thing
@@ -58,28 +62,83 @@ def _meaning(cache: str) -> str:
     return f" ({means})" if means else ""
 
 
-def find(case: Case) -> Finding | None:
-    slab, ram, of = case.measure("slab_unreclaimable", "slab_unreclaimable")
-    if slab is None or not ram:
+def find(case: Case) -> Claim | None:
+    whole, slab = case.ledger.whole_bytes, case.ledger.held("slab_unreclaimable")
+    if slab is None or not whole or slab < _LARGE * whole:
         return None
-    share = slab / ram
-    if share < _LARGE:
-        return None
-    caches = sorted(case.report.slab, key=lambda c: -c.total_bytes)[:3]
-    named = ", ".join(f"{c.name} {size(c.total_bytes)}{_meaning(c.name)}" for c in caches)
+    share = slab / whole
+    printed = sorted(case.report.slab, key=lambda c: -c.total_bytes)[:3]
+    caches = [(c.name, c.total_bytes) for c in printed] or _live(case)
+    named = ", ".join(f"{harmless_name(name)} {size(held)}{_meaning(name)}" for name, held in caches)
     evidence: dict[str, int | float | str | None] = {
         "slab_unreclaimable_bytes": slab,
-        case.whole_name: ram,
-        "share_ratio": ratio(slab, ram),
+        "whole_bytes": whole,
+        "share_ratio": case.ledger.share(slab),
     }
-    evidence |= {f"cache:{c.name}_bytes": c.total_bytes for c in caches}
-    return Finding(
-        id=ID,
-        severity="critical" if share >= _HUGE else "warning",
-        title=TITLE,
-        explanation=f"Unreclaimable slab holds {size(slab)}, {percent(slab, ram)} of {of}."
-        + (f" The largest caches: {named}." if named else " The report does not list the caches."),
-        evidence=evidence,
-        advice="See which cache grows (slabtop -s c): a kill does not free the kernel's own objects, and a "
-        "cache that only grows is a kernel leak.",
+    evidence |= {f"cache:{name}_bytes": held for name, held in caches}
+    decides = share >= HOLDS if case.in_cgroup else case.decides(slab - int(_USUAL * whole))
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="critical" if share >= _HUGE else "warning",
+            title=TITLE,
+            explanation=f"Unreclaimable slab holds {size(slab)}, {percent(slab, whole)} of "
+            f"{case.ledger.whole_name}."
+            + (f" The largest caches: {named}." if named else _UNLISTED)
+            + case.spare(slab - int(_USUAL * whole)),
+            evidence=evidence,
+            advice=_advice(case, caches),
+        ),
+        cause=Cause(
+            tier=Tier.HELD if case.in_cgroup else Tier.TAKEN,
+            text=f"kernel slab holds {case.ledger.percent(slab)} {case.of}{_most(caches, slab)}",
+            excess_bytes=slab - (0 if case.in_cgroup else int(_USUAL * whole)),
+        )
+        if decides
+        else None,
+    )
+
+
+_UNLISTED = (
+    " The report does not list the caches: often open files (filp), inodes and dentries, sockets, "
+    "or a driver."
+)
+
+
+def _live(case: Case) -> list[tuple[str, int]]:
+    held = case.facts.memcg_slab if case.in_cgroup else case.facts.slab
+    return [(one.name, one.amount) for one in held[:3]]
+
+
+def _most(caches: list[tuple[str, int]], slab: int) -> str:
+    """The one cache that makes most of it up."""
+    if not caches or caches[0][1] < _HUGE * slab:
+        return ""
+    name = harmless_name(caches[0][0])
+    return f", most of it {name}{_meaning(caches[0][0])}"
+
+
+def _advice(case: Case, caches: list[tuple[str, int]]) -> str:
+    means = _MEANS.get(caches[0][0]) if caches else None
+    opened = case.facts.descriptors.get("file")
+    who = ""
+    if means == "open files" and opened is not None:
+        who = f" {harmless_name(opened.name)} (pid {opened.pid}) has {opened.amount} files open."
+    look = "slabtop -s c, or /proc/slabinfo"
+    if case.in_cgroup:
+        old = is_v1(case.report.memcg or Memcg())
+        look = "memory.kmem.slabinfo" if old else "slabtop -s c of the host"
+    if case.early:
+        look = "booting with slab_nomerge and the caches in the next report"
+    if case.in_cgroup:
+        return (
+            f"{raise_it(case)} if the load needs it; else see which cache grows ({look}): empty files and "
+            "names of files (inodes, dentries), open files and sockets are of it. A cache that only grows "
+            "is a "
+            "leak, and more only postpones the next kill."
+        )
+    bound = " bound what makes them (LimitNOFILE=, fs.file-max for open files);"
+    return (
+        f"See which cache grows ({look}):{bound if means == 'open files' or not caches else ''} a kill does "
+        f"not free the kernel's own objects, and a cache that only grows is a kernel leak.{who}"
     )

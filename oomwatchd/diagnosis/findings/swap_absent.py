@@ -10,6 +10,7 @@ A little swap, or zram on boards without a disk, lets rarely used anonymous memo
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
 
@@ -22,34 +23,62 @@ _ANON_SHARE = 0.5
 _HARDLY = 0.1
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
     memory = case.report.memory
     if memory is None or memory.swap is None or memory.swap.total_bytes != 0:
         return None
     if case.report.trigger.sysrq:
         return None  # nothing had run out
-    anon, ram = case.anon_bytes or 0, case.ram_bytes or 0
-    carries = bool(ram) and anon >= _ANON_SHARE * ram
-    return Finding(
+    anon, whole = case.anon_bytes, case.ram_bytes
+    own, together = case.of_processes
+    carries = bool(whole) and anon is not None and anon >= _ANON_SHARE * (whole or 0)
+    emptied = case.swapped_bytes
+    finding = Finding(
         id=ID,
-        severity="info",
-        title=TITLE,
-        explanation=_explanation(anon, ram),
+        severity="info" if not emptied else "warning",
+        title=TITLE if not emptied else "Swap is being taken out of use",
+        explanation=_off(emptied) if emptied else _explanation(anon, whole),
         evidence={
             "swap_total_bytes": 0,
             "anon_bytes": anon,
             "shmem_bytes": case.total("shmem"),
-            "ram_bytes": case.ram_bytes,
+            "ram_bytes": whole,
         },
-        advice="Swap or zram would let rarely used anonymous memory make room." if carries else "",
+        advice=_advice(case, own, carries=carries, emptied=emptied),
+    )
+    if emptied and not case.in_cgroup:
+        return Claim(
+            finding=finding, cause=Cause(tier=Tier.TAKEN, text="swapoff was under way", excess_bytes=emptied)
+        )
+    text = f"processes hold {case.ledger.percent(own)} of RAM, and there is no swap"
+    cause = (
+        Cause(tier=Tier.TOGETHER, text=text, excess_bytes=own) if together and not case.in_cgroup else None
+    )
+    return Claim(finding=finding, cause=cause)
+
+
+def _advice(case: Case, own: int, *, carries: bool, emptied: int) -> str:
+    if emptied:
+        return "See who ran swapoff, and why: what swap held had to go back to RAM; swapon brings it back."
+    if not carries:
+        return ""
+    more = f" With less than that, add RAM or run less: processes hold {size(own)}." if own else ""
+    since = " (zram from 3.14 on)" if case.kernel_at_least(3, 14) is False else ""
+    return f"Swap or zram{since} would let rarely used anonymous memory make room.{more}"
+
+
+def _off(swapped: int) -> str:
+    return (
+        f"No swap is in use, and yet {size(swapped)} of listed processes are in swap: swapoff was taking it "
+        "out of use, and what it held had to go back to RAM."
     )
 
 
-def _explanation(anon: int, ram: int) -> str:
-    if not ram:
+def _explanation(anon: int | None, whole: int | None) -> str:
+    if not whole or anon is None:
         return "The machine has no swap, so anonymous and shared memory could not be moved out."
-    held = f"{size(anon)}, {percent(anon, ram)} of RAM"
-    if anon < _HARDLY * ram:
+    held = f"{size(anon)}, {percent(anon, whole)} of RAM"
+    if anon < _HARDLY * whole:
         return (
             f"The machine has no swap; with so little anonymous and shared memory ({held}) it would hardly "
             "have helped."

@@ -10,6 +10,7 @@ More swap buys time, not capacity. Find what grows, or add RAM.
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.text import ratio
@@ -21,14 +22,15 @@ TITLE = "Swap is full"
 _FREE_SHARE = 0.02
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
     memory = case.report.memory
     if memory is None or memory.swap is None or not memory.swap.total_bytes or memory.swap.free_bytes is None:
         return None
     total, free = memory.swap.total_bytes, memory.swap.free_bytes
     if free > _FREE_SHARE * total:
         return None
-    return Finding(
+    own, together = case.of_processes
+    finding = Finding(
         id=ID,
         severity="warning",
         title=TITLE,
@@ -43,4 +45,9 @@ def find(case: Case) -> Finding | None:
             "shmem_bytes": case.total("shmem"),
             "ram_bytes": case.ram_bytes,
         },
+        advice=f"More swap (now {size(total)}) or RAM makes room for what is rarely used; else run less: "
+        f"processes hold {size(own)}.",
     )
+    text = f"processes hold {case.ledger.percent(own)} of RAM, and swap is full"
+    cause = Cause(tier=Tier.TOGETHER, text=text, excess_bytes=own) if together else None
+    return Claim(finding=finding, cause=None if case.in_cgroup else cause)

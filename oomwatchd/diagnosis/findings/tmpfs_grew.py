@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.case import HOLDS, Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import raise_it
 from oomwatchd.diagnosis.memcg import kinds
 from oomwatchd.records.capture import Track
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
-from oomwatchd.words.text import ratio
 
 ID = "tmpfs_grew"
 TITLE = "A tmpfs mount grew before the kill"
@@ -31,7 +32,7 @@ _GREW, _GREW_IN_CGROUP = 0.05, 0.20
 _MUCH = 0.5
 
 
-def find(case: Case) -> Iterator[Finding]:
+def find(case: Case) -> Iterator[Claim]:
     whole, of, least, most = _measure(case)
     if case.capture is None or not whole:
         return
@@ -43,7 +44,7 @@ def find(case: Case) -> Iterator[Finding]:
         grown = last - first
         seconds = (ended - began) / 1e6
         if seconds > 0 and least * whole <= grown and (most is None or grown <= most * 1.1):
-            yield _told(track, first, last, seconds, whole, of)
+            yield _told(case, track, first, last, seconds, whole, of)
 
 
 def _measure(case: Case) -> tuple[int | None, str, float, int | None]:
@@ -58,11 +59,11 @@ def _measure(case: Case) -> tuple[int | None, str, float, int | None]:
     return case.meminfo_at.get("MemTotal"), "RAM", _GREW, None
 
 
-def _told(track: Track, first: int, last: int, seconds: float, whole: int, of: str) -> Finding:
+def _told(case: Case, track: Track, first: int, last: int, seconds: float, whole: int, of: str) -> Claim:
     grown = last - first
     name = harmless_name(track.name)
     per_minute = int(grown * 60 / seconds)
-    return Finding(
+    finding = Finding(
         id=ID,
         severity="critical" if grown >= _MUCH * whole else "warning",
         title=TITLE,
@@ -75,7 +76,20 @@ def _told(track: Track, first: int, last: int, seconds: float, whole: int, of: s
             "last_bytes": last,
             "seconds": round(seconds, 3),
             "growth_per_minute_bytes": per_minute,
-            "share_ratio": ratio(grown, whole),
+            "share_ratio": case.ledger.share(grown),
         },
-        advice=f"See what fills {name}, and bound it with the mount's size= option.",
+        advice=_advice(case, name),
     )
+    text = f"the tmpfs {name} grew to {size(last)}"
+    cause = Cause(tier=Tier.HELD, text=text, excess_bytes=last + (whole >> 4))
+    return Claim(finding=finding, cause=cause if last >= HOLDS * whole else None)
+
+
+def _advice(case: Case, name: str) -> str:
+    if case.in_cgroup:
+        return (
+            f"{raise_it(case)} if the files in {name} (tmpfs) are needed; else remove them. The mount's "
+            "size= "
+            "below the need fails with ENOSPC instead."
+        )
+    return f"See what fills {name}, remove what is not needed, and bound it with the mount's size= option."

@@ -10,38 +10,24 @@ Memory allocation profiling (6.10+) names the code that holds it and the report 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
-from oomwatchd.words.text import ratio
+from oomwatchd.words.escape import harmless_name
+from oomwatchd.words.text import plural
 
 ID = "unaccounted_memory"
 TITLE = "Much memory is accounted to nobody"
 
 #: of RAM; ordinary systems have a few percent in drivers and percpu data
-_LARGE, _HUGE = 0.15, 0.40
-_NAMED = (
-    "free",
-    "free_pcp",
-    "active_anon",
-    "inactive_anon",
-    "isolated_anon",
-    "active_file",
-    "inactive_file",
-    "isolated_file",
-    "unevictable",
-    "slab_reclaimable",
-    "slab_unreclaimable",
-    "kernel_misc_reclaimable",
-    "pagetables",
-    "sec_pagetables",
-    "kernel_stack",
-    "bounce",
-    "zspages",
-    "Balloon",
-)
-
-
+_LARGE, _HUGE = 0.10, 0.40
+#: of RAM: page sets, drivers and per-CPU data of a machine without any fault
+_USUAL = 0.03
+#: descriptors of one kind: fewer have no buffers that matter
+_MANY_OPEN = 500
 #: what these allocate is in one of the counters above: slab, page cache, anonymous memory, page tables
 _COUNTED = (
     "mm/slub.c",
@@ -62,38 +48,121 @@ _COUNTED = (
 )
 
 
-def find(case: Case) -> Finding | None:
-    if case.report.constraint == "memcg":
+def find(case: Case) -> Claim | None:
+    if case.in_cgroup:
         return None  # the machine's memory is not what ran out
-    memory, ram = case.report.memory, case.ram_bytes
-    if memory is None or not ram or case.confined:
+    whole, rest = case.ledger.whole_bytes, case.ledger.held("rest")
+    if not whole or rest is None or case.confined:
         return None
-    # without these the sum would miss what the report does not say (a filtered or cut memory part)
-    if any(case.total(name) is None for name in ("free", "active_anon", "active_file", "slab_unreclaimable")):
-        return None
-    named = sum(case.total(name) or 0 for name in _NAMED)
-    named += sum(h.total * h.size_bytes for h in memory.hugepages)
-    rest = ram - named
-    if rest < _LARGE * ram:
+    # live a part of it has a name: it belongs to nobody all the same
+    vmalloc, percpu = case.ledger.held("vmalloc") or 0, case.ledger.held("percpu") or 0
+    rest += vmalloc + percpu
+    excess = rest - int(_USUAL * whole)
+    if rest < _LARGE * whole:
         return None
     sites = [a for a in case.report.allocations if not a.location.startswith(_COUNTED)]
     top = sorted(sites, key=lambda a: -a.bytes)[:3]
     who = ", ".join(f"{a.function} ({a.location}) {size(a.bytes)}" for a in top)
-    return Finding(
-        id=ID,
-        severity="critical" if rest >= _HUGE * ram else "warning",
-        title=TITLE,
-        explanation=f"{size(rest)}, {percent(rest, ram)} of RAM, is in none of the kernel's counters: "
-        "drivers, a balloon, vmalloc, compressed swap or a leak of pages."
-        + (f" The largest allocation sites: {who}." if who else ""),
-        evidence={
-            "unaccounted_bytes": rest,
-            "named_bytes": named,
-            "ram_bytes": ram,
-            "share_ratio": ratio(rest, ram),
-        },
-        advice=f"Ask why {top[0].function} holds so much: the list names the code that allocated it."
-        if top
-        else "See drivers (GPU, network), /proc/vmallocinfo and the hypervisor's balloon; from 6.10 on "
-        "memory allocation profiling names the code (boot with sysctl.vm.mem_profiling=1).",
+    named = _named(case, vmalloc, percpu)
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="critical" if rest >= _HUGE * whole else "warning",
+            title=TITLE,
+            explanation=f"{size(rest)}, {percent(rest, whole)} of RAM, is in none of the report's counters: "
+            "drivers (GPU, network), socket and pipe buffers, BPF maps, vmalloc, io_uring, a balloon or a "
+            "leak "
+            f"of pages.{named}"
+            + (f" The largest allocation sites: {who}." if who else "")
+            + case.spare(excess),
+            evidence={
+                "unaccounted_bytes": rest,
+                "named_bytes": whole - rest,
+                "whole_bytes": whole,
+                "share_ratio": case.ledger.share(rest),
+            },
+            advice=f"Ask why {top[0].function} holds so much: the list names the code that allocated it."
+            if top
+            else _advice(case, vmalloc, rest),
+        ),
+        cause=Cause(
+            tier=Tier.TAKEN,
+            text=f"{case.ledger.percent(rest)} of RAM is in no counter{_whose(case, rest)}",
+            excess_bytes=excess,
+        )
+        if case.decides(excess)
+        else None,
     )
+
+
+class _Holder(NamedTuple):
+    """A live fact that may explain it: what it holds, in words, and where to look."""
+
+    amount: int
+    text: str
+    look: str
+
+
+def _holders(case: Case) -> list[_Holder]:
+    facts, page = case.facts, case.report.page_size_bytes or 4096
+    found = [
+        _Holder(h.amount, f"BPF of {harmless_name(h.name)} (pid {h.pid})", "bpftool map; memlock in fdinfo")
+        for h in facts.bpf[:1]
+    ]
+    found += [
+        _Holder(h.amount, f"packet ring of {harmless_name(h.name)} (pid {h.pid})", "ss -0mp")
+        for h in facts.packet[:1]
+    ]
+    sockets = sum(facts.sockets.values()) * page
+    if sockets:
+        found.append(_Holder(sockets, "buffers of sockets", "ss -m, /proc/net/sockstat"))
+    found += [
+        _Holder(h.amount, f"vmalloc by {harmless_name(h.name)}", "/proc/vmallocinfo")
+        for h in facts.vmalloc[:1]
+    ]
+    return sorted(found, key=lambda h: -h.amount)
+
+
+def _many_descriptors(case: Case) -> str:
+    """Who holds so many sockets or pipes that their buffers may be it."""
+    held = [
+        f"{harmless_name(h.name)} (pid {h.pid}) has {plural(h.amount, kind)} open"
+        for kind in ("socket", "pipe", "io_uring")
+        if (h := case.facts.descriptors.get(kind)) is not None and h.amount >= _MANY_OPEN
+    ]
+    return f" {'; '.join(held)}." if held else ""
+
+
+def _named(case: Case, vmalloc: int, percpu: int) -> str:
+    parts = [f"vmalloc {size(vmalloc)}"] if vmalloc else []
+    parts += [f"per-CPU data {size(percpu)}"] if percpu else []
+    parts += [f"{h.text} {size(h.amount)}" for h in _holders(case)[:3]]
+    of = f" Of it: {', '.join(parts)}." if parts else ""
+    return of + _many_descriptors(case)
+
+
+def _whose(case: Case, rest: int) -> str:
+    top = next(iter(_holders(case)), None)
+    if top is not None and top.amount >= _HUGE * rest:
+        return f", most of it {top.text}"
+    opened = [h for kind in ("socket", "pipe") if (h := case.facts.descriptors.get(kind)) is not None]
+    most = max(opened, key=lambda h: h.amount, default=None)
+    if most is not None and most.amount >= _MANY_OPEN:
+        kind = "sockets" if case.facts.descriptors.get("socket") is most else "pipes"
+        return f"; {harmless_name(most.name)} has {most.amount} {kind} open"
+    return ""
+
+
+def _advice(case: Case, vmalloc: int, rest: int) -> str:
+    top = next(iter(_holders(case)), None)
+    if top is not None and top.amount >= _HUGE * rest:
+        return f"See drivers and the like: {top.text} holds {size(top.amount)} ({top.look}); bound or end it."
+    look = ["/proc/net/sockstat and ss -m (sockets)", "fdinfo of BPF maps (memlock)"]
+    # live and small: it is not there
+    if vmalloc >= _HUGE * rest or not case.meminfo_at:
+        look.insert(0, "/proc/vmallocinfo")
+    if case.kernel_at_least(3, 19) is not False:
+        look.append("page_owner=on at boot names the code that took pages")
+    if case.kernel_at_least(6, 10) is not False:
+        look.append("from 6.10 on memory profiling does (sysctl.vm.mem_profiling=1)")
+    return f"See drivers (GPU, network), {', '.join(look[:-1])}; {look[-1]}."

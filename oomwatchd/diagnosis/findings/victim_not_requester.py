@@ -15,6 +15,8 @@ TITLE = "Who asked is not who was killed"
 
 def find(case: Case) -> Finding | None:
     trigger, victim = case.report.trigger, case.victim
+    if case.report.allocating_task:
+        return None  # who asked was killed for it
     if victim is None or trigger.pid is None or trigger.sysrq or trigger.pid == victim.pid:
         return None
     # a thread asks under its own pid, and carries its process's name unless it renamed itself

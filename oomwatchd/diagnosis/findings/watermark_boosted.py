@@ -20,6 +20,8 @@ from collections.abc import Iterator
 
 from oomwatchd.diagnosis.allocator import boost_bytes
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import LASTS
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import kib
 
@@ -30,7 +32,7 @@ TITLE = "A passing watermark boost made the difference"
 _LARGE = 0.02
 
 
-def find(case: Case) -> Iterator[Finding]:
+def find(case: Case) -> Iterator[Claim]:
     if case.request is None or (case.request.high and not case.request.order):
         return  # the boost does not count for it
     for verdict in case.failing:
@@ -42,7 +44,7 @@ def find(case: Case) -> Iterator[Finding]:
         large = boost >= _LARGE * (verdict.managed_bytes or 0) and not case.minor(verdict)
         least = "" if known else "at least "
         how = "" if known else " (told by low, which lies too near to min; this kernel does not print it)"
-        yield Finding(
+        finding = Finding(
             id=ID,
             severity="warning" if large else "info",
             title=f"{verdict.label} zone: a passing watermark boost made the difference",
@@ -57,5 +59,9 @@ def find(case: Case) -> Iterator[Finding]:
                 "boost_bytes": boost,
                 "boost_printed": int(known),
             },
-            advice="Set vm.watermark_boost_factor=0 (or lower it) if such kills come back." if large else "",
+            advice=f"Set vm.watermark_boost_factor=0 (or lower it; {LASTS}) if such kills come back."
+            if large
+            else "",
         )
+        cause = Cause(tier=Tier.BARRED, text="", excess_bytes=usable - required + boost)
+        yield Claim(finding=finding, cause=cause if large else None)

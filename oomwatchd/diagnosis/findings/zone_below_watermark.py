@@ -19,25 +19,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from oomwatchd.diagnosis.allocator import Request, ZoneVerdict
+from oomwatchd.diagnosis.allocator import Request, ZoneVerdict, boost_bytes
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
+from oomwatchd.diagnosis.levers import LASTS
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import kib
+from oomwatchd.words.escape import harmless
 
 ID = "zone_below_watermark"
 TITLE = "A zone has too little free memory for this request"
 
 #: of the memory in all allowed zones: what a smaller reserve must gain to be more than a short delay
 _WORTH_SHARE = 0.05
+#: of the zone: a boost that large is told in the line
+_BOOST = 0.02
+#: of the zone: a reserve this much larger than it was not computed from what it has now
+_ABSURD = 4.0
 
 
-def find(case: Case) -> Iterator[Finding]:
+def find(case: Case) -> Iterator[Claim]:
     request = case.request
     if request is None:
         return
     for verdict in case.failing:
         minor = case.minor(verdict)
-        yield Finding(
+        finding = Finding(
             id=ID,
             severity="info" if minor else "critical",
             title=f"{verdict.label} zone: too little free for an order-{request.order} request",
@@ -60,6 +67,28 @@ def find(case: Case) -> Iterator[Finding]:
             },
             advice="" if minor else _advice(verdict, case.allowed_bytes),
         )
+        refusal = Refusal(text=_short(case, verdict), rank=50) if verdict is case.nearest else None
+        # of nothing but small zones, one that fits again is the better word
+        told = refusal is not None and not (minor and any(v.fits for v in case.verdicts))
+        reserve = Cause(tier=Tier.BARRED, text="", excess_bytes=verdict.reserve_bytes or 0)
+        yield Claim(
+            finding=finding,
+            refusal=refusal if told else None,
+            cause=reserve if finding.advice and verdict is case.nearest else None,
+        )
+
+
+def _short(case: Case, verdict: ZoneVerdict) -> str:
+    """``node 0 Normal zone 84 kB short for an order-0 request``."""
+    short = verdict.shortfall_bytes or 0
+    order = case.request.order if case.request is not None else 0
+    amount = f"zone {kib(short)} short" if short else "zone exactly at its mark, which is not enough"
+    fits = next((v for v in case.verdicts if v.passes), None)
+    now = f", though {harmless(fits.label)} had enough again" if fits is not None else ""
+    boost = boost_bytes(verdict.record, case.report.page_size_bytes)
+    boosted = boost >= _BOOST * (verdict.managed_bytes or 0) > 0 and case.boosted(verdict)
+    how = " (by a watermark boost)" if boosted else ""
+    return f"{harmless(verdict.label)} {amount} for an order-{order} request{how}{now}"
 
 
 def _explanation(verdict: ZoneVerdict, request: Request) -> str:
@@ -99,7 +128,10 @@ def _advice(verdict: ZoneVerdict, allowed: int) -> str:
     usable, mark, reserve = verdict.usable_bytes, verdict.mark_bytes, verdict.reserve_bytes
     if usable is None or mark is None or not reserve or usable - mark < _WORTH_SHARE * allowed:
         return ""
+    if mark >= (verdict.managed_bytes or mark + 1) or reserve >= _ABSURD * (verdict.managed_bytes or 0) > 0:
+        return ""  # a mark beyond the zone is a balloon's or a broken figure, not a reserve's doing
     return (
-        f"Raise {verdict.zone}'s number in vm.lowmem_reserve_ratio: without the reserve of {kib(reserve)} "
+        f"Raise {verdict.zone}'s number in vm.lowmem_reserve_ratio ({LASTS}): without the reserve of "
+        f"{kib(reserve)} "
         f"the request would have passed, with {kib(usable - mark)} to spare."
     )

@@ -230,7 +230,7 @@ def _memory(case: Case) -> tuple[Bar | None, tuple[Bar, ...], str]:
     ram = case.ram_bytes or sum(s.bytes for s in shares)
     whole = max(ram, sum(s.bytes for s in shares))
     strip = Bar(
-        label="RAM managed by the kernel",
+        label="RAM",
         value=amount(ram),
         segments=figures.segments(((s.kind, s.bytes) for s in shares), whole),
     )

@@ -1,0 +1,87 @@
+"""What is free is in zone Movable, which the kernel's own data may not use.
+
+``kernelcore=``, ``movablecore=`` and ``movable_node`` set a part of RAM aside as zone Movable, as does memory
+that was hot-added as movable. Only user pages may live there. When the other zones fill with the kernel's own
+data (slab, page tables, network), an allocation of the kernel fails and kills, however much Movable has free.
+
+Give the kernel's zones more (``kernelcore=`` larger, or neither parameter), or have the kernel hold less.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.allocator import Request, ZoneVerdict, reserve_for, zone_layouts
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.records.report import Finding
+from oomwatchd.words.amounts import kib, size
+from oomwatchd.words.escape import harmless
+
+ID = "movable_only_free"
+TITLE = "What is free is in zone Movable"
+
+
+def find(case: Case) -> Claim | None:
+    low, request = case.nearest, case.request
+    if low is None or request is None or any(v.fits for v in case.verdicts):
+        return None
+    movable = [v for v in case.verdicts if v.zone == "Movable" and v.excluded_by == "class zone"]
+    managed: int | None = None
+    if movable:
+        # above its high watermark, as after any reclaim
+        free = sum(max((v.free_bytes or 0) - (v.record.bytes_of("high") or 0), 0) for v in movable)
+        managed = sum(v.managed_bytes or 0 for v in movable)
+    elif _not_printed(case, low, request):
+        free = case.free_elsewhere or 0
+    else:
+        return None
+    if not case.barred(free):
+        return None
+    line = case.facts.command_line
+    set_by = ", ".join(
+        f"{n}={harmless(line[n])}" if line[n] else n
+        for n in ("kernelcore", "movablecore", "movable_node")
+        if n in line
+    )
+    of = "" if managed is None else f" ({size(managed)})"
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="critical",
+            title=TITLE,
+            explanation=f"The request is the kernel's own (class {request.class_zone}). {low.label} is "
+            "short by "
+            f"{kib(low.shortfall_bytes or 0)}, while zone Movable{of} has {size(free)} free "
+            "above "
+            "for user pages only. kernelcore=, movablecore=, movable_node or memory "
+            "that was "
+            f"added as movable make that zone{f': the command line has {set_by}' if set_by else ''}."
+            f"{case.spare(free)}",
+            evidence={
+                "zone": low.zone,
+                "shortfall_bytes": low.shortfall_bytes,
+                "movable_free_bytes": free,
+                "movable_managed_bytes": managed,
+            },
+            advice=f"Take {set_by or 'kernelcore= or movablecore='} away from the kernel's command line "
+            "(boot "
+            "loader), or leave the kernel's zones more; memory that was hot-added: online it as "
+            "online_kernel.",
+        ),
+        cause=Cause(
+            tier=Tier.BARRED,
+            text=f"zone Movable (kernelcore=, movablecore=) has {size(free)} free, not for the kernel's "
+            "own data",
+            excess_bytes=free,
+        ),
+    )
+
+
+def _not_printed(case: Case, low: ZoneVerdict, request: Request) -> bool:
+    """Since 6.1 a report leaves out the zones above the request's own (show_free_areas(): max_zone_idx). A
+    zone above is there all the same where a lower one keeps a reserve against requests for it."""
+    memory = case.report.memory
+    if memory is None or memory.highmem_bytes or request.class_zone not in ("DMA", "DMA32", "Normal"):
+        return False
+    layouts = zone_layouts(case.zones)
+    above, own = reserve_for(low.record, "Movable", layouts), low.reserve_bytes
+    return above is not None and own is not None and above > own

@@ -1,0 +1,376 @@
+"""One account of all memory there was: the machine's RAM, or the limit of the cgroup that was at it.
+
+Every share that a finding, the line or a page tells is a share of this one whole, and the holders do not
+overlap: they add up to it, or what is left is a holder of its own ("in no counter"). Each amount is a bound:
+the kernel's counters are read one after another, some are not printed by every kernel, and a report may show
+some zones only. What is not known is never counted as nothing; it makes the remainder "at most".
+
+Sources: mm/show_mem.c (show_free_areas(), up to 6.2 mm/page_alloc.c), mm/memcontrol.c (memory_stats[],
+mem_cgroup_print_oom_meminfo()), fs/proc/meminfo.c.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import msgspec
+
+from oomwatchd.diagnosis.memcg import MemcgKinds, kinds
+from oomwatchd.records.report import Memcg, Memory, OomReport, Zone
+
+Kind = Literal[
+    "anon",
+    "shmem",
+    "file",
+    "waiting",
+    "unevictable",
+    "slab_reclaimable",
+    "slab_unreclaimable",
+    "pagetables",
+    "kernel_stack",
+    "percpu",
+    "vmalloc",
+    "sock",
+    "zspages",
+    "bounce",
+    "hugepages",
+    "kernel_rest",
+    "reserved",
+    "held_back",
+    "cma",
+    "free",
+    "pcp",
+    "rest",
+]
+#: what people call a holder, in a table
+TITLES: Mapping[Kind, str] = {
+    "anon": "anonymous",
+    "shmem": "shared (tmpfs, shm)",
+    "file": "file cache",
+    "waiting": "file cache, to be written",
+    "unevictable": "unevictable",
+    "slab_reclaimable": "slab, reclaimable",
+    "slab_unreclaimable": "slab, unreclaimable",
+    "pagetables": "page tables",
+    "kernel_stack": "kernel stacks",
+    "percpu": "per-CPU data",
+    "vmalloc": "vmalloc",
+    "sock": "sockets",
+    "zspages": "compressed swap (zsmalloc)",
+    "bounce": "bounce, balloon",
+    "hugepages": "huge pages, set aside",
+    "kernel_rest": "kernel, other kinds",
+    "reserved": "reserved, in no zone",
+    "held_back": "free, held back (min)",
+    "cma": "free, in CMA areas",
+    "free": "free",
+    "pcp": "free, on per-CPU lists",
+    "rest": "in no counter (drivers ...)",
+}
+#: totals of Mem-Info that make a kind up (4.8+ and older names alike)
+_TOTALS: Mapping[Kind, tuple[str, ...]] = {
+    "anon": ("active_anon", "inactive_anon", "isolated_anon"),
+    "shmem": ("shmem",),
+    "file": ("active_file", "inactive_file", "isolated_file"),
+    "unevictable": ("unevictable",),
+    "slab_reclaimable": ("slab_reclaimable", "kernel_misc_reclaimable"),
+    "slab_unreclaimable": ("slab_unreclaimable", "slab"),
+    "pagetables": ("pagetables", "sec_pagetables"),
+    "kernel_stack": ("kernel_stack",),
+    "zspages": ("zspages",),
+    "bounce": ("bounce", "Balloon"),
+}
+#: without these the remainder would hold what the report merely does not say
+_FOR_REST = ("free", "active_anon", "active_file", "slab_unreclaimable")
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """An amount in bytes as far as it is known, and what said so. ``most`` None: no more than the whole."""
+
+    least: int
+    most: int | None
+    source: str
+
+    @property
+    def exact(self) -> bool:
+        """Known to the byte, as printed."""
+        return self.least == self.most
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of the whole."""
+
+    kind: Kind
+    bound: Bound
+
+    @property
+    def bytes(self) -> int:
+        """What it holds at least."""
+        return self.bound.least
+
+    @property
+    def title(self) -> str:
+        """Its name in a table."""
+        return TITLES[self.kind]
+
+
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole and its holders; ``whole_bytes`` None where the report does not tell it."""
+
+    whole_bytes: int | None
+    #: "RAM" or "the cgroup's limit"; "of it" is the same in the line, behind the cgroup's name
+    whole_name: str
+    confined: bool = False
+    holders: tuple[Holder, ...] = ()
+
+    def bound(self, kind: Kind) -> Bound | None:
+        """What a kind holds; None where nothing says."""
+        return next((h.bound for h in self.holders if h.kind == kind), None)
+
+    def held(self, kind: Kind) -> int | None:
+        """What a kind holds at least; None where nothing says."""
+        bound = self.bound(kind)
+        return None if bound is None else bound.least
+
+    def share(self, amount: int) -> float:
+        """The share of the whole, 0.0 to 1.0; 0.0 where the whole is not known."""
+        return min(round(amount / self.whole_bytes, 6), 1.0) if self.whole_bytes else 0.0
+
+    def percent(self, amount: int) -> str:
+        """``67 %`` of the whole."""
+        return f"{round(100 * self.share(amount))} %"
+
+
+def ledger(report: OomReport, meminfo: Mapping[str, int]) -> Ledger:
+    """The account of a report; ``meminfo`` is /proc/meminfo of that moment, empty offline."""
+    if report.constraint == "memcg":
+        return _of_cgroup(report.memcg or Memcg())
+    return of_machine(report.memory, meminfo)
+
+
+# the machine
+
+
+def total(memory: Memory, name: str) -> int | None:
+    """A machine-wide counter in bytes ("shmem", "slab_unreclaimable" ...): from the totals, else the sum over
+    nodes or zones."""
+    known = memory.totals.get(f"{name}_bytes")
+    if known is not None:
+        return known
+    for holders in (memory.nodes, memory.zones):
+        amounts = [h.amounts.get(f"{name}_bytes") for h in holders]
+        if any(a is not None for a in amounts):
+            return sum(a or 0 for a in amounts)
+    return None
+
+
+def installed_bytes(memory: Memory) -> int | None:
+    """RAM with what is reserved: what all printed zones have present, else "N pages RAM", which counts holes
+    on older kernels (show_mem() of the architecture), else what the zones manage. None where zones are left
+    out and nothing tells of the whole."""
+    present, managed = _sum(memory.zones, "present"), _sum(memory.zones, "managed")
+    if present and not confined(memory):
+        return max(present, managed or 0)
+    if memory.ram_bytes:
+        return max(memory.ram_bytes, managed or 0)
+    return None if confined(memory) else present or managed
+
+
+def _sum(zones: Iterable[Zone], name: str) -> int | None:
+    amounts = [z.bytes_of(name) for z in zones]
+    return None if not amounts or None in amounts else sum(a for a in amounts if a is not None)
+
+
+#: some of RAM may be in no zone that is printed (ZONE_DEVICE) or be counted by other rules (old ARM)
+_WHOLE = 0.9
+#: counters of CPUs that are not added up yet
+_LAG = 16 << 20
+
+
+def confined(memory: Memory) -> bool:
+    """Not all zones are printed: those of nodes that the asking task may not use are left out
+    (SHOW_MEM_FILTER_NODES), but their pages stay in the totals and in "N pages RAM". The same where a log has
+    lost a zone's line."""
+    usable = None if memory.ram_bytes is None else memory.ram_bytes - (memory.reserved_bytes or 0)
+    printed = _sum(memory.zones, "managed") or _sum(memory.zones, "present")
+    if usable is None:
+        # the totals are of the whole machine
+        free, shown = memory.totals.get("free_bytes"), _sum(memory.zones, "free")
+        return bool(free and shown is not None and shown < _WHOLE * free and free - shown > _LAG)
+    return bool(printed and printed < _WHOLE * usable)
+
+
+def of_machine(memory: Memory | None, meminfo: Mapping[str, int]) -> Ledger:
+    """The account of the whole machine's RAM."""
+    if memory is None:
+        return _of_meminfo(meminfo)
+    whole, partial = installed_bytes(memory), confined(memory)
+    found: dict[Kind, int] = {}
+    for kind, names in _TOTALS.items():
+        amounts = [total(memory, name) for name in names]
+        if any(a is not None for a in amounts):
+            found[kind] = sum(a or 0 for a in amounts)
+    _overlaps(found, memory)
+    if memory.hugepages:
+        found["hugepages"] = sum(h.total * h.size_bytes for h in memory.hugepages)
+    reserved = _reserved(memory, partial)
+    if reserved is not None:
+        found["reserved"] = reserved
+    free = total(memory, "free")
+    if free is not None:
+        found |= _free(memory, free)
+    holders = [Holder(kind=k, bound=Bound(a, a, "Mem-Info")) for k, a in found.items()]
+    if whole is not None:
+        holders += _rest(whole, found, memory, meminfo, partial)
+    return Ledger(
+        whole_bytes=whole,
+        whole_name="RAM",
+        confined=partial,
+        holders=_ordered(holders),
+    )
+
+
+def _overlaps(found: dict[Kind, int], memory: Memory) -> None:
+    """Shared memory lies on the anonymous lists, or, locked, on the unevictable one; what waits to be written
+    is on the lists of files."""
+    if "anon" in found and "shmem" in found:
+        on_anon = min(found["shmem"], found["anon"])
+        locked = min(found["shmem"] - on_anon, found.get("unevictable", 0))
+        found["anon"] -= on_anon
+        found["shmem"] = on_anon + locked
+        if locked:
+            found["unevictable"] -= locked
+    waiting = [total(memory, n) for n in ("dirty", "writeback", "unstable")]
+    if "file" in found and waiting[0] is not None:
+        found["waiting"] = min(sum(w or 0 for w in waiting), found["file"])
+        found["file"] -= found["waiting"]
+
+
+def _reserved(memory: Memory, partial: bool) -> int | None:
+    """What the page allocator does not have: reserved at boot, taken out since by a balloon, or not yet
+    handed over (deferred initialisation)."""
+    present, managed = _sum(memory.zones, "present"), _sum(memory.zones, "managed")
+    if not partial and present is not None:
+        return None if managed is None else max(present - managed, 0)
+    return memory.reserved_bytes
+
+
+def _free(memory: Memory, free: int) -> dict[Kind, int]:
+    """Free memory: below the min watermarks nobody ordinary gets it, and CMA is for movable pages."""
+    back = cma = 0
+    for zone in memory.zones:
+        has, cma_free = zone.bytes_of("free") or 0, zone.bytes_of("free_cma") or 0
+        cma += min(cma_free, has)
+        back += min(zone.bytes_of("min") or 0, max(has - cma_free, 0))
+    cma = min(cma, free)
+    back = min(back, free - cma)
+    split: dict[Kind, int] = {"held_back": back, "cma": cma}
+    split["free"] = free - back - cma
+    if pcp := total(memory, "free_pcp"):
+        split["pcp"] = pcp
+    return split
+
+
+def _rest(
+    whole: int, found: dict[Kind, int], memory: Memory, meminfo: Mapping[str, int], partial: bool
+) -> list[Holder]:
+    """What no counter of the report names; live /proc/meminfo names a part of it."""
+    rest = whole - sum(found.values())
+    if partial or rest <= 0 or any(total(memory, name) is None for name in _FOR_REST):
+        return []
+    holders = []
+    for kind, name in (("percpu", "Percpu"), ("vmalloc", "VmallocUsed")):
+        amount = min(meminfo.get(name, 0), rest)
+        # kernel stacks are of vmalloc where CONFIG_VMAP_STACK is on, and counted above
+        if name == "VmallocUsed":
+            amount = max(amount - found.get("kernel_stack", 0), 0)
+        if amount:
+            holders.append(Holder(kind=kind, bound=Bound(amount, amount, "/proc/meminfo")))  # type: ignore[arg-type]
+            rest -= amount
+    holders.append(Holder(kind="rest", bound=Bound(rest, rest, "the rest of RAM")))
+    return holders
+
+
+def _of_meminfo(meminfo: Mapping[str, int]) -> Ledger:
+    """No memory part in the report: what the host said by itself."""
+    names: Mapping[Kind, tuple[str, ...]] = {
+        "anon": ("Active(anon)", "Inactive(anon)"),
+        "shmem": ("Shmem",),
+        "file": ("Active(file)", "Inactive(file)"),
+        "unevictable": ("Unevictable",),
+        "slab_reclaimable": ("SReclaimable",),
+        "slab_unreclaimable": ("SUnreclaim",),
+        "pagetables": ("PageTables",),
+        "kernel_stack": ("KernelStack",),
+        "hugepages": ("Hugetlb",),
+        "free": ("MemFree",),
+    }
+    found = {k: sum(meminfo.get(n, 0) for n in ns) for k, ns in names.items() if ns[0] in meminfo}
+    if "anon" in found and "shmem" in found:
+        found["shmem"] = min(found["shmem"], found["anon"])
+        found["anon"] -= found["shmem"]
+    holders = [Holder(kind=k, bound=Bound(a, a, "/proc/meminfo")) for k, a in found.items()]
+    return Ledger(whole_bytes=meminfo.get("MemTotal"), whole_name="RAM", holders=_ordered(holders))
+
+
+# a cgroup
+
+
+def _of_cgroup(memcg: Memcg) -> Ledger:
+    parts = kinds(memcg)
+    found = _cgroup_kinds(parts)
+    counter = memcg.memory
+    usage = None if counter is None else counter.usage_bytes
+    whole = None if counter is None else counter.limit_bytes or usage
+    holders = [Holder(kind=k, bound=Bound(a, a, "memory.stat")) for k, a in found.items()]
+    if usage is not None and whole is not None:
+        left = usage - sum(found.values())
+        if left > 0:
+            # where the kinds are printed a rest is charges in stock; where none is, all of it
+            holders.append(Holder(kind="rest", bound=Bound(left, left, "the rest of the usage")))
+        if whole > usage:
+            holders.append(Holder(kind="free", bound=Bound(whole - usage, whole - usage, "the limit")))
+    elif found:
+        # composition without a usage line: the sum is the least that it held
+        whole = sum(found.values())
+    return Ledger(whole_bytes=whole, whole_name="the cgroup's limit", holders=_ordered(holders))
+
+
+def _cgroup_kinds(parts: MemcgKinds) -> dict[Kind, int]:
+    found: dict[Kind, int] = {}
+    if parts.anon is not None:
+        found["anon"] = parts.anon
+    if parts.file is not None:
+        shmem = min(parts.shmem or 0, parts.file)
+        waiting = min((parts.dirty or 0) + (parts.writeback or 0), parts.file - shmem)
+        if parts.shmem is not None:
+            found["shmem"] = shmem
+        if parts.dirty is not None:
+            found["waiting"] = waiting
+        found["file"] = parts.file - shmem - waiting
+    elif parts.shmem is not None:
+        found["shmem"] = parts.shmem
+    named: dict[Kind, int] = {}
+    if parts.slab_unreclaimable is not None:
+        named["slab_unreclaimable"] = parts.slab_unreclaimable
+        if parts.slab is not None:
+            named["slab_reclaimable"] = max(parts.slab - parts.slab_unreclaimable, 0)
+    for kind in ("kernel_stack", "pagetables", "percpu", "vmalloc"):
+        amount = getattr(parts, kind)
+        if amount is not None:
+            named[kind] = amount
+    if parts.kernel is not None:
+        # v1 and kernels up to 5.17 print no sum; of it, what no kind names: pipes, sockets' buffers, BPF ...
+        named["kernel_rest"] = max(parts.kernel - sum(named.values()), 0)
+    found |= named
+    if parts.sock is not None:
+        found["sock"] = parts.sock  # charged beside the kernel's (mem_cgroup_charge_skmem())
+    return found
+
+
+def _ordered(holders: list[Holder]) -> tuple[Holder, ...]:
+    order = list(TITLES)
+    return tuple(sorted((h for h in holders if h.bytes > 0), key=lambda h: order.index(h.kind)))

@@ -1,0 +1,122 @@
+"""How the knobs are turned, in words: which, to what, where it is written so that it lasts.
+
+Advice fits the host: what it runs (systemd or not, cgroup v1 or v2), how old its kernel is, who owns the
+cgroup. Where that is not known the wording names both.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.attribution import called, owner_of
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.memcg import limit_hit
+from oomwatchd.records.report import Memcg
+from oomwatchd.words.amounts import size
+from oomwatchd.words.escape import harmless_name
+from oomwatchd.words.text import middle_cut
+
+#: the kubelet's cgroups above those of the pods
+_ALL_PODS = ("kubepods", "kubepods-burstable", "kubepods-besteffort", "burstable", "besteffort")
+#: where a setting of vm. lasts
+LASTS = "sysctl -w; /etc/sysctl.d/ keeps it"
+
+
+def bound_process(case: Case, comm: str, pid: int | None) -> str:
+    """How one process is kept from taking all of the machine."""
+    name = harmless_name(comm)
+    if pid == 1:
+        return (
+            "Give the machine more RAM or a smaller initramfs: process 1 itself held the memory, and it "
+            "cannot be bounded."
+        )
+    own = "its own settings (heap, cache, number of workers)"
+    unit = unit_of(case, pid)
+    if unit is not None:
+        return f"Bound {name}: MemoryMax= of {unit} (systemctl set-property {unit} MemoryMax=), or {own}."
+    if case.systemd is False:
+        return f"Bound {name}: {own}, or a cgroup's limit."
+    return f"Bound {name}: MemoryMax= of its unit, a container limit, or {own}."
+
+
+def setting(case: Case, unit: str, otherwise: str) -> str:
+    """``TasksMax= of its unit (pids.max)``; where no systemd runs only what is in brackets."""
+    return otherwise if case.systemd is False else f"{unit} of its unit ({otherwise})"
+
+
+def unit_of(case: Case, pid: int | None) -> str | None:
+    """The unit of a process where /proc told its cgroup."""
+    if case.capture is None or pid is None:
+        return None
+    known = next((f.cgroup for f in case.capture.processes if f.pid == pid and f.cgroup), None)
+    unit = owner_of(known).unit if known else None
+    return None if unit is None else harmless_name(middle_cut(unit, 60))
+
+
+def is_v1(memcg: Memcg) -> bool | None:
+    """Whether the cgroup is of version 1: memory+swap and kmem have counters of their own there alone, swap
+    in version 2 alone. None where the report has neither."""
+    if memcg.memory_swap is not None or memcg.kmem is not None:
+        return True
+    if memcg.swap is not None:
+        return False
+    if any(name in memcg.stat for name in ("total_rss", "rss", "cache")):
+        return True
+    return False if any(name in memcg.stat for name in ("anon", "file")) else None
+
+
+def of_all_pods(memcg: Memcg) -> bool:
+    """The cgroup is the kubelet's own, above all pods or all of a class."""
+    last = (memcg.oom_path or "").rstrip("/").rpartition("/")[2]
+    return last.removesuffix(".slice") in _ALL_PODS
+
+
+def raise_limit(memcg: Memcg, which: str | None, limit: int | None) -> str:
+    """``raise WHAT above HOW MUCH``: the knob that whoever manages the cgroup turns."""
+    above = f" above {size(limit)}" if limit else ""
+    if which == "kmem":
+        return f"raise or lift memory.kmem.limit_in_bytes{above} (deprecated)"
+    old = is_v1(memcg)
+    both = old is True and _swap_tied(memcg)
+    file = "memory.limit_in_bytes" if old else None if old is None else "memory.max"
+    if which == "memory+swap":
+        file = "memory.memsw.limit_in_bytes"
+    knob = file or "memory.max; cgroup v1: memory.limit_in_bytes"
+    path = memcg.oom_path or ""
+    owner = owner_of(path)
+    if of_all_pods(memcg):
+        # the kubelet's own: node capacity less what is reserved, or less what better pods requested
+        now = f" (now {size(limit)})" if limit else ""
+        return f"raise the kubelet's bound for all pods{now} with a smaller --kube-reserved"
+    kind, name = called(path) or (None, "")
+    if owner.pod_uid is not None and kind in ("container", "pod"):
+        whose = f"container {name} of" if kind == "container" else "the containers of"
+        return f"raise resources.limits.memory of {whose} pod {owner.pod_uid}{above} ({knob})"
+    if kind == "container" and owner.container_runtime in ("docker", "podman"):
+        option = "--memory-swap and --memory" if both else "--memory"
+        option = "--memory-swap" if which == "memory+swap" and not both else option
+        return f"raise the limit of container {name}{above} ({owner.container_runtime} update {option})"
+    if both:
+        # the memory limit may not be above that of memory and swap together: EINVAL
+        where = f" of cgroup {harmless_name(middle_cut(path, 60))}" if path else ""
+        return f"raise memory.memsw.limit_in_bytes{where}{above} first, then memory.limit_in_bytes"
+    if kind == "unit" and which != "memory+swap":
+        return f"raise MemoryMax= of {harmless_name(middle_cut(name, 60))}{above} ({knob})"
+    where = f" of cgroup {harmless_name(middle_cut(path, 60))}" if path else " of the cgroup"
+    return f"raise {file}{where}{above}" if file else f"raise the memory limit{where}{above} ({knob})"
+
+
+def _swap_tied(memcg: Memcg) -> bool:
+    """Memory and swap together may not be more than memory alone: to raise the latter alone is refused."""
+    memory, both = memcg.memory, memcg.memory_swap
+    if memory is None or both is None or memory.limit_bytes is None or both.limit_bytes is None:
+        return False
+    return both.limit_bytes <= memory.limit_bytes
+
+
+def raise_it(case: Case) -> str:
+    """The same for the limit that was hit, as a sentence without its end."""
+    memcg = case.report.memcg or Memcg()
+    which, counter = limit_hit(case.report)
+    text = raise_limit(memcg, which, counter.limit_bytes if counter is not None else None)
+    return text[0].upper() + text[1:]
