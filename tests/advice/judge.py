@@ -67,6 +67,7 @@ LEVERS: tuple[tuple[str, str], ...] = (
     ("stuck", r"what pid \d+ waits for"),
     ("boost", r"watermark_boost_factor"),
     ("panic", r"panic_on_oom"),
+    ("whole_report", r"See the whole report"),
     ("none", r"^no advice follows|[Nn]othing (has )?to (be )?(change|do)|^Nothing"),
 )
 
