@@ -20,7 +20,7 @@ distributions backport.
 Names of processes and cgroups are hostile: every pattern is anchored at the beginning of the record,
 and what follows a name is anchored at its end. Other lines of the kernel's begin with words that a user
 chooses (``NAME[PID]: segfault at ...``, a firewall's log prefix): a raw record is of a form only if all of
-it is, to its end, and names in it keep to their size (``is_kernels``).
+it is, to its end, and names in it keep to their size (``recognise``).
 
 Core: no clock, no file, no socket.
 """
@@ -66,7 +66,7 @@ class Role(Enum):
     """What a line means for cutting reports.
 
     ``NEIGHBOUR`` is no part of a report. ``BEFORE`` stands before one and tells of it. ``REFUSED`` says
-    that none follows. ``HEADER`` begins one. ``DUMP`` heads a stack dump, of anybody: it begins a report
+    that what was asked for by hand came to nothing. ``HEADER`` begins one. ``DUMP`` heads a stack dump, of anybody: it begins a report
     only where the OOM killer stands in the call trace. ``BODY`` goes on with one. ``VICTIM`` names who is
     chosen. ``KILL`` says that a process is killed, ``OUTCOME`` ends a report without that. ``EXTRA`` stands
     beside the kill lines. ``AFTER`` tells of a process that was killed.
@@ -208,21 +208,3 @@ _HEX = re.compile(r"\\x[0-9a-f]{2}")
 def printed_bytes(text: str) -> int:
     """Bytes that the kernel's string had: ``\\xNN`` stands for one."""
     return len(_HEX.sub("?", text).encode("utf-8", "surrogatepass"))
-
-
-#: groups that hold a process name
-_NAMES = ("comm", "by")
-
-
-def is_kernels(form: Form, m: Match) -> bool:
-    """Whether a match is all of a raw record, as a kernel prints it: nothing stands behind it, nothing in it
-    is taken in copies only, no name in it is longer than a process name. Lines that are no part of a report
-    need not be whole."""
-    if form.role is Role.NEIGHBOUR:
-        return True
-    if m.end() != len(m.string) and not m.string[m.end() :].isspace():
-        return False
-    groups = form.pattern.groupindex
-    if "loose" in groups and m["loose"]:
-        return False
-    return all(printed_bytes(m[name] or "") <= COMM_BYTES for name in _NAMES if name in groups)

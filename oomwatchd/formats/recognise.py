@@ -7,15 +7,17 @@ from functools import lru_cache
 from operator import itemgetter
 
 from oomwatchd.formats import (
+    COMM_BYTES,
     Form,
     Match,
+    Role,
     Section,
     dump_stack,
-    is_kernels,
     memcontrol,
     neighbours,
     oom_kill,
     page_alloc,
+    printed_bytes,
     show_mem,
     slab_common,
 )
@@ -54,7 +56,8 @@ _ROW_BEGINS = frozenset("[- \t\\0123456789") | {""}
 def recognise(text: str, *, raw: bool = False) -> Recognised | None:
     """The form of a line, with its match; None for a line that is not of a report.
 
-    ``raw``: the text is one whole record of /dev/kmsg: a form must be all of it (``is_kernels``).
+    ``raw``: the text is one whole record of /dev/kmsg: a form must be all of it, to its end, with nothing
+    that is taken in copies only (group ``loose``) and no name longer than a process name.
     Rows that only their place tells (memcg statistics, slab rows, allocation rows, stack lines) are
     left to ``recognise_row``.
     """
@@ -84,9 +87,31 @@ def recognise(text: str, *, raw: bool = False) -> Recognised | None:
 
 def _first(forms: tuple[Form, ...], text: str, raw: bool) -> Recognised | None:
     for form in forms:
-        if (m := form.pattern.match(text)) and (not raw or is_kernels(form, m)):
+        m = form.pattern.match(text)
+        if m is not None and (not raw or _is_whole(form, m)):
             return form, m
     return None
+
+
+#: groups that hold a process name, and what is taken in copies only
+_NAMES = frozenset({"comm", "by"})
+_GROUPS: dict[Form, tuple[bool, tuple[str, ...]]] = {
+    form: ("loose" in form.pattern.groupindex, tuple(_NAMES & form.pattern.groupindex.keys())) for form in ALL
+}
+
+
+def _is_whole(form: Form, m: Match) -> bool:
+    """Whether a match is all of a raw record, as a kernel prints it. Lines that are no part of a report need
+    not be whole."""
+    has_loose, names = _GROUPS[form]
+    end, text = m.end(), m.string
+    if (end != len(text) and not text[end:].isspace()) or (has_loose and m["loose"]):
+        return form.role is Role.NEIGHBOUR
+    for name in names:
+        comm = m[name]
+        if comm and len(comm) > COMM_BYTES and printed_bytes(comm) > COMM_BYTES:
+            return False
+    return True
 
 
 _BEGINNING, _END = itemgetter(slice(0, 4)), itemgetter(slice(-2, None))
@@ -127,7 +152,7 @@ def unknown_count(texts: Sequence[str]) -> int:
     return count
 
 
-def recognise_row(text: str, section: Section) -> Recognised | None:
-    """Rows that only their place in the report tells."""
+def recognise_row(text: str, section: Section, *, raw: bool = False) -> Recognised | None:
+    """Rows that only their place in the report tells; ``raw`` as for ``recognise``."""
     forms = _BY_SECTION.get(section)
-    return _first(forms, text.lstrip(" \t"), raw=False) if forms else None
+    return _first(forms, text.lstrip(" \t"), raw) if forms else None

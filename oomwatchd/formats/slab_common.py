@@ -80,6 +80,7 @@ ALLOCATION = Form(
     pattern=rx(
         r"(?P<size>[\d.]{1,20}(?: [KMGTPE]i?B| B)?) +(?P<calls>\d+) (?P<location>\S+:\d+)"
         r"(?: \[(?P<module>[^\]]*)\])? func:(?P<function>\S+)"
+        r"\s*(?P<loose>.*)$"
     ),
     copies=Copies(
         start=r"[\d.]{1,12}(?: [KMGTP]iB| B)? +\d+ \w[\w./-]*:\d+(?: |$)",

@@ -106,7 +106,7 @@ class _Lines:
         text, parts = record.text, self.parts
         if self._section is Section.TASKS and parts.table.takes(text):
             return
-        found = recognise(text, raw=parts.raw) or recognise_row(text, self._section)
+        found = recognise(text, raw=parts.raw) or recognise_row(text, self._section, raw=parts.raw)
         if found is None:
             self._unknown(text)
             return

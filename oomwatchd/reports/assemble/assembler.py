@@ -52,7 +52,7 @@ class Assembler:
     @property
     def is_empty(self) -> bool:
         """No report is under way, none waits to be issued for good."""
-        return not self._reports
+        return not self._reports.blocks
 
     @property
     def unfinished_usec(self) -> int | None:
@@ -68,15 +68,16 @@ class Assembler:
             self._take(item)
         if now_usec is not None:
             self._reports.expire(now_usec)
-        return self._reports.signals()
+        return self._reports.signals() if self._reports.out else []
 
     def take_run(self, items: Sequence[KmsgRecord | KmsgGap], at: int) -> int:
         """Take at once what comes next in ``items`` and only goes on with the block under way: rows of its
         task table, memcg statistics, lines of its call trace; most of a report. How many there were; 0 says
         nothing of what the next item is."""
-        block, now = self._reports.newest, self._now
-        if block is None or block.finished or self._restarted or now is None or not self._kernel_clock:
+        blocks, now = self._reports.blocks, self._now
+        if not blocks or blocks[-1].finished or self._restarted or now is None or not self._kernel_clock:
             return 0
+        block = blocks[-1]
         if now < self._checked:  # the clock fell back a little: what is due must be looked at
             return 0
         if self._placing.held and not block.in_table:
@@ -129,7 +130,7 @@ class Assembler:
             self._reports.restart_clock()
         elif self._now is not None and stamp < self._now - CLOCK_RESTART_USEC:
             self._restarted = True
-        if self._reports and not self._checked <= stamp < self._checked + _CHECK_USEC:
+        if self._reports.blocks and not self._checked <= stamp < self._checked + _CHECK_USEC:
             self._checked = stamp
             self._reports.expire(stamp)
         self._now = stamp
@@ -147,15 +148,15 @@ class Assembler:
             if found and found[0].opens:
                 self.forged_records += 1
             # its stamp is the kernel's own: who floods the log must not hold up what is due
-            if self._reports and usec is not None and self._is_due(usec):
+            if self._reports.blocks and usec is not None and self._is_due(usec):
                 self._advance(usec, kernel_clock=True)
             return
         if usec is not None and self._is_due(usec):
             self._advance(usec, kernel_clock=True)
         elif usec is None and (stamp := stamp_of(record)) is not None:
             self._advance(stamp, kernel_clock=False)
-        newest = self._reports.newest
-        if newest is not None and newest.takes_row(record):
+        blocks = self._reports.blocks
+        if blocks and blocks[-1].takes_row(record):
             return
         found = recognise(record.text, raw=record.is_whole)
         if self._restarted:

@@ -104,7 +104,7 @@ class Block:
             self.seen.add(form.name)
             self.in_table = form is oom_kill.TASKS_ROW and oom_kill.TASKS_HEADER.name in self.seen
             self.section = max(self.section, form.section)
-            in_text = record.seq is None and not self.foreign
+            in_text = not record.is_whole and not self.foreign
             self.proven = self.proven or form.proof >= (Proof.IN_TEXT if in_text else Proof.ALONE)
 
     def note(self, form: Form, m: Match) -> None:

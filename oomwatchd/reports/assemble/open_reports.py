@@ -5,8 +5,6 @@ Core: no clock. Time is what ``expire`` is told, in microseconds of the log cloc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from oomwatchd.formats import Form
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.reports.assemble.block import Block, ReportBegan, Signal, VictimChosen
@@ -35,7 +33,8 @@ MAX_BEFORE = 4
 
 
 class OpenReports:
-    """The blocks under way, oldest first, and the signals that they gave since they were last fetched.
+    """The blocks under way, oldest first (``blocks``), and the signals that they gave since they were last
+    fetched (``out``).
 
     ``early`` issues a block as soon as its kill lines are there and again when more followed (live);
     without it each block is issued once, when it is complete for good, in the order of the text.
@@ -43,65 +42,50 @@ class OpenReports:
 
     def __init__(self, *, early: bool) -> None:
         self._early = early
-        self._blocks: list[Block] = []
+        self.blocks: list[Block] = []
+        self.out: list[Signal] = []
         self._before: list[KmsgRecord] = []
-        self._out: list[Signal] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._blocks)
-
-    def __iter__(self) -> Iterator[Block]:
-        return iter(self._blocks)
-
-    def newest_first(self) -> Iterator[Block]:
-        """The blocks, those that began last before others."""
-        return reversed(self._blocks)
-
-    @property
-    def newest(self) -> Block | None:
-        """The block that began last."""
-        return self._blocks[-1] if self._blocks else None
 
     @property
     def idle(self) -> bool:
         """No block is under way."""
-        return not self._before and all(block.finished for block in self._blocks)
+        return not self._before and all(block.finished for block in self.blocks)
 
     @property
     def has_finished(self) -> bool:
         """Some report has its end (that of a failed allocation has none) and was not issued for good."""
-        return any((block.finished or block.failure) and block.proven for block in self._blocks)
+        return any((block.finished or block.failure) and block.proven for block in self.blocks)
 
     @property
     def unfinished_usec(self) -> int | None:
         """The stamp of the newest record of a report whose end was not read; None: there is none."""
         return max(
-            (block.last for block in self._blocks if not block.finished and block.last is not None),
+            (block.last for block in self.blocks if not block.finished and block.last is not None),
             default=None,
         )
 
     def signals(self) -> list[Signal]:
         """What is to be said since this was asked last."""
-        out, self._out = self._out, []
+        out, self.out = self.out, []
         return out
 
     # -- beginning -------------------------------------------------------------------------------
 
     def open(self, record: KmsgRecord) -> Block:
         """Begin a block at this record, which is not added to it yet."""
-        unfinished = [block for block in self._blocks if not block.finished]
+        unfinished = [block for block in self.blocks if not block.finished]
         for block in unfinished[: max(0, len(unfinished) - MAX_UNFINISHED + 1)]:
             block.close("superseded")
-        if len(self._blocks) >= MAX_WAITING:
-            oldest = self._blocks[0]
+        if len(self.blocks) >= MAX_WAITING:
+            oldest = self.blocks[0]
             oldest.close("bound")
             if self._early:
                 self._retire(oldest)
             else:
                 self._settle(1)
         block = Block(record.caller)
-        self._blocks.append(block)
-        self._out.append(ReportBegan(record))
+        self.blocks.append(block)
+        self.out.append(ReportBegan(record))
         return block
 
     def keep_before(self, record: KmsgRecord) -> None:
@@ -123,13 +107,13 @@ class OpenReports:
         """Say once who is to be killed."""
         if pid not in block.named:
             block.named.add(pid)
-            self._out.append(VictimChosen(pid, comm, record, cgroup))
+            self.out.append(VictimChosen(pid, comm, record, cgroup))
 
     # -- time and gaps ---------------------------------------------------------------------------
 
     def expire(self, now: int, quiet: int = QUIET_USEC) -> None:
         """Issue what is due at ``now``; ``quiet`` is how long a complete block waits for more."""
-        for block in list(self._blocks):
+        for block in list(self.blocks):
             if block.ready or block.last is None or now - block.last < self._patience(block, quiet):
                 continue
             if not block.finished:
@@ -137,50 +121,50 @@ class OpenReports:
             if now - block.last >= SETTLE_USEC:
                 self._retire(block)
             elif self._early and block.dirty and block.proven:
-                self._out.append(block.issue(settled=False))
+                self.out.append(block.issue(settled=False))
 
     def next_deadline(self) -> int | None:
         """When ``expire`` has something to do in a log that was read to its end; None: never."""
         due = [
             block.last + self._patience(block, DRAINED_USEC)
-            for block in self._blocks
+            for block in self.blocks
             if block.last is not None
         ]
         return min(due, default=None)
 
     def lose(self, lost: int) -> None:
         """So many records were lost."""
-        for block in self._blocks:
+        for block in self.blocks:
             if not block.finished:
                 block.lost += lost
 
     def restart_clock(self) -> None:
         """The stamps are of another clock from here on: those before cannot be compared."""
-        for block in self._blocks:
+        for block in self.blocks:
             block.last = None
 
     def end_boot(self) -> None:
         """Another boot's records follow."""
-        for block in list(self._blocks):
+        for block in list(self.blocks):
             block.close("clock")
             self._retire(block)
 
     def drain(self, now: float) -> None:
         """Issue what got nothing new for a while before ``now`` (seconds, any clock of the reader's),
         whatever the stamps say."""
-        for block in list(self._blocks):
+        for block in list(self.blocks):
             patience = PAUSE_SECONDS if block.finished or block.failure else DEADLINE_USEC / 1e6
             if block.has_rested(now, patience):
                 block.close("deadline")
-                self._blocks.remove(block)
+                self.blocks.remove(block)
                 if block.proven:
-                    self._out.append(block.issue(settled=True))
+                    self.out.append(block.issue(settled=True))
 
     def end(self) -> None:
         """The input has ended: issue everything."""
-        for block in self._blocks:
+        for block in self.blocks:
             block.closed_by = block.closed_by or "end"
-        self._settle(len(self._blocks))
+        self._settle(len(self.blocks))
         self._before.clear()
 
     def _patience(self, block: Block, quiet: int) -> int:
@@ -193,16 +177,16 @@ class OpenReports:
     def _retire(self, block: Block) -> None:
         """No more will come to this block: issue it, in the order of the text where order is kept."""
         if self._early:
-            self._blocks.remove(block)
+            self.blocks.remove(block)
             if block.proven:
-                self._out.append(block.issue(settled=True))
+                self.out.append(block.issue(settled=True))
             return
         block.ready = True
-        while self._blocks and self._blocks[0].ready:
+        while self.blocks and self.blocks[0].ready:
             self._settle(1)
 
     def _settle(self, count: int) -> None:
-        ready, self._blocks = self._blocks[:count], self._blocks[count:]
+        ready, self.blocks = self.blocks[:count], self.blocks[count:]
         for block in ready:
             if block.proven:
-                self._out.append(block.issue(settled=True))
+                self.out.append(block.issue(settled=True))

@@ -54,26 +54,28 @@ class Placing:
     def place_unknown(self, record: KmsgRecord) -> None:
         """A line that no form knows, or none without its place."""
         self._leading = []
-        block = next(
-            (
-                block
-                for block in self._reports.newest_first()
-                if not block.finished and block.accepts(record.caller)
-            ),
-            None,
-        )
+        if not self._reports.blocks and not self.held:
+            return  # most records of all
+        block = self._newest(record.caller)
         if block is not None and block.in_stack:
             block.add_stack(record)
-        elif block is not None and (row := recognise_row(record.text, block.section)):
+        elif block is not None and (row := recognise_row(record.text, block.section, raw=record.is_whole)):
             block.add(record, row[0])
         elif self.held and record.caller == self.held[0].caller:
             self._hold(record)
         elif block is not None:
             block.add_unknown(record)
 
+    def _newest(self, caller: str | None) -> Block | None:
+        """The newest report under way that takes records of this caller."""
+        for block in reversed(self._reports.blocks):
+            if not block.finished and block.accepts(caller):
+                return block
+        return None
+
     def continues(self, record: KmsgRecord) -> bool:
         """Join a record of flag ``c`` or ``+``, no line by itself, to the last one; whether it was."""
-        for block in self._reports.newest_first():
+        for block in reversed(self._reports.blocks):
             last_proves = block.last_form is not None and block.last_form.proof is Proof.ALONE
             if block.finished and not last_proves:
                 continue
@@ -104,8 +106,8 @@ class Placing:
 
     def _refused(self, record: KmsgRecord, found: Recognised) -> None:
         """Asked for by hand, and nothing came of it."""
-        newest = self._reports.newest
-        if newest is None or not newest.outcome or not newest.accepts(record.caller):
+        newest = self._reports.blocks[-1:]
+        if not newest or not newest[0].outcome or not newest[0].accepts(record.caller):
             self._outcome(record, found)
 
     def _header(self, record: KmsgRecord, found: Recognised) -> None:
@@ -132,16 +134,16 @@ class Placing:
             return
         self.held = [record]
         # panic() says on which kernel it happened; the head of the report may be lost
-        newest = self._reports.newest
-        if newest is not None and newest.last_form is oom_kill.PANIC and newest.accepts(record.caller):
-            newest.add(record, found[0])
+        newest = self._reports.blocks[-1:]
+        if newest and newest[0].last_form is oom_kill.PANIC and newest[0].accepts(record.caller):
+            newest[0].add(record, found[0])
             self.held = []
 
     def _victim(self, record: KmsgRecord, found: Recognised) -> None:
         form = found[0]
         candidates = [
             block
-            for block in self._reports.newest_first()
+            for block in reversed(self._reports.blocks)
             if not block.finished
             and not block.failure
             and form.name not in block.seen
@@ -179,7 +181,7 @@ class Placing:
         block = next(
             (
                 block
-                for block in self._reports.newest_first()
+                for block in reversed(self._reports.blocks)
                 if not block.failure
                 and not block.victims
                 and (not block.finished or (form is oom_kill.PANIC and block.outcome))
@@ -200,7 +202,7 @@ class Placing:
         block = next(
             (
                 block
-                for block in self._reports.newest_first()
+                for block in reversed(self._reports.blocks)
                 if block.victims and block.accepts(record.caller)
             ),
             None,
@@ -218,12 +220,12 @@ class Placing:
         """The reaper's word belongs to the report that killed this process."""
         form, m = found
         pid = int(m["pid"])
-        for block in self._reports.newest_first():
+        for block in reversed(self._reports.blocks):
             if pid in block.victims:
                 block.add(record, form)
                 return
         # the kill line was rate limited, or somebody's search left it out
-        for block in self._reports.newest_first():
+        for block in reversed(self._reports.blocks):
             if block.finished or block.failure or block.victims or not block.proven:
                 continue
             if block.expects in (None, pid) and form is oom_kill.REAPED:
@@ -276,7 +278,7 @@ class Placing:
         form, m = found
         unfinished = [
             block
-            for block in self._reports.newest_first()
+            for block in reversed(self._reports.blocks)
             if not block.finished and block.accepts(record.caller)
         ]
         if len(unfinished) < 2:
@@ -293,7 +295,7 @@ class Placing:
         best_cost = 100.0
         newest: Block | None = None
         age = 0.0
-        for block in self._reports.newest_first():
+        for block in reversed(self._reports.blocks):
             if block.finished or not block.accepts(record.caller):
                 continue
             if comm is not None and not dump_stack.is_named(block.comm, comm):
@@ -314,7 +316,7 @@ class Placing:
     def _block_of_kill(self, record: KmsgRecord, pid: int, *, bare: bool) -> Block | None:
         candidates = [
             block
-            for block in self._reports.newest_first()
+            for block in reversed(self._reports.blocks)
             if not block.failure and not block.outcome and block.accepts(record.caller)
         ]
         for block in candidates:
