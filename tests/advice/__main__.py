@@ -7,9 +7,9 @@ prints it again; a scenario that is run anew replaces its runs.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,14 +26,21 @@ from tests.vm.lab import LabError, cache_directory
 class Bench:
     """Where scenarios run."""
 
-    def __init__(self, cache: Path, lab: machine.Lab | None, daemon: Path | None, keep: Path | None) -> None:
-        self._cache, self._lab, self._daemon, self._keep = cache, lab, daemon, keep
+    def __init__(
+        self, cache: Path, labs: dict[str, machine.Lab], daemon: Path | None, keep: Path | None
+    ) -> None:
+        self._cache, self._labs, self._daemon, self._keep = cache, labs, daemon, keep
 
     def measure(self, scenario: Scenario, where: str) -> Outcome:
         """Run it, judge what is said, follow that, run it again. Raises LabError."""
-        first = self._run(scenario, where, None)
         name = f"{scenario.name}.{where}"
-        offline = judge.counted(judge.analyze(first.kmsg), scenario, first)
+        for _ in range(1 + (where == HOST)):
+            first = self._run(scenario, where, None)
+            offline = judge.counted(judge.analyze(first.kmsg), scenario, first)
+            if offline or not first.rc:
+                break
+            # others of this host used up the kernel's ten heads in 5 s
+            time.sleep(6)
         live = judge.counted(first.live, scenario, first)
         if self._keep is not None:
             (self._keep / f"{name}.kmsg").write_bytes(first.kmsg)
@@ -51,7 +58,7 @@ class Bench:
         out.offline = judge.verdict(offline[0], scenario, first.group)
         out.live = judge.verdict(live[0], scenario, first.group) if live else None
         out.lever = judge.lever(out.best.change)
-        step = judge.followed(scenario, out.lever)
+        step = scenario.follow.get(out.lever)
         if out.lever == "unmapped":
             out.end = "unmapped"
         elif step is None:
@@ -64,18 +71,16 @@ class Bench:
             if self._keep is not None:
                 (self._keep / f"{name}.again.console").write_text(again.console)
         else:
-            out.did = f"looked at {step}"
-            shown = re.search(scenario.looks[step].shows, first.looks.get(step, ""))
-            out.end = "leads there" if shown else "leads nowhere"
+            places = judge.looked(scenario, out.best.change, first)
+            out.did = "looked at " + (", ".join(places) or "nothing that is here")
+            out.end = "leads there" if any(places.values()) else "leads nowhere"
         return out
 
     def _run(self, scenario: Scenario, where: str, change: Change | None) -> Ran:
         wanted = order(scenario, change, looking=change is None)
         if where == HOST:
             return host.run(wanted, self._cache, scenario.name, self._daemon if change is None else None)
-        if self._lab is None:
-            raise LabError("no machine was prepared")
-        return machine.run(self._lab, wanted)
+        return machine.run(self._labs[scenario.arch], wanted)
 
 
 def wanted(names: list[str], where: str | None, *, small: bool) -> Iterator[tuple[Scenario, str]]:
@@ -129,12 +134,14 @@ def _measure(args: argparse.Namespace, results: list[Outcome]) -> list[Outcome]:
         args.keep.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="advice-", dir="/var/tmp")))
-        lab = daemon = None
-        if any(place == VM for _, place in todo):
-            lab = machine.prepare(cache, scratch, suite=args.suite, live=not args.no_live)
+        daemon = None
+        labs = {
+            arch: machine.prepare(cache, scratch / arch, suite=args.suite, live=not args.no_live, arch=arch)
+            for arch in sorted({scenario.arch for scenario, place in todo if place == VM})
+        }
         if not args.no_live and any(place == HOST for _, place in todo):
             daemon = stack.enter_context(host.watching())
-        bench = Bench(cache, lab, daemon, args.keep)
+        bench = Bench(cache, labs, daemon, args.keep)
         for scenario, place in todo:
             new = []
             for _ in range(args.runs):

@@ -26,7 +26,8 @@ LEVERS: tuple[tuple[str, str], ...] = (
     ("see_descriptors", r"/proc/(\*|\[0-9\]\*|PID|\d+)/(fd|fdinfo)\b|file descriptors|\blsof\b|ls -l /proc"),
     ("raise_memsw", r"memory\.memsw\.limit_in_bytes"),
     ("swap_max", r"allow swap in|memory\.swap\.max"),
-    ("tmpfs_remove", r"\bipcrm\b|[Rr]emove (the |what|files|it)|[Dd]elete "),
+    ("see_report", r"See the whole report"),
+    ("tmpfs_remove", r"[Ss]ee what it is \(df|\bipcrm\b|[Rr]emove (the |what|files|it)|[Dd]elete "),
     ("tmpfs_size", r"size= option|mount's size|with size=|See what fills"),
     ("oom_group", r"memory\.oom\.group"),
     ("protection", r"memory\.min\b(?!,)|memory\.low\b"),
@@ -41,7 +42,7 @@ LEVERS: tuple[tuple[str, str], ...] = (
     ("overcommit", r"overcommit_(ratio|memory|kbytes)"),
     ("thp", r"transparent_hugepage|madvise"),
     ("bound_count", r"[Bb]ound how many|pids\.max|TasksMax=.*(pids|fork)"),
-    ("threads", r"number of threads|threads-max"),
+    ("threads", r"([Bb]ound )?the number of threads|threads-max"),
     ("mlock", r"LimitMEMLOCK|VmLck"),
     ("ramfs", r"\bramfs\b"),
     ("exempt", r"-1000\b|above -1000|OOMScoreAdjust"),
@@ -57,6 +58,7 @@ LEVERS: tuple[tuple[str, str], ...] = (
     ("balloon", r"balloon"),
     ("reserved", r"crashkernel|boot log|\bmem="),
     ("see_kernel", r"what the kernel holds|memory\.stat|kmem\.slabinfo"),
+    ("low_memory", r"64-bit kernel|low memory"),
     ("slab", r"which cache grows|slabtop|/proc/slabinfo"),
     ("unaccounted", r"vmallocinfo|See drivers|page_owner|mem_profiling"),
     ("driver", r"\b[Dd]river\b|module|rmmod"),
@@ -70,6 +72,18 @@ LEVERS: tuple[tuple[str, str], ...] = (
     ("whole_report", r"See the whole report"),
     ("none", r"^no advice follows|[Nn]othing (has )?to (be )?(change|do)|^Nothing"),
 )
+
+#: where CHANGE sends people, by the words it has for that
+PLACES = {
+    "memory.stat": r"memory\.stat",
+    "descriptors": r"/proc/\S+/fd\b|descriptors|lsof|file-nr",
+    "fdinfo": r"fdinfo",
+    "slabinfo": r"slabtop|slabinfo",
+    "vmallocinfo": r"vmallocinfo",
+    "packet": r"/proc/net/packet|packet rings",
+    "mounts": r"df -t tmpfs|ipcs|ramfs|/proc/mounts",
+    "zram": r"mm_stat|/sys/block/zram",
+}
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,9 +181,13 @@ def lever(change: str) -> str:
     return min(found)[2] if found else "unmapped"
 
 
-def followed(scenario: Scenario, name: str) -> Change | str | None:
-    """What following this lever means here; None: nothing that could be done."""
-    return scenario.follow.get(name)
+def looked(scenario: Scenario, change: str, ran: Ran) -> dict[str, bool]:
+    """The places that CHANGE names and this scenario knows: whether the cause is to be seen there."""
+    return {
+        name: bool(re.search(look.shows, ran.looks.get(name, "")))
+        for name, look in scenario.looks.items()
+        if re.search(PLACES[name], change)
+    }
 
 
 def cured(again: Ran, bad: list[Json], scenario: Scenario, change: Change) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
-import os
 import shutil
 import socket
 import subprocess
@@ -22,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from tests.advice.run import Order, Ran, ran, script
-from tests.vm.lab import PC, ROOT, LabError, command, debootstrap, locked, once
+from tests.vm.lab import COMPILERS, PC, ROOT, LabError, command, debootstrap, locked, once
 
 HERE = Path(__file__).resolve().parent
 #: what the program depends on (pyproject.toml), as Debian 13 calls it
@@ -55,43 +54,49 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
     scratch: Path
 
 
-def prepare(cache: Path, scratch: Path, *, suite: str, live: bool) -> Lab:
-    """Everything that is not made yet. Raises LabError."""
+#: a kernel for each processor: that of tests/vm/kernels.py
+KERNELS = {"amd64": "linux-image-cloud-amd64", "i386": "linux-image-686-pae"}
+
+
+def prepare(cache: Path, scratch: Path, *, suite: str, live: bool, arch: str = "amd64") -> Lab:
+    """Everything that is not made yet. Only amd64 has the daemon and the driver. Raises LabError."""
+    scratch.mkdir(exist_ok=True)
     system = once(
-        cache / f"kernel-{suite}-amd64",
-        lambda to: debootstrap(suite, to, ("linux-image-cloud-amd64", "busybox-static"), "extract"),
-    )
-    tools = once(
-        cache / f"advice-build-{suite}",
-        lambda to: debootstrap(suite, to, ("linux-headers-cloud-amd64", "make"), "apt"),
+        cache / f"kernel-{suite}-{arch}",
+        lambda to: debootstrap(suite, to, (KERNELS[arch], "busybox-static"), "extract", arch=arch),
     )
     userland = program = scratch / "empty"
     userland.write_bytes(bytes(1 << 20))
+    live = live and arch == "amd64"
     if live:
         base, userland = _userland(cache)
         program = _program(base, scratch)
     kernel = next((system / "boot").glob("vmlinuz-*"))
     return Lab(
         kernel=kernel,
-        initramfs=_initramfs(system, tools, kernel.name.removeprefix("vmlinuz-"), cache, scratch, live=live),
+        initramfs=_initramfs(system, suite, arch, kernel.name, cache, scratch, live=live),
         userland=userland,
         program=program,
         scratch=scratch,
     )
 
 
-def causes(cache: Path) -> Path:
+def causes(cache: Path, arch: str = "amd64") -> Path:
     """The static helper."""
     source = HERE / "causes.c"
     return once(
-        cache / "causes",
-        lambda to: command("gcc", "-O1", "-Wall", "-static", "-pthread", source, "-o", to),
+        cache / f"causes-{arch}",
+        lambda to: command(COMPILERS[arch], "-O1", "-Wall", "-static", "-pthread", source, "-o", to),
         of=(source.read_text(),),
     )
 
 
-def _driver(tools: Path, release: str, cache: Path) -> Path:
+def _driver(suite: str, release: str, cache: Path) -> Path:
     """The kernel module, built in a Debian of its kernel's."""
+    tools = once(
+        cache / f"advice-build-{suite}",
+        lambda to: debootstrap(suite, to, ("linux-headers-cloud-amd64", "make"), "apt"),
+    )
     sources = [HERE / "driver" / name for name in ("Kbuild", "oomlab.c")]
 
     def build(to: Path) -> None:
@@ -143,7 +148,9 @@ def _program(base: Path, scratch: Path) -> Path:
     return image
 
 
-def _initramfs(system: Path, tools: Path, release: str, cache: Path, scratch: Path, *, live: bool) -> Path:
+def _initramfs(
+    system: Path, suite: str, arch: str, kernel: str, cache: Path, scratch: Path, *, live: bool
+) -> Path:
     root = scratch / "initramfs"
     for directory in ("bin", "modules", "proc", "sys", "dev"):
         (root / directory).mkdir(parents=True)
@@ -151,8 +158,10 @@ def _initramfs(system: Path, tools: Path, release: str, cache: Path, scratch: Pa
         system / "usr/bin/busybox" if (system / "usr/bin/busybox").exists() else system / "bin/busybox",
         root / "bin/busybox",
     )
-    shutil.copy(causes(cache), root / "bin/causes")
-    shutil.copy(_driver(tools, release, cache), root / "modules/oomlab.ko")
+    shutil.copy(causes(cache, arch), root / "bin/causes")
+    if arch == "amd64":
+        driver = _driver(suite, kernel.removeprefix("vmlinuz-"), cache)
+        shutil.copy(driver, root / "modules/oomlab.ko")
     present = {p.name.partition(".")[0]: p for p in system.glob("lib/modules/*/kernel/**/*.ko*")}
     present |= {p.name.partition(".")[0]: p for p in system.glob("usr/lib/modules/*/kernel/**/*.ko*")}
     for name in (*FIRST, *LATER):
@@ -296,13 +305,7 @@ def _running(words: list[str], here: Path) -> Iterator[tuple[subprocess.Popen[by
     qmp = _Qmp(here / "qmp")
     with (here / "qemu").open("wb") as said:
         try:
-            machine = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                preexec_fn=lambda: os.nice(10) and None,
-            )
+            machine = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         except FileNotFoundError as error:
             raise LabError(f"{words[0]} is not installed; docs/vm-lab.md names the package") from error
         with machine:

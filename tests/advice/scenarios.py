@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import msgspec
 
 HOST, VM = "host", "vm"
+LOOK = "look"
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +29,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """Where the advice says to look, and what is to be seen there if it leads to the cause."""
+    """A place to look, and what is to be seen there if it leads to the cause."""
 
     command: str
     shows: str
@@ -49,11 +50,14 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = 512
     append: str = ""
     devices: tuple[str, ...] = ()
-    #: lever (judge.LEVERS) -> what is changed, or the name of a look
+    #: lever (judge.LEVERS) -> what is changed, or LOOK: wherever the advice says
     follow: Mapping[str, Change | str] = {}
+    #: by the place (judge.PLACES)
     looks: dict[str, Look] = {}
     #: kills of those that are meant do not count: the work's own end says whether the innocent lived
     innocents: bool = False
+    #: the machine's processor; the daemon runs on amd64 alone
+    arch: str = "amd64"
     seconds: int = 100
     #: no report of this kernel tells it: what does
     beyond_log: str = ""
@@ -104,7 +108,7 @@ CGROUPS = (
     Scenario(
         name="cg-leak",
         cause="a leak without end, 4 MiB/s, limit 60 MiB",
-        named=r"\bleak|gr[eo]ws? (steadily|without)|without end|MiB a minute|lasts",
+        named=r"\bleak(s|ing)?\b|gr[eo]ws? (steadily|without)|without end|[kM]i?B a (minute|second)|lasts",
         where=BOTH,
         small=True,
         work="group a ${LIMIT:-60M}; within a timeout ${SECONDS_OF:-40} causes leak 4 leaky; [ $? = 143 ] || [ $? = 124 ]",
@@ -151,7 +155,7 @@ CGROUPS = (
         follow={
             "raise_limit": _did("limit doubled", LIMIT="80M"),
             "tmpfs_remove": _did("ipcrm", CLEAN=1),
-            "tmpfs_size": "mounts",
+            "tmpfs_size": LOOK,
         },
         looks={"mounts": Look("df -t tmpfs", r"\b30\d\d\d\b")},
     ),
@@ -180,8 +184,8 @@ CGROUPS = (
         work="group a ${LIMIT:-40M}; within a causes pipes ${N:-1000} 2 piper",
         follow={
             "raise_limit": _did("limit 120 MiB", LIMIT="120M"),
-            "see_kernel": "memory.stat",
-            "see_descriptors": "descriptors",
+            "see_kernel": LOOK,
+            "see_descriptors": LOOK,
         },
         looks={
             "memory.stat": Look(
@@ -202,8 +206,8 @@ CGROUPS = (
         work="group a ${LIMIT:-40M}; within a causes unix ${N:-180} 2 queuer",
         follow={
             "raise_limit": _did("limit 250 MiB", LIMIT="250M"),
-            "see_kernel": "memory.stat",
-            "see_descriptors": "descriptors",
+            "see_kernel": LOOK,
+            "see_descriptors": LOOK,
         },
         looks={
             "memory.stat": Look(
@@ -222,7 +226,7 @@ CGROUPS = (
         named=r"\bsocket|network",
         near=r"kernel'?s? (own )?memory|kernel held",
         work="group a ${LIMIT:-40M}; within a causes udp ${N:-20} 2 deaf",
-        follow={"raise_limit": _did("limit 250 MiB", LIMIT="250M"), "see_kernel": "memory.stat"},
+        follow={"raise_limit": _did("limit 250 MiB", LIMIT="250M"), "see_kernel": LOOK},
         looks={
             "memory.stat": Look(
                 f"limited a 300M; within a causes udp 20 4 deaf & sleep 2; {_STAT}; wait $!",
@@ -236,7 +240,7 @@ CGROUPS = (
         named=r"\bBPF|\bbpf",
         near=r"kernel'?s? (own )?memory|vmalloc|kernel held",
         work="group a ${LIMIT:-40M}; within a causes bpf ${MB:-60} 2 tracer",
-        follow={"raise_limit": _did("limit doubled", LIMIT="80M"), "see_kernel": "memory.stat"},
+        follow={"raise_limit": _did("limit doubled", LIMIT="80M"), "see_kernel": LOOK},
         looks={
             "memory.stat": Look(
                 f"limited a 200M; within a causes bpf 60 4 tracer & sleep 2; {_STAT}; wait $!",
@@ -255,8 +259,8 @@ CGROUPS = (
         " within a causes empty-files ${N:-60000} $d 1 maker; rc=$?; umount $d; return $rc",
         follow={
             "raise_limit": _did("limit 140 MiB", LIMIT="140M"),
-            "see_kernel": "memory.stat",
-            "slab": "slabinfo",
+            "see_kernel": LOOK,
+            "slab": LOOK,
         },
         looks={
             "memory.stat": Look(
@@ -280,7 +284,7 @@ CGROUPS = (
         follow={
             "raise_limit": _did("limit 120 MiB", LIMIT="120M"),
             "threads": _did("500 threads", N=500),
-            "see_kernel": "memory.stat",
+            "see_kernel": LOOK,
         },
         looks={
             "memory.stat": Look(
@@ -374,7 +378,7 @@ CGROUPS = (
         named=r"at its (memory )?limit of 40",
         where=BOTH,
         work="group a ${LIMIT:-40M}; within a causes steps ${MB:-48} 2 java",
-        follow=_DOUBLED,
+        follow={"raise_limit": _did("limit 100 MiB: it needs old and new at once", LIMIT="100M")},
     ),
     Scenario(
         name="cg-sawtooth",
@@ -389,7 +393,7 @@ CGROUPS = (
         cause="small objects that keep their pages, 60 MiB, limit 40",
         named=r"at its (memory )?limit of 40",
         where=BOTH,
-        work="group a ${LIMIT:-40M}; within a causes arenas ${MB:-30} 2 python3",
+        work="group a ${LIMIT:-40M}; within a causes arenas ${MB:-55} 2 python3",
         follow={"raise_limit": _did("limit doubled", LIMIT="90M")},
     ),
     Scenario(
@@ -453,7 +457,7 @@ WHOLE = (
         named=r"memfd",
         near=r"shared memory|tmpfs",
         work="bystander; causes memfd ${HELD:-300} 90 memfd-user & sleep 2; causes anon 150 2 worker && unharmed",
-        follow={"tmpfs_size": "mounts", "tmpfs_remove": "descriptors", "see_descriptors": "descriptors"},
+        follow={"tmpfs_size": LOOK, "tmpfs_remove": LOOK, "see_descriptors": LOOK},
         looks={
             "mounts": Look("df -t tmpfs; cat /proc/sysvipc/shm; ls /dev/shm", r"memfd-user|3072\d\d"),
             "descriptors": Look("ls -l /proc/[0-9]*/fd 2>/dev/null | grep memfd", r"memfd"),
@@ -465,7 +469,7 @@ WHOLE = (
         named=r"SysV",
         near=r"shared memory|tmpfs",
         work='bystander; causes sysv 300 0 segments; [ -z "$CLEAN" ] || causes sysv-remove; causes anon 150 2 worker && unharmed',
-        follow={"tmpfs_size": "mounts", "tmpfs_remove": _did("ipcrm", CLEAN=1)},
+        follow={"tmpfs_size": LOOK, "tmpfs_remove": _did("ipcrm", CLEAN=1)},
         looks={"mounts": Look("df -t tmpfs; cat /proc/sysvipc/shm", r"3145728\d\d")},
     ),
     Scenario(
@@ -531,7 +535,7 @@ WHOLE = (
             "zram": _did("swap on a disk instead", FLASH=1),
             **_bound("bighog", 150),
             "more_ram": _did("twice the RAM", memory=1024),
-            "unaccounted": "zram",
+            "unaccounted": LOOK,
         },
         looks={"zram": Look("cat /sys/block/zram0/mm_stat", r"^ *\d{8,}")},
     ),
@@ -556,8 +560,8 @@ WHOLE = (
             small=how == "cache",
             work=f"bystander; insmod /modules/oomlab.ko how={how} mib=${{LEAK:-250}}; {_END}",
             follow={
-                "slab": "slabinfo",
-                "unaccounted": "vmallocinfo",
+                "slab": LOOK,
+                "unaccounted": LOOK,
                 "driver": _did("no leak", LEAK=0),
                 **_bound("worker", 60),
             },
@@ -598,7 +602,7 @@ WHOLE = (
         cause="a driver leaks 60 MiB of pages (12 % of RAM); the worker needs 340",
         named=r"no counter|unaccounted|accounted to nobody|driver",
         work="bystander; insmod /modules/oomlab.ko how=pages mib=${LEAK:-60}; causes anon ${MB:-340} 2 worker && unharmed",
-        follow={"unaccounted": "vmallocinfo", "driver": _did("no leak", LEAK=0), **_bound("worker", 200)},
+        follow={"unaccounted": LOOK, "driver": _did("no leak", LEAK=0), **_bound("worker", 200)},
         looks={"vmallocinfo": Look("cat /proc/vmallocinfo", r"oomlab")},
     ),
     Scenario(
@@ -627,7 +631,7 @@ WHOLE = (
         named=r"tracer|\bbpf|\bBPF",
         near=r"no counter|vmalloc|accounted to nobody",
         work="bystander; causes bpf ${HELD:-256} 90 tracer & sleep 1; " + _END,
-        follow={"unaccounted": "vmallocinfo", "see_descriptors": "fdinfo", "driver": _did("no maps", HELD=4)},
+        follow={"unaccounted": LOOK, "see_descriptors": LOOK, "driver": _did("no maps", HELD=4)},
         looks={
             "vmallocinfo": Look("cat /proc/vmallocinfo", r"bpf"),
             "fdinfo": Look("cat /proc/[0-9]*/fdinfo/* 2>/dev/null | grep memlock | head -n 3", r"memlock"),
@@ -640,7 +644,7 @@ WHOLE = (
         named=r"ring|sniffer|packet",
         near=r"no counter|accounted to nobody",
         work="bystander; causes rings ${HELD:-250} 90 sniffer & sleep 1; " + _END,
-        follow={"unaccounted": "vmallocinfo", "see_descriptors": "packet", **_bound("worker", 60)},
+        follow={"unaccounted": LOOK, "see_descriptors": LOOK, **_bound("worker", 60)},
         looks={
             "vmallocinfo": Look("cat /proc/vmallocinfo", r"packet|af_packet"),
             "packet": Look("cat /proc/net/packet", r"(?m)^[0-9a-f]+ .*3"),
@@ -653,7 +657,7 @@ WHOLE = (
         named=r"io_uring|ringer",
         near=r"no counter|accounted to nobody",
         work="bystander; causes urings ${N:-75} 90 ringer & sleep 1; " + _END,
-        follow={"unaccounted": "vmallocinfo", "see_descriptors": "descriptors", **_bound("worker", 60)},
+        follow={"unaccounted": LOOK, "see_descriptors": LOOK, **_bound("worker", 60)},
         looks={
             "vmallocinfo": Look("cat /proc/vmallocinfo", r"io_uring"),
             "descriptors": Look("ls -l /proc/[0-9]*/fd 2>/dev/null | grep io_uring", r"io_uring"),
@@ -667,9 +671,9 @@ WHOLE = (
         near=r"no counter|accounted to nobody",
         work="bystander; causes unix ${N:-700} 90 queuer & sleep 2; " + _END,
         follow={
-            "unaccounted": "vmallocinfo",
-            "slab": "slabinfo",
-            "see_descriptors": "descriptors",
+            "unaccounted": LOOK,
+            "slab": LOOK,
+            "see_descriptors": LOOK,
             **_bound("worker", 60),
         },
         looks={
@@ -686,7 +690,7 @@ WHOLE = (
         near=r"no counter|accounted to nobody",
         work="bystander; echo 0 > /proc/sys/fs/pipe-user-pages-soft; causes pipes ${N:-4000} 90 piper & sleep 2; "
         + _END,
-        follow={"unaccounted": "vmallocinfo", "see_descriptors": "descriptors", **_bound("worker", 60)},
+        follow={"unaccounted": LOOK, "see_descriptors": LOOK, **_bound("worker", 60)},
         looks={"vmallocinfo": Look("cat /proc/vmallocinfo", r"pipe"), "descriptors": Look(_FDS, r"piper")},
         beyond_log="pipe buffers are in no counter; descriptors show who has them",
     ),
@@ -696,7 +700,7 @@ WHOLE = (
         named=r"open(ed)? files|filp|descriptor|opener",
         near=r"slab",
         work="bystander; echo 1000000 > /proc/sys/fs/file-max; causes opens ${N:-500000} 90 opener & sleep 6; causes anon 230 2 worker && unharmed",
-        follow={"slab": "slabinfo", "see_descriptors": "descriptors", "threads": "slabinfo"},
+        follow={"slab": LOOK, "see_descriptors": LOOK, "threads": LOOK},
         looks={
             "slabinfo": Look(_SLAB, r"filp|seq_file"),
             "descriptors": Look("cat /proc/sys/fs/file-nr", r"\d{6}"),
@@ -708,7 +712,7 @@ WHOLE = (
         named=r"stack|thread",
         work="bystander; for f in kernel/threads-max kernel/pid_max; do echo 100000 > /proc/sys/$f; done; echo 1000000 > /proc/sys/vm/max_map_count;"
         " ulimit -u unlimited 2>/dev/null; causes threads ${N:-11000} 90 threader & sleep 4; causes anon 150 2 worker && unharmed",
-        follow={"threads": _did("1000 threads", N=1000), "slab": "slabinfo"},
+        follow={"threads": _did("1000 threads", N=1000), "slab": LOOK},
         looks={"slabinfo": Look(_SLAB, r"task_struct|stack")},
     ),
     Scenario(
@@ -718,16 +722,16 @@ WHOLE = (
         near=r"slab",
         work="bystander; echo 1000000 > /proc/sys/fs/inotify/max_user_watches; mkdir -p /w; mount -t tmpfs -o nr_inodes=0 t /w;"
         " causes watches ${N:-120000} /w 90 watcher & sleep 8; causes anon 250 2 worker && unharmed",
-        follow={"slab": "slabinfo"},
+        follow={"slab": LOOK},
         looks={"slabinfo": Look(_SLAB, r"inode|inotify|dentry")},
     ),
     Scenario(
         name="g-routes",
-        cause="a routing table of 700000 routes; the worker needs 250",
+        cause="a routing table of 700000 routes; the worker needs 320",
         named=r"fib_|route|ip_fib",
         near=r"slab",
-        work="bystander; causes routes ${N:-700000} 90 router & sleep 14; causes anon 250 2 worker && unharmed",
-        follow={"slab": "slabinfo"},
+        work="bystander; causes routes ${N:-700000} 90 router & sleep 14; causes anon 320 2 worker && unharmed",
+        follow={"slab": LOOK},
         looks={"slabinfo": Look(_SLAB, r"fib|kmalloc")},
         seconds=150,
     ),
@@ -737,7 +741,7 @@ WHOLE = (
         named=r"namespace|net_namespace|\bnetns|\bnet_",
         near=r"slab|no counter|per-?CPU",
         work="bystander; causes namespaces ${N:-1200} 90 spacer & sleep 20; causes anon 250 2 worker && unharmed",
-        follow={"slab": "slabinfo"},
+        follow={"slab": LOOK},
         looks={"slabinfo": Look(_SLAB, r"net_namespace|kmalloc|dentry")},
         seconds=150,
     ),
@@ -763,7 +767,7 @@ WHOLE = (
         near=r"unevictable|locked",
         work="bystander; mkdir -p /r; mount -t ramfs r /r; dd if=/dev/zero of=/r/f bs=1M count=${HELD:-250} 2>/dev/null; "
         + _END,
-        follow={"mlock": "mounts", "ramfs": _did("files removed", HELD=5)},
+        follow={"mlock": LOOK, "ramfs": _did("files removed", HELD=5)},
         looks={"mounts": Look("grep ramfs /proc/mounts; grep VmLck /proc/[0-9]*/status", r"ramfs /r")},
     ),
     Scenario(
@@ -788,7 +792,7 @@ WHOLE = (
         named=r"kernelcore|Movable",
         append="kernelcore=160M",
         work="bystander; insmod /modules/oomlab.ko how=cache mib=${LEAK:-150}; unharmed",
-        follow={"slab": "slabinfo", "kernelcore": _did("without", append="")},
+        follow={"slab": LOOK, "kernelcore": _did("without", append="")},
         looks={"slabinfo": Look(_SLAB, r"oomlab")},
     ),
     Scenario(
@@ -881,6 +885,22 @@ WHOLE = (
         named=r"java",
         work="bystander; causes steps ${MB:-300} 2 java && unharmed",
         follow={**_bound("java", 150), "more_ram": _did("twice the RAM", memory=1024)},
+    ),
+    Scenario(
+        name="g-lowmem",
+        cause="32 bit: open files fill the 170 MiB of low memory while 800 MiB of HighMem are free",
+        named=r"low memory|HighMem|32.bit|lowmem",
+        arch="i386",
+        memory=1024,
+        append="highmem=850M",
+        work="bystander; echo 1000000 > /proc/sys/fs/file-max; causes opens ${N:-700000} 1 opener && unharmed",
+        follow={
+            "low_memory": _did("1000 open files", N=1000),
+            "slab": LOOK,
+            "see_descriptors": _did("1000 open files", N=1000),
+        },
+        looks={"slabinfo": Look(_SLAB, r"filp|seq_file")},
+        seconds=200,
     ),
     Scenario(
         name="g-sysrq",

@@ -16,7 +16,7 @@ from tests.advice import host, judge, machine
 from tests.advice.__main__ import Bench, wanted
 from tests.advice.judge import Outcome, Verdict
 from tests.advice.run import order, ran, script
-from tests.advice.scenarios import HOST, SCENARIOS, VM, Change, Scenario
+from tests.advice.scenarios import HOST, LOOK, SCENARIOS, VM, Change, Scenario
 from tests.recorded import kinds, whole_corpus
 from tests.vm.lab import cache_directory, command
 
@@ -35,8 +35,8 @@ def test_scenarios_are_sound() -> None:
     for scenario in SCENARIOS:
         re.compile(scenario.named)
         assert set(scenario.follow) <= levers, scenario.name
-        looks = {step for step in scenario.follow.values() if isinstance(step, str)}
-        assert looks <= set(scenario.looks), scenario.name
+        assert set(scenario.looks) <= set(judge.PLACES), scenario.name
+        assert scenario.looks or LOOK not in scenario.follow.values(), scenario.name
         # what is changed is a variable of the work, or the machine
         for step in scenario.follow.values():
             if isinstance(step, Change):
@@ -124,7 +124,7 @@ def bench() -> Iterator[Bench]:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="advice-", dir="/var/tmp"))
         lab = machine.prepare(cache_directory(), Path(scratch), suite="bookworm", live=True)
         daemon = stack.enter_context(host.watching()) if host.version() else None
-        yield Bench(cache_directory(), lab, daemon, None)
+        yield Bench(cache_directory(), {"amd64": lab}, daemon, None)
 
 
 @pytest.mark.slow
