@@ -91,7 +91,7 @@ def _verdict(event: OomEvent, width: int) -> Iterator[Line]:
         # the flags come last, and the page and the JSON have all of them
         ("ASKED", _lines(asked(event), room, narrow), ""),
         ("WHY", reason, "bold"),
-        ("CHANGE", _lines(change(event), room, 3 * narrow), ""),
+        ("CHANGE", _lines(change(event), room, 8 * narrow), ""),  # whole: it is to be done
     ):
         for number, line in enumerate(lines):
             yield (("" if number else label).ljust(_LABEL), "dim"), (line, style)
