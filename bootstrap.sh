@@ -13,11 +13,11 @@ set -eu
 packages='ca-certificates gcc libc6-dev libsystemd-dev libudev1 pkg-config python3 python3-dev python3-venv'
 # systemd brings systemd-analyze and journald (it does not become PID 1 by that), chromium shows the pages,
 # netbase makes /etc/hosts, which says what localhost is.
-packages_for_tests='chromium chromium-driver fish groff-base iproute2 logrotate mandoc netbase openssl systemd
-systemd-journal-remote util-linux zsh'
+packages_for_tests='busybox-static chromium chromium-driver fish groff-base iproute2 logrotate mandoc netbase openssl
+systemd systemd-journal-remote util-linux zsh'
 
 # Servers: installed without being started.
-servers_for_tests='prometheus prometheus-alertmanager stunnel4'
+servers_for_tests='containerd docker.io podman prometheus prometheus-alertmanager runc stunnel4'
 # For tests/vm: whole systems of Debian's packages under QEMU, and a clean one to build the package in.
 packages_for_vm='cpio e2fsprogs git mmdebstrap qemu-system-x86'
 

@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from oomwatchd.daemon import namer
+from oomwatchd.daemon.naming import AFTER_KILL_USEC, TOGETHER_SECONDS, Naming
 from oomwatchd.observe.container import MOST, ContainerNames, ask_helper
 from oomwatchd.observe.runtimes import DIRECTORIES, conmon_names, kubernetes_names, name_of
 from oomwatchd.records.capture import ProcessFacts
@@ -36,7 +38,7 @@ CRI_NOTES = {
 }
 
 
-def nobody(_ids: Iterable[str]) -> dict[str, str]:
+def nobody(_ids: Iterable[str], _address: str) -> dict[str, str]:
     raise FileNotFoundError(2, "No such file or directory")
 
 
@@ -99,6 +101,11 @@ def test_conmon_is_believed_of_its_own_user_alone(tmp_path: Path) -> None:
     assert conmon_names(tmp_path, [(OTHER, own)]) == {}
 
 
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("oomwatchd.observe.container.AGAIN_SECONDS", 0.0)
+
+
 # -- what is kept --------------------------------------------------------------------------------------
 
 PATH = f"/system.slice/docker-{ID}.scope"
@@ -131,7 +138,7 @@ def test_a_name_that_was_learnt_outlives_its_file(tmp_path: Path) -> None:
 def test_the_helper_is_asked_for_what_nobody_else_tells_and_never_for_a_kill(tmp_path: Path) -> None:
     asked: list[list[str]] = []
 
-    def ask(ids: Iterable[str]) -> dict[str, str]:
+    def ask(ids: Iterable[str], _address: str) -> dict[str, str]:
         asked.append(list(ids))
         return {ID: "web"}
 
@@ -140,22 +147,22 @@ def test_the_helper_is_asked_for_what_nobody_else_tells_and_never_for_a_kill(tmp
     assert asked == []
     names.learn(["/", PATH, "/system.slice/x.service", f"/docker/{OTHER}"])
     names.wait()
-    assert [sorted(one) for one in asked] == [sorted((ID, OTHER))]
+    assert [sorted(one) for one in asked] == [sorted((ID, OTHER)), [OTHER]], "its file may come later"
     assert named(names, facts(), facts(f"/docker/{OTHER}")) == ["web", None]
     names.learn([PATH, f"/docker/{OTHER}"])
     names.wait()
-    assert len(asked) == 1, "what is known to be there is not asked for again"
+    assert len(asked) == 2, "what is known to be there is not asked for again"
 
 
 def test_where_there_is_no_helper_that_is_said(tmp_path: Path) -> None:
     names = ContainerNames(tmp_path, tmp_path / "proc", nobody)
     names.learn([PATH])
     names.wait()
-    assert names.obstacle == "No such file or directory"
+    assert names.obstacle == f"{tmp_path}/run/oomwatchd-names.socket: No such file or directory"
 
 
 def test_names_are_bounded_and_the_used_ones_stay(tmp_path: Path) -> None:
-    def ask(ids: Iterable[str]) -> dict[str, str]:
+    def ask(ids: Iterable[str], _address: str) -> dict[str, str]:
         return {one: f"n{int(one, 16)}" for one in ids}
 
     names = ContainerNames(tmp_path, tmp_path / "proc", ask)
@@ -226,3 +233,22 @@ def test_the_helper_reads_names_with_its_one_capability(tmp_path: Path) -> None:
         )
         found.append(done.stdout.strip())
     assert found == ["None", "web"]
+
+
+def test_names_are_learnt_soon_after_a_container_appears_but_not_after_a_kill(tmp_path: Path) -> None:
+    learnt: list[Callable[[], None]] = []
+    cgroups = SimpleNamespace(made=3, table={})
+    naming = Naming(ContainerNames(tmp_path, tmp_path, nobody), cgroups, learnt.append)  # type: ignore[arg-type]
+    naming.run(10.0, usec_since_kill=10**9)
+    assert naming.seconds_until_due(10.0) == pytest.approx(TOGETHER_SECONDS)
+    assert learnt == []
+    naming.run(10.0 + TOGETHER_SECONDS, usec_since_kill=AFTER_KILL_USEC - 1)
+    assert learnt == []
+    naming.run(11.0, usec_since_kill=AFTER_KILL_USEC)
+    assert len(learnt) == 1 and naming.seconds_until_due(11.5) is None
+    naming.run(30.0, usec_since_kill=10**9)
+    assert len(learnt) == 1, "nothing is new"
+    cgroups.made = 4
+    naming.run(31.0, usec_since_kill=10**9)
+    naming.run(32.0, usec_since_kill=10**9)
+    assert len(learnt) == 2

@@ -247,8 +247,8 @@ def _cgroups(root: Path) -> Check:
 def _names(root: Path) -> Check:
     """Names of containers, as the service gets them: its user may not read what is root's."""
     runtimes = [name for name in DIRECTORIES if _exists(root / name)]
-    if _exists(root / HELPER.lstrip("/")):
-        return Check("container names", "ok", f"read by the helper at {HELPER}")
+    if _exists(root / HELPER):
+        return Check("container names", "ok", f"read by the helper at /{HELPER}")
     if not runtimes:
         return Check("container names", "ok", "no files of a container runtime")
     found = f"the service may not read /{runtimes[0]}: it knows these containers by their ids"

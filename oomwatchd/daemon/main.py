@@ -285,7 +285,7 @@ class Daemon:
             self._watch.read()
         self._record()
         if self._naming is not None:
-            self._naming.run(time.monotonic(), quiet=self._watch.quiet)
+            self._naming.run(time.monotonic(), usec_since_kill=self._watch.usec_since_kill)
         if self._serving is not None:
             self._serving.health.beat()
         moment = time.monotonic()

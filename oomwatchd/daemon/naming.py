@@ -12,6 +12,8 @@ log = logging.getLogger(__name__)
 
 #: Cgroups that are made within this time are looked at together.
 TOGETHER_SECONDS = 0.3
+#: A helper may have to be started for a name: not in the moments after a kill.
+AFTER_KILL_USEC = 1_000_000
 
 
 class Naming:
@@ -29,8 +31,8 @@ class Naming:
         self._due: float | None = None
         self._said: str | None = None
 
-    def run(self, moment: float, *, quiet: bool) -> None:
-        """Learn what is due; ``quiet``: no kill is under way."""
+    def run(self, moment: float, *, usec_since_kill: int) -> None:
+        """Learn what is due."""
         if self._names.obstacle not in (None, self._said):
             self._said = self._names.obstacle
             log.info("works without the names of some containers: %s (see `oomwatchd doctor`)", self._said)
@@ -40,7 +42,7 @@ class Naming:
             self._due = moment + TOGETHER_SECONDS
         if moment < self._due:
             return
-        if not quiet:
+        if usec_since_kill < AFTER_KILL_USEC:
             self._due = moment + TOGETHER_SECONDS
             return
         self._due, self._learnt = None, self._cgroups.made

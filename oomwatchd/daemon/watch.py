@@ -217,10 +217,14 @@ class Watch:
         return newest is not None and self._log_now() - newest < within_usec
 
     @property
+    def usec_since_kill(self) -> int:
+        """How long ago the last kill line was read."""
+        return self._now().monotonic_usec - self._last_named_usec
+
+    @property
     def quiet(self) -> bool:
         """Every kill that was read is handed over, too."""
-        since = self._now().monotonic_usec - self._last_named_usec
-        return self._assembler.idle and since > 2 * QUIET_USEC
+        return self._assembler.idle and self.usec_since_kill > 2 * QUIET_USEC
 
     def flush(self) -> None:
         """The watch ends: issue what is there."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -22,14 +23,17 @@ from oomwatchd.records.capture import OomCapture, ProcessFacts
 MOST = 4096
 #: Ids that are asked for at once.
 MOST_ASKED = 1024
-HELPER = "/run/oomwatchd-names.socket"
+#: below the host's root
+HELPER = "run/oomwatchd-names.socket"
 HELPER_SECONDS = 10.0
+#: Who has no name yet is asked for once more after so long.
+AGAIN_SECONDS = 1.0
 _ANSWER_BYTES = 1024 * 1024
 #: whose containers have a conmon
 _CONMON = frozenset({"podman", "cri-o", None})
 
 
-def ask_helper(ids: Iterable[str], address: str = HELPER) -> dict[str, str]:
+def ask_helper(ids: Iterable[str], address: str) -> dict[str, str]:
     """The names that the helper finds. Raises OSError where there is none."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(HELPER_SECONDS)
@@ -55,7 +59,7 @@ class ContainerNames:
         self,
         root: Path = Path("/"),
         proc: Path = Path("/proc"),
-        ask: Callable[[Iterable[str]], dict[str, str]] = ask_helper,
+        ask: Callable[[Iterable[str], str], dict[str, str]] = ask_helper,
     ) -> None:
         self._root = root
         self._proc = proc
@@ -65,6 +69,8 @@ class ContainerNames:
         self._known: dict[str, str] = {}
         #: paths that were there at the last call
         self._seen: set[str] = set()
+        #: ids for the helper, and whether it is being asked
+        self._wanted: dict[str, None] = {}
         self._asking: threading.Thread | None = None
         self.obstacle: str | None = None
 
@@ -87,15 +93,15 @@ class ContainerNames:
         if not wanted:
             return
         self._keep(self._told(wanted))
-        left = [container_id for container_id in wanted if container_id not in self._known]
-        if left and (self._asking is None or not self._asking.is_alive()):
-            self._asking = threading.Thread(
-                target=self._ask_for, args=(left[:MOST_ASKED],), name="names", daemon=True
-            )
-            try:
-                self._asking.start()
-            except RuntimeError as error:
-                self.obstacle = str(error)
+        with self._lock:
+            self._wanted |= dict.fromkeys(one for one in wanted if one not in self._known)
+            if not self._wanted or self._asking is not None:
+                return
+            self._asking = threading.Thread(target=self._ask_for_all, name="names", daemon=True)
+        try:
+            self._asking.start()
+        except RuntimeError as error:
+            self._asking, self.obstacle = None, str(error)
 
     def with_names(self, capture: OomCapture) -> OomCapture:
         """The same capture, its processes told by the names of their containers."""
@@ -104,8 +110,9 @@ class ContainerNames:
 
     def wait(self) -> None:
         """Until the helper has answered."""
-        if self._asking is not None and self._asking.ident is not None:
-            self._asking.join()
+        asking = self._asking
+        if asking is not None:
+            asking.join()
 
     def _named(self, facts: ProcessFacts) -> ProcessFacts:
         owner = owner_of(facts.cgroup) if facts.cgroup else None
@@ -135,12 +142,32 @@ class ContainerNames:
                 found[container_id] = name
         return found
 
-    def _ask_for(self, ids: list[str]) -> None:
+    def _ask_for_all(self) -> None:
+        again: dict[str, None] = {}
+        while True:
+            with self._lock:
+                if not self._wanted and not again:
+                    self._asking = None
+                    return
+                ids = list(self._wanted or again)[:MOST_ASKED]
+                new = bool(self._wanted)
+                for one in ids:
+                    (self._wanted if new else again).pop(one)
+            if not new:
+                time.sleep(AGAIN_SECONDS)
+            names = self._answer(ids)
+            self._keep(names)
+            if new:  # the runtime may write its file a little later
+                again |= dict.fromkeys(one for one in ids if one not in names)
+
+    def _answer(self, ids: list[str]) -> dict[str, str]:
         try:
-            self._keep(self._ask(ids))
-            self.obstacle = None
+            names = self._ask(ids, str(self._root / HELPER))
         except OSError as error:
-            self.obstacle = error.strerror or str(error)
+            self.obstacle = f"{self._root / HELPER}: {error.strerror or error}"
+            return {}
+        self.obstacle = None
+        return names
 
     def _keep(self, names: dict[str, str]) -> None:
         with self._lock:

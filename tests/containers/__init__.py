@@ -1,0 +1,1 @@
+"""Real container engines of Debian beside the daemon under the privileges of its unit."""
