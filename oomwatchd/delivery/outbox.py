@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import msgspec
 
@@ -56,6 +56,21 @@ class Receiver(Protocol):
         """Hand the events over, all or none. Raises DeliveryError; may take seconds."""
 
     def close(self) -> None: ...
+
+
+class Holding(Receiver, Protocol):
+    """A receiver that holds some of what it took, to tell it later as one message."""
+
+    def due(self) -> float | None:
+        """Seconds until it is to be told, None: nothing is held."""
+
+    def tell_held(self) -> None:
+        """Tell what is due. Raises DeliveryError, and holds it on."""
+
+
+def _holds(receiver: Receiver) -> TypeGuard[Holding]:
+    # not isinstance(): with a protocol it brings inspect, ast and dis from Python 3.12 on
+    return hasattr(receiver, "tell_held")
 
 
 class Shelf(Protocol):
@@ -122,6 +137,19 @@ class Lane:
         waiting = max(0, self._shelf.last_news - self.state.position)
         self.state = msgspec.structs.replace(self.state, waiting=waiting)
 
+    @property
+    def idle_seconds(self) -> float | None:
+        """After how long a step is due though nothing waits; None: never."""
+        return self._receiver.due() if _holds(self._receiver) else None
+
+    def _tell_held(self) -> None:
+        if _holds(self._receiver):
+            try:
+                self._receiver.tell_held()
+            except DeliveryError as error:
+                log.warning("sink %s: %s; what is held is told later", self.state.sink, error)
+                self._save(failures=self.state.failures + 1, last_error=str(error)[:_ERROR_LENGTH])
+
     def step(self) -> float | None:
         """Try what is next once; seconds until the next step is due, None: nothing waits."""
         limit = 1 if self.state.position < self._single_up_to else self._receiver.batch
@@ -129,6 +157,7 @@ class Lane:
         if not news:
             if self.state.waiting:
                 self._save(waiting=0, oldest_waiting=None)
+            self._tell_held()
             return None
         now = self._wall()
         events, dropped, left_out = self._chosen(news, now)
@@ -356,4 +385,4 @@ class Outbox:
                 return
             self._on_state(lane.state, lane.seconds)
             if seconds is None or seconds > 0:
-                wake.wait(seconds)
+                wake.wait(lane.idle_seconds if seconds is None else seconds)

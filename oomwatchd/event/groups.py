@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from oomwatchd.diagnosis.attribution import owner_of
+from oomwatchd.diagnosis.attribution import home_of, owner_of
+from oomwatchd.event import OomEvent
 
 #: between one event of a group and the next
 GAP_SECONDS = 6 * 3600.0
@@ -78,25 +79,46 @@ class Group(Generic[R]):
         return sum(row.kills for row in self.rows)
 
 
-def key_of(row: Row) -> tuple[str | None, ...]:
+Key = tuple[str | None, ...]
+
+
+def key_of(row: Row) -> Key:
     """Equal for events that say the same of the same: kind, limit, place, name and reason. The reason's
     figures and the ids of containers do not count."""
-    if row.container is not None:
-        place = row.place
-    elif row.cgroup is not None:
-        # started again in the same pod it has another id
-        place = _DRAWN.sub("#", row.cgroup) if owner_of(row.cgroup).pod_uid is not None else row.cgroup
+    place = row.place if row.container is not None else _kept(row.cgroup) or row.unit
+    return (row.kind, row.constraint, place, row.victim_comm, _reason(row.summary))
+
+
+def key_of_event(event: OomEvent) -> Key:
+    """The same of an event that is at hand."""
+    victim = event.victims[0] if event.victims else None
+    whose = next((a for a in event.attribution if victim and a.pid == victim.pid), None)
+    if whose is not None and whose.container_name is not None:
+        place = home_of(whose)
     else:
-        place = row.unit
-    reason = _NUMBER.sub("#", _DRAWN.sub("#", row.summary or ""))
-    return (row.kind, row.constraint, place, row.victim_comm, reason)
+        paths = (
+            whose and whose.cgroup,
+            event.memcg and event.memcg.oom_path,
+            event.oomd and event.oomd.cgroup,
+        )
+        place = _kept(next((path for path in paths if path), None)) or (whose.unit if whose else None)
+    return (event.kind, event.constraint, place, victim.comm if victim else None, _reason(event.summary))
+
+
+def _kept(cgroup: str | None) -> str | None:
+    """The path, without a container's id where it is in a pod: started again there it has another one."""
+    return _DRAWN.sub("#", cgroup) if cgroup and owner_of(cgroup).pod_uid is not None else cgroup
+
+
+def _reason(summary: str | None) -> str:
+    return _NUMBER.sub("#", _DRAWN.sub("#", summary or ""))
 
 
 def grouped(rows: Iterable[R], most: int) -> tuple[Sequence[Group[R]], bool]:
     """The first ``most`` groups of ``rows`` (newest first), and whether there was no room for another. Then
     it ends before the row that would begin it; what follows may hold more of the same."""
     groups: list[Group[R]] = []
-    open_groups: dict[tuple[str | None, ...], Group[R]] = {}
+    open_groups: dict[Key, Group[R]] = {}
     for row in rows:
         key = key_of(row)
         group = open_groups.get(key)

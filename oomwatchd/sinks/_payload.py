@@ -71,8 +71,9 @@ def linked(link: str, event: OomEvent) -> str:
     return link.replace("${id}", event.id).replace("${host}", host())
 
 
-def particulars(event: OomEvent, link: str) -> dict[str, str | int]:
-    """What a template can name. All text is harmless to read; none of it is escaped for a markup."""
+def particulars(event: OomEvent, link: str, times: int = 1, since: str | None = None) -> dict[str, str | int]:
+    """What a template can name; ``times`` events are told as one, the first of which was at ``since`` (RFC
+    3339). All text is harmless to read; none of it is escaped for a markup."""
     whose = victim_attribution(event)
     called = names(event)
     first = event.findings[0] if event.findings else None
@@ -99,9 +100,18 @@ def particulars(event: OomEvent, link: str) -> dict[str, str | int]:
         "explanation": first.explanation if first else "",
         "advice": first.advice if first else "",
         "link": linked(link, event),
+        "first": since or event.time.wall or "",
+        "again": _again(times, since),
     }
-    numbers = {"kills": event.kills, "repeats": event.repeats, "victim_pid": victim.pid if victim else 0}
+    pid = victim.pid if victim else 0
+    numbers = {"times": times, "kills": event.kills, "repeats": event.repeats, "victim_pid": pid}
     return {name: _cut(harmless(text)) for name, text in texts.items()} | numbers
+
+
+def _again(times: int, since: str | None) -> str:
+    """How often it happened, in words; nothing for once."""
+    begun = f" since {since}" if since else ""
+    return f"{times} times{begun}, each for the same reason" if times > 1 else ""
 
 
 def _cut(text: str) -> str:

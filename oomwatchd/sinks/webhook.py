@@ -6,7 +6,9 @@ signing key the request is signed as Standard Webhooks say (``webhook-signature`
 and body).
 
 ``template`` names a JSON file with ``${name}`` in its strings, or one of those that come along: ``slack``,
-``mattermost``, ``matrix``, ``teams``. Secrets (``url_file``, ``secret_headers``, ``signing_key``) are files
+``mattermost``, ``matrix``, ``teams``. With a template a crash
+loop is told at once, then as a message now and then that says how often since (``group = false``: each event
+is a message). Secrets (``url_file``, ``secret_headers``, ``signing_key``) are files
 or systemd credentials. Redirects are not followed.
 
 Sources: https://github.com/cloudevents/spec (HTTP binding, structured mode),
@@ -30,6 +32,7 @@ import msgspec
 
 from oomwatchd.event import OomEvent
 from oomwatchd.sinks._error import SinkError
+from oomwatchd.sinks._groups import Groups, Told
 from oomwatchd.sinks._http import HttpClient, HttpOptions
 from oomwatchd.sinks._particulars import place, severity
 from oomwatchd.sinks._payload import Template, TemplateError, document, host, linked, particulars
@@ -37,6 +40,8 @@ from oomwatchd.sinks._secrets import read_secret
 
 log = logging.getLogger(__name__)
 
+#: until what could not be told is tried again
+_AGAIN_SECONDS = 60.0
 CLOUDEVENTS = "application/cloudevents+json; charset=utf-8"
 
 
@@ -50,6 +55,7 @@ class Options(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True
     template: str = ""
     link: str = ""
     payload: Literal["small", "full"] = "small"
+    group: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,30 +116,54 @@ class Webhook:
 
     batch = 1
 
-    def __init__(self, options: Options, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        options: Options,
+        clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Raises SinkError for a template or certificates that cannot be read."""
         self.name = options.called("webhook")
         self._options = options
         self._clock = clock
+        self._steady = steady
         self._template = read_template(options.template) if options.template else None
+        #: for people: one message of what says the same of the same
+        self._groups = Groups() if self._template is not None and options.group else None
         self._client = HttpClient(options)
 
     def deliver(self, events: Sequence[OomEvent]) -> None:
         """Send the event. Raises SinkError."""
         for event in events:
-            self._send(event)
+            told = Told(event) if self._groups is None else self._groups.take(event, self._steady())
+            if told is not None:
+                self._send(told)
+
+    def due(self) -> float | None:
+        """Seconds until something held is to be told (:meth:`tell_held`), None: nothing is held."""
+        return None if self._groups is None else self._groups.due(self._steady())
+
+    def tell_held(self) -> None:
+        """Tell what is held and due. Raises SinkError; it is then held for another minute."""
+        while self._groups is not None and (told := self._groups.next_held(self._steady())) is not None:
+            try:
+                self._send(told)
+            except SinkError:
+                self._groups.postpone(told, self._steady() + _AGAIN_SECONDS)
+                raise
+            self._groups.done(told, self._steady())
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
 
-    def _send(self, event: OomEvent) -> None:
-        options = self._options
+    def _send(self, told: Told) -> None:
+        options, event = self._options, told.event
         if self._template is None:
             body = msgspec.json.encode(cloud_event(event, options.payload, options.link))
             content_type = CLOUDEVENTS
         else:
-            values = particulars(event, options.link)
+            values = particulars(event, options.link, told.times, told.first)
             body = self._template.fill(values, document(event, options.payload))
             content_type = "application/json"
         seconds = int(self._clock())
@@ -164,6 +194,6 @@ _NAMES = frozenset(
     (
         *("id", "host", "kind", "severity", "summary", "time", "constraint", "cgroup", "unit", "where"),
         *("container", "container_id", "pod", "pod_uid", "namespace", "victim_comm", "victim_pid", "kills"),
-        *("repeats", "findings", "title", "explanation", "advice", "link"),
+        *("repeats", "findings", "title", "explanation", "advice", "link", "times", "first", "again"),
     )
 )

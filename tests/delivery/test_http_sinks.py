@@ -186,7 +186,7 @@ def test_a_lone_place_keeps_its_type() -> None:
     ("text", "words"),
     [
         ("{", "not JSON"),
-        ('{"a": "${nix}"}', r"no such name: \$\{nix\}; known: advice, cgroup"),
+        ('{"a": "${nix}"}', r"no such name: \$\{nix\}; known: advice, again, cgroup"),
         ('{"a": "${id|xml}"}', "no such escape: xml; known: text, html, markdown, mrkdwn"),
     ],
 )

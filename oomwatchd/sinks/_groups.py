@@ -1,0 +1,105 @@
+"""A crash loop in a chat: told at once, then how often since, ever less often.
+
+The first event of a group (:mod:`oomwatchd.event.groups`) is told as it comes. What follows is held for half
+a minute, then for five, then for an hour each time, and told as one message: how many, since when. Only that
+message is held; each event is stored, counted, and told whole to every other sink. After six hours of quiet
+the next one is a first one again. What is held when the daemon ends is not told.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from oomwatchd.event import OomEvent
+from oomwatchd.event.groups import GAP_SECONDS, Key, key_of_event
+
+#: how long what follows a message is held, after the first, the second, and each further one
+HOLD_SECONDS = (30.0, 300.0, 3600.0)
+#: groups that are remembered
+_GROUPS = 64
+
+
+class Told(NamedTuple):
+    """A message: the newest event, how many it stands for, and when the first of them was (RFC 3339)."""
+
+    event: OomEvent
+    times: int = 1
+    first: str | None = None
+
+
+class _Group(msgspec.Struct):
+    #: when the last event came, and until when what follows is held
+    last: float
+    until: float
+    messages: int
+    told: Told
+    held: Told | None = None
+
+
+class Groups:
+    """What was told of each group. Times are seconds of a clock that does not jump."""
+
+    def __init__(self) -> None:
+        self._groups: dict[Key, _Group] = {}
+
+    def take(self, event: OomEvent, now: float) -> Told | None:
+        """What to tell now that this event has come; None: it is held. Asked again about the event that came
+        last, the answer is the same: a delivery is tried more than once."""
+        key = key_of_event(event)
+        group = self._groups.pop(key, None)
+        if group is None or now - group.last > GAP_SECONDS:
+            told = Told(event, 1, event.time.wall)
+            self._groups[key] = _Group(now, now + HOLD_SECONDS[0], 1, told)
+            self._forget()
+            return told
+        self._groups[key] = group
+        if group.held is None and event.id == group.told.event.id:  # again, or a later revision of it
+            group.told = group.told._replace(event=event)
+            return group.told
+        if group.held is not None and event.id in (group.held.event.id, group.told.event.id):
+            return None
+        group.last = now
+        held = group.held or Told(event, 0, event.time.wall)
+        group.held = Told(event, held.times + 1, held.first)
+        return self._release(group, now) if now >= group.until else None
+
+    def due(self, now: float) -> float | None:
+        """Seconds until something held is to be told, None: nothing is."""
+        held = [group.until for group in self._groups.values() if group.held is not None]
+        return max(0.0, min(held) - now) if held else None
+
+    def next_held(self, now: float) -> Told | None:
+        """What is to be told now of what is held; :meth:`done` when it was."""
+        for group in self._groups.values():
+            if group.held is not None and group.until <= now:
+                return group.held
+        return None
+
+    def done(self, told: Told, now: float) -> None:
+        """What was held has been told."""
+        for group in self._groups.values():
+            if group.held is told:
+                self._release(group, now)
+
+    def postpone(self, told: Told, until: float) -> None:
+        """It could not be told now."""
+        for group in self._groups.values():
+            if group.held is told:
+                group.until = until
+
+    @staticmethod
+    def _release(group: _Group, now: float) -> Told:
+        assert group.held is not None
+        told = group.told = group.held
+        group.held = None
+        group.until = now + HOLD_SECONDS[min(group.messages, len(HOLD_SECONDS) - 1)]
+        group.messages += 1
+        return told
+
+    def _forget(self) -> None:
+        """Keep a bound; of those that go, none that holds something if another does."""
+        if len(self._groups) > _GROUPS:
+            empty = (key for key, group in self._groups.items() if group.held is None)
+            del self._groups[next(empty, next(iter(self._groups)))]
