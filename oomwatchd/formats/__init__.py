@@ -66,10 +66,10 @@ class Role(Enum):
     """What a line means for cutting reports.
 
     ``NEIGHBOUR`` is no part of a report. ``BEFORE`` stands before one and tells of it. ``REFUSED`` says
-    that what was asked for by hand came to nothing. ``HEADER`` begins one. ``DUMP`` heads a stack dump, of anybody: it begins a report
-    only where the OOM killer stands in the call trace. ``BODY`` goes on with one. ``VICTIM`` names who is
-    chosen. ``KILL`` says that a process is killed, ``OUTCOME`` ends a report without that. ``EXTRA`` stands
-    beside the kill lines. ``AFTER`` tells of a process that was killed.
+    that what was asked for by hand came to nothing. ``HEADER`` begins one. ``DUMP`` heads a stack dump, of
+    anybody: it begins a report only where the OOM killer stands in the call trace. ``BODY`` goes on with one.
+    ``VICTIM`` names who is chosen. ``KILL`` says that a process is killed, ``OUTCOME`` ends a report without
+    that. ``EXTRA`` stands beside the kill lines. ``AFTER`` tells of a process that was killed.
     """
 
     NEIGHBOUR = auto()
