@@ -325,6 +325,7 @@ FORKS = tuple(task(100 + i, 10, comm="worker") for i in range(60))
 Given = OomReport | tuple[OomReport, OomCapture]
 
 #: id -> (brings it, close by and does not)
+ATOMIC = Trigger(comm="swapper/1", pid=0, order=0, gfp_mask=0x480020, gfp_flags=("GFP_ATOMIC",))
 CASES: dict[str, list[tuple[Given, Given]]] = {
     "zone_below_watermark": [
         (report(), report(memory=memory(zone(free=45 << 10)))),
@@ -575,6 +576,19 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         (report(memory=memory(zone(present=6 << 20))), report(memory=memory(zone(present=5 << 20)))),
         # up to 3.7 what is managed is not printed
         (report(memory=memory(zone(present=6 << 20))), report(memory=memory(UNMANAGED))),
+    ],
+    "allocation_stalled": [
+        (
+            report(outcome="page allocation stalls for 10015ms, order:0"),
+            report(outcome="page allocation failure: order:0"),
+        )
+    ],
+    "atomic_request": [
+        (
+            report(kind="page_alloc_failure", trigger=ATOMIC),
+            report(kind="page_alloc_failure", trigger=TRIGGER),
+        ),
+        (report(kind="page_alloc_failure", trigger=ATOMIC), report(trigger=ATOMIC)),
     ],
     "page_fault_oom": [
         (report(trigger=FAULT), report(trigger=msgspec.structs.replace(FAULT, gfp_mask=0xCC0))),
@@ -885,6 +899,25 @@ def test_a_false_alarm_of_the_page_fault_handler_is_grave() -> None:
     spare = one(report(trigger=FAULT, memory=SPARE), "page_fault_oom")
     assert spare.severity == "critical"
     assert "2.0 GiB" in spare.explanation or "1.9 GiB" in spare.explanation
+
+
+def test_blocks_alone_decide_where_the_log_lacks_the_amounts() -> None:
+    blocks = (FreeBlocks(order=0, count=4513, migratetypes="UME"), FreeBlocks(order=1, count=15))
+    bare = Zone(node=0, zone="DMA32", free_blocks=blocks)
+    said = one(report(trigger=ORDER3, memory=Memory(zones=(bare,), nodes=NEW)), "fragmentation")
+    assert said.title == "node 0 DMA32 zone: free memory, but no block of order 3"
+    assert "has free pages, but the request needs 8 pages in a row" in said.explanation
+    large = msgspec.structs.replace(bare, free_blocks=(*blocks, FreeBlocks(order=3, count=1)))
+    assert "fragmentation" not in ids(report(trigger=ORDER3, memory=Memory(zones=(large,), nodes=NEW)))
+
+
+def test_above_the_high_mark_without_a_reserve_is_no_sure_thing() -> None:
+    above = msgspec.structs.replace(zone(free=100 << 10), lowmem_reserve_bytes=None)
+    assert (
+        "lacks the zone's lowmem_reserve" in one(report(memory=memory(above)), "request_fits_now").explanation
+    )
+    between = msgspec.structs.replace(zone(free=60 << 10), lowmem_reserve_bytes=None)
+    assert "request_fits_now" not in ids(report(memory=memory(between)))
 
 
 def test_giving_up_with_cache_left_is_no_proof() -> None:

@@ -26,6 +26,9 @@ from oomwatchd.words.amounts import kib
 ID = "fragmentation"
 TITLE = "Free memory, but no block large enough"
 
+#: of any kernel that Linux runs with
+_LARGEST_PAGE = 64 << 10
+
 _LETTERS = {
     "U": "unmovable",
     "M": "movable",
@@ -41,11 +44,45 @@ def find(case: Case) -> Iterator[Claim]:
     request = case.request
     if request is None or request.order == 0:
         return
-    # a zone that is above its mark by amount and refuses for want of a block: that is fragmentation
+    # a zone that is above its mark by amount and refuses for want of a block: that is fragmentation; where
+    # the log lacks the amounts, the blocks alone decide
     for verdict in case.verdicts:
-        above = verdict.usable_bytes is not None and verdict.shortfall_bytes is None
-        if verdict.allowed and above and verdict.block_available is False:
-            yield _finding(case, verdict, request)
+        if verdict.allowed and verdict.shortfall_bytes is None:
+            if verdict.block_available is False:
+                yield _finding(case, verdict, request)
+            elif verdict.block_available is None and case.compaction_off and _above(verdict, request):
+                yield _uncompacted(case, verdict, request)
+
+
+def _above(verdict: ZoneVerdict, request: Request) -> bool:
+    """Free exceeds min by more than the request, whatever the page size."""
+    free, minimum = verdict.free_bytes, verdict.record.bytes_of("min")
+    return free is not None and minimum is not None and free - minimum > _LARGEST_PAGE << request.order
+
+
+def _uncompacted(case: Case, verdict: ZoneVerdict, request: Request) -> Claim:
+    """No buddy line says which blocks there are; the kernel says that it cannot make any."""
+    finding = Finding(
+        id=ID,
+        severity="critical",
+        title=f"An order-{request.order} request, and no compaction in this kernel",
+        explanation=f"{verdict.label} has {kib(verdict.free_bytes or 0)} free, above min "
+        f"{kib(verdict.record.bytes_of('min') or 0)}, but the request needs {1 << request.order} pages in a "
+        "row, and a kernel without compaction cannot bring free pages together.",
+        evidence={
+            "zone": verdict.zone,
+            "node": verdict.node,
+            "order": request.order,
+            "free_bytes": verdict.free_bytes,
+        },
+        advice=_advice(case, request.order),
+    )
+    text = f"no block of order {request.order} could be made: compaction is not built in"
+    return Claim(
+        finding=finding,
+        refusal=Refusal(text=text, rank=45, alone=True),
+        cause=Cause(tier=Tier.BARRED, text="", excess_bytes=verdict.free_bytes or 0),
+    )
 
 
 def _finding(case: Case, verdict: ZoneVerdict, request: Request) -> Claim:
@@ -65,8 +102,7 @@ def _finding(case: Case, verdict: ZoneVerdict, request: Request) -> Claim:
         id=ID,
         severity="critical",
         title=f"{verdict.label} zone: free memory, but no block of order {request.order}",
-        explanation=f"{verdict.label} has {kib(verdict.usable_bytes or 0)} usable, more than the "
-        f"{kib(verdict.required_bytes or 0)} demanded, but the request needs {1 << request.order} pages in a "
+        explanation=f"{verdict.label} {_amounts(verdict)} the request needs {1 << request.order} pages in a "
         f"row and {why}.{share}",
         evidence={
             "zone": verdict.zone,
@@ -87,6 +123,16 @@ def _finding(case: Case, verdict: ZoneVerdict, request: Request) -> Claim:
         if not case.minor(verdict)
         else None,
     )
+
+
+def _amounts(verdict: ZoneVerdict) -> str:
+    usable, required = verdict.usable_bytes, verdict.required_bytes
+    if usable is None:
+        blocks = verdict.record.free_blocks_total_bytes
+        return "has free pages, but" if blocks is None else f"has {kib(blocks)} in free blocks, but"
+    if required is None:
+        return f"has {kib(usable)} usable, but"
+    return f"has {kib(usable)} usable, more than the {kib(required)} demanded, but"
 
 
 def _advice(case: Case, order: int) -> str:

@@ -23,8 +23,10 @@ _PLENTY = 0.1
 
 def find(case: Case) -> Claim | None:
     fitting = [v for v in case.verdicts if v.fits and v.usable_bytes is not None]
-    if case.request is None or not fitting:
+    if case.request is None:
         return None
+    if not fitting:
+        return _perhaps(case)
     # the last check before a kill demands the high mark, without CMA: most that fit fail it
     killed = case.report.kind != "page_alloc_failure"
     first = next((v for v in fitting if v.passes or not killed), None)
@@ -66,6 +68,37 @@ def find(case: Case) -> Claim | None:
         short = told.last_short_bytes or 0
         text = f"{label} zone {kib(short)} short of the high mark that the last check before a kill demands"
     return Claim(finding=finding, refusal=Refusal(text=text, rank=60))
+
+
+def _perhaps(case: Case) -> Claim | None:
+    """The log lacks lowmem_reserve, and a zone is above its high mark, with a block of the order."""
+    open_ = [v for v in case.verdicts if v.allowed and v.fits is None and v.block_available]
+    if len(open_) != len([v for v in case.verdicts if v.allowed]):
+        return None
+    for verdict in open_:
+        high = verdict.record.bytes_of("high")
+        usable = verdict.usable_bytes
+        if high is not None and usable is not None and verdict.reserve_bytes is None and usable > high:
+            order = case.request.order if case.request else 0
+            label = harmless(verdict.label)
+            block = f", with a block of order {order}," if order else ""
+            finding = Finding(
+                id=ID,
+                severity="info",
+                title="Above the high mark when the report was printed",
+                explanation=f"{verdict.label} had {kib(usable)} usable, above its high mark of {kib(high)}"
+                f"{block} when the report was printed. The log lacks the zone's lowmem_reserve; unless that "
+                "is larger, the request raced with an exiting task that freed memory meanwhile.",
+                evidence={
+                    "zone": verdict.zone,
+                    "node": verdict.node,
+                    "usable_bytes": usable,
+                    "high_bytes": high,
+                },
+            )
+            text = f"out of memory, though {label} zone was above its high mark{block} when printed"
+            return Claim(finding=finding, refusal=Refusal(text=text, rank=60))
+    return None
 
 
 _ADVICE = (

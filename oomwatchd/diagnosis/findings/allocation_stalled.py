@@ -1,0 +1,43 @@
+"""An allocation waited for seconds and went on waiting.
+
+``page allocation stalls for Nms`` (4.10 to 4.14) comes from a task that has asked for memory for more than
+10 s. Nothing has failed yet: reclaim, or who is to free memory, does not get on. Usual: a slow or hung
+device that dirty pages wait for, a task that holds a lock of the memory management and gets no CPU, per-CPU
+work that does not run. The traces of the other stalled tasks, and what the workqueue watchdog says after
+them, tell which.
+"""
+
+from __future__ import annotations
+
+import re
+
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
+from oomwatchd.records.report import Finding
+
+ID = "allocation_stalled"
+TITLE = "An allocation waited for seconds"
+
+_STALL = re.compile(r"page allocation stalls for (\d+)ms")
+
+
+def find(case: Case) -> Claim | None:
+    found = _STALL.search(case.report.outcome or "")
+    if found is None:
+        return None
+    seconds = int(found[1]) / 1000
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="warning",
+            title=TITLE,
+            explanation=f"The task has waited {seconds:.0f} s for memory and still waits; nothing has failed "
+            "yet. Reclaim, or who is to free memory, does not get on: a slow or hung device, a task that "
+            "holds a lock and gets no CPU, or per-CPU work that does not run.",
+            evidence={"waited_seconds": seconds},
+            advice="Compare the traces of all stalled tasks (SysRq w shows more) and look for a workqueue "
+            "lockup or hung task behind them: what they wait for is what to mend.",
+        ),
+        refusal=Refusal(text=f"the allocation stalled for {seconds:.0f} s", rank=30, alone=True),
+        cause=Cause(tier=Tier.MANNER, text=""),
+    )
