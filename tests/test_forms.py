@@ -144,6 +144,7 @@ UNMENDED = {
     ("intent", 72), ("intent", 80), ("killed", 72), ("pcp_cpu", 60), ("allocations_title", 60),
     ("hardware", 60), ("hardware", 72), ("hardware", 80), ("already_exiting", 72), ("already_exiting", 80),
     ("spared", 72), ("alloc_failure", 72), ("alloc_failure", 80), ("nommu_failure", 72),
+    ("vendor_header", 60), ("vendor_header", 72), ("vendor_header", 80),
 }  # fmt: skip
 
 

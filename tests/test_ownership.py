@@ -6,6 +6,7 @@ import pytest
 
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.render.fields import died
 from oomwatchd.reports.assemble import Assembler, OomBlock
 from oomwatchd.reports.decode import decode
 from oomwatchd.sources.text import GrowingLog
@@ -139,3 +140,78 @@ def test_live_the_reaper_names_the_victim_of_a_rate_limited_kill_line() -> None:
     (block,) = blocks
     report = decode(block.records)
     assert ([victim.comm for victim in report.victims], report.kills) == (["stress"], 0)
+
+
+TABLE = ["[ pid ]   uid  tgid total_vm      rss nr_ptes swapents oom_score_adj name"]
+TABLE += ["[  743]     0   743   130120     8120       1        0             0 a.out"]
+
+
+@pytest.mark.parametrize("cut", ["", " ", " (", " (a", " (a.ou"])
+def test_a_kill_line_cut_behind_the_pid_has_its_name_from_the_table(cut: str) -> None:
+    for begin in ("", "Out of memory: "):
+        (event,) = events([HEADER.format("x"), *TABLE, f"{begin}Killed process 743{cut}"])
+        assert [(v.pid, v.comm, v.kills) for v in event.victims] == [(743, "a.out", 1)]
+
+
+def test_a_pid_that_may_be_cut_names_nobody() -> None:
+    (event,) = events([HEADER.format("x"), *TABLE, "Out of memory: Killed process 74"])
+    assert event.victims == ()
+    assert died(event).startswith("unknown")
+
+
+def test_who_was_only_chosen_is_not_said_to_have_died() -> None:
+    (event,) = events([HEADER.format("x"), *TABLE, INTENT.format(743, "a.out")])
+    assert died(event).startswith("unknown: a.out (pid 743) was chosen")
+    assert " killed" not in event.summary
+
+
+PANIC = "Kernel panic - not syncing: Out of memory: system-wide panic_on_oom is enabled"
+DUMP_LINE = "CPU: 1 PID: 743 Comm: a.out Tainted: PO 4.1.10 #1"
+
+
+def test_the_line_behind_a_panic_names_who_asked() -> None:
+    (event,) = events([PANIC, DUMP_LINE])
+    assert (event.trigger.comm, event.trigger.pid) == ("a.out", 743)
+    (event,) = events([HEADER.format("a.out"), PANIC, DUMP_LINE])
+    assert (event.trigger.comm, event.trigger.pid) == ("a.out", 743)
+    # another processor's, and the worker that does what somebody asked for by hand
+    (event,) = events([HEADER.format("b"), PANIC, DUMP_LINE])
+    assert (event.trigger.comm, event.trigger.pid) == ("b", None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "triggered out of memory codition (oom killer not called)",
+        "caused out of memory",
+        "hit oom condition",
+    ],
+)
+def test_a_header_is_known_by_what_it_says_of_the_request(words: str) -> None:
+    request = "gfp_mask=0x201da, order=0, oom_score_adj=0"
+    panic = "Kernel panic - not syncing: Reboot due to persistent out of memory codition.."
+    (event,) = events([f"aaews {words}: {request}", *TABLE, panic])
+    assert (event.trigger.comm, event.trigger.gfp_mask, event.trigger.order) == ("aaews", 0x201DA, 0)
+    assert event.kind == "oom_panic"
+
+
+def test_openvz_names_the_container_and_the_sizes() -> None:
+    lines = [
+        "OOM killer in rage, 16 tasks killed in ub 1234",
+        "Out of memory in UB 1234: OOM killed process 21738 (php-cgi) score 0 vm:281988kB, rss:17004kB,"
+        " swap:4kB",
+    ]
+    (event,) = events(lines)
+    assert event.constraint == "memcg"
+    assert event.memcg is not None and event.memcg.oom_path == "UB 1234"
+    (victim,) = event.victims
+    assert (victim.total_vm_bytes, victim.rss_bytes, victim.swap_bytes) == (
+        281988 << 10,
+        17004 << 10,
+        4 << 10,
+    )
+    whose = next(one for one in event.attribution if one.role == "victim")
+    assert (whose.container_runtime, whose.container_id) == ("openvz", "1234")
+    assert "UB 1234" in event.summary
+    (host,) = events([lines[1].replace("1234", "0")])
+    assert host.memcg is None

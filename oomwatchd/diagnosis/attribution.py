@@ -126,8 +126,14 @@ def home_of(whose: Attribution | None) -> str | None:
     return place or whose.unit or whose.cgroup or None
 
 
+#: what OpenVZ calls the resources of a container (formats.oom_kill)
+_BEANCOUNTER = re.compile(r"UB (\d{1,10})\Z")
+
+
 def owner_of(path: str) -> Owner:
     """The unit, slice, session, container and pod that a cgroup path names."""
+    if beancounter := _BEANCOUNTER.match(path):
+        return Owner(container_runtime="openvz", container_id=beancounter[1])
     segments = [segment for segment in path.split("/") if segment]
     fields: dict[str, str | int] = {}
     _units(segments, fields)
@@ -254,8 +260,12 @@ def attribute(report: OomReport, processes: Iterable[ProcessFacts] = ()) -> tupl
             )
         )
 
+    chosen = report.chosen_pid
+    if chosen is None:  # the kill line alone names it
+        chosen = next((victim.pid for victim in report.victims if victim.role == "selected"), None)
+
     def printed(pid: int) -> str | None:
-        return memcg.task_path if memcg and pid == report.chosen_pid else None
+        return memcg.task_path if memcg and pid == chosen else None
 
     if report.trigger.pid is not None:
         add(report.trigger.pid, "trigger", printed(report.trigger.pid), "report")

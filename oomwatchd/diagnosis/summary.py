@@ -53,7 +53,10 @@ def who(report: OomReport) -> str:
     if victim is None:
         return "nobody killed"
     more = len(report.victims) - 1
-    return f"{_task(victim.comm, victim.pid)}{f' and {more} more' if more else ''} killed"
+    fate = (
+        "killed" if report.kills or any(v.reaped for v in report.victims) else "chosen, kill not in the log"
+    )
+    return f"{_task(victim.comm or None, victim.pid)}{f' and {more} more' if more else ''} {fate}"
 
 
 def _task(comm: str | None, pid: int | None) -> str:

@@ -310,7 +310,7 @@ def _bare(capture: OomCapture) -> OomEvent:
 def _bare_report(capture: OomCapture) -> OomReport:
     """What is certain of a report that ``decode`` failed on: its identity, and its kill lines."""
     killed = [m for record in capture.records for m in _kill_lines(record)]
-    named = {m["pid"]: Victim(pid=int(m["pid"]), comm=m["comm"]) for m in killed}
+    named = {m["pid"]: Victim(pid=int(m["pid"]), comm=m["comm"] or "") for m in killed}
     kind: Kind = "oom_kill" if killed or capture.unseen is not None else "oom_no_victim"
     return OomReport(
         kind="oomd_kill" if capture.source.form == "oomd" else kind,

@@ -65,11 +65,16 @@ class Section(IntEnum):
 class Role(Enum):
     """What a line means for cutting reports.
 
-    ``NEIGHBOUR`` is no part of a report. ``BEFORE`` stands before one and tells of it. ``REFUSED`` says
-    that what was asked for by hand came to nothing. ``HEADER`` begins one. ``DUMP`` heads a stack dump, of
-    anybody: it begins a report only where the OOM killer stands in the call trace. ``BODY`` goes on with one.
-    ``VICTIM`` names who is chosen. ``KILL`` says that a process is killed, ``OUTCOME`` ends a report without
-    that. ``EXTRA`` stands beside the kill lines. ``AFTER`` tells of a process that was killed.
+        ``NEIGHBOUR`` is no part of a report. ``BEFORE`` stands before one and tells of it. ``REFUSED`` says
+    <<<<<<< HEAD that what was asked for by hand came to nothing. ``HEADER`` begins one. ``DUMP`` heads a
+    stack dump, of anybody: it begins a report only where the OOM killer stands in the call trace. ``BODY``
+    goes on with one. ``VICTIM`` names who is chosen. ``KILL`` says that a process is killed, ``OUTCOME``
+    ends a report without that. ``EXTRA`` stands beside the kill lines. ``AFTER`` tells of a process that
+    was killed. ======= that nothing came of what stood before. ``HEADER`` begins one. ``DUMP`` heads a
+    stack dump, of anybody: it begins a report only where the OOM killer stands in the call trace. ``BODY``
+    goes on with one. ``VICTIM`` names who is chosen. ``KILL`` says that a process is killed, ``OUTCOME``
+    ends a report without that. ``EXTRA`` stands beside the kill lines. ``AFTER`` tells of a process that
+    was killed. >>>>>>> 2816478 (reports: cut kill lines, chosen is not killed, vendors' headers, OpenVZ)
     """
 
     NEIGHBOUR = auto()
@@ -148,8 +153,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     ``role``     what it means for cutting reports.
     ``pattern``  matched at the beginning of the text (leading blanks removed). Groups that mean the same
                  have the same name everywhere: ``comm`` and ``pid`` are a process, ``path`` of a line of
-                 section MEMCG is the cgroup at its limit. Group ``loose`` is what is taken in copies only:
-                 no kernel prints it so.
+                 section MEMCG is the cgroup at its limit. Groups ``loose`` and ``cut`` are what is taken in
+                 copies only: no kernel prints it so.
     ``open_ended`` free words or a path stand at its end, so that all that begins alike is such a line. Among
                  raw records it counts only beside lines that nobody else can print.
     ``begins``   the first four characters of such a line (of the text without leading blanks), or

@@ -140,8 +140,11 @@ FORMS = (
     _neighbour(
         "openvz_exited",
         ("OOM ",),
-        r"OOM killed process .* \(pid=\d+, ve=\d+\) exited",
-        ("OOM killed process httpd (pid=2543, ve=101) exited, free=12345 gen=3.",),
+        r"OOM killed process .* \(pid=\d+, ve=\d+\) exited|OOM killer in rage, \d+ tasks killed",
+        (
+            "OOM killed process httpd (pid=2543, ve=101) exited, free=12345 gen=3.",
+            "OOM killer in rage, 16 tasks killed in ub 1234",
+        ),
         "OpenVZ 2.6.32-042stab",
     ),
     LOWMEMORYKILLER,

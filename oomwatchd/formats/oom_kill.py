@@ -80,6 +80,34 @@ HEADER = Form(
     source='mm/oom_kill.c dump_header(), 2.6.27 to 7.3; EulerOS without "-killer"',
 )
 
+#: what any kernel says of the request, whatever verb a vendor put before it
+VENDOR_HEADER = Form(
+    name="vendor_header",
+    section=Section.HEADER,
+    role=Role.HEADER,
+    marks=("gfp_mask=0x",),
+    pattern=rx(
+        r"(?!.{0,80} invoked oom)(?P<comm>\S.{0,30}?) (?=[^:]*(?:\boom\b|out of mem))"
+        r"(?P<words>[a-z][A-Za-z ()_-]{2,80}): ?"
+        r"(?P<rest>gfp_mask=0x[0-9a-f]+(?:\([^)]*\))?,?(?: +nodemask=\S+)? +order=-?\d+,"
+        r" *oom(?:_score)?_adj=-?\d+)$"
+    ),
+    opens=True,
+    proof=Proof.ALONE,
+    needles=("gfp_mask=0x",),
+    copies=Copies(
+        start=r"\S{1,15} (?:[a-z()]{1,20} ){2,12}[a-z()]{1,20}: gfp_mask=0x",
+        end=r"oom_(?:score_)?adj=-?\d+",
+        words=r"order=-?\d+,?|nodemask=[^\s,]+,?|oom_(?:score_)?adj=-?\d+",
+    ),
+    reads=_read_header,
+    samples=(
+        "aaews triggered out of memory codition (oom killer not called): gfp_mask=0x201da, order=0, "
+        "oom_score_adj=0",
+    ),
+    source="Broadcom's kernels of ASUS routers",
+)
+
 #: it names no task yet
 BARE_HEADER = Form(
     name="bare_header",
@@ -101,9 +129,16 @@ BARE_HEADER = Form(
 )
 
 
+def _in_beancounter(parts: Parts, number: str | None) -> None:
+    """A container of OpenVZ is known by the number of its user beancounter; 0 is the host."""
+    if number is not None and int(number):
+        parts.memcg.beancounter = f"UB {int(number)}"
+
+
 def _read_openvz_header(parts: Parts, m: Match) -> None:
     parts.trigger.comm, parts.trigger.pid = m["comm"], int(m["pid"])
     parts.trigger.request = f"gfp_mask={m['mask']}"
+    _in_beancounter(parts, m["ub"])
 
 
 OPENVZ_HEADER = Form(
@@ -335,15 +370,33 @@ INTENT = Form(
 )
 
 
+def _name_of_cut(parts: Parts, pid: int, cut: str) -> str:
+    """A kill line ends behind its pid: the task table gives the name, or the line that chose it, else
+    what is left of it. ValueError without any: the pid may be cut, too."""
+    chosen = parts.outcome.chosen
+    listed = dict(zip(parts.table.pids, parts.table.names, strict=True))
+    if pid in listed:
+        return listed[pid]
+    if chosen is not None and chosen[0] == pid:
+        return chosen[1]
+    if not cut:
+        raise ValueError("whose pid it is, and whether all of it, is nowhere")
+    return cut
+
+
 def _read_killed(parts: Parts, m: Match) -> None:
     role: VictimRole = "group" if parts.memcg.group_path is not None else "selected"
-    victim = parts.outcome.victim(int(m["pid"]), m["comm"], role)
+    pid, comm = int(m["pid"]), m["comm"]
+    if comm is None:
+        comm = _name_of_cut(parts, pid, m["cut"].strip(" ("))
+    victim = parts.outcome.victim(pid, comm, role)
     figures = sizes(m["sizes"] or "")
     uid = figures.pop("UID", None) if "UID" in figures else m["uid_before"] or m["uid_after"]
     if len(figures) > len(victim.figures) or victim.kills == 0:  # the first whole line counts
         victim.figures = figures
         victim.uid = int(uid) if uid is not None else victim.uid
     victim.kills += 1
+    _in_beancounter(parts, m["ub"])
     parts.outcome.kills += 1
     parts.outcome.message = parts.outcome.message or m["message"]
 
@@ -354,11 +407,14 @@ KILLED = Form(
     role=Role.KILL,
     begins=("Out ", "Memo", "No a", "Kill", "OOM ", "memo"),
     pattern=rx(
-        r"(?:" + _MESSAGE + r"Killed process |(?P<openvz>(?:Out of memory in UB \d+: )?OOM killed process ))"
-        r"(?P<pid>\d+)(?:, UID (?P<uid_before>\d+),)? ?\((?P<comm>.{0,80})\)(?:, UID (?P<uid_after>\d+))?"
+        r"(?:"
+        + _MESSAGE
+        + r"Killed process |(?P<openvz>(?:Out of memory in UB (?P<ub>\d+): )?OOM killed process ))"
+        r"(?P<pid>\d+)"
+        r"(?:(?:, UID (?P<uid_before>\d+),)? ?\((?P<comm>.{0,80})\)(?:, UID (?P<uid_after>\d+))?"
         r"(?:(?: score \d+)?,?\s+(?P<sizes>(?:total-vm|vsz|vm|(?:anon|file|shmem)-rss):"
         r"(?:-?\d+kB(?:,? [A-Za-z_-]+:-?\d+(?:kB)?)*\s*$|(?P<loose>.*)))"
-        r"|(?:\s*\.{3}|\s*\u2026|\.)?\s*)$"
+        r"|(?:\s*\.{3}|\s*\u2026|\.)?\s*)$|(?P<cut>(?: \([^()]{0,15}| \(?)?)$)"
     ),
     opens=True,
     proof=Proof.ALONE,
@@ -615,16 +671,17 @@ PANIC = Form(
         r"Kernel panic - not syncing: (?P<why>(?:[Oo]ut of memory(?: and no killable processes\.\.\."
         r"|(?:\(memcg\))?[:.] (?:compulsory |system-wide )?panic_on_oom is (?:enabled|selected)\.?)"
         r"|System is deadlocked on memory)\s*$"
-        r"|(?P<loose>(?:[Oo]ut of memory|System is deadlocked on memory).*))"
+        r"|Reboot due to persistent out of memory.{0,20}$"
+        r"|(?P<loose>(?:[Oo]ut of memory|System is deadlocked on memory).*|.*\bout of memory\b.*))"
     ),
     opens=True,
     proof=Proof.ALONE,
     needles=("Kernel panic - not syncing: ",),
     copies=Copies(
-        start=r"Kernel panic - not syncing: (?:[Oo]ut of memory|System is deadlocked)",
-        end=r"processes\.\.\.|is enabled|is selected\.?|on memory",
+        start=r"Kernel panic - not syncing: (?:[Oo]ut of memory|System is deadlocked|Reboot due)",
+        end=r"processes\.\.\.|codition\.*|is enabled|is selected\.?|on memory",
         words=r"[Oo]ut|of|memory[:.]?|and|no|killable|processes\.\.\.|compulsory|system-wide|panic_on_oom|is|enabled"
-        r"|selected\.?|System|deadlocked|on",
+        r"|selected\.?|System|deadlocked|on|Reboot|due|to|persistent|codition\.*",
         closed=False,
         inner=r"Kernel panic - not syncing",
         unspaced=Unspaced(
@@ -730,9 +787,9 @@ SUPPRESSED = Form(
 )
 
 FORMS = (
-    OPENVZ_HEADER, HEADER, BARE_HEADER, COMPACTION, CPUSET, TASKS_TITLE, TASKS_HEADER, TASKS_ROW, SUMMARY,
-    SHARING, INTENT, KILLED, ALREADY_EXITING, SPARED, GROUP, MM_PINNED, REAPED, REAP_FAILED, NO_KILLABLE,
-    PANIC, SYSRQ, SYSRQ_REFUSED, SUPPRESSED,
+    OPENVZ_HEADER, HEADER, VENDOR_HEADER, BARE_HEADER, COMPACTION, CPUSET, TASKS_TITLE, TASKS_HEADER,
+    TASKS_ROW, SUMMARY, SHARING, INTENT, KILLED, ALREADY_EXITING, SPARED, GROUP, MM_PINNED,
+    REAPED, REAP_FAILED, NO_KILLABLE, PANIC, SYSRQ, SYSRQ_REFUSED, SUPPRESSED,
 )  # fmt: skip
 
 

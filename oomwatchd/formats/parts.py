@@ -64,9 +64,10 @@ class DumpLines:
 class MemcgLines:
     """The memory cgroup part."""
 
-    __slots__ = ("claims", "counters", "group_path", "protection", "stats", "stats_path")
+    __slots__ = ("beancounter", "claims", "counters", "group_path", "protection", "stats", "stats_path")
 
     def __init__(self) -> None:
+        self.beancounter: str | None = None  # OpenVZ's, in the place of a cgroup
         self.claims: list[tuple[str | None, str | None]] = []  # the task's cgroup, the one at its limit
         self.group_path: str | None = None
         self.counters: dict[str, MemcgCounter] = {}

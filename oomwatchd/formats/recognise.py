@@ -57,7 +57,7 @@ def recognise(text: str, *, raw: bool = False) -> Recognised | None:
     """The form of a line, with its match; None for a line that is not of a report.
 
     ``raw``: the text is one whole record of /dev/kmsg: a form must be all of it, to its end, with nothing
-    that is taken in copies only (group ``loose``) and no name longer than a process name.
+    that is taken in copies only (groups ``loose``, ``cut``) and no name longer than a process name.
     Rows that only their place tells (memcg statistics, slab rows, allocation rows, stack lines) are
     left to ``recognise_row``.
     """
@@ -95,17 +95,23 @@ def _first(forms: tuple[Form, ...], text: str, raw: bool) -> Recognised | None:
 
 #: groups that hold a process name, and what is taken in copies only
 _NAMES = frozenset({"comm", "by"})
-_GROUPS: dict[Form, tuple[bool, tuple[str, ...]]] = {
-    form: ("loose" in form.pattern.groupindex, tuple(_NAMES & form.pattern.groupindex.keys())) for form in ALL
+_IN_COPIES = frozenset({"loose", "cut"})
+_GROUPS: dict[Form, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    form: (
+        tuple(_IN_COPIES & form.pattern.groupindex.keys()),
+        tuple(_NAMES & form.pattern.groupindex.keys()),
+    )
+    for form in ALL
 }
 
 
 def _is_whole(form: Form, m: Match) -> bool:
     """Whether a match is all of a raw record, as a kernel prints it. Lines that are no part of a report need
     not be whole."""
-    has_loose, names = _GROUPS[form]
+    in_copies, names = _GROUPS[form]
     end, text = m.end(), m.string
-    if (end != len(text) and not text[end:].isspace()) or (has_loose and m["loose"]):
+    loose = in_copies and any(m[name] or (m[name] is not None and name == "cut") for name in in_copies)
+    if loose or (end != len(text) and not text[end:].isspace()):
         return form.role is Role.NEIGHBOUR
     for name in names:
         comm = m[name]

@@ -229,6 +229,9 @@ class Victim(Part, frozen=True, kw_only=True):
     anon_rss_bytes: int | None = None
     file_rss_bytes: int | None = None
     shmem_rss_bytes: int | None = None
+    #: OpenVZ prints these alone
+    rss_bytes: int | None = None
+    swap_bytes: int | None = None
     pgtables_bytes: int | None = None
     oom_score_adj: int | None = None
     role: Role = "selected"

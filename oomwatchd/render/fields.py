@@ -205,6 +205,9 @@ def died(event: OomEvent) -> str:
         failed = ": a request for memory failed" if event.kind == "page_alloc_failure" else ""
         return f"nobody{failed} ({harmless(event.outcome)})"
     victim = next((v for v in event.victims if v.role == "selected"), event.victims[0])
+    if not (event.kills or any(v.reaped for v in event.victims)):
+        named = f"{harmless_name(victim.comm)} (pid {victim.pid})" if victim.comm else f"pid {victim.pid}"
+        return f"unknown: {named} was chosen, no line of the log says that it was killed"
     held = resident(victim)
     facts = [f"pid {victim.pid}"]
     facts += [f"uid {victim.uid}"] if victim.uid is not None else []
@@ -240,7 +243,7 @@ def _home(event: OomEvent, victim: Victim) -> str:
 def resident(victim: Victim) -> int | None:
     """What the kill line says it held in RAM; None where it says nothing."""
     parts = (victim.anon_rss_bytes, victim.file_rss_bytes, victim.shmem_rss_bytes)
-    return None if all(p is None for p in parts) else sum(p or 0 for p in parts)
+    return victim.rss_bytes if all(p is None for p in parts) else sum(p or 0 for p in parts)
 
 
 def asked(event: OomEvent) -> str:

@@ -22,6 +22,8 @@ def paths_of(parts: Parts) -> tuple[str | None, str | None]:
     in its tree.
     """
     claims, lines = parts.memcg.claims, parts.memcg
+    if lines.beancounter is not None:
+        return lines.beancounter, lines.beancounter
     if not parts.raw:
         oom_paths = [oom for _, oom in claims if oom is not None]
         tasks = [task for task, _ in claims if task is not None]

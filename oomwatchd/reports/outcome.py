@@ -143,6 +143,8 @@ def _victim(parts: Parts, lines: VictimLines, summary: oom_kill.Summary | None) 
         anon_rss_bytes=in_bytes("anon-rss"),
         file_rss_bytes=in_bytes("file-rss"),
         shmem_rss_bytes=in_bytes("shmem-rss"),
+        rss_bytes=in_bytes("rss"),
+        swap_bytes=in_bytes("swap"),
         pgtables_bytes=pgtables,
         oom_score_adj=kb.get("oom_score_adj"),
         role=lines.role,

@@ -158,7 +158,7 @@ class Placing:
 
     def _kill(self, record: KmsgRecord, found: Recognised) -> None:
         form, m = found
-        pid, comm = int(m["pid"]), m["comm"]
+        pid, comm = int(m["pid"]), m["comm"] or ""
         # up to 2.6.18 both lines begin alike, and this one tells no sizes
         block = self._block_of_kill(record, pid, bare=m["message"] is None or m["sizes"] is None)
         if block is None:
