@@ -162,6 +162,13 @@ def unknown_as_zero(seen: Seen) -> Complaints:
         yield "swap: the report does not say"
 
 
+def nothing_as_amount(seen: Seen) -> Complaints:
+    """'If 0 kB are what it needs', 'processes hold 0 kB': nothing is no amount to act on."""
+    for text in (*seen.advice, *seen.verdict.values()):
+        if found := re.search(r"(?<![\d.])0 (B|kB|MiB) (are|is)\b|\b(hold|holds|held) 0 (B|kB|MiB)\b", text):
+            yield _around(text, found[0])
+
+
 def resident_unknown(seen: Seen) -> Complaints:
     """'0 resident' of a victim whose kill line says nothing of it."""
     first = next(iter(seen.event.victims), None)
@@ -318,6 +325,7 @@ RULES: tuple[Rule, ...] = (
     negative_amount,
     placeholder,
     unknown_as_zero,
+    nothing_as_amount,
     resident_unknown,
     free_contradicts_zones,
     advice_of_other_cgroup_version,

@@ -7,6 +7,7 @@ prints it again; a scenario that is run anew replaces its runs.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import time
@@ -18,7 +19,7 @@ import msgspec
 
 from tests.advice import host, judge, machine
 from tests.advice.judge import Outcome
-from tests.advice.run import Ran, order
+from tests.advice.run import Ran, order, ran
 from tests.advice.scenarios import HOST, SCENARIOS, VM, Change, Scenario
 from tests.vm.lab import LabError, cache_directory
 
@@ -115,9 +116,14 @@ def main() -> int:
         "--results", type=Path, metavar="FILE", default=cache_directory() / "advice-results.json"
     )
     parser.add_argument("--table", action="store_true", help="print what was found, run nothing")
+    parser.add_argument(
+        "--judge", type=Path, metavar="DIR", help="name causes again in what --keep kept there"
+    )
     args = parser.parse_args()
     results = _load(args.results)
-    if not args.table:
+    if args.judge:
+        results = [_named_again(outcome, args.judge) for outcome in results]
+    elif not args.table:
         try:
             results = _measure(args, results)
         except LabError as error:
@@ -159,6 +165,25 @@ def _measure(args: argparse.Namespace, results: list[Outcome]) -> list[Outcome]:
             results = _order([o for o in results if o.name != new[0].name] + new)
             args.results.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
     return results
+
+
+def _named_again(outcome: Outcome, kept: Path) -> Outcome:
+    """``outcome`` by the patterns as they are now; of several runs the last is kept."""
+    scenario = next(s for s in SCENARIOS if s.name == outcome.name.rpartition(".")[0])
+    kmsg = kept / f"{outcome.name}.kmsg"
+    if not outcome.reports or not kmsg.exists():
+        return outcome
+    group = next(iter(re.findall(r"advice-\d+-\w+-\d+", kmsg.read_text(errors="replace"))), "")
+    first = ran(
+        "", kmsg.read_bytes(), (kept / f"{outcome.name}.live.jsonl").read_text().splitlines(), group=group
+    )
+    offline = judge.counted(judge.analyze(first.kmsg), scenario, first)
+    live = judge.counted(first.live, scenario, first)
+    return msgspec.structs.replace(
+        outcome,
+        offline=judge.verdict(offline[0], scenario, group) if offline else outcome.offline,
+        live=judge.verdict(live[0], scenario, group) if live else outcome.live,
+    )
 
 
 def _order(results: list[Outcome]) -> list[Outcome]:

@@ -87,6 +87,14 @@ def test_a_verdict_is_judged_by_where_the_cause_is_named() -> None:
     )
 
 
+def test_a_cause_among_many_is_not_named() -> None:
+    pipes = _scenario("cg-pipes")
+    text = "the kernel's own memory holds 90 % of it (slab, threads, pipes, sockets or BPF)"
+    event = {"summary": f"a (pid 1) killed: {text}", "victims": [{"comm": "a"}], "findings": []}
+    assert judge.verdict(event, pipes).named == "kind"
+    assert judge.verdict({**event, "summary": "a (pid 1) killed: 1000 pipes of piper"}, pipes).named == "yes"
+
+
 def test_the_end_of_the_second_run() -> None:
     done, less = Change(did="x"), Change(did="x", less=True)
     good, bad = (

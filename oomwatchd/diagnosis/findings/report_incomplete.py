@@ -40,7 +40,7 @@ def find(case: Case) -> Claim | None:
         told.append("The machine ran out, not a container's limit (global_oom).")
     if victim is not None and held is not None:
         told.append(f"{victim.comm} (pid {victim.pid}) held {size(held)} resident.")
-    text = "" if victim is None or held is None else f"{harmless_name(victim.comm)} held {size(held)}"
+    text = "" if victim is None or not held else f"{harmless_name(victim.comm)} held {size(held)}"
     return Claim(
         finding=Finding(
             id=ID,
@@ -63,7 +63,7 @@ def _advice(case: Case, held: int | None, *, machine: bool) -> str:
     if case.in_cgroup:
         grow = (
             ""
-            if held is None
+            if not held
             else f" If {size(held)} are what it needs, raise the limit above that and what else runs in it."
         )
         return f"{_REST}, and memory.events and memory.stat of the cgroup.{grow}"

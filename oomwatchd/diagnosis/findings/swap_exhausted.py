@@ -45,8 +45,8 @@ def find(case: Case) -> Claim | None:
             "shmem_bytes": case.total("shmem"),
             "ram_bytes": case.ram_bytes,
         },
-        advice=f"More swap (now {size(total)}) or RAM makes room for what is rarely used; else run less: "
-        f"processes hold {size(own)}.",
+        advice=f"More swap (now {size(total)}) or RAM makes room for what is rarely used; else run less"
+        + (f": processes hold {size(own)}." if own else "."),
     )
     text = f"processes hold {case.ledger.percent(own)} of RAM, and swap is full"
     cause = Cause(tier=Tier.TOGETHER, text=text, excess_bytes=own) if together else None
