@@ -6,8 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
@@ -17,10 +20,12 @@ from oomwatchd.delivery.policy import Delivery
 from oomwatchd.diagnosis.attribution import Attribution
 from oomwatchd.diagnosis.headroom import CgroupDistance, Distance, ZoneDistance
 from oomwatchd.event import OomEvent
-from oomwatchd.metrics import CONSTRAINTS, KINDS, MAX_UNITS, OTHER, Metrics
+from oomwatchd.metrics import CONSTRAINTS, KINDS, MAX_CONTAINERS, MAX_UNITS, OTHER, Metrics
 from oomwatchd.metrics.families import document, registry
+from oomwatchd.metrics.series import ZERO_SECONDS
 from oomwatchd.records.report import Victim
-from tests.samples import event
+from oomwatchd.store import Store
+from tests.samples import BOOT, capture, event
 
 REQUIRED = (
     "oomwatchd_build_info",
@@ -42,9 +47,17 @@ REQUIRED = (
 )
 
 
-def whole() -> Metrics:
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def whole(clock: Callable[[], float] = time.monotonic) -> Metrics:
     """Metrics with every family there is."""
-    metrics = Metrics(sinks=("journal", "jsonl"))
+    metrics = Metrics(sinks=("journal", "jsonl"), clock=clock)
     metrics.kernel_kills(0)
     metrics.store(up=True, events=0, size=4096, failures=0)
     metrics.part("recorder", up=True, seconds=0.001)
@@ -140,7 +153,8 @@ def test_unaccounted_is_the_kernels_growth_less_ours_over_a_restart() -> None:
 
 
 def test_what_is_saved_is_what_is_loaded() -> None:
-    first = whole()
+    clock = Clock()
+    first = whole(clock)
     saved = first.count(event(latency=1e6), True, 1, 4)
     second = whole()
     second.load(dict(saved) | {"from a later version": 1.0})
@@ -148,6 +162,8 @@ def test_what_is_saved_is_what_is_loaded() -> None:
     def counted(metrics: Metrics) -> dict[str, float]:
         return {name: value for name, value in values(metrics).items() if "duration" not in name}
 
+    counted(first)
+    clock.now += ZERO_SECONDS
     assert counted(second) == counted(first)
 
 
@@ -158,8 +174,90 @@ def of_unit(unit: str | None, seq: int = 100, kills: int = 1) -> OomEvent:
     return event(seq, kills=kills, victims=victims, attribution=whose)
 
 
+def family(counted: Metrics, name: str) -> dict[str, float]:
+    return {k: v for k, v in values(counted).items() if k.startswith(f"oomwatchd_{name}_oom_kills_total")}
+
+
+def settled(counted: Metrics, clock: Clock, name: str) -> dict[str, float]:
+    """The family when no series is new any more."""
+    family(counted, name)
+    clock.now += ZERO_SECONDS
+    return family(counted, name)
+
+
+def in_container(n: int | str, name: str | None = None, unit: str | None = None) -> OomEvent:
+    identifier = f"{n:064x}"[::-1] if isinstance(n, int) else n
+    whose = Attribution(
+        pid=1,
+        role="victim",
+        unit=unit or f"docker-{identifier}.scope",
+        container_id=identifier,
+        container_name=name,
+    )
+    return event(victims=(Victim(pid=1, comm="x"),), attribution=(whose,))
+
+
+def test_ten_thousand_containers_and_then_a_unit_are_counted_under_their_names() -> None:
+    clock = Clock()
+    metrics = Metrics(clock=clock)
+    for n in range(10_000):
+        metrics.count(in_container(n, f"shop/web-{n}/app"), 1, 1, 0)
+    metrics.count(of_unit("db.service"), 1, 1, 0)
+    metrics.count(in_container(3), 1, 1, 0)
+    found = settled(metrics, clock, "container")
+    assert len(found) == MAX_CONTAINERS + 1 and sum(found.values()) == 10_001
+    label = 'oomwatchd_container_oom_kills_total{container="app",namespace="shop",pod="web-9999"}'
+    assert found[label] == 1
+    assert found['oomwatchd_container_oom_kills_total{container="300000000000",namespace="",pod=""}'] == 1
+    assert settled(metrics, clock, "unit") == {
+        'oomwatchd_unit_oom_kills_total{unit="other"}': 0,
+        'oomwatchd_unit_oom_kills_total{unit="unknown"}': 0,
+        'oomwatchd_unit_oom_kills_total{unit="db.service"}': 1,
+    }
+    saved = metrics.saved()
+    assert len(saved) < 200, "what went is forgotten in the store, too"
+    again = Metrics(clock=clock)
+    again.load(saved)
+    assert family(again, "container") == found, "and at once: it was seen before"
+
+
+def test_a_container_in_a_unit_of_its_own_name_counts_for_both() -> None:
+    clock = Clock()
+    metrics = Metrics(clock=clock)
+    metrics.count(in_container("f" * 64, "web", unit="web.service"), 1, 1, 0)
+    assert settled(metrics, clock, "unit")['oomwatchd_unit_oom_kills_total{unit="web.service"}'] == 1
+    label = 'oomwatchd_container_oom_kills_total{container="web",namespace="",pod=""}'
+    assert settled(metrics, clock, "container")[label] == 1
+
+
+def test_a_new_series_begins_at_zero_for_two_servers_that_scrape() -> None:
+    clock = Clock()
+    metrics = Metrics(clock=clock)
+    name = 'oomwatchd_container_oom_kills_total{container="app",namespace="shop",pod="web-0"}'
+    seen = []
+    for n in range(9):
+        if n < 3:
+            metrics.count(in_container(7, "shop/web-0/app"), 1, 1, 0)
+        seen.append(family(metrics, "container")[name])
+        clock.now += 15
+    assert seen == [0, 0, 0, 0, 3, 3, 3, 3, 3]
+
+
+def test_what_has_no_place_is_forgotten_in_the_store(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    metrics = Metrics()
+    for n in range(MAX_CONTAINERS + 20):
+        told = msgspec.structs.replace(in_container(n), id=f"e{n}")
+        store.put(capture(100 + 10 * n), told, metrics.count)
+    loaded = store.load_counters(BOOT)
+    assert sum(name.startswith("container ") for name in loaded) == MAX_CONTAINERS + 1
+    assert sum(n for name, n in loaded.items() if name.startswith("container ")) == MAX_CONTAINERS + 20
+    store.close()
+
+
 def test_kills_by_unit_are_bounded_and_lose_none() -> None:
-    metrics = whole()
+    clock = Clock()
+    metrics = Metrics(clock=clock)
     for n in range(1000):
         metrics.count(of_unit(f"u{n}.service"), 1, 1, 0)
     metrics.count(of_unit("u3.service", kills=3), 1, 3, 0)
@@ -167,19 +265,17 @@ def test_kills_by_unit_are_bounded_and_lose_none() -> None:
     metrics.count(of_unit("u3.service", kills=4), 0, 1, 0)
     metrics.count(of_unit(None), 1, 1, 0)
     metrics.count(of_unit(HOSTILE), 1, 1, 0)
-
-    def units(counted: Metrics) -> dict[str, float]:
-        return {k: v for k, v in values(counted).items() if k.startswith("oomwatchd_unit_oom_kills_total")}
-
-    found = units(metrics)
+    found = settled(metrics, clock, "unit")
     assert len(found) == MAX_UNITS + 2
     assert sum(found.values()) == 1006
-    assert found['oomwatchd_unit_oom_kills_total{unit="u3.service"}'] == 5
+    assert found['oomwatchd_unit_oom_kills_total{unit="u3.service"}'] == 4, "since it had a place again"
+    assert found['oomwatchd_unit_oom_kills_total{unit="u999.service"}'] == 1
     assert found['oomwatchd_unit_oom_kills_total{unit="unknown"}'] == 1
-    assert found[f'oomwatchd_unit_oom_kills_total{{unit="{OTHER}"}}'] == 1000 - MAX_UNITS + 1
+    assert found[f'oomwatchd_unit_oom_kills_total{{unit="{OTHER}"}}'] == 1002 - MAX_UNITS
+    units = family
     again = whole()
     again.load(metrics.saved())
-    assert units(again) == found
+    assert units(again, "unit") == found
 
 
 def test_cgroups_that_are_made_to_look_the_same_are_one_series() -> None:

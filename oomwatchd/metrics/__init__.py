@@ -5,7 +5,8 @@ boot: the store saves them in the transaction that stores the event and the daem
 All other counters begin at 0 with the process. None of them counts an event that was in the ring buffer
 before the first start in this boot ("historical"): ``increase()`` must not show what nobody watched.
 
-Every label set exists from the start with 0, because a series that is born at 1 never shows an increase.
+Every label set exists from the start with 0, because a series that is born at 1 never shows an increase; of
+units and containers each begins at 0 (:mod:`.series`).
 ``python -m oomwatchd.metrics`` writes docs/metrics.md.
 """
 
@@ -18,8 +19,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, get_args
 
 from oomwatchd.delivery.policy import Delivery
+from oomwatchd.diagnosis.attribution import names_of, short_id
 from oomwatchd.diagnosis.headroom import Distance
 from oomwatchd.event import OomEvent
+from oomwatchd.metrics.series import LABEL_CHARACTERS, Series
 from oomwatchd.records.report import Constraint, Kind
 from oomwatchd.words.escape import harmless
 
@@ -32,13 +35,12 @@ CONSTRAINTS: tuple[str, ...] = (*get_args(Constraint), "unknown")
 #: upper bounds in seconds: a quiet host takes milliseconds, a thrashing one seconds
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-#: units that have kills of their own counted; those of all others are counted as "other"
-MAX_UNITS = 50
+#: units and containers that have kills of their own counted; those of all others are counted as "other"
+MAX_UNITS = MAX_CONTAINERS = 50
 OTHER, UNKNOWN = "other", "unknown"
-UNIT_CHARACTERS = 128
 
 EVENTS = "events"
-_UNITS = "unit"
+_UNITS, _CONTAINERS = "unit", "container"
 KILLS = "kills"
 _LATENCY = "latency"
 
@@ -50,10 +52,12 @@ class Numbers:
     """What is counted, as one moment has it: plain values without a lock, for :class:`Metrics` to change and
     for ``metrics.families`` to read under its lock."""
 
-    def __init__(self, sinks: Iterable[str] = ()) -> None:
+    def __init__(self, sinks: Iterable[str] = (), clock: Callable[[], float] = time.monotonic) -> None:
         self.events = {(kind, constraint): 0.0 for kind in KINDS for constraint in CONSTRAINTS}
         self.kills = dict.fromkeys(CONSTRAINTS, 0.0)
-        self.units = {UNKNOWN: 0.0, OTHER: 0.0}
+        self.units = Series(_UNITS, MAX_UNITS, ((OTHER,), (UNKNOWN,)), clock)
+        #: by namespace, pod and container
+        self.containers = Series(_CONTAINERS, MAX_CONTAINERS, ((OTHER,) * 3,), clock)
         #: the last event of each counter: its id and time
         self.examples: dict[tuple[str, ...], Example] = {}
         self.parts: dict[str, tuple[bool, float]] = {}
@@ -84,12 +88,12 @@ class Numbers:
 class Metrics:
     """The numbers behind ``/metrics``. Every method may be called from any thread."""
 
-    def __init__(self, sinks: Iterable[str] = ()) -> None:
+    def __init__(self, sinks: Iterable[str] = (), clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
         self._distance: Callable[[], Distance] | None = None
         self._sink_kinds = tuple(sinks)
         self._sink_names = frozenset(self._sink_kinds)
-        self._numbers = Numbers(self._sink_kinds)
+        self._numbers = Numbers(self._sink_kinds, clock)
 
     def load(self, counters: Mapping[str, float]) -> None:
         """Take up what an earlier process of the same boot saved; unknown names are ignored."""
@@ -98,9 +102,8 @@ class Metrics:
                 self._numbers.events[key] = counters.get(f"{EVENTS} {key[0]} {key[1]}", 0.0)
             for constraint in self._numbers.kills:
                 self._numbers.kills[constraint] = counters.get(f"{KILLS} {constraint}", 0.0)
-            for name, value in counters.items():
-                if name.startswith(f"{_UNITS} "):
-                    self._count_unit(name.partition(" ")[2], value)
+            self._numbers.units.load(counters)
+            self._numbers.containers.load(counters)
             self._numbers.buckets = [
                 counters.get(f"{_LATENCY} {n}", 0.0) for n in range(len(self._numbers.buckets))
             ]
@@ -122,7 +125,7 @@ class Metrics:
             f"{EVENTS} {kind} {constraint}": n for (kind, constraint), n in self._numbers.events.items() if n
         }
         saved |= {f"{KILLS} {constraint}": n for constraint, n in self._numbers.kills.items() if n}
-        saved |= {f"{_UNITS} {unit}": n for unit, n in self._numbers.units.items() if n}
+        saved |= self._numbers.units.saved() | self._numbers.containers.saved()
         saved |= {f"{_LATENCY} {number}": n for number, n in enumerate(self._numbers.buckets) if n}
         saved |= {f"{_LATENCY} sum": self._numbers.latency_sum, "undecoded": self._numbers.undecoded}
         saved |= {"suppressed": self._numbers.suppressed, "headless": self._numbers.headless}
@@ -149,7 +152,7 @@ class Metrics:
                     self._numbers.headless += "header" in event.missing
                 self._numbers.kills[constraint] += kills
                 self._numbers.events[event.kind, constraint] += reports
-                self._count_units(event, kills)
+                self._count_places(event, kills)
                 self._exemplify(event, constraint, reports, kills)
                 latency = event.time.detection_latency_seconds
                 if kills and kills == event.kills and latency is not None:
@@ -159,18 +162,21 @@ class Metrics:
                 self._numbers.last_kill = max(moment, self._numbers.last_kill or 0.0)
             return self._saved()
 
-    def _count_units(self, event: OomEvent, kills: int) -> None:
+    def _count_places(self, event: OomEvent, kills: int) -> None:
         """The last ``kills`` kills of the event; a later revision adds its own behind the earlier ones."""
-        units = {one.pid: one.unit for one in event.attribution if one.role == "victim"}
-        each = [units.get(victim.pid) for victim in event.victims for _ in range(victim.kills)]
+        owners = {one.pid: one for one in event.attribution if one.role == "victim"}
+        each = [owners.get(victim.pid) for victim in event.victims for _ in range(victim.kills)]
         each[:0] = [None] * (kills - len(each))
-        for unit in each[len(each) - kills :]:
-            self._count_unit(UNKNOWN if unit is None else harmless(unit)[:UNIT_CHARACTERS], 1.0)
-
-    def _count_unit(self, unit: str, kills: float) -> None:
-        if unit not in self._numbers.units and len(self._numbers.units) >= MAX_UNITS + 2:
-            unit = OTHER
-        self._numbers.units[unit] = self._numbers.units.get(unit, 0.0) + kills
+        for whose in each[len(each) - kills :]:
+            if whose is not None and whose.container_id is not None:
+                called = names_of(whose)
+                name = called.container or short_id(whose.container_id)
+                labels = (called.namespace or "", called.pod or "", name)
+                self._numbers.containers.add(_labels(*labels), 1.0)
+                if not whose.unit or whose.container_id in whose.unit:
+                    continue  # a scope of its own, drawn anew for each container
+            unit = whose.unit if whose is not None else None
+            self._numbers.units.add(_labels(unit) if unit is not None else (UNKNOWN,), 1.0)
 
     def _exemplify(self, event: OomEvent, constraint: str, reports: int, kills: int) -> None:
         example = event.id, _seconds(event)
@@ -335,6 +341,10 @@ class Metrics:
             return Distance()
         self.part("host_memory", up=bool(seen.zones), seconds=time.perf_counter() - began)
         return seen
+
+
+def _labels(*values: str) -> tuple[str, ...]:
+    return tuple(harmless(value)[:LABEL_CHARACTERS] for value in values)
 
 
 def _sink_part(name: str) -> str:

@@ -23,6 +23,7 @@ from oomwatchd.metrics import (
     EVENTS,
     KILLS,
     LATENCY_BUCKETS,
+    MAX_CONTAINERS,
     MAX_UNITS,
     OTHER,
     UNKNOWN,
@@ -68,14 +69,24 @@ def _counted(numbers: Numbers) -> list[Metric]:
         _add(kills, {"constraint": constraint}, number, numbers.examples.get((KILLS, constraint)))
     units = CounterMetricFamily(
         "oomwatchd_unit_oom_kills",
-        f"The same kills by the victim's systemd unit: {MAX_UNITS} units at most, those of the rest as "
-        f"'{OTHER}'; '{UNKNOWN}' where no unit is known. A unit's series begins with its first kill: "
-        "alert on oomwatchd_oom_kills_total.",
+        f"The same kills by the victim's systemd unit: the {MAX_UNITS} units that had the last ones, those "
+        f"of the rest as '{OTHER}'; '{UNKNOWN}' where neither unit nor container is known. Kills in a "
+        "container's own scope are not here. A new series is 0 for a minute.",
         labels=("unit",),
     )
-    for unit, number in numbers.units.items():
-        units.add_metric((unit,), number)
-    families: list[Metric] = [build, events, kills, units]
+    for labels, number in numbers.units.shown():
+        units.add_metric(labels, number)
+    containers = CounterMetricFamily(
+        "oomwatchd_container_oom_kills",
+        f"The same kills by the victim's container: the {MAX_CONTAINERS} that had the last ones, those of "
+        f"the rest as '{OTHER}'. Labels are those of kube-state-metrics and cAdvisor; outside of Kubernetes "
+        "namespace and pod are empty; where no name is known the container is the beginning of its id. A "
+        "new series is 0 for a minute.",
+        labels=("namespace", "pod", "container"),
+    )
+    for labels, number in numbers.containers.shown():
+        containers.add_metric(labels, number)
+    families: list[Metric] = [build, events, kills, units, containers]
     if numbers.kernel_kills is not None:
         families.append(
             CounterMetricFamily(

@@ -7,6 +7,7 @@ those that change something belong into a transaction, but for :meth:`Database.s
 from __future__ import annotations
 
 import logging
+import math
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -242,11 +243,14 @@ class Database:
             )
 
     def save_counters(self, boot_id: str, counters: Mapping[str, float]) -> None:
-        """Counters by name, of one boot."""
+        """Counters by name, of one boot; NaN forgets one."""
+        gone = [(boot_id, name) for name, value in counters.items() if math.isnan(value)]
+        if gone:
+            self.connection.executemany("DELETE FROM counter WHERE boot_id = ? AND name = ?", gone)
         self.connection.executemany(
             "INSERT INTO counter (boot_id, name, value) VALUES (?, ?, ?)"
             " ON CONFLICT DO UPDATE SET value = excluded.value",
-            [(boot_id, name, value) for name, value in counters.items()],
+            [(boot_id, name, value) for name, value in counters.items() if not math.isnan(value)],
         )
 
     def of_boot(self, query: str, *values: str | int) -> Sequence[tuple[Any, ...]]:

@@ -18,7 +18,7 @@ Outcome = Literal["new", "updated", "known"]
 
 #: ``count(event, reports, kills, undecoded)``: is called once for each put that is not "known", with by how
 #: many reports (a new event is one, and each repeat is one), kill lines and undecoded lines the store grew;
-#: returns the counters to save.
+#: returns the counters to save, NaN for one to forget.
 Count = Callable[[OomEvent, int, int, int], Mapping[str, float]]
 
 #: what a store without a file may hold
