@@ -278,9 +278,7 @@ class _Qmp:
 
     def __call__(self, name: str, **arguments: object) -> dict[str, object]:
         if self._socket is None:
-            self._socket = socket.socket(socket.AF_UNIX)
-            self._socket.settimeout(20)
-            self._socket.connect(str(self._path))
+            self._socket = self._connected()
             self._stream = self._socket.makefile("rw")
             self._stream.readline()
             self("qmp_capabilities")
@@ -292,6 +290,20 @@ class _Qmp:
                 raise LabError(f"{name}: {answer['error']}")
             if "return" in answer:
                 return dict(answer["return"])
+
+    def _connected(self) -> socket.socket:
+        """The file is there a moment before somebody listens."""
+        for _ in range(100):
+            opened = socket.socket(socket.AF_UNIX)
+            opened.settimeout(20)
+            try:
+                opened.connect(str(self._path))
+            except (ConnectionRefusedError, FileNotFoundError):
+                opened.close()
+                time.sleep(0.1)
+            else:
+                return opened
+        raise LabError("the machine does not answer")
 
     def close(self) -> None:
         if self._socket is not None:

@@ -567,7 +567,7 @@ WHOLE = (
             },
             looks={
                 "slabinfo": Look(_SLAB, r"(?m)^(oomlab|kmalloc-4k)"),
-                "vmallocinfo": Look("cat /proc/vmallocinfo", r"oomlab|pcpu_get_vm_areas.{0,40}pages"),
+                "vmallocinfo": Look("cat /proc/vmallocinfo", r"oomlab|pcpu_"),
             },
             beyond_log=beyond,
         )
@@ -584,14 +584,14 @@ WHOLE = (
             (
                 "vmalloc",
                 "a driver leaks 250 MiB of vmalloc",
-                r"VmallocUsed|vmalloc (holds|has)|(of|in) vmalloc\b",
+                r"VmallocUsed|vmalloc (by|holds|has)|(of|in) vmalloc\b",
                 r"no counter|unaccounted|accounted to nobody",
                 "VmallocUsed is in /proc/meminfo alone",
             ),
             (
                 "percpu",
                 "a driver leaks 250 MiB of per-CPU memory",
-                r"Percpu\b|per-?CPU (memory|data)? ?(holds|has)",
+                r"Percpu\b|pcpu_|per-?CPU (memory|data)? ?(holds|has)",
                 r"no counter|unaccounted|accounted to nobody",
                 "Percpu is in /proc/meminfo alone",
             ),
