@@ -1,4 +1,4 @@
-"""Score the field corpus: every truth value against what text reader, assembler and decoder make of it.
+"""Score the field corpora: every truth value against what text reader, assembler and decoder make of it.
 
 ``python -m tests.field_score [STEM ...]`` prints a line per file and every difference.
 """
@@ -60,8 +60,9 @@ def _kb(amount: int | None) -> int | None:
 
 
 def _values(event: dict[str, Any], report: OomReport | None) -> list[tuple[str, object, object]]:
-    """(field, expected, got) of one event. ``null`` is 'the text does not say': nothing may be invented. Only
-    the names of flags are not compared where the text has a bare mask: the decoder knows them."""
+    """(field, expected, got) of one event. ``null`` is 'the text does not say': nothing may be invented; a
+    field that the truth does not have was not read by hand. Only the names of flags are not compared where
+    the text has a bare mask: the decoder knows them."""
     got = report
     trigger = got.trigger if got else None
     memcg = got.memcg if got else None
@@ -78,12 +79,13 @@ def _values(event: dict[str, Any], report: OomReport | None) -> list[tuple[str, 
         ("constraint", event.get("constraint"), got and got.constraint),
         ("oom_memcg", event.get("oom_memcg"), memcg and memcg.oom_path),
         ("task_memcg", event.get("task_memcg"), memcg and memcg.task_path),
-        ("outcome", event["outcome"], _outcome(got)),
+        ("outcome", event.get("outcome"), _outcome(got)),
         ("zones", event["zones"], len(got.memory.zones) if got and got.memory else 0),
         ("tasks", event["tasks"], len(got.tasks) if got else 0),
-        ("complete", event["complete"], got and got.complete),
+        ("complete", event.get("complete"), got and got.complete),
         ("victims", [v["pid"] for v in event["victims"]], [v.pid for v in got.victims] if got else []),
     ]
+    pairs = [pair for pair in pairs if pair[0] in event]
     if event.get("gfp_flags") is not None:
         flags = None if trigger is None or trigger.gfp_flags is None else sorted(trigger.gfp_flags)
         pairs.append(("gfp_flags", sorted(event["gfp_flags"]), flags))
@@ -94,12 +96,13 @@ def _values(event: dict[str, Any], report: OomReport | None) -> list[tuple[str, 
     for truth in event["victims"]:
         victim = victims.get(truth["pid"])
         name = f"victim {truth['pid']}"
-        pairs.append((f"{name} comm", truth["comm"], victim and victim.comm))
-        pairs.append((f"{name} uid", truth["uid"], victim and victim.uid))
-        pairs.append((f"{name} oom_score_adj", truth.get("oom_score_adj"), victim and victim.oom_score_adj))
+        for field in ("comm", "uid", "oom_score_adj"):
+            if field in truth:
+                pairs.append((f"{name} {field}", truth[field], getattr(victim, field) if victim else None))
         for field in ("total_vm", "anon_rss", "file_rss", "shmem_rss", "pgtables"):
             amount = getattr(victim, f"{field}_bytes") if victim else None
-            pairs.append((f"{name} {field}_kb", truth[f"{field}_kb"], _kb(amount)))
+            if f"{field}_kb" in truth:
+                pairs.append((f"{name} {field}_kb", truth[f"{field}_kb"], _kb(amount)))
     return pairs
 
 
@@ -151,8 +154,11 @@ def _alike(event: dict[str, Any], report: OomReport) -> bool:
 
 
 def logs() -> list[Path]:
-    """The logs of the field corpus."""
-    return sorted((corpus_directory() / "field").glob("*.log"))
+    """The logs of the field corpora."""
+    return sorted(
+        (log for corpus in ("field", "field2") for log in (corpus_directory() / corpus).glob("*.log")),
+        key=lambda log: log.stem,
+    )
 
 
 def main(stems: list[str]) -> int:

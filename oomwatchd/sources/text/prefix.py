@@ -172,6 +172,12 @@ def _iso_seconds(text: str | None, zone: str | None) -> float | None:
         return None
 
 
+def wall_in(text: str) -> float | None:
+    """The time in a text, in seconds since the epoch, if it says its zone."""
+    iso = _HUMAN_ISO.search(text)
+    return None if iso is None else _iso_seconds(iso["iso"], iso["zone"])
+
+
 class PrefixParser:
     """Physical line -> :class:`KmsgRecord`, remembering which shape matched last.
 

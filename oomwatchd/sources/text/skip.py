@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
 from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.sources.text.manner import NEEDLES
 from oomwatchd.sources.text.reader import TextReader
 
-#: every report holds one of these in a line that can begin it: the header and the summary, the kill lines
-#: of all kernels, the report of a failed allocation
-NEEDLES: Final = (b"oom-kill", b"illed process ", b"page allocation failure")
 #: a smaller file is read whole: its text may be wrapped inside a needle
 SMALL: Final = 4 << 20
 CHUNK: Final = 1 << 20

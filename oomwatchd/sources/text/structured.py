@@ -45,7 +45,7 @@ _CARRIERS: Final = (
 # journalctl -o verbose: a time with the entry's cursor, then its fields, each on a line of its own
 _VERBOSE: Final = re.compile(
     r"[ \t]{0,64}(?:[^\W\d]{2,9}\.? )?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})?(?: \S{1,16})? "
-    r"\[s=[0-9a-f]{32};i=[0-9a-f]{1,16};[^\]]{0,200}\]$"
+    r"\[s=[0-9a-f]{1,32};i=[0-9a-f]{1,16};[^\]]{0,200}\]$"
 )
 _VERBOSE_TIME: Final = re.compile(r";t=([0-9a-f]{1,15});")
 _VERBOSE_FIELD: Final = re.compile(r"[ \t]{0,64}([A-Z_][A-Z0-9_]{0,63})=(.*)$", re.S)

@@ -1,0 +1,58 @@
+"""Where kernel text certainly begins in a line, whatever stands before it.
+
+The forms of :mod:`oomwatchd.formats` tell it: a wording that begins with fixed letters and matches is the
+kernel's. A line that begins with a task's name has no such place; what stands before the others is cut from
+it too.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from oomwatchd.formats import Form, neighbours, oom_kill, show_mem
+from oomwatchd.formats.recognise import ALL
+
+#: what is read of a line, and beginnings that are tried in it
+_MAX_LINE: Final = 8192
+_MAX_TRIED: Final = 16
+#: a shorter match proves nothing
+_MIN_MATCH: Final = 8
+#: "oom-killer:" stands in the middle of every header, totals in one of several lines
+_WITHIN: Final = frozenset({oom_kill.BARE_HEADER.name, show_mem.TOTALS.name})
+
+_FORMS: Final[dict[str, tuple[Form, ...]]] = {}
+for _form in ALL:
+    if _form in neighbours.FORMS or _form.name in _WITHIN:
+        continue
+    for _begin in _form.begins:
+        _FORMS[_begin] = (*_FORMS.get(_begin, ()), _form)
+_LENGTHS: Final = sorted({len(begin) for begin in _FORMS}, reverse=True)
+# a beginning inside a word is none; a row's bracket may stand behind anything
+_BEGIN: Final = re.compile(
+    r"(?<![A-Za-z0-9_])(?:"
+    + "|".join(re.escape(begin) for begin in sorted(_FORMS, key=len, reverse=True) if begin[0] != "[")
+    + r")|\[(?= {0,6}(?:\d{1,7}\] +\d+ +\d|pid))"
+)
+
+
+class Certain(NamedTuple):
+    """Kernel text in a line: where it begins, and its form."""
+
+    at: int
+    form: Form
+
+
+def find(line: str) -> Certain | None:
+    """The first place in the line at which kernel text certainly begins."""
+    line = line[:_MAX_LINE]
+    for tried, begin in enumerate(_BEGIN.finditer(line)):
+        if tried == _MAX_TRIED:
+            return None
+        at = begin.start()
+        for length in _LENGTHS:
+            for form in _FORMS.get(line[at : at + length], ()):
+                match = form.pattern.match(line, at)
+                if match is not None and match.end() - at >= _MIN_MATCH:
+                    return Certain(at, form)
+    return None

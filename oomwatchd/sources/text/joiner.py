@@ -1,0 +1,271 @@
+"""Physical lines -> kernel lines: what was broken over several lines is joined, what was run together parted.
+
+What is known of kernel lines is in :mod:`.wrap`; here is the one line that is held until its neighbour is seen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Final
+
+from msgspec.structs import replace
+
+from oomwatchd.records.kmsg import FACILITY_KERN, KmsgRecord, unescape
+from oomwatchd.sources.text.prefix import QUOTE, unescape_octal
+from oomwatchd.sources.text.respace import respace
+from oomwatchd.sources.text.wrap import (
+    MAX_JOINED,
+    LineKind,
+    Piece,
+    Widths,
+    complete,
+    goes_on,
+    kind_of,
+    mend_blanks,
+    seam,
+    split_inner,
+)
+
+_COLUMNS: Final = re.compile(r"\[ *pid *\](.*)")
+# dictionary lines of a raw record: " SUBSYSTEM=pci"
+_DICTIONARY: Final = re.compile(r" [A-Z_]{1,64}=")
+#: kernel lines that some copies indent behind their stamp
+_FLUSH_LEFT: Final = (
+    "Memory cgroup",
+    "Out of memory",
+    "Killed process",
+    "oom-kill:",
+    "oom_reaper:",
+    "[ ",
+    "Mem-I",
+)
+# what a terminal multiplexer's status left at the end of a padded line
+_STATUS: Final = re.compile(r"\[\d{1,7}/\d{1,7}\]$")
+
+#: what is kept of a line and its copies
+_COPIES_BYTES: Final = 16_384
+#: what a line begins or ends with that may have to be mended on its way out
+_LOOK_FIRST: Final = frozenset(("", " ", "\t", "["))
+_LOOK_LAST: Final = frozenset((" ", "\t", "]"))
+
+
+class Joiner:
+    """Physical lines -> kernel lines. Holds one line until it is known that the next does not go on it."""
+
+    def __init__(
+        self,
+        widths: Widths,
+        *,
+        strip: bool = False,
+        together: bool = True,
+        learning: bool = False,
+        doubled: bool = False,
+    ) -> None:
+        self.widths = widths
+        #: whether lines may have been run together, and whether any was found so
+        self.together = together
+        self.parted = False
+        #: while the head is read for the first time
+        self.learning = learning
+        #: widths of lines that were certainly broken, and lengths at which one was broken inside a word
+        self.broken: list[int] = []
+        self.hard: Counter[int] = Counter()
+        #: widths of lines that may have been broken
+        self.possible: list[int] = []
+        self._strip = strip
+        #: every line of the text stands twice
+        self.doubled = doubled
+        self._line = b""
+        self._held: KmsgRecord | None = None
+        self._prefixed = False
+        self._piece: Piece | None = None
+        self._columns: int | None = None
+
+    def push(self, record: KmsgRecord, prefixed: bool, out: list[KmsgRecord]) -> None:
+        """Take one physical line; append to ``out`` what is known to be whole."""
+        if prefixed:
+            held = self._held
+            if held is not None:
+                if record.raw == self._line and (self.doubled or record.usec is not None):
+                    self._twice(held, record)
+                    return
+                out.append(self._release(held))
+            self._line = record.raw
+            self._held = record
+            self._prefixed = True
+            self._piece = None
+            return
+        self._push_unprefixed(record, out)
+
+    def _twice(self, held: KmsgRecord, record: KmsgRecord) -> None:
+        """Two daemons wrote the same line, or a copy has it twice: the kernel does not print a line twice in
+        one microsecond. Of a line that stands there any number of times some copies are kept."""
+        if held.seq is None and len(held.raw) < _COPIES_BYTES:
+            self._held = replace(held, raw=held.raw + b"\n" + record.raw)
+
+    def flush(self, out: list[KmsgRecord]) -> None:
+        """The input ended, or the next line is not the neighbour of the one held."""
+        if self._held is not None:
+            out.append(self._release(self._held))
+            self._held = None
+            self._piece = None
+
+    def _release(self, record: KmsgRecord) -> KmsgRecord:
+        """The record as it goes out."""
+        text = record.text
+        if record.seq is not None:
+            return record
+        as_it_is = self._piece is None and text[-1:] not in _LOOK_LAST
+        if as_it_is and text[:1] not in _LOOK_FIRST and " " in text:
+            return record
+        if " " not in text:
+            spaced = respace(text) if len(text) > 8 else text
+            return record if spaced == text else replace(record, text=spaced)
+        if as_it_is and text[:1] == "[" and "pid" not in text[:9]:
+            return record
+        if "pid" in text[:9] and (columns := _COLUMNS.match(text)) is not None:
+            self._columns = len(columns[1].split()) - 1
+        piece = self._piece
+        mended = text
+        if piece is not None and (piece.pieces > 1 or not self._prefixed):
+            mended = mend_blanks(text, piece.kind)
+        if mended[:1] in (" ", "\t"):
+            stripped = mended.lstrip(" \t")
+            if stripped.startswith(_FLUSH_LEFT) or (not self._prefixed and kind_of(stripped) is not None):
+                mended = stripped
+            elif not self._prefixed:
+                mended = " " + stripped
+        if mended[-1:] in (" ", "\t"):
+            if self._strip:
+                mended = mended.rstrip(" \t")
+            elif mended[-12:] == " " * 12:
+                mended = mended.rstrip(" ")
+        elif mended[-1:] == "]" and (status := _STATUS.search(mended[-20:])) is not None:
+            before = mended[: len(mended) - len(status[0])]
+            if before[-12:] == " " * 12:
+                mended = before.rstrip(" ")
+        return record if mended is text else replace(record, text=mended)
+
+    def _current(self) -> Piece:
+        """What :mod:`.wrap` needs to know of the line that is held."""
+        if self._piece is None:
+            assert self._held is not None
+            self._piece = self._first_piece(self._held, kind_of(self._held.text))
+        return self._piece
+
+    def _first_piece(self, record: KmsgRecord, kind: LineKind | None) -> Piece:
+        line = record.raw.rpartition(b"\n")[2].decode("utf-8", "backslashreplace")
+        line = line.rstrip(" \t") if self._strip else line
+        quote = QUOTE.match(line)
+        return Piece(
+            text=record.text,
+            kind=kind,
+            prefixed=self._prefixed,
+            width=len(line.rstrip(" \t")),
+            length=len(line) - (quote.end() if quote else 0),
+            pieces=1,
+            columns=self._columns,
+            foreign=self._prefixed and record.facility not in (None, FACILITY_KERN),
+        )
+
+    def _push_unprefixed(self, record: KmsgRecord, out: list[KmsgRecord]) -> None:
+        text = record.text
+        held = self._held
+        if self.doubled:
+            if held is not None and record.raw == self._line:
+                self._twice(held, record)
+                return
+            self._line = record.raw
+        if held is not None:
+            if held.seq is not None and _DICTIONARY.match(text) is not None:
+                return
+            piece = self._current()
+            if piece.foreign and self._is_under(held, text) and piece.length < MAX_JOINED:
+                self._held = replace(held, raw=held.raw + b"\n" + record.raw)
+                self._piece = piece._replace(length=piece.length + len(text))
+                return
+            start = kind_of(text)
+            if self.learning and piece.prefixed and piece.kind is None and start is None and text.strip():
+                self.possible.append(piece.width)
+            if goes_on(piece, text, start, self.widths, together=self.together):
+                self._join(held, piece, record, out)
+                return
+            self.flush(out)
+        elif text.strip():
+            start = kind_of(text)
+        else:
+            return
+        # an empty line parts what is around it and says nothing
+        if text.strip():
+            self._begin(record, start, out)
+
+    @staticmethod
+    def _is_under(held: KmsgRecord, text: str) -> bool:
+        """Whether journalctl printed this as a further line of a program's message: under its first."""
+        first = held.raw.partition(b"\n")[0].decode("utf-8", "backslashreplace")
+        return 8 < len(first) - len(held.text) == len(text) - len(text.lstrip(" ")) and bool(text.strip())
+
+    def _begin(self, record: KmsgRecord, kind: LineKind | None, out: list[KmsgRecord]) -> None:
+        text = record.text
+        parts = split_inner(text) if self.together else [text]
+        self.parted = self.parted or len(parts) > 1
+        self._prefixed = False
+        for part in parts:
+            if self._held is not None:
+                out.append(self._release(self._held))
+            self._held = record if part is text else replace(record, text=part)
+            self._piece = self._first_piece(self._held, kind if part is text else kind_of(part))
+            if len(parts) > 1:
+                self._piece = self._piece._replace(length=len(part))
+
+    def _join(self, held: KmsgRecord, piece: Piece, record: KmsgRecord, out: list[KmsgRecord]) -> None:
+        text = record.text
+        if held.seq is not None:
+            text = unescape(text.encode()).decode("utf-8", "backslashreplace")
+        if piece.kind is not None and piece.kind.name == "summary":
+            text = text.lstrip(" \t")  # one long word: blanks are the indentation of what quoted it
+        elif text[:1] == "\t" or text[:2] == "  ":
+            text = " " + text.lstrip(" \t")  # whoever wrapped it indented what goes on
+        begun = held.text.rstrip(" \t") if self._strip else held.text
+        if begun is not held.text:
+            piece = piece._replace(text=begun)
+        between, hard = seam(piece, text, self.widths)
+        if self.learning and not complete(piece):
+            self.broken.append(piece.width)
+        if self.learning and hard and piece.length > 20:
+            self.hard[piece.length] += 1
+        joined = begun + between + text
+        if piece.prefixed and held.seq is None:
+            joined = unescape_octal(joined)
+        kind = piece.kind
+        if kind is None or piece.pieces == 1:
+            kind = kind_of(joined) or kind
+        after = Piece(
+            text=joined,
+            kind=kind,
+            prefixed=piece.prefixed,
+            width=len(record.raw.decode("utf-8", "backslashreplace").rstrip(" \t")),
+            length=piece.length
+            + len(between)
+            + len(record.text.rstrip(" \t") if self._strip else record.text),
+            pieces=piece.pieces + 1,
+            columns=self._columns,
+            foreign=piece.foreign,
+        )
+        self._held = replace(held, text=joined, raw=held.raw + b"\n" + record.raw)
+        self._line = b""
+        self._piece = after
+        if piece.prefixed or not self.together:
+            return
+        parts = split_inner(joined)
+        if len(parts) > 1:
+            self.parted = True
+            for part in parts[:-1]:
+                self._held = replace(held, text=part, raw=self._held.raw)
+                self._piece = after._replace(text=part, kind=kind_of(part))
+                out.append(self._release(self._held))
+            self._held = replace(held, text=parts[-1], raw=record.raw)
+            self._piece = after._replace(
+                text=parts[-1], kind=kind_of(parts[-1]), length=len(parts[-1]), pieces=1
+            )

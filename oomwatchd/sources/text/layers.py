@@ -1,0 +1,228 @@
+"""What a document puts around its lines, one layer of it, and how to take it off.
+
+A layer was learned from the document (:mod:`.learn`); it takes a line and answers the lines in it, or None
+where the line is not carried so. None of them knows a product.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+#: what tokens of a prefix are parted by
+DELIMITERS: Final = r"\s\[\](){}<>\"'|:,;=\\"
+_ESCAPE: Final = re.compile(
+    r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|([0-3][0-7]{2})|(.))", re.S
+)
+_LETTERS: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "", "a": "\a", "b": "\b", "e": "\x1b", "f": "\f"}
+_LITERAL: Final = re.compile(r"""[ \t]*[bBrRuUfFL]{0,2}(?P<quote>["'`])(?P<body>.*)(?P=quote)[ \t]*[,;)\\+. ]*$""")
+
+
+class Cut(NamedTuple):
+    """The lines in a line, and what stood before them."""
+
+    lines: list[str]
+    before: str = ""
+
+
+def unescape(text: str, quote: str) -> str:
+    """The text of a quoted string: backslash escapes, or a quote that stands twice."""
+    if "\\" in text:
+        text = _ESCAPE.sub(_escaped, text)
+    return text.replace(quote * 2, quote) if quote * 2 in text else text
+
+
+def _escaped(match: re.Match[str]) -> str:
+    hexadecimal, unicode, octal, letter = match.groups()
+    if hexadecimal is not None or unicode is not None:
+        code = int(hexadecimal or unicode, 16)
+    elif octal is not None:
+        code = int(octal, 8)
+    else:
+        return _LETTERS.get(letter, letter)
+    if code == 0 or code > 0x7F and (hexadecimal is not None or octal is not None):
+        return match[0]  # a byte, which the kernel's escapes are too
+    return match[0] if 0xD800 <= code < 0xE000 else chr(code)
+
+
+def _parts(text: str) -> list[str]:
+    return text.rstrip("\r\n").split("\n")
+
+
+class Template(NamedTuple):
+    """A prefix, and perhaps what stands behind the text, as patterns. ``quote``: the text is quoted."""
+
+    prefix: re.Pattern[str]
+    suffix: re.Pattern[str] | None = None
+    quote: str = ""
+
+    def undo(self, line: str) -> Cut | None:
+        """The line without it."""
+        match = self.prefix.match(line)
+        if match is None:
+            return None
+        text = line[match.end() :]
+        if self.suffix is not None and (end := self.suffix.search(text)) is not None:
+            text = text[: end.start()]
+        if self.quote:
+            return Cut(_parts(unescape(text, self.quote)), match[0])
+        return Cut([text], match[0])
+
+
+class Label(NamedTuple):
+    """The value that stands behind a label: ``label="text"``, ``"label": "text"``, ``'label'=>'text'``."""
+
+    label: str
+    pattern: re.Pattern[str]
+
+    @classmethod
+    def of(cls, label: str) -> Label:
+        """The layer of one label."""
+        return cls(
+            label,
+            re.compile(
+                r"(?<![\w.@-])[\"']?" + re.escape(label) + r"[\"']?[ \t]*(?:=>|[:=])[ \t]*[bu]?"
+                r"(?:\"(?P<double>(?:[^\"\\]|\\.)*)(?:\"|$)|'(?P<single>(?:[^'\\]|\\.|'')*)(?:'|$)"
+                r"|(?P<bare>[^\s\"'{}\[\],][^\s]*))"
+            ),
+        )
+
+    def undo(self, line: str) -> Cut | None:
+        """The value, unescaped."""
+        match = self.pattern.search(line)
+        if match is None:
+            return None
+        if (double := match["double"]) is not None:
+            return Cut(_parts(unescape(double, "")), line[: match.start()])
+        if (single := match["single"]) is not None:
+            return Cut(_parts(unescape(single, "'")), line[: match.start()])
+        return Cut([match["bare"]], line[: match.start()])
+
+
+class Column(NamedTuple):
+    """One column of a table whose cells are parted by a sign, quoted where they hold it."""
+
+    delimiter: str
+    index: int
+    count: int
+
+    def undo(self, line: str) -> Cut | None:
+        """The cell."""
+        cells = row(line, self.delimiter)
+        if len(cells) != self.count:
+            return None
+        return Cut(_parts(cells[self.index]), " ".join(cells[: self.index]))
+
+
+class Literals(NamedTuple):
+    """Strings of a program's text, a line each; ``ended``: line ends are written out, and a string without
+    one goes on in the next."""
+
+    ended: bool
+
+    def undo(self, line: str) -> Cut | None:
+        """The line of a string that is whole in itself."""
+        match = literal(line)
+        return None if match is None else Cut(_parts(unescape(match["body"], "")))
+
+
+def literal(line: str) -> re.Match[str] | None:
+    """A line that is one quoted string of a program's text."""
+    return _LITERAL.match(line)
+
+
+def row(line: str, delimiter: str) -> list[str]:
+    """The cells of a line; none where it cannot be read."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error:
+        return []
+
+
+class Json(NamedTuple):
+    """The strings of JSON objects that stand under one of these paths, whatever stands before the object."""
+
+    paths: frozenset[tuple[str, ...]]
+
+    def undo(self, line: str) -> Cut | None:
+        """The strings, in the order of the line."""
+        found = json_in(line)
+        if found is None:
+            return None
+        at, value = found
+        texts = [text for path, text in leaves(value) if path in self.paths]
+        if not texts:
+            return None
+        return Cut([part for text in texts for part in _parts(text)], line[:at])
+
+
+_DECODER: Final = json.JSONDecoder(strict=False)
+#: places at which JSON is looked for in a line; values that are looked at, and how deep
+_MAX_BEGINS: Final = 4
+MAX_NODES: Final = 4096
+MAX_DEPTH: Final = 12
+_PAIR: Final = 2
+
+
+def json_in(line: str) -> tuple[int, object] | None:
+    """Where an object (or a list with one) begins in the line, and its value; None if none does."""
+    at = -1
+    for _ in range(_MAX_BEGINS):
+        at = _json_begin(line, at + 1)
+        if at < 0:
+            return None
+        try:
+            value, _ = _DECODER.raw_decode(line, at)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) or (isinstance(value, list) and line.find("{", at) >= 0):
+            return at, value
+    return None
+
+
+def _json_begin(line: str, at: int) -> int:
+    places = [place for place in (line.find("{", at), line.find("[", at)) if place >= 0]
+    return min(places, default=-1)
+
+
+def leaves(value: object) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The strings in a JSON value, each with its path; an element of a pair is told by its place."""
+    waiting: list[tuple[tuple[str, ...], object]] = [((), value)]
+    for _ in range(MAX_NODES):
+        if not waiting:
+            return
+        path, value = waiting.pop()
+        if isinstance(value, str):
+            yield path, value.replace("\0", "\\x00")
+        elif len(path) >= MAX_DEPTH:
+            continue
+        elif isinstance(value, dict):
+            waiting += [((*path, str(key)), inner) for key, inner in reversed(value.items())]
+        elif isinstance(value, list):
+            pair = len(value) == _PAIR
+            waiting += [
+                ((*path, str(place) if pair else "*"), inner)
+                for place, inner in reversed(list(enumerate(value[:MAX_NODES])))
+            ]
+
+
+Layer = Template | Label | Column | Literals | Json
+#: layers of which each line has one
+Stage = tuple[Layer, ...]
+
+
+def undo(stages: tuple[Stage, ...], line: str, at: int = 0) -> Iterator[tuple[str, str, bool]]:
+    """The lines in a line, what stood before each, and whether anything was taken off."""
+    for index in range(at, len(stages)):
+        for layer in stages[index]:
+            cut = layer.undo(line)
+            if cut is None:
+                continue
+            for inner in cut.lines:
+                for text, before, _ in undo(stages, inner, index + 1):
+                    yield text, f"{cut.before} {before}" if before else cut.before, True
+            return
+    yield line, "", False

@@ -1,0 +1,245 @@
+"""In which manner a document carries its lines: judged once, from its beginning as a whole, and then held.
+
+:func:`judge` is pure: bytes in, a :class:`Manner` out. :class:`Unwrapping` takes lines as they stand in the
+file and answers them as the kernel or its first collector wrote them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from oomwatchd.sources.text import dress, encodings
+from oomwatchd.sources.text.layers import Stage
+from oomwatchd.sources.text.learn import learn
+from oomwatchd.sources.text.structured import VERBOSE_MARK
+from oomwatchd.sources.text.wrap import split_headed, split_stamps, split_written, stamps_in
+
+#: every report holds one of these in a line that can begin it: the header and the summary, the kill lines
+#: of all kernels, the report of a failed allocation
+NEEDLES: Final = (b"oom-kill", b"illed process ", b"page allocation failure")
+#: a text may be wrapped inside a needle; a short one is looked at all the same
+_SHORT: Final = 1 << 16
+#: a longer line is cut into pieces of this size
+MAX_LINE: Final = 64 * 1024
+
+_STAMP: Final = re.compile(rb"\[ *\d{1,12}\.\d{6}\]")
+_TWO_HEADS: Final = re.compile(rb" kernel: [^\n]* kernel: ")
+_RAW: Final = re.compile(rb"\d{1,4},\d{1,20},\d{1,20},")
+_RAW_LINES: Final = 200
+
+
+class Manner(NamedTuple):
+    """How the lines of a document are carried.
+
+    ``carrier``  how the whole was encoded.
+    ``indent``   what stands before nearly every line.
+    ``dress``    what stands around the lines.
+    ``stages``   the document's own prefixes and records, learned from it.
+    ``spaced``   every line is followed by a blank one, which says nothing.
+    ``padded``   most lines end in blanks that are not the kernel's.
+    ``doubled``  every line stands twice.
+    ``reflowed``, ``headed``, ``written``  lines run together: before stamps, before a syslog's headers,
+                 with line ends written out.
+    ``verbose``  entries of ``journalctl -o verbose``.
+    ``sure``     kernel text was seen in it.
+    """
+
+    carrier: encodings.Carrier = encodings.PLAIN
+    indent: bytes = b""
+    dress: dress.Dress = dress.NONE
+    stages: tuple[Stage, ...] = ()
+    spaced: bool = False
+    padded: bool = False
+    doubled: bool = False
+    reflowed: bool = False
+    headed: bool = False
+    written: bool = False
+    verbose: bool = False
+    sure: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """Whether lines are read as they are."""
+        return (
+            self.carrier is encodings.PLAIN
+            and self.dress is dress.NONE
+            and not (self.indent or self.stages or self.verbose)
+            and not (self.reflowed or self.headed or self.written)
+        )
+
+
+def has_needle(data: bytes) -> bool:
+    """Whether a report may begin in this data."""
+    return any(needle in data for needle in NEEDLES)
+
+
+def judge(head: Sequence[bytes]) -> Manner:
+    """The manner of a document that begins with these lines."""
+    together = b"\n".join(head)
+    said = [line for line in head if line.strip()]
+    lines = len(said)
+    carrier = encodings.judge(together)
+    indent = _indentation(said)
+    worn = dress.NONE
+    if 2 * sum(_RAW.match(line) is not None for line in said[:_RAW_LINES]) > len(said[:_RAW_LINES]):
+        # of the device's own records nobody's words are taken away
+        carrier = carrier.of_raw_records()
+    else:
+        worn = dress.judge([line.removeprefix(indent) for line in said] if indent else said, together)
+    padded = together.count(b" \n") + together.endswith(b" ")
+    manner = Manner(
+        carrier=carrier,
+        indent=indent,
+        dress=worn,
+        # told by fewer steps where it cannot be
+        spaced=10 * (len(head) - lines) >= 9 * (lines - 1) and _is_spaced(head),
+        padded=padded * 2 > lines,
+        doubled=_is_doubled(said),
+        reflowed=_is_reflowed(head, lines, together),
+        headed=_TWO_HEADS.search(together) is not None
+        and any(len(split_headed(_bare(worn, line))) > 1 for line in said),
+        written=b"\\n" in together
+        and any(
+            line[:1] != b"{" and b"\\n" in line and len(split_written(_bare(worn, line))) > 1
+            for line in said
+        ),
+        verbose=VERBOSE_MARK in together,
+        sure=has_needle(together),
+    )
+    if manner.verbose or not (manner.sure or len(together) < _SHORT):
+        return manner
+    unwrapping = Unwrapping(manner)
+    texts = [text for raw in head for text, _ in unwrapping.take(raw)]
+    stages = learn(texts)
+    return manner._replace(stages=stages) if stages else manner
+
+
+class Unwrapping:
+    """Lines of the file -> lines of text, with all undone that is not learned but known."""
+
+    def __init__(self, manner: Manner) -> None:
+        self._manner = manner
+        #: a quoted-printable line that goes on
+        self._soft = b""
+        self._split = manner.reflowed or manner.headed or manner.written
+        #: lines that show that a terminal or a serial line carried them
+        self.console = 0
+
+    def take(self, raw: bytes) -> Iterator[tuple[str, bytes]]:
+        """The lines of text in one line of the file, each with its bytes."""
+        manner = self._manner
+        if manner.spaced and not raw.strip():
+            return
+        if manner.indent:
+            raw = raw.removeprefix(manner.indent)
+        if manner.dress is not dress.NONE:
+            raw = manner.dress.undo(raw)
+        if manner.carrier.quoted_printable:
+            soft = raw.rstrip(b" \t\r")
+            if soft.endswith(b"=") and len(self._soft) + len(soft) < MAX_LINE:
+                self._soft += soft[:-1]
+                return
+            raw = encodings.quoted_printable(self._soft + raw)
+            self._soft = b""
+        yield from self._decoded(raw)
+
+    def flush(self) -> Iterator[tuple[str, bytes]]:
+        """What is held of a line that was to go on."""
+        soft, self._soft = self._soft, b""
+        if soft:
+            yield from self._decoded(soft)
+
+    def _decoded(self, line: bytes) -> Iterator[tuple[str, bytes]]:
+        carrier = self._manner.carrier
+        if carrier is encodings.PLAIN:
+            yield from self._cleaned(line)
+            return
+        parts = [line]
+        if carrier.html:
+            tagged, line = line, encodings.unmark(line)
+            if not line.strip() and tagged.strip():
+                return  # tags alone are no blank line
+            parts = line.split(b"\n")
+        for part in parts:
+            if carrier.markdown:
+                part = encodings.unescape_markdown(part)
+            if carrier.typeset:
+                part = encodings.untypeset(part)
+            if carrier.coloured:
+                part = encodings.uncolour(part)
+            yield from self._cleaned(part)
+
+    def _cleaned(self, line: bytes) -> Iterator[tuple[str, bytes]]:
+        parts = encodings.clean(line)
+        if parts != [line] and encodings.is_console(line):
+            self.console += 1
+        for part in parts:
+            text = part.decode("utf-8", "backslashreplace")
+            if self._split and text[:1] != "{":
+                for piece in self._pieces(text):
+                    yield piece, piece.encode("utf-8", "backslashreplace")
+            else:
+                yield text, part
+
+    def _pieces(self, text: str) -> list[str]:
+        """The lines that one is made of."""
+        manner = self._manner
+        pieces = [text]
+        if manner.written:
+            pieces = split_written(text)
+        if manner.headed:
+            pieces = [part for piece in pieces for part in split_headed(piece)]
+        if manner.reflowed:
+            pieces = [part for piece in pieces for part in split_stamps(piece)]
+        return pieces
+
+
+def _bare(worn: dress.Dress, line: bytes) -> str:
+    return worn.undo(line).decode("utf-8", "replace")
+
+
+def _is_reflowed(head: Sequence[bytes], lines: int, together: bytes) -> bool:
+    """Whether stamped lines were run together."""
+    if len(_STAMP.findall(together)) <= lines:
+        return False
+    stamps = sum(
+        max(0, stamps_in(line.decode("utf-8", "replace")) - 1)
+        for line in head
+        if line.count(b"[") > 1 and line[:1] != b"{" and len(_STAMP.findall(line)) > 1
+    )
+    return stamps >= 3 and stamps >= lines
+
+
+def _indentation(said: Sequence[bytes]) -> bytes:
+    """What whoever pasted the text indented nearly every line by: widths are counted from there."""
+    room = len(said) // 10
+    for line in said:  # most texts are not, which soon shows
+        if line[:1] not in (b" ", b"\t"):
+            room -= 1
+            if room < 0:
+                return b""
+    blanks = Counter(line[: len(line) - len(line.lstrip(b" \t"))][:64] for line in said)
+    common = [
+        begin
+        for begin, _ in blanks.most_common(8)
+        if (begin[:1] == b"\t" or len(begin) > 1)
+        and 10 * sum(line.startswith(begin) for line in said) >= 9 * len(said)
+    ]
+    return max(common, key=len, default=b"")
+
+
+def _is_spaced(lines: Sequence[bytes]) -> bool:
+    """Whether a blank line stands behind every line, as rich text written out as paragraphs has it."""
+    said = [bool(line.strip()) for line in lines]
+    apart = sum(a > b for a, b in pairwise(said))
+    return apart >= 3 and 10 * apart >= 9 * (sum(said) - 1)
+
+
+def _is_doubled(said: Sequence[bytes]) -> bool:
+    """Whether every line stands twice, one copy behind the other, as two log daemons or inputs write them."""
+    twice = sum(a == b for a, b in pairwise(said))
+    return len(said) >= 6 and 5 * twice >= 2 * len(said) and len(set(said)) > 2
