@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-from oomwatchd.formats import Form, neighbours, oom_kill, show_mem
+from oomwatchd.formats import COMM_BYTES, Form, neighbours, oom_kill, printed_bytes, show_mem
 from oomwatchd.formats.recognise import ALL
 
 #: what is read of a line, and beginnings that are tried in it
@@ -34,6 +34,19 @@ _BEGIN: Final = re.compile(
     + "|".join(re.escape(begin) for begin in sorted(_FORMS, key=len, reverse=True) if begin[0] != "[")
     + r")|\[(?= {0,6}(?:\d{1,7}\] +\d+ +\d|pid))"
 )
+#: so many letters of a wording, without names and figures, are enough where the rest was broken off
+_HEAD: Final = (16, 28)
+_HEADS: Final[dict[str, tuple[tuple[str, Form], ...]]] = {}
+for _begin, _forms in _FORMS.items():
+    _HEADS[_begin] = tuple(
+        {
+            head[: _HEAD[1]]: (head[: _HEAD[1]], _form)
+            for _form in _forms
+            for sample in _form.samples
+            if (head := re.split(r"[\d(/]", sample, maxsplit=1)[0]).startswith(_begin)
+            and len(head) >= _HEAD[0]
+        }.values()
+    )
 
 
 class Certain(NamedTuple):
@@ -55,4 +68,20 @@ def find(line: str) -> Certain | None:
                 match = form.pattern.match(line, at)
                 if match is not None and match.end() - at >= _MIN_MATCH:
                     return Certain(at, form)
+            for head, form in _HEADS.get(line[at : at + length], ()):
+                if line.startswith(head, at):
+                    return Certain(at, form)
     return None
+
+
+_HEADER: Final = re.compile(r"[^\n]{1,60}? invoked oom-killer: gfp_mask=")
+
+
+def begins(line: str, at: int) -> bool:
+    """Whether kernel text begins at this place, or a report's header with a task's name."""
+    if _HEADER.match(line, at) is not None:
+        name = line[at:].partition(oom_kill.HEADER_MARK)[0]
+        return printed_bytes(name.strip(" \t")) <= COMM_BYTES
+    text = line[at : at + _MAX_LINE].lstrip(" \t")
+    found = find(text)
+    return found is not None and found.at == 0

@@ -15,8 +15,10 @@ from oomwatchd.diagnosis.near import Near, neighbours
 from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.reports.assemble import DEADLINE_USEC, PAUSE_SECONDS
 from oomwatchd.reports.captures import Captures
-from oomwatchd.sources.text.reader import HEAD, MAX_LINE, TextReader
-from oomwatchd.sources.text.skip import CONTEXT, SkippingReader, has_needle
+from oomwatchd.sources.text.manner import MAX_LINE
+from oomwatchd.sources.text.needles import has_needle
+from oomwatchd.sources.text.reader import HEAD, TextReader
+from oomwatchd.sources.text.skip import CONTEXT, SkippingReader
 
 #: how often ``rest`` wants to be called while ``waits``: with two rests a report is told in half a second
 REST_SECONDS: Final = PAUSE_SECONDS

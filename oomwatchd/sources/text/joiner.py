@@ -1,6 +1,6 @@
-"""Physical lines -> kernel lines: what was broken over several lines is joined, what was run together parted.
+"""Physical lines -> kernel lines: broken ones are joined, run-together ones parted.
 
-What is known of kernel lines is in :mod:`.wrap`; here is the one line that is held until its neighbour is seen.
+What is known of kernel lines is in :mod:`.wrap`; here is the line that is held until its neighbour is seen.
 """
 
 from __future__ import annotations

@@ -12,13 +12,16 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from oomwatchd.sources.text import certain
+
 #: what tokens of a prefix are parted by
 DELIMITERS: Final = r"\s\[\](){}<>\"'|:,;=\\"
-_ESCAPE: Final = re.compile(
-    r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|([0-3][0-7]{2})|(.))", re.S
-)
+_ESCAPE: Final = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|([0-3][0-7]{2})|(.))", re.S)
 _LETTERS: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "", "a": "\a", "b": "\b", "e": "\x1b", "f": "\f"}
-_LITERAL: Final = re.compile(r"""[ \t]*[bBrRuUfFL]{0,2}(?P<quote>["'`])(?P<body>.*)(?P=quote)[ \t]*[,;)\\+. ]*$""")
+_LITERAL: Final = re.compile(
+    r"(?:[ \t]{0,16}>){0,16}[ \t]*[bBrRuUfFL]{0,2}"
+    r"(?:\"(?P<double>(?:[^\"\\]|\\.)*)\"|'(?P<single>(?:[^'\\]|\\.)*)'|`(?P<back>[^`]*)`)[ \t,;)\\+.]*$"
+)
 
 
 class Cut(NamedTuple):
@@ -43,7 +46,7 @@ def _escaped(match: re.Match[str]) -> str:
         code = int(octal, 8)
     else:
         return _LETTERS.get(letter, letter)
-    if code == 0 or code > 0x7F and (hexadecimal is not None or octal is not None):
+    if code == 0 or (code > 0x7F and unicode is None):
         return match[0]  # a byte, which the kernel's escapes are too
     return match[0] if 0xD800 <= code < 0xE000 else chr(code)
 
@@ -53,9 +56,11 @@ def _parts(text: str) -> list[str]:
 
 
 class Template(NamedTuple):
-    """A prefix, and perhaps what stands behind the text, as patterns. ``quote``: the text is quoted."""
+    """A prefix, and perhaps what stands behind the text, as patterns. ``loose``: the same with any words in
+    it, for lines whose text is certain. ``quote``: the text is quoted."""
 
     prefix: re.Pattern[str]
+    loose: re.Pattern[str]
     suffix: re.Pattern[str] | None = None
     quote: str = ""
 
@@ -63,7 +68,9 @@ class Template(NamedTuple):
         """The line without it."""
         match = self.prefix.match(line)
         if match is None:
-            return None
+            match = self.loose.match(line)
+            if match is None or not certain.begins(line, match.end()):
+                return None
         text = line[match.end() :]
         if self.suffix is not None and (end := self.suffix.search(text)) is not None:
             text = text[: end.start()]
@@ -106,15 +113,15 @@ class Column(NamedTuple):
     """One column of a table whose cells are parted by a sign, quoted where they hold it."""
 
     delimiter: str
-    index: int
-    count: int
+    place: int
+    cells: int
 
     def undo(self, line: str) -> Cut | None:
         """The cell."""
         cells = row(line, self.delimiter)
-        if len(cells) != self.count:
+        if len(cells) != self.cells:
             return None
-        return Cut(_parts(cells[self.index]), " ".join(cells[: self.index]))
+        return Cut(_parts(cells[self.place]), " ".join(cells[: self.place]))
 
 
 class Literals(NamedTuple):
@@ -125,13 +132,14 @@ class Literals(NamedTuple):
 
     def undo(self, line: str) -> Cut | None:
         """The line of a string that is whole in itself."""
-        match = literal(line)
-        return None if match is None else Cut(_parts(unescape(match["body"], "")))
+        body = literal(line)
+        return None if body is None else Cut(_parts(unescape(body, "")))
 
 
-def literal(line: str) -> re.Match[str] | None:
-    """A line that is one quoted string of a program's text."""
-    return _LITERAL.match(line)
+def literal(line: str) -> str | None:
+    """What stands between the quotes of a line that is one string of a program's text; None for others."""
+    match = _LITERAL.match(line)
+    return None if match is None or match.lastgroup is None else match[match.lastgroup]
 
 
 def row(line: str, delimiter: str) -> list[str]:

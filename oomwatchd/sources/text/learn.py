@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final, NamedTuple
 
-from oomwatchd.formats.oom_kill import HEADER_MARK
+from oomwatchd.formats import neighbours
+from oomwatchd.formats.recognise import ALL, recognise
+from oomwatchd.records.kmsg import FACILITY_KERN
 from oomwatchd.sources.text import certain
 from oomwatchd.sources.text.layers import (
     DELIMITERS,
@@ -33,8 +35,9 @@ from oomwatchd.sources.text.layers import (
     row,
     undo,
 )
-from oomwatchd.sources.text.prefix import FACILITY_USER, PrefixParser
+from oomwatchd.sources.text.prefix import PrefixParser
 from oomwatchd.sources.text.structured import JsonReader
+from oomwatchd.sources.text.wrap import kind_of
 
 #: layers in each other
 MAX_STAGES: Final = 5
@@ -52,8 +55,27 @@ _FORMS_FOR_SUFFIX: Final = 3
 _TOKEN: Final = re.compile(rf"[ \t]+|[^{DELIMITERS}]+|.", re.S)
 _WORD: Final = f"[^{DELIMITERS}]"
 _LABEL: Final = re.compile(r"""([A-Za-z_@][\w.@/-]{0,63})["']?[ \t]*(?:=>|[:=])[ \t]*[bu]?(["'])""")
-_STRONG: Final = frozenset("[]{}()<>\"|=")
+_STRONG: Final = frozenset('[]{}()<>"|=')
 _CLOSES: Final = {'"': '"', "'": "'", "[": "]", "(": ")", "{": "}", "<": ">", "|": "|"}
+_STAMP: Final = re.compile(r"\[ *\d{1,12}\.\d{6}\]")
+_TIME: Final = re.compile(r"\d\d:\d\d|\[ *\d{1,12}\.\d{6}\]")
+_LETTERS: Final = re.compile(r"[A-Za-z]{3,}")
+#: words of the kernel's reports
+_VOCABULARY: Final = frozenset(
+    word
+    for form in ALL
+    if form not in neighbours.FORMS
+    for sample in form.samples
+    for word in _LETTERS.findall(sample)
+    if word != "kernel"
+)
+#: one of so many lines has the prefix at least: others were wrapped, or are fields
+_MIN_COVERED: Final = 5
+#: more words than these in one place are any
+_MAX_WORDS: Final = 12
+#: facilities that kernel text may have, where any is said
+_KERNELS: Final = (None, FACILITY_KERN)
+_NOTHING: Final = re.compile("")
 _QUOTES: Final = frozenset("\"'")
 _DELIMITERS: Final = (",", ";", "\t", "|")
 
@@ -81,30 +103,45 @@ def learn(lines: Sequence[str]) -> tuple[Stage, ...]:
 def _stage(lines: Sequence[str]) -> Stage:
     samples = list(islice(_samples(lines), SAMPLE))
     wrong = _wrong(lines, samples)
-    if not wrong or (len(wrong) == 1 and not _alone(wrong[0], lines)):
-        return ()
+    if not wrong:
+        return _behind(samples)
+    if literal(wrong[0].line) is not None and (literals := _literals(lines)) is not None:
+        return (literals,)
+    count = len(wrong)
     layers: list[Layer] = []
     if paths := _json_paths(wrong):
         layers.append(Json(paths))
         wrong = [sample for sample in wrong if layers[0].undo(sample.line) is None]
-    if len(wrong) > 1 and all(literal(sample.line) for sample in wrong):
-        return (*layers, Literals(any(sample.line.rstrip(" \t,;)\\+")[:-1].endswith("\\n") for sample in wrong)))
     if wrong and (column := _column(wrong)) is not None:
         layers.append(column)
         wrong = [sample for sample in wrong if column.undo(sample.line) is None]
     if wrong:
         labels = [_label_of(sample) for sample in wrong]
         counted = Counter(label for label in labels if label)
-        layers += [Label.of(label) for label, count in counted.most_common(MAX_SHAPES) if count > 1 or len(wrong) < 4]
+        layers += [
+            Label.of(label) for label, times in counted.most_common(MAX_SHAPES) if times > 1 or len(wrong) < 4
+        ]
         wrong = [sample for sample, label in zip(wrong, labels, strict=True) if not label]
     if wrong:
-        fine = [sample for sample in samples if sample not in set(wrong)]
-        layers += _templates(wrong, fine)
-    return tuple(layers)
+        others = set(wrong)
+        layers += _templates(wrong, [sample for sample in samples if sample not in others], lines)
+        wrong = [sample for sample in wrong if all(layer.undo(sample.line) is None for layer in layers)]
+    # what explains a few of many lines is a likeness of lines that were broken or run together
+    return tuple(layers) if 2 * len(wrong) <= count else ()
 
 
-def _samples(lines: Sequence[str]) -> Sequence[Sample]:
-    return (  # type: ignore[return-value]
+def _behind(samples: Sequence[Sample]) -> Stage:
+    """What stands behind lines that have nothing unknown before them."""
+    if len({sample.form for sample in samples}) < _FORMS_FOR_SUFFIX:
+        return ()
+    if (column := _column(samples)) is not None:
+        return (column,)
+    suffix = _suffix([(sample.form, sample.line[sample.at :]) for sample in samples], "")
+    return () if suffix is None else (Template(_NOTHING, _NOTHING, suffix),)
+
+
+def _samples(lines: Sequence[str]) -> Iterable[Sample]:
+    return (
         Sample(line, found.at, found.form.name)
         for line in lines
         if len(line) > 8 and (found := certain.find(line)) is not None
@@ -115,16 +152,24 @@ def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:
     """The samples that the known prefixes do not lead to the text of."""
     parser = PrefixParser()
     reader = JsonReader(parser)
+    for line in lines:
+        if " kernel: " in line:  # whether the kernel's lines are marked
+            parser.parse(line, b"")
+            if parser.kernel_tag_seen:
+                break
     wrong = []
     read: list[Sample] = []
     texts = 0
     for sample in samples:
         line, at, _ = sample
         record = parser.parse(line, line.encode("utf-8", "backslashreplace"))
-        if record.text.lstrip(" \t").startswith(line[at : at + _TEXT]):
+        if not parser.guessed and record.text.lstrip(" \t").startswith(line[at : at + _TEXT]):
             continue
-        if record.facility == FACILITY_USER:
+        if record.facility not in _KERNELS:
             continue  # a program quotes the kernel
+        known = recognise(record.text) is not None or kind_of(record.text) is not None
+        if (known and not parser.guessed) or _is_kernels(line[:at]):
+            continue  # several lines run together
         if at <= MAX_PREFIX or line.lstrip(" \t")[:1] in ("{", "["):
             wrong.append(sample)
     if any(sample.line.lstrip(" \t")[:1] in ("{", '"') for sample in wrong):
@@ -139,10 +184,18 @@ def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:
     return wrong
 
 
-def _alone(sample: Sample, lines: Sequence[str]) -> bool:
-    """Whether another line, of a report's header, is carried as this one."""
-    count = sum(HEADER_MARK in line for line in lines)
-    return count > 0
+def _is_kernels(before: str) -> bool:
+    """Whether what stands before the text is the end of another line of the kernel's."""
+    words = _LETTERS.findall(before)
+    return 2 * sum(word in _VOCABULARY for word in words) > len(words) > 1
+
+
+def _literals(lines: Sequence[str]) -> Literals | None:
+    """The document is a program's text, all of strings."""
+    found = [body for line in lines if (body := literal(line)) is not None]
+    if 2 * len(found) < sum(bool(line.strip()) for line in lines):
+        return None
+    return Literals(any(body.endswith("\\n") for body in found))
 
 
 def _json_paths(wrong: Sequence[Sample]) -> frozenset[tuple[str, ...]]:
@@ -160,7 +213,9 @@ def _json_paths(wrong: Sequence[Sample]) -> frozenset[tuple[str, ...]]:
 def _column(wrong: Sequence[Sample]) -> Column | None:
     """The column in which the text stands, in nearly every line."""
     for delimiter in _DELIMITERS:
-        if 10 * sum(delimiter in line[:at] or delimiter in line[-64:] for line, at, _ in wrong) < 9 * len(wrong):
+        if 10 * sum(delimiter in line[:at] or delimiter in line[-64:] for line, at, _ in wrong) < 9 * len(
+            wrong
+        ):
             continue
         places: Counter[tuple[int, int]] = Counter()
         quoted = 0
@@ -197,47 +252,85 @@ def _tokens(text: str) -> list[str]:
 
 
 def _shape(tokens: Sequence[str]) -> tuple[str, ...]:
-    return tuple(
-        " " if token[0] in " \t" else "w" if re.match(_WORD, token) else token for token in tokens
-    )
+    return tuple(" " if token[0] in " \t" else "w" if re.match(_WORD, token) else token for token in tokens)
 
 
-def _templates(wrong: Sequence[Sample], fine: Sequence[Sample]) -> list[Layer]:
+def _templates(wrong: Sequence[Sample], fine: Sequence[Sample], lines: Sequence[str]) -> list[Layer]:
+    """Templates of the prefixes of these samples, if most of the lines around them have one too."""
     shapes: dict[tuple[str, ...], list[tuple[Sample, list[str]]]] = {}
     for sample in wrong:
         tokens = _tokens(sample.line[: sample.at])
         if tokens and len(tokens) <= _MAX_TOKENS:
             shapes.setdefault(_shape(tokens), []).append((sample, tokens))
     groups = sorted(shapes.items(), key=lambda item: -len(item[1]))
+    first, last = lines.index(wrong[0].line), len(lines) - 1 - lines[::-1].index(wrong[-1].line)
+    around = [line for line in lines[first : last + 1] if line.strip()]
     templates: list[Layer] = []
     rest: list[Sample] = []
     for shape, group in groups:
-        if len(templates) >= MAX_SHAPES or (len(group) == 1 and len(wrong) > 2):
+        if len(templates) >= MAX_SHAPES or not _is_custom(group, len(wrong) + len(fine)):
             rest += [sample for sample, _ in group]
             continue
-        template = _template(shape, group)
-        if template is not None and _harmless(template, fine):
-            templates.append(template)
+        for free in (True, False):
+            template, strong = _template(shape, group, free=free)
+            if _harmless(template, fine) and (strong or _is_on_all(template, group, around)):
+                templates.append(template)
+                break
     rest = [sample for sample in rest if all(template.undo(sample.line) is None for template in templates)]
     if len(rest) > 2 and (tail := _tail_template(rest)) is not None and _harmless(tail, fine):
         templates.append(tail)
-    return templates
+    covered = sum(any(template.undo(line) is not None for template in templates) for line in around)
+    return templates if _MIN_COVERED * covered >= len(around) else []
 
 
-def _template(shape: tuple[str, ...], group: Sequence[tuple[Sample, list[str]]]) -> Template | None:
+def _is_one_phrase(shape: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
+    """Whether a prefix has always the same words, and often."""
+    words = [column for kind, column in zip(shape, columns, strict=True) if kind == "w"]
+    return (
+        len(columns[0]) > 2
+        and all(len(set(column)) == 1 for column in words)
+        and any(_LETTERS.search(column[0]) is not None for column in words)
+    )
+
+
+def _is_on_all(template: Template, group: Sequence[tuple[Sample, list[str]]], around: Sequence[str]) -> bool:
+    """Whether nearly every line has it: then it may be any words or figures."""
+    if len({sample.form for sample, _ in group}) < _FORMS_FOR_SUFFIX:
+        return False
+    return 10 * sum(template.prefix.match(line) is not None for line in around) >= 9 * len(around)
+
+
+def _is_custom(group: Sequence[tuple[Sample, list[str]]], samples: int) -> bool:
+    """Whether a prefix is the document's custom: it stands there again, or has a time in it. Behind the
+    kernel's own stamp it is rather what another line left there."""
+    line, at, _ = group[0][0]
+    stamp = _STAMP.match(line.lstrip(" \t>"))
+    if stamp is not None:
+        return len(group) > 2 and 2 * len(group) > samples
+    return len(group) > 1 or samples == 1 or _TIME.search(line, 0, at) is not None
+
+
+def _template(
+    shape: tuple[str, ...], group: Sequence[tuple[Sample, list[str]]], *, free: bool
+) -> tuple[Template, bool]:
+    """The template of prefixes of one shape, and whether that could hardly be the kernel's own text; if
+    ``free``, with other words in it than those seen."""
     length = _known_from([sample for sample, _ in group[:_TRIED]], group)
-    if length == 0:
-        return None
     columns = [[tokens[index] for _, tokens in group] for index in range(length)]
-    strong = any(kind in _STRONG for kind in shape[:length]) or any(
-        kind == "w" and all(token[:1].isdigit() for token in column)
-        for kind, column in zip(shape, columns, strict=False)
+    strong = (
+        any(kind in _STRONG for kind in shape)
+        or all(_TIME.search(sample.line, 0, sample.at) is not None for sample, _ in group)
+        or _is_one_phrase(shape[:length], columns)
     )
-    pattern = "".join(
-        _pattern(kind, column, strong, index == length - 1)
-        for index, (kind, column) in enumerate(zip(shape[:length], columns, strict=True))
+    prefix, loose = (
+        re.compile(
+            "".join(
+                _pattern(kind, column, any_word, index == length - 1)
+                for index, (kind, column) in enumerate(zip(shape[:length], columns, strict=True))
+            )
+        )
+        for any_word in (free and strong, True)
     )
-    prefix = re.compile(pattern)
     ends = [
         (sample.form, sample.line[match.end() :])
         for sample, _ in group
@@ -245,7 +338,7 @@ def _template(shape: tuple[str, ...], group: Sequence[tuple[Sample, list[str]]])
     ]
     before = "".join(group[0][1][:length]).rstrip(" \t")
     quote = before[-1:] if before[-1:] in _QUOTES else ""
-    return Template(prefix, _suffix(ends, _CLOSES.get(before[-1:] or " ", "")), quote)
+    return Template(prefix, loose, _suffix(ends, _CLOSES.get(before[-1:] or " ", "")), quote), strong
 
 
 def _known_from(samples: Sequence[Sample], group: Sequence[tuple[Sample, list[str]]]) -> int:
@@ -253,7 +346,11 @@ def _known_from(samples: Sequence[Sample], group: Sequence[tuple[Sample, list[st
     count = len(group[0][1])
     best = count
     for length in range(1, count):
-        if all(_leads_to_text(sample, len("".join(tokens[:length]))) for sample, tokens in group[: len(samples)]):
+        if group[0][1][length][0] in " \t":
+            continue
+        if all(
+            _leads_to_text(sample, len("".join(tokens[:length]))) for sample, tokens in group[: len(samples)]
+        ):
             best = length
             break
     return best
@@ -264,10 +361,14 @@ def _leads_to_text(sample: Sample, at: int) -> bool:
     parser = PrefixParser()
     record = parser.parse(line, line.encode("utf-8", "backslashreplace"))
     wanted = sample.line[sample.at : sample.at + _TEXT]
-    return parser.prefixed and not parser.before and record.text.lstrip(" \t").startswith(wanted)
+    if record.facility not in _KERNELS:
+        return False
+    return parser.prefixed and not parser.guessed and record.text.lstrip(" \t").startswith(wanted)
 
 
-def _pattern(kind: str, column: Sequence[str], strong: bool, last: bool) -> str:
+def _pattern(kind: str, column: Sequence[str], free: bool, last: bool) -> str:
+    """One token of a prefix. Words of letters are the ones that were seen, unless any is ``free`` to stand
+    there."""
     if kind == " ":
         return f"[ \\t]{{{min(map(len, column))}}}" if last else "[ \\t]+"
     if kind != "w":
@@ -277,9 +378,13 @@ def _pattern(kind: str, column: Sequence[str], strong: bool, last: bool) -> str:
         return "[0-9]+"
     if all(value[0].isdigit() for value in values):
         return f"[0-9]{_WORD}*"
-    if strong or any(character.isdigit() for value in values for character in value):
+    if (
+        free
+        or len(values) > _MAX_WORDS
+        or any(character.isdigit() for value in values for character in value)
+    ):
         return f"{_WORD}+"
-    return "(?:" + "|".join(map(re.escape, sorted(values, key=len, reverse=True)[:64])) + ")"
+    return "(?:" + "|".join(map(re.escape, sorted(values, key=len, reverse=True))) + ")"
 
 
 def _suffix(ends: Sequence[tuple[str, str]], closes: str) -> re.Pattern[str] | None:
@@ -298,7 +403,11 @@ def _suffix(ends: Sequence[tuple[str, str]], closes: str) -> re.Pattern[str] | N
         if len(set(column)) > 1 and not all(token.isdigit() or token[0] in " \t" for token in column):
             break
         kind = kinds.pop()
-        patterns.append(_pattern(kind, column, True, False) if kind != "w" or column[0].isdigit() else re.escape(column[0]))
+        patterns.append(
+            _pattern(kind, column, True, False)
+            if kind != "w" or column[0].isdigit()
+            else re.escape(column[0])
+        )
         text = column[0] + text
     while patterns and text[:1].isalnum():  # whole words of the text may be the same too
         text = text[len(first[-len(patterns)]) :]
@@ -326,7 +435,7 @@ def _tail_template(rest: Sequence[Sample]) -> Template | None:
         return None
     quote = tail.rstrip(" \t")[-1:]
     ends = [(sample.form, sample.line[sample.at :]) for sample in rest]
-    return Template(prefix, _suffix(ends, _CLOSES.get(quote, "")), quote if quote in _QUOTES else "")
+    return Template(prefix, prefix, _suffix(ends, _CLOSES.get(quote, "")), quote if quote in _QUOTES else "")
 
 
 def _harmless(template: Template, fine: Sequence[Sample]) -> bool:
@@ -336,6 +445,3 @@ def _harmless(template: Template, fine: Sequence[Sample]) -> bool:
         or (match.end() <= sample.at and _leads_to_text(sample, match.end()))
         for sample in fine
     )
-
-
-Learner = Callable[[Sequence[str]], tuple[Stage, ...]]

@@ -15,12 +15,10 @@ from typing import Final, NamedTuple
 from oomwatchd.sources.text import dress, encodings
 from oomwatchd.sources.text.layers import Stage
 from oomwatchd.sources.text.learn import learn
+from oomwatchd.sources.text.needles import has_needle
 from oomwatchd.sources.text.structured import VERBOSE_MARK
 from oomwatchd.sources.text.wrap import split_headed, split_stamps, split_written, stamps_in
 
-#: every report holds one of these in a line that can begin it: the header and the summary, the kill lines
-#: of all kernels, the report of a failed allocation
-NEEDLES: Final = (b"oom-kill", b"illed process ", b"page allocation failure")
 #: a text may be wrapped inside a needle; a short one is looked at all the same
 _SHORT: Final = 1 << 16
 #: a longer line is cut into pieces of this size
@@ -72,11 +70,6 @@ class Manner(NamedTuple):
         )
 
 
-def has_needle(data: bytes) -> bool:
-    """Whether a report may begin in this data."""
-    return any(needle in data for needle in NEEDLES)
-
-
 def judge(head: Sequence[bytes]) -> Manner:
     """The manner of a document that begins with these lines."""
     together = b"\n".join(head)
@@ -85,7 +78,8 @@ def judge(head: Sequence[bytes]) -> Manner:
     carrier = encodings.judge(together)
     indent = _indentation(said)
     worn = dress.NONE
-    if 2 * sum(_RAW.match(line) is not None for line in said[:_RAW_LINES]) > len(said[:_RAW_LINES]):
+    device = 2 * sum(_RAW.match(line) is not None for line in said[:_RAW_LINES]) > len(said[:_RAW_LINES])
+    if device:
         # of the device's own records nobody's words are taken away
         carrier = carrier.of_raw_records()
     else:
@@ -104,13 +98,12 @@ def judge(head: Sequence[bytes]) -> Manner:
         and any(len(split_headed(_bare(worn, line))) > 1 for line in said),
         written=b"\\n" in together
         and any(
-            line[:1] != b"{" and b"\\n" in line and len(split_written(_bare(worn, line))) > 1
-            for line in said
+            line[:1] != b"{" and b"\\n" in line and len(split_written(_bare(worn, line))) > 1 for line in said
         ),
         verbose=VERBOSE_MARK in together,
         sure=has_needle(together),
     )
-    if manner.verbose or not (manner.sure or len(together) < _SHORT):
+    if device or manner.verbose or not (manner.sure or len(together) < _SHORT):
         return manner
     unwrapping = Unwrapping(manner)
     texts = [text for raw in head for text, _ in unwrapping.take(raw)]

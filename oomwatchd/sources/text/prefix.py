@@ -97,16 +97,10 @@ _RFC5424_BARE = re.compile(
     rf"{_ISO} (?P<host>\S{{1,255}}) (?P<tag>[^\s:]{{1,128}}) (?:-|\d{{1,10}}) (?:-|\S{{1,32}}) "
     r"(?:-|(?:\[[^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
 )
-_CRI = re.compile(rf"{_ISO} (?:stdout|stderr) [FP](?:[ \t]|$)")
 _TIME_HOST_TAG = re.compile(
     rf"(?:(?:[^\W\d]{{2,9}}\.? )?{_ISO}(?: {_ZONES})?|{_BSD}|(?P<unix>\d{{9,10}}\.\d{{1,9}}))[ \t]+"
     rf"(?:{_HOST} )?{_TAG}"
 )
-_TIME_ADDRESS = re.compile(
-    rf"(?:{_ISO}|{_BSD})[ \t]+(?:\d{{1,3}}(?:\.\d{{1,3}}){{3}}|\[[0-9a-f:]{{2,45}}\])(?::\d{{1,5}})? "
-)
-# the columns of log viewers: there the kernel's tag has no colon
-_TIME_COLUMNS = re.compile(rf"(?:{_ISO}(?: {_ZONES})?|{_BSD})[ \t]+{_HOST}[ \t]+(?P<tag>kernel)[ \t]+(?=\S)")
 _TIME = re.compile(rf"(?:{_ISO}(?: {_ZONES})?|{_BSD})(?: |$)")
 # Talos puts the node's name before and the time behind
 _DECODED = re.compile(
@@ -124,22 +118,16 @@ _HUMAN = re.compile(r"\[(?P<human>[^\[\]]{0,48}\d{1,2}:\d\d:\d\d[^\[\]]{0,24})\]
 _HUMAN_ISO = re.compile(_ISO)
 _CALLER_PLAIN = re.compile(_CALLER + " ?")
 _KERNEL_TAG = re.compile(r"kernel(?:\[\d{1,10}\])?:(?: |$)")
-_POD = re.compile(r"\[(?:pod|container)/[^\]\s]{1,300}\] |[\w.-]{1,100} +\| ")
 _HOST_MONOTONIC = re.compile(rf"{_HOST} {_TAG}")
 # vendors' own callers behind the stamp: (0)[123:comm] of MediaTek, [0:  comm:  123] of Samsung
 _VENDOR = re.compile(
     r" {0,3}(?:<\d>)?[-.]?(?:\(\d{1,3}\))?"
     r"\[(?:\d{1,2}: *[^\]\[]{1,16}: *)?(?P<pid>\d{1,10})(?::[^\]\[]{1,24})?\] ?"
 )
-_KERNEL_LINE = (
-    r"(?=<\d{1,3}>\[|\[ *\d{1,12}\.\d{6}\]|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |\d{4}-\d\d-\d\dT\d\d:)"
-)
-# grep -n, -H and -A, cat -n
-_NUMBERED = re.compile(rf"(?:[\w./+-]{{1,200}}[:-])?(?:\d{{1,9}}[:-]|\d{{1,9}}[.)]?[ \t]+)?{_KERNEL_LINE}")
 # a prefix that nobody foresaw, with the kernel's own stamp or name behind it
 _ANYTHING = re.compile(r"(?P<before>\S[^\n]{0,200}?)[\s\]](?=\[ *\d{1,12}\.\d{6}\](?:[ \[]|$))")
 _CLOCK = re.compile(r"(?<!\d)\d\d:\d\d:\d\d(?!\d)")
-_ANY_KERNEL = re.compile(r"\S[^\n]{0,200}?\skernel(?:\[\d{1,10}\])?: ")
+_KERNEL_LAST = re.compile(r"(?<![\w/-])kernel(?:\[\d{1,10}\])?:?[ \t]*$")
 _OCTAL = re.compile(r"#(0[0-3][0-7]|177)")
 
 
@@ -172,12 +160,6 @@ def _iso_seconds(text: str | None, zone: str | None) -> float | None:
         return None
 
 
-def wall_in(text: str) -> float | None:
-    """The time in a text, in seconds since the epoch, if it says its zone."""
-    iso = _HUMAN_ISO.search(text)
-    return None if iso is None else _iso_seconds(iso["iso"], iso["zone"])
-
-
 class PrefixParser:
     """Physical line -> :class:`KmsgRecord`, remembering which shape matched last.
 
@@ -190,6 +172,8 @@ class PrefixParser:
         self.forms: dict[SourceForm, int] = {}
         self.prefixed = False
         self.before = ""
+        #: the prefix of the last line was none that is known, but for the kernel's stamp in it
+        self.guessed = False
         self.kernel_tag_seen = False
         self._last_before = ""
         self._shape = _DMESG
@@ -272,6 +256,20 @@ class PrefixParser:
             raw=raw,
         )
 
+    def under(self, before: str, record: KmsgRecord) -> KmsgRecord:
+        """The record of the last line with what a prefix says that is not known as a whole: a time with its
+        zone, the kernel's tag."""
+        wall = record.wall
+        if wall is None and (iso := _HUMAN_ISO.search(before)) is not None:
+            wall = _iso_seconds(iso["iso"], iso["zone"])
+        facility = record.facility
+        if facility is None and _KERNEL_LAST.search(before) is not None:
+            facility = self._facility_of("kernel")
+            self._count("syslog")
+        if wall == record.wall and facility == record.facility:
+            return record
+        return replace(record, wall=wall, facility=facility)
+
     def _facility_of(self, tag: str) -> int | None:
         """kern for the kernel's tag; user for another one, but only where the kernel's own was seen: a log
         whose kernel lines stand under a strange tag is still read."""
@@ -285,6 +283,7 @@ class PrefixParser:
 
     def _parse_slowly(self, line: str, raw: bytes) -> KmsgRecord:
         self.before = ""
+        self.guessed = False
         if ":" in line[:60] or line[:1] in ("[", "<") or _KMSG.match(line) is not None:
             for shape in _SHAPES:
                 if shape is not self._shape and shape.match(line) is not None:
@@ -306,8 +305,6 @@ class PrefixParser:
                 at += 1
             if at == end:
                 break
-            if fields.form is None and (numbered := _NUMBERED.match(line, at)) is not None:
-                at = numbered.end()
             if fields.form is None and _KMSG.match(line, at) is not None:
                 record = parse_record(line[at:].encode())
                 if record is not None:
@@ -323,6 +320,7 @@ class PrefixParser:
             if found is not None:
                 rest = self._peel(line[found.end() :], raw)
                 if rest.usec is not None:
+                    self.guessed = True
                     return self._after(found["before"].strip(), rest)
                 self.before = ""
         self.prefixed = fields.form is not None
@@ -370,11 +368,7 @@ class PrefixParser:
             fields.form = "syslog"
             fields.facility = self._facility_of("kernel")
             return match.end()
-        if (match := _CRI.match(line, at)) is not None:
-            fields.wall = _iso_seconds(match["iso"], match["zone"])
-            fields.form = "other"
-            return match.end()
-        for pattern in (_TIME_ADDRESS, _TIME_HOST_TAG, _RFC5424_BARE, _TIME_COLUMNS, _TIME):
+        for pattern in (_TIME_HOST_TAG, _RFC5424_BARE, _TIME):
             match = pattern.match(line, at)
             if match is None:
                 continue
@@ -390,9 +384,6 @@ class PrefixParser:
                 "journal" if tag else "dmesg" if group.get("iso") and "," in group["iso"] else "other"
             )
             return match.end()
-        if fields.form is None and (match := _POD.match(line, at)) is not None:
-            fields.form = "other"
-            return match.end()
         if fields.stamped and not fields.tagged:
             # journalctl -o short-monotonic: the stamp comes before host and tag
             match = _HOST_MONOTONIC.match(line, at)
@@ -400,12 +391,6 @@ class PrefixParser:
                 fields.tagged = True
                 fields.facility = self._facility_of(match["tag"])
                 fields.form = "journal"
-                return match.end()
-        if fields.form in (None, "other") and fields.facility is None and "kernel" in line[at : at + 256]:
-            match = _ANY_KERNEL.match(line, at)
-            if match is not None:
-                fields.form = "syslog"
-                fields.facility = self._facility_of("kernel")
                 return match.end()
         return None
 
@@ -476,8 +461,5 @@ def _bracket(line: str, at: int, fields: _Fields) -> int | None:
     match = _RELATIVE.match(line, at)
     if match is not None and not fields.stamped:
         fields.form = fields.form or "dmesg"
-        return match.end()
-    if fields.form is None and (match := _POD.match(line, at)) is not None:
-        fields.form = "other"
         return match.end()
     return None

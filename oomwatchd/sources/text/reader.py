@@ -14,16 +14,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from msgspec.structs import replace
-
 from oomwatchd.records.capture import SourceForm
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.sources.text import encodings
 from oomwatchd.sources.text.joiner import Joiner
 from oomwatchd.sources.text.layers import Literals, literal, undo
-from oomwatchd.sources.text.manner import MAX_LINE, Manner, Unwrapping, has_needle, judge
+from oomwatchd.sources.text.manner import MAX_LINE, Manner, Unwrapping, judge
+from oomwatchd.sources.text.needles import has_needle
 from oomwatchd.sources.text.order import in_order
-from oomwatchd.sources.text.prefix import PrefixParser, wall_in
+from oomwatchd.sources.text.prefix import PrefixParser
 from oomwatchd.sources.text.structured import ExportReader, JsonReader, VerboseReader
 from oomwatchd.sources.text.wrap import Widths
 
@@ -114,13 +113,6 @@ class TextReader:
             return out + self._export.feed(b"\n") + self._export.flush_entry()
         self._end_line(out)
         self._end(out, whole=True)
-        return out
-
-    def pause(self) -> list[KmsgRecord]:
-        """The input stands still: the records of all whole lines so far, judged with what there is."""
-        out: list[KmsgRecord] = []
-        if self._begun and self._export is None:
-            self._end(out, whole=False)
         return out
 
     def pause(self) -> list[KmsgRecord]:
@@ -299,9 +291,9 @@ class TextReader:
             self._record(text, raw, out)
             return
         if self._literals:
-            match = literal(text)
-            if match is not None:
-                self._open += match["body"]
+            body = literal(text)
+            if body is not None:
+                self._open += body
                 if self._open.endswith("\\n") or len(self._open) > MAX_LINE:
                     self._end_literal(raw, out)
                 return
@@ -335,8 +327,8 @@ class TextReader:
         record = parser.parse(text, raw)
         if parser.before and not cut:
             self._joiner.push(_before(parser), False, out)
-        if cut and record.wall is None and (wall := wall_in(before)) is not None:
-            record = replace(record, wall=wall)
+        if cut:
+            record = parser.under(before, record)
         self._joiner.push(record, parser.prefixed or cut, out)
 
     def _entries(self, records: list[KmsgRecord], out: list[KmsgRecord]) -> None:

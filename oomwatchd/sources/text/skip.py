@@ -7,12 +7,11 @@ just before a report (``callbacks suppressed``, sysrq).
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
 from oomwatchd.records.kmsg import KmsgRecord
-from oomwatchd.sources.text.manner import NEEDLES
+from oomwatchd.sources.text.needles import NEEDLES, has_needle
 from oomwatchd.sources.text.reader import TextReader
 
 #: a smaller file is read whole: its text may be wrapped inside a needle
@@ -21,17 +20,7 @@ CHUNK: Final = 1 << 20
 #: how much before a needle is read
 CONTEXT: Final = 64 << 10
 
-# bytes.find costs three times as much as libc's memmem, and this is all that is done with most of a file
-_memmem: Final = ctypes.CDLL(None).memmem
-_memmem.restype = ctypes.c_void_p
-_memmem.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
 _SEAM: Final = max(map(len, NEEDLES)) - 1
-
-
-def has_needle(data: bytes) -> bool:
-    """Whether a report may begin in this data."""
-    size = len(data)
-    return any(_memmem(data, size, needle, len(needle)) is not None for needle in NEEDLES)
 
 
 class SkippingReader:

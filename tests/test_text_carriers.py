@@ -1,0 +1,197 @@
+"""Whatever a document puts around its lines, its reports say the same.
+
+Carriers are generated from templates of kinds of tokens, with random names and words, one in another; the
+report without any carrier is what each must equal.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import textwrap
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import corpus_directory
+from tests.field_score import reports
+
+SHORT = """\
+java invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=934
+memory: usage 102400kB, limit 102400kB, failcnt 434
+Tasks state (memory values in pages):
+[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name
+[  29454]  1000 29454   102454    25400   282624        0           934 java
+oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=abc,mems_allowed=0,oom_memcg=/docker/abc,\
+task_memcg=/docker/abc,task=java,pid=29454,uid=1000
+Memory cgroup out of memory: Killed process 29454 (java) total-vm:409816kB, anon-rss:88500kB, \
+file-rss:13100kB, shmem-rss:0kB, UID:1000 pgtables:276kB oom_score_adj:934
+""".splitlines()
+
+#: what a carrier may add or take: clocks, and how long the kernel took by them
+CLOCKS = {"first_usec", "kill_usec", "first_wall"}
+
+
+def said(data: str) -> list[dict[str, Any]]:
+    """Every field of the reports in a text, but for clocks."""
+    found, _ = reports(data.encode())
+    fields: list[dict[str, Any]] = [msgspec.to_builtins(report) for report in found]
+    return [{key: value for key, value in report.items() if key not in CLOCKS} for report in fields]
+
+
+Carrier = Callable[[list[str]], list[str]]
+_START = datetime(2024, 4, 29, 14, 55, 41, 678628, UTC)
+
+_words = st.text("abcdefghijklmnopqrstuvwxyz", min_size=2, max_size=9)
+_hosts = st.from_regex(r"[a-z]{2,6}(-[a-z0-9]{1,5}){0,3}", fullmatch=True)
+_numbers = st.integers(0, 99_999).map(str)
+
+#: time stamps of many kinds, as functions of the moment
+STAMPS: list[Callable[[datetime], str]] = [
+    lambda t: t.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+    lambda t: t.strftime("%Y-%m-%dT%H:%M:%S+02:00"),
+    lambda t: t.strftime("%Y-%m-%d %H:%M:%S,%f")[:-3],
+    lambda t: t.strftime("%H:%M:%S"),
+    lambda t: t.strftime("%H:%M:%S.%f"),
+    lambda t: t.strftime("%b %d %H:%M:%S"),
+    lambda t: t.strftime("%d/%b/%Y:%H:%M:%S +0000"),
+    lambda t: t.strftime("%Y/%m/%d %H:%M:%S"),
+    lambda t: t.strftime("%m-%d %H:%M:%S.%f")[:-3],
+    lambda t: t.strftime("%a %b %d %H:%M:%S %Y"),
+    lambda t: f"{t.timestamp():.6f}",
+    lambda t: str(int(t.timestamp() * 1000)),
+]
+BRACKETS = ["{}", "[{}]", "({})", "<{}>", "{}:", "{} |", "| {} |", "{} -", "{{{}}}", '"{}"']
+LEVELS = ["INFO", "WARN", "E", "I", "warning", "kern.err", "level=info", "notice"]
+
+
+@st.composite
+def _tokens(draw: st.DrawFn) -> Callable[[int], str]:
+    """One token of a prefix, as a function of the line's number."""
+    kind = draw(st.sampled_from(["stamp", "word", "host", "number", "level", "label", "tag"]))
+    # <N> is a syslog's priority: it says whose line it is
+    bracket = draw(st.sampled_from([b for b in BRACKETS if kind != "number" or b != "<{}>"]))
+    if kind == "stamp":
+        stamp = draw(st.sampled_from(STAMPS))
+        return lambda line: bracket.format(stamp(_START + timedelta(milliseconds=line)))
+    if kind == "number":
+        first, step = draw(st.integers(0, 5000)), draw(st.sampled_from([0, 1, 17]))
+        return lambda line: bracket.format(first + step * line)
+    if kind == "level":
+        levels = draw(st.lists(st.sampled_from(LEVELS), min_size=1, max_size=2))
+        return lambda line: bracket.format(levels[line % len(levels)])
+    if kind == "label":
+        key, value = draw(_words), draw(_hosts)
+        return lambda line: f'{{{key}="{value}"}}'
+    if kind == "tag":
+        tag, number = draw(_words), draw(_numbers)
+        return lambda line: f"{tag}[{number}]:"
+    word = draw(_hosts if kind == "host" else _words)
+    return lambda line: bracket.format(word)
+
+
+@st.composite
+def prefixes(draw: st.DrawFn) -> Carrier:
+    """A prefix of one to five tokens."""
+    tokens = draw(st.lists(_tokens(), min_size=1, max_size=5))
+    gap = draw(st.sampled_from([" ", "  ", "\t"]))
+    return lambda lines: [
+        gap.join(token(number) for token in tokens) + " " + line for number, line in enumerate(lines)
+    ]
+
+
+@st.composite
+def objects(draw: st.DrawFn) -> Carrier:
+    """An object of JSON a line, the text under any key, perhaps within another object."""
+    keys = draw(st.lists(_words, min_size=3, max_size=5, unique=True))
+    deep, before = draw(st.booleans()), draw(st.sampled_from(["", "data: ", "2024-04-29T14:55:41Z "]))
+    place = draw(st.integers(0, 2))
+
+    def carry(lines: list[str]) -> list[str]:
+        out = []
+        for number, line in enumerate(lines):
+            entry: dict[str, Any] = {key: f"{key}{number}" for key in keys}
+            entry[keys[place]] = {"inner": line} if deep else line
+            out.append(before + json.dumps(entry))
+        return out
+
+    return carry
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Carrier:
+    """A column of a table."""
+    delimiter = draw(st.sampled_from([",", ";", "\t"]))
+    everywhere = draw(st.booleans())
+    host, word = draw(_hosts), draw(_words)
+    place = draw(st.integers(0, 2))
+
+    def carry(lines: list[str]) -> list[str]:
+        stream = io.StringIO()
+        if everywhere:
+            writer = csv.writer(stream, delimiter=delimiter, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        else:
+            writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
+        for number, line in enumerate(lines):
+            cells = [f"{_START + timedelta(seconds=number)}", host, f"{word} {number}"]
+            cells.insert(place, line)
+            writer.writerow(cells)
+        return stream.getvalue().splitlines()
+
+    return carry
+
+
+@st.composite
+def fields(draw: st.DrawFn) -> Carrier:
+    """logfmt and its relatives: labels with quoted values."""
+    keys = draw(st.lists(_words, min_size=3, max_size=3, unique=True))
+    form = draw(st.sampled_from(['{}="{}"', '"{}"=>"{}"', '{}: "{}"', "'{}': '{}'"]))
+    between = draw(st.sampled_from([" ", ", "]))
+    place = draw(st.integers(0, 2))
+
+    def carry(lines: list[str]) -> list[str]:
+        out = []
+        for number, line in enumerate(lines):
+            quote = form[-1]
+            values = [f"v{number}", f"{number * 3}", "x y"]
+            values[place] = line.replace("\\", "\\\\").replace(quote, "\\" + quote)
+            out.append(between.join(form.format(*pair) for pair in zip(keys, values, strict=True)))
+        return out
+
+    return carry
+
+
+def stamped(lines: list[str]) -> list[str]:
+    """dmesg's own stamps."""
+    return [f"[{20409.613189 + number / 1e6:12.6f}] {line}" for number, line in enumerate(lines)]
+
+
+carriers = st.one_of(prefixes(), objects(), tables(), fields())
+inner = st.one_of(st.just(stamped), st.just(list[str]))
+
+
+@pytest.fixture(scope="module")
+def bare() -> list[dict[str, Any]]:
+    found = said("\n".join(SHORT))
+    assert len(found) == 1
+    return found
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(outer=carriers, inner=inner)
+def test_a_carrier(outer: Carrier, inner: Carrier, bare: list[dict[str, Any]]) -> None:
+    assert said("\n".join(outer(inner(SHORT)))) == bare
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(outer=carriers, middle=carriers, inner=inner)
+def test_a_carrier_in_another(
+    outer: Carrier, middle: Carrier, inner: Carrier, bare: list[dict[str, Any]]
+) -> None:
+    assert said("\n".join(outer(middle(inner(SHORT))))) == bare
