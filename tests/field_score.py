@@ -80,7 +80,12 @@ def _values(event: dict[str, Any], report: OomReport | None) -> list[tuple[str, 
         ("oom_memcg", event.get("oom_memcg"), memcg and memcg.oom_path),
         ("task_memcg", event.get("task_memcg"), memcg and memcg.task_path),
         ("outcome", event.get("outcome"), _outcome(got)),
-        ("zones", event["zones"], len(got.memory.zones) if got and got.memory else 0),
+        (
+            "zones",
+            event["zones"],
+            # a zone that only its list of free blocks names has no line of its own
+            sum(bool(zone.amounts) for zone in got.memory.zones) if got and got.memory else 0,
+        ),
         ("tasks", event["tasks"], len(got.tasks) if got else 0),
         ("complete", event.get("complete"), got and got.complete),
         ("victims", [v["pid"] for v in event["victims"]], [v.pid for v in got.victims] if got else []),

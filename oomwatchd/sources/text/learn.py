@@ -77,7 +77,7 @@ _MAX_WORDS: Final = 12
 _KERNELS: Final = (None, FACILITY_KERN)
 _NOTHING: Final = re.compile("")
 _QUOTES: Final = frozenset("\"'")
-_DELIMITERS: Final = (",", ";", "\t", "|")
+_DELIMITERS: Final = (",", ";", "\t")
 
 
 class Sample(NamedTuple):
@@ -186,6 +186,8 @@ def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:
 
 def _is_kernels(before: str) -> bool:
     """Whether what stands before the text is the end of another line of the kernel's."""
+    if '"' in before or "{" in before:
+        return False
     words = _LETTERS.findall(before)
     return 2 * sum(word in _VOCABULARY for word in words) > len(words) > 1
 
@@ -225,7 +227,7 @@ def _column(wrong: Sequence[Sample]) -> Column | None:
             index = next((i for i, cell in enumerate(cells) if certain.find(cell) is not None), None)
             if index is not None and len(cells) > 1:
                 places[index, len(cells)] += 1
-        if not places or (delimiter in "|," and not quoted):
+        if not places or (delimiter == "," and not quoted):
             continue
         (index, count), lines = places.most_common(1)[0]
         if 20 * lines >= 19 * len(wrong):
@@ -234,14 +236,19 @@ def _column(wrong: Sequence[Sample]) -> Column | None:
 
 
 def _label_of(sample: Sample) -> str:
-    """The label of the quoted string in which the text stands; "" if it stands in none."""
+    """The label of the outermost quoted string in which the text stands; "" if it stands in none."""
     line, at, _ = sample
-    for match in reversed(list(_LABEL.finditer(line, 0, at))):
+    for match in _LABEL.finditer(line, 0, at):
         quote = match[2]
         between = line[match.end() : at].replace("\\\\", "").replace("\\" + quote, "")
         if quote not in between:
-            return match[1]
+            return match[1] if _has(Label.of(match[1]), sample) else ""
     return ""
+
+
+def _has(label: Label, sample: Sample) -> bool:
+    cut = label.undo(sample.line)
+    return cut is not None and any(certain.find(line) is not None for line in cut.lines)
 
 
 # -- templates -------------------------------------------------------------------------------------
@@ -262,6 +269,12 @@ def _templates(wrong: Sequence[Sample], fine: Sequence[Sample], lines: Sequence[
         tokens = _tokens(sample.line[: sample.at])
         if tokens and len(tokens) <= _MAX_TOKENS:
             shapes.setdefault(_shape(tokens), []).append((sample, tokens))
+    # a table's cell that has quotes only where it needs them: they are left to the table
+    cells = {shape for shape in shapes if (*shape, '"') in shapes}
+    for shape in cells:
+        shapes[shape] += [
+            (sample._replace(at=sample.at - 1), tokens[:-1]) for sample, tokens in shapes.pop((*shape, '"'))
+        ]
     groups = sorted(shapes.items(), key=lambda item: -len(item[1]))
     first, last = lines.index(wrong[0].line), len(lines) - 1 - lines[::-1].index(wrong[-1].line)
     around = [line for line in lines[first : last + 1] if line.strip()]
@@ -274,7 +287,7 @@ def _templates(wrong: Sequence[Sample], fine: Sequence[Sample], lines: Sequence[
         for free in (True, False):
             template, strong = _template(shape, group, free=free)
             if _harmless(template, fine) and (strong or _is_on_all(template, group, around)):
-                templates.append(template)
+                templates.append(template._replace(suffix=None) if shape in cells else template)
                 break
     rest = [sample for sample in rest if all(template.undo(sample.line) is None for template in templates)]
     if len(rest) > 2 and (tail := _tail_template(rest)) is not None and _harmless(tail, fine):
@@ -325,7 +338,7 @@ def _template(
     prefix, loose = (
         re.compile(
             "".join(
-                _pattern(kind, column, any_word, index == length - 1)
+                _pattern(kind, column, free=any_word, last=index == length - 1)
                 for index, (kind, column) in enumerate(zip(shape[:length], columns, strict=True))
             )
         )
@@ -366,7 +379,7 @@ def _leads_to_text(sample: Sample, at: int) -> bool:
     return parser.prefixed and not parser.guessed and record.text.lstrip(" \t").startswith(wanted)
 
 
-def _pattern(kind: str, column: Sequence[str], free: bool, last: bool) -> str:
+def _pattern(kind: str, column: Sequence[str], *, free: bool, last: bool) -> str:
     """One token of a prefix. Words of letters are the ones that were seen, unless any is ``free`` to stand
     there."""
     if kind == " ":
@@ -400,14 +413,11 @@ def _suffix(ends: Sequence[tuple[str, str]], closes: str) -> re.Pattern[str] | N
         kinds = {_shape([token])[0] for token in column}
         if len(kinds) > 1:
             break
-        if len(set(column)) > 1 and not all(token.isdigit() or token[0] in " \t" for token in column):
-            break
         kind = kinds.pop()
-        patterns.append(
-            _pattern(kind, column, True, False)
-            if kind != "w" or column[0].isdigit()
-            else re.escape(column[0])
-        )
+        figures = all(token[0].isdigit() for token in column)
+        if kind == "w" and not figures and len(set(column)) > 1:
+            break
+        patterns.append(_pattern(kind, column, free=figures, last=False))
         text = column[0] + text
     while patterns and text[:1].isalnum():  # whole words of the text may be the same too
         text = text[len(first[-len(patterns)]) :]

@@ -119,12 +119,8 @@ class TextReader:
         """Nothing more comes for now: what was fed so far is judged as it is, and the lines that are whole
         are given out. What is fed afterwards is read as this was."""
         out: list[KmsgRecord] = []
-        if not self._begun or self._export is not None:
-            return out
-        if self._head is not None:
-            self._judge(out, whole=True)
-        self._end_entry(out)
-        self._joiner.flush(out)
+        if self._begun and self._export is None:
+            self._end(out, whole=True)
         return out
 
     def interrupt(self) -> list[KmsgRecord]:
