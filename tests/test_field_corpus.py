@@ -49,22 +49,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
         ),
         "a zone line without its beginning and a buddy line prove no OOM report: the truth says 'or none'",
     ),
-    **dict.fromkeys(
-        (
-            ("kdump-tempesta-tiny-headless-5x", "events"),
-            ("kdump-tempesta-tiny-headless-5x", "event 0 outcome"),
-            ("kdump-tempesta-tiny-headless-5x", "event 0 zones"),
-            ("kdump-tempesta-tiny-headless-5x", "event 0 complete"),
-        ),
-        "a memory dump up to the task table's title, without a head or a kill",
-    ),
-    **dict.fromkeys(
-        (
-            ("loongarch-zookeeper-suppressed-kill-containerd", "event 0 victims"),
-            ("loongarch-zookeeper-suppressed-kill-containerd", "event 0 victim 585588 comm"),
-        ),
-        "the reaper alone names the victim",
-    ),
     (
         "docker-kmem-slub-gfp0-callbacks-suppressed",
         "event 0 constraint",

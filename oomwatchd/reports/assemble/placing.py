@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from oomwatchd.formats import Proof, Role, dump_stack, neighbours, oom_kill
+from oomwatchd.formats import Proof, Role, Section, dump_stack, neighbours, oom_kill
 from oomwatchd.formats.recognise import Recognised, recognise, recognise_row
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.reports.assemble.block import MAX_RECORDS, Block, stamp_of
@@ -228,7 +228,9 @@ class Placing:
         for block in reversed(self._reports.blocks):
             if block.finished or block.failure or block.victims or not block.proven:
                 continue
-            if block.expects in (None, pid) and form is oom_kill.REAPED:
+            # behind the head at once it is about the kill before
+            late = block.expects == pid or block.section > Section.STACK
+            if block.expects in (None, pid) and late and form is oom_kill.REAPED:
                 block.add(record, form)
                 block.close("kill")
                 block.victims.add(pid)

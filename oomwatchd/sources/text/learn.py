@@ -270,11 +270,12 @@ def _templates(wrong: Sequence[Sample], fine: Sequence[Sample], lines: Sequence[
         if tokens and len(tokens) <= _MAX_TOKENS:
             shapes.setdefault(_shape(tokens), []).append((sample, tokens))
     # a table's cell that has quotes only where it needs them: they are left to the table
-    cells = {shape for shape in shapes if (*shape, '"') in shapes}
+    unquoted = {_shape(_tokens(sample.line[: sample.at])) for sample in fine} | shapes.keys()
+    cells = {shape for shape in unquoted if (*shape, '"') in shapes}
     for shape in cells:
-        shapes[shape] += [
+        shapes.setdefault(shape, []).extend(
             (sample._replace(at=sample.at - 1), tokens[:-1]) for sample, tokens in shapes.pop((*shape, '"'))
-        ]
+        )
     groups = sorted(shapes.items(), key=lambda item: -len(item[1]))
     first, last = lines.index(wrong[0].line), len(lines) - 1 - lines[::-1].index(wrong[-1].line)
     around = [line for line in lines[first : last + 1] if line.strip()]
@@ -285,7 +286,7 @@ def _templates(wrong: Sequence[Sample], fine: Sequence[Sample], lines: Sequence[
             rest += [sample for sample, _ in group]
             continue
         for free in (True, False):
-            template, strong = _template(shape, group, free=free)
+            template, strong = _template(shape, group, free=free, whole=shape in cells)
             if _harmless(template, fine) and (strong or _is_on_all(template, group, around)):
                 templates.append(template._replace(suffix=None) if shape in cells else template)
                 break
@@ -324,11 +325,11 @@ def _is_custom(group: Sequence[tuple[Sample, list[str]]], samples: int) -> bool:
 
 
 def _template(
-    shape: tuple[str, ...], group: Sequence[tuple[Sample, list[str]]], *, free: bool
+    shape: tuple[str, ...], group: Sequence[tuple[Sample, list[str]]], *, free: bool, whole: bool
 ) -> tuple[Template, bool]:
     """The template of prefixes of one shape, and whether that could hardly be the kernel's own text; if
-    ``free``, with other words in it than those seen."""
-    length = _known_from([sample for sample, _ in group[:_TRIED]], group)
+    ``free``, with other words in it than those seen; if ``whole``, with the prefixes in it that are known."""
+    length = len(shape) if whole else _known_from(group)
     columns = [[tokens[index] for _, tokens in group] for index in range(length)]
     strong = (
         any(kind in _STRONG for kind in shape)
@@ -354,16 +355,14 @@ def _template(
     return Template(prefix, loose, _suffix(ends, _CLOSES.get(before[-1:] or " ", "")), quote), strong
 
 
-def _known_from(samples: Sequence[Sample], group: Sequence[tuple[Sample, list[str]]]) -> int:
+def _known_from(group: Sequence[tuple[Sample, list[str]]]) -> int:
     """How many tokens stand before the prefixes that are known; all, if none is."""
     count = len(group[0][1])
     best = count
     for length in range(1, count):
         if group[0][1][length][0] in " \t":
             continue
-        if all(
-            _leads_to_text(sample, len("".join(tokens[:length]))) for sample, tokens in group[: len(samples)]
-        ):
+        if all(_leads_to_text(sample, len("".join(tokens[:length]))) for sample, tokens in group[:_TRIED]):
             best = length
             break
     return best
@@ -452,6 +451,7 @@ def _harmless(template: Template, fine: Sequence[Sample]) -> bool:
     """Whether it takes nothing away from lines that are read well without it."""
     return all(
         (match := template.prefix.match(sample.line)) is None
-        or (match.end() <= sample.at and _leads_to_text(sample, match.end()))
+        or match.end() == sample.at
+        or (match.end() < sample.at and _leads_to_text(sample, match.end()))
         for sample in fine
     )

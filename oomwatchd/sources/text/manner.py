@@ -25,6 +25,8 @@ _SHORT: Final = 1 << 16
 MAX_LINE: Final = 64 * 1024
 
 _STAMP: Final = re.compile(rb"\[ *\d{1,12}\.\d{6}\]")
+#: seconds that may lie between the stamps of lines that were run together
+_ONE_CLOCK: Final = 10_000_000
 _TWO_HEADS: Final = re.compile(rb" kernel: [^\n]* kernel: ")
 _RAW: Final = re.compile(rb"\d{1,4},\d{1,20},\d{1,20},")
 _RAW_LINES: Final = 200
@@ -202,9 +204,15 @@ def _is_reflowed(head: Sequence[bytes], lines: int, together: bytes) -> bool:
     stamps = sum(
         max(0, stamps_in(line.decode("utf-8", "replace")) - 1)
         for line in head
-        if line.count(b"[") > 1 and line[:1] != b"{" and len(_STAMP.findall(line)) > 1
+        if line.count(b"[") > 1 and line[:1] != b"{" and _are_of_one_clock(_STAMP.findall(line))
     )
     return stamps >= 3 and stamps >= lines
+
+
+def _are_of_one_clock(stamps: list[bytes]) -> bool:
+    """Whether a line has several stamps, and they are the kernel's: a collector's own are of another clock."""
+    seconds = [float(stamp.strip(b"[] ")) for stamp in stamps]
+    return len(seconds) > 1 and max(seconds) - min(seconds) < _ONE_CLOCK
 
 
 def _indentation(said: Sequence[bytes]) -> bytes:
