@@ -210,7 +210,7 @@ def _is_reflowed(head: Sequence[bytes], lines: int, together: bytes) -> bool:
 
 
 def _are_of_one_clock(stamps: list[bytes]) -> bool:
-    """Whether a line has several stamps, and they are the kernel's: a collector's own are of another clock."""
+    """Whether a line has several stamps, all the kernel's: a collector's are of another clock."""
     seconds = [float(stamp.strip(b"[] ")) for stamp in stamps]
     return len(seconds) > 1 and max(seconds) - min(seconds) < _ONE_CLOCK
 
