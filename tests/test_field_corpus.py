@@ -35,6 +35,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
         (stem, f"event {n} trigger_{what}"): "the line behind the panic names who asked; the truth leaves it"
         for stem, n in (
             ("arm-boot-32m-no-killable-tail-618", 0),
+            ("beaglebone-rt-500m-free-panic-41", 0),
             ("boot-panic-no-killable-qp-encoded-312", 0),
             ("el7-compulsory-panic-tail-310", 0),
         )
