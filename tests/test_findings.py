@@ -999,12 +999,12 @@ def test_the_limit_of_a_cgroup_above_is_told_from_its_own() -> None:
         (
             f"/docker/{ID}",
             V1,
-            f"Raise the limit of container {ID[:12]} above 512 MiB (docker update --memory), or",
+            f"Raise the limit of container {ID[:12]} above 512 MiB (docker update --memory; compose: ",
         ),
         (
             f"/system.slice/docker-{ID}.scope",
             V2,
-            f"Raise the limit of container {ID[:12]} above 512 MiB (docker update --memory), or",
+            f"Raise the limit of container {ID[:12]} above 512 MiB (docker update --memory; compose: ",
         ),
         (
             f"/docker/{ID}/system.slice/ssh.service",

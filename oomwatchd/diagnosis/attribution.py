@@ -75,9 +75,11 @@ _PREFIXES = {
 #: parents of a bare container id with the cgroupfs driver
 _PARENTS = {"docker": "docker", "libpod_parent": "podman", "actions_job": "docker"}
 _POD = re.compile(
-    r"(?:kubepods(?:-burstable|-besteffort)?-)?"
+    r"(?:(?:kubelet-)?kubepods(?:-burstable|-besteffort)?-)?"
     r"pod([0-9a-f]{8}([-_])[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?\Z"
 )
+#: above the pods; kind's nodes have the kubelet's own before it
+_PODS = ("kubepods", "kubepods.slice")
 _USER_SLICE = re.compile(r"user-(\d{1,10})\.slice\Z")
 _USER_MANAGER = re.compile(r"user@(\d{1,10})\.service\Z")
 _SESSION = re.compile(r"session-([0-9A-Za-z]{1,20})\.scope\Z")
@@ -139,7 +141,7 @@ def owner_of(path: str) -> Owner:
     _units(segments, fields)
     pods = False
     for at, segment in enumerate(segments):
-        pods = pods or segment in ("kubepods", "kubepods.slice") or segment.startswith("kubepods-")
+        pods = pods or segment in _PODS or segment.startswith(("kubepods-", "kubelet-kubepods"))
         if (found := _container(segments, at)) is not None:
             runtime, fields["container_id"] = found
             fields.pop("container_runtime", None)
@@ -157,16 +159,9 @@ def owner_of(path: str) -> Owner:
     return Owner(**fields)  # type: ignore[arg-type]
 
 
-def called(path: str) -> tuple[Literal["container", "pod", "unit"], str] | None:
-    """What a cgroup is, by its last segment, and what people call it: a container by its id as its tools
-    list it, a pod by its uid, a unit or slice of systemd. None: none of them, or something below one."""
-    above, _, last = path.rstrip("/").rpartition("/")
-    owner, around = owner_of(path), owner_of(above)
-    if owner.container_id is not None and owner.container_id != around.container_id:
-        return "container", short_id(owner.container_id)
-    if owner.pod_uid is not None and owner.pod_uid != around.pod_uid:
-        return "pod", owner.pod_uid
-    return ("unit", last) if last and last in (owner.unit, owner.slice) else None
+def unit_name(segment: str) -> str:
+    """A unit's name with its escapes undone, as far as they stand for ASCII."""
+    return _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if int(m[1], 16) < 0x80 else m[0], segment)
 
 
 def _units(segments: list[str], fields: dict[str, str | int]) -> None:
@@ -198,7 +193,8 @@ def _container(segments: list[str], at: int) -> tuple[str | None, str] | None:
         if name != segment and _ID.match(name.removesuffix(".scope")):
             return runtime, name.removesuffix(".scope")
     if _ID.match(segment):
-        known = _PARENTS.get(parent)
+        # /ecs/TASK/ID: the agent of Amazon ECS has Docker make it there
+        known = _PARENTS.get(parent) or ("docker" if "ecs" in segments[:at] else None)
         return (known, segment) if known or _POD.match(parent) else None
     if segment.startswith("lxc.payload.") and segment != "lxc.payload.":
         return "lxc", segment.removeprefix("lxc.payload.")
@@ -219,7 +215,7 @@ def _machine(segment: str) -> tuple[str | None, str] | None:
             runtime = "libvirt-lxc"
     else:
         return None
-    name = _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if int(m[1], 16) < 0x80 else m[0], name)
+    name = unit_name(name)
     return (runtime, name) if name else None
 
 

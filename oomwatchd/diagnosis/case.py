@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from oomwatchd.diagnosis.allocator import Request, ZoneVerdict, boost_bytes, request_of, zone_verdicts
+from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.badness import ScoreTable, chosen_victim, score_table
 from oomwatchd.diagnosis.facts import Facts, facts
 from oomwatchd.diagnosis.ledger import Ledger, confined, installed_bytes, ledger, of_machine, total
@@ -109,6 +110,13 @@ class Case:
     def machine(self) -> Ledger:
         """The same of the machine's RAM, whatever ran out."""
         return of_machine(self.report.memory, self.meminfo_at)
+
+    @cached_property
+    def container_names(self) -> dict[str, str]:
+        """What runtimes call the containers that processes of the report were in, by id; live only."""
+        facts = self.capture.processes if self.capture is not None else ()
+        named = ((owner_of(f.cgroup).container_id, f.container_name) for f in facts if f.cgroup)
+        return {container_id: name for container_id, name in named if container_id and name}
 
     @property
     def in_cgroup(self) -> bool:

@@ -8,9 +8,12 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.attribution import called, owner_of
+from collections.abc import Mapping
+
+from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.memcg import limit_hit
+from oomwatchd.diagnosis.owners import Limit, owned
 from oomwatchd.records.report import Memcg
 from oomwatchd.words.amounts import size
 from oomwatchd.words.escape import harmless_name
@@ -18,6 +21,8 @@ from oomwatchd.words.text import middle_cut
 
 #: the kubelet's cgroups above those of the pods
 _ALL_PODS = ("kubepods", "kubepods-burstable", "kubepods-besteffort", "burstable", "besteffort")
+#: a virtual machine's process has no heap and no workers to be tuned
+_HYPERVISORS = ("qemu-", "kvm", "CPU ", "cloud-hyperviso", "firecracker", "VBoxHeadless", "vmware-vmx")
 #: where a setting of vm. lasts
 LASTS = "sysctl -w; /etc/sysctl.d/ keeps it"
 
@@ -30,7 +35,14 @@ def bound_process(case: Case, comm: str, pid: int | None) -> str:
             "Give the machine more RAM or a smaller initramfs: process 1 itself held the memory, and it "
             "cannot be bounded."
         )
-    own = "its own settings (heap, cache, number of workers)"
+    guest = comm.startswith(_HYPERVISORS)
+    own = "the guest's RAM" if guest else "its own settings (heap, cache, number of workers)"
+    path = cgroup_of(case, pid)
+    found = owned(path, case.container_names) if path else None
+    if found is not None and found.kind != "unit":
+        whose = f"{found.kind} {harmless_name(found.name)}"
+        more = "" if found.kind == "virtual machine" else f", or {own}"
+        return f"Bound {name} of {whose}: {found.how or found.what}{more}."
     unit = unit_of(case, pid)
     if unit is not None:
         return f"Bound {name}: MemoryMax= of {unit} (systemctl set-property {unit} MemoryMax=), or {own}."
@@ -44,11 +56,16 @@ def setting(case: Case, unit: str, otherwise: str) -> str:
     return otherwise if case.systemd is False else f"{unit} of its unit ({otherwise})"
 
 
-def unit_of(case: Case, pid: int | None) -> str | None:
-    """The unit of a process where /proc told its cgroup."""
+def cgroup_of(case: Case, pid: int | None) -> str | None:
+    """The cgroup of a process where /proc told it."""
     if case.capture is None or pid is None:
         return None
-    known = next((f.cgroup for f in case.capture.processes if f.pid == pid and f.cgroup), None)
+    return next((f.cgroup for f in case.capture.processes if f.pid == pid and f.cgroup), None)
+
+
+def unit_of(case: Case, pid: int | None) -> str | None:
+    """The unit of a process where /proc told its cgroup."""
+    known = cgroup_of(case, pid)
     unit = owner_of(known).unit if known else None
     return None if unit is None else harmless_name(middle_cut(unit, 60))
 
@@ -71,8 +88,9 @@ def of_all_pods(memcg: Memcg) -> bool:
     return last.removesuffix(".slice") in _ALL_PODS
 
 
-def raise_limit(memcg: Memcg, which: str | None, limit: int | None) -> str:
-    """``raise WHAT above HOW MUCH``: the knob that whoever manages the cgroup turns."""
+def raise_limit(memcg: Memcg, which: str | None, limit: int | None, names: Mapping[str, str]) -> str:
+    """``raise WHAT above HOW MUCH``: the knob that whoever manages the cgroup turns. ``names`` are those of
+    containers by their ids."""
     above = f" above {size(limit)}" if limit else ""
     if which == "kmem":
         return f"raise or lift memory.kmem.limit_in_bytes{above} (deprecated)"
@@ -83,25 +101,18 @@ def raise_limit(memcg: Memcg, which: str | None, limit: int | None) -> str:
         file = "memory.memsw.limit_in_bytes"
     knob = file or "memory.max; cgroup v1: memory.limit_in_bytes"
     path = memcg.oom_path or ""
-    owner = owner_of(path)
     if of_all_pods(memcg):
         # the kubelet's own: node capacity less what is reserved, or less what better pods requested
         now = f" (now {size(limit)})" if limit else ""
         return f"raise the kubelet's bound for all pods{now} with a smaller --kube-reserved"
-    kind, name = called(path) or (None, "")
-    if owner.pod_uid is not None and kind in ("container", "pod"):
-        whose = f"container {name} of" if kind == "container" else "the containers of"
-        return f"raise resources.limits.memory of {whose} pod {owner.pod_uid}{above} ({knob})"
-    if kind == "container" and owner.container_runtime in ("docker", "podman"):
-        option = "--memory-swap and --memory" if both else "--memory"
-        option = "--memory-swap" if which == "memory+swap" and not both else option
-        return f"raise the limit of container {name}{above} ({owner.container_runtime} update {option})"
+    found = owned(path, names)
+    # systemd has no setting for memory and swap together
+    if found is not None and not (found.kind == "unit" and (both or which == "memory+swap")):
+        return found.raised(Limit(above, knob, swap=both, swap_alone=which == "memory+swap" and not both))
     if both:
         # the memory limit may not be above that of memory and swap together: EINVAL
         where = f" of cgroup {harmless_name(middle_cut(path, 60))}" if path else ""
         return f"raise memory.memsw.limit_in_bytes{where}{above} first, then memory.limit_in_bytes"
-    if kind == "unit" and which != "memory+swap":
-        return f"raise MemoryMax= of {harmless_name(middle_cut(name, 60))}{above} ({knob})"
     where = f" of cgroup {harmless_name(middle_cut(path, 60))}" if path else " of the cgroup"
     return f"raise {file}{where}{above}" if file else f"raise the memory limit{where}{above} ({knob})"
 
@@ -118,5 +129,6 @@ def raise_it(case: Case) -> str:
     """The same for the limit that was hit, as a sentence without its end."""
     memcg = case.report.memcg or Memcg()
     which, counter = limit_hit(case.report)
-    text = raise_limit(memcg, which, counter.limit_bytes if counter is not None else None)
+    limit = counter.limit_bytes if counter is not None else None
+    text = raise_limit(memcg, which, limit, case.container_names)
     return text[0].upper() + text[1:]

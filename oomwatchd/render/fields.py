@@ -13,9 +13,10 @@ from typing import NamedTuple
 import msgspec
 
 from oomwatchd.diagnosis.allocator import ZoneVerdict
-from oomwatchd.diagnosis.attribution import called, home_of, names_of, short_id
+from oomwatchd.diagnosis.attribution import home_of, names_of, short_id
 from oomwatchd.diagnosis.badness import TaskScore
 from oomwatchd.diagnosis.findings import Case
+from oomwatchd.diagnosis.owners import called
 from oomwatchd.event import OomEvent
 from oomwatchd.records.capture import Mark, OomCapture, Snapshot, Source, Track
 from oomwatchd.records.report import OomReport, Victim

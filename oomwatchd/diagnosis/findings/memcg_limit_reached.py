@@ -17,11 +17,14 @@ is killed.
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.attribution import called
+from collections.abc import Mapping
+
+from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.diagnosis.levers import of_all_pods, raise_it
 from oomwatchd.diagnosis.memcg import at_limit, charge_bytes, kinds, limit_hit
+from oomwatchd.diagnosis.owners import called
 from oomwatchd.diagnosis.summary import room_for_path
 from oomwatchd.records.report import Finding, Memcg, MemcgCounter
 from oomwatchd.words.amounts import percent, size
@@ -78,7 +81,7 @@ def find(case: Case) -> Claim | None:
 
 
 def _refused(case: Case, memcg: Memcg, which: str | None, counter: MemcgCounter | None, reached: bool) -> str:
-    name = _called(memcg.oom_path, room_for_path(case.report))
+    name = _called(memcg.oom_path, room_for_path(case.report), case.container_names)
     if not reached:
         return f"{name}, but not at its limit"
     limit = counter.limit_bytes if counter is not None else None
@@ -91,14 +94,14 @@ def _refused(case: Case, memcg: Memcg, which: str | None, counter: MemcgCounter 
 _NAME = 50
 
 
-def _called(path: str | None, room: int) -> str:
-    """What people call it, where its path is too long to show."""
+def _called(path: str | None, room: int, names: Mapping[str, str]) -> str:
+    """What people call it, where that is known of a container, or where its path is too long to show."""
     if path is None:
         return "its cgroup"
     name = harmless_name(path)
-    if len(name) <= room:
+    if len(name) <= room and owner_of(path).container_id not in names:
         return f"cgroup {name}"
-    found = called(path)
+    found = called(path, names)
     if found is None or (found[0] == "unit" and len(found[1]) > _NAME):
         return f"cgroup {path_cut(name, room, _NAME)}"
     kind, known = found

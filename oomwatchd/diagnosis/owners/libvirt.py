@@ -1,0 +1,26 @@
+r"""Virtual machines of libvirt: ``machine-qemu\x2d1\x2dNAME.scope``, ``qemu-1-NAME.libvirt-qemu``, and below
+them ``libvirt``, ``emulator``, ``vcpu0`` (libvirt ``src/util/vircgroup.c``)."""
+
+from __future__ import annotations
+
+import re
+
+from oomwatchd.diagnosis.attribution import unit_name
+from oomwatchd.diagnosis.owners import Owned, Place
+from oomwatchd.words.escape import harmless_name
+
+_MACHINE = re.compile(r"(?:machine-)?qemu-\d+-(.+?)(?:\.scope|\.libvirt-qemu)\Z")
+
+
+def find(place: Place) -> Owned | None:
+    for segment in place.segments:
+        m = _MACHINE.match(unit_name(segment))
+        if m is not None:
+            name = harmless_name(m[1])
+            return Owned(
+                "virtual machine",
+                m[1],
+                f"the limit of virtual machine {name} beyond its RAM and what QEMU itself needs",
+                f"virsh memtune {name} --hard-limit; or give the guest less: virsh setmaxmem {name} --config",
+            )
+    return None

@@ -1,0 +1,19 @@
+"""systemd-nspawn and what else registers with systemd-machined: its limit is its unit's."""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.owners import Owned, Place
+from oomwatchd.words.escape import harmless_name
+
+
+def find(place: Place) -> Owned | None:
+    owner = place.owner
+    if owner.container_runtime not in ("systemd-nspawn", "libvirt-lxc") or not place.is_container:
+        return None
+    unit = harmless_name(owner.unit or place.last)
+    return Owned(
+        "container",
+        owner.container_id or "",
+        f"MemoryMax= of {unit}",
+        f"systemctl set-property {unit} MemoryMax=",
+    )
