@@ -12,8 +12,6 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 from oomwatchd.event import OomEvent
 from oomwatchd.render.fields import change, why
 from tests.conftest import corpus_directory
@@ -52,7 +50,6 @@ def test_every_expert_is_asked(corpus: Path) -> None:
     assert with_word == set(json.loads(JUDGEMENTS.read_text()))
 
 
-@pytest.mark.xfail(strict=True)
 def test_agrees_with_the_experts(corpus: Path) -> None:
     """With nine in ten at least."""
     results = judged(corpus)

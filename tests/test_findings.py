@@ -240,6 +240,10 @@ def flags(*names: str, order: int = 0) -> Trigger:
     return msgspec.structs.replace(TRIGGER, gfp_flags=names, order=order)
 
 
+def traced(*functions: str) -> Trigger:
+    return msgspec.structs.replace(TRIGGER, call_trace=functions)
+
+
 NO_SWAP = Memcg(
     memory=MemcgCounter(usage_bytes=1, limit_bytes=GIB), swap=MemcgCounter(usage_bytes=0, limit_bytes=0)
 )
@@ -278,6 +282,16 @@ def hidden_movable(*, free: int) -> Memory:
         ram_bytes=4 * GIB,
         reserved_bytes=0,
     )
+
+
+def reserve_unknown(**kib: int) -> Zone:
+    return msgspec.structs.replace(zone("Normal", **kib), lowmem_reserve_bytes=None)
+
+
+def bare(blocks: int) -> Zone:
+    """A buddy line alone: neither amounts nor reserve."""
+    counts = (FreeBlocks(order=0, count=99, migratetypes="U"), FreeBlocks(order=3, count=blocks))
+    return Zone(node=0, zone="Normal", free_blocks=counts)
 
 
 def scored(score: int) -> OomReport:
@@ -337,7 +351,14 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         (report(), report(constraint="memcg")),
         (report(), report(trigger=Trigger(sysrq=True, order=-1, gfp_flags=("GFP_KERNEL",)))),
     ],
-    "request_fits_now": [(report(memory=memory(zone(free=45 << 10))), report())],
+    "request_fits_now": [
+        (report(memory=memory(zone(free=45 << 10))), report()),
+        # the reserve is not in the log: above even the high mark, or only above min
+        (
+            report(memory=memory(reserve_unknown(free=70 << 10))),
+            report(memory=memory(reserve_unknown(free=60 << 10))),
+        ),
+    ],
     "watermark_boosted": [
         # short by 4 MiB: a boost of that much only takes it to its mark
         (
@@ -354,6 +375,11 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         (
             report(trigger=ORDER3, memory=memory(zone(free=PLENTY, order3=0), nodes=NEW)),
             report(trigger=ORDER3, memory=memory(zone(free=PLENTY, order3=1), nodes=NEW)),
+        ),
+        # whatever it has free, it has no block
+        (
+            report(trigger=ORDER3, memory=memory(bare(0), nodes=NEW)),
+            report(trigger=ORDER3, memory=memory(bare(1), nodes=NEW)),
         ),
         # a zone that is short anyhow is short, not fragmented
         (
@@ -678,6 +704,30 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
             (report(), recorded(unit_log=(FAILED,), unit_watch_seconds=60.0)),
             (report(), recorded(unit_log=(FAILED,))),
         ),
+    ],
+    "kernel_thread_asked": [
+        (report(trigger=msgspec.structs.replace(TRIGGER, comm="kworker/0:1")), report()),
+        (
+            report(trigger=traced("__alloc_pages", "worker_thread", "kthread")),
+            report(trigger=traced("do_fault")),
+        ),
+    ],
+    "asker_was_killed_before": [
+        (
+            report(kind="page_alloc_failure", victims=(), kills=0),
+            report(kind="page_alloc_failure", victims=(), kills=0, trigger=flags("GFP_ATOMIC")),
+        ),
+        # a large request may fail for want of a block
+        (
+            report(kind="page_alloc_failure", victims=(), kills=0),
+            report(kind="page_alloc_failure", victims=(), kills=0, trigger=flags("GFP_KERNEL", order=4)),
+        ),
+    ],
+    "trace_tells_who": [
+        (
+            report(trigger=traced("dump_stack_lvl", "__alloc_pages", "xwrite.constprop.0", "do_copy")),
+            report(trigger=traced("dump_stack_lvl", "__alloc_pages", "do_fault")),
+        )
     ],
     "oom_kill_allocating_task": [(report(allocating_task=True), report())],
     "oom_group_killed": [
@@ -1403,7 +1453,8 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
     ),
     (
         lambda: report(kind="page_alloc_failure", victims=(), kills=0),
-        "order-0 allocation of t10 (pid 10) failed: node 0 Normal zone 4096 kB short for an order-0 request",
+        "order-0 allocation of t10 (pid 10) failed: node 0 Normal zone 4096 kB short for an order-0 request; "
+        "an aftershock: who asked had been killed before",
     ),
     (
         lambda: report(memory=memory(zone(min=200 << 10, boost=190 << 10))),

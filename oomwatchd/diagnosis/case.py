@@ -30,6 +30,9 @@ _MM = re.compile(
     r"cache_grow|mem_cgroup|try_charge|charge_memcg|_+mem_cgroup|memcg|folio_alloc|_*vmalloc|"
     r"_+folio|alloc_slab|unwind|walk_stackframe|print_|fallback_alloc|kmalloc)"
 )
+_THREADS = re.compile(
+    r"kworker/|kswapd\d|kthreadd$|ksoftirqd/|khugepaged$|kcompactd\d|migration/|jbd2/|xfsaild/|rcu_|loop\d"
+)
 _UNIT = re.compile(r"\.(?:slice|service|scope)\b")
 #: of the memory in all allowed zones
 _MINOR_SHARE = 0.1
@@ -236,6 +239,17 @@ class Case:
     def caller(self) -> str | None:
         """Who called the allocator: the first function of the call trace above mm's own."""
         return next((f for f in self.report.trigger.call_trace if not _MM.match(f)), None)
+
+    @property
+    def kernel_thread(self) -> bool:
+        """A thread of the kernel asked: by its name, or by where its call trace begins (kthread())."""
+        trigger = self.report.trigger
+        return bool(_THREADS.match(trigger.comm or "")) or "kthread" in trigger.call_trace
+
+    @property
+    def stalled(self) -> bool:
+        """The request has waited for long and is still being served (4.10 to 4.14: warn_alloc())."""
+        return "stall" in (self.report.outcome or "").lower()
 
     @cached_property
     def compaction_off(self) -> bool:

@@ -41,6 +41,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     locked: tuple[Held, ...] = ()
     threads: tuple[Held, ...] = ()
     ramfs: tuple[str, ...] = ()
+    #: what zram devices hold in RAM (mem_used_total of mm_stat), and pages of zsmalloc
+    zram: tuple[Held, ...] = ()
+    zspages: int = 0
     protected: tuple[Held, ...] = ()
     #: pages of all sockets of the namespace, by protocol
     sockets: dict[str, int] = {}
@@ -50,9 +53,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     memcg_slab: tuple[Held, ...] = ()
 
 
-_SYSCTL = re.compile(r"^([\w.]+) *= *(.*?) *$", re.MULTILINE)
+_SYSCTL = re.compile(r"^([\w.-]+) *= *(.*?) *$", re.MULTILINE)
 _SOCKET = re.compile(r"^(\w+): .*\bmem (\d+)", re.MULTILINE)
 _COUNTER = re.compile(r"^(\w+) (\d+)$", re.MULTILINE)
+_ZSPAGES = re.compile(r"^nr_zspages (\d+)$", re.MULTILINE)
 #: lines of one list that are read
 _MOST = 16
 
@@ -75,6 +79,8 @@ def facts(snapshot: Snapshot | None) -> Facts:
         locked=_by_process(parts.get("locked", "")),
         threads=_by_process(parts.get("threads", "")),
         ramfs=tuple(parts.get("ramfs", "").splitlines()[:_MOST]),
+        zram=_zram(parts.get("zram", "")),
+        zspages=next((int(m[1]) for m in _ZSPAGES.finditer(parts.get("vmstat", ""))), 0),
         protected=_held(parts.get("protected", "")),
         sockets={m[1]: int(m[2]) for m in _SOCKET.finditer(parts.get("sockstat", ""))},
         init=parts.get("init", "").strip() or None,
@@ -89,6 +95,12 @@ def _command_line(text: str) -> dict[str, str]:
     except ValueError:
         words = text.split()
     return {name: value for name, _, value in (word.partition("=") for word in words)}
+
+
+def _zram(text: str) -> tuple[Held, ...]:
+    """``zram0 ORIG COMPRESSED USED ...`` (Documentation/admin-guide/blockdev/zram.rst)."""
+    split = [line.split() for line in text.splitlines()[:_MOST]]
+    return tuple(Held(int(f[3]), f[0]) for f in split if len(f) > 3 and f[3].isdecimal())
 
 
 def _held(text: str) -> tuple[Held, ...]:

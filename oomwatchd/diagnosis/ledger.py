@@ -29,6 +29,7 @@ Kind = Literal[
     "unevictable",
     "slab_reclaimable",
     "slab_unreclaimable",
+    "slab",
     "pagetables",
     "kernel_stack",
     "percpu",
@@ -54,6 +55,7 @@ TITLES: Mapping[Kind, str] = {
     "unevictable": "unevictable",
     "slab_reclaimable": "slab, reclaimable",
     "slab_unreclaimable": "slab, unreclaimable",
+    "slab": "slab, both kinds",
     "pagetables": "page tables",
     "kernel_stack": "kernel stacks",
     "percpu": "per-CPU data",
@@ -77,14 +79,15 @@ _TOTALS: Mapping[Kind, tuple[str, ...]] = {
     "file": ("active_file", "inactive_file", "isolated_file"),
     "unevictable": ("unevictable",),
     "slab_reclaimable": ("slab_reclaimable", "kernel_misc_reclaimable"),
-    "slab_unreclaimable": ("slab_unreclaimable", "slab"),
+    "slab_unreclaimable": ("slab_unreclaimable",),
+    "slab": ("slab",),
     "pagetables": ("pagetables", "sec_pagetables"),
     "kernel_stack": ("kernel_stack",),
     "zspages": ("zspages",),
     "bounce": ("bounce", "Balloon"),
 }
 #: without these the remainder would hold what the report merely does not say
-_FOR_REST = ("free", "active_anon", "active_file", "slab_unreclaimable")
+_FOR_REST = ("free", "active_anon", "active_file")
 
 
 class Bound(msgspec.Struct, frozen=True):
@@ -279,7 +282,8 @@ def _rest(
 ) -> list[Holder]:
     """What no counter of the report names; live /proc/meminfo names a part of it."""
     rest = whole - sum(found.values())
-    if partial or rest <= 0 or any(total(memory, name) is None for name in _FOR_REST):
+    slab = any(total(memory, name) is not None for name in ("slab_unreclaimable", "slab"))
+    if partial or rest <= 0 or not slab or any(total(memory, name) is None for name in _FOR_REST):
         return []
     holders = []
     for kind, name in (("percpu", "Percpu"), ("vmalloc", "VmallocUsed")):

@@ -44,7 +44,8 @@ def who(report: OomReport) -> str:
     """Who was killed, or what else happened."""
     if report.kind == "page_alloc_failure":
         order = "" if report.trigger.order is None else f"order-{report.trigger.order} "
-        return f"{order}allocation of {_task(report.trigger.comm, report.trigger.pid)} failed"
+        how = "stalled" if "stall" in (report.outcome or "").lower() else "failed"
+        return f"{order}allocation of {_task(report.trigger.comm, report.trigger.pid)} {how}"
     if report.kind == "oom_panic":
         return "kernel panic"
     victim = chosen_victim(report) or next(iter(report.victims), None)

@@ -38,6 +38,7 @@ EXCLUDED = {"class zone": "not for this request", "nodes": "not its node", "empt
 _DRAWN = {
     "slab_reclaimable": "reclaimable",
     "slab_unreclaimable": "unreclaimable",
+    "slab": "unreclaimable",
     "pagetables": "tables",
     "kernel_stack": "stacks",
     "percpu": "other",

@@ -51,7 +51,9 @@ def find(case: Case) -> Finding | None:
             **({"unit": unit} if unit else {}),
             **({"cgroup": cgroup} if by_cgroup and cgroup else {}),
         },
-        advice="Raise the limit or lower the load: killing and restarting does not help.",
+        advice="Raise the limit or lower the load: killing and restarting does not help."
+        if case.in_cgroup
+        else "Run less or add RAM: killing and restarting does not help.",
     )
 
 

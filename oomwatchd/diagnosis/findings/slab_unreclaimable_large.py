@@ -64,6 +64,9 @@ def _meaning(cache: str) -> str:
 
 def find(case: Case) -> Claim | None:
     whole, slab = case.ledger.whole_bytes, case.ledger.held("slab_unreclaimable")
+    # up to 2.6.31 one figure is both kinds; with so little page cache left it is the unreclaimable one
+    both = slab is None
+    slab = case.ledger.held("slab") if both else slab
     if slab is None or not whole or slab < _LARGE * whole:
         return None
     share = slab / whole
@@ -82,7 +85,8 @@ def find(case: Case) -> Claim | None:
             id=ID,
             severity="critical" if share >= _HUGE else "warning",
             title=TITLE,
-            explanation=f"Unreclaimable slab holds {size(slab)}, {percent(slab, whole)} of "
+            explanation=f"{'Slab' if both else 'Unreclaimable slab'} holds {size(slab)}, "
+            f"{percent(slab, whole)} of "
             f"{case.ledger.whole_name}."
             + (f" The largest caches: {named}." if named else _UNLISTED)
             + case.spare(slab - int(_USUAL * whole)),

@@ -113,6 +113,11 @@ def _holders(case: Case) -> list[_Holder]:
         _Holder(h.amount, f"packet ring of {harmless_name(h.name)} (pid {h.pid})", "ss -0mp")
         for h in facts.packet[:1]
     ]
+    zram = sum(h.amount for h in facts.zram) or facts.zspages * page
+    if zram:
+        found.append(
+            _Holder(zram, "compressed swap (zram, zswap)", "zramctl; lower its disksize or mem_limit")
+        )
     sockets = sum(facts.sockets.values()) * page
     if sockets:
         found.append(_Holder(sockets, "buffers of sockets", "ss -m, /proc/net/sockstat"))
@@ -158,6 +163,10 @@ def _advice(case: Case, vmalloc: int, rest: int) -> str:
     if top is not None and top.amount >= _HUGE * rest:
         return f"See drivers and the like: {top.text} holds {size(top.amount)} ({top.look}); bound or end it."
     look = ["/proc/net/sockstat and ss -m (sockets)", "fdinfo of BPF maps (memlock)"]
+    swap = case.report.memory.swap if case.report.memory is not None else None
+    used = 0 if swap is None else (swap.total_bytes or 0) - (swap.free_bytes or 0)
+    if used >= rest // 2:
+        look.insert(0, f"zramctl (zram keeps what is in swap, {size(used)}, compressed in RAM)")
     # live and small: it is not there
     if vmalloc >= _HUGE * rest or not case.meminfo_at:
         look.insert(0, "/proc/vmallocinfo")

@@ -26,8 +26,10 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.badness import ScoreTable, TaskScore
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Claim, Refusal
 from oomwatchd.records.report import Finding, OomReport, Victim
 from oomwatchd.words.amounts import size
+from oomwatchd.words.escape import harmless_name
 
 ID = "victim_not_largest"
 TITLE = "The victim is not the largest process"
@@ -40,8 +42,10 @@ _STALE_PAGES, _STALE_SHARE = 1024, 0.02
 _GIANT = 0.2
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Finding | Claim | None:
     table, victim = case.scores, case.victim
+    if victim is not None and case.report.chosen_pid not in (None, victim.pid):
+        return _child(case, victim)
     if victim is None or not case.report.tasks:
         return None
     if table is None:
@@ -97,11 +101,6 @@ def _reason(
         return "allocating_task", (
             f"{dead} asked for memory and was killed for it: vm.oom_kill_allocating_task is set."
         )
-    if report.chosen_pid is not None and report.chosen_pid != victim.pid:
-        return "child_sacrificed", (
-            f"The kernel chose {report.chosen_comm} (pid {report.chosen_pid}) and killed its child {dead} "
-            "instead, as kernels up to 5.0 do when a child has memory of its own."
-        )
     if row is None:
         return _without_row(table, victim, dead)
     if rank == 1:
@@ -131,6 +130,29 @@ def _reason(
         f"(pid {first.task.pid}) first with {size(first.footprint_bytes)}, were passed over: killed before "
         "and still dying or already reaped, in vfork(), or not able to use the memory in question. Reports "
         "do not print which."
+    )
+
+
+def _child(case: Case, victim: Victim) -> Claim:
+    report = case.report
+    dead = f"{victim.comm} (pid {victim.pid})"
+    chosen = harmless_name(report.chosen_comm) if report.chosen_comm else f"pid {report.chosen_pid}"
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="info",
+            title="A child was killed in place of the chosen",
+            explanation=f"The kernel chose {report.chosen_comm} (pid {report.chosen_pid}) and killed its "
+            "child "
+            f"{dead} instead, as kernels up to 5.0 do when a child has memory of its own.",
+            evidence={
+                "reason": "child_sacrificed",
+                "victim_pid": victim.pid,
+                "chosen_pid": report.chosen_pid,
+                "chosen_comm": report.chosen_comm,
+            },
+        ),
+        refusal=Refusal(text=f" (in place of its parent {chosen})", rank=93, place="behind"),
     )
 
 

@@ -1,0 +1,39 @@
+"""A thread of the kernel asked, not a program.
+
+kworker, kswapd, kthreadd and their like have no memory of their own. What they work on asked: a file system
+that writes back or replays its journal, the network, a driver, a new thread of the kernel. Where that work
+pins what it has allocated, no kill gives it back.
+
+The call trace or the line ``Workqueue:`` names the work.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.records.report import Finding
+from oomwatchd.words.escape import harmless_name
+
+ID = "kernel_thread_asked"
+TITLE = "A thread of the kernel asked"
+
+
+def find(case: Case) -> Claim | None:
+    trigger = case.report.trigger
+    if not case.kernel_thread or trigger.sysrq or trigger.order == -1:
+        return None
+    who = harmless_name(trigger.comm) if trigger.comm else "It"
+    on = f" of Linux {harmless_name(case.report.kernel)}" if case.report.kernel else ""
+    by = f" {case.caller}() called for it." if case.caller else ""
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="info",
+            title=TITLE,
+            explanation=f"{who} is a thread of the kernel{on}: what it works on asked (a file system, the "
+            "network, "
+            f"a driver), not a program.{by}",
+            evidence={"trigger_comm": trigger.comm, "function": case.caller},
+        ),
+        cause=Cause(tier=Tier.TOGETHER, text="the kernel's own work asked (file system, network or driver)"),
+    )
