@@ -65,16 +65,11 @@ class Section(IntEnum):
 class Role(Enum):
     """What a line means for cutting reports.
 
-        ``NEIGHBOUR`` is no part of a report. ``BEFORE`` stands before one and tells of it. ``REFUSED`` says
-    <<<<<<< HEAD that what was asked for by hand came to nothing. ``HEADER`` begins one. ``DUMP`` heads a
-    stack dump, of anybody: it begins a report only where the OOM killer stands in the call trace. ``BODY``
-    goes on with one. ``VICTIM`` names who is chosen. ``KILL`` says that a process is killed, ``OUTCOME``
-    ends a report without that. ``EXTRA`` stands beside the kill lines. ``AFTER`` tells of a process that
-    was killed. ======= that nothing came of what stood before. ``HEADER`` begins one. ``DUMP`` heads a
-    stack dump, of anybody: it begins a report only where the OOM killer stands in the call trace. ``BODY``
-    goes on with one. ``VICTIM`` names who is chosen. ``KILL`` says that a process is killed, ``OUTCOME``
-    ends a report without that. ``EXTRA`` stands beside the kill lines. ``AFTER`` tells of a process that
-    was killed. >>>>>>> 2816478 (reports: cut kill lines, chosen is not killed, vendors' headers, OpenVZ)
+    ``NEIGHBOUR`` is no part of a report. ``BEFORE`` stands before one and tells of it. ``REFUSED`` says
+    that what was asked for by hand came to nothing. ``HEADER`` begins one. ``DUMP`` heads a stack dump, of
+    anybody: it begins a report only where the OOM killer stands in the call trace. ``BODY`` goes on with one.
+    ``VICTIM`` names who is chosen. ``KILL`` says that a process is killed, ``OUTCOME`` ends a report without
+    that. ``EXTRA`` stands beside the kill lines. ``AFTER`` tells of a process that was killed.
     """
 
     NEIGHBOUR = auto()
@@ -123,6 +118,7 @@ class Copies(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``words``    the shape of each of its words, by which a piece of it is told from other text; None: any.
     ``closed``   nothing follows ``end``; False where free words or a name may.
     ``free``     most of it is one long word, a path, or prose: it goes on until ``end``, whatever comes.
+    ``so_far``   all of it as far as it may have come, where only that tells what goes on with it.
     ``mends``    a blank inside a word (``28k B``) is closed again where ``words`` knows the joined word only.
     ``inner``    how it begins inside a longer text of several lines run together: only what no word of
                  another line looks like; None: it is not looked for.
@@ -134,6 +130,7 @@ class Copies(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     words: str | None = None
     closed: bool = True
     free: bool = False
+    so_far: str | None = None
     mends: bool = False
     inner: str | None = None
     unspaced: Unspaced | None = None

@@ -122,7 +122,11 @@ HARDWARE = Form(
     role=Role.BODY,
     begins=("Hard",),
     pattern=rx(r"Hardware name: (?P<hardware>.*)$"),
-    copies=Copies(start=r"Hardware name:", closed=False, inner=r"Hardware name: "),
+    copies=Copies(
+        start=r"Hardware name:",
+        end=r"\d\d/\d\d/\d{4}|\((?:DT|Flattened Device Tree|LPAR|z/VM)[^()]*\)",
+        inner=r"Hardware name: ",
+    ),
     reads=marks_a_place,
     samples=("Hardware name: QEMU Standard PC (i440FX + PIIX, 1996), BIOS 1.16.2-1 04/01/2014",),
     source="lib/dump_stack.c dump_stack_print_info(), 3.10+",

@@ -354,6 +354,9 @@ INTENT = Form(
         start=rf"{_OF_MEMORY}: [Kk]ill process|{_OF_MEMORY}:?$",
         end=r"or a child|or sacrifice child|and children\.",
         free=True,
+        so_far=rf"{_OF_MEMORY}:(?: [Kk]ill)?(?: process)?(?: \d+)?(?: ?\((?:(?!\),? score)[^\n]){{0,64}}?)?"
+        r"(?:\),?(?: with)?(?: score)?(?: -?\d+)?(?: or| and)?(?: a| sacrifice)?"
+        r"(?: child(?:ren)?(?:\.|\s.*)?)?)?",
         unspaced=_UNSPACED_KILL,
     ),
     reads=_read_intent,
@@ -422,7 +425,7 @@ KILLED = Form(
     copies=Copies(
         start=rf"(?:{_OF_MEMORY}: |(?:Out of memory in UB \d+: )?OOM )?[Kk]illed process\b",
         end=r"oom_score_adj:-?\d+|(?:file|shmem)-rss:\d+kB|swap:\d+kB|\d+,? \([^()]*\)",
-        words=r"(?:total-vm|vsz|vm|rss|swap|anon-rss|file-rss|shmem-rss):\d+kB,?|UID:\d+|pgtables:\d+kB"
+        words=r"score|(?:total-vm|vsz|vm|rss|swap|anon-rss|file-rss|shmem-rss):\d+kB,?|UID:\d+|pgtables:\d+kB"
         r"|oom_score_adj:-?\d+",
         mends=True,
         inner=r"(?<!y: )(?<!OOM )[Kk]illed process \d+[ ,]",

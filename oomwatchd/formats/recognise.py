@@ -110,9 +110,11 @@ def _is_whole(form: Form, m: Match) -> bool:
     not be whole."""
     in_copies, names = _GROUPS[form]
     end, text = m.end(), m.string
-    loose = in_copies and any(m[name] or (m[name] is not None and name == "cut") for name in in_copies)
-    if loose or (end != len(text) and not text[end:].isspace()):
+    if end != len(text) and not text[end:].isspace():
         return form.role is Role.NEIGHBOUR
+    for name in in_copies:
+        if m[name] or (name == "cut" and m[name] is not None):  # a line may be cut before its first letter
+            return False
     for name in names:
         comm = m[name]
         if comm and len(comm) > COMM_BYTES and printed_bytes(comm) > COMM_BYTES:

@@ -46,7 +46,10 @@ SLAB_ROW = Form(
     section=Section.SLAB,
     role=Role.BODY,
     in_place=True,
-    pattern=rx(r"(?P<name>\S.*?)(?<! ) +(?P<used>\d+)KB +(?P<total>\d+)KB\s*$"),
+    pattern=rx(
+        # a cache's name has no blank but in the name of its memory cgroup, which stands in brackets
+        r"(?P<name>[^\s(]+(?:\(.*?\))?|(?P<loose>\S.*?)(?<! )) +(?P<used>\d+)KB +(?P<total>\d+)KB\s*$"
+    ),
     copies=Copies(start=r"\S.{0,63}?  +\d+KB(?: |$)", end=r"\d+KB +\d+KB", words=r"\d+KB"),
     reads=_read_slab_row,
     samples=("dentry                  1203KB       1410KB", "bio(254:1)   1KB  2KB"),

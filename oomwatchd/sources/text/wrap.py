@@ -6,7 +6,7 @@ can be mended: every kind of line has a *start*, most have an *end*, and the wor
 A physical line goes on the one before if that one has not reached its end and this one is no start; what
 remains doubtful is decided by the width at which the text was broken. Nothing here knows a kernel version.
 
-The formats are those of mm/oom_kill.c, mm/show_mem.c (mm/page_alloc.c), mm/memcontrol.c and lib/dump_stack.c.
+How the lines look is said by their forms (``formats.Copies``).
 """
 
 from __future__ import annotations
@@ -15,184 +15,53 @@ import itertools
 import re
 from typing import Final, NamedTuple
 
+from oomwatchd.formats import COMM_BYTES
+from oomwatchd.formats.recognise import ALL
+
 #: a line is mended from at most this many pieces and characters, so that hostile text costs linear time
 MAX_PIECES: Final = 64
 MAX_JOINED: Final = 16 * 1024
 #: the end of a line is looked for in its last characters only
 _TAIL: Final = 400
 
-_ZONES: Final = r"(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
-_NODE: Final = r"(?:Node \d+,? ?)?"
-_AMOUNT: Final = r"[\w()]+:-?\d+[kK]B"
-_OOM: Final = (
-    r"(?:Memory cgroup out of memory|Out of [Mm]emory(?: \([a-z_]+\))?|No available memory \(MPOL_BIND\))"
-)
-
 
 class LineKind(NamedTuple):
-    """One kind of kernel line. ``start`` and ``end`` say how it begins and ends; ``word`` is the shape of
-    its words, by which a piece of it is told from other text; ``closed`` says that nothing follows the end
-    (a name of blanks may follow a task row's first word)."""
+    """One kind of kernel line, as ``formats.Copies`` describes it: a form's, or one of others of the kernel's
+    lines that stand in a report. ``word`` is the shape of its words."""
 
     name: str
     start: str
     end: str | None = None
     word: str | None = None
     closed: bool = True
+    free: bool = False
+    so_far: str | None = None
+    mends: bool = False
 
 
 KINDS: Final = (
-    LineKind(
-        "header",
-        r"\S.{0,63}? invoked(?: oom\b|$)|\S{1,15} invoked oom",
-        r"oom_score_adj=-?\d+|oom_adj=-?\d+|oomkilladj=-?\d+|oom-killer",
-        r"gfp_mask=0x[0-9a-f]+(?:\([^\s)]*\))?,?|order=-?\d+,?|nodemask=[^\s,]+,?|oom_(?:score_)?adj=-?\d+,?"
-        r"|oomkilladj=-?\d+|oom-killer:|invoked",
+    *(
+        LineKind(
+            form.name,
+            form.copies.start,
+            form.copies.end,
+            form.copies.words,
+            form.copies.closed,
+            form.copies.free,
+            form.copies.so_far,
+            form.copies.mends,
+        )
+        for form in ALL
+        if form.copies is not None
     ),
-    LineKind("bare_header", r"oom-killer: gfp_mask=0x", r"gfp_mask=0x[0-9a-f]+|order=\d+", r"order=\d+"),
-    LineKind(
-        "cpu",
-        r"CPU: \d+ (?:UID|PID)|Pid: \d+, comm:",
-        r"#\d+[^#]{0,120}",
-        r"Comm:|PID:|UID:|Tainted:|Not|tainted|Kdump:|loaded|#\d+\S*|\d+\.\d+\.\d\S*|PREEMPT\S*",
-        closed=False,
-    ),
-    LineKind(
-        "totals",
-        r"[Aa]ctive(?:_anon)?:\d+ (?:in)?active\S*:\d+(?: |$)"
-        r"|active_file:\d+ inactive\S*:\d+(?: isolated\S*:\d+)?$"
-        r"|inactive_file:\d+ unevictable:\d+ d|unevictable:\d+ dirty:\d+(?: |$)"
-        r"|slab_reclaimable:\d+ slab_unreclaimable:\d+$|mapped:\d+ (?:shmem|pagetables):\d+(?: |$)"
-        r"|free:\d+ (?:slab|slab_reclaimable|free_pcp):\d+(?: |$)"
-        r"|kernel_misc_reclaimable:\d+$|sec_pagetables:\d+ bounce:\d+$|free_cma:\d+$",
-        r"\w:\d+",
-        r"[\w()]+:\d+(?:#012)?",
-    ),
-    LineKind(
-        "node",
-        r"Node \d+ active_anon:",
-        r"all_unreclaimable\? (?:yes|no)(?: \w+:\d+[kK]B)*",
-        _AMOUNT
-        + rf"|Node|\d+|\d+[kK]B|{_ZONES}|shmem_thp:|shmem_pmdmapped:|anon_thp:|pages_scanned:\d+"
-        + r"|all_unreclaimable\?|yes|no",
-    ),
-    LineKind(
-        "zone",
-        rf"{_NODE}(?:{_ZONES}|\w{{2,16}}) free:|{_NODE}{_ZONES}$",
-        r"all_unreclaimable\? (?:yes|no)|free_cma:\d+kB",
-        _AMOUNT + rf"|Node|\d+|{_ZONES}|pages_scanned:\d+|all_unreclaimable\?|yes|no",
-    ),
-    LineKind(
-        "buddy",
-        rf"{_NODE}(?:{_ZONES}|\w{{2,16}}): (?:\d+\*\d+kB|$)|{_NODE}{_ZONES}:$",
-        r"= \d+kB",
-        r"\d+\*\d+kB|\([A-Z]{1,8}\)|=|\d+kB",
-    ),
-    LineKind("reserve", r"lowmem_reserve\[\]:", r"\d", r"\d+"),
-    LineKind("pcp", rf"{_NODE}\w+ per-cpu:|CPU +\d+: (?:hi|Hot):", r"per-cpu:|usd: *\d+"),
-    LineKind(
-        "hugepages", r"(?:Node \d+ )?hugepages_total=", r"hugepages_size=\d+kB", r"hugepages_\w+=\d+(?:kB)?"
-    ),
-    LineKind(
-        "pages",
-        r"\d+ total pagecache pages"
-        r"|\d+ pages (?:in swap|RAM|of RAM|High|reserved|shared|non-shared|swap|cma|hwp|pag)"
-        r"|\d+ (?:free|reserved|slab) pages",
-        r"",
-        r"pages|in|of|swap|cache|pagecache|total|RAM|HighMem\S*|MovableOnly|reserved|shared|non-shared|cma|hwpoisoned",
-    ),
-    LineKind("swap_size", r"(?:Free|Total) swap(?: +=|:)", r"\d+kB", r"=|\d+kB"),
-    LineKind("swap", r"Swap cache(?: stats)?: add", r"find \d+/\d+", r"add|delete|find|\d+,|\d+/\d+"),
-    LineKind(
-        "title",
-        r"Mem-[Ii]nfo:|Tasks state \(memory|Unreclaimable slab info:|Name +Used +Total|Memory allocations"
-        r"|Call [Tt]race:|</?(?:TASK|IRQ|NMI)>",
-        r"",
-    ),
-    LineKind(
-        "columns",
-        r"\[ *pid *\](?: |$)",
-        r"\bname",
-        r"uid|tgid|total_vm|rss|rss_anon|rss_file|rss_shmem|cpu|oom_adj|nr_ptes|nr_pmds|nr_puds"
-        r"|pgtables_bytes|swapents|oom_score_adj|name",
-    ),
-    LineKind("row", r"\[ *\d{1,7}\] +\d+ +\d+(?: |$)", None, r"-?\d+", closed=False),
-    LineKind("summary", r"oom-kill:", r",uid=\d+", None),
-    LineKind(
-        "intent", rf"{_OOM}: [Kk]ill process|{_OOM}:?$", r"or a child|or sacrifice child|and children\.", None
-    ),
-    LineKind(
-        "killed",
-        rf"(?:{_OOM}: |(?:Out of memory in UB \d+: )?OOM )?[Kk]illed process\b",
-        r"oom_score_adj:-?\d+|(?:file|shmem)-rss:\d+kB|\d+,? \([^()]*\)",
-        r"(?:total-vm|vsz|anon-rss|file-rss|shmem-rss):\d+kB,?|UID:\d+|pgtables:\d+kB|oom_score_adj:-?\d+",
-    ),
-    LineKind("shared", r"Kill process \d+ \(", r"sharing same memory", r"sharing|same|memory"),
-    LineKind(
-        "reaper",
-        r"oom_reaper: ",
-        r"shmem-rss:\d+kB|pid:\d+ \([^()]*\)",
-        r"(?:anon|file|shmem)-rss:\d+[kl]+B,?|now|reaped|process",
-    ),
-    LineKind(
-        "limit",
-        r"Task in /|Tasks in /|Memory limit reached of cgroup",
-        r"limit of /\S*|group set|of cgroup /\S*",
-        r"killed|as|a|result|of|limit|are|going|to|be|due|memory\.oom\.group|set|/\S*",
-        closed=False,
-    ),
-    LineKind(
-        "usage",
-        r"(?:memory(?:\+swap)?|swap|kmem): usage\b",
-        r"failcnt \d+",
-        r"usage|limit|\d+kB,|failcnt|\d+",
-    ),
-    LineKind(
-        "protection",
-        r"Memory cgroup min protection",
-        r"low protection \d+kB",
-        r"\d+kB|--|low|min|protection",
-    ),
-    LineKind("stats", r"Memory cgroup stats", r":|unevictable:\d+KB", r"\w+:\d+KB"),
-    LineKind("stat", r"[a-z][a-z0-9_]{1,40} \d+(?:$|\n)", r"\d"),
-    LineKind("none", r"Out of memory and no killable", r"processes\.\.\.", r"no|killable|processes\.\.\."),
-    LineKind(
-        "oom_panic",
-        r"Kernel panic - not syncing: (?:[Oo]ut of memory|System is deadlocked)",
-        r"processes\.\.\.|is enabled|is selected\.?|on memory",
-        r"[Oo]ut|of|memory[:.]?|and|no|killable|processes\.\.\.|compulsory|system-wide|panic_on_oom|is|enabled"
-        r"|selected\.?|System|deadlocked|on",
-        closed=False,
-    ),
-    LineKind("panic", r"Kernel panic - not syncing|---\[ end ", None, closed=False),
-    LineKind(
-        "failure",
-        r"\S.{0,31}: page allocation failure",
-        r"mode:0x\S+|mems_allowed=\S+",
-        r"mode:0x\S+|order:\d+,|nodemask=\S+",
-    ),
-    LineKind("hardware", r"Hardware name:", None, closed=False),
-    LineKind(
-        "cpuset",
-        r"[^\s=]{1,15}(?: [^\s=]{1,14})? cpuset=",
-        r"mems_allowed=[\d,-]+",
-        r"cpuset=\S+|mems_allowed=[\d,-]+",
-    ),
-    LineKind("slab", r"\S.{0,63}?  +\d+KB(?: |$)", r"\d+KB +\d+KB", r"\d+KB"),
-    LineKind(
-        "allocation",
-        r"[\d.]{1,12}(?: [KMGTP]iB| B)? +\d+ \w[\w./-]*:\d+(?: |$)",
-        r"func:\S+",
-        r"\[\w+\]|func:\S+",
-    ),
+    LineKind("other_panic", r"Kernel panic - not syncing|---\[ end ", None, closed=False),
 )
 
 _BY_NAME: Final = {kind.name: kind for kind in KINDS}
 _START: Final = re.compile("|".join(f"(?P<{kind.name}>{kind.start})" for kind in KINDS))
 _END: Final = {kind.name: re.compile(f"(?:{kind.end})[ \t]*$") for kind in KINDS if kind.end is not None}
+_SO_FAR: Final = {kind.name: re.compile(kind.so_far) for kind in KINDS if kind.so_far is not None}
 _WORD: Final = {kind.name: re.compile(kind.word) for kind in KINDS if kind.word is not None}
-# the bounded width of a task row's name: TASK_COMM_LEN - 1
-_COMM: Final = 15
 _ROW_HEAD: Final = re.compile(r"\[ *\d+\]((?: +-?\d+)+)(?: +(\S.*)?)?$")
 #: marks by which people say that they left something out
 _ELISION: Final = re.compile(
@@ -202,17 +71,12 @@ _ELISION: Final = re.compile(
 )
 _ELIDED_END: Final = re.compile(r"(?:\.\.\.|…|\[\.\.\.\]|>)\s*$")
 
-#: how the kernel names its choice, as far as it has come
-_INTENT: Final = re.compile(
-    rf"{_OOM}:(?: [Kk]ill)?(?: process)?(?: \d+)?(?: ?\((?:(?!\),? score)[^\n]){{0,64}}?)?"
-    r"(?:\),?(?: score)?(?: -?\d+)?(?: or)?(?: a| sacrifice)?(?: child(?:\.|\s.*)?)?)?"
-)
 _FEW_WORDS: Final = 4
 
 #: lines that begin with their node's name
-_OF_A_NODE: Final = frozenset({"zone", "buddy", "pcp", "hugepages"})
+_OF_A_NODE: Final = frozenset({"zone", "buddy", "pcp_zone", "hugepages"})
 #: lines that name a task behind its number
-_NAMES_TASK: Final = frozenset({"killed", "reaper"})
+_NAMES_TASK: Final = frozenset({"killed", "reaped", "reap_failed"})
 _PID_LAST: Final = re.compile(r"process \d{1,10},?[ \t]*$")
 #: no line begins with these
 _NEVER_FIRST: Final = ",;:)"
@@ -227,20 +91,9 @@ _INNER: Final = re.compile(
     r"|(?<=[\"'`>])[^\s\"'`>]{1,15} invoked oom-killer: "
     # another CPU's line in the midst of one, with its level
     r"|(?<=[ \t])<\d>(?=\S{1,15} invoked oom-killer: )"
-    rf"|(?<=[ \t])(?:"
-    r"(?<!y: )(?<!OOM )[Kk]illed process \d+[ ,]|Mem-[Ii]nfo:|Call [Tt]race:|oom-kill:constraint="
-    r"|oom_reaper: (?:reaped|unable)"
-    r"|Tasks state \(memory|lowmem_reserve\[\]:|Hardware name: |CPU: \d+ (?:UID: \d+ )?PID: |Pid: \d+, comm: "
-    r"|Kernel panic - not syncing|Tasks in /\S+ are going|Task in /\S* killed|Memory cgroup stats for"
-    r"|memory(?:\+swap)?: usage \d|(?:kmem|swap): usage \d"
-    r"|Memory cgroup min protection|Swap cache stats: |Free swap += |Total swap = "
-    r"|\d+ total pagecache pages"
-    r"|\d+ pages (?:in swap cache|RAM|reserved|shared|non-shared|HighMem|cma|hwpoisoned)"
-    r"|(?:Node \d+ )?hugepages_total=\d+"
-    r"|Unreclaimable slab info:|\S{1,15} cpuset=\S{1,255} mems_allowed="
-    rf"|(?:Node \d+ )?{_ZONES} free:\d+kB|Node \d+ active_anon:\d+kB|(?:Node \d+ )?{_ZONES}: \d+\*\d+kB"
-    r"|(?:Node \d+ )?{_ZONES} per-cpu:|CPU +\d+: hi:|active_anon:\d+ inactive_anon:\d+(?: |$)"
-    r"|\[ *pid *\] +uid|\[ *\d{1,7}\] +\d+ +\d+ +\d+ +\d+ +\d|\S{1,15} invoked oom-killer: )"
+    r"|(?<=[ \t])(?:"
+    + "|".join(form.copies.inner for form in ALL if form.copies is not None and form.copies.inner is not None)
+    + ")"
 )
 
 _INVOKED: Final = " invoked oom-killer: "
@@ -323,7 +176,7 @@ def split_inner(text: str) -> list[str]:
         if before == text[: match.start()] and match[0].endswith(_INVOKED):
             # "Web Content", "CPU 0/KVM": a name of two words
             name = text[: match.end() - len(_INVOKED)].strip(" \t")
-            if len(name) <= _COMM and before[-1:] in (" ", "\t") and _ODD.isdisjoint(before):
+            if len(name) <= COMM_BYTES and before[-1:] in (" ", "\t") and _ODD.isdisjoint(before):
                 continue
         if match.start() - cuts[-1] > 3 and before.strip() and not _OWN_NODE.search(before[-12:]):
             cuts.append(match.start())
@@ -373,7 +226,7 @@ def complete(piece: Piece) -> bool:
         return True
     if _ELIDED_END.search(piece.text[-8:]):
         return True
-    if kind.name == "row":
+    if kind.name == "tasks_row":
         return _row_complete(piece.text, piece.columns)
     end = _END.get(kind.name)
     return end is None or end.search(piece.text[-_TAIL:]) is not None
@@ -413,7 +266,7 @@ def _begins_across(before: str, after: str) -> bool:
         return False
     for between in (" ", ""):
         match = _START.match(before + between + after[:100])
-        if match is None or (match.lastgroup == "stat" and not after.isdigit()):
+        if match is None or (match.lastgroup == "memcg_stat" and not after.isdigit()):
             continue
         if match.end() > len(before) + len(between):
             return True
@@ -457,14 +310,19 @@ def goes_on(
     if start is not None and start.name == "bare_header" and kind is not None and kind.name == "header":
         start = start if whole else None  # a header broken behind "invoked"
     if kind is not None:
-        if kind.name == "intent" and not whole and start is not None and start.name in ("killed", "shared"):
+        if (
+            kind.name == "intent"
+            and not whole
+            and start is not None
+            and start.name in ("killed", "kill_sharing")
+        ):
             # "Memory cgroup out of memory:" broken before "Killed process"
             return piece.text.rstrip().endswith(("memory", "memory:", ")", "):"))
         if start is None or (
-            start.name in ("totals", "stat") and not whole and kind.name not in ("totals", "stat")
+            start.name in ("totals", "memcg_stat") and not whole and kind.name not in ("totals", "memcg_stat")
         ):
             last = _last_word(piece.text)
-            if _word_of(kind, first) and not (whole and kind.name == "row"):
+            if _word_of(kind, first) and not (whole and kind.name == "tasks_row"):
                 return True
             if _word_of(kind, last + first) and not (whole and _word_of(kind, last)):
                 return True
@@ -473,7 +331,7 @@ def goes_on(
     if piece.prefixed and piece.text.endswith("\n"):
         return True  # a syslog's record goes on behind its #012
     full = widths.hard is not None and piece.length % widths.hard == 0
-    if full and piece.prefixed and start is not None and start.name in ("stat", "totals"):
+    if full and piece.prefixed and start is not None and start.name in ("memcg_stat", "totals"):
         # "eed 0" is no statistic if it stands behind a full line
         return True
     if start is not None and piece.foreign and _full(piece, first, widths):
@@ -493,14 +351,14 @@ def goes_on(
     if whole:
         return (kind is None or not kind.closed) and _full(piece, first, widths)
     assert kind is not None
-    if kind.name == "row":
-        return len(stripped) <= _COMM or _full(piece, first, widths)
+    if kind.name == "tasks_row":
+        return len(stripped) <= COMM_BYTES or _full(piece, first, widths)
     if piece.prefixed and kind.name == "summary":
         return stripped.count(" ") < _FEW_WORDS  # one long word, but for the blanks in names
-    if piece.prefixed and kind.name == "intent":
+    if piece.prefixed and (so_far := _SO_FAR.get(kind.name)) is not None:
         begun = piece.text.strip(" \t")
-        return any(_INTENT.fullmatch(begun + between + stripped) for between in (" ", ""))
-    if kind.name in ("summary", "intent", "limit", "stats"):
+        return any(so_far.fullmatch(begun + between + stripped) for between in (" ", ""))
+    if kind.free:
         # one long word, a path, or prose: no shape to go by
         return True
     return _full(piece, first, widths) or piece.prefixed
@@ -518,7 +376,12 @@ def seam(piece: Piece, text: str, widths: Widths) -> tuple[str, bool]:
     if last[-1] == "-" and last[-2:-1].isalnum() and first[0].isalnum():
         # mail programs break behind a hyphen too
         return "", False
-    if kind is not None and kind.name in ("stat", "stats") and first[0].isdigit() and _NAME.search(last):
+    if (
+        kind is not None
+        and kind.name in ("memcg_stat", "memcg_stats")
+        and first[0].isdigit()
+        and _NAME.search(last)
+    ):
         return " ", False
     if kind is not None and kind.name in _WORD:
         one = _word_of(kind, last + first)
@@ -535,12 +398,9 @@ def seam(piece: Piece, text: str, widths: Widths) -> tuple[str, bool]:
     return " ", False
 
 
-_MENDABLE: Final = frozenset({"node", "zone", "buddy", "hugepages", "killed", "header"})
-
-
 def mend_blanks(text: str, kind: LineKind | None) -> str:
     """Close blanks that an earlier break left inside words: ``28k B`` is ``28kB``."""
-    if kind is None or kind.name not in _MENDABLE:
+    if kind is None or not kind.mends:
         return text
     words = text.split(" ")
     mended = [words[0]]
