@@ -27,7 +27,7 @@ from oomwatchd.diagnosis.attribution import Attribution, owner_of
 from oomwatchd.errors import OomwatchdError
 from oomwatchd.event import OomEvent
 from oomwatchd.observe.charge import charge_of
-from oomwatchd.records.capture import OomCapture, Source, UnitEntry
+from oomwatchd.records.capture import OomCapture, Source, UnitEntry, weight
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.sources.manager import ManagerJournal, OomdLine
 
@@ -54,6 +54,8 @@ MOST_WAITING = 4
 MOST_EVENTS, MOST_UNITS, MOST_ENTRIES, KEPT_ENTRIES = 64, 8, 16, 256
 #: oomd kills under way
 MOST_KILLS = 64
+#: what the reports that are listened to may hold together
+MOST_BYTES = 8 << 20
 _TEXT_LENGTH = 512
 
 
@@ -207,7 +209,10 @@ class Aftermath:
         waiting = self._listening[event.id] = _Listening(capture, units, since)
         for entry in self._recent:
             waiting.take(entry)
-        if len(self._listening) > MOST_EVENTS:
+        while len(self._listening) > 1 and (
+            len(self._listening) > MOST_EVENTS
+            or sum(weight(one.capture) for one in self._listening.values()) > MOST_BYTES
+        ):
             self._end(next(iter(self._listening)))
         self.tick()
 

@@ -393,6 +393,7 @@ class Watch:
                 first_seq=seqs[0] if seqs else None,
                 last_seq=max(seqs, default=None),
                 lost_records=block.lost_records,
+                left_out=block.left_out,
                 revision=block.revision,
                 settled=block.settled,
                 repeats=folded.repeats,

@@ -33,7 +33,7 @@ from oomwatchd.observe.hierarchy import memory_hierarchy
 from oomwatchd.observe.history import Before
 from oomwatchd.observe.host import Host, sees_kernel_pids
 from oomwatchd.observe.members import LEAST, crowds
-from oomwatchd.records.capture import OomCapture
+from oomwatchd.records.capture import OomCapture, weight
 from oomwatchd.reports.storms import MAX_COVERED, Covered, storm_key
 from oomwatchd.sinks import Sink, open_sinks
 from oomwatchd.sources.manager import ManagerJournal
@@ -44,12 +44,21 @@ log = logging.getLogger(__name__)
 #: Captures with everything (up to some 100 KiB each), then cut down ones (about 1 KiB each).
 FULL_CAPTURES = 128
 CUT_CAPTURES = 8192
+#: What all with everything may hold together. A larger one may wait where no other does.
+FULL_BYTES = 8 << 20
 #: Lines of a cut down capture: the header and all that names a victim.
 CUT_RECORDS = 64
 #: after so long, a pid of the task table may be another's
 _PLACED_SECONDS = 10.0
 #: the counter that holds when this boot's journal was first watched (CLOCK_MONOTONIC, microseconds)
 _JOURNAL_BEGAN = "began_journal_usec"
+#: the counter that holds which large report (``KmsgRecord.number``) is worked at, -1 for none: a daemon that
+#: died meanwhile is followed by one that reads on behind it
+_AT_WORK = "at_work_number"
+#: begins the names of counters, one for each such report
+_DIED_AT = "died_at_number_"
+#: a report is large from here on: a smaller one is not worth two writes to the disk
+_LARGE_BYTES = 1 << 20
 
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
@@ -61,6 +70,7 @@ class Waiting(msgspec.Struct, frozen=True, gc=False):
     named_at: float | None
     before: Callable[[], Before] | None = None
     is_cut: bool = False
+    bytes: int = 0
 
 
 class Worker:
@@ -86,6 +96,10 @@ class Worker:
         self._failures = OncePerKind(log)
         self._waiting: dict[int, Waiting] = {}
         self._queue: SimpleQueue[int | Callable[[], None] | None] = SimpleQueue()
+        #: bytes of whole captures that came, and of those that are done with; each written by one thread
+        self._came = self._went = 0
+        #: the reports that daemons of this boot died at
+        self._died_at: set[int] = set()
         self._latencies: dict[int, float] = {}
         self._unsent_repeats: dict[str, int] = {}
         #: events whose telling waits for a later revision, with the number of their first news
@@ -122,7 +136,23 @@ class Worker:
         """Open the store, in memory if its directory cannot be used, and the sinks. Raises
         StateInUseError."""
         self._open_store()
+        self._learn_of_deaths()
         self._open_sinks(self._config)
+
+    def _learn_of_deaths(self) -> None:
+        """At which reports daemons of this boot died: the ring may hold them still, at each start."""
+        counters = self.load_counters(self._boot_id)
+        self._died_at = {int(name.removeprefix(_DIED_AT)) for name in counters if name.startswith(_DIED_AT)}
+        number = int(counters.get(_AT_WORK, -1))
+        if number < 0 or not self._boot_id:
+            return
+        log.warning(
+            "the last daemon died while it worked at the report of record %d: only the lines that name its"
+            " victims are read",
+            number,
+        )
+        self._died_at.add(number)
+        self._store.save_counters(self._boot_id, {f"{_DIED_AT}{number}": 1, _AT_WORK: -1})
 
     def position(self, boot_id: str | None) -> int | None:
         """The highest sequence number that the store knows of this boot."""
@@ -202,11 +232,14 @@ class Worker:
         Belongs to one thread. The worker only ever takes entries out, so what is counted here is at most
         too high by those.
         """
-        key = _key(capture)
-        overflow = 0
-        earlier = self._waiting.get(key)
-        if len(self._waiting) >= FULL_CAPTURES and (earlier is None or earlier.is_cut):
-            overflow = int(key not in self._waiting)
+        key, overflow = _key(capture), 0
+        earlier = self._waiting.pop(key, None)
+        if earlier is not None:
+            self._came -= earlier.bytes
+        size = weight(capture)
+        # what was whole stays whole
+        if (earlier is None or earlier.is_cut) and not self._has_room(size):
+            overflow = int(earlier is None)
             if overflow and len(self._waiting) >= CUT_CAPTURES:
                 self.dropped += 1
                 self._metrics.dropped()
@@ -214,7 +247,8 @@ class Worker:
                 return
             self._waiting[key] = Waiting(cut_down(capture), named_at, None, is_cut=True)
         else:
-            self._waiting[key] = Waiting(capture, named_at, before)
+            self._came += size
+            self._waiting[key] = Waiting(capture, named_at, before, bytes=size)
         self._queue.put(key)
         self._metrics.queue(len(self._waiting), overflow=overflow)
 
@@ -223,6 +257,12 @@ class Worker:
         facts = self._live_facts
         if facts is not None and facts.due(usec):
             self._queue.put(lambda: facts.look(usec, int(self._clock() * 1e6)))
+
+    def _has_room(self, size: int) -> bool:
+        """Whether one more capture of ``size`` bytes may wait with everything. What the worker has in hand
+        counts, too."""
+        held = self._came - self._went
+        return len(self._waiting) < FULL_CAPTURES and (not held or held + size <= FULL_BYTES)
 
     def later(self, task: Callable[[], None]) -> None:
         """Run ``task`` in the worker's thread, behind what was submitted before."""
@@ -266,7 +306,10 @@ class Worker:
                 if callable(item):
                     item()
                 elif waiting := self._waiting.pop(item, None):
-                    self._serve(waiting)
+                    try:
+                        self._serve(waiting)
+                    finally:
+                        self._went += waiting.bytes
             except Exception as error:
                 self._metrics.internal_error()
                 self._failures.failed("the worker", error)
@@ -280,6 +323,19 @@ class Worker:
             self._lock.close()
 
     def _serve(self, waiting: Waiting) -> None:
+        number = _key(waiting.capture)
+        if number in self._died_at:
+            self._explain(Waiting(cut_down(waiting.capture), waiting.named_at))
+        elif waiting.bytes < _LARGE_BYTES or self._boot_id is None:
+            self._explain(waiting)
+        else:
+            self._store.save_counters(self._boot_id, {_AT_WORK: number})
+            try:
+                self._explain(waiting)
+            finally:
+                self._store.save_counters(self._boot_id, {_AT_WORK: -1})
+
+    def _explain(self, waiting: Waiting) -> None:
         capture = self._names.with_names(self._with_before(waiting))
         if self._live_facts is not None:
             capture = self._live_facts.added_to(capture)
@@ -358,6 +414,8 @@ class Worker:
                 self._failures.failed("telling what was stored", error)
                 continue
             if capture is not None:
+                if _key(capture) in self._died_at:
+                    capture = cut_down(capture)
                 self._emit(self._concluded(capture))
         self._told()
 

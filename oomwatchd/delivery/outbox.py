@@ -34,6 +34,10 @@ STOP_SECONDS = 2.0
 _ERROR_LENGTH = 200
 #: failures in a row that a fault of our own counts as: half a minute's pause
 _AFTER_A_FAULT = 6
+#: tasks of the events of one batch: with more no further event is added
+_BATCH_TASKS = 4096
+#: a large event takes some 10 MiB while it is made: one lane at a time
+_EXPLAINING = threading.Lock()
 #: attempts at one event that end in a fault of our own, before it is given up
 _FAULTS = 3
 
@@ -160,7 +164,8 @@ class Lane:
             self._tell_held()
             return None
         now = self._wall()
-        events, dropped, left_out = self._chosen(news, now)
+        events, dropped, left_out, considered = self._chosen(news, now)
+        news = news[:considered]
         last = news[-1].number
         if events:
             began = time.perf_counter()
@@ -218,25 +223,22 @@ class Lane:
             oldest_waiting=None,
         )
 
-    def _chosen(self, news: Sequence[News], now: float) -> tuple[list[OomEvent], int, int]:
-        """The events to deliver, how many are given up and how many are left out."""
+    def _chosen(self, news: Sequence[News], now: float) -> tuple[list[OomEvent], int, int, int]:
+        """The events to deliver, how many are given up, how many are left out, and of how many news."""
         events: list[OomEvent] = []
-        dropped = left_out = 0
+        dropped = left_out = tasks = 0
         last = {item.event_id: item.number for item in news}  # the rest of a group kill is news of its own
-        for item in news:
+        for considered, item in enumerate(news):
+            if tasks > _BATCH_TASKS:
+                return events, dropped, left_out, considered
             if item.number != last[item.event_id]:
                 continue
-            try:
-                capture = self._shelf.get(item.event_id)
-            except OomwatchdError as error:  # a damaged row
-                log.error("sink %s: %s", self.state.sink, error)
-                capture = None
-            if capture is None or self._is_old(item, capture, now):
+            with _EXPLAINING:
+                event = self._event_of(item, now)
+            if event is None:
                 dropped += 1
                 continue
-            event, fault = self._conclude(capture)
-            if fault is not None:
-                log.error("sink %s: event %s: %s", self.state.sink, event.id, unexplained(fault))
+            tasks += len(event.tasks)
             where = event.memcg.oom_path if event.memcg else None
             # a storm's last word always passes
             passes = event.repeats or (
@@ -246,7 +248,21 @@ class Lane:
                 events.append(event)
             else:
                 left_out += 1
-        return events, dropped, left_out
+        return events, dropped, left_out, len(news)
+
+    def _event_of(self, item: News, now: float) -> OomEvent | None:
+        """None: it is gone, or too old to be told."""
+        try:
+            capture = self._shelf.get(item.event_id)
+        except OomwatchdError as error:  # a damaged row
+            log.error("sink %s: %s", self.state.sink, error)
+            return None
+        if capture is None or self._is_old(item, capture, now):
+            return None
+        event, fault = self._conclude(capture)
+        if fault is not None:
+            log.error("sink %s: event %s: %s", self.state.sink, event.id, unexplained(fault))
+        return event
 
     def _is_old(self, item: News, capture: OomCapture, now: float) -> bool:
         """Nobody wants to hear of it any more. Until a board without a clock of its own is told the time, it

@@ -20,7 +20,7 @@ from oomwatchd.diagnosis.oomd import OomdKill
 from oomwatchd.event.aftermath import Aftermath, aftermath
 from oomwatchd.formats import oom_kill
 from oomwatchd.formats.recognise import recognise
-from oomwatchd.records.capture import Mark, OomCapture, Track, Unseen
+from oomwatchd.records.capture import Mark, OomCapture, RowsLeftOut, Track, Unseen
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.records.report import (
     Allocation,
@@ -33,6 +33,7 @@ from oomwatchd.records.report import (
     Part,
     SlabCache,
     Task,
+    TasksLeftOut,
     Trigger,
     Victim,
 )
@@ -115,6 +116,8 @@ class OomEvent(Part, frozen=True, kw_only=True):
     unseen: Unseen | None = None
     #: what became of it, live only
     aftermath: Aftermath | None = None
+    #: the smallest of the listed tasks, where the kernel listed more than are kept
+    tasks_left_out: TasksLeftOut | None = None
     #: kind ``oomd_kill`` only: the kernel killed nobody
     oomd: OomdKill | None = None
 
@@ -224,7 +227,23 @@ def _report(capture: OomCapture) -> OomReport:
     )
     if capture.unseen is not None:
         report = msgspec.structs.replace(report, kind="oom_kill")
+    if capture.left_out is not None:
+        report = msgspec.structs.replace(
+            report,
+            complete=False,
+            missing=tuple(dict.fromkeys((*report.missing, "tasks"))),
+            tasks_left_out=_left_out(capture.left_out, report.page_size_bytes),
+        )
     return report
+
+
+def _left_out(rows: RowsLeftOut, page_size: int | None) -> TasksLeftOut:
+    return TasksLeftOut(
+        count=rows.rows,
+        rss_bytes=None if page_size is None else rows.rss_pages * page_size,
+        swap_bytes=None if page_size is None else rows.swap_pages * page_size,
+        pgtables_bytes=rows.page_tables_bytes,
+    )
 
 
 def _told(capture: OomCapture, report: OomReport, summary: str) -> OomEvent:
@@ -269,6 +288,7 @@ def _told(capture: OomCapture, report: OomReport, summary: str) -> OomEvent:
         memcg=report.memcg,
         memory=report.memory,
         tasks=report.tasks,
+        tasks_left_out=report.tasks_left_out,
         slab=report.slab,
         allocations=report.allocations,
         kills=report.kills,

@@ -165,6 +165,17 @@ class Unseen(msgspec.Struct, frozen=True, kw_only=True):
     marked: tuple[tuple[int, str | None], ...] = ()
 
 
+class RowsLeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """The sums of those rows of a task table that were not kept, because it was too long: all of them are
+    smaller than those that were. Amounts as printed: pages, and bytes of page tables (of 4 KiB a table where
+    the kernel counts tables)."""
+
+    rows: int
+    rss_pages: int
+    swap_pages: int
+    page_tables_bytes: int
+
+
 class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
     """One report with its surroundings. Each record keeps the bytes it was read from (``raw``).
 
@@ -183,6 +194,8 @@ class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
     repeats: int = 0
     last_usec: int | None = None
     last_wall: float | None = None
+    #: rows of its task table that were not kept
+    left_out: RowsLeftOut | None = None
     #: read from the ring as it was at start, from before the daemon watched
     historical: bool = False
     #: seconds since the epoch minus the log clock, measured at reading; None where unknown
@@ -216,3 +229,17 @@ class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
     unit_log: tuple[UnitEntry, ...] = ()
     #: how long it was listened to, None while it still is or nobody could
     unit_watch_seconds: float | None = None
+
+
+#: what a record costs besides the text, which is there twice (KmsgRecord.raw)
+_RECORD_BYTES = 250
+
+
+def weight(capture: OomCapture) -> int:
+    """About how many bytes of memory a capture holds. Quick: the records are judged by the first and the
+    middle one."""
+    count = len(capture.records)
+    some = [capture.records[at] for at in {0, count // 2} if at < count]
+    each = max((len(record.text) + len(record.raw) + _RECORD_BYTES for record in some), default=0)
+    snapshots = (*capture.before, *(one for one in (capture.at, capture.after) if one is not None))
+    return count * each + sum(len(text) for one in snapshots for text in one.parts.values())

@@ -239,6 +239,16 @@ class Victim(Part, frozen=True, kw_only=True):
     reaped: bool | None = None
 
 
+class TasksLeftOut(Part, frozen=True, kw_only=True):
+    """The smallest of the tasks that the kernel listed, where it listed more than are kept: how many, and
+    what they held together. Amounts are None where the page size is unknown."""
+
+    count: int
+    rss_bytes: int | None = None
+    swap_bytes: int | None = None
+    pgtables_bytes: int | None = None
+
+
 class OomReport(Part, frozen=True, kw_only=True):
     """One OOM invocation (or page allocation failure), decoded from its records alone."""
 
@@ -261,6 +271,8 @@ class OomReport(Part, frozen=True, kw_only=True):
     memcg: Memcg | None = None
     memory: Memory | None = None
     tasks: tuple[Task, ...] = ()
+    #: listed tasks that are not among ``tasks``
+    tasks_left_out: TasksLeftOut | None = None
     slab: tuple[SlabCache, ...] = ()
     allocations: tuple[Allocation, ...] = ()
     #: kill lines: what the kernel's oom_kill counter counts

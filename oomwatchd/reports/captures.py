@@ -95,6 +95,7 @@ def _capture(folded: Folded, source: Source, wall_offset: float | None) -> OomCa
         first_seq=block.records[0].seq,
         last_seq=last.seq,
         lost_records=block.lost_records,
+        left_out=block.left_out,
         revision=block.revision,
         settled=True,
         wall_offset=wall_offset,

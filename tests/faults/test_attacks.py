@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
 
-from oomwatchd.store import FILE_NAME, Store
+from oomwatchd.cli import throwaway
+from oomwatchd.store import FILE_NAME, Store, StoreError
 from tests.attacked import Attacked, attacked
 from tests.test_store_attacked import locked
 
 
 def stored(one: Attacked) -> int:
-    with contextlib.closing(Store.open_reader(one.directory / "state")) as store:
-        return len(store.list(limit=1000))
+    try:
+        with contextlib.closing(Store.open_reader(one.directory / "state")) as store:
+            return len(store.list(limit=1000))
+    except StoreError:  # a file that is only just being made
+        return -1
 
 
 # -- one state directory ---------------------------------------------------------------------------------
@@ -89,3 +94,60 @@ def test_a_store_that_was_removed_is_noticed_without_an_event(tmp_path: Path) ->
         one.until(lambda: "was removed: a new one begun" in one.said(), 25)
         one.report(7100, "/b")
         one.until(lambda: stored(one) == 1)
+
+
+# -- reports of many tasks -----------------------------------------------------------------------------------
+
+
+def limited() -> str:
+    """Python that puts its process into a memory cgroup of the unit's size."""
+    hierarchy = throwaway.memory_hierarchy()
+    group = Path(hierarchy.mount) / f"oomwatchd-test-{os.getpid()}"
+    group.mkdir(exist_ok=True)
+    name = "memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes"
+    (group / name).write_text(str(96 << 20))
+    return f"open('{group}/cgroup.procs', 'w').write('0')\n"
+
+
+@pytest.mark.oom
+@pytest.mark.slow
+def test_reports_of_30_000_tasks_without_end(tmp_path: Path) -> None:
+    with attacked(tmp_path) as one:
+        one.begin(limited())
+        for n in range(12):
+            one.report(200_000 + 50_000 * n, f"/b{n}.service", rows=30_000)
+        one.until(lambda: one.kills == 12, 60)
+        one.until(lambda: stored(one) == 12)
+        peak = one.memory("VmHWM")
+        assert one.stop() == 0
+    assert peak <= 64 << 20
+
+
+DIES = """
+import os, signal
+import oomwatchd.daemon.worker as w
+def dies(capture, conclude=w.conclude):
+    if len(capture.records) > 3000:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return conclude(capture)
+w.conclude = dies
+"""
+
+
+def test_a_start_behind_its_own_death_reads_on(tmp_path: Path) -> None:
+    said = "the last daemon died while it worked at the report of record 1000: only the lines"
+    with attacked(tmp_path) as one:
+        one.begin(DIES)
+        one.report(7000, rows=4000)
+        assert one.process.wait(20) == -9
+        for n in range(1, 4):  # the ring still has it; the same fault is still there
+            one.seq = 1000
+            one.begin(DIES)
+            one.report(7000, rows=4000)
+            one.seq += 1000 * n
+            one.report(7000 + 100 * n, f"/b{n}")
+            one.until(lambda n=n: stored(one) == 1 + n)  # type: ignore[misc]
+            assert one.stop() == 0
+        assert one.said().count(said) == 1
+        with contextlib.closing(Store.open_reader(tmp_path / "state")) as store:
+            assert sum(row.kills for row in store.list()) == 4

@@ -8,7 +8,9 @@ from __future__ import annotations
 import msgspec
 
 from oomwatchd.formats import Form, Match, Proof, Section, oom_kill
+from oomwatchd.records.capture import RowsLeftOut
 from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.reports.assemble.largest import LIVE_ROWS, Rows
 
 MAX_RECORDS = 100_000
 MAX_STACK = 600
@@ -47,6 +49,8 @@ class OomBlock(msgspec.Struct, frozen=True, kw_only=True):
     revision: int = 0
     settled: bool = False
     closed_by: str = "end"
+    #: rows of a task table that was too long
+    left_out: RowsLeftOut | None = None
 
 
 Signal = ReportBegan | VictimChosen | OomBlock
@@ -58,11 +62,12 @@ class Block:
     __slots__ = (
         "caller", "closed_by", "comm", "dirty", "expects", "failure", "finished", "foreign", "group", "had",
         "in_table", "last", "last_form", "listed", "looked_at", "lost", "named", "outcome", "proven", "ready",
-        "records", "rested", "revision", "section", "seen", "stack", "undecoded", "victims", "weighed",
+        "records", "rested", "revision", "rows", "section", "seen", "stack", "undecoded", "victims", "weighed",
     )  # fmt: skip
 
-    def __init__(self, caller: str | None) -> None:
+    def __init__(self, caller: str | None, kept_rows: int = LIVE_ROWS) -> None:
         self.records: list[KmsgRecord] = []
+        self.rows = Rows(kept_rows)
         self.caller = caller
         self.comm: str | None = None  # the task that the header names
         self.section = Section.BEFORE
@@ -103,6 +108,8 @@ class Block:
         if form:
             self.seen.add(form.name)
             self.in_table = form is oom_kill.TASKS_ROW and oom_kill.TASKS_HEADER.name in self.seen
+            if form is oom_kill.TASKS_ROW:
+                self.count_rows(1)
             self.section = max(self.section, form.section)
             in_text = not record.is_whole and not self.foreign
             self.proven = self.proven or form.proof >= (Proof.IN_TEXT if in_text else Proof.ALONE)
@@ -155,7 +162,17 @@ class Block:
         self.dirty = True
         if record.usec is not None:
             self.last = record.usec
+        self.count_rows(1)
         return True
+
+    def count_rows(self, count: int) -> None:
+        """So many rows of the task table were added; of too many the smallest go."""
+        self.rows.count += count
+        if self.rows.too_many:
+            self.lists(None)
+            self.records, gone = self.rows.let_go(self.records)
+            self.looked_at = len(self.records)
+            self.listed.difference_update(map(str, gone))
 
     def follows_at_once(self, record: KmsgRecord) -> bool:
         """No record stood between this one and the block's last, as far as numbers tell."""
@@ -164,11 +181,9 @@ class Block:
 
     def lists(self, pid: int | None) -> bool:
         """The task table has a row of this process."""
-        for record in self.records[self.looked_at :]:
-            if record.text[:1] == "[":
-                self.listed.add(record.text[1:22].partition("]")[0].strip())
+        self.listed.update(filter(None, map(_pid_text, self.records[self.looked_at :])))
         self.looked_at = len(self.records)
-        return str(pid) in self.listed
+        return str(pid) in self.listed or self.rows.was_listed(pid)
 
     def close(self, why: str) -> None:
         """Its end was read, or is not waited for any more; ``why`` is one of ``OomBlock.closed_by``."""
@@ -190,6 +205,7 @@ class Block:
             revision=self.revision,
             settled=settled,
             closed_by=self.closed_by or "end",
+            left_out=self.rows.left_out,
         )
         self.revision += 1
         self.dirty = False
@@ -198,6 +214,11 @@ class Block:
 
 def _values(form: Form, m: Match) -> tuple[str, ...]:
     return (form.name, *(m[group] or "" for group in form.once_by))
+
+
+def _pid_text(record: KmsgRecord) -> str:
+    """The pid of a row of the task table as printed, empty for other lines."""
+    return record.text[1:22].partition("]")[0].strip() if record.text[:1] == "[" else ""
 
 
 def stamp_of(record: KmsgRecord) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from oomwatchd.formats import Form
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.reports.assemble.block import Block, ReportBegan, Signal, VictimChosen
+from oomwatchd.reports.assemble.largest import LIVE_ROWS, SAVED_ROWS
 
 #: a block with its kill lines is issued when the log's next record is later than this: the lines of a group
 #: kill follow within microseconds, and what a slow console delays further comes as a revision
@@ -28,6 +29,8 @@ FAILURE_USEC = 1_000_000
 
 MAX_UNFINISHED = 8
 MAX_WAITING = 64
+#: records of all reports under way when one more begins, live: some 4 MiB
+MAX_HELD = 8_192
 #: lines before a report that tell of it
 MAX_BEFORE = 4
 
@@ -83,10 +86,21 @@ class OpenReports:
                 self._retire(oldest)
             else:
                 self._settle(1)
-        block = Block(record.caller)
+        if self._early:
+            self._bound_records()
+        block = Block(record.caller, LIVE_ROWS if self._early else SAVED_ROWS)
         self.blocks.append(block)
         self.out.append(ReportBegan(record))
         return block
+
+    def _bound_records(self) -> None:
+        """Live, a report is held for some seconds behind its end; large ones are given up earlier."""
+        held = sum(len(block.records) for block in self.blocks)
+        for block in [block for block in self.blocks if block.finished]:
+            if held <= MAX_HELD:
+                break
+            held -= len(block.records)
+            self._retire(block)
 
     def keep_before(self, record: KmsgRecord) -> None:
         """A line that tells of a report to come."""

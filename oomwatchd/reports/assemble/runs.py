@@ -84,6 +84,8 @@ def take(
         block.stack += count
     block.records += records[:-1]
     block.add(records[-1], kind.form)
+    if kind is _ROWS:
+        block.count_rows(count - 1)
     return count, records[-1]
 
 
