@@ -66,6 +66,9 @@ def main(argv: list[str] | None = None) -> int:
             return error.exit_status
         if isinstance(error, OSError):
             _abandon_output()
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                complain("too many open files; raise the limit: LimitNOFILE= of the unit, or ulimit -n")
+                return EX_UNAVAILABLE
             # what is written without a name is standard output
             complain(f"cannot write standard output: {error.strerror}" if _unnamed(error) else str(error))
             return EX_IOERR

@@ -55,6 +55,13 @@ POLL_SECONDS = 10.0
 POLL_SLACK_SECONDS = 3.0
 #: What is left to be stored at the end gets this long.
 DRAIN_SECONDS = 5.0
+#: The same fault of the configuration is said again after so long.
+SAID_AGAIN_SECONDS = 5.0
+#: Signals of others that end a process by default; nothing here has a use for them.
+_IGNORED = (
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO),
+    signal.SIGPWR,
+)
 #: The rest of a report that began is waited for so long without sleeping: a slow console takes longer.
 AT_ONCE_USEC = 2_000
 #: A report that is issued this soon is waited for, since the selector knows whole milliseconds only.
@@ -77,10 +84,13 @@ class Daemon:
 
     def __init__(self, path: Path | None, *, debug: bool = False) -> None:
         protect.keep_small()
+        few = protect.raise_descriptors()
         self._path = path
         self._debug = debug
         self._config, self._read_from = _load(path)
         start_logging(self._level(self._config))
+        if few is not None:
+            log.warning("%s", few)
         self._notifier = Notifier()
         descriptors = take_descriptors()
         self._host = read_host()
@@ -156,6 +166,9 @@ class Daemon:
         #: lines of the recorder about what it does without that were said
         self._said = 0
         self._stop_asked = False
+        self._reload_asked = False
+        #: what is wrong with the present configuration file, and when that was said
+        self._config_fault: tuple[str, float] | None = None
         self._status = 0
 
     def _known_cgroups(self) -> Iterable[Group]:
@@ -181,6 +194,8 @@ class Daemon:
     def run(self) -> int:
         """Watch until told to end; the exit status."""
         with selectors.DefaultSelector() as selector:
+            for number in _IGNORED:
+                signal.signal(number, signal.SIG_IGN)
             signals = _catch_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
             selector.register(signals, selectors.EVENT_READ)
             try:
@@ -358,7 +373,7 @@ class Daemon:
         if drained and self._watch.quiet and self._worker.idle:
             self._metrics.kernel_kills(kernel_kills)
             self._weigh()
-            self._worker.later(self._worker.tend)
+        self._worker.later(self._worker.tend)
         if self._config.http.web_config and self._serving is not None:
             self._metrics.part("web_config", up=self._serving.web_config_failure is None)
         self._polled = moment
@@ -424,7 +439,9 @@ class Daemon:
     def _on_signals(self, numbers: bytes) -> None:
         for number in numbers:
             if number == signal.SIGHUP:
-                self._worker.later(self._reload)
+                if not self._reload_asked:  # what is asked for again before it began is one reload
+                    self._reload_asked = True
+                    self._worker.later(self._reload)
             else:
                 log.info("%s: ending", signal.Signals(number).name)
                 self._stop_asked = True
@@ -485,12 +502,18 @@ class Daemon:
 
     def _reload(self) -> None:
         """Apply a changed configuration as far as a running daemon can; a wrong one changes nothing."""
+        self._reload_asked = False
         self._notifier("RELOADING=1", f"MONOTONIC_USEC={now().monotonic_usec}")
         try:
             new, self._read_from = _load(self._path)
             self._apply(new)
+            self._config_fault = None
         except ConfigError as error:
-            log.error("configuration not changed: %s", error)
+            fault, moment = str(error), time.monotonic()
+            said, since = self._config_fault or ("", 0.0)
+            if fault != said or moment - since > SAID_AGAIN_SECONDS:
+                log.error("configuration not changed: %s", fault)
+                self._config_fault = fault, moment
         finally:  # else the manager waits for it until its patience ends
             self._notifier("READY=1")
 

@@ -31,6 +31,9 @@ _PR_SET_THP_DISABLE = 41
 
 _CAP_IPC_LOCK = 14
 
+#: open files that suffice for all sinks and 200 connections, and fewer than which something lacks
+_DESCRIPTORS, _FEW_DESCRIPTORS = 1024, 128
+
 
 def keep_small() -> None:
     """Before any thread is started: one heap for all of them, and no huge pages.
@@ -45,6 +48,23 @@ def keep_small() -> None:
         library = ctypes.CDLL(None)
         library.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0)
         library.mallopt(_M_ARENA_MAX, 1)
+
+
+def raise_descriptors() -> str | None:
+    """Allow as many open files as the hard limit does, up to ``_DESCRIPTORS``; None, or what is wrong
+    with the limit, and the mend."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    if soft >= _FEW_DESCRIPTORS:
+        return None
+    return (
+        f"only {soft} files may be open (RLIMIT_NOFILE), some parts fail; set LimitNOFILE= of the unit (or"
+        f" ulimit -n) to {_DESCRIPTORS}"
+    )
 
 
 def warm_up() -> None:

@@ -272,6 +272,8 @@ class Worker:
         """Look after the store's file; for :meth:`later`."""
         self._store.check()
         self._measure_store()
+        if self._outbox is not None:
+            self._outbox.look()
 
     def take(self, captures: Iterable[OomCapture]) -> None:
         """Serve what does not come from the ring; for :meth:`later`."""

@@ -34,6 +34,8 @@ STOP_SECONDS = 2.0
 _ERROR_LENGTH = 200
 #: failures in a row that a fault of our own counts as: half a minute's pause
 _AFTER_A_FAULT = 6
+#: an attempt has its deadline (timeout_seconds, 60 at most): one that takes longer than two hangs
+OVERDUE_SECONDS = 120.0
 #: tasks of the events of one batch: with more no further event is added
 _BATCH_TASKS = 4096
 #: a large event takes some 10 MiB while it is made: one lane at a time
@@ -118,6 +120,9 @@ class Lane:
         self._boot_id = boot_id
         self._uptime = uptime
         self._in_a_row = 0
+        #: when the attempt under way began (CLOCK_MONOTONIC), None: there is none
+        self._began: float | None = None
+        self._said_overdue = False
         #: faults of our own in a row
         self._faults = 0
         #: events that were refused one after the other, and when the first of them was
@@ -139,7 +144,29 @@ class Lane:
     def look(self) -> None:
         """Count what waits, between two attempts."""
         waiting = max(0, self._shelf.last_news - self.state.position)
-        self.state = msgspec.structs.replace(self.state, waiting=waiting)
+        oldest = None
+        if waiting:
+            with suppress(OomwatchdError):
+                oldest = next((news.wall for news in self._shelf.news(self.state.position, 1)), None)
+        self.state = msgspec.structs.replace(self.state, waiting=waiting, oldest_waiting=oldest)
+
+    @property
+    def seen(self) -> Delivery:
+        """The state as others should see it: an attempt that has not come to its end for so long that no
+        deadline of the receiver's explains it is a failure, too."""
+        began = self._began
+        if began is None or time.monotonic() - began < OVERDUE_SECONDS:
+            return self.state
+        if not self._said_overdue:
+            self._said_overdue = True
+            log.error("sink %s: no end of an attempt that began %d s ago", self.state.sink, OVERDUE_SECONDS)
+        return msgspec.structs.replace(
+            self.state,
+            failures=self.state.failures + 1,
+            failed_since=self.state.failed_since or self._wall() - (time.monotonic() - began),
+            last_error="an attempt does not come to its end",
+            waiting=max(1, self._shelf.last_news - self.state.position),
+        )
 
     @property
     def idle_seconds(self) -> float | None:
@@ -168,9 +195,10 @@ class Lane:
         news = news[:considered]
         last = news[-1].number
         if events:
-            began = time.perf_counter()
+            began = self._began = time.monotonic()
             error = self._delivered(events)
-            self.seconds = time.perf_counter() - began
+            self._began, self._said_overdue = None, False
+            self.seconds = time.monotonic() - began
             if error is not None:
                 if not error.refused:
                     return self._failed(error, now, news)
@@ -367,6 +395,11 @@ class Outbox:
         """There may be news."""
         for _, wake, _ in self._lanes:
             wake.set()
+
+    def look(self) -> None:
+        """Say how each lane is doing, those too that hang; for every few seconds."""
+        for lane, _, _ in self._lanes:
+            self._on_state(lane.seen, lane.seconds)
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
         """End; what is on its way gets ``seconds``. What was not taken by then is delivered by the next."""

@@ -358,13 +358,19 @@ def _deliveries(states: Iterable[Delivery]) -> list[Metric]:
         "Since when a sink has taken nothing that was tried, seconds since the epoch; 0 while all is well.",
         labels=label,
     )
+    oldest = GaugeMetricFamily(
+        "oomwatchd_sink_oldest_waiting_timestamp_seconds",
+        "When the oldest event came that a sink has yet to take, seconds since the epoch; 0: none waits.",
+        labels=label,
+    )
     for state in states:
+        oldest.add_metric((state.sink,), state.oldest_waiting or 0)
         delivered.add_metric((state.sink,), state.delivered)
         dropped.add_metric((state.sink,), state.dropped)
         left_out.add_metric((state.sink,), state.left_out)
         waiting.add_metric((state.sink,), state.waiting)
         failing.add_metric((state.sink,), state.failed_since or 0)
-    return [delivered, dropped, left_out, waiting, failing]
+    return [delivered, dropped, left_out, waiting, failing, oldest]
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

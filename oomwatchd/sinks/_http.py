@@ -13,7 +13,6 @@ import ipaddress
 import logging
 import re
 import socket
-import time
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
@@ -24,6 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from oomwatchd import __version__
+from oomwatchd.sinks._deadline import Deadline
 from oomwatchd.sinks._error import SinkError
 from oomwatchd.sinks._secrets import read_secret, secret_path
 
@@ -136,6 +136,7 @@ class HttpClient:
         logging.getLogger("urllib3").propagate = False
         self._options = options
         self._urllib3 = urllib3
+        self._deadline = Deadline()
         self._proxy_headers = {"User-Agent": f"oomwatchd/{__version__}"}
         # made now, not while memory is short: the system's certificates are read here
         self._stamps = self._files_stamps()
@@ -157,38 +158,45 @@ class HttpClient:
             self._stamps = stamps
         where = origin(url)
         try:
-            response = self._pool.request(
-                method, url, body=body, headers=headers, redirect=False, retries=False, preload_content=False
-            )
-            try:
-                answer, whole = self._read(response)
-            finally:
-                response.release_conn()
-            if not whole:
-                response.close()
+            with self._deadline.within(self._options.timeout_seconds):
+                response = self._pool.request(
+                    method,
+                    url,
+                    body=body,
+                    headers=headers,
+                    redirect=False,
+                    retries=False,
+                    preload_content=False,
+                )
+                try:
+                    answer, whole = self._read(response)
+                finally:
+                    response.release_conn()
+                if not whole:
+                    response.close()
+            if self._deadline.passed:  # an end that the deadline made may look like the answer's own
+                raise TimeoutError
         except Exception as error:
             self._pool.clear()
-            raise SinkError(f"{where}: {self._words(error)}") from None
+            late = self._deadline.passed and not isinstance(error, SinkError)
+            words = self._words(TimeoutError() if late else error)
+            raise SinkError(f"{where}: {words}") from None
         _judge(where, response.status, self._retry_after(response.headers.get("Retry-After")))
         return Answer(response.status, answer)
 
     def _read(self, response: Any) -> tuple[bytes, bool]:
         """The answer as it comes, and whether that is all. None is asked to be packed, and what is may be a
-        thousand times as large. A socket's timeout begins anew with each byte: what drips has a deadline."""
+        thousand times as large."""
         if hasattr(response, "read1"):  # urllib3 2.1
             read1 = partial(response.read1, decode_content=False)
         else:
             read1 = response._fp.read1
-        until = time.monotonic() + self._options.timeout_seconds
         answer = b""
         while len(answer) < _ANSWER_BYTES:
             piece = read1(_ANSWER_BYTES - len(answer))
             if not piece:  # the connection is free again only when read() has seen the end, too
                 return answer, not response.read(1, decode_content=False)
             answer += piece
-            if time.monotonic() > until:
-                response.close()
-                raise TimeoutError
         return answer, False
 
     def _new_pool(self) -> urllib3.PoolManager:
@@ -196,8 +204,10 @@ class HttpClient:
         context = self._context()
         timeout = self._urllib3.Timeout(connect=min(seconds, _CONNECT_SECONDS), read=seconds)
         if not options.proxy:
-            return self._urllib3.PoolManager(num_pools=4, maxsize=1, ssl_context=context, timeout=timeout)
-        return self._urllib3.ProxyManager(
+            pool = self._urllib3.PoolManager(num_pools=4, maxsize=1, ssl_context=context, timeout=timeout)
+            pool.pool_classes_by_scheme = self._deadline.pool_classes()
+            return pool
+        pool = self._urllib3.ProxyManager(
             options.proxy,
             num_pools=4,
             maxsize=1,
@@ -207,6 +217,8 @@ class HttpClient:
             proxy_ssl_context=self._context(shown=False),
             proxy_headers=self._proxy_headers,
         )
+        pool.pool_classes_by_scheme = self._deadline.pool_classes()
+        return pool
 
     def _context(self, *, shown: bool = True) -> ssl.SSLContext:
         """What is trusted and, if ``shown``, with which certificate we say who we are."""
@@ -227,7 +239,7 @@ class HttpClient:
                 why = error.strerror if not isinstance(error, ssl.SSLError) else None
                 why = why or "no certificate with its key, or the key has a password"
                 raise SinkError(f"client_cert {cert}, client_key {key}: {why}") from None
-        return context
+        return self._deadline.watch(context)
 
     def _files_stamps(self) -> list[tuple[int, int, int] | None]:
         """What tells that a certificate was renewed."""

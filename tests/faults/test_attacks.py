@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -151,3 +154,54 @@ def test_a_start_behind_its_own_death_reads_on(tmp_path: Path) -> None:
         assert one.said().count(said) == 1
         with contextlib.closing(Store.open_reader(tmp_path / "state")) as store:
             assert sum(row.kills for row in store.list()) == 4
+
+
+# -- signals and limits ----------------------------------------------------------------------------------
+
+
+def test_a_storm_of_reloads_delays_no_report(tmp_path: Path) -> None:
+    with attacked(tmp_path) as one:
+        one.begin()
+        with one.config.open("a") as config:
+            config.write("\nbroken = [\n")
+        for _ in range(3000):
+            one.process.send_signal(signal.SIGHUP)
+            time.sleep(0.0003)
+        began = time.monotonic()
+        one.report(7000)
+        one.until(lambda: one.told_of(7000), 5)
+        assert time.monotonic() - began < 1.5
+        assert 1 <= one.said().count("configuration not changed") <= 3
+        one.configure()
+        one.process.send_signal(signal.SIGHUP)
+        one.until(lambda: "configuration read again" in one.said())
+        assert one.stop() == 0
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGPWR"])
+def test_signals_of_others_do_not_end_it(tmp_path: Path, name: str) -> None:
+    with attacked(tmp_path) as one:
+        one.begin()
+        one.process.send_signal(signal.Signals[name])
+        one.report(7000)
+        one.until(lambda: one.kills == 1)
+        assert one.stop() == 0
+
+
+def test_too_few_open_files_are_more_where_the_hard_limit_allows_it(tmp_path: Path) -> None:
+    with attacked(tmp_path) as one:
+        one.begin("import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (24, 4096))\n")
+        one.report(7000)
+        one.until(lambda: one.kills == 1)
+        assert "may be open" not in one.said()
+        assert one.stop() == 0
+
+
+@pytest.mark.parametrize("limit", [8, 16, 24, 40, 60])
+def test_too_few_open_files_are_said_with_the_mend(tmp_path: Path, limit: int) -> None:
+    with attacked(tmp_path) as one:
+        one.run(f"import resource as r; r.setrlimit(r.RLIMIT_NOFILE, ({limit}, {limit}))\n")
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert one.process.wait(4) == 69
+        assert "LimitNOFILE= of the unit" in one.said()
+        assert "Traceback" not in one.said()
