@@ -365,7 +365,7 @@ def test_a_cgroup_shows_usage_against_its_limit(corpus: Path) -> None:
     assert memory.segments[0].width == memory.marks[0].at
     # without a limit there is nothing to draw against
     assert swap.value.endswith("no limit") and not (swap.segments or swap.marks)
-    assert [b.label for b in shown.cgroup_split] == ["anonymous", "file cache, with shared", "kernel"]
+    assert [b.label for b in shown.cgroup_split] == ["anonymous", "file cache, including shared", "kernel"]
 
 
 #: a nested cgroup on v1, 3.9 to 5.2: each cgroup of the subtree has a line, without its children
@@ -395,7 +395,7 @@ def test_the_page_and_the_findings_agree_on_what_nested_cgroups_hold(tmp_path: P
     event = event_of(log)
     assert event.memcg is not None and len(event.memcg.descendants) == 1
     shown = [(bar.label, bar.value) for bar in view(event).cgroup_split]
-    assert shown == [("anonymous", "100.0 MiB, 100.0 %"), ("file cache, with shared", "4 kB, 0.0 %")]
+    assert shown == [("anonymous", "100.0 MiB, 100.0 %"), ("file cache, including shared", "4 kB, 0.0 %")]
     held = kinds(event.memcg)
     assert (held.anon, held.file) == (102396 * 1024, 4 * 1024)
     said = next(f for f in event.findings if f.id == "memcg_limit_reached").evidence

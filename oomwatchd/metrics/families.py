@@ -79,8 +79,8 @@ def _counted(numbers: Numbers) -> list[Metric]:
     containers = CounterMetricFamily(
         "oomwatchd_container_oom_kills",
         f"The same kills by the victim's container: the {MAX_CONTAINERS} that had the last ones, those of "
-        f"the rest as '{OTHER}'. Labels are those of kube-state-metrics and cAdvisor; outside of Kubernetes "
-        "namespace and pod are empty; where no name is known the container is the beginning of its id. A "
+        f"the rest as '{OTHER}'. The labels are those of kube-state-metrics and cAdvisor. Outside Kubernetes "
+        "namespace and pod are empty. Without a name, container is the first 12 digits of the id. A "
         "new series is 0 for a minute.",
         labels=("namespace", "pod", "container"),
     )
@@ -99,8 +99,8 @@ def _counted(numbers: Numbers) -> list[Metric]:
         families.append(
             _gauge(
                 "oomwatchd_oom_kills_unaccounted",
-                "Growth of the kernel's count since the first start in this boot, less the kills seen in "
-                "its log. Lastingly above 0: kills whose messages were lost. Absent without that count.",
+                "Growth of the kernel's count since the first start in this boot, minus the kills seen in "
+                "its log. If it stays above 0, messages of kills were lost. Absent without that count.",
                 numbers.kernel_kills - (numbers.baseline or 0) - sum(numbers.kills.values()),
             )
         )
@@ -121,7 +121,7 @@ def _counted(numbers: Numbers) -> list[Metric]:
         _counter(
             "oomwatchd_kmsg_forged_records",
             "Records that look like the kernel's OOM messages but were written by user space; they are "
-            "never believed.",
+            "ignored.",
             numbers.forged,
         ),
         _gauge(
@@ -152,8 +152,8 @@ def _counted(numbers: Numbers) -> list[Metric]:
         _gauge("oomwatchd_queue_depth", "Reports that wait to be stored and sent.", numbers.depth),
         _counter(
             "oomwatchd_internal_errors",
-            "Faults of oomwatchd itself, each of which cost one step or one explanation; the log says "
-            "each kind once. Please report them.",
+            "Faults of oomwatchd itself. Each cost one step or one explanation. The log names each kind "
+            "once. Please report them.",
             numbers.internal_errors,
         ),
         _counter(
@@ -165,28 +165,28 @@ def _counted(numbers: Numbers) -> list[Metric]:
     families.append(
         _counter(
             "oomwatchd_queue_dropped",
-            "Reports given up because even the room for cut down ones was full; until the kernel log "
-            "overwrites them a restart finds them again.",
+            "Reports given up because the queue was full, even for shortened ones. A restart finds them "
+            "again until the kernel log overwrites them.",
             numbers.dropped,
         )
     )
     families += [
         _counter(
             "oomwatchd_suppressed_reports",
-            "Reports whose first part the kernel says it left out (its rate limit: suppressed).",
+            "Reports whose first part the kernel left out by its rate limit, as its log says.",
             numbers.suppressed,
         ),
         _counter(
             "oomwatchd_headless_reports",
-            "Reports that were read without their first part. Lastingly fewer than the suppressed ones: "
-            "some were lost whole, or killed nobody.",
+            "Reports that were read without their first part. If they stay fewer than the suppressed ones, "
+            "some were lost whole or killed nobody.",
             numbers.headless,
         ),
     ]
     looks = CounterMetricFamily(
         "oomwatchd_victim_looks",
-        "Victims that were looked at in /proc as soon as the kernel named them: those that could still be "
-        "read, and those that were gone.",
+        "Victims that the daemon looked for in /proc as soon as the kernel named them: how many could still "
+        "be read, and how many were gone.",
         labels=("found",),
     )
     for readable, count in numbers.looked_at.items():
@@ -209,8 +209,7 @@ def _counted(numbers: Numbers) -> list[Metric]:
         ]
     failures = CounterMetricFamily(
         "oomwatchd_sink_failures",
-        "Times that a sink (journal, file, webhook ...) did not take events; across the network they are "
-        "tried again.",
+        "How often a sink (journal, file, webhook ...) did not take events. Network sinks try again.",
         labels=("sink",),
     )
     for sink, failed in numbers.sinks.items():
@@ -232,12 +231,12 @@ def _counted(numbers: Numbers) -> list[Metric]:
 def _parts(numbers: Numbers) -> list[Metric]:
     up = GaugeMetricFamily(
         "oomwatchd_part_up",
-        "1 while this part of the daemon works; 0: it is done without.",
+        "1 while this part of the daemon works; 0: the daemon works without it.",
         labels=("part",),
     )
     seconds = GaugeMetricFamily(
         "oomwatchd_part_duration_seconds",
-        "How long this part took when it last had its turn.",
+        "How long the last run of this part took.",
         labels=("part",),
     )
     parts = {"kmsg": (numbers.kmsg_up, None), **numbers.parts}
@@ -264,8 +263,8 @@ def _distance(seen: Distance) -> list[Metric]:
     headroom = GaugeMetricFamily(
         "oomwatchd_zone_headroom_bytes",
         "Free memory above what an order-0 request for movable memory must leave in this zone (free - min - "
-        "lowmem reserve). None in any zone and nothing to reclaim: the OOM killer comes. A low zone may be "
-        "below 0 for good.",
+        "lowmem reserve). If no zone has any and nothing can be reclaimed, the OOM killer runs. A low zone "
+        "may always be below 0.",
         labels=zone,
     )
     largest = GaugeMetricFamily(
@@ -297,8 +296,8 @@ def _distance(seen: Distance) -> list[Metric]:
         pressure.add_metric((share, str(window)), value)
     room = GaugeMetricFamily(
         "oomwatchd_cgroup_headroom_bytes",
-        "What this cgroup may still be charged below its own limit, inactive page cache counted as free; the "
-        "20 cgroups with the least room.",
+        "How much this cgroup can still be charged before its own limit, with inactive page cache counted as "
+        "free; for the 20 cgroups with the least room.",
         labels=("cgroup",),
     )
     limit = GaugeMetricFamily("oomwatchd_cgroup_limit_bytes", "The limit of this cgroup.", labels=("cgroup",))
@@ -347,7 +346,7 @@ def _deliveries(states: Iterable[Delivery]) -> list[Metric]:
     )
     left_out = CounterMetricFamily(
         "oomwatchd_sink_left_out",
-        "Reports without a victim that a sink was not told of, because one like it was told within a minute.",
+        "Reports without a victim that were not sent, because one like it was sent within the minute before.",
         labels=label,
     )
     waiting = GaugeMetricFamily(
@@ -355,7 +354,7 @@ def _deliveries(states: Iterable[Delivery]) -> list[Metric]:
     )
     failing = GaugeMetricFamily(
         "oomwatchd_sink_failing_since_timestamp_seconds",
-        "Since when a sink has taken nothing that was tried, seconds since the epoch; 0 while all is well.",
+        "Since when every attempt to send has failed, seconds since the epoch; 0 while the sink works.",
         labels=label,
     )
     oldest = GaugeMetricFamily(
@@ -411,8 +410,8 @@ def document() -> str:
         "Counters of events, kills, undecoded lines and latency last as long as the boot: they survive "
         "restarts of the daemon and are saved together with the event that moved them. All other counters "
         "begin at 0 when the daemon starts. Reports that were already in the kernel log when the daemon "
-        "first started in this boot are stored and marked historical, and counted in none of them. Every "
-        "label set is there from the start, with 0.",
+        "first started in this boot are stored and marked historical, but not counted. Every label set is "
+        "there from the start, with 0.",
         "",
         "| metric | type | labels | meaning |",
         "|---|---|---|---|",

@@ -124,7 +124,7 @@ def mark_said(mark: Mark) -> str:
         "swap_on": "swap area in use",
         "swap_off": "swap area out of use",
         "device_added": "device appeared",
-        "device_removed": "device went",
+        "device_removed": "device removed",
         "mem_total": "changed",
     }[mark.kind]
     amounts = [size(b) for b in (mark.before_bytes, mark.after_bytes) if b is not None]
@@ -180,7 +180,7 @@ def afterwards(event: OomEvent) -> tuple[tuple[str, str], ...]:
             (f"{step.seconds:+.3f} s", harmless(step.text) or f"{harmless_name(step.unit)}: {step.step}")
         )
     if not after.units and after.unit_watch_seconds is not None:
-        facts.append(("unit", f"not a word in the journal within {after.unit_watch_seconds:.0f} s"))
+        facts.append(("unit", f"nothing in the journal within {after.unit_watch_seconds:.0f} s"))
     return tuple(facts)
 
 
@@ -301,7 +301,7 @@ def origin(event: OomEvent) -> tuple[str, ...]:
     if event.lost_records:
         facts.append(f"{event.lost_records} records lost")
     if event.repeats:
-        facts.append(f"the same again {_times(event)}")
+        facts.append(f"repeated {_times(event)}")
     return tuple(facts)
 
 
@@ -348,7 +348,7 @@ def zone_said(verdict: ZoneVerdict) -> str:
     if not verdict.allowed:
         return EXCLUDED[verdict.excluded_by or "empty"]
     if verdict.shortfall_bytes is not None:
-        return f"{kib(verdict.shortfall_bytes)} short" if verdict.shortfall_bytes else "at the mark, not over"
+        return f"{kib(verdict.shortfall_bytes)} short" if verdict.shortfall_bytes else "exactly at the mark"
     if verdict.fits is False:
         return "no block large enough"
     return "fits" if verdict.fits else "unknown"

@@ -149,6 +149,6 @@ _NOT_OPEN = Response(
 )
 _MISDIRECTED = Response(
     HTTPStatus.MISDIRECTED_REQUEST,
-    b"This address answers under an IP address or as localhost, not under other names.\n"
-    b"Behind a proxy: have it send the address as Host, or set [http] expose_pages = true.\n",
+    b"This address serves pages for an IP address or localhost as Host, not for other names.\n"
+    b"Behind a proxy: let it send the address as Host, or set [http] expose_pages = true.\n",
 )

@@ -260,7 +260,7 @@ def _memory(case: Case) -> tuple[Bar | None, tuple[Bar, ...], str]:
             value=f"{amount(used)} of {amount(swap.total_bytes)}",
             swatch="swap",
             segments=figures.segments([("swap", used)], swap.total_bytes),
-            note="to its own scale",
+            note="own scale",
         )
     )
     return strip, tuple(rows), " ".join(notes)
@@ -349,7 +349,7 @@ def _blocks(case: Case) -> Iterator[Columns]:
 
 def _blocks_note(case: Case) -> str:
     note = (
-        "Number of free blocks of 2^order pages. The height is the memory in them, to each zone's own scale."
+        "Number of free blocks of 2^order pages. The height is the memory in them, on each zone's own scale."
     )
     if case.request is None:
         return note
@@ -426,7 +426,7 @@ def _task_table(event: OomEvent, ranked: Sequence[TaskScore]) -> Table | None:
     extra = sorted({name for r in ranked for name in r.task.extra or {}})
     scored = any(r.points is not None for r in ranked)
     heads = [Head("name", numeric=False), Head("pid")]
-    heads += [Head("score", help="per mille of what may be used at all")] if scored else []
+    heads += [Head("score", help="per mille of the memory that may be used")] if scored else []
     heads += [Head(title, help=meaning) for title, _, meaning in columns]
     heads += [Head(name) for name in extra]
     rows = []
@@ -466,7 +466,8 @@ def _victims(event: OomEvent) -> Table | None:
     )
     whose: tuple[tuple[str, str], ...] = (
         ("unit", "unit"),
-        ("container", "container_id"),
+        ("container", "container_name"),
+        ("container id", "container_id"),
         ("pod", "pod_uid"),
         ("cgroup", "cgroup"),
         ("command line", "command_line"),
@@ -522,7 +523,7 @@ def _request(event: OomEvent) -> Iterator[Fact]:
         ("oom_score_adj", trigger.oom_score_adj),
         ("oom_adj", trigger.oom_adj),
         ("outcome", event.outcome),
-        ("headers swallowed by the rate limit", event.suppressed_headers),
+        ("headers left out by the rate limit", event.suppressed_headers),
         ("machine", event.arch),
         ("page size", None if event.page_size_bytes is None else kib(event.page_size_bytes)),
     ):
@@ -557,7 +558,7 @@ def _cgroup(event: OomEvent) -> tuple[tuple[Bar, ...], tuple[Bar, ...]]:
                 value=f"{amount(counter.usage_bytes)} of {amount(limit)}"
                 if limit is not None
                 else f"{amount(counter.usage_bytes)}, no limit",
-                note="" if counter.failcnt is None else f"limit met {counter.failcnt} times",
+                note="" if counter.failcnt is None else f"limit hit {counter.failcnt} times",
                 tone="bad" if limit and counter.usage_bytes >= limit else "",
                 segments=drawn,
                 marks=figures.marks([("limit", limit)], whole),
@@ -569,7 +570,7 @@ def _cgroup(event: OomEvent) -> tuple[tuple[Bar, ...], tuple[Bar, ...]]:
 #: what a cgroup's memory is (:class:`oomwatchd.diagnosis.memcg.MemcgKinds`): field, colour, title
 _SPLIT = (
     ("anon", "anon", "anonymous"),
-    ("file", "file", "file cache, with shared"),
+    ("file", "file", "file cache, including shared"),
     ("kernel", "unreclaimable", "kernel"),
     ("kernel_stack", "stacks", "kernel stacks"),
     ("pagetables", "tables", "page tables"),
