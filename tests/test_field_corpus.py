@@ -31,16 +31,6 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("oomgroup-41-kills-duplicated-611rc6", "event 0 complete"): (
         "the author left members of the group out behind the last kill line, in prose"
     ),
-    **{
-        (stem, f"event {n} trigger_{what}"): "the line behind the panic names who asked; the truth leaves it"
-        for stem, n in (
-            ("arm-boot-32m-no-killable-tail-618", 0),
-            ("beaglebone-rt-500m-free-panic-41", 0),
-            ("boot-panic-no-killable-qp-encoded-312", 0),
-            ("el7-compulsory-panic-tail-310", 0),
-        )
-        for what in ("comm", "pid")
-    },
     ("quoted-annotated-two-memcg-37", "event 0 zones"): "a zone line pasted twice is one zone",
     **dict.fromkeys(
         (

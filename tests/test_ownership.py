@@ -6,7 +6,7 @@ import pytest
 
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.records.kmsg import KmsgRecord
-from oomwatchd.render.fields import died
+from oomwatchd.render.fields import asked, died
 from oomwatchd.reports.assemble import Assembler, OomBlock
 from oomwatchd.reports.decode import decode
 from oomwatchd.sources.text import GrowingLog
@@ -63,6 +63,17 @@ def test_the_reaper_of_another_process_names_nobody_here() -> None:
     (event,) = events(lines)
     assert [victim.pid for victim in event.victims] == [411]
     assert event.victims[0].reaped is None
+
+
+def test_the_reapers_word_before_the_table_is_on_an_earlier_kill() -> None:
+    lines = [HEADER.format("a"), REAPED.format(1, "old"), HEAD, ROW.format(411, "x"), KILLED.format(411, "x")]
+    (event,) = events(lines)
+    assert [(victim.pid, victim.reaped) for victim in event.victims] == [(411, None)]
+    # unless nothing else names a victim, as a search for "oom" leaves it
+    first, second = events(
+        [HEADER.format("a"), REAPED.format(1, "x"), HEADER.format("b"), REAPED.format(2, "y")]
+    )
+    assert [[victim.comm for victim in event.victims] for event in (first, second)] == [["x"], ["y"]]
 
 
 def test_the_reapers_word_on_a_kill_that_is_told_stays_with_it() -> None:
@@ -171,12 +182,13 @@ DUMP_LINE = "CPU: 1 PID: 743 Comm: a.out Tainted: PO 4.1.10 #1"
 
 def test_the_line_behind_a_panic_names_who_asked() -> None:
     (event,) = events([PANIC, DUMP_LINE])
-    assert (event.trigger.comm, event.trigger.pid) == ("a.out", 743)
-    (event,) = events([HEADER.format("a.out"), PANIC, DUMP_LINE])
-    assert (event.trigger.comm, event.trigger.pid) == ("a.out", 743)
-    # another processor's, and the worker that does what somebody asked for by hand
+    assert (event.trigger.panicked_comm, event.trigger.panicked_pid) == ("a.out", 743)
+    assert asked(event) == "a.out (pid 743), by the line behind the panic"
+    # a header says it better
     (event,) = events([HEADER.format("b"), PANIC, DUMP_LINE])
-    assert (event.trigger.comm, event.trigger.pid) == ("b", None)
+    assert asked(event).startswith("b (")
+    (event,) = events(["sysrq: Manual OOM execution", PANIC, DUMP_LINE])
+    assert "by hand" in asked(event)
 
 
 @pytest.mark.parametrize(

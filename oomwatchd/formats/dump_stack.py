@@ -45,9 +45,10 @@ def _read_dump(parts: Parts, m: Match) -> None:
         return  # another process' dump (of a fatal signal), which broke into this report
     if trigger.pid is not None and dump.release is not None:
         return  # a second dump_stack() inside the block is not the trigger's
-    if parts.outcome.panic and (trigger.sysrq or trigger.comm not in (None, m["comm"])):
+    if parts.outcome.panic:
         dump.release = dump.release or m["release"]
-        return  # the worker that does it, or another processor's
+        trigger.panicked = trigger.panicked or (m["comm"], int(m["pid"]))
+        return  # panic()'s own
     groups = m.groupdict()
     trigger.pid = int(m["pid"])
     trigger.cpu = int(groups["cpu"]) if groups.get("cpu") else None

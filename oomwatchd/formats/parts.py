@@ -28,7 +28,9 @@ _NODEMASK = re.compile(r"nodemask=(\(null\)|[\d,-]*\d)")
 class TriggerLines:
     """Who asked for memory, and for which: the header and the lines behind it that name the task."""
 
-    __slots__ = ("comm", "cpu", "cpuset", "mems", "nodemask", "order", "pid", "request", "sysrq", "uid")
+    __slots__ = (
+        "comm", "cpu", "cpuset", "mems", "nodemask", "order", "panicked", "pid", "request", "sysrq", "uid",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.comm: str | None = None
@@ -41,6 +43,7 @@ class TriggerLines:
         self.cpuset: str | None = None
         self.mems: str | None = None
         self.sysrq = False
+        self.panicked: tuple[str, int] | None = None  # in whose name the kernel panicked, and its pid
 
     def requests(self, text: str) -> None:
         """Take ``gfp_mask=0xcc0(GFP_KERNEL), nodemask=(null), order=0, ...``."""

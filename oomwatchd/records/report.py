@@ -59,6 +59,9 @@ class Trigger(Part, frozen=True, kw_only=True):
     call_trace: tuple[str, ...] = ()
     #: asked for by hand (sysrq-f)
     sysrq: bool = False
+    #: the task that the kernel ran when it panicked: who asked, where no header says it
+    panicked_comm: str | None = None
+    panicked_pid: int | None = None
 
 
 class MemcgCounter(Part, frozen=True, kw_only=True):

@@ -255,6 +255,9 @@ def asked(event: OomEvent) -> str:
         return "nobody: systemd-oomd acts before an allocation fails"
     if trigger.sysrq:
         return "somebody, by hand (SysRq f)"
+    if trigger.comm is None and trigger.panicked_comm is not None:
+        pid = "" if trigger.panicked_pid is None else f" (pid {trigger.panicked_pid})"
+        return f"{harmless_name(trigger.panicked_comm)}{pid}, by the line behind the panic"
     if trigger.comm is None:
         return "unknown: the report's first line is missing"
     facts = [f"pid {trigger.pid}"] if trigger.pid is not None else []

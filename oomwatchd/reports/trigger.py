@@ -47,6 +47,8 @@ def trigger_of(parts: Parts, seen: Set[str], summary: oom_kill.Summary | None) -
             name for line in parts.dump.stack for name in dump_stack.symbols(line, raw=parts.raw)
         ),
         sysrq=lines.sysrq or lines.order == -1,
+        panicked_comm=lines.panicked[0] if lines.panicked else None,
+        panicked_pid=lines.panicked[1] if lines.panicked else None,
     )
 
 

@@ -62,7 +62,7 @@ class Block:
     __slots__ = (
         "caller", "closed_by", "comm", "dirty", "expects", "failure", "finished", "foreign", "group", "had",
         "in_table", "last", "last_form", "listed", "looked_at", "lost", "named", "outcome", "proven", "ready",
-        "records", "rested", "revision", "rows", "section", "seen", "stack", "undecoded", "victims",
+        "reaped", "records", "rested", "revision", "rows", "section", "seen", "stack", "undecoded", "victims",
         "weighed",
     )  # fmt: skip
 
@@ -83,6 +83,7 @@ class Block:
         self.victims: set[int] = set()  # pids of kill lines
         self.in_table = False  # its task table is being read: header and a row were seen
         self.group = False
+        self.reaped: KmsgRecord | None = None  # the reaper's word, while no kill line says whom it is about
         self.foreign = False  # it began behind another killer's word: it must prove itself
         self.had: set[tuple[str, ...]] = set()  # lines that a report has once of the same values
         self.listed: set[str] = set()  # pids of the task table, as printed
@@ -200,6 +201,9 @@ class Block:
 
     def issue(self, *, settled: bool) -> OomBlock:
         """What the block has by now."""
+        if self.reaped is not None and self.finished and not self.victims and not self.outcome:
+            self.add(self.reaped, oom_kill.REAPED)
+            self.reaped = None
         block = OomBlock(
             records=tuple(self.records),
             lost_records=self.lost,

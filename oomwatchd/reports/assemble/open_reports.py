@@ -177,7 +177,7 @@ class OpenReports:
     def end(self) -> None:
         """The input has ended: issue everything."""
         for block in self.blocks:
-            block.closed_by = block.closed_by or "end"
+            block.close("end")
         self._settle(len(self.blocks))
         self._before.clear()
 

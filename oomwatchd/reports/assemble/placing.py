@@ -224,17 +224,24 @@ class Placing:
             if pid in block.victims:
                 block.add(record, form)
                 return
-        # the kill line was rate limited, or somebody's search left it out
+        if form is oom_kill.REAPED:
+            self._reaped_unnamed(record, pid, m["comm"])
+
+    def _reaped_unnamed(self, record: KmsgRecord, pid: int, comm: str) -> None:
+        """The kill line was rate limited, or somebody's search left it out. Behind the task table the report
+        has its victim; before it the word may be on an earlier kill, and holds if no kill line comes."""
         for block in reversed(self._reports.blocks):
-            if block.finished or block.failure or block.victims or not block.proven:
+            if block.finished or block.failure or block.victims or block.reaped or not block.proven:
                 continue
-            # behind the head at once it is about the kill before
-            late = block.expects == pid or block.section > Section.STACK
-            if block.expects in (None, pid) and late and form is oom_kill.REAPED:
-                block.add(record, form)
+            if block.expects not in (None, pid):
+                return
+            if block.section < Section.TASKS:
+                block.reaped = record
+            elif oom_kill.TASKS_ROW.name not in block.seen or block.lists(pid):
+                block.add(record, oom_kill.REAPED)
                 block.close("kill")
                 block.victims.add(pid)
-                self._reports.name(block, pid, m["comm"], record)
+                self._reports.name(block, pid, comm, record)
             return
 
     # -- open-ended lines --------------------------------------------------------------------------
