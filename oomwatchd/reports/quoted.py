@@ -32,6 +32,8 @@ _IN_CODE = re.compile(
     r"|\b(?:return|echo|printf?|e?grep|case|assert\w*|in)\s+|^\s*)"
     r"(?:[a-zA-Z]{1,2}#?|String\.raw)?(?<!=)(?:[\"'`]{3}|(?<=[\w\s(#])[\"'`])\s*$"
 )
+#: the same with words between: ``Log["Log: '``
+_IN_CALL = re.compile(r"\w[\[(]\s*[a-zA-Z]{0,2}[\"'`]")
 #: what closes one: ``";``, ``")``, ``"`` and a blank and more code
 _CODE_ENDS = re.compile(r"^\s*(?:\\n)?[\"'`]{1,3}\s*(?:[;)+]|\.\w+\(|,\s*[\w\"'`(&]+\)|\|\s*\w)")
 _COMMENT = re.compile(r"^\s*(?:(?://+!?|#+|/\*+|\*|--|;+|%+|<!--|REM\b)\s*[^\W\d_]|//|/\*)")
@@ -69,7 +71,7 @@ def _is_quoted(record: KmsgRecord) -> bool:
     before, after = _around(record)
     if not before.strip(" \t>|") and not after.strip():
         return False
-    if _COMMENT.match(before) or _IN_CODE.search(_without_time(before)):
+    if _COMMENT.match(before) or _IN_CODE.search(_without_time(before)) or _IN_CALL.search(before):
         return True
     if _STAMPED.match(before):
         return False
