@@ -85,7 +85,9 @@ PLACES = {
     "zram": r"mm_stat|/sys/block/zram",
 }
 
-_LIST = re.compile(r"(?:[\w/.()* -]{3,60}, ){2,}[\w/.()* -]{3,60}? or [\w/.*-]+")
+_LIST = re.compile(
+    r"\([^()]*[;,][^()]*[;,][^()]*\)|(?:[\w/.()* -]{3,60}, ){2,}[\w/.()* -]{3,60}? or [\w/.*-]+"
+)
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,7 +59,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     #: the machine's processor; the daemon runs on amd64 alone
     arch: str = "amd64"
     seconds: int = 100
-    #: no report of this kernel tells it: what does
+    #: no report of this kernel tells it: why, and what does
     beyond_log: str = ""
     #: part of the small run
     small: bool = False
@@ -111,7 +111,7 @@ CGROUPS = (
         named=r"\bleak(s|ing)?\b|gr[eo]ws? (steadily|without)|without end|[kM]i?B a (minute|second)|lasts",
         where=BOTH,
         small=True,
-        work="group a ${LIMIT:-60M}; within a timeout ${SECONDS_OF:-40} causes leak 4 leaky; [ $? = 143 ] || [ $? = 124 ]",
+        work="group a ${LIMIT:-60M}; within a timeout ${SECONDS_OF:-40} causes leak 4 leaky; rc=$?; [ $rc = 143 ] || [ $rc = 124 ]",
         follow={
             "raise_limit": _did("limit doubled", LIMIT="120M"),
             "find_leak": _did("the leak mended: it ends at 40 MiB", SECONDS_OF=9),
@@ -667,7 +667,7 @@ WHOLE = (
     Scenario(
         name="g-unix",
         cause="unix sockets with 250 MiB queued; the worker needs 200",
-        named=r"sock|skb|queuer",
+        named=r"queuer|unix sockets?\b|skb|socket (buffers|memory) (of|hold)",
         near=r"no counter|accounted to nobody",
         work="bystander; causes unix ${N:-700} 90 queuer & sleep 2; " + _END,
         follow={
