@@ -67,6 +67,7 @@ LEVERS: tuple[tuple[str, str], ...] = (
     ("cma", r"\bcma="),
     ("page_fault", r"empty huge page pool"),
     ("stuck", r"traces of all stalled|what pid \d+ waits for"),
+    ("min_ttl", r"min_ttl_ms"),
     ("boost", r"watermark_boost_factor"),
     ("panic", r"panic_on_oom"),
     ("whole_report", r"See the whole report"),
