@@ -82,6 +82,7 @@ CARRIERS = (
     Carrier("module", 55, ("{}: loading out-of-tree module taints kernel.",)),
     Carrier("driver from elsewhere", 400, ("{}: link is up",)),
     Carrier("USB string", 126, ("usb 1-1: Product: {}", "usb 1-1: Manufacturer: {}", "usb 1-1: SerialNumber: {}")),
+    Carrier("input device", 80, ("input: {} as /devices/pci0000:00/usb1/1-1/input/input7",)),
     Carrier("btrfs label", 255, ("BTRFS: device label {} devid 1 transid 6 /dev/loop0 scanned by mount (4242)",)),
     Carrier("cgroup", 255, ("cgroup: fork rejected by pids controller in /user.slice/{}",)),
     Carrier("unknown mount option", 255, ("tmpfs: Unknown parameter '{}'",)),

@@ -1,6 +1,8 @@
 """mm/oom_kill.c: the header, the task table, the summary line, the kill lines, the reaper.
 
 Also the panic that may end a report (kernel/panic.c) and the rate limit's own line (lib/ratelimit.c).
+The longest module of the room, because that file prints most of a report: one form after the other, each to
+be read alone.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ from oomwatchd.web.messages import BadRequest, compose, parse
 from oomwatchd.web.pages import Pages
 from oomwatchd.web.shown import State
 from oomwatchd.words.escape import harmless
-from tests import samples
+from tests import samples, test_carriers
+from tests.carriers import BEGINNINGS
 
 ROOT = Path(__file__).parents[2]
 
@@ -171,6 +172,21 @@ def fuzz_http(data: bytes) -> None:
         assert b"Content-Length: %d" % len(body) in lines
 
 
+def fuzz_carriers(data: bytes) -> None:
+    """A user's words in a line of the kernel's: which line, where in a report, and the words."""
+    if len(data) < 3:
+        return
+    carrier = test_carriers.KNOWN[data[0] % len(test_carriers.KNOWN)]
+    report = test_carriers.genuine("5.0-cg1")[0]
+    at = data[1] % (len(report) + 1)
+    words = data[2:].decode("utf-8", "backslashreplace").replace("\0", "").replace("\n", " ")
+    lines = carrier.records(words)
+    signals, forged = test_carriers.signals_of(lines)
+    assert signals == [] and forged == 0
+    assert test_carriers.told([*lines, test_carriers.KILLED]) == test_carriers.told([test_carriers.KILLED])
+    assert test_carriers.told([*report[:at], *lines, *report[at:]]) == test_carriers.told(report)
+
+
 class Target(NamedTuple):
     """``seeds`` gives inputs to begin with, out of the corpus directory."""
 
@@ -192,6 +208,11 @@ def _reports(corpus: Path) -> Iterator[bytes]:
             yield b"\n".join(lines[head : head + 150])
     for path in sorted(corpus.glob("recordings/*.kmsg")):
         yield path.read_bytes()[-16_000:]
+
+
+def _beginnings(corpus: Path) -> Iterator[bytes]:
+    for n, text in enumerate(BEGINNINGS):
+        yield bytes((n % 251, 7 * n % 256)) + text.encode()
 
 
 def _record_lines(corpus: Path) -> Iterator[bytes]:
@@ -241,6 +262,7 @@ TARGETS = {
     "blocks": Target(fuzz_blocks, _reports),
     "lines": Target(fuzz_lines, _texts),
     "text": Target(fuzz_text, _logs),
+    "carriers": Target(fuzz_carriers, _beginnings),
     "config": Target(fuzz_config, _configurations),
     "http": Target(fuzz_http, _requests),
 }
