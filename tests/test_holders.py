@@ -11,16 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from oomwatchd.cgroupfs import Hierarchy
-from oomwatchd.daemon.live_facts import LATE_USEC, SHARED_USEC, LiveFacts
+from oomwatchd.daemon.live_facts import EARLY_KEPT_USEC, EARLY_USEC, LATE_USEC, SHARED_USEC, LiveFacts
 from oomwatchd.observe.charge import contents_of
 from oomwatchd.observe.group import Group
 from oomwatchd.observe.holders import Holders
 from oomwatchd.observe.host import Host, read_host
 from oomwatchd.procfs import holders
 from oomwatchd.procfs.holders import MOST, Segment, largest
-from oomwatchd.records.capture import OomCapture, Snapshot
+from oomwatchd.records.capture import OomCapture, ProcessFacts, Snapshot
 from tests.samples import capture
 
 SLABINFO = b"""\
@@ -207,6 +208,35 @@ def test_reports_of_one_moment_share_a_look() -> None:
     assert [one.parts.get("sysctl") for one in seen if one is not None] == ["1", "2", "2", None]
     assert seen[0] is not None and seen[0].parts["meminfo"] == "MemFree: 1 kB\n"
     assert facts.added_to(capture(at=None)).at is None
+
+
+def test_of_a_victim_is_known_what_it_held_before() -> None:
+    class Changing(Holders):
+        early: dict[str, str] = {"descriptors": "9000 pipe 7 victim\n100 socket 8 other", "memfd": "5 7 a b"}
+        late: dict[str, str] = {"descriptors": "500 file 8 other\n90 pipe 9 x", "init": "systemd"}
+
+        def processes(self) -> dict[str, str]:
+            return self.early
+
+        def look(self) -> dict[str, str]:
+            return self.late
+
+    cpu = iter([0.0, 1.0, 5.0, 5.0])
+    facts = LiveFacts(Changing(Host()), None, 4096, cpu=lambda: next(cpu))
+    assert facts.early_due(0) and not facts.early_due(EARLY_USEC - 1)
+    facts.look_early(0)
+    assert not facts.early_due(EARLY_USEC), "it took a second of CPU"
+    began = 10_000_000
+    assert facts.due(began)
+    facts.look(began, began)
+    seen = facts.added_to(replace(at(began), processes=(ProcessFacts(pid=7),)))
+    assert seen.at is not None
+    assert seen.at.parts["descriptors"] == "9000 pipe 7 victim\n500 file 8 other\n90 pipe 9 x"
+    assert seen.at.parts["memfd"] == "5 7 a b"
+    other = facts.added_to(replace(at(began), processes=(ProcessFacts(pid=8),)))
+    assert other.at is not None and other.at.parts["descriptors"] == Changing.late["descriptors"]
+    late = facts.added_to(replace(at(EARLY_KEPT_USEC + 1), processes=(ProcessFacts(pid=7),)))
+    assert late.at is not None and "memfd" not in late.at.parts
 
 
 def test_a_look_that_comes_too_late_is_none() -> None:

@@ -1,18 +1,29 @@
-"""Who holds what when a report begins: looked at by the patient half, kept for the captures of that time."""
+"""Who holds what when a report begins: looked at by the patient half, kept for the captures of that time.
+
+Whoever is killed may have let go of everything before it is looked at. So what processes hold is looked at
+while memory is short or a limit is in sight, too, and of that time a victim's own lines are kept.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
 from oomwatchd.cgroupfs import Hierarchy
 from oomwatchd.observe.charge import contents_of
-from oomwatchd.observe.holders import Holders
+from oomwatchd.observe.holders import PID_FIELD, Holders
+from oomwatchd.procfs.holders import MOST
 from oomwatchd.records.capture import OomCapture
 
 #: One look serves the reports of so long.
 SHARED_USEC = 5_000_000
+#: Early looks are at least so long apart, and so many times the CPU time that one takes; they say nothing of
+#: a report that comes later than EARLY_KEPT_USEC.
+EARLY_USEC, _EARLY_SPACING = 15_000_000, 200
+EARLY_KEPT_USEC = 60_000_000
 #: A look so long after a report began says nothing of it any more.
 LATE_USEC = 10_000_000
 #: Looks, and looks into cgroups, that wait for later revisions of their reports.
@@ -23,11 +34,21 @@ class LiveFacts:
     """``due`` belongs to the hurried half, the rest to the worker. Times are CLOCK_MONOTONIC, in
     microseconds."""
 
-    def __init__(self, holders: Holders, hierarchy: Hierarchy | None, page_size: int) -> None:
+    def __init__(
+        self,
+        holders: Holders,
+        hierarchy: Hierarchy | None,
+        page_size: int,
+        cpu: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._holders = holders
         self._hierarchy = hierarchy
         self._page_size = page_size
+        self._cpu = cpu
         self._asked_usec = -SHARED_USEC
+        #: when the next early look may be, and the last ones: when, and their parts
+        self._next_early_usec = 0
+        self._early: deque[tuple[int, dict[str, str]]] = deque(maxlen=KEPT)
         self._looks: deque[tuple[int, dict[str, str]]] = deque(maxlen=KEPT)
         #: what was in the cgroup at its limit, by the number of the report's first record
         self._contents: dict[int, dict[str, str]] = {}
@@ -44,6 +65,20 @@ class LiveFacts:
         if now_usec - asked_usec <= LATE_USEC:
             self._looks.append((asked_usec, self._holders.look()))
 
+    def early_due(self, usec: int) -> bool:
+        """Whether processes are to be looked at before there is a report; it is then counted as asked for."""
+        if usec < self._next_early_usec:
+            return False
+        self._next_early_usec = usec + EARLY_USEC
+        return True
+
+    def look_early(self, usec: int) -> None:
+        """Look at what processes hold, as long as they do."""
+        began = self._cpu()
+        self._early.append((usec, self._holders.processes()))
+        cost = int((self._cpu() - began) * 1e6)
+        self._next_early_usec = usec + max(EARLY_USEC, cost * _EARLY_SPACING)
+
     def added_to(self, capture: OomCapture) -> OomCapture:
         """The capture with the parts of the look that was taken when it began."""
         at = capture.at
@@ -51,6 +86,10 @@ class LiveFacts:
             return capture
         near = [(at.usec - usec, parts) for usec, parts in self._looks if 0 <= at.usec - usec <= SHARED_USEC]
         parts = min(near, key=lambda look: look[0])[1] if near else {}
+        early = [looked for usec, looked in self._early if 0 <= at.usec - usec <= EARLY_KEPT_USEC]
+        if early:
+            victims = {str(facts.pid) for facts in capture.processes}
+            parts = {**parts, **_with_lines_of(victims, parts, early[-1])}
         return _with_parts(capture, {**parts, **self._contents.get(_number(capture), {})})
 
     def look_into(self, capture: OomCapture, path: str | None) -> OomCapture:
@@ -67,6 +106,20 @@ class LiveFacts:
 def _number(capture: OomCapture) -> int:
     number = capture.records[0].number if capture.records else None
     return -1 if number is None else number
+
+
+def _with_lines_of(pids: set[str], parts: dict[str, str], early: dict[str, str]) -> dict[str, str]:
+    """The parts of an early look with lines of these processes, of which the later look has none: those lines
+    put where they belong."""
+    found = {}
+    for name, text in early.items():
+        place = PID_FIELD[name]
+        now = parts.get(name, "").splitlines()
+        there = {line.split(" ")[place] for line in now}
+        lines = [line for line in text.splitlines() if line.split(" ")[place] in pids - there]
+        if lines:
+            found[name] = "\n".join(sorted((*now, *lines), key=lambda line: -int(line.split(" ")[0]))[:MOST])
+    return found
 
 
 def _with_parts(capture: OomCapture, parts: dict[str, str]) -> OomCapture:

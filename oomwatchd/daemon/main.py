@@ -323,6 +323,8 @@ class Daemon:
         except Exception as error:
             self._failures.failed("the flight recorder", error)
         self._metrics.part("recorder", up=well, seconds=time.thread_time() - began)
+        if self._recorder.hurried(moment.monotonic_usec):
+            self._worker.look_early(moment.monotonic_usec)
         for line in self._recorder.obstacles[self._said :]:
             self._said += 1
             log.info("%s", line)

@@ -264,6 +264,12 @@ class Worker:
         held = self._came - self._went
         return len(self._waiting) < FULL_CAPTURES and (not held or held + size <= FULL_BYTES)
 
+    def look_early(self, usec: int) -> None:
+        """Memory is short, or a limit is in sight: have it looked at what processes hold."""
+        facts = self._live_facts
+        if facts is not None and facts.early_due(usec):
+            self._queue.put(lambda: facts.look_early(usec))
+
     def later(self, task: Callable[[], None]) -> None:
         """Run ``task`` in the worker's thread, behind what was submitted before."""
         self._queue.put(task)

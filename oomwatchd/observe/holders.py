@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from oomwatchd.cgroupfs import PROTECTION, amount
 from oomwatchd.observe.group import Group
@@ -42,6 +43,9 @@ _MAX_GROUPS = 512
 _TEXT_BYTES = 16 * 1024
 _TABLE_BYTES = 4 * 1024 * 1024
 _MAX_SIZES = _MAX_DEVICES = 8
+
+#: of the parts that say what processes hold: the word of a line that is the pid
+PID_FIELD = MappingProxyType({"locked": 1, "threads": 1, "descriptors": 2, "memfd": 1, "bpf": 1})
 
 #: settings below /proc/sys that decide who gets memory, who is killed, and what may be held
 SETTINGS = (
@@ -113,7 +117,7 @@ class Holders:
             "sysv": self._segments(),
             "ramfs": self._ramfs(),
             **self._protected(),
-            **self._processes(),
+            **self.processes(),
         }
         return {name: text for name, text in parts.items() if text}
 
@@ -183,11 +187,10 @@ class Holders:
 
     # -- processes ---------------------------------------------------------------------------------
 
-    def _processes(self) -> dict[str, str]:
+    def processes(self) -> dict[str, str]:
+        """The parts that say what single processes hold."""
         until = self._clock() + SCAN_SECONDS
-        found: dict[str, list[tuple[int, str]]] = {
-            part: [] for part in ("locked", "threads", "descriptors", "memfd", "bpf")
-        }
+        found: dict[str, list[tuple[int, str]]] = {part: [] for part in PID_FIELD}
         seen: set[tuple[int, int]] = set()
         for pid in _names(self._host.proc):
             if not pid.isdigit():
@@ -202,7 +205,8 @@ class Holders:
                 if count >= _NOTABLE_DESCRIPTORS:
                     found["descriptors"].append((count, f"{kind} {who}"))
         found["threads"] = [(count, who) for count, who in found["threads"] if count > 1]
-        return {part: largest(lines) for part, lines in found.items()}
+        parts = {part: largest(lines) for part, lines in found.items()}
+        return {part: text for part, text in parts.items() if text}
 
     def _descriptors(
         self, pid: str, who: str, found: dict[str, list[tuple[int, str]]], seen: set[tuple[int, int]]

@@ -186,6 +186,10 @@ class Recorder:
     def under_pressure(self, usec: int) -> bool:
         return usec < self._pressure_until
 
+    def hurried(self, usec: int) -> bool:
+        """Memory is short, or a limit is in sight."""
+        return self.under_pressure(usec) or self._left_seconds is not None or bool(self._watched)
+
     def close(self) -> None:
         self._files.close()
         for waited in (self._trigger, self._swap_changes):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import full, kernels, power, trouble
+from tests.vm import full, kernels, names, power, trouble
 from tests.vm.checks import Claim, check
 from tests.vm.lab import cache_directory
 
@@ -44,6 +44,10 @@ def image() -> Iterator[Path]:
 
 def test_the_package_at_work_in_a_whole_system(image: Path) -> None:
     assert _wrong(check(full.run(image, memory_mib=768, seconds=1800))) == []
+
+
+def test_names_under_the_packaged_units(image: Path) -> None:
+    assert _wrong(names.test(image, memory_mib=768, seconds=900)) == []
 
 
 def test_a_machine_in_trouble(image: Path, scratch: Path) -> None:
