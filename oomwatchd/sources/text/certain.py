@@ -85,3 +85,13 @@ def begins(line: str, at: int) -> bool:
     text = line[at : at + _MAX_LINE].lstrip(" \t")
     found = find(text)
     return found is not None and found.at == 0
+
+
+def is_flush_left(text: str) -> bool:
+    """Whether the kernel prints such a line without blanks before it, though a copy indented it."""
+    return any(
+        form.pattern.match(text) is not None
+        for length in _LENGTHS
+        for form in _FORMS.get(text[:length], ())
+        if not form.samples[0].startswith(" ")
+    )

@@ -12,6 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from oomwatchd.records.kmsg import FACILITY_KERN, KmsgRecord, unescape
+from oomwatchd.sources.text import certain
 from oomwatchd.sources.text.prefix import QUOTE, unescape_octal
 from oomwatchd.sources.text.respace import respace
 from oomwatchd.sources.text.wrap import (
@@ -30,16 +31,6 @@ from oomwatchd.sources.text.wrap import (
 _COLUMNS: Final = re.compile(r"\[ *pid *\](.*)")
 # dictionary lines of a raw record: " SUBSYSTEM=pci"
 _DICTIONARY: Final = re.compile(r" [A-Z_]{1,64}=")
-#: kernel lines that some copies indent behind their stamp
-_FLUSH_LEFT: Final = (
-    "Memory cgroup",
-    "Out of memory",
-    "Killed process",
-    "oom-kill:",
-    "oom_reaper:",
-    "[ ",
-    "Mem-I",
-)
 # what a terminal multiplexer's status left at the end of a padded line
 _STATUS: Final = re.compile(r"\[\d{1,7}/\d{1,7}\]$")
 
@@ -132,7 +123,7 @@ class Joiner:
             mended = mend_blanks(text, piece.kind)
         if mended[:1] in (" ", "\t"):
             stripped = mended.lstrip(" \t")
-            if stripped.startswith(_FLUSH_LEFT) or (not self._prefixed and kind_of(stripped) is not None):
+            if certain.is_flush_left(stripped) or (not self._prefixed and kind_of(stripped) is not None):
                 mended = stripped
             elif not self._prefixed:
                 mended = " " + stripped
