@@ -45,7 +45,7 @@ MAX_STAGES: Final = 5
 SAMPLE: Final = 512
 MAX_SHAPES: Final = 16
 MAX_PREFIX: Final = 512
-_MAX_TOKENS: Final = 96
+_MAX_TOKENS: Final = 192
 #: lines on which it is tried where the known prefixes begin
 _TRIED: Final = 6
 #: the text is told by its first letters
@@ -59,6 +59,7 @@ _STRONG: Final = frozenset('[]{}()<>"|=')
 _CLOSES: Final = {'"': '"', "'": "'", "[": "]", "(": ")", "{": "}", "<": ">", "|": "|"}
 _STAMP: Final = re.compile(r"\[ *\d{1,12}\.\d{6}\]")
 _TIME: Final = re.compile(r"\d\d:\d\d|\[ *\d{1,12}\.\d{6}\]")
+_CLOCK: Final = re.compile(r"\d\d:\d\d:\d\d")
 _LETTERS: Final = re.compile(r"[A-Za-z]{3,}")
 #: words of the kernel's reports
 _VOCABULARY: Final = frozenset(
@@ -186,8 +187,8 @@ def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:
 
 def _is_kernels(before: str) -> bool:
     """Whether what stands before the text is the end of another line of the kernel's."""
-    if '"' in before or "{" in before:
-        return False
+    if '"' in before or "{" in before or _CLOCK.search(before) is not None:
+        return False  # no line of a report has any of these
     words = _LETTERS.findall(before)
     return 2 * sum(word in _VOCABULARY for word in words) > len(words) > 1
 
