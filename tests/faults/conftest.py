@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from oomwatchd.cli import throwaway
-from tests.faults.storm import LIMIT_BYTES
-from tests.kernel.running import RunningDaemon, kernel_oom_kills
+from tests.faults.storm import LIMIT_BYTES, token
+from tests.kernel.running import Bracket, RunningDaemon, kills_in, wait_for
 
 
 def number(name: str, default: int) -> int:
@@ -50,23 +50,33 @@ def tmpfs(directory: Path, options: str) -> Iterator[Path]:
 
 
 class Ledger:
-    """The kernel's count of kills since now, against what the daemon counted and stored."""
+    """The kernel's count of kills in the cage since now, against what the daemon stored of it; and its count
+    of all kills of the machine, against what the daemon counted."""
 
-    def __init__(self, daemon: RunningDaemon) -> None:
+    def __init__(self, daemon: RunningDaemon, cage: Path) -> None:
         self._daemon = daemon
-        self.began = kernel_oom_kills()
-        self.counted = daemon.metric("oomwatchd_oom_kills_total")
-        self.before = {event["id"] for event in daemon.stored()}
+        self._cage = cage
+        self.began = kills_in(cage)
+        self.before = self.stored_of_cage()
+        self._all = Bracket(daemon)
 
-    def balance(self) -> int:
-        """Kernel counter, metrics and store agree, and no id is there twice; how many kills it were."""
-        self._daemon.settled()
-        kernel = kernel_oom_kills() - self.began
-        assert self._daemon.metric("oomwatchd_oom_kills_total") - self.counted == kernel
-        stored = self._daemon.stored()
-        ids = [event["id"] for event in stored]
+    def stored_of_cage(self) -> int:
+        """Kills of this cage that are stored; no id is there twice."""
+        events = self._daemon.stored()
+        ids = [event["id"] for event in events]
         assert len(ids) == len(set(ids)), "an id twice"
         # what was in the ring before the first start is stored, too, in its own time
-        new = [event for event in stored if event["id"] not in self.before and not event["historical"]]
-        assert sum(event["kills"] for event in new) == kernel
+        named = [v for event in events if not event["historical"] for v in event["victims"]]
+        return sum(victim["kills"] for victim in named if victim["comm"].startswith(token(self._cage)))
+
+    def balance(self) -> int:
+        """The cage's own count is what is stored of it, and the daemon has counted what the kernel has; how
+        many kills of the cage it were."""
+        self._all.close()
+        kernel = kills_in(self._cage) - self.began
+        wait_for(
+            f"the cage's {kernel} kills in the store",
+            lambda: self.stored_of_cage() - self.before >= kernel,
+        )
+        assert self.stored_of_cage() - self.before == kernel
         return kernel

@@ -1,8 +1,8 @@
 """Many real OOM kills, fast: one memory cgroup with a small limit, one child after another that exceeds it.
 
 Run as a script, so that its fork is small: ``python storm.py DIRECTORY COUNT PAUSE [NAME]``. Each child is
-named NAME (hexadecimal), else ``storm`` and its number. Prints "ready", then the number of children that the
-kernel killed.
+named NAME (hexadecimal), else after the directory, with its number. Prints "ready", then the number of
+children that the kernel killed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ BOUND_BYTES = 16 << 20
 SURVIVED = 3
 
 
+def token(directory: Path) -> str:
+    """What the names of a cgroup's children begin with: it tells them from those of another storm."""
+    return directory.name[-8:]
+
+
 def child(directory: Path, name: bytes) -> None:
     """Allocate until killed; never more than BOUND_BYTES."""
     (directory / "cgroup.procs").write_text("0")
@@ -39,7 +44,7 @@ def main(directory: Path, count: int, pause: float, name: bytes | None = None) -
         pid = os.fork()
         if pid == 0:
             try:
-                child(directory, name or b"storm%d" % number)
+                child(directory, name or f"{token(directory)}.{number}".encode())
             finally:
                 os._exit(SURVIVED)
         killed += os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL

@@ -22,7 +22,7 @@ ROUNDS = number("OOMWATCHD_FAULT_KILLS", 200)
 def test_kill_9_at_random_moments_of_a_storm(daemon: RunningDaemon, cage: Path) -> None:
     dice = random.Random(ROUNDS)  # noqa: S311
     daemon.start()
-    ledger = Ledger(daemon)
+    ledger = Ledger(daemon, cage)
     daemon.kill()
     with storm(cage, 1_000_000, pause=0.04) as running, daemon.log_file().open("ab") as log:
         for _ in range(ROUNDS):

@@ -16,7 +16,7 @@ import pytest
 from oomwatchd.store import FILE_NAME
 from tests.faults.conftest import Ledger, tmpfs
 from tests.faults.storm import storm
-from tests.kernel.running import RunningDaemon, kernel_oom_kills, wait_for
+from tests.kernel.running import Bracket, RunningDaemon, kernel_oom_kills, wait_for
 
 pytestmark = [pytest.mark.oom, pytest.mark.slow]
 
@@ -26,14 +26,6 @@ FLOOD_RECORDS = 3000
 def kills(cage: Path, count: int) -> None:
     with storm(cage, count) as running:
         assert running.finish(120) == count
-
-
-def counts_what_the_kernel_counts(daemon: RunningDaemon, counted: int, began: int) -> None:
-    """From these two counts on; others may be killed on this machine meanwhile."""
-    kernel = kernel_oom_kills() - began
-    wait_for("the kills", lambda: daemon.metric("oomwatchd_oom_kills_total") - counted >= kernel)
-    ours = daemon.metric("oomwatchd_oom_kills_total") - counted
-    assert ours <= kernel_oom_kills() - began
 
 
 def news(daemon: RunningDaemon) -> int:
@@ -63,9 +55,10 @@ def test_a_ring_overrun_while_stopped_is_counted_and_survived(daemon: RunningDae
     daemon.process.send_signal(signal.SIGCONT)
 
     def reported() -> bool:
+        low = kernel_oom_kills() - unseen_from
         seen = news(daemon) - stored_before
         unaccounted = daemon.metric("oomwatchd_oom_kills_unaccounted")
-        return bool(seen + unaccounted == kernel_oom_kills() - unseen_from)
+        return unaccounted >= 3 and low <= seen + unaccounted <= kernel_oom_kills() - unseen_from
 
     wait_for("the kills that were still in the ring, and a count of those that were not", reported, 40)
     assert daemon.metric("oomwatchd_kmsg_lost_records_total") > 0
@@ -109,7 +102,7 @@ def test_the_trace_point_names_those_whose_lines_were_overwritten(daemon: Runnin
 
 def test_a_flood_costs_no_kill_that_was_still_in_the_ring(daemon: RunningDaemon, cage: Path) -> None:
     daemon.start()
-    ledger = Ledger(daemon)
+    ledger = Ledger(daemon, cage)
     cpu_before = cpu_seconds(daemon.process.pid)
     began = time.monotonic()
     with storm(cage, 20, pause=0.05) as running:
@@ -130,7 +123,7 @@ def cpu_seconds(pid: int) -> float:
 def test_a_full_disk_costs_no_kill(daemon: RunningDaemon, cage: Path) -> None:
     with tmpfs(daemon.state, "size=8m"):
         daemon.start()
-        ledger = Ledger(daemon)
+        ledger = Ledger(daemon, cage)
         kills(cage, 2)
         daemon.settled()
         filler = daemon.state / "filler"
@@ -153,13 +146,12 @@ def test_a_read_only_store_costs_no_kill(daemon: RunningDaemon, cage: Path) -> N
     with tmpfs(daemon.state, "size=4m,ro"):
         daemon.start()
         daemon.settled()
-        began, counted = kernel_oom_kills(), daemon.metric("oomwatchd_oom_kills_total")
+        bracket = Bracket(daemon)
         kills(cage, 5)
-        daemon.settled()
-        assert daemon.metric("oomwatchd_oom_kills_total") - counted == kernel_oom_kills() - began >= 5
+        bracket.close()
         assert daemon.metric("oomwatchd_store_up") == 0
         assert "kept in memory only" in daemon.log()
-        assert len(daemon.lines()) >= 5
+        wait_for("their events", lambda: len(daemon.lines()) >= 5)
         assert daemon.stop() == 0
 
 
@@ -175,10 +167,9 @@ def test_a_corrupt_store_is_put_aside_and_said(daemon: RunningDaemon, cage: Path
             data.write(b"not a database, not a log" * 400)
     if not running:
         daemon.start()
-    began = kernel_oom_kills()
-    counted = daemon.metric("oomwatchd_oom_kills_total")
+    bracket = Bracket(daemon)
     kills(cage, 3)
-    counts_what_the_kernel_counts(daemon, counted, began)
+    bracket.close()
     assert list(daemon.state.glob(f"{FILE_NAME}.corrupt-*"))
     assert "corrupt" in daemon.log()
     ids = [event["id"] for event in daemon.stored()]
@@ -265,7 +256,7 @@ def test_a_stopped_journal_stalls_nothing(tmp_path: Path, cage: Path) -> None:
         daemon = RunningDaemon(tmp_path, path)
         try:
             daemon.start()
-            ledger = Ledger(daemon)
+            ledger = Ledger(daemon, cage)
             kills(cage, 600)  # the socket's queue holds some hundred at most
             assert ledger.balance() >= 600
             assert daemon.metric("oomwatchd_sink_failures_total") > 0
@@ -280,7 +271,7 @@ def test_a_sink_that_hangs_stalls_nothing(daemon: RunningDaemon, cage: Path) -> 
     hung = os.open(daemon.jsonl, os.O_RDONLY | os.O_NONBLOCK)  # opened, never read
     try:
         daemon.start()
-        ledger = Ledger(daemon)
+        ledger = Ledger(daemon, cage)
         kills(cage, 60)
         daemon.settled()
         assert ledger.balance() >= 60
@@ -290,7 +281,7 @@ def test_a_sink_that_hangs_stalls_nothing(daemon: RunningDaemon, cage: Path) -> 
 
 def test_slow_scrapers_stall_neither_the_watch_nor_other_scrapers(daemon: RunningDaemon, cage: Path) -> None:
     daemon.start()
-    ledger = Ledger(daemon)
+    ledger = Ledger(daemon, cage)
     with contextlib.ExitStack() as stack:
         for _ in range(100):
             slow = stack.enter_context(socket.create_connection(("127.0.0.1", daemon.port)))

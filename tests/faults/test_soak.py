@@ -96,7 +96,7 @@ def test_a_soak_of_kills_leaves_counts_equal_and_the_daemon_as_it_was(
 
 def test_the_ledger_balances_after_a_burst(daemon: RunningDaemon, cage: Path) -> None:
     daemon.start()
-    ledger = Ledger(daemon)
+    ledger = Ledger(daemon, cage)
     with storm(cage, 300) as running:
         assert running.finish(60) == 300
     assert ledger.balance() >= 300

@@ -37,6 +37,15 @@ def kernel_oom_kills() -> int:
     return int(words[words.index("oom_kill") + 1])
 
 
+def kills_in(cgroup: Path) -> int:
+    """The kernel's count of kills in one cgroup: what a neighbour's kills are not in."""
+    for name in ("memory.events", "memory.oom_control"):
+        if (cgroup / name).exists():
+            words = (cgroup / name).read_text().split()
+            return int(words[words.index("oom_kill") + 1])
+    raise AssertionError(f"{cgroup} is no memory cgroup")
+
+
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "oomwatchd", *arguments]
 
@@ -169,6 +178,28 @@ path = "{self.jsonl}"
 
     def stored_of(self, comm: str) -> list[dict[str, Any]]:
         return [event for event in self.stored() if any(v["comm"] == comm for v in event["victims"])]
+
+
+class Bracket:
+    """What the daemon counts from now on, against the kernel's count for the whole machine, which a neighbour
+    may move at any moment: it is read before and after each reading of ours, and ours lies between."""
+
+    def __init__(self, daemon: RunningDaemon) -> None:
+        self._daemon = daemon
+        self._low = kernel_oom_kills()
+        self._counted = daemon.metric("oomwatchd_oom_kills_total")
+        self._high = kernel_oom_kills()
+
+    def agrees(self) -> bool:
+        """The daemon has counted what the kernel has."""
+        low = kernel_oom_kills() - self._high
+        ours = self._daemon.metric("oomwatchd_oom_kills_total") - self._counted
+        assert ours <= kernel_oom_kills() - self._low, "more kills than the kernel has counted"
+        return ours >= low
+
+    def close(self) -> None:
+        """Wait until they agree."""
+        wait_for("the daemon's count to be the kernel's", self.agrees)
 
 
 def oomwatchd(*arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
