@@ -87,7 +87,10 @@ def test_one_kill_is_seen_by_everybody_who_asks(tmp_path: Path, journal: Path | 
         labels = {name for found in daemon.samples().values() for labels, _ in found for name in labels}
         # neither names of processes nor pids
         known = {"kind", "constraint", "sink", "le", "version", "python", "part", "unit", "cgroup"}
-        assert labels <= known | {"node", "memory_zone", "order", "share", "window_seconds", "found"}
+        assert labels <= known | {
+            *("node", "memory_zone", "order", "share", "window_seconds", "found"),
+            *("container", "pod", "namespace"),
+        }
 
         if isinstance(journal, Path):
             message = f"MESSAGE_ID={MESSAGE_IDS['oom_kill']}"
