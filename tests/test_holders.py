@@ -73,6 +73,11 @@ def host(tmp_path: Path) -> Host:
     write(tmp_path, "proc/1/comm", "systemd\n")
     write(tmp_path, "proc/1/status", "Name:\tsystemd\nThreads:\t1\nVmLck:\t0 kB\n")
     write(tmp_path, "proc/1/net/sockstat", "TCP: inuse 5 orphan 0 tw 0 alloc 5 mem 216\n")
+    write(
+        tmp_path,
+        "proc/modules",
+        "ext4 1 0 - Live 0x0\nlab 16384 0 - Live 0x0000000000000000 (OE)\ndead 1 0 - Live 0x0 (E)\n",
+    )
     write(tmp_path, "proc/1/mountinfo", "30 25 0:26 / /mnt/ram rw - ramfs none rw\n")
     write(tmp_path, "proc/sys/vm/min_free_kbytes", "260000\n")
     write(tmp_path, "proc/sys/vm/lowmem_reserve_ratio", "256\t256\t32\n")
@@ -109,6 +114,7 @@ def test_a_host_of_files(host: Host, tmp_path: Path) -> None:
         "slabinfo": "268435456 leaky_obj\n245760 dentry",
         "sysv": "31457280 3 999",
         "ramfs": "/mnt/ram",
+        "modules": "lab",
         "protected": "104857600 /kept",
         "locked": "293601280 77 pin\x1b[1m",
         "threads": "900 77 pin\x1b[1m",

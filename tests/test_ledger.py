@@ -9,7 +9,9 @@ import pytest
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.facts import Facts, Held, facts
 from oomwatchd.diagnosis.ledger import ledger
-from oomwatchd.records.capture import Snapshot
+from oomwatchd.diagnosis.suspects import by_amount, by_count, modules
+from oomwatchd.records.capture import OomCapture, Snapshot, Source
+from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.records.report import (
     Hugepages,
     Memcg,
@@ -172,6 +174,56 @@ def test_live_facts_are_read_by_line() -> None:
     assert found.descriptors == {"socket": Held(3000, "my queuer", 77), "pipe": Held(64, "sh", 78)}
     assert found.bpf == (Held(268435456, "tracer", 79),)
     assert (found.zram, found.zspages, found.sockets) == ((Held(60, "zram0"),), 12, {"TCP": 17})
+
+
+def live(**parts: str) -> Case:
+    at = Snapshot(usec=1, wall=1.0, parts=parts)
+    capture = OomCapture(source=Source(kind="kmsg", form="kmsg"), records=(), at=at)
+    return Case(machine(_FULL, zone(present=1000, managed=900, free=60, min=20)), capture)
+
+
+def test_who_has_many_descriptors_is_suspected() -> None:
+    few = live(descriptors="499 pipe 7 piper\n31 io_uring 8 ringer")
+    assert by_count(few) is None
+    many = live(descriptors="700 pipe 7 piper\n75 io_uring 8 ringer")
+    found = by_count(many)
+    assert found is not None and found.text == "ringer has 75 io_urings open"
+    assert "/proc/8/fd" in found.lever
+    # of a cgroup its own processes alone
+    within = by_count(many, {"piper"})
+    assert within is not None and within.text.startswith("piper has 700 pipes")
+    assert by_count(many, {99}) is None
+
+
+def test_amounts_rank_suspects_and_modules_are_unloaded() -> None:
+    parts = {
+        "vmallocinfo": "262144000 take+0x1/0x2 [lab]\n4096 x",
+        "bpf": "1048576 9 tracer",
+        "modules": "lab",
+    }
+    case = live(**parts)
+    first = by_amount(case)[0]
+    assert "vmalloc by take+0x1/0x2 [lab]" in first.text and "rmmod lab" in first.lever
+    assert modules(case) == ("lab",)
+    bpf = by_amount(live(vmallocinfo="262144000 array_map_alloc+0x99/0x220"))[0]
+    assert "BPF maps" in bpf.text and "bpftool" in bpf.lever
+    assert by_amount(live(vmallocinfo="262144000 pcpu_create_chunk+0x167/0x1b0")) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "has"),
+    [
+        ("CPU: 0 PID: 1 Comm: a Tainted: G           OE      6.1.0 #1", True),
+        ("CPU: 0 UID: 0 PID: 1 Comm: a Tainted: P        W          6.12.94 #1", True),
+        ("CPU: 0 UID: 0 PID: 1 Comm: a Tainted: G        W          6.12.94 #1", False),
+        ("CPU: 0 PID: 1 Comm: a Not tainted 6.1.0 #1", False),
+        ("Tainted: [W]=WARN, [O]=OOT_MODULE", True),
+    ],
+)
+def test_a_taint_tells_of_modules_from_out_of_tree(line: str, has: bool) -> None:
+    source = Source(kind="kmsg", form="kmsg")
+    capture = OomCapture(source=source, records=(KmsgRecord(text=line),))
+    assert (modules(Case(machine(_FULL), capture)) is not None) is has
 
 
 @pytest.mark.parametrize("text", ["", "x", "12", "12 x", "-1 2 y", "\x00", "9" * 5000])

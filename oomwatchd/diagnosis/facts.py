@@ -45,6 +45,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     zram: tuple[Held, ...] = ()
     zspages: int = 0
     protected: tuple[Held, ...] = ()
+    #: modules from out of tree (O in /proc/modules)
+    modules: tuple[str, ...] = ()
     #: pages of all sockets of the namespace, by protocol
     sockets: dict[str, int] = {}
     #: first process ("systemd"), None where unknown
@@ -81,6 +83,7 @@ def facts(snapshot: Snapshot | None) -> Facts:
         ramfs=tuple(parts.get("ramfs", "").splitlines()[:_MOST]),
         zram=_zram(parts.get("zram", "")),
         zspages=next((int(m[1]) for m in _ZSPAGES.finditer(parts.get("vmstat", ""))), 0),
+        modules=tuple(parts.get("modules", "").split()[:_MOST]),
         protected=_held(parts.get("protected", "")),
         sockets={m[1]: int(m[2]) for m in _SOCKET.finditer(parts.get("sockstat", ""))},
         init=parts.get("init", "").strip() or None,

@@ -116,6 +116,7 @@ class Holders:
             "vmallocinfo": largest(vmalloc_callers(self._table("vmallocinfo"), self._host.page_size_bytes)),
             "sysv": self._segments(),
             "ramfs": self._ramfs(),
+            "modules": self._modules(),
             **self._protected(),
             **self.processes(),
         }
@@ -174,6 +175,12 @@ class Holders:
         table = read_whole(self._host.proc / "1/mountinfo", _TABLE_BYTES)
         points = dict.fromkeys(to_text(one.point) for one in mounts(table) if one.kind == b"ramfs")
         return "\n".join(list(points)[:_MAX_DEVICES])
+
+    def _modules(self) -> str:
+        """Modules from out of tree, which /proc/modules marks with an O (module_flags())."""
+        table = to_text(read_whole(self._host.proc / "modules", _TABLE_BYTES))
+        marked = (line.split() for line in table.splitlines() if line.endswith(")"))
+        return "\n".join([words[0] for words in marked if "O" in words[-1]][:_MAX_DEVICES])
 
     def _protected(self) -> dict[str, str]:
         """What cgroups may keep from reclaim (memory.min, memory.low of v2), of themselves."""

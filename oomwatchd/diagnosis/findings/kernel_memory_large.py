@@ -16,6 +16,7 @@ from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.diagnosis.ledger import Kind
 from oomwatchd.diagnosis.levers import is_v1, raise_it
 from oomwatchd.diagnosis.memcg import kinds
+from oomwatchd.diagnosis.suspects import by_count
 from oomwatchd.records.report import Finding, Memcg
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
@@ -25,6 +26,8 @@ TITLE = "The kernel's own memory fills the cgroup"
 
 #: of the kernel's own: one kind explains it
 _MOSTLY = 0.5
+#: threads: fewer have no stacks that matter
+_MANY = 500
 _ANY = "slab (inodes, open files), threads, page tables, pipes, sockets or BPF"
 _SHORT = "slab, threads, pipes, sockets or BPF: cgroup v1 does not say"
 #: what memory.stat names and a finding of its own tells
@@ -39,12 +42,16 @@ def find(case: Case) -> Claim | None:
         return None
     old = is_v1(memcg) is True
     unnamed = rest is not None and rest >= _MOSTLY * kernel
-    what = _SHORT if old else _UNNAMED if unnamed else None
+    # of the processes in the cgroup alone: the table lists them
+    within: set[int | str] = {task.pid for task in case.report.tasks}
+    within |= {task.comm for task in case.report.tasks}
+    opened = by_count(case, within)
+    who = opened.text if opened is not None else _many_threads(case, within)
+    what = who or (_SHORT if old else _UNNAMED if unnamed else None)
     # a kind that has a name has a finding of its own, nearer to the cause
     named = max((case.ledger.held(kind) or 0 for kind in _NAMED), default=0)
-    whose = _whose(case)
     held = rest if unnamed and rest is not None and not old else kernel
-    tail = f" ({what}{whose})" if what else ""
+    tail = f" ({what})" if what else ""
     return Claim(
         finding=Finding(
             id=ID,
@@ -58,14 +65,17 @@ def find(case: Case) -> Claim | None:
                 else "."
             )
             + (f" cgroup v1 does not say which kind: {_ANY}." if old else "")
-            + f" A kill frees it as far as what stands behind it is closed.{whose.replace('; ', ' ', 1)}",
+            + " A kill frees it as far as what stands behind it is closed."
+            + (f" {who[0].upper()}{who[1:]}." if who else ""),
             evidence={
                 "kernel_bytes": kernel,
                 "kernel_rest_bytes": rest,
                 "whole_bytes": whole,
                 "share_ratio": case.ledger.share(kernel),
             },
-            advice=f"{raise_it(case)} if the load needs it, or have it hold less: count its descriptors "
+            advice=f"{raise_it(case)} if the load needs it; else {opened.lever}."
+            if opened is not None
+            else f"{raise_it(case)} if the load needs it, or have it hold less: count its descriptors "
             f"({'ls /proc/PID/fd' if not old else 'ls /proc/PID/fd; memory.kmem.slabinfo; Threads in status'}"
             f"{'; memlock in fdinfo of BPF maps' if unnamed else ''}). If it leaks, more only postpones the "
             "next kill.",
@@ -80,11 +90,9 @@ def find(case: Case) -> Claim | None:
     )
 
 
-def _whose(case: Case) -> str:
-    """Live: who has many pipes or sockets open."""
-    held = [h for kind in ("pipe", "socket", "bpf") if (h := case.facts.descriptors.get(kind)) is not None]
-    most = max(held, key=lambda h: h.amount, default=None)
-    if most is None or most.amount < 100:
-        return ""
-    kind = next(k for k, h in case.facts.descriptors.items() if h is most)
-    return f"; {harmless_name(most.name)} has {most.amount} of {kind} open"
+def _many_threads(case: Case, within: set[int | str]) -> str | None:
+    """Live: a process of the cgroup with so many threads that their stacks matter."""
+    most = next(
+        (h for h in case.facts.threads if (h.pid in within or h.name in within) and h.amount >= _MANY), None
+    )
+    return None if most is None else f"{harmless_name(most.name)} has {most.amount} threads"

@@ -60,7 +60,8 @@ def find(case: Case) -> Claim | None:
         ),
         cause=Cause(
             tier=Tier.HELD,
-            text=f"locked or unevictable memory holds {case.ledger.percent(held)} {case.of}{_holder(case)}",
+            text=f"locked or unevictable memory holds {case.ledger.percent(held)} "
+            f"{case.of}{_holder(case, by_lock=by_lock)}",
             # who locks it is also who holds it: the lock is the more telling of the two
             excess_bytes=held + (whole >> 4),
         )
@@ -69,8 +70,10 @@ def find(case: Case) -> Claim | None:
     )
 
 
-def _holder(case: Case) -> str:
+def _holder(case: Case, *, by_lock: bool) -> str:
     """The process that holds most, where it is large enough to be the one."""
+    if case.facts.ramfs and not by_lock and not case.in_cgroup:
+        return f", ramfs on {harmless_name(case.facts.ramfs[0])}"
     largest = case.largest
     if largest is None or largest.bytes < _LARGE * (case.bound_bytes or 0):
         return ""
@@ -88,6 +91,12 @@ def _advice(case: Case, *, by_lock: bool) -> str:
         return (
             f"Find who locks (VmLck in /proc/PID/status) and bound it ({bound}); root and CAP_IPC_LOCK are "
             "above that bound."
+        )
+    if case.facts.ramfs:
+        where = ", ".join(map(harmless_name, case.facts.ramfs[:3]))
+        return (
+            f"Look for a ramfs: {where} is one, without any bound; remove what is not needed there, or use a "
+            "tmpfs with size= in its place."
         )
     if case.early:
         return "Look for a ramfs: the root of an initramfs is one; a smaller initramfs or more RAM helps."

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
-from oomwatchd.diagnosis.levers import raise_it, setting
+from oomwatchd.diagnosis.levers import bound_process, raise_it, setting
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
@@ -66,6 +66,13 @@ def _advice(case: Case) -> str:
             f"{raise_it(case)} if that shared memory is needed; else remove it (tmpfs: rm; SysV: ipcs -m, "
             "ipcrm; memfd: ls -l /proc/*/fd). A mount's size= below the need fails with ENOSPC instead."
         )
+    mapped = _mapped(case)
+    if mapped is not None:
+        return (
+            f"{bound_process(case, *mapped)} It maps the shared memory (MAP_SHARED, SysV, /dev/shm): a "
+            "mount's "
+            "size= has no hold on all of these."
+        )
     memfd = next(iter(case.facts.memfd), None)
     if memfd is not None and memfd.amount >= _HUGE * (case.ledger.held("shmem") or 0):
         return (
@@ -73,11 +80,29 @@ def _advice(case: Case) -> str:
             f"{setting(case, 'MemoryMax=', 'a limit of its cgroup')}: it holds {size(memfd.amount)} in a "
             f"memfd (ls -l /proc/{memfd.pid}/fd)."
         )
+    segment = next(iter(case.facts.sysv), None)
+    if segment is not None and segment.amount >= _HUGE * (case.ledger.held("shmem") or 0):
+        number = harmless_name(segment.name.split()[0])
+        return (
+            f"Remove the SysV segment {number} of {size(segment.amount)} if nobody needs it (ipcs -m -p; "
+            "ipcrm -m "
+            f"{number}); kernel.shmall bounds all segments together."
+        )
     return (
         "See what it is (df -t tmpfs; ipcs -m; memfd: ls -l /proc/*/fd); remove what is not needed, and "
         "bound "
         "it with the mount's size= option (SysV: ipcrm, kernel.shmall; memfd: whose it is)."
     )
+
+
+def _mapped(case: Case) -> tuple[str, int] | None:
+    """The process that maps most of it: by the table (6.8+), else by the kill line."""
+    held = [(t.rss_shmem_bytes or 0, t.comm, t.pid) for t in case.report.tasks]
+    held += [(v.shmem_rss_bytes or 0, v.comm, v.pid) for v in case.report.victims]
+    most = max(held, default=None)
+    if most is None or most[0] < _HUGE * (case.ledger.held("shmem") or 0):
+        return None
+    return most[1], most[2]
 
 
 def _who(case: Case) -> str:

@@ -57,8 +57,12 @@ _MEANS = {
 }
 
 
+def _meant(cache: str) -> str | None:
+    return _MEANS.get(cache) or ("inodes of files" if cache.endswith("inode_cache") else None)
+
+
 def _meaning(cache: str) -> str:
-    means = _MEANS.get(cache)
+    means = _meant(cache)
     return f" ({means})" if means else ""
 
 

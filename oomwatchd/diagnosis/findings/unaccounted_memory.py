@@ -10,14 +10,11 @@ Memory allocation profiling (6.10+) names the code that holds it and the report 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.suspects import Suspect, by_amount, by_count, modules, told
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
-from oomwatchd.words.escape import harmless_name
-from oomwatchd.words.text import plural
 
 ID = "unaccounted_memory"
 TITLE = "Much memory is accounted to nobody"
@@ -26,8 +23,6 @@ TITLE = "Much memory is accounted to nobody"
 _LARGE, _HUGE = 0.10, 0.40
 #: of RAM: page sets, drivers and per-CPU data of a machine without any fault
 _USUAL = 0.03
-#: descriptors of one kind: fewer have no buffers that matter
-_MANY_OPEN = 500
 #: what these allocate is in one of the counters above: slab, page cache, anonymous memory, page tables
 _COUNTED = (
     "mm/slub.c",
@@ -83,7 +78,7 @@ def find(case: Case) -> Claim | None:
             },
             advice=f"Ask why {top[0].function} holds so much: the list names the code that allocated it."
             if top
-            else _advice(case, vmalloc, rest),
+            else _advice(case, vmalloc, percpu, rest),
         ),
         cause=Cause(
             tier=Tier.TAKEN,
@@ -95,73 +90,40 @@ def find(case: Case) -> Claim | None:
     )
 
 
-class _Holder(NamedTuple):
-    """A live fact that may explain it: what it holds, in words, and where to look."""
-
-    amount: int
-    text: str
-    look: str
-
-
-def _holders(case: Case) -> list[_Holder]:
-    facts, page = case.facts, case.report.page_size_bytes or 4096
-    found = [
-        _Holder(h.amount, f"BPF of {harmless_name(h.name)} (pid {h.pid})", "bpftool map; memlock in fdinfo")
-        for h in facts.bpf[:1]
-    ]
-    found += [
-        _Holder(h.amount, f"packet ring of {harmless_name(h.name)} (pid {h.pid})", "ss -0mp")
-        for h in facts.packet[:1]
-    ]
-    zram = sum(h.amount for h in facts.zram) or facts.zspages * page
-    if zram:
-        found.append(
-            _Holder(zram, "compressed swap (zram, zswap)", "zramctl; lower its disksize or mem_limit")
-        )
-    sockets = sum(facts.sockets.values()) * page
-    if sockets:
-        found.append(_Holder(sockets, "buffers of sockets", "ss -m, /proc/net/sockstat"))
-    found += [
-        _Holder(h.amount, f"vmalloc by {harmless_name(h.name)}", "/proc/vmallocinfo")
-        for h in facts.vmalloc[:1]
-    ]
-    return sorted(found, key=lambda h: -h.amount)
-
-
-def _many_descriptors(case: Case) -> str:
-    """Who holds so many sockets or pipes that their buffers may be it."""
-    held = [
-        f"{harmless_name(h.name)} (pid {h.pid}) has {plural(h.amount, kind)} open"
-        for kind in ("socket", "pipe", "io_uring")
-        if (h := case.facts.descriptors.get(kind)) is not None and h.amount >= _MANY_OPEN
-    ]
-    return f" {'; '.join(held)}." if held else ""
-
-
 def _named(case: Case, vmalloc: int, percpu: int) -> str:
     parts = [f"vmalloc {size(vmalloc)}"] if vmalloc else []
     parts += [f"per-CPU data {size(percpu)}"] if percpu else []
-    parts += [f"{h.text} {size(h.amount)}" for h in _holders(case)[:3]]
+    parts += [told(suspect) for suspect in by_amount(case)[:3]]
     of = f" Of it: {', '.join(parts)}." if parts else ""
-    return of + _many_descriptors(case)
+    opened, own = by_count(case), modules(case)
+    of += f" {opened.text[0].upper()}{opened.text[1:]}." if opened is not None else ""
+    if own is not None:
+        of += f" The kernel has modules from out of tree{': ' if own else ''}{', '.join(own)}."
+    return of
+
+
+def _first(case: Case, rest: int) -> Suspect | None:
+    """Who explains most of it: by amount, else by the count of what it has open."""
+    top = next(iter(by_amount(case)), None)
+    return top if top is not None and top.amount >= _HUGE * rest else by_count(case)
 
 
 def _whose(case: Case, rest: int) -> str:
-    top = next(iter(_holders(case)), None)
-    if top is not None and top.amount >= _HUGE * rest:
-        return f", most of it {top.text}"
-    opened = [h for kind in ("socket", "pipe") if (h := case.facts.descriptors.get(kind)) is not None]
-    most = max(opened, key=lambda h: h.amount, default=None)
-    if most is not None and most.amount >= _MANY_OPEN:
-        kind = "sockets" if case.facts.descriptors.get("socket") is most else "pipes"
-        return f"; {harmless_name(most.name)} has {most.amount} {kind} open"
-    return ""
+    first = _first(case, rest)
+    return "" if first is None else f", most of it {first.text}" if first.amount else f"; {first.text}"
 
 
-def _advice(case: Case, vmalloc: int, rest: int) -> str:
-    top = next(iter(_holders(case)), None)
-    if top is not None and top.amount >= _HUGE * rest:
-        return f"See drivers and the like: {top.text} holds {size(top.amount)} ({top.look}); bound or end it."
+def _advice(case: Case, vmalloc: int, percpu: int, rest: int) -> str:
+    first, own = _first(case, rest), modules(case)
+    if first is not None and first.amount:
+        return f"See what holds {size(first.amount)}: {first.text}. To mend: {first.lever}."
+    if first is not None:
+        return f"{first.lever[0].upper()}{first.lever[1:]}."
+    if percpu >= _HUGE * rest:
+        return (
+            f"See who makes per-CPU data ({size(percpu)}, Percpu in /proc/meminfo): many cgroups, network "
+            "namespaces, BPF maps of that kind, a module; fewer of them free it."
+        )
     look = ["/proc/net/sockstat and ss -m (sockets)", "fdinfo of BPF maps (memlock)"]
     swap = case.report.memory.swap if case.report.memory is not None else None
     used = 0 if swap is None else (swap.total_bytes or 0) - (swap.free_bytes or 0)
@@ -170,8 +132,12 @@ def _advice(case: Case, vmalloc: int, rest: int) -> str:
     # live and small: it is not there
     if vmalloc >= _HUGE * rest or not case.meminfo_at:
         look.insert(0, "/proc/vmallocinfo")
-    if case.kernel_at_least(3, 19) is not False:
-        look.append("page_owner=on at boot names the code that took pages")
     if case.kernel_at_least(6, 10) is not False:
-        look.append("from 6.10 on memory profiling does (sysctl.vm.mem_profiling=1)")
-    return f"See drivers (GPU, network), {', '.join(look[:-1])}; {look[-1]}."
+        look.append("memory profiling (6.10+, sysctl.vm.mem_profiling=1 at boot)")
+    elif case.kernel_at_least(3, 19) is not False:
+        look.append("page_owner=on at boot, where the kernel has it built in")
+    drivers = "drivers (GPU, network)"
+    if own is not None:
+        named = f" ({', '.join(own)})" if own else " (lsmod; O in /proc/modules)"
+        drivers += f"; unload modules from out of tree{named} and see whether MemFree rises"
+    return f"See {drivers}, {', '.join(look[:-1])}; {look[-1]}."
