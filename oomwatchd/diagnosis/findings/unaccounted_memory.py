@@ -52,6 +52,9 @@ def find(case: Case) -> Claim | None:
     # live a part of it has a name: it belongs to nobody all the same
     vmalloc, percpu = case.ledger.held("vmalloc") or 0, case.ledger.held("percpu") or 0
     rest += vmalloc + percpu
+    # what accounts for each per-CPU object lies in vmalloc (pcpu_alloc_chunk(): obj_cgroups)
+    books = min(sum(h.amount for h in case.facts.vmalloc if h.name.startswith("pcpu_")), vmalloc)
+    vmalloc, percpu = vmalloc - books, percpu + books
     excess = rest - int(_USUAL * whole)
     if rest < _LARGE * whole:
         return None
@@ -82,7 +85,7 @@ def find(case: Case) -> Claim | None:
         ),
         cause=Cause(
             tier=Tier.TAKEN,
-            text=f"{case.ledger.percent(rest)} of RAM is in no counter{_whose(case, rest)}",
+            text=f"{case.ledger.percent(rest)} of RAM is in no counter{_whose(case, percpu, rest)}",
             excess_bytes=excess,
         )
         if case.decides(excess)
@@ -108,22 +111,26 @@ def _first(case: Case, rest: int) -> Suspect | None:
     return top if top is not None and top.amount >= _HUGE * rest else by_count(case)
 
 
-def _whose(case: Case, rest: int) -> str:
+def _whose(case: Case, percpu: int, rest: int) -> str:
+    if percpu >= _HUGE * rest:
+        return ", most of it per-CPU data"
     first = _first(case, rest)
     return "" if first is None else f", most of it {first.text}" if first.amount else f"; {first.text}"
 
 
 def _advice(case: Case, vmalloc: int, percpu: int, rest: int) -> str:
     first, own = _first(case, rest), modules(case)
+    if percpu >= _HUGE * rest:
+        loaded = f" ({', '.join(own)})" if own else ""
+        return (
+            f"See drivers{loaded} and the like that make per-CPU data ({size(percpu)}; Percpu in "
+            "/proc/meminfo): "
+            "modules, many cgroups or network namespaces, per-CPU BPF maps; fewer of them free it."
+        )
     if first is not None and first.amount:
         return f"See what holds {size(first.amount)}: {first.text}. To mend: {first.lever}."
     if first is not None:
         return f"{first.lever[0].upper()}{first.lever[1:]}."
-    if percpu >= _HUGE * rest:
-        return (
-            f"See who makes per-CPU data ({size(percpu)}, Percpu in /proc/meminfo): many cgroups, network "
-            "namespaces, BPF maps of that kind, a module; fewer of them free it."
-        )
     look = ["/proc/net/sockstat and ss -m (sockets)", "fdinfo of BPF maps (memlock)"]
     swap = case.report.memory.swap if case.report.memory is not None else None
     used = 0 if swap is None else (swap.total_bytes or 0) - (swap.free_bytes or 0)
