@@ -11,7 +11,7 @@ import msgspec
 
 from oomwatchd.cli import complain
 from oomwatchd.config import DEFAULT_PATH, load
-from oomwatchd.sinks import SinkError, open_sink
+from oomwatchd.sinks import SinkError, has_several, open_sink
 
 if TYPE_CHECKING:
     from oomwatchd.cli import Subparsers
@@ -38,7 +38,7 @@ def _unready(sinks: Mapping[str, msgspec.Struct]) -> Iterator[tuple[str, SinkErr
     """Sinks across the network that lack a file that they name, or a library. The daemon takes such a
     configuration: what is to be sent waits in its store."""
     for name, options in sinks.items():
-        if not hasattr(options, "name"):  # a sink on this host is not opened for a check
+        if not has_several(options):  # a sink on this host is not opened for a check
             continue
         try:
             sink = open_sink(options)

@@ -93,7 +93,7 @@ def open_sinks(options: Mapping[str, msgspec.Struct]) -> OpenSinks:
                     # nobody asked for it, and nothing fails: no alert on a part that is down
                     log.info("sink %s: %s, and none is needed", name, error)
                     continue
-                if not hasattr(found, "name"):
+                if not has_several(found):
                     log.warning("sink %s: %s: not used", name, error)
                     opened.absent.append(name)
                     continue
@@ -104,6 +104,11 @@ def open_sinks(options: Mapping[str, msgspec.Struct]) -> OpenSinks:
             elif is_remote(sink):
                 opened.remote.append(sink)
     return opened
+
+
+def has_several(options: msgspec.Struct) -> bool:
+    """Whether there may be several sinks with such options, each with a name: those across the network."""
+    return "name" in options.__struct_fields__
 
 
 def is_local(sink: object) -> TypeGuard[Sink]:

@@ -17,7 +17,7 @@ MAX_VALUE = 4096
 #: the first two are exact, the others the beginning of a name
 FILTERS = ("kind", "constraint", "unit", "container", "pod", "namespace", "comm", "cgroup")
 TIMES = ("since", "before")
-#: rows that are read for one page of groups
+#: rows that are read for one page of groups; 1000 take 30 ms
 GROUPED_ROWS = 2000
 
 
@@ -125,11 +125,11 @@ def find(events: Events, query: Mapping[str, str], limit: int, now: float) -> tu
 
 
 def find_groups(
-    events: Events, query: Mapping[str, str], limit: int, now: float
+    events: Events, query: Mapping[str, str], limit: int, now: float, *, rows_read: int = GROUPED_ROWS
 ) -> tuple[Sequence[Group[Row]], str | None]:
     """At most ``limit`` groups of events that say the same, and where the next page begins (``after``), None:
     nowhere. Raises WrongQuery."""
-    rows, more = find(events, query, GROUPED_ROWS, now)
+    rows, more = find(events, query, rows_read, now)
     groups, full = grouped(rows, limit)
     read = sum(len(group.rows) for group in groups)
     return groups, position(rows[read - 1]) if rows and (full or more) else None

@@ -50,7 +50,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAGE_ROWS = 50
-HOME_ROWS = 8
+#: the first page is renewed every 10 s
+HOME_ROWS, HOME_READ = 8, 400
 API_ROWS, API_MOST = 100, 1000
 #: beginnings of ids may be given
 _ID_LENGTH = 200
@@ -100,7 +101,7 @@ class Pages:
 
     def _home(self, _request: Request) -> Response:
         state = self._state()
-        groups, _ = find_groups(self._events(), {}, HOME_ROWS, self._clock())
+        groups, _ = find_groups(self._events(), {}, HOME_ROWS, self._clock(), rows_read=HOME_READ)
         rows = [shown(group, {}) for group in groups]
         return self._page("state.html.j2", state=state, view=state_view(state), rows=rows)
 
