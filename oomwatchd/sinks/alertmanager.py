@@ -29,6 +29,7 @@ from oomwatchd.sinks._http import HttpClient, HttpOptions
 from oomwatchd.sinks._particulars import is_test, names, severity, unit_of
 from oomwatchd.sinks._payload import host, linked, particulars
 from oomwatchd.words.escape import harmless
+from oomwatchd.words.markup import unmentioned
 
 ALERTNAMES = {
     "oom_kill": "KernelOomKill",
@@ -83,7 +84,8 @@ def alert(event: OomEvent, options: Options, now: float) -> dict[str, Any]:
     made = {
         # an empty label is none
         "labels": {name: harmless(value)[:_LABEL_LENGTH] for name, value in labels.items() if value},
-        "annotations": {name: text for name, text in annotations.items() if text},
+        # Alertmanager's own templates for chats and mails escape no mention
+        "annotations": {name: unmentioned(str(text)) for name, text in annotations.items() if text},
         "startsAt": _begin(event, now),
         "endsAt": rfc3339(now + options.firing_seconds),
     }

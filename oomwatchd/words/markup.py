@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import re
 
-#: an @ that chat programs may take for a mention (@room, @channel, @user:server); that of user@1000.service
-#: follows a word and is none
-_MENTION = re.compile(r"(?<![A-Za-z0-9_])@|@(?=(?:room|all|channel|here|everyone)\b)")
+#: what chat programs may take for a mention: an @ (@room, @channel, @user:server; that of user@1000.service
+#: follows a word and is none), and Slack's <!channel>, <@user>, <#channel>
+_MENTION = re.compile(r"(?<![A-Za-z0-9_])@|@(?=(?:room|all|channel|here|everyone)\b)|<(?=[!@#])")
 #: what CommonMark, its tables, Adaptive Cards and mathematics read; a colon that makes a link or an emoji
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]<>&#|~$!]|:(?=//|[\w+-]+:)", re.ASCII)
 
 
 def unmentioned(text: str) -> str:
-    r"""``text`` that mentions nobody: the @ of a mention is spelled ``\x40``."""
-    return _MENTION.sub(r"\\x40", text)
+    r"""``text`` that mentions nobody: the @ of a mention is spelled ``\x40``, its < ``\x3c``."""
+    return _MENTION.sub(lambda sign: f"\\x{ord(sign[0]):02x}", text)
 
 
 def markdown(text: str) -> str:

@@ -112,6 +112,18 @@ def test_no_name_calls_anybody(plain: Receiver, name: str, comm: str) -> None:
     assert any("user@1000" in text for text in texts) == (comm == "user@1000")
 
 
+@pytest.mark.parametrize("comm", ["@room", "<!channel>", "<@U123>", "x @all"])
+def test_no_alert_calls_anybody(comm: str) -> None:
+    """What Alertmanager passes on to chats and mails as it is."""
+    told = event(
+        comm=comm, findings=(Finding(id="x", severity="info", title=comm, explanation=comm, advice=comm),)
+    )
+    annotations = alertmanager.alert(told, alertmanager.Options(), WALL)["annotations"]
+    assert set(annotations) == {"summary", "description", "advice"}
+    for text in annotations.values():
+        assert not re.search(r"(?<![A-Za-z0-9_])@|<[!@#]", text), text
+
+
 def strings(part: object) -> Iterator[str]:
     """All strings of a document."""
     if isinstance(part, dict):
