@@ -15,6 +15,7 @@ from oomwatchd.diagnosis.near import Near, neighbours
 from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.reports.assemble import DEADLINE_USEC, PAUSE_SECONDS
 from oomwatchd.reports.captures import Captures
+from oomwatchd.reports.duplicates import Duplicates
 from oomwatchd.sources.text.manner import MAX_LINE
 from oomwatchd.sources.text.needles import has_needle
 from oomwatchd.sources.text.reader import HEAD, TextReader
@@ -44,6 +45,7 @@ class GrowingLog:
         self._last_fed = 0.0
         #: the text's beginning while no report was found in it
         self._beginning: bytearray | None = bytearray()
+        self._duplicates = Duplicates()
         self._begin()
 
     def _begin(self) -> None:
@@ -76,7 +78,8 @@ class GrowingLog:
         return self._fed_since_rest or self._unfinished or not self._captures.is_empty
 
     def feed(self, data: bytes) -> Iterator[OomCapture]:
-        """The next data, cut anywhere; the reports that are certainly complete."""
+        """The next data, cut anywhere; reports that are certainly complete, and of which no better
+        copy is waited for."""
         self._fed_since_rest = True
         if self._beginning is not None and len(self._beginning) < BEGINNING:
             self._beginning += data[:BEGINNING]
@@ -87,7 +90,10 @@ class GrowingLog:
             if len(self._window) > HEAD:
                 self._window, self._unfinished = None, False
         for record in self._reading.feed(data):
-            yield from self._captures.feed(record)
+            yield from self._once(self._captures.feed(record))
+
+    def _once(self, found: list[OomCapture]) -> list[OomCapture]:
+        return [capture for one in found for capture in self._duplicates.take(one)]
 
     def rest(self, now: float) -> list[OomCapture]:
         """The source has nothing more at ``now`` (seconds of a clock that does not go back): the reports that
@@ -111,13 +117,14 @@ class GrowingLog:
         found += self._captures.drain(now)
         if self._captures.is_empty and self._captures.idle:
             self._restart(self._line)  # what comes next is judged by itself
-        return found
+        return self._once(found) + self._duplicates.release()
 
     def finish(self) -> Iterator[OomCapture]:
         """The log has ended."""
         for record in self._reading.flush():
-            yield from self._captures.feed(record)
-        yield from self._captures.flush()
+            yield from self._once(self._captures.feed(record))
+        yield from self._once(self._captures.flush())
+        yield from self._duplicates.release()
 
     def _judge(self, window: bytes, overdue: bool) -> list[OomCapture]:
         """Read the window on trial. The trial is taken for good where it shows a report's end, or none is
