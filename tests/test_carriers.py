@@ -97,3 +97,13 @@ def test_inside_a_report_it_changes_nothing(carrier: Carrier, name: str) -> None
         if told([*texts[:at], *lines, *texts[at:]]) != told(texts):
             changed[text] = (at, len(texts), texts[at - 1 : at + 1])
     assert changed == {}
+
+
+@pytest.mark.parametrize("row", ["[1] 1 1 1 1 1 1: link is up", "[ 1] 0 1 1 1 1 1 1 1 1 x: link is up"])
+def test_a_row_anywhere_raises_nothing(row: str) -> None:
+    for name in RECORDINGS:
+        texts = genuine(name)[0]
+        for at in range(len(texts) + 1):
+            assert told([*texts[:at], row, *texts[at:]])
+            lines = [KmsgRecord(text=text) for text in (*texts[:at], row, *texts[at:])]
+            assert [report_of(block) for block in blocks_of(lines)]

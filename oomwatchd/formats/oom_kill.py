@@ -266,7 +266,7 @@ TASKS_ROW = Form(
     open_ended=True,
     role=Role.BODY,
     begins=("[",),
-    pattern=rx(r"\[ *(?P<pid>\d+)\](?P<figures>(?:\s+-?\d+){6,}) ?(?P<comm>.*)$"),
+    pattern=rx(r"\[ *(?P<pid>\d+)\](?P<figures>(?:\s+-?\d+(?=\s|$)){6,}) ?(?P<comm>.*)$"),
     opens=True,
     copies=Copies(
         start=r"\[ *\d{1,7}\] +\d+ +\d+(?: |$)",

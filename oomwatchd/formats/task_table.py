@@ -251,7 +251,7 @@ def _bears_out(names: Sequence[str], columns: Sequence[Sequence[int]]) -> bool:
         all(map(int.__eq__, map(sum, zip(*parts, strict=True)), held) if parts else ())
         and all(rss <= total for rss, total in zip(held, mapped, strict=True))
         and all(-1000 <= one <= 1000 for one in adjustment)
-        and min(map(min, columns[2 : len(names) - 1]), default=0) >= 0
+        and all(figure >= 0 for column in columns[2 : len(names) - 1] for figure in column)
     )
 
 
