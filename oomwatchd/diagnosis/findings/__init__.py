@@ -106,10 +106,13 @@ def _plain(finding: Finding) -> Finding:
     return msgspec.structs.replace(finding, title=title, explanation=explanation, advice=advice)
 
 
+_ONE = (Finding, Claim)
+
+
 def _claims(answer: Answer) -> list[Claim]:
     if answer is None:
         return []
-    said = [answer] if isinstance(answer, Finding | Claim) else answer
+    said = [answer] if isinstance(answer, _ONE) else answer
     return [one if isinstance(one, Claim) else Claim(finding=one) for one in said]
 
 

@@ -35,7 +35,10 @@ def find(case: Case) -> Claim | None:
         f"{harmless_name(middle_cut(h.name, 60))} {size(h.amount)}" for h in case.facts.protected[:3]
     )
     evictable = sum(case.ledger.held(kind) or 0 for kind in ("file", "waiting"))
-    # without it reclaim would have had file pages to drop
+    swap = case.report.memory.swap if case.report.memory is not None else None
+    if swap is not None and swap.free_bytes:
+        evictable += min(case.ledger.held("anon") or 0, swap.free_bytes)
+    # without it reclaim would have had pages to drop or to swap out
     decides = held >= _LARGE * whole and evictable >= max(case.shortfall_bytes, int(_LARGE * whole))
     amount = held or low
     return Claim(

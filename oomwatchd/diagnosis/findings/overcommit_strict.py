@@ -12,6 +12,8 @@ kernel's memory or a cgroup's limit is what ran out.
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import LASTS
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
 
@@ -19,7 +21,7 @@ ID = "overcommit_strict"
 TITLE = "Strict overcommit did not prevent it"
 
 
-def find(case: Case) -> Finding | None:
+def find(case: Case) -> Claim | None:
     if case.at is None or case.at.parts.get("overcommit_memory", "").strip() != "2":
         return None
     if case.report.constraint == "memcg":
@@ -29,7 +31,7 @@ def find(case: Case) -> Finding | None:
         return None
     room = case.meminfo_at.get("MemTotal", 0) + case.meminfo_at.get("SwapTotal", 0)
     above = room > 0 and limit > 0.9 * room
-    return Finding(
+    finding = Finding(
         id=ID,
         severity="warning" if above else "info",
         title=TITLE,
@@ -37,7 +39,13 @@ def find(case: Case) -> Finding | None:
         f"({percent(committed, limit) if limit else 'no limit'})"
         + (", and that limit leaves the kernel itself less than a tenth of RAM and swap." if above else "."),
         evidence={"commit_limit_bytes": limit, "committed_bytes": committed, "ram_and_swap_bytes": room},
-        advice="Lower vm.overcommit_ratio so that the limit leaves room for the kernel's own memory."
+        advice=f"Lower vm.overcommit_ratio ({LASTS}) so that the limit leaves room for the kernel's own "
+        "memory: "
+        "a program is then refused memory in place of being killed."
         if above
         else "",
     )
+    text = f"strict overcommit (vm.overcommit_memory=2) promises {size(limit)} of {size(room)}"
+    # a limit that leaves the kernel nothing lets it come so far; what takes more comes first
+    cause = Cause(tier=Tier.TAKEN, text=text, excess_bytes=1) if above else None
+    return Claim(finding=finding, cause=cause)

@@ -52,13 +52,25 @@ _MEANS = {
     "Acpi-Operand": "firmware tables",
     "Acpi-Namespace": "firmware tables",
     "net_namespace": "network namespaces",
+    "ip_fib_alias": "routes",
+    "ip_fib_trie": "routes",
+    "fib6_nodes": "routes",
+    "ip6_dst_cache": "routes",
+    "shmem_inode_cache": "files of tmpfs, or watches on them",
+    "nft_set_elem": "elements of nftables sets",
+    "radix_tree_node": "the index of the page cache",
+    "pid": "processes",
+    "files_cache": "processes",
+    "kernel_memcg": "cgroups",
     "ext4_extent_status": "file extents",
     "bio-0": "requests to disks",
 }
 
 
 def _meant(cache: str) -> str | None:
-    return _MEANS.get(cache) or ("inodes of files" if cache.endswith("inode_cache") else None)
+    if cache in _MEANS or not cache.endswith("inode_cache"):
+        return _MEANS.get(cache)
+    return "inodes, kept by open files, inotify watches or the cache"
 
 
 def _meaning(cache: str) -> str:

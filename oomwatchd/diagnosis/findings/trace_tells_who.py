@@ -64,11 +64,14 @@ _WORKS = (
     _Work(re.compile(r"shmem_\w+"), "shared memory (tmpfs)"),
     _Work(re.compile(r"page_cache_ra_\w+|page_cache_readahead\w*|filemap_fault"), "reading a file"),
 )
+#: all of them: most functions of a trace are none
+_ANY = re.compile("|".join(f"(?:{work.functions.pattern})" for work in _WORKS))
 
 
 def find(case: Case) -> Claim | None:
     trace = case.report.trigger.call_trace
-    work = next((w for w in _WORKS if _called(w.functions, trace)), None)
+    known = [function for function in trace if _called(_ANY, (function,))]
+    work = next((w for w in _WORKS if _called(w.functions, known)), None)
     if work is None:
         return None
     asker = case.report.trigger.comm
