@@ -1170,3 +1170,55 @@ def test_every_report_of_the_corpus_has_a_needle(corpus: Path) -> None:
                 mark in line for mark in (b"invoked oom-killer", b"Killed process ", b"oom-kill:constraint")
             ):
                 assert any(needle in line for needle in NEEDLES)
+
+
+PIECES = [
+    "lowmem_reserve[]:", " 0", " 808", " 3849",
+    "Node 0 DMA: ", "4*4kB ", "(U) ", "1*8kB ", "(E) ", "= 24kB",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[  431.123456] {}",
+        "Jan  1 00:00:01 host kernel: {}",
+        '{{"_TRANSPORT": "kernel", "SYSLOG_FACILITY": "0", "MESSAGE": "{}"}}',
+    ],
+)
+def test_pieces_of_a_line_that_the_kernel_printed_as_records(line: str) -> None:
+    text = "\n".join(line.format(piece) for piece in [*PIECES, "0 pages in swap cache"])
+    assert texts(text) == [
+        "lowmem_reserve[]: 0 808 3849",
+        "Node 0 DMA: 4*4kB (U) 1*8kB (E) = 24kB",
+        "0 pages in swap cache",
+    ]
+
+
+SUMMARY = (
+    "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=abc,mems_allowed=0,oom_memcg=/docker/abc,"
+    "task_memcg=/docker/abc/def,task=python,pid=5,uid=0"
+)
+
+
+@pytest.mark.parametrize("sign", ["", "\\", " \\"])
+@pytest.mark.parametrize("indent", ["", "    "])
+def test_a_summary_broken_behind_its_commas(sign: str, indent: str) -> None:
+    broken = SUMMARY.replace(",", f",{sign}\n{indent}" if sign or indent else ",\n")
+    (report,) = reports(f"[1.0] {broken}\n[1.0] {KILL}\n".encode())
+    assert report.memcg is not None
+    assert (report.memcg.oom_path, report.memcg.task_path) == ("/docker/abc", "/docker/abc/def")
+
+
+def test_words_that_were_made_bold() -> None:
+    line = "Out of memory: Killed process 649 (**fio**) total-vm:1kB, anon-rss:**896kB**, file-rss:1kB"
+    assert texts(f"**java** invoked oom-killer: gfp_mask=0xcc0, order=0\n{line}") == [
+        "java invoked oom-killer: gfp_mask=0xcc0, order=0",
+        line.replace("**", ""),
+    ]
+    assert texts("** 7 printk messages dropped **") == ["** 7 printk messages dropped **"]
+
+
+def test_quoted_printable_of_latin_1() -> None:
+    lines = [f"[    1.00000{n}]=A0{line.replace('=', '=3D')}" for n, line in enumerate(REPORT)]
+    assert [line.strip() for line in texts("\n".join(lines))] == [line.strip() for line in REPORT]

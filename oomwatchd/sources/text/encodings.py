@@ -67,10 +67,11 @@ class Carrier(NamedTuple):
     markdown: bool = False
     typeset: bool = False
     coloured: bool = False
+    bold: bool = False
 
     def of_raw_records(self) -> Carrier:
         """What may carry the records of /dev/kmsg, which have no such thing in them as typography."""
-        carrier = self._replace(markdown=False, typeset=False, coloured=False)
+        carrier = self._replace(markdown=False, typeset=False, coloured=False, bold=False)
         return PLAIN if carrier == PLAIN else carrier
 
 
@@ -98,6 +99,7 @@ def judge(head: bytes) -> Carrier:
         html=markup,
         markdown=escaped > 0 and escaped >= len(_UNESCAPED.findall(head)),
         typeset=not head.isascii() and _TYPESET.search(head) is not None,
+        bold=has_bold(head),
         coloured=b"0m" in head and b"\x1b" not in head and _is_coloured(head),
     )
     return PLAIN if carrier == PLAIN else carrier
@@ -111,8 +113,14 @@ def _is_coloured(head: bytes) -> bool:
 
 
 def quoted_printable(line: bytes) -> bytes:
-    """Undo RFC 2045's escapes in one line whose soft breaks are already closed."""
-    return _QP.sub(lambda match: bytes((int(match[1], 16),)), line)
+    """Undo RFC 2045's escapes in one line whose soft breaks are already closed; what is no UTF-8 then is
+    taken for Latin-1, in which mails come that have no other letters than blanks of their own kind."""
+    line = _QP.sub(lambda match: bytes((int(match[1], 16),)), line)
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return line.decode("latin-1").encode()
+    return line
 
 
 def is_dirty(data: bytes) -> bool:
@@ -146,6 +154,20 @@ def unmark(line: bytes) -> bytes:
         line = _TAG.sub(b"", _BREAK.sub(b"\n", line).rstrip(b"\r\n \t"))
     text = line.decode("utf-8", "backslashreplace")
     return html.unescape(text).replace("\xa0", " ").encode("utf-8", "backslashreplace")
+
+
+#: a word that was made bold; "** 7 printk messages dropped **" is the kernel's own
+_BOLD: Final = re.compile(rb"(?<![*\w])\*\*(?=[^\s*])([^*\r\n]{1,200})(?<=[^\s*])\*\*(?![*\w])")
+
+
+def has_bold(data: bytes) -> bool:
+    """Whether words are bold by Markdown's signs."""
+    return b"**" in data and _BOLD.search(data) is not None
+
+
+def unbold(line: bytes) -> bytes:
+    """Take Markdown's signs of bold words away."""
+    return _BOLD.sub(rb"\1", line) if b"**" in line else line
 
 
 def unescape_markdown(line: bytes) -> bytes:

@@ -16,12 +16,16 @@ from oomwatchd.sources.text import certain
 from oomwatchd.sources.text.prefix import QUOTE, unescape_octal
 from oomwatchd.sources.text.respace import respace
 from oomwatchd.sources.text.wrap import (
+    IN_PIECES,
     MAX_JOINED,
+    MAX_PIECES,
+    PIECE_FIRST,
     LineKind,
     Piece,
     Widths,
     complete,
     goes_on,
+    is_piece,
     kind_of,
     mend_blanks,
     seam,
@@ -81,6 +85,8 @@ class Joiner:
                 if record.raw == self._line and (self.doubled or record.usec is not None):
                     self._twice(held, record)
                     return
+                if record.text[:1] in PIECE_FIRST and self._continues(held, record):
+                    return
                 out.append(self._release(held))
             self._line = record.raw
             self._held = record
@@ -88,6 +94,34 @@ class Joiner:
             self._piece = None
             return
         self._push_unprefixed(record, out)
+
+    def push_whole(self, record: KmsgRecord, out: list[KmsgRecord]) -> None:
+        """Take a record that is whole in itself, unless the kernel printed the line in pieces."""
+        held = self._held
+        if held is not None and record.text[:1] in PIECE_FIRST and self._continues(held, record):
+            return
+        self.flush(out)
+        kind = kind_of(record.text) if record.text[-2:] in (":", ": ") or record.text[-1:] == ":" else None
+        if kind is not None and kind.name in IN_PIECES:
+            self._held = record
+            self._prefixed = True
+            self._line = b""
+        else:
+            out.append(record)
+
+    def _continues(self, held: KmsgRecord, record: KmsgRecord) -> bool:
+        """Whether a record is a further piece of the line that is held (printk's continuations, which
+        4.9 and its like made records of their own); it is then added to it."""
+        piece = self._current()
+        kind = piece.kind
+        if kind is None or kind.name not in IN_PIECES or not is_piece(kind, record.text):
+            return False
+        if piece.pieces >= MAX_PIECES:
+            return False
+        text = f"{held.text.rstrip(' ')} {record.text.strip(' ')}"
+        self._held = replace(held, text=text, raw=held.raw + b"\n" + record.raw)
+        self._piece = piece._replace(text=text, pieces=piece.pieces + 1, length=len(text))
+        return True
 
     def _twice(self, held: KmsgRecord, record: KmsgRecord) -> None:
         """Two daemons wrote the same line, or a copy has it twice: the kernel does not print a line twice in
@@ -212,6 +246,11 @@ class Joiner:
 
     def _join(self, held: KmsgRecord, piece: Piece, record: KmsgRecord, out: list[KmsgRecord]) -> None:
         text = record.text
+        broken = held.text.rstrip(" \t")
+        if broken.endswith("\\"):  # a shell's sign that the line goes on
+            held = replace(held, text=broken[:-1])
+            piece = piece._replace(text=broken[:-1])
+            text = text.lstrip(" \t")
         if held.seq is not None:
             text = unescape(text.encode()).decode("utf-8", "backslashreplace")
         if piece.kind is not None and piece.kind.name == "summary":

@@ -162,6 +162,8 @@ class Unwrapping:
         for part in parts:
             if carrier.markdown:
                 part = encodings.unescape_markdown(part)
+            if carrier.bold:
+                part = encodings.unbold(part)
             if carrier.typeset:
                 part = encodings.untypeset(part)
             if carrier.coloured:

@@ -331,8 +331,7 @@ class TextReader:
         """Records that came out of fields."""
         for record in records:
             if record.whole:
-                self._joiner.flush(out)
-                out.append(record)
+                self._joiner.push_whole(record, out)
             else:
                 self._joiner.push(record, True, out)
 

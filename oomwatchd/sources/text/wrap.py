@@ -96,6 +96,17 @@ _INNER: Final = re.compile(
     + ")"
 )
 
+#: lines that some kernels print a word at a time (pr_cont() of show_free_areas()), and how a word begins
+IN_PIECES: Final = frozenset({"lowmem_reserve", "buddy"})
+PIECE_FIRST: Final = frozenset(" 0123456789(=")
+
+
+def is_piece(kind: LineKind, text: str) -> bool:
+    """Whether all words of a text may be further ones of such a line."""
+    return len(text) <= _MAX_PIECE and all(_word_of(kind, word) for word in text.split())
+
+
+_MAX_PIECE: Final = 64
 _INVOKED: Final = " invoked oom-killer: "
 #: what stands in a prompt or a speaker's mark, and in hardly a name
 _ODD: Final = frozenset("<>[]{}$#|=\"'`")
@@ -328,6 +339,8 @@ def goes_on(
                 return True
     if _escape_across(piece.text, text):
         return True
+    if kind is not None and piece.text.rstrip(" \t").endswith("\\"):
+        return True
     if piece.prefixed and piece.text.endswith("\n"):
         return True  # a syslog's record goes on behind its #012
     full = widths.hard is not None and piece.length % widths.hard == 0
@@ -391,6 +404,8 @@ def seam(piece: Piece, text: str, widths: Widths) -> tuple[str, bool]:
         if two and not one:
             return " ", False
     if widths.hard is not None and piece.length % widths.hard == 0:
+        return "", False
+    if kind is not None and kind.name == "summary" and last[-1] == ",":
         return "", False
     if kind is not None and kind.name == "summary" and (widths.soft is None or piece.width >= widths.soft):
         # a word longer than the line
