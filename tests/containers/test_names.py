@@ -38,11 +38,12 @@ def setting(unit: str, key: str) -> list[str]:
 
 def unprivileged(unit: str) -> list[str]:
     """A command line that goes on as the unit's user, with its groups and capabilities."""
-    (capabilities,) = setting(unit, "AmbientCapabilities")
-    caps = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in capabilities.split())])
+    names = " ".join(setting(unit, "AmbientCapabilities")).split()
+    caps = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in names)])
     groups = [str(grp.getgrnam(name).gr_gid) for name in setting(unit, "SupplementaryGroups")]
+    user = NOBODY if setting(unit, "DynamicUser") == ["yes"] else 0
     return [
-        *("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--no-new-privs"),
+        *("setpriv", f"--reuid={user}", f"--regid={user}", "--no-new-privs"),
         *(["--groups", ",".join(groups)] if groups else ["--clear-groups"]),
         *(f"--inh-caps={caps}", f"--ambient-caps={caps}", f"--bounding-set={caps}"),
     ]

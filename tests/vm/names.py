@@ -27,6 +27,7 @@ def test(image: Path, memory_mib: int, seconds: float) -> list[Claim]:
         Claim(f"not root: {result.one('user')}", "Uid:\t0" not in result.one("user")),
         Claim("the helper was not started before there was a container", before == "0"),
         Claim(f"it was for the container ({result.one('helper_log')})", int(after or 0) > 0),
+        Claim(f"and saw of /etc: {result.one('helper_root')}", result.one("helper_root") == "ld.so.cache"),
         Claim(f"and ended by itself: {result.one('helper_idle')}", result.one("helper_idle") == "inactive"),
         Claim(f"the victim's container: {owners}", [o["container_name"] for o in owners] == [NAME]),
         Claim(f"the line: {event['summary']}", f"container {NAME}" in event["summary"]),

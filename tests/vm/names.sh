@@ -26,6 +26,12 @@ mkdir /sys/fs/cgroup/docker
 echo +memory > /sys/fs/cgroup/docker/cgroup.subtree_control
 mkdir /sys/fs/cgroup/docker/$id
 echo 24M > /sys/fs/cgroup/docker/$id/memory.max
+part helper_root
+tries=0
+until [ "$(systemctl show --property=MainPID --value oomwatchd-names.service)" != 0 ] || [ $((tries += 1)) -gt 60 ]; do
+    sleep 0.5
+done
+ls "/proc/$(systemctl show --property=MainPID --value oomwatchd-names.service)/root/etc"
 sleep 5 # containers live longer than it takes to learn a name
 part helper_after; systemctl show --property=ActiveEnterTimestampMonotonic --value oomwatchd-names.service
 part helper_log; journalctl --quiet --no-pager --boot --output=cat --unit=oomwatchd-names.service
