@@ -22,8 +22,11 @@ if [ -e /program ]; then
     echo 'state_directory = "/tmp/state"' > /tmp/oomwatchd.toml
     mkdir -p /tmp/state
     # as the unit has it
-    scored -900 chroot /py env PYTHONPATH=/mnt PYTHONDONTWRITEBYTECODE=1 python3 -m oomwatchd run \
-        --config /tmp/oomwatchd.toml > /tmp/daemon.log 2>&1 &
+    while :; do
+        scored -900 chroot /py env PYTHONPATH=/mnt PYTHONDONTWRITEBYTECODE=1 python3 -m oomwatchd run \
+            --config /tmp/oomwatchd.toml > /tmp/daemon.log 2>&1
+        sleep 1
+    done &
     tries=0
     while [ $tries -lt 200 ] && ! wget -q -O /dev/null http://127.0.0.1:10053/-/ready; do sleep 0.25; tries=$((tries + 1)); done
     wget -q -O /dev/null http://127.0.0.1:10053/-/ready || { echo "@@NO DAEMON"; tail -n 5 /tmp/daemon.log; }

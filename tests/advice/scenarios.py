@@ -537,6 +537,7 @@ WHOLE = (
             "more_ram": _did("twice the RAM", memory=1024),
             "unaccounted": LOOK,
         },
+        seconds=200,
         looks={"zram": Look("cat /sys/block/zram0/mm_stat", r"^ *\d{8,}")},
     ),
     Scenario(
