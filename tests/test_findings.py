@@ -722,6 +722,11 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
             report(kind="page_alloc_failure", victims=(), kills=0),
             report(kind="page_alloc_failure", victims=(), kills=0, trigger=flags("GFP_KERNEL", order=4)),
         ),
+        # for a zone below Normal nobody is killed: it may fail by itself
+        (
+            report(kind="page_alloc_failure", victims=(), kills=0, trigger=flags("GFP_KERNEL")),
+            report(kind="page_alloc_failure", victims=(), kills=0, trigger=flags("GFP_KERNEL", "GFP_DMA")),
+        ),
     ],
     "trace_tells_who": [
         (

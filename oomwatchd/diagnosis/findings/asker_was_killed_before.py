@@ -5,6 +5,8 @@ succeed, or until the task that asks has itself been chosen by the OOM killer. S
 what is below the min watermark (ALLOC_OOM); when that is gone too, its request fails. A failure of that kind
 belongs to the kill before it, and asks for nothing of its own.
 
+The kernel kills nobody for zones below Normal (__alloc_pages_may_oom()), so that requests for those fail too.
+
 Source: __alloc_pages_slowpath() (tsk_is_oom_victim(), TIF_MEMDIE up to 4.13). A task that reclaims itself
 (PF_MEMALLOC) fails the same way; that is rare.
 """
@@ -23,7 +25,10 @@ TITLE = "An aftershock: who asked had been killed already"
 #: PAGE_ALLOC_COSTLY_ORDER
 _COSTLY = 3
 _MAY_FAIL = frozenset(
-    {"__GFP_NORETRY", "__GFP_RETRY_MAYFAIL", "__GFP_REPEAT", "__GFP_MEMALLOC", "__GFP_THISNODE"}
+    {
+        *("__GFP_NORETRY", "__GFP_RETRY_MAYFAIL", "__GFP_REPEAT", "__GFP_MEMALLOC", "__GFP_THISNODE"),
+        *("__GFP_DMA", "__GFP_DMA32"),
+    }
 )
 
 
