@@ -183,9 +183,7 @@ def test_the_list_filters_and_pages_through(store: Store) -> None:
     assert len(json(store, "/api/v1/events?before=2030-01-01T00:00Z&limit=7")["events"]) == 7
 
 
-def crash_loop(
-    store: Store, times: int, *, seconds: float = 300.0, seq: int = 1000, comm: str = "app"
-) -> None:
+def crash_loop(store: Store, times: int, name: str | None = "shop/web-otlp/app") -> None:
     """A container that is started again and dies, each time under another id and with other figures."""
     for n in range(times):
         identifier = f"{n:064x}"
@@ -193,7 +191,7 @@ def crash_loop(
         path = f"/kubepods.slice/kubepods-pod{pod.replace('-', '_')}.slice/cri-containerd-{identifier}.scope"
         whose = Attribution(
             pid=4242, role="victim", cgroup=path, container_id=identifier, pod_uid=pod,
-            container_name="shop/web-otlp/app",
+            container_name=name,
         )  # fmt: skip
         one = event(
             1000 + 10 * n,
@@ -202,7 +200,7 @@ def crash_loop(
             summary=f"app (pid {4242 + n}) killed: container {identifier[:12]} at its limit, {n} %",
         )
         kept = capture(1000 + 10 * n)
-        store.put(msgspec.structs.replace(kept, wall_offset=1.79e9 + n * seconds), one)
+        store.put(msgspec.structs.replace(kept, wall_offset=1.79e9 + n * 300.0), one)
 
 
 def test_a_crash_loop_is_one_row(store: Store) -> None:
@@ -225,6 +223,15 @@ def test_a_crash_loop_is_one_row(store: Store) -> None:
     assert len(seen) == 300, "each kill is stored and listed"
     assert len(json(store, "/api/v1/events?limit=1000")["events"]) == 301
     assert text(store, "/").count('<th scope="row">') == 2
+
+
+def test_a_crash_loop_in_a_pod_without_names_is_one_row(store: Store) -> None:
+    crash_loop(store, 5, name=None)
+    page = text(store, "/events")
+    assert page.count('<th scope="row">') == 1
+    links = [a["href"] or "" for tag, a in Tags(page).found if tag == "a"]
+    each = next(link for link in links if "each=1" in link)
+    assert text(store, each).count('<th scope="row">') == 5
 
 
 @pytest.mark.parametrize(

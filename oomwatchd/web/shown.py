@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from os.path import commonprefix
 from typing import Any
 
 import msgspec
@@ -57,7 +58,9 @@ def _each(group: Group[Row], query: Mapping[str, str]) -> str:
     """The list of all events of the group."""
     row = group.newest
     fields = {name: value for name, value in query.items() if name not in ("after", "since", "before")}
-    about = {"kind": row.kind, "comm": row.victim_comm, "cgroup": None if row.container else row.cgroup}
+    # containers of one pod that were started again differ in the end of their paths
+    path = commonprefix([one.cgroup or "" for one in group.rows])  # noqa: RUF071  # by character, as filters
+    about = {"kind": row.kind, "comm": row.victim_comm, "cgroup": None if row.container else path}
     about |= {"container": row.container, "pod": row.pod, "namespace": row.namespace}
     fields |= {name: value for name, value in about.items() if value}
     # to the next second: the last one is to be among them
