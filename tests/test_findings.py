@@ -353,6 +353,11 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
     ],
     "request_fits_now": [
         (report(memory=memory(zone(free=45 << 10))), report()),
+        # what was asked is not in the log: with most of it free it was no shortage
+        (
+            report(trigger=Trigger(comm="t10"), memory=memory(zone(free=3 << 20))),
+            report(trigger=Trigger(comm="t10"), memory=memory(zone(free=1 << 20))),
+        ),
         # the reserve is not in the log: above even the high mark, or only above min
         (
             report(memory=memory(reserve_unknown(free=70 << 10))),

@@ -25,7 +25,7 @@ HOLDS = 0.3
 _TOGETHER = 0.6
 #: functions of the report itself and of the page and slab allocators
 _MM = re.compile(
-    r"(?:dump_|show_|oom_kill|out_of_memory|_*(?:alloc|get_free)_?pages?|alloc_pages|_*get_free_page|"
+    r"(?:dump_|show_|oom_kill|_*out_of_memory|_*(?:alloc|get_free)_?pages?|alloc_pages|_*get_free_page|"
     r"get_page_from|warn_alloc|_*k[mvz]*alloc|kmem_cache|allocate_slab|new_slab|_+slab|slab_|cache_alloc|"
     r"cache_grow|mem_cgroup|try_charge|charge_memcg|_+mem_cgroup|memcg|folio_alloc|_*vmalloc|"
     r"_+folio|alloc_slab|unwind|walk_stackframe|print_|fallback_alloc|kmalloc)"

@@ -29,7 +29,9 @@ def find(case: Case) -> Claim | None:
     victim = case.victim or next(iter(report.victims), None)
     score = victim.score if victim is not None else None
     held = sum(p.bytes for p in case.processes)
-    listed = bool(report.tasks) and "tasks" not in report.missing and len(case.processes) == len(report.tasks)
+    # a log that lost other parts may have lost rows
+    whole_table = report.tasks and not {"tasks", "header", "mem_info", "elided"} & set(report.missing)
+    listed = bool(whole_table) and len(case.processes) == len(report.tasks)
     by_table = listed and whole is not None and held < _ALL * whole
     row = next((t for t in report.tasks if victim is not None and t.pid == victim.pid), None)
     adjusted = (victim.oom_score_adj if victim is not None else None) or (row.oom_score_adj if row else None)

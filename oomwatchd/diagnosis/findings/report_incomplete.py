@@ -26,10 +26,11 @@ def find(case: Case) -> Claim | None:
     report = case.report
     if report.kind == "oomd_kill" or report.trigger.sysrq or (case.capture and case.capture.unseen):
         return None
+    zones = any(zone.bytes_of("free") is not None for zone in case.zones)
     counters = report.memcg is not None and (report.memcg.memory is not None or report.memcg.stat)
-    if not (report.kills or report.trigger.comm or report.trigger.gfp_mask is not None):
+    if not (report.kills or report.trigger.comm or report.trigger.gfp_mask is not None or case.zones):
         return None
-    if report.complete or case.zones or counters or (report.memory is not None and report.memory.totals):
+    if report.complete or zones or counters or (report.memory is not None and report.memory.totals):
         return None
     victim = case.victim or next(iter(report.victims), None)
     sizes = [] if victim is None else [victim.anon_rss_bytes, victim.file_rss_bytes, victim.shmem_rss_bytes]

@@ -19,12 +19,14 @@ TITLE = "Memory came back between the refusal and the report"
 
 #: of RAM, in one zone: then nothing was short
 _PLENTY = 0.1
+#: of RAM, free above the high marks, where nobody knows what was asked
+_MOST = 0.4
 
 
 def find(case: Case) -> Claim | None:
     fitting = [v for v in case.verdicts if v.fits and v.usable_bytes is not None]
     if case.request is None:
-        return None
+        return _mostly_free(case)
     if not fitting:
         return _perhaps(case)
     # the last check before a kill demands the high mark, without CMA: most that fit fail it
@@ -68,6 +70,38 @@ def find(case: Case) -> Claim | None:
         short = told.last_short_bytes or 0
         text = f"{label} zone {kib(short)} short of the high mark that the last check before a kill demands"
     return Claim(finding=finding, refusal=Refusal(text=text, rank=60))
+
+
+def _mostly_free(case: Case) -> Claim | None:
+    """What was asked is not in the log; but with so much free above the high marks nothing ordinary fails."""
+    report, whole = case.report, case.bound_bytes
+    trigger = report.trigger
+    known = report.kind != "page_alloc_failure" and not trigger.sysrq and trigger.order != -1
+    if case.in_cgroup or not known or trigger.gfp_mask == 0 or report.constraint != "none" or not whole:
+        return None
+    spare = sum(
+        max((z.bytes_of("free") or 0) - (z.bytes_of("free_cma") or 0) - (z.bytes_of("high") or 1 << 62), 0)
+        for z in case.zones
+        if z.zone not in ("HighMem", "Movable")
+    )
+    if spare < _MOST * whole:
+        return None
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="warning",
+            title="Most memory was free",
+            explanation=f"{size(spare)} of {size(whole)} were free above the high watermarks when the "
+            "report was "
+            "printed: no shortage by these figures. A request that no zone may serve, a large or broken "
+            "one, or a "
+            "leaked VM_FAULT_OOM calls the OOM killer all the same.",
+            evidence={"free_above_high_bytes": spare, "whole_bytes": whole},
+            advice=_ADVICE,
+        ),
+        refusal=Refusal(text=f"no shortage: {size(spare)} of {size(whole)} were free", rank=48),
+        cause=Cause(tier=Tier.MANNER, text=""),
+    )
 
 
 def _perhaps(case: Case) -> Claim | None:
