@@ -74,6 +74,7 @@ def find(line: str) -> Certain | None:
     return None
 
 
+_MAX_TEXT: Final = 65_536
 _HEADER: Final = re.compile(r"[^\n]{1,60}? invoked oom-killer: gfp_mask=")
 
 
@@ -85,6 +86,13 @@ def begins(line: str, at: int) -> bool:
     text = line[at : at + _MAX_LINE].lstrip(" \t")
     found = find(text)
     return found is not None and found.at == 0
+
+
+def holds(text: str) -> bool:
+    """Whether kernel text stands anywhere in a text of some lines."""
+    return any(
+        _HEADER.search(line) is not None or find(line) is not None for line in text[:_MAX_TEXT].split("\n")
+    )
 
 
 def is_flush_left(text: str) -> bool:

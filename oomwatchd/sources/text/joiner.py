@@ -85,7 +85,7 @@ class Joiner:
                 if record.raw == self._line and (self.doubled or record.usec is not None):
                     self._twice(held, record)
                     return
-                if record.text[:1] in PIECE_FIRST and self._continues(held, record):
+                if len(record.text) < 64 and record.text[:1] in PIECE_FIRST and self._continues(held, record):
                     return
                 out.append(self._release(held))
             self._line = record.raw

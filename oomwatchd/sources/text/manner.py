@@ -107,8 +107,11 @@ def judge(head: Sequence[bytes]) -> Manner:
     )
     if device or manner.verbose or not (manner.sure or len(together) < _SHORT):
         return manner
-    unwrapping = Unwrapping(manner)
-    texts = [text for raw in head for text, _ in unwrapping.take(raw)]
+    if manner.plain and not encodings.is_dirty(together):
+        texts = together.decode("utf-8", "backslashreplace").split("\n")
+    else:
+        unwrapping = Unwrapping(manner)
+        texts = [text for raw in head for text, _ in unwrapping.take(raw)]
     stages = learn(texts)
     return manner._replace(stages=stages) if stages else manner
 

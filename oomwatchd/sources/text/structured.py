@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from oomwatchd.records.capture import SourceForm
 from oomwatchd.records.kmsg import FACILITY_KERN, KmsgRecord, to_text
+from oomwatchd.sources.text import certain
 from oomwatchd.sources.text.prefix import FACILITY_USER, PrefixParser
 
 #: fields and bytes of one entry that are kept
@@ -28,20 +29,6 @@ _FIELD: Final = re.compile(r'[ \t]*"(?P<key>[^"\\]{1,128})"[ \t]*:[ \t]*(?P<valu
 _OPENS: Final = re.compile(r"[ \t]*(?:\},?[ \t]*)?\{[ \t]*$")
 _CLOSES: Final = re.compile(r"[ \t]*\}[ \t]*(?:[,\]}]+[ \t]*)?$")
 _FRAME: Final = re.compile(r'[ \t]*(?:"dmesg"[ \t]*:[ \t]*\[|\[|\]|\][ \t]*\}|\}|,)[ \t]*$')
-#: fields in which a log line of another form is carried
-_CARRIERS: Final = (
-    "log",
-    "message",
-    "msg",
-    "textPayload",
-    "line",
-    "content",
-    "body",
-    "stringValue",
-    "@message",
-    "_raw",
-    "event",
-)
 # journalctl -o verbose: a time with the entry's cursor, then its fields, each on a line of its own
 _VERBOSE: Final = re.compile(
     r"[ \t]{0,64}(?:[^\W\d]{2,9}\.? )?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})?(?: \S{1,16})? "
@@ -70,15 +57,15 @@ def _field(line: str) -> tuple[str, str] | None:
 
 
 def _string(line: str) -> str | None:
-    """The text of a line that is one string, an element of a list; or of one that is a carrying field."""
+    """The text of a line that is one string, an element of a list; or of one that is a field with kernel
+    text in it, whatever its name."""
     key, written = _field(line) or (None, line.strip().removesuffix(","))
-    if key is not None and key not in _CARRIERS:
-        return None
     try:
         value = json.loads(written)
     except (ValueError, RecursionError):
         return None
-    return _text(value) if isinstance(value, str) else None
+    text = _text(value) if isinstance(value, str) else None
+    return text if text is None or key is None or certain.holds(text) else None
 
 
 def _number(value: object) -> int | None:
@@ -217,16 +204,11 @@ class JsonReader:
         return self._carried(entry, raw)
 
     def _carried(self, entry: Mapping[str, Any], raw: bytes) -> list[KmsgRecord] | None:
-        """Docker, Kubernetes events and the log shippers: a line of any form inside."""
-        text = next((text for key in _CARRIERS if (text := _text(entry.get(key))) is not None), None)
-        return self._nested(entry, raw) if text is None else self._lines_of(text, raw)
-
-    def _nested(self, entry: Mapping[str, Any], raw: bytes) -> list[KmsgRecord] | None:
-        """What log stores wrap around a line: Elasticsearch's ``_source``, Cloud Logging's ``jsonPayload``,
-        a watched Kubernetes event, Loki's streams of [time, line]."""
+        """What log stores and shippers wrap around a journal's entry or a line of any form: a string that has
+        kernel text in it, wherever it stands. None if there is none."""
         records: list[KmsgRecord] = []
         found = False
-        waiting: list[tuple[object, int]] = [(value, 1) for value in reversed(list(entry.values()))]
+        waiting: list[tuple[object, int]] = [(entry, 0)]
         for _ in range(MAX_NODES):
             if not waiting:
                 break
@@ -237,19 +219,14 @@ class JsonReader:
                     self._count(message[1])
                     records.append(message[0])
                     found = True
-                    continue
-                text = next((text for key in _CARRIERS if (text := _text(value.get(key))) is not None), None)
-                if text is not None:
-                    records += self._lines_of(text, raw)
-                    found = True
                 elif depth < MAX_DEPTH:
                     waiting += [(inner, depth + 1) for inner in reversed(value.values())]
             elif isinstance(value, list):
-                if len(value) == _PAIR and all(isinstance(one, str) for one in value) and value[0].isdigit():
-                    records += self._lines_of(value[1].replace("\0", "\\x00"), raw)
-                    found = True
-                elif depth < MAX_DEPTH:
+                if depth < MAX_DEPTH:
                     waiting += [(inner, depth + 1) for inner in reversed(value[:MAX_NODES])]
+            elif isinstance(value, str) and certain.holds(value):
+                records += self._lines_of(value.replace("\0", "\\x00"), raw)
+                found = True
         return records if found else None
 
     def _lines_of(self, text: str, raw: bytes) -> list[KmsgRecord]:
