@@ -25,13 +25,14 @@ import pytest
 
 from oomwatchd.cli.throwaway import victim
 from oomwatchd.config import Config, HttpSection, parse
-from oomwatchd.daemon import protect, worker
+from oomwatchd.daemon import protect, waiting
 from oomwatchd.daemon.log import LINE_BYTES, OncePerKind, StderrHandler
 from oomwatchd.daemon.main import Daemon
 from oomwatchd.daemon.serving import Serving
+from oomwatchd.daemon.waiting import FULL_CAPTURES, cut_down
 from oomwatchd.daemon.warmup import RECORDS
 from oomwatchd.daemon.watch import FORESEEN_USEC, FRESH_USEC, Times, Watch
-from oomwatchd.daemon.worker import FULL_CAPTURES, Worker, cut_down
+from oomwatchd.daemon.worker import Worker
 from oomwatchd.errors import UnavailableError
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.metrics import Metrics
@@ -504,7 +505,7 @@ def test_a_full_room_costs_detail_and_no_kill(tmp_path: Path) -> None:
 
 
 def test_even_the_room_for_the_cut_down_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "CUT_CAPTURES", FULL_CAPTURES + 2)
+    monkeypatch.setattr(waiting, "CUT_CAPTURES", FULL_CAPTURES + 2)
     metrics = Metrics()
     patient = Worker(settings(tmp_path), metrics, lambda _: None)
     for number in range(FULL_CAPTURES + 5):

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from oomwatchd.config import Config
-from oomwatchd.daemon.worker import FULL_BYTES, Worker
+from oomwatchd.daemon.waiting import FULL_BYTES
+from oomwatchd.daemon.worker import Worker
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.formats import oom_kill
 from oomwatchd.formats.recognise import recognise

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from oomwatchd.config import Config
+from oomwatchd.daemon.waiting import FULL_CAPTURES, cut_down
 from oomwatchd.daemon.warmup import RECORDS
-from oomwatchd.daemon.worker import FULL_CAPTURES, Worker, cut_down
+from oomwatchd.daemon.worker import Worker
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.metrics import Metrics
 from oomwatchd.records.capture import (

@@ -22,8 +22,9 @@ from oomwatchd.daemon.live_facts import LiveFacts
 from oomwatchd.daemon.log import OncePerKind, is_journal, start_logging
 from oomwatchd.daemon.naming import Naming
 from oomwatchd.daemon.panics import panics, roots
+from oomwatchd.daemon.waiting import FULL_CAPTURES
 from oomwatchd.daemon.watch import Times, Watch
-from oomwatchd.daemon.worker import FULL_CAPTURES, Worker
+from oomwatchd.daemon.worker import Worker
 from oomwatchd.errors import ConfigError, OomwatchdError, PermissionDeniedError, UnavailableError
 from oomwatchd.event import OomEvent
 from oomwatchd.metrics import Metrics

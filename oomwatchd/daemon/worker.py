@@ -1,14 +1,15 @@
 """The patient half: one thread that stores, concludes, counts and hands out, each alone in its try.
 
-It may wait for a disk or a journal; the hurried half never waits for it. Between the two stands a
-bounded room of captures. When it is full, a capture is cut down to the lines that say who was killed,
-when and where, so that a storm loses detail and no kill.
+It may wait for a disk or a journal; the hurried half never waits for it. Between the two stands the bounded
+room of ``waiting``.
+
+The class is longer than others because it is the one order in which a capture is completed, explained,
+placed, timed, stored and told: each step hands capture and event to the next.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -21,56 +22,31 @@ import msgspec
 from oomwatchd.config import Config
 from oomwatchd.daemon.live_facts import LiveFacts
 from oomwatchd.daemon.log import OncePerKind
+from oomwatchd.daemon.outputs import Outputs
+from oomwatchd.daemon.own_deaths import OwnDeaths
 from oomwatchd.daemon.unit_watch import Aftermath
-from oomwatchd.delivery.outbox import Outbox
+from oomwatchd.daemon.waiting import CUT_CAPTURES, FULL_CAPTURES, Waiting, WaitingRoom, cut_down, key_of
 from oomwatchd.errors import OomwatchdError, UnavailableError
 from oomwatchd.event import OomEvent, conclude
-from oomwatchd.formats import ESSENTIAL
-from oomwatchd.formats.recognise import recognise
 from oomwatchd.metrics import Metrics
 from oomwatchd.observe.container import ContainerNames
 from oomwatchd.observe.hierarchy import memory_hierarchy
 from oomwatchd.observe.history import Before
 from oomwatchd.observe.host import Host, sees_kernel_pids
 from oomwatchd.observe.members import LEAST, crowds
-from oomwatchd.records.capture import OomCapture, weight
+from oomwatchd.records.capture import OomCapture
 from oomwatchd.reports.storms import MAX_COVERED, Covered, storm_key
-from oomwatchd.sinks import Sink, open_sinks
 from oomwatchd.sources.manager import ManagerJournal
 from oomwatchd.store import Count, Limits, StateInUseError, StateLock, Store, StoreError
 
 log = logging.getLogger(__name__)
 
-#: Captures with everything (up to some 100 KiB each), then cut down ones (about 1 KiB each).
-FULL_CAPTURES = 128
-CUT_CAPTURES = 8192
-#: What all with everything may hold together. A larger one may wait where no other does.
-FULL_BYTES = 8 << 20
-#: Lines of a cut down capture: the header and all that names a victim.
-CUT_RECORDS = 64
 #: after so long, a pid of the task table may be another's
 _PLACED_SECONDS = 10.0
 #: the counter that holds when this boot's journal was first watched (CLOCK_MONOTONIC, microseconds)
 _JOURNAL_BEGAN = "began_journal_usec"
-#: the counter that holds which large report (``KmsgRecord.number``) is worked at, -1 for none: a daemon that
-#: died meanwhile is followed by one that reads on behind it
-_AT_WORK = "at_work_number"
-#: begins the names of counters, one for each such report
-_DIED_AT = "died_at_number_"
 #: a report is large from here on: a smaller one is not worth two writes to the disk
 _LARGE_BYTES = 1 << 20
-
-
-class Waiting(msgspec.Struct, frozen=True, gc=False):
-    """A capture on its way; ``named_at`` is when its first victim was named (CLOCK_MONOTONIC, seconds),
-    None where no latency is measured; ``before`` tells the time before it. Of a capture that ``is_cut`` only
-    what names its victims is left."""
-
-    capture: OomCapture
-    named_at: float | None
-    before: Callable[[], Before] | None = None
-    is_cut: bool = False
-    bytes: int = 0
 
 
 class Worker:
@@ -94,20 +70,16 @@ class Worker:
         self._on_event = on_event
         self._clock = clock
         self._failures = OncePerKind(log)
-        self._waiting: dict[int, Waiting] = {}
+        self._waiting = WaitingRoom(metrics)
         self._queue: SimpleQueue[int | Callable[[], None] | None] = SimpleQueue()
-        #: bytes of whole captures that came, and of those that are done with; each written by one thread
-        self._came = self._went = 0
-        #: the reports that daemons of this boot died at
-        self._died_at: set[int] = set()
         self._latencies: dict[int, float] = {}
         self._unsent_repeats: dict[str, int] = {}
         #: events whose telling waits for a later revision, with the number of their first news
         self._put_off: dict[str, int] = {}
         self._store = Store.open(None)
         self._lock: StateLock | None = None
-        self._sinks: list[Sink] = []
-        self._outbox: Outbox | None = None
+        self._deaths = OwnDeaths(self._store, None)
+        self._outputs = Outputs(metrics, self._failures, boot_id)
         self._busy = False
         self._aftermath: Aftermath | None = None
         #: where the pids of reports can be looked up, None: nowhere
@@ -117,8 +89,6 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         #: where the store's file is, None: in memory only
         self.directory: Path | None = None
-        #: captures that found even the room for cut down ones full; their kills are lost to us
-        self.dropped = 0
 
     # -- the hurried half --------------------------------------------------------------------------
 
@@ -126,6 +96,11 @@ class Worker:
     def waiting(self) -> int:
         """Captures that are not stored yet."""
         return len(self._waiting)
+
+    @property
+    def dropped(self) -> int:
+        """Captures that found even the room for cut down ones full; their kills are lost to us."""
+        return self._waiting.dropped
 
     @property
     def idle(self) -> bool:
@@ -136,23 +111,8 @@ class Worker:
         """Open the store, in memory if its directory cannot be used, and the sinks. Raises
         StateInUseError."""
         self._open_store()
-        self._learn_of_deaths()
-        self._open_sinks(self._config)
-
-    def _learn_of_deaths(self) -> None:
-        """At which reports daemons of this boot died: the ring may hold them still, at each start."""
-        counters = self.load_counters(self._boot_id)
-        self._died_at = {int(name.removeprefix(_DIED_AT)) for name in counters if name.startswith(_DIED_AT)}
-        number = int(counters.get(_AT_WORK, -1))
-        if number < 0 or not self._boot_id:
-            return
-        log.warning(
-            "the last daemon died while it worked at the report of record %d: only the lines that name its"
-            " victims are read",
-            number,
-        )
-        self._died_at.add(number)
-        self._store.save_counters(self._boot_id, {f"{_DIED_AT}{number}": 1, _AT_WORK: -1})
+        self._deaths = OwnDeaths(self._store, self._boot_id)
+        self._outputs.open(self._config, self._store)
 
     def position(self, boot_id: str | None) -> int | None:
         """The highest sequence number that the store knows of this boot."""
@@ -197,8 +157,7 @@ class Worker:
                 f"the worker: {error}",
                 mend="raise the limit on tasks (TasksMax=), processes (ulimit -u) or address space",
             ) from error
-        if self._outbox is not None:
-            self._outbox.start()
+        self._outputs.start()
 
     def look_afterwards(self, host: Host, journal: Path | None = None) -> None:
         """Follow in the journal what becomes of events, and systemd-oomd's kills; after ``start``."""
@@ -227,42 +186,16 @@ class Worker:
     def submit(
         self, capture: OomCapture, named_at: float | None, before: Callable[[], Before] | None = None
     ) -> None:
-        """Hand over a capture; a later revision replaces one that still waits. Never waits.
-
-        Belongs to one thread. The worker only ever takes entries out, so what is counted here is at most
-        too high by those.
-        """
-        key, overflow = _key(capture), 0
-        earlier = self._waiting.pop(key, None)
-        if earlier is not None:
-            self._came -= earlier.bytes
-        size = weight(capture)
-        # what was whole stays whole
-        if (earlier is None or earlier.is_cut) and not self._has_room(size):
-            overflow = int(earlier is None)
-            if overflow and len(self._waiting) >= CUT_CAPTURES:
-                self.dropped += 1
-                self._metrics.dropped()
-                self._metrics.queue(len(self._waiting), overflow=1)
-                return
-            self._waiting[key] = Waiting(cut_down(capture), named_at, None, is_cut=True)
-        else:
-            self._came += size
-            self._waiting[key] = Waiting(capture, named_at, before, bytes=size)
-        self._queue.put(key)
-        self._metrics.queue(len(self._waiting), overflow=overflow)
+        """Hand over a capture; a later revision replaces one that still waits. Never waits. Belongs to one
+        thread."""
+        if self._waiting.put(capture, named_at, before):
+            self._queue.put(key_of(capture))
 
     def look_around(self, usec: int) -> None:
         """A report begins: have it looked at who holds what."""
         facts = self._live_facts
         if facts is not None and facts.due(usec):
             self._queue.put(lambda: facts.look(usec, int(self._clock() * 1e6)))
-
-    def _has_room(self, size: int) -> bool:
-        """Whether one more capture of ``size`` bytes may wait with everything. What the worker has in hand
-        counts, too."""
-        held = self._came - self._went
-        return len(self._waiting) < FULL_CAPTURES and (not held or held + size <= FULL_BYTES)
 
     def look_early(self, usec: int) -> None:
         """Memory is short, or a limit is in sight: have it looked at what processes hold."""
@@ -278,8 +211,7 @@ class Worker:
         """Look after the store's file; for :meth:`later`."""
         self._store.check()
         self._measure_store()
-        if self._outbox is not None:
-            self._outbox.look()
+        self._outputs.look()
 
     def take(self, captures: Iterable[OomCapture]) -> None:
         """Serve what does not come from the ring; for :meth:`later`."""
@@ -288,10 +220,9 @@ class Worker:
 
     def reopen_sinks(self, config: Config) -> None:
         """Close the sinks and open those of ``config``; for :meth:`later`."""
-        self._close_sinks()
-        self._open_sinks(config)
-        if self._outbox is not None:
-            self._outbox.start()
+        self._outputs.close()
+        self._outputs.open(config, self._store)
+        self._outputs.start()
 
     def stop(self, seconds: float) -> bool:
         """Finish what waits and close; whether it was done within ``seconds``."""
@@ -313,11 +244,11 @@ class Worker:
             try:
                 if callable(item):
                     item()
-                elif waiting := self._waiting.pop(item, None):
+                elif waiting := self._waiting.take(item):
                     try:
                         self._serve(waiting)
                     finally:
-                        self._went += waiting.bytes
+                        self._waiting.done(waiting)
             except Exception as error:
                 self._metrics.internal_error()
                 self._failures.failed("the worker", error)
@@ -325,23 +256,20 @@ class Worker:
         self._close()
 
     def _close(self) -> None:
-        self._close_sinks()
+        self._outputs.close()
         self._store.close()
         if self._lock is not None:
             self._lock.close()
 
     def _serve(self, waiting: Waiting) -> None:
-        number = _key(waiting.capture)
-        if number in self._died_at:
+        number = key_of(waiting.capture)
+        if number in self._deaths:
             self._explain(Waiting(cut_down(waiting.capture), waiting.named_at))
-        elif waiting.bytes < _LARGE_BYTES or self._boot_id is None:
+        elif waiting.bytes < _LARGE_BYTES:
             self._explain(waiting)
         else:
-            self._store.save_counters(self._boot_id, {_AT_WORK: number})
-            try:
+            with self._deaths.noted(number):
                 self._explain(waiting)
-            finally:
-                self._store.save_counters(self._boot_id, {_AT_WORK: -1})
 
     def _explain(self, waiting: Waiting) -> None:
         capture = self._names.with_names(self._with_before(waiting))
@@ -389,15 +317,14 @@ class Worker:
         self._metrics.queue(len(self._waiting))
         self._measure_store()
         news = outcome != "known" and not event.historical and self._is_news(event, growth, outcome == "new")
-        if _key(capture) in self._waiting:  # the rest of a group kill, mostly: told of in one
+        if key_of(capture) in self._waiting:  # the rest of a group kill, mostly: told of in one
             if news:
                 self._put_off.setdefault(event.id, self._store.last_news)
             return
-        if self._outbox is not None:
-            self._outbox.notify()
+        self._outputs.notify()
         if self._put_off.pop(event.id, None) is not None or news:
             self._on_event(event)
-            self._emit(event)
+            self._outputs.emit(event)
             self._told()
 
     def _told(self) -> None:
@@ -422,9 +349,9 @@ class Worker:
                 self._failures.failed("telling what was stored", error)
                 continue
             if capture is not None:
-                if _key(capture) in self._died_at:
+                if key_of(capture) in self._deaths:
                     capture = cut_down(capture)
-                self._emit(self._concluded(capture))
+                self._outputs.emit(self._concluded(capture))
         self._told()
 
     def _concluded(self, capture: OomCapture) -> OomEvent:
@@ -453,7 +380,7 @@ class Worker:
         self, capture: OomCapture, event: OomEvent, named_at: float | None
     ) -> tuple[OomCapture, OomEvent]:
         """The detection latency is the first issue's; later revisions of the report keep it."""
-        key = _key(capture)
+        key = key_of(capture)
         latency = self._latencies.pop(key, None)
         if latency is None and named_at is not None:
             latency = max(0.0, self._clock() - named_at)
@@ -466,19 +393,6 @@ class Worker:
         capture = msgspec.structs.replace(capture, detection_latency_seconds=latency)
         time = msgspec.structs.replace(event.time, detection_latency_seconds=latency)
         return capture, msgspec.structs.replace(event, time=time)
-
-    def _emit(self, event: OomEvent) -> None:
-        for sink in self._sinks:
-            began, well = monotonic(), False
-            try:
-                sink.emit(event)
-                well = True
-            except Exception as error:
-                self._metrics.sink_failed(sink.name)
-                self._failures.failed(f"sink {sink.name}", error)
-            else:
-                self._failures.well(f"sink {sink.name}")
-            self._metrics.sink(sink.name, up=well, seconds=monotonic() - began)
 
     # -- opening and closing -----------------------------------------------------------------------
 
@@ -521,50 +435,12 @@ class Worker:
 
     def sends_to(self, name: str) -> bool:
         """Whether a sink of this name takes events."""
-        return any(sink.name == name for sink in self._sinks)
+        return self._outputs.sends_to(name)
 
     @property
     def stored_events(self) -> int:
         """Events in the store, as of the last one."""
         return self._store.events
-
-    def _open_sinks(self, config: Config) -> None:
-        try:
-            self._sinks, remote, absent = open_sinks(config.sinks)
-            present = [sink.name for sink in self._sinks] + [sink.name for sink in remote]
-            self._metrics.sinks([*absent, *present])
-            for sink in self._sinks:
-                self._metrics.sink(sink.name, up=True)
-            for name in absent:
-                self._metrics.sink(name, up=False)
-            if remote and _is_alone():
-                log.warning(
-                    "no network here, which these sinks need: %s; the systemd service gets it by the drop-in"
-                    " network.conf",
-                    ", ".join(sink.name for sink in remote),
-                )
-            self._outbox = Outbox(remote, self._store, self._metrics.delivery, self._boot_id)
-        except Exception as error:
-            self._failures.failed("opening the sinks", error)
-
-    def _close_sinks(self) -> None:
-        if self._outbox is not None:
-            self._outbox.stop()
-            self._outbox = None
-        for sink in self._sinks:
-            try:
-                sink.close()
-            except Exception as error:
-                self._failures.failed(f"closing sink {sink.name}", error)
-        self._sinks = []
-
-
-def _is_alone() -> bool:
-    """Whether this is a network namespace with nothing but the loopback interface (PrivateNetwork=)."""
-    try:
-        return {name for _, name in socket.if_nameindex()} <= {"lo"}
-    except OSError:  # no netlink socket: not known
-        return False
 
 
 class _Growth:
@@ -579,28 +455,3 @@ class _Growth:
     def __call__(self, event: OomEvent, reports: int, kills: int, undecoded: int) -> Mapping[str, float]:
         self.reports, self.kills = reports, kills
         return self._count(event, reports, kills, undecoded)
-
-
-def _key(capture: OomCapture) -> int:
-    """What tells a report from others that wait, the same for each of its revisions."""
-    return (capture.records[0].number or 0) if capture.records else -1
-
-
-def cut_down(capture: OomCapture) -> OomCapture:
-    """What must not be lost of a report: who was killed, when, in which cgroup. Its first record stays,
-    for that is its identity."""
-    kept = [
-        record
-        for record in capture.records[1:]
-        if (found := recognise(record.text, raw=True)) and found[0].role in ESSENTIAL
-    ]
-    return msgspec.structs.replace(
-        capture,
-        records=(*capture.records[:1], *kept[:CUT_RECORDS]),
-        before=(),
-        tracks=(),
-        marks=(),
-        earlier=(),
-        at=None,
-        after=None,
-    )
