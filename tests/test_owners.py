@@ -8,10 +8,11 @@ import pytest
 
 from oomwatchd import plugs
 from oomwatchd.diagnosis import owners
+from oomwatchd.diagnosis.attribution import Attribution
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.findings import diagnose
 from oomwatchd.diagnosis.levers import bound_process
-from oomwatchd.diagnosis.owners import Limit, called, owned
+from oomwatchd.diagnosis.owners import Limit, called, home_of, owned
 from oomwatchd.records.capture import ProcessFacts
 from oomwatchd.records.report import Memcg, MemcgCounter, OomReport
 from tests.samples import capture
@@ -129,14 +130,14 @@ def test_every_owner_has_a_path_here() -> None:
     asked = set(plugs.names(owners.__name__))
     answering = set()
     for path, *_ in KNOWN:
-        place = owners.place_of(path)
+        place = owners.placed(path)
         answering |= {name for name in asked if plugs.plug(owners.__name__, name).find(place) is not None}
     assert answering == asked
 
 
 @pytest.mark.parametrize("path", [path for path, kind, *_ in KNOWN if kind not in (None, "unit")])
 def test_no_path_is_claimed_by_two(path: str) -> None:
-    place = owners.place_of(path)
+    place = owners.placed(path)
     modules = plugs.plugs(owners.__name__)
     claimed = [n for n, m in modules.items() if m.find(place) is not None and not getattr(m, "LAST", False)]
     assert len(claimed) == 1, claimed
@@ -212,3 +213,19 @@ def test_the_line_and_the_advice_call_a_container_by_its_name() -> None:
     texts = [diagnosis.summary, *(finding.advice for finding in diagnosis.findings)]
     assert "container shop/web-0/app at its limit of 512 MiB" in texts[0]
     assert any("container app of pod shop/web-0 above 512 MiB" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("path", "unit", "home"),
+    [
+        ("/system.slice/slurmstepd.scope/job_42/step_0/user", "slurmstepd.scope", "Slurm job 42.0"),
+        ("/machine/qemu-3-db.libvirt-qemu/emulator", None, "virtual machine db"),
+        ("/system.slice/nginx.service", "nginx.service", "nginx.service"),
+        ("/system.slice/nginx.service/worker", "nginx.service", "nginx.service"),
+        ("/a/b", None, "/a/b"),
+        (None, "x.service", "x.service"),
+    ],
+)
+def test_a_process_lives_where_people_say(path: str | None, unit: str | None, home: str) -> None:
+    assert home_of(Attribution(pid=7, role="victim", cgroup=path, unit=unit)) == home
+    assert home_of(None) is None

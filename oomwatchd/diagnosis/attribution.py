@@ -120,14 +120,6 @@ def place_of(names: Names, *, container_id: str | None = None, pod_uid: str | No
     return f"{short}, pod {pod_uid}" if pod_uid is not None else short
 
 
-def home_of(whose: Attribution | None) -> str | None:
-    """Where a process lived, as people call it: container, else unit, else cgroup. Names are not escaped."""
-    if whose is None:
-        return None
-    place = place_of(names_of(whose), container_id=whose.container_id, pod_uid=whose.pod_uid)
-    return place or whose.unit or whose.cgroup or None
-
-
 #: what OpenVZ calls the resources of a container (formats.oom_kill)
 _BEANCOUNTER = re.compile(r"UB (\d{1,10})\Z")
 

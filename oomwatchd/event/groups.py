@@ -14,7 +14,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from oomwatchd.diagnosis.attribution import home_of, owner_of
+from oomwatchd.diagnosis.attribution import owner_of
+from oomwatchd.diagnosis.owners import home_of
 from oomwatchd.event import OomEvent
 
 #: between one event of a group and the next

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import msgspec
 
 from oomwatchd.diagnosis.allocator import ZoneVerdict
-from oomwatchd.diagnosis.attribution import home_of, names_of, short_id
+from oomwatchd.diagnosis.attribution import names_of, short_id
 from oomwatchd.diagnosis.badness import TaskScore
 from oomwatchd.diagnosis.findings import Case
-from oomwatchd.diagnosis.owners import called
+from oomwatchd.diagnosis.owners import called, home_of
 from oomwatchd.event import OomEvent
 from oomwatchd.records.capture import Mark, OomCapture, Snapshot, Source, Track
 from oomwatchd.records.report import OomReport, Victim
@@ -236,8 +236,8 @@ def _home(event: OomEvent, victim: Victim) -> str:
         return "" if said and whose.pod_uid is None else harmless_name(told)
     if said:
         return ""
-    if whose.unit is not None:
-        return harmless_name(whose.unit)
+    if told not in (None, whose.cgroup):
+        return harmless_name(told or "")
     named = whose.cgroup not in (None, "", "/")
     return f"cgroup {path_cut(harmless_name(whose.cgroup or ''), 60, 60)}" if named else ""
 

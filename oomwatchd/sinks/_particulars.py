@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from oomwatchd.diagnosis.attribution import Attribution, Names, home_of, names_of
+from oomwatchd.diagnosis.attribution import Attribution, Names, names_of
+from oomwatchd.diagnosis.owners import home_of
 from oomwatchd.event import OomEvent
 
 Gravity = Literal["critical", "error", "warning", "test"]

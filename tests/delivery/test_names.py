@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from oomwatchd.cli.notify_test import test_event as a_test_event
-from oomwatchd.diagnosis.attribution import Attribution, Names, home_of, names_of
+from oomwatchd.diagnosis.attribution import Attribution, Names, names_of
+from oomwatchd.diagnosis.owners import home_of
 from oomwatchd.event import OomEvent
 from oomwatchd.render import fields
 from oomwatchd.sinks import alertmanager, journal, otlp, webhook

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from oomwatchd.diagnosis.attribution import Owner, owner_of
+from oomwatchd.diagnosis.attribution import Attribution, Owner, names_of, owner_of, place_of
 from oomwatchd.plugs import plugs
 
 
@@ -74,7 +74,7 @@ class Owned(msgspec.Struct, frozen=True):
         return f"raise {self.what}{limit.above} ({how or limit.files})"
 
 
-def place_of(path: str, names: Mapping[str, str] | None = None) -> Place:
+def placed(path: str, names: Mapping[str, str] | None = None) -> Place:
     """``names`` are those of containers by their ids."""
     segments = tuple(segment for segment in path.split("/") if segment)
     owner = owner_of(path)
@@ -84,7 +84,7 @@ def place_of(path: str, names: Mapping[str, str] | None = None) -> Place:
 
 def owned(path: str, names: Mapping[str, str] | None = None) -> Owned | None:
     """Who keeps the cgroup of that path; None: nobody that is known here."""
-    place = place_of(path, names)
+    place = placed(path, names)
     for module in _OWNERS:
         found: Owned | None = module.find(place)
         if found is not None:
@@ -97,6 +97,18 @@ def called(path: str, names: Mapping[str, str] | None = None) -> tuple[str, str]
     nobody gave it a name."""
     found = owned(path, names)
     return None if found is None else (found.kind, found.name)
+
+
+def home_of(whose: Attribution | None) -> str | None:
+    """Where a process lived, as people call it: container, else what its owner calls it ("Slurm job 42.0"),
+    else unit, else cgroup. Names are not escaped."""
+    if whose is None:
+        return None
+    place = place_of(names_of(whose), container_id=whose.container_id, pod_uid=whose.pod_uid)
+    if place is None and whose.cgroup:
+        found = called(whose.cgroup)
+        place = f"{found[0]} {found[1]}" if found is not None and found[0] != "unit" else None
+    return place or whose.unit or whose.cgroup or None
 
 
 # loaded here and now: under memory pressure nothing new is read from disk
