@@ -44,10 +44,12 @@ def read(data: bytes) -> tuple[list[OomCapture], GrowingLog]:
 @pytest.mark.parametrize("name", sorted(path.name for path in NEGATIVE.iterdir()))
 def test_nothing_is_invented(name: str) -> None:
     found, log = read((NEGATIVE / name).read_bytes())
-    assert [conclude(capture).event.summary for capture in found if capture.source.form != "other"] == []
-    assert found == []
+    events = [conclude(capture).event for capture in found]
+    # a daemon's kill is told as what it is (tests/test_other_killers.py): the kernel killed nobody
+    assert [event.kind for event in events if event.kind not in ("oomd_kill", "user_kill")] == []
+    assert sum(event.kills for event in events) == 0
     kinds = [near.kind.id for near in log.neighbours]
-    assert kinds
+    assert bool(kinds) is not bool(events)
     if name in NEAR:
         assert kinds[0] == NEAR[name]
 

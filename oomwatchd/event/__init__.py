@@ -13,10 +13,11 @@ from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from oomwatchd.diagnosis import oomd
+from oomwatchd.diagnosis import oomd, user_killers
 from oomwatchd.diagnosis.attribution import Attribution, attribute
 from oomwatchd.diagnosis.findings import Diagnosis, diagnose
 from oomwatchd.diagnosis.oomd import OomdKill
+from oomwatchd.diagnosis.user_killers import UserKill
 from oomwatchd.event.aftermath import Aftermath, aftermath
 from oomwatchd.formats import oom_kill
 from oomwatchd.formats.recognise import recognise
@@ -120,6 +121,8 @@ class OomEvent(Part, frozen=True, kw_only=True):
     tasks_left_out: TasksLeftOut | None = None
     #: kind ``oomd_kill`` only: the kernel killed nobody
     oomd: OomdKill | None = None
+    #: kind ``user_kill`` only: the kernel killed nobody
+    user_kill: UserKill | None = None
 
 
 def event_id(capture: OomCapture) -> str:
@@ -171,7 +174,9 @@ def conclude(capture: OomCapture) -> Conclusion:
     calls decides where to say ``error``.
     """
     attempt = _Attempt()
-    if capture.source.form == "oomd":
+    if capture.source.form in ("earlyoom", "nohang"):
+        event = attempt(lambda: _user_kill_event(capture), lambda: _bare(capture))
+    elif capture.source.form == "oomd":
         event = attempt(lambda: _oomd_event(capture), lambda: _bare(capture))
     else:
         event = _kernel_event(capture, attempt)
@@ -314,12 +319,26 @@ def _oomd_event(capture: OomCapture) -> OomEvent:
         complete=kill.cgroup is not None,
         missing=() if kill.cgroup is not None else ("oomd",),
         first_usec=capture.records[0].usec,
+        first_wall=capture.records[0].wall,
         kernel=capture.kernel,
         arch=capture.arch,
         page_size_bytes=capture.page_size_bytes,
     )
     told = _told(capture, report, oomd.summarize(kill))
     return msgspec.structs.replace(told, findings=diagnose(report, capture).findings, oomd=kill)
+
+
+def _user_kill_event(capture: OomCapture) -> OomEvent:
+    """A kill by earlyoom or nohang, out of their own lines: no report of the kernel's."""
+    kill = user_killers.read(capture.source.form, capture.records)
+    report = OomReport(
+        kind="user_kill",
+        complete=kill.pid is not None,
+        missing=() if kill.pid is not None else ("victim",),
+        first_usec=capture.records[0].usec,
+        first_wall=capture.records[0].wall,
+    )
+    return msgspec.structs.replace(_told(capture, report, user_killers.summarize(kill)), user_kill=kill)
 
 
 def _bare(capture: OomCapture) -> OomEvent:
@@ -360,8 +379,15 @@ def _kill_lines(record: KmsgRecord) -> list[re.Match[str]]:
     return [found[1]] if found is not None and found[0] is oom_kill.KILLED else []
 
 
+_OTHER_KILLERS = ("oomd", "earlyoom", "nohang")
+
+
 def _doubt(capture: OomCapture) -> str | None:
-    if capture.source.kind != "file" or standing(capture.records) == "certain":
+    if (
+        capture.source.kind != "file"
+        or capture.source.form in _OTHER_KILLERS
+        or standing(capture.records) == "certain"
+    ):
         return None
     return "without a time and without any other line of a report: it may be a sample, not a log"
 

@@ -16,7 +16,17 @@ from oomwatchd.records.kmsg import KmsgRecord
 
 SourceKind = Literal["kmsg", "journal", "file"]
 SourceForm = Literal[
-    "kmsg", "dmesg", "dmesg-T", "journal", "journal-json", "syslog", "console", "oomd", "other"
+    "kmsg",
+    "dmesg",
+    "dmesg-T",
+    "journal",
+    "journal-json",
+    "syslog",
+    "console",
+    "oomd",
+    "earlyoom",
+    "nohang",
+    "other",
 ]
 
 

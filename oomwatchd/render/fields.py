@@ -30,6 +30,7 @@ KINDS_OF_EVENT = {
     "oom_panic": "OOM panic",
     "page_alloc_failure": "page allocation failure",
     "oomd_kill": "kill by systemd-oomd",
+    "user_kill": "kill by a daemon",
     "test": "TEST",
 }
 #: why a zone was not tried
@@ -197,6 +198,12 @@ def died(event: OomEvent) -> str:
         many = event.oomd.processes
         told = "number unknown" if many is None else plural(many, "process")
         return f"processes of {harmless_name(event.oomd.unit or event.oomd.cgroup or '')} ({told})"
+    if event.user_kill is not None:
+        kill = event.user_kill
+        name = harmless_name(kill.comm) if kill.comm is not None else "unknown: the text does not name it"
+        facts = [f"pid {kill.pid}"] if kill.pid is not None else []
+        facts += [f"{amount(kill.rss_bytes)} resident"] if kill.rss_bytes is not None else []
+        return f"{name} ({', '.join([*facts, f'{kill.signal} by {kill.program}'])})"
     if not event.victims and "kill" in event.missing:
         return "unknown: no line of the log names who was killed"
     if event.kind == "test":
@@ -253,6 +260,8 @@ def asked(event: OomEvent) -> str:
     trigger = event.trigger
     if event.oomd is not None:
         return "nobody: systemd-oomd acts before an allocation fails"
+    if event.user_kill is not None:
+        return f"nobody: {event.user_kill.program} acts before an allocation fails"
     if trigger.sysrq:
         return "somebody, by hand (SysRq f)"
     if trigger.comm is None and trigger.panicked_comm is not None:

@@ -13,5 +13,6 @@ MESSAGE_IDS: dict[EventKind, str] = {
     "oom_panic": "aef379ee17fb448f949911a93b8b0447",
     "page_alloc_failure": "7a4b71e9a4e346a0a45b088c2847857d",
     "oomd_kill": "7f9ece434af177d6b628e4ae14c8c72e",
+    "user_kill": "485174f66653436e9f987384434de07e",
     "test": "b44368d5d9b04d0e8cedc86168e8541d",
 }

@@ -37,6 +37,7 @@ ALERTNAMES = {
     "oom_panic": "KernelOomPanic",
     "page_alloc_failure": "PageAllocationFailure",
     "oomd_kill": "SystemdOomdKill",
+    "user_kill": "UserSpaceOomKill",
     "test": "OomwatchdTest",
 }
 

@@ -18,6 +18,7 @@ from oomwatchd.reports.captures import Captures
 from oomwatchd.reports.duplicates import Duplicates
 from oomwatchd.sources.text.manner import MAX_LINE
 from oomwatchd.sources.text.needles import has_needle
+from oomwatchd.sources.text.other_killers import OtherKillers
 from oomwatchd.sources.text.reader import HEAD, TextReader
 from oomwatchd.sources.text.skip import CONTEXT, SkippingReader
 
@@ -51,6 +52,7 @@ class GrowingLog:
     def _begin(self) -> None:
         reader = TextReader()
         self._captures = captures = Captures(self._source_of(reader))
+        self._others = OtherKillers(self._source_of(reader))
         self._reading = SkippingReader(lambda: captures.idle, reader)
         #: what the reader was fed while it has not judged the text, None once it has
         self._window: bytearray | None = bytearray()
@@ -90,7 +92,7 @@ class GrowingLog:
             if len(self._window) > HEAD:
                 self._window, self._unfinished = None, False
         for record in self._reading.feed(data):
-            yield from self._once(self._captures.feed(record))
+            yield from self._once(self._captures.feed(record) + self._others.feed(record))
 
     def _once(self, found: list[OomCapture]) -> list[OomCapture]:
         return [capture for one in found for capture in self._duplicates.take(one)]
@@ -104,7 +106,7 @@ class GrowingLog:
         found: list[OomCapture] = []
         if self._window is None:
             for record in self._reading.pause():
-                found += self._captures.feed(record)
+                found += self._captures.feed(record) + self._others.feed(record)
         else:
             overdue = self._unfinished and now - self._last_fed >= DEADLINE_USEC / 1e6
             if not fed and not overdue:
@@ -114,7 +116,7 @@ class GrowingLog:
                 return []
             if overdue:
                 self._captures.drain(self._last_fed)
-        found += self._captures.drain(now)
+        found += self._captures.drain(now) + self._others.flush()
         if self._captures.is_empty and self._captures.idle:
             self._restart(self._line)  # what comes next is judged by itself
         return self._once(found) + self._duplicates.release()
@@ -122,20 +124,21 @@ class GrowingLog:
     def finish(self) -> Iterator[OomCapture]:
         """The log has ended."""
         for record in self._reading.flush():
-            yield from self._once(self._captures.feed(record))
-        yield from self._once(self._captures.flush())
+            yield from self._once(self._captures.feed(record) + self._others.feed(record))
+        yield from self._once(self._captures.flush() + self._others.flush())
         yield from self._duplicates.release()
 
     def _judge(self, window: bytes, overdue: bool) -> list[OomCapture]:
         """Read the window on trial. The trial is taken for good where it shows a report's end, or none is
         expected any more."""
         reader = TextReader()
-        captures = Captures(self._source_of(reader))
+        captures, others = Captures(self._source_of(reader)), OtherKillers(self._source_of(reader))
         records = reader.feed(window) + reader.pause()
-        found = [capture for record in records for capture in captures.feed(record)]
+        found = [one for record in records for one in captures.feed(record) + others.feed(record)]
+        found += others.flush()
         self._unfinished = not captures.is_empty
         if found or captures.has_finished or overdue:
-            self._captures = captures
+            self._captures, self._others = captures, others
             self._reading = SkippingReader(lambda: captures.idle, reader)
             self._window, self._unfinished = None, False
         elif (

@@ -1,0 +1,109 @@
+"""Kills by daemons that act before the kernel must: earlyoom and nohang, by their own words.
+
+They watch how much memory and swap is left, and send one process a signal. The kernel counts no OOM kill.
+systemd-oomd, which kills whole cgroups, has its own module (:mod:`.oomd`).
+
+Sources: earlyoom ``kill.c`` (``kill_process()``, 1.0 to 1.8) and ``main.c``; nohang ``src/nohang``
+(``implement_corrective_action()``).
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.report import Part
+from oomwatchd.words.amounts import size
+from oomwatchd.words.escape import harmless_name
+
+#: what is anchored at its end stands behind a name
+_EARLYOOM = re.compile(
+    r"sending (?P<signal>SIG[A-Z]{3,4}) to process (?P<pid>\d{1,10})(?: uid (?P<uid>\d{1,10}))?"
+    r" \"(?P<comm>.{0,80})\": (?:oom_score|badness) (?P<score>-?\d{1,6})"
+    r"(?:, [a-z_]+ [^,]{1,40})*?, VmRSS (?P<rss>\d{1,12}) MiB"
+    r"(?:, (?:ordering \S+, )?cmdline \"(?P<cmdline>.*)\")?\s*\Z",
+    re.DOTALL,
+)
+_LEFT = re.compile(
+    r"mem avail: *(?P<mem>\d{1,12})(?: of +\d+)? MiB \( ?(?P<mem_share>[\d.]{1,6}) ?%\),"
+    r" swap free: *(?P<swap>\d{1,12})(?: of +\d+)? MiB \( ?(?P<swap_share>[\d.]{1,6}) ?%\)"
+)
+_NOHANG = re.compile(r"\s*(?:\[ OK \] )?Sending (?P<signal>SIG[A-Z]{3,4}) to the victim\b")
+_NOHANG_VICTIM = re.compile(
+    r"\s*(?:PID|Pid): (?P<pid>\d{1,10}), [Nn]ame: (?P<comm>.{1,80}?), [Bb]adness: (?P<score>-?\d{1,6})"
+)
+
+
+class UserKill(Part, frozen=True, kw_only=True):
+    """One process that a daemon killed; None where it did not say.
+
+    ``signal`` is the last that was sent; ``score`` its badness; ``available_bytes`` and ``swap_free_bytes``
+    are what was left, with their shares of the whole.
+    """
+
+    program: str
+    pid: int | None = None
+    comm: str | None = None
+    uid: int | None = None
+    signal: str | None = None
+    score: int | None = None
+    rss_bytes: int | None = None
+    command_line: str | None = None
+    available_bytes: int | None = None
+    available_ratio: float | None = None
+    swap_free_bytes: int | None = None
+    swap_free_ratio: float | None = None
+
+
+def kills(program: str, text: str) -> bool:
+    """Whether this line of the program says that it sends a signal to a process."""
+    return (_EARLYOOM if program == "earlyoom" else _NOHANG).match(text) is not None
+
+
+def tells(program: str, text: str) -> bool:
+    """Whether this line says whom, or how much was left."""
+    return (_LEFT if program == "earlyoom" else _NOHANG_VICTIM).match(text) is not None
+
+
+def read(program: str, records: Iterable[KmsgRecord]) -> UserKill:
+    """The kill that these lines of the program tell of."""
+    fields: dict[str, str | int | float | None] = {}
+    for record in records:
+        if program == "earlyoom" and (m := _EARLYOOM.match(record.text)):
+            fields |= {
+                "pid": int(m["pid"]),
+                "comm": m["comm"],
+                "uid": None if m["uid"] is None else int(m["uid"]),
+                "signal": m["signal"],
+                "score": int(m["score"]),
+                "rss_bytes": int(m["rss"]) << 20,
+                "command_line": m["cmdline"],
+            }
+        elif program == "earlyoom" and (m := _LEFT.match(record.text)):
+            fields |= {"available_bytes": int(m["mem"]) << 20, "swap_free_bytes": int(m["swap"]) << 20}
+            fields |= {"available_ratio": _ratio(m["mem_share"]), "swap_free_ratio": _ratio(m["swap_share"])}
+        elif program == "nohang" and (m := _NOHANG_VICTIM.match(record.text)):
+            fields |= {"pid": int(m["pid"]), "comm": m["comm"], "score": int(m["score"])}
+        elif program == "nohang" and (m := _NOHANG.match(record.text)):
+            fields |= {"signal": m["signal"]}
+    return UserKill(program=program, **fields)  # type: ignore[arg-type]
+
+
+def _ratio(percent: str) -> float | None:
+    try:
+        return round(float(percent) / 100, 6)
+    except ValueError:
+        return None
+
+
+def summarize(kill: UserKill) -> str:
+    """Who died and why, in one line that is safe to print."""
+    who = harmless_name(kill.comm) if kill.comm is not None else "a process"
+    pid = "" if kill.pid is None else f" (pid {kill.pid})"
+    left = ""
+    if kill.available_bytes is not None and kill.swap_free_bytes is not None:
+        left = f": {size(kill.available_bytes)} of memory and {size(kill.swap_free_bytes)} of swap were left"
+    return f"{kill.program} sent {who}{pid} {kill.signal or 'a signal'}{left}"

@@ -1,0 +1,106 @@
+"""Kills by daemons in a pasted journal or syslog: systemd-oomd's, earlyoom's, nohang's. No file, no clock.
+
+Anybody can have written such a line, as any line of a text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from oomwatchd.diagnosis import oomd, user_killers
+from oomwatchd.diagnosis.attribution import owner_of
+from oomwatchd.records.capture import OomCapture, Source, SourceForm
+from oomwatchd.records.kmsg import KmsgRecord
+
+#: the programs by the tag before their words; nohang-desktop is nohang with another configuration
+_TAGGED = re.compile(
+    r"(?:^|[\s\]>])(?P<program>systemd-oomd|earlyoom|nohang(?:-desktop)?|systemd)(?:\[\d{1,10}\])?:"
+    r" (?P<text>.*)",
+    re.DOTALL,
+)
+#: bytes one of which stands in every line that is looked at
+_MARKS = (b"oomd", b"earlyoom", b"nohang")
+#: lines of one kill
+_MAX_LINES = 8
+
+
+class OtherKillers:
+    """Records in, captures of such kills out; ``source`` is asked when one is found."""
+
+    def __init__(self, source: Callable[[], Source]) -> None:
+        self._source = source
+        self._oomd: list[KmsgRecord] = []
+        self._told: dict[str, list[KmsgRecord]] = {}
+        self._sent: dict[str, list[KmsgRecord]] = {}
+
+    def feed(self, record: KmsgRecord) -> list[OomCapture]:
+        """The next record of the text."""
+        if not any(mark in record.raw for mark in _MARKS):
+            return []
+        line = record.raw.decode("utf-8", "backslashreplace")
+        if (found := _TAGGED.search(line)) is None:
+            return []
+        own = replace(record, text=found["text"].rstrip("\r\n"), raw=record.raw)
+        program = found["program"].removesuffix("-desktop")
+        if program in ("systemd-oomd", "systemd"):
+            return self._of_oomd(own, manager=program == "systemd")
+        return self._of_daemon(program, own)
+
+    def flush(self) -> list[OomCapture]:
+        """The text ended, or rests."""
+        out = self._end_oomd()
+        for program in list(self._sent):
+            out += self._end(program)
+        return out
+
+    def _of_oomd(self, record: KmsgRecord, *, manager: bool) -> list[OomCapture]:
+        """systemd-oomd's line, and the service manager's of the same unit behind it, are one kill."""
+        if manager:
+            unit = oomd.unit_told(record.text)
+            path = oomd.cgroup_told(self._oomd[0].text) if self._oomd else None
+            if unit is not None and path is not None and owner_of(path).unit == unit:
+                self._oomd.append(record)
+                return self._end_oomd()
+            return []
+        if oomd.cgroup_told(record.text) is None:
+            return []
+        out = self._end_oomd()
+        self._oomd = [record]
+        return out
+
+    def _end_oomd(self) -> list[OomCapture]:
+        records, self._oomd = self._oomd, []
+        return [self._capture("oomd", records)] if records else []
+
+    def _of_daemon(self, program: str, record: KmsgRecord) -> list[OomCapture]:
+        """What was left and whom it chose, then the signal; a second one to it is the same kill."""
+        if user_killers.kills(program, record.text):
+            sent = self._sent.get(program)
+            told = self._told.pop(program, [])
+            if sent is not None and _pid(program, [record]) in (None, _pid(program, sent)) and not told:
+                sent.append(record)
+                return []
+            out = self._end(program)
+            self._sent[program] = [*told, record]
+            return out
+        if user_killers.tells(program, record.text):
+            out = self._end(program) if program == "nohang" else []
+            self._told[program] = [*self._told.get(program, []), record][-_MAX_LINES:]
+            if program == "earlyoom":
+                self._told[program] = [record]  # it says how much is left every few seconds
+            return out
+        return []
+
+    def _end(self, program: str) -> list[OomCapture]:
+        records = self._sent.pop(program, [])
+        return [self._capture("earlyoom" if program == "earlyoom" else "nohang", records)] if records else []
+
+    def _capture(self, form: SourceForm, records: list[KmsgRecord]) -> OomCapture:
+        return OomCapture(source=replace(self._source(), form=form), records=tuple(records), settled=True)
+
+
+def _pid(program: str, records: list[KmsgRecord]) -> int | None:
+    return user_killers.read(program, records).pid
