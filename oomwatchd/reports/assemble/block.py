@@ -16,6 +16,9 @@ MAX_RECORDS = 100_000
 MAX_STACK = 600
 MAX_UNDECODED = 100
 _ROW_STARTS = frozenset(" 0123456789")
+# looked up for each record
+_TASKS_ROW = oom_kill.TASKS_ROW
+_FIRST_OF_STACK, _LAST_OF_STACK = Section.HEADER, Section.STACK
 
 
 class ReportBegan(msgspec.Struct, frozen=True, gc=False):
@@ -103,18 +106,20 @@ class Block:
         """The next record; None: no form knows it."""
         self.records.append(record)
         self.dirty = True
-        stamp = stamp_of(record)
+        stamp = record.usec if record.usec is not None else stamp_of(record)
         if stamp is not None:
             self.last = stamp
         self.last_form = form
-        if form:
+        if form is not None:
             self.seen.add(form.name)
-            self.in_table = form is oom_kill.TASKS_ROW and oom_kill.TASKS_HEADER.name in self.seen
-            if form is oom_kill.TASKS_ROW:
+            self.in_table = form is _TASKS_ROW and oom_kill.TASKS_HEADER.name in self.seen
+            if form is _TASKS_ROW:
                 self.count_rows(1)
-            self.section = max(self.section, form.section)
-            in_text = not record.is_whole and not self.foreign
-            self.proven = self.proven or form.proof >= (Proof.IN_TEXT if in_text else Proof.ALONE)
+            if form.section > self.section:
+                self.section = form.section
+            if form.proof and not self.proven:
+                in_text = not record.is_whole and not self.foreign
+                self.proven = form.proof >= (Proof.IN_TEXT if in_text else Proof.ALONE)
 
     def note(self, form: Form, m: Match) -> None:
         """Remember a line that a report has once of the same values."""
@@ -142,7 +147,7 @@ class Block:
     @property
     def in_stack(self) -> bool:
         """A line that no form knows is one of its stack dump."""
-        return Section.HEADER <= self.section <= Section.STACK
+        return _FIRST_OF_STACK <= self.section <= _LAST_OF_STACK
 
     def accepts(self, caller: str | None) -> bool:
         """Whether a record of this caller may be this report's."""

@@ -386,7 +386,8 @@ def _add(block: Block, record: KmsgRecord, found: Recognised, *, in_place: bool 
         block.close("bound")
     else:
         block.add(record, found[0] if in_place else None)
-        block.note(*found)
+        if found[0].once_by:
+            block.note(*found)
 
 
 def _is_later(record: KmsgRecord, stamp: int | None) -> bool:
