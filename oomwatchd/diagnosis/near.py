@@ -198,11 +198,21 @@ KINDS: tuple[Kind, ...] = (
 )
 
 
+#: one of these is in every line of some kind, in small letters: most lines are done with here
+_WORDS_OF_ANY = (
+    *("oom", "mem", "kill", "137", "evict", "alloc", "anon", "tgid", "lmk", "nohang", "of size", "signal"),
+    "corrective",
+)
+
+
 def neighbours(lines: Iterable[str]) -> list[Near]:
     """What is near an OOM kill in a text that holds no report: the first line of each kind, the most certain
     kinds first; words about it only where there is nothing else."""
     found: dict[str, Near] = {}
     for number, line in enumerate(lines, 1):
+        small = line[:MAX_LINE].lower()
+        if not any(word in small for word in _WORDS_OF_ANY):
+            continue
         kind = next((kind for kind in KINDS if kind.pattern.search(line, 0, MAX_LINE)), None)
         if kind is None:
             continue

@@ -7,11 +7,7 @@ from typing import Final
 
 #: every report holds one of these in a line that can begin it: the header and the summary, the kill lines
 #: of all kernels, the report of a failed allocation
-NEEDLES: Final = (
-    *(b"oom-kill", b"illed process ", b"page allocation failure"),
-    # and what stands before the words of other killers
-    *(b"systemd-oomd", b"earlyoom", b"nohang"),
-)
+NEEDLES: Final = (b"oom-kill", b"illed process ", b"page allocation failure")
 
 # bytes.find costs three times as much as libc's memmem, and this is all that is done with most of a file
 _memmem: Final = ctypes.CDLL(None).memmem

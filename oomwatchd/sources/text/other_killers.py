@@ -1,6 +1,8 @@
 """Kills by daemons in a pasted journal or syslog: systemd-oomd's, earlyoom's, nohang's. No file, no clock.
 
-Anybody can have written such a line, as any line of a text.
+Anybody can have written such a line, as any line of a text. They are looked for in what is read: of a large
+file its beginning, and the parts with a word of the kernel's or of a unit that ended by ``oom-kill``. Each
+further word to search a whole file for would cost as much as one of those (:mod:`.needles`).
 """
 
 from __future__ import annotations
