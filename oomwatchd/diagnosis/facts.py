@@ -51,13 +51,11 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     sockets: dict[str, int] = {}
     #: first process ("systemd"), None where unknown
     init: str | None = None
-    memcg_stat: dict[str, int] = {}
     memcg_slab: tuple[Held, ...] = ()
 
 
 _SYSCTL = re.compile(r"^([\w.-]+) *= *(.*?) *$", re.MULTILINE)
 _SOCKET = re.compile(r"^(\w+): .*\bmem (\d+)", re.MULTILINE)
-_COUNTER = re.compile(r"^(\w+) (\d+)$", re.MULTILINE)
 _ZSPAGES = re.compile(r"^nr_zspages (\d+)$", re.MULTILINE)
 #: lines of one list that are read
 _MOST = 16
@@ -87,7 +85,6 @@ def facts(snapshot: Snapshot | None) -> Facts:
         protected=_held(parts.get("protected", "")),
         sockets={m[1]: int(m[2]) for m in _SOCKET.finditer(parts.get("sockstat", ""))},
         init=parts.get("init", "").strip() or None,
-        memcg_stat={m[1]: int(m[2]) for m in _COUNTER.finditer(parts.get("memcg_stat", ""))},
         memcg_slab=_held(parts.get("memcg_slabinfo", "")),
     )
 

@@ -97,11 +97,6 @@ class Bound(msgspec.Struct, frozen=True):
     most: int | None
     source: str
 
-    @property
-    def exact(self) -> bool:
-        """Known to the byte, as printed."""
-        return self.least == self.most
-
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """One part of the whole."""

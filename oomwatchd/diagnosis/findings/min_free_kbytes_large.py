@@ -46,7 +46,8 @@ def find(case: Case) -> Claim | None:
             severity="warning",
             title=TITLE,
             explanation=f"The min watermarks sum up to {kib(minimum)}, {percent(minimum, managed)} of the "
-            f"memory ({size(managed)}); the kernel's own choice would be about {kib(default)}.{without}",
+            f"memory ({size(managed)}); the kernel's own choice would be about {kib(default)}."
+            f"{_set(case)}{without}",
             evidence={
                 "min_bytes": minimum,
                 "managed_bytes": managed,
@@ -64,3 +65,9 @@ def find(case: Case) -> Claim | None:
         if case.decides(minimum - default) or (passed or 0) > 0
         else None,
     )
+
+
+def _set(case: Case) -> str:
+    """Live: what it is set to."""
+    value = case.facts.sysctl.get("vm.min_free_kbytes", "")
+    return f" vm.min_free_kbytes is {value}." if value.isdecimal() else ""
