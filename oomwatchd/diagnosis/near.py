@@ -201,7 +201,7 @@ KINDS: tuple[Kind, ...] = (
 #: one of these is in every line of some kind, in small letters: most lines are done with here
 _WORDS_OF_ANY = (
     *("oom", "mem", "kill", "137", "evict", "alloc", "anon", "tgid", "lmk", "nohang", "of size", "signal"),
-    "corrective",
+    *("corrective", "victim"),
 )
 
 
