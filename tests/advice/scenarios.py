@@ -856,7 +856,7 @@ WHOLE = (
         cause="memory.min keeps 280 MiB of an idle cgroup; the worker needs 200",
         named=r"memory\.min|protect",
         work="bystander; swap_on; group keep; echo ${MIN:-400M} > $CGROUPS/keep/memory.min; within keep causes anon ${IDLE:-280} 90 idle & sleep 2;"
-        " echo 0 > $CGROUPS/keep/memory.swap.max; scored -800 true; causes lock 200 2 worker && unharmed",
+        " causes lock 200 2 worker && unharmed",
         follow={
             "protection": _did("memory.min 0, swap allowed", MIN=0),
             **_bound("idle", 50, variable="IDLE"),
