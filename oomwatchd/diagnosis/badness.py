@@ -110,8 +110,10 @@ def score_table(report: OomReport, *, swap_total_bytes: int | None = None) -> Sc
     if not certain and (printed is None or computed != printed):
         # of a total that leaves the cgroup's swap out a share is no share: it may come to thousands
         rows = [msgspec.structs.replace(r, permille=None) for r in rows]
-    # the intent line that prints a score ended before the floor did; after that the choice tells
-    floored = formula != "total_vm" and (printed is not None or _floor_explains(rows, chosen_pid))
+    # the intent line that prints a score, and the counts of page tables, ended before the floor did; after
+    # that the choice tells
+    old = printed is not None or any(t.page_tables is not None for t in tasks)
+    floored = formula != "total_vm" and (old or _floor_explains(rows, chosen_pid))
     if floored:
         rows = [
             msgspec.structs.replace(r, points=None if r.points is None else max(r.points, 1)) for r in rows
