@@ -165,6 +165,14 @@ KINDS: tuple[Kind, ...] = (
         "Killed",
     ),
     _kind(
+        "sysrq_show_memory",
+        "somebody asked for the memory's state by hand (SysRq m); nobody was killed for it",
+        "a kill by hand is 'Manual OOM execution' (SysRq f)",
+        r"(?:sysrq|SysRq) ?: .{0,12}Show [Mm]emory",
+        "SysRq : Show Memory",
+        "sysrq: Show Memory",
+    ),
+    _kind(
         "memory_dump",
         "a dump of the memory's state without the head that says why: SysRq m, a failed allocation, or the"
         " rest of a report",
