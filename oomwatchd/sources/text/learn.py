@@ -401,7 +401,9 @@ def _pattern(kind: str, column: Sequence[str], *, free: bool, last: bool) -> str
 
 
 def _suffix(ends: Sequence[tuple[str, str]], closes: str) -> re.Pattern[str] | None:
-    """What stands behind every text."""
+    """What stands behind every text; None: nothing, or there is no text."""
+    if not ends:
+        return None
     tokens = [_tokens(end.rstrip(" \t\r")) for _, end in ends]
     first = tokens[0]
     patterns: list[str] = []
