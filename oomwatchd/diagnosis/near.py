@@ -70,6 +70,13 @@ KINDS: tuple[Kind, ...] = (
         'dmesg -T | grep -i -E "out of memory|killed process|invoked oom-killer"',
     ),
     _kind(
+        "reaper",
+        "the kernel took back the memory of a process that its OOM killer had killed",
+        "the report stands up to some seconds before it: 'invoked oom-killer' to 'Killed process'",
+        r"oom_reaper: (?:reaped process|unable to reap|giving up)",
+        "oom_reaper: reaped process 411 (java), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB",
+    ),
+    _kind(
         "unit_oom_killed",
         "the service manager saw that the kernel killed a process of a unit",
         _KERNEL_LOG,
