@@ -154,6 +154,22 @@ def test_the_helper_is_asked_for_what_nobody_else_tells_and_never_for_a_kill(tmp
     assert len(asked) == 2, "what is known to be there is not asked for again"
 
 
+def test_a_container_without_a_name_is_looked_for_once_in_a_storm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    monkeypatch.setattr(
+        "oomwatchd.observe.container.name_of", lambda container_id, _root: looks.append(container_id)
+    )
+    names = ContainerNames(tmp_path, tmp_path / "proc", nobody)
+    for _ in range(3):
+        assert named(names, facts()) == [None]
+    assert looks == [ID]
+    names.learn([])
+    assert named(names, facts()) == [None]
+    assert looks == [ID, ID], "after others were learnt it may be there"
+
+
 def test_where_there_is_no_helper_that_is_said(tmp_path: Path) -> None:
     names = ContainerNames(tmp_path, tmp_path / "proc", nobody)
     names.learn([PATH])

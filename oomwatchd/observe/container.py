@@ -69,6 +69,8 @@ class ContainerNames:
         self._known: dict[str, str] = {}
         #: paths that were there at the last call
         self._seen: set[str] = set()
+        #: looked for at a kill without success since the last call of learn(): not looked for again
+        self._missed: dict[str, None] = {}
         #: ids for the helper, and whether it is being asked
         self._wanted: dict[str, None] = {}
         self._asking: threading.Thread | None = None
@@ -85,6 +87,7 @@ class ContainerNames:
     def learn(self, paths: Iterable[str]) -> None:
         """These cgroups are there now: learn the names of containers that are new among them. What the helper
         must be asked for comes later, by a thread of its own."""
+        self._missed.clear()
         now = set(paths)
         owners = [owner_of(path) for path in now - self._seen]
         self._seen = now
@@ -119,10 +122,12 @@ class ContainerNames:
         if owner is None or owner.container_id is None or facts.container_name is not None:
             return facts
         name = self.get(owner.container_id)
-        if name is None and is_id(owner.container_id):
+        if name is None and is_id(owner.container_id) and owner.container_id not in self._missed:
             # it was too quick for us: without a process of ours it may still be told
             self._keep(self._told({owner.container_id: owner}))
             name = self.get(owner.container_id)
+            if name is None and len(self._missed) < MOST:
+                self._missed[owner.container_id] = None
         return msgspec.structs.replace(facts, container_name=name)
 
     def _told(self, wanted: dict[str, Owner]) -> dict[str, str]:
