@@ -7,8 +7,10 @@ report without any carrier is what each must equal.
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import textwrap
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +20,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from oomwatchd.records.kmsg import parse_record
+from oomwatchd.reports.assemble import Assembler, OomBlock
+from tests.conftest import corpus_directory
 from tests.field_score import reports
 
 SHORT = """\
@@ -174,6 +179,27 @@ carriers = st.one_of(prefixes(), objects(), tables(), fields())
 inner = st.one_of(st.just(stamped), st.just(list[str]))
 
 
+def _whole_report() -> list[str]:
+    """The lines of a whole report of a recorded kernel."""
+    path = corpus_directory() / "samples" / "6.12-cg2.kmsg.gz"
+    assembler = Assembler(early=False)
+    signals: list[object] = []
+    for line in gzip.decompress(path.read_bytes()).split(b"\n"):
+        if (record := parse_record(line)) is not None:
+            signals += assembler.feed(record)
+    block = next(signal for signal in signals if isinstance(signal, OomBlock))
+    return [part for record in block.records for part in record.text.split("\n")]
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[list[str], list[dict[str, Any]]]:
+    lines = _whole_report()
+    found = said("\n".join(lines))
+    assert len(found) == 1
+    assert len(lines) > 40
+    return lines, found
+
+
 @pytest.fixture(scope="module")
 def bare() -> list[dict[str, Any]]:
     found = said("\n".join(SHORT))
@@ -193,3 +219,27 @@ def test_a_carrier_in_another(
     outer: Carrier, middle: Carrier, inner: Carrier, bare: list[dict[str, Any]]
 ) -> None:
     assert said("\n".join(outer(middle(inner(SHORT))))) == bare
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(outer=carriers, inner=inner)
+def test_a_whole_report_in_a_carrier(
+    outer: Carrier, inner: Carrier, whole: tuple[list[str], list[dict[str, Any]]]
+) -> None:
+    lines, expected = whole
+    assert said("\n".join(outer(inner(lines)))) == expected
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(width=st.integers(50, 140), inner=inner, anywhere=st.booleans())
+def test_a_wrap_at_any_column(width: int, inner: Carrier, anywhere: bool, bare: list[dict[str, Any]]) -> None:
+    pieces = [
+        piece
+        for line in inner(SHORT)
+        for piece in (
+            [line[at : at + width] for at in range(0, len(line), width)]
+            if anywhere
+            else textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+        )
+    ]
+    assert said("\n".join(pieces)) == bare
