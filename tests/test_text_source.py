@@ -26,13 +26,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from oomwatchd.errors import NoInputError, PermissionDeniedError
+from oomwatchd.formats import Role
+from oomwatchd.formats.recognise import ALL
 from oomwatchd.records.kmsg import KmsgRecord, parse_record
 from oomwatchd.records.report import OomReport
 from oomwatchd.reports.assemble import Assembler, OomBlock
 from oomwatchd.reports.decode import decode
 from oomwatchd.sources.text import TextReader, dress, encodings, open_log, records
 from oomwatchd.sources.text.learn import learn
-from oomwatchd.sources.text.needles import NEEDLES
+from oomwatchd.sources.text.needles import NEEDLES, has_needle
 from oomwatchd.sources.text.skip import CHUNK, SMALL
 from tests.text_hostile import HOSTILE
 
@@ -1222,3 +1224,15 @@ def test_words_that_were_made_bold() -> None:
 def test_quoted_printable_of_latin_1() -> None:
     lines = [f"[    1.00000{n}]=A0{line.replace('=', '=3D')}" for n, line in enumerate(REPORT)]
     assert [line.strip() for line in texts("\n".join(lines))] == [line.strip() for line in REPORT]
+
+
+def test_every_report_has_a_needle() -> None:
+    """But for allocations that fail without the page allocator's own words, which are no OOM."""
+    without = {
+        form.name
+        for form in ALL
+        if form.needles and form.role in (Role.HEADER, Role.KILL)
+        for sample in form.samples
+        if not has_needle(sample.encode())
+    }
+    assert without <= {form.name for form in ALL if form.failure}

@@ -15,6 +15,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from oomwatchd.formats.recognise import ALL
 from oomwatchd.records.capture import SourceForm
 from oomwatchd.records.kmsg import FACILITY_KERN, KmsgRecord, parse_record
 
@@ -52,12 +53,19 @@ _BSD: Final = (
     r"(?:(?:[^\W\d]{2,9}\.? )?(?:[^\W\d]{1,9}\.? {1,2}\d{1,2}|\d{1,2} [^\W\d]{1,9}\.?|\d{1,2}月 {1,2}\d{1,2})"
     r"(?: \d{4})? )?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: (?P<bsdzone>" + _ZONES + r"|[+-]\d{2,4}))?"
 )
-# what a kernel line may begin with that looks like a host's name and a tag
-_NO_HOST: Final = (
-    r"(?!(?:CPU|Pid|memory(?:\+swap)?|swap|kmem|oom_reaper|oom-kill|Mem-[Ii]nfo|Call [Tt]race|Backtrace|Code"
-    r"|Stack ?|Hardware name|R[A-Z\d]{2}|E[A-Z]{2}"
-    r"|(?:Node \d{1,4} )?(?:DMA32|DMA|Normal|HighMem|Movable|Device)(?: per-cpu)?):)"
+# what a kernel line may begin with that looks like a host's name and a tag: the forms' first words, and the
+# registers of a stack dump
+_HEADS: Final = "|".join(
+    sorted(
+        {
+            re.sub(r"\\d\+|[0-9]+", r"[0-9]{1,4}", re.escape(head[0]))
+            for form in ALL
+            for sample in form.samples
+            if (head := re.match(r"(?:[^\s:]+ ){0,2}[^\s:]+(?=:)", sample.lstrip(" "))) is not None
+        }
+    )
 )
+_NO_HOST: Final = rf"(?!(?:{_HEADS}|Code|Stack ?|R[A-Z\d]{{2}}|E[A-Z]{{2}}):)"
 _TAG: Final = _NO_HOST + r"(?P<tag>[^\s:\[\]]{1,128})(?:\[\d{1,10}\])?:(?: |$)"
 _HOST: Final = _NO_HOST + r"(?P<host>\S{0,254}[^\s:])"
 
