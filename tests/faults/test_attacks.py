@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,21 +103,24 @@ def test_a_store_that_was_removed_is_noticed_without_an_event(tmp_path: Path) ->
 # -- reports of many tasks -----------------------------------------------------------------------------------
 
 
-def limited() -> str:
+@contextlib.contextmanager
+def limited() -> Iterator[str]:
     """Python that puts its process into a memory cgroup of the unit's size."""
     hierarchy = throwaway.memory_hierarchy()
     group = Path(hierarchy.mount) / f"oomwatchd-test-{os.getpid()}"
     group.mkdir(exist_ok=True)
-    name = "memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes"
-    (group / name).write_text(str(96 << 20))
-    return f"open('{group}/cgroup.procs', 'w').write('0')\n"
+    try:
+        (group / hierarchy.files.limit).write_text(str(96 << 20))
+        yield f"open('{group}/cgroup.procs', 'w').write('0')\n"
+    finally:
+        group.rmdir()
 
 
 @pytest.mark.oom
 @pytest.mark.slow
 def test_reports_of_30_000_tasks_without_end(tmp_path: Path) -> None:
-    with attacked(tmp_path) as one:
-        one.begin(limited())
+    with limited() as before, attacked(tmp_path) as one:
+        one.begin(before)
         for n in range(12):
             one.report(200_000 + 50_000 * n, f"/b{n}.service", rows=30_000)
         one.until(lambda: one.kills == 12, 60)
