@@ -1,5 +1,8 @@
 """Which report a line belongs to: by its form's role, by who printed it, by what may come next.
 
+One class, longer than others: each role of a line has one method, and the ways to find a line's block are shared
+by several of them.
+
 Core: no clock.
 """
 
