@@ -1,7 +1,7 @@
 """Which report a line belongs to: by its form's role, by who printed it, by what may come next.
 
-One class, longer than others: each role of a line has one method, and the ways to find a line's block are shared
-by several of them.
+One class, longer than others: each role of a line has one method, and the ways to find the block of a line
+are shared by several of them.
 
 Core: no clock.
 """
