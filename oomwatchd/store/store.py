@@ -1,4 +1,8 @@
-"""The store as the daemon and the commands see it: one lock, one file, and memory where the file fails."""
+"""The store as the daemon and the commands see it: one lock, one file, and memory where the file fails.
+
+The class is longer than others because each question to the store is a method here: a few lines that take the
+lock and ask ``database`` or ``news``.
+"""
 
 from __future__ import annotations
 
