@@ -18,6 +18,12 @@ within() { # NAME COMMAND...
 scored() { # OOM_SCORE_ADJ COMMAND...
     sh -c 'echo "$0" > /proc/self/oom_score_adj; exec "$@"' "$@"
 }
+within_scored() { # NAME OOM_SCORE_ADJ COMMAND...
+    _group=$CGROUPS/$1
+    _score=$2
+    shift 2
+    sh -c 'echo $$ > "$0/cgroup.procs"; echo "$1" > /proc/self/oom_score_adj; shift; exec "$@"' "$_group" "$_score" "$@"
+}
 # an innocent process of 30 MiB that has to be there when it is over
 bystander() { causes anon 30 900 database & DATABASE=$!; sleep 1; }
 unharmed() { [ "$(cat "/proc/$DATABASE/comm" 2> /dev/null)" = database ]; }
