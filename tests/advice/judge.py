@@ -1,8 +1,8 @@
 """Whether the verdict names the cause, and what its advice is.
 
 Named: in WHY or the first finding, **yes**; in a later finding, **partly**; only the kind of memory,
-**kind**; else **no**. CHANGE is mapped to a lever: of those whose words it has, the one that it names first.
-Words that no lever knows are **unmapped**.
+**kind**; else **no**. Advice and lists of what it may be do not name. CHANGE is mapped to a lever: of those
+whose words it has, the one that it names first. Words that no lever knows are **unmapped**.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def verdict(event: Json | None, scenario: Scenario, group: str = "") -> Verdict:
     def own(text: str) -> str:  # this run's cgroups are called after the scenario
         return text.replace(group, "") if group else text
 
-    texts = [own(f"{f['title']} {f['explanation']} {f.get('advice') or ''}") for f in event["findings"]]
+    texts = [own(f"{f['title']} {f['explanation']}") for f in event["findings"]]
     first = f"{own(why)} {texts[0] if texts else ''}"
     if re.search(scenario.named, definite(first), re.I):
         named = "yes"

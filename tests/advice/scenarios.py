@@ -629,7 +629,7 @@ WHOLE = (
     Scenario(
         name="g-bpf",
         cause="BPF maps of 256 MiB; the worker needs 200",
-        named=r"tracer|\bbpf|\bBPF",
+        named=r"tracer|\bbpf|\bBPF|array_map_alloc",
         near=r"no counter|vmalloc|accounted to nobody",
         work="bystander; causes bpf ${HELD:-256} 90 tracer & sleep 1; " + _END,
         follow={"unaccounted": LOOK, "see_descriptors": LOOK, "driver": _did("no maps", HELD=4)},
@@ -886,12 +886,12 @@ WHOLE = (
     ),
     Scenario(
         name="g-lowmem",
-        cause="32 bit: open files fill the 170 MiB of low memory while 800 MiB of HighMem are free",
+        cause="32 bit: open files fill the 300 MiB of low memory while 700 MiB of HighMem are free",
         named=r"low memory|HighMem|32.bit|lowmem",
         arch="i386",
         memory=1024,
-        append="highmem=850M",
-        work="bystander; echo 1000000 > /proc/sys/fs/file-max; causes opens ${N:-700000} 1 opener && unharmed",
+        append="highmem=700M",
+        work="bystander; echo 1000000 > /proc/sys/fs/file-max; causes opens ${N:-900000} 60 opener & sleep 1; causes opens ${N:-900000} 1 opener && unharmed",
         follow={
             "low_memory": _did("1000 open files", N=1000),
             "slab": LOOK,
