@@ -26,6 +26,7 @@ import pytest
 from oomwatchd.cli.throwaway import victim
 from oomwatchd.config import Config, HttpSection, parse
 from oomwatchd.daemon import protect, waiting
+from oomwatchd.daemon.live_facts import LiveFacts
 from oomwatchd.daemon.log import LINE_BYTES, OncePerKind, StderrHandler
 from oomwatchd.daemon.main import Daemon
 from oomwatchd.daemon.serving import Serving
@@ -37,7 +38,9 @@ from oomwatchd.errors import UnavailableError
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.metrics import Metrics
 from oomwatchd.notify import Notifier, take_descriptors
+from oomwatchd.observe.container import ContainerNames
 from oomwatchd.observe.history import Before
+from oomwatchd.observe.holders import Holders
 from oomwatchd.observe.host import Host
 from oomwatchd.observe.snapshot import Snapshots
 from oomwatchd.records.capture import Mark, OomCapture, Source
@@ -487,6 +490,26 @@ def test_the_time_before_that_cannot_be_told_costs_no_kill(tmp_path: Path) -> No
     with contextlib.closing(Store.open_reader(tmp_path)) as store:
         stored = [store.get(row.id) for row in store.list()]
     assert {capture.marks for capture in stored if capture is not None} == {(), (mark,)}
+
+
+def test_what_cannot_be_added_to_a_report_costs_no_kill(tmp_path: Path) -> None:
+    class Failing(LiveFacts):
+        def added_to(self, capture: OomCapture) -> OomCapture:
+            raise IndexError
+
+    class Nameless(ContainerNames):
+        def with_names(self, capture: OomCapture) -> OomCapture:
+            raise ValueError
+
+    metrics, seen = Metrics(), list[OomEvent]()
+    facts = Failing(Holders(Host()), None, 4096)
+    patient = Worker(settings(tmp_path), metrics, seen.append, live_facts=facts, names=Nameless())
+    patient.open()
+    patient.start()
+    patient.submit(a_capture(), None)
+    assert patient.stop(10)
+    assert kills_stored(tmp_path) == [1] and len(seen) == 1
+    assert metric(metrics, "oomwatchd_internal_errors_total") == 2
 
 
 def test_a_full_room_costs_detail_and_no_kill(tmp_path: Path) -> None:

@@ -245,6 +245,25 @@ def test_of_a_victim_is_known_what_it_held_before() -> None:
     assert late.at is not None and "memfd" not in late.at.parts
 
 
+@pytest.mark.parametrize("name", ["a\rb", "a\vb", "a\x1cb", "a\x85b", "a\u2028b"])
+def test_a_name_with_line_breaks_is_one_line(host: Host, tmp_path: Path, name: str) -> None:
+    """The kernel spells out only \\n of a name; anybody may put others into his."""
+    (tmp_path / "proc/77/status").write_text(f"Name:\t{name}\nThreads:\t900\nVmLck:\t280 kB\n", newline="")
+    write(tmp_path, "proc/78/status", "Name:\tother\nThreads:\t800\n")
+    looks = Holders(host)
+    assert [len(line.split(" ")) for line in looks.processes()["threads"].splitlines()] == [3, 3]
+    facts = LiveFacts(looks, None, 4096)
+    facts.look_early(0)
+    (tmp_path / "proc/78/status").unlink()
+    facts.look(1, 1)
+    seen = facts.added_to(replace(at(1), processes=(ProcessFacts(pid=78),)))
+    assert seen.at is not None
+    assert [line.split(" ")[:2] for line in seen.at.parts["threads"].splitlines()] == [
+        ["900", "77"],
+        ["800", "78"],
+    ]
+
+
 def test_a_look_that_comes_too_late_is_none() -> None:
     facts = LiveFacts(Counted(Host()), None, 4096)
     assert facts.due(0)

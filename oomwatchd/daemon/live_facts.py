@@ -114,9 +114,9 @@ def _with_lines_of(pids: set[str], parts: dict[str, str], early: dict[str, str])
     found = {}
     for name, text in early.items():
         place = PID_FIELD[name]
-        now = parts.get(name, "").splitlines()
+        now = list(filter(None, parts.get(name, "").split("\n")))
         there = {line.split(" ")[place] for line in now}
-        lines = [line for line in text.splitlines() if line.split(" ")[place] in pids - there]
+        lines = [line for line in text.split("\n") if line.split(" ")[place] in pids - there]
         if lines:
             found[name] = "\n".join(sorted((*now, *lines), key=lambda line: -int(line.split(" ")[0]))[:MOST])
     return found

@@ -272,13 +272,16 @@ class Worker:
                 self._explain(waiting)
 
     def _explain(self, waiting: Waiting) -> None:
-        capture = self._names.with_names(self._with_before(waiting))
+        capture = self._with_more("names of containers", self._names.with_names, self._with_before(waiting))
         if self._live_facts is not None:
-            capture = self._live_facts.added_to(capture)
+            capture = self._with_more("who holds what", self._live_facts.added_to, capture)
         watched = capture.settled and not capture.historical and capture.at is not None
         capture = self._store.completed(capture)
         event = self._concluded(capture)
-        capture, event = self._timed(*self._placed(capture, event), waiting.named_at)
+        placed = self._with_more("where its processes are", lambda one: self._placed(one, event), capture)
+        if placed is not capture:
+            capture, event = placed, self._concluded(placed)
+        capture, event = self._timed(capture, event, waiting.named_at)
         if watched and self._aftermath is not None:
             capture, event = self._aftermath.settled(capture, event)
         self._keep(capture, event)
@@ -293,19 +296,30 @@ class Worker:
             self._failures.failed("telling the time before a report", error)
             return waiting.capture
 
-    def _placed(self, capture: OomCapture, event: OomEvent) -> tuple[OomCapture, OomEvent]:
+    def _with_more(
+        self, what: str, more: Callable[[OomCapture], OomCapture], capture: OomCapture
+    ) -> OomCapture:
+        """The capture with what can be added to it: a report is not lost for its surroundings."""
+        try:
+            return more(capture)
+        except Exception as error:
+            self._metrics.internal_error()
+            self._failures.failed(f"adding {what} to a report", error)
+            return capture
+
+    def _placed(self, capture: OomCapture, event: OomEvent) -> OomCapture:
         """With what is in the cgroup at its limit, and with the cgroups of a large task table: many small
         processes are found by them, too."""
         late = capture.detected is None or time() - capture.detected > _PLACED_SECONDS
         if late or capture.settled:
-            return capture, event
+            return capture
         placed = capture
         if self._live_facts is not None and event.memcg is not None:
             placed = self._live_facts.look_into(placed, event.memcg.oom_path)
         if self._host is not None and len(event.tasks) >= LEAST:
             found = crowds(self._host, (task.pid for task in event.tasks))
             placed = msgspec.structs.replace(placed, crowds=found) if found else placed
-        return (capture, event) if placed is capture else (placed, self._concluded(placed))
+        return placed
 
     def _serve_again(self, capture: OomCapture) -> None:
         """What the journal said later, of a stored event or of an event of its own."""

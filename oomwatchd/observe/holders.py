@@ -26,6 +26,7 @@ from oomwatchd.procfs.holders import (
     descriptor_kind,
     largest,
     memlock_bytes,
+    one_line,
     shm_segments,
     slab_caches,
     status,
@@ -173,7 +174,7 @@ class Holders:
     def _ramfs(self) -> str:
         """Mount points of ramfs: what it holds is not counted for any of them."""
         table = read_whole(self._host.proc / "1/mountinfo", _TABLE_BYTES)
-        points = dict.fromkeys(to_text(one.point) for one in mounts(table) if one.kind == b"ramfs")
+        points = dict.fromkeys(one_line(to_text(one.point)) for one in mounts(table) if one.kind == b"ramfs")
         return "\n".join(list(points)[:_MAX_DEVICES])
 
     def _modules(self) -> str:

@@ -15,9 +15,12 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from oomwatchd.records.kmsg import to_text
+from oomwatchd.words.escape import harmless
 
 #: Lines of a list.
 MOST = 8
+#: where str.splitlines() ends a line
+_BREAK = re.compile(r"[\n-\r\x1c-\x1e\x85\u2028\u2029]")
 _VMALLOC = re.compile(rb"^0x\S+ +\d+ (.+?) pages=(\d+)\b", re.MULTILINE)
 _MEMLOCK = re.compile(rb"^memlock:\s+(\d+)$", re.MULTILINE)
 
@@ -116,4 +119,9 @@ def largest(found: Iterable[tuple[int, str]]) -> str:
     for count, name in found:
         sums[name] = sums.get(name, 0) + count
     most = heapq.nlargest(MOST, ((count, name) for name, count in sums.items() if count > 0))
-    return "\n".join(f"{count} {name}" for count, name in most)
+    return "\n".join(f"{count} {one_line(name)}" for count, name in most)
+
+
+def one_line(name: str) -> str:
+    """A name that ends no line of a list: whoever chose it may have put any character in."""
+    return _BREAK.sub(lambda m: harmless(m[0]), name)
