@@ -263,11 +263,13 @@ def _split(texts: Sequence[str], count: int) -> tuple[list[list[int]], Sequence[
     """Rows that are all as the kernel prints them, cut at their blanks: pids and the other columns, names.
     ValueError or msgspec.DecodeError when one is not, or has a name that is empty or begins with a blank (the
     pattern reads those)."""
-    rows = [text[1:].replace("]", " ", 1).split(None, count + 1) for text in texts]
-    pids, *columns, names = zip(*rows, strict=True)
+    heads, rests = zip(*[text[1:].split("]", 1) for text in texts], strict=True)
+    *columns, names = zip(*[rest.split(None, count) for rest in rests], strict=True)
     if len(columns) != count or any(map(_begins_with_blank, texts, names)):
         raise ValueError("a name is empty or begins with a blank")
-    return _numbers((pids, *columns)), names
+    if any(head[-1:] == " " for head in heads):
+        raise ValueError("a blank stands before the bracket")
+    return _numbers((heads, *columns)), names
 
 
 def _is_name(name: str) -> bool:
