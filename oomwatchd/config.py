@@ -199,7 +199,7 @@ def _sinks_of(kind: str, value: Any, options: type[msgspec.Struct], name: str) -
         own = getattr(section, "name", "")
         called = f"{kind}-{own}" if own else kind
         if called in found:
-            raise ConfigError(f"{name}: {path}: two have the name {own!r}", mend="give each one of its own")
+            raise ConfigError(f"{name}: {path}: two have the name {own!r}", hint="give each one of its own")
         found[called] = section
     return found
 
@@ -226,8 +226,8 @@ def _refuse_unknown(table: dict[str, Any], known: list[str], prefix: str, name: 
 
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             names = ", ".join(known) or "nothing"
-            mend = f"did you mean {prefix}{near[0]}?" if near else f"known here: {names}"
-            raise ConfigError(f"{name}: unknown key {_shown(prefix + key)}", mend=mend)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known here: {names}"
+            raise ConfigError(f"{name}: unknown key {_shown(prefix + key)}", hint=hint)
 
 
 def _key_of_nul(value: Any, key: str = "") -> str | None:

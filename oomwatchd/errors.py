@@ -1,4 +1,4 @@
-"""Errors that end a command, each with the exit status of sysexits.h and a mend for the reader."""
+"""Errors that end a command, each with the exit status of sysexits.h and a hint for the reader."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ EX_CONFIG = 78
 
 
 class OomwatchdError(Exception):
-    """What is wrong, where, and how to mend it; the command line prints it as one line.
+    """What is wrong, where, and how to fix it; the command line prints it as one line.
 
     ``exit_status`` is the process's exit status (sysexits.h).
     """
 
     exit_status = 1
 
-    def __init__(self, message: str, *, mend: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.mend = mend
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}; {self.mend}" if self.mend else self.message
+        return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
 class UsageError(OomwatchdError):

@@ -69,7 +69,7 @@ def take_descriptors(environ: MutableMapping[str, str] = os.environ) -> dict[str
         except OSError as error:
             raise UnavailableError(
                 f"passed descriptor {descriptor} of {harmless(count)}: {error.strerror}",
-                mend="LISTEN_FDS promises more than whoever started this passed",
+                hint="LISTEN_FDS names more descriptors than were passed",
             ) from error
         found.setdefault(names[index] if index < len(names) else "unknown", []).append(descriptor)
     return found

@@ -352,7 +352,7 @@ def test_the_store_may_be_named_behind_the_action(state: Path, action: str) -> N
 def test_a_boot_id_is_one(seed: Path) -> None:
     shown = oomwatchd("analyze", "--boot-id", "0a1b", seed)
     assert shown.returncode == 64
-    assert b"'0a1b' is no boot id: 32 hexadecimal digits" in shown.stderr
+    assert b"'0a1b' is not a boot id: 32 hexadecimal digits" in shown.stderr
 
 
 def test_notify_test_without_a_sink_is_no_success(tmp_path: Path) -> None:

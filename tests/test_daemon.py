@@ -1129,7 +1129,7 @@ def test_a_changed_configuration_is_applied_and_a_wrong_one_is_not(daemon: Runni
     daemon.port = free_port()
     daemon.configure('[store]\nmax_events = 5\n[capture]\ncommand_line = "off"')
     daemon.process.send_signal(signal.SIGHUP)
-    daemon.until(lambda: says("configuration read again; changed: http, capture"))
+    daemon.until(lambda: says("configuration reloaded; changed: http, capture"))
     daemon.until(lambda: says("these changes need a restart: store"))
     daemon.until(daemon.ready)
     with pytest.raises(ConnectionRefusedError):
@@ -1284,7 +1284,7 @@ def test_what_is_no_kernel_log_is_one_clear_line(tmp_path: Path, device: str) ->
     )
     assert result.returncode == 69
     assert result.stderr.splitlines()[-1] == (
-        f"oomwatchd: {tmp_path / device}: no kernel log: it cannot be waited for; see `device` in [kmsg]"
+        f"oomwatchd: {tmp_path / device}: not a kernel log: it cannot be polled; see `device` in [kmsg]"
     )
 
 

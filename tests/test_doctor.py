@@ -62,13 +62,13 @@ def examined(root: Path, ring: int | None = 1 << 20) -> dict[str, Check]:
 def test_a_host_on_which_all_is_well_needs_no_mend(root: Path) -> None:
     checks = examined(root)
     assert {check.state for check in checks.values()} == {"ok"}
-    assert [check for check in checks.values() if check.mend] == []
+    assert [check for check in checks.values() if check.hint] == []
     assert checks["cgroups"].found == f"memory controller of cgroup v2 at {root}/cg"
     assert checks["swap"].found == "/dev/sda2"
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "check", "found", "mend"),
+    ("name", "text", "check", "found", "hint"),
     [
         ("proc/sys/kernel/osrelease", "4.14.0-3", "kernel", "no summary line", "4.19"),
         ("proc/vmstat", "pgfault 1\n", "kernel's count of kills", "no oom_kill", "4.13"),
@@ -82,12 +82,12 @@ def test_a_host_on_which_all_is_well_needs_no_mend(root: Path) -> None:
         ("sys/module/pstore/parameters/backend", "(null)\n", "pstore", "no backend", "ramoops"),
         ("run/systemd/journal/socket", None, "journal", "no systemd journal", "enabled = false"),
         ("var/log/journal/x", None, "journal", "lost at each boot", "Storage=persistent"),
-        ("run/udev/control", None, "udev", "no udev", "no memory is plugged"),
+        ("run/udev/control", None, "udev", "no udev", "without memory hotplug"),
         ("sys/kernel/tracing/events/oom/mark_victim/format", None, "tracefs", "no second witness", "tracefs"),
     ],
 )
 def test_what_is_missing_is_a_warning_with_its_mend(
-    root: Path, name: str, text: str | None, check: str, found: str, mend: str
+    root: Path, name: str, text: str | None, check: str, found: str, hint: str
 ) -> None:
     path = root / name
     if text is None:
@@ -100,7 +100,7 @@ def test_what_is_missing_is_a_warning_with_its_mend(
     assert [each.name for each in checks.values() if each.state != "ok"] == [check]
     assert checks[check].state == "warn"
     assert found in checks[check].found
-    assert mend in (checks[check].mend or "")
+    assert hint in (checks[check].hint or "")
 
 
 def test_a_panic_is_a_warning_unless_the_report_survives_it(root: Path) -> None:
@@ -108,25 +108,25 @@ def test_a_panic_is_a_warning_unless_the_report_survives_it(root: Path) -> None:
     assert examined(root)["panic"].state == "ok"
     write(root, "sys/module/pstore/parameters/backend", "(null)\n")
     panic = examined(root)["panic"]
-    assert (panic.state, "panic_on_oom=0" in (panic.mend or "")) == ("warn", True)
+    assert (panic.state, "panic_on_oom=0" in (panic.hint or "")) == ("warn", True)
 
 
 def test_the_ring_must_hold_a_report_with_all_processes(root: Path) -> None:
     assert examined(root, 64 << 10)["kernel log size"].state == "ok"
     close = examined(root, 32 << 10)["kernel log size"]
-    assert (close.state, close.mend) == ("warn", "boot with log_buf_len=128K")
+    assert (close.state, close.hint) == ("warn", "boot with log_buf_len=128K")
     assert "leaves room for little else" in close.found
     assert "lost in part" in examined(root, 16 << 10)["kernel log size"].found
     assert f"with {TABLE_TASKS} processes" in close.found
     write(root, "proc/sys/vm/oom_dump_tasks", "0\n")
     assert examined(root, 32 << 10)["kernel log size"].state == "ok"
-    assert examined(root, None)["kernel log size"].mend == "run as root"
+    assert examined(root, None)["kernel log size"].hint == "run as root"
 
 
 def test_without_the_log_there_is_no_watch(root: Path) -> None:
     (root / "dev/kmsg").unlink()
     check = examined(root)["kernel log"]
-    assert (check.state, check.mend is not None) == ("fail", True)
+    assert (check.state, check.hint is not None) == ("fail", True)
     assert check.found == f"{root}/dev/kmsg: No such file or directory"
     write(root, "proc/sys/kernel/osrelease", "3.2.0\n")
     assert examined(root)["kernel"].state == "fail"
@@ -134,13 +134,13 @@ def test_without_the_log_there_is_no_watch(root: Path) -> None:
 
 def test_nothing_at_all_is_said_and_not_raised(tmp_path: Path) -> None:
     checks = examined(tmp_path, None)
-    assert all(check.mend for check in checks.values() if check.state != "ok")
+    assert all(check.hint for check in checks.values() if check.state != "ok")
     assert checks["kernel log"].state == "fail"
 
 
 def test_text_is_harmless_and_has_the_mend_below() -> None:
     checks = [Check("a", "ok", "fine"), Check("bb", "warn", "x\x1b[31m\ny", "do that")]
-    assert as_text(checks) == "ok    a   fine\nwarn  bb  x\\x1b[31m\\x0ay\n          mend: do that"
+    assert as_text(checks) == "ok    a   fine\nwarn  bb  x\\x1b[31m\\x0ay\n          fix: do that"
 
 
 def test_the_estimate_covers_what_kernels_print(corpus: Path) -> None:

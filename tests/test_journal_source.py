@@ -217,7 +217,7 @@ def test_a_boot_that_is_not_there_is_one_clear_line(boot: str | int, tmp_path: P
     write_journal(tmp_path, [kernel_entry(b"3,7,1500000,-;text", BOOT_A)])
     with pytest.raises(NoInputError, match="has no boot") as raised:
         list(read_journal(boot=boot, directory=tmp_path))
-    assert raised.value.mend and "\x1b" not in str(raised.value)
+    assert raised.value.hint and "\x1b" not in str(raised.value)
 
 
 def test_since_leaves_out_what_is_older(corpus: Path, tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_an_absent_device_is_unavailable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sysctls", "mend"),
+    ("sysctls", "hint"),
     [
         ({"printk_devkmsg": "off\n", "dmesg_restrict": "1\n"}, "printk.devkmsg=off"),
         ({"printk_devkmsg": "ratelimit\n", "dmesg_restrict": "1\n"}, "kernel.dmesg_restrict is 1"),
@@ -137,12 +137,12 @@ def test_an_absent_device_is_unavailable(tmp_path: Path) -> None:
         ({}, "read permission on the device"),
     ],
 )
-def test_the_mend_fits_the_hosts_settings(tmp_path: Path, sysctls: dict[str, str], mend: str) -> None:
+def test_the_mend_fits_the_hosts_settings(tmp_path: Path, sysctls: dict[str, str], hint: str) -> None:
     (tmp_path / "sys/kernel").mkdir(parents=True)
     for name, value in sysctls.items():
         (tmp_path / "sys/kernel" / name).write_text(value)
     error = PermissionError(errno.EPERM, "Operation not permitted")
-    assert mend in str(_cannot_open(DEVICE, error, tmp_path))
+    assert hint in str(_cannot_open(DEVICE, error, tmp_path))
 
 
 # -- gaps, bounds, ends --------------------------------------------------------------------------------

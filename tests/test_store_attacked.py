@@ -175,11 +175,11 @@ def test_what_is_no_file_does_not_hang_the_start(tmp_path: Path, suffix: str, ki
         os.mkfifo(name)
     else:
         name.mkdir()
-    with pytest.raises(StoreError, match=f"{name.name} is no regular file"):
+    with pytest.raises(StoreError, match=f"{name.name} is not a regular file"):
         Store.open(tmp_path)
     if suffix:
         (tmp_path / FILE_NAME).touch()
-    with pytest.raises(StoreError, match="is no regular file"):
+    with pytest.raises(StoreError, match="is not a regular file"):
         Store.open_reader(tmp_path)
 
 

@@ -268,11 +268,11 @@ def test_headers_of_the_file_are_sent(serve: Serve, tmp_path: Path) -> None:
         ("a: !!timestamp x", "not YAML: "),
         ("a: !!bool maybe", "not YAML: "),
         ("a: !!int ''", "not YAML: "),
-        (f"basic_auth_users: {{prom: {HASH.replace('$2b$', '$2$')}}}", "is no bcrypt hash"),
+        (f"basic_auth_users: {{prom: {HASH.replace('$2b$', '$2$')}}}", "is not a bcrypt hash"),
         ('tls_server_config: {cert_file: "a\\0", key_file: b}', "a file's name holds a NUL character"),
         ("- x", "Expected `object`, got `array`"),
         ("basic_auth_user: {}", "unknown field `basic_auth_user`"),
-        ("basic_auth_users: {prom: secret}", "the password of 'prom' is no bcrypt hash; make one"),
+        ("basic_auth_users: {prom: secret}", "the password of 'prom' is not a bcrypt hash; make one"),
         (f"basic_auth_users: {{'a:b': {HASH}}}", "cannot hold a colon"),
         ("http_server_config: {headers: {Server: x}}", "'Server' cannot be set"),
         ('http_server_config: {headers: {X-Frame-Options: "a\\r\\nX: y"}}', "not plain text"),
@@ -310,7 +310,7 @@ def test_check_config_reads_it_too(tmp_path: Path, capsys: pytest.CaptureFixture
     file, config = web_config(tmp_path, "basic_auth_users: {prom: plain}"), tmp_path / "config.toml"
     config.write_text(f'[http]\nweb_config = "{file}"\n')
     assert main(["check-config", str(config)]) == 78
-    assert "the password of 'prom' is no bcrypt hash" in capsys.readouterr().err
+    assert "the password of 'prom' is not a bcrypt hash" in capsys.readouterr().err
     web_config(tmp_path, f"basic_auth_users: {{prom: {HASH}}}")
     assert main(["check-config", str(config)]) == 0
 

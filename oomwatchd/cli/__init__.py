@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import argparse
 
     #: what add_subparsers() returns; argparse has no public name for it
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - it has no public name
 
 #: command -> what it does, in the order of the help
 COMMANDS = {
@@ -30,7 +30,7 @@ COMMANDS = {
     "explain": "say what a finding means",
     "check-config": "check a configuration file",
     "notify-test": "send a marked test event through each sink",
-    "doctor": "say what works on this host, what does not, and the mend",
+    "doctor": "say what works on this host, what does not, and how to fix it",
     "selftest": "provoke a harmless OOM and prove that it is reported",
 }
 

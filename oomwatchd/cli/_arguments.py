@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises UsageError."""
-        raise UsageError(message, mend=f"see {self.prog} --help")
+        raise UsageError(message, hint=f"see {self.prog} --help")
 
 
 def parser(chosen: str | None) -> Parser:

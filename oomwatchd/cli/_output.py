@@ -38,7 +38,7 @@ def keep(output: str | None, *inputs: str | Path) -> None:
         with suppress(OSError):
             given = os.fstat(0) if name == "-" else Path(name).stat()
             if stat.S_ISREG(given.st_mode) and os.path.samestat(given, Path(output or "").stat()):
-                raise UsageError(f"--output {output} would overwrite the input", mend="name another file")
+                raise UsageError(f"--output {output} would overwrite the input", hint="name another file")
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def _boot_id(text: str) -> str:
     plain = text.strip().replace("-", "").lower()
     if not re.fullmatch(r"[0-9a-f]{32}", plain):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no boot id: 32 hexadecimal digits, as in /proc/sys/kernel/random/boot_id"
+            f"{text!r} is not a boot id: 32 hexadecimal digits, as in /proc/sys/kernel/random/boot_id"
         )
     return plain
 
@@ -157,7 +157,7 @@ def captures(name: str, log: GrowingLog, progress: Progress | None = None) -> It
 def _follow(args: SimpleNamespace, writer: Writer) -> int:
     """Read files and what is added to them, until interrupted."""
     if "-" in args.files:
-        raise UsageError("--follow is for files", mend="name them; standard input is read as it comes anyhow")
+        raise UsageError("--follow is for files", hint="name them; standard input is read as it comes anyhow")
     followed = [(FollowedFile(name), GrowingLog(name, args.boot_id)) for name in args.files]
     try:
         while True:
@@ -175,14 +175,14 @@ def _follow(args: SimpleNamespace, writer: Writer) -> int:
 def _elsewhere(args: SimpleNamespace) -> tuple[str, Iterator[OomCapture]] | None:
     """The place that is read instead of files, and its reports; None: files. Raises UsageError."""
     if args.journal and args.pstore is not None:
-        raise UsageError("--journal and --pstore exclude each other", mend="give one of them")
+        raise UsageError("--journal and --pstore exclude each other", hint="give one of them")
     if (args.journal or args.pstore is not None) and args.files != ["-"]:
-        raise UsageError("files cannot be read together with --journal or --pstore", mend="leave them out")
+        raise UsageError("files cannot be read together with --journal or --pstore", hint="leave them out")
     if args.follow and (args.journal or args.pstore is not None):
-        raise UsageError("--follow is for files", mend="of this host's log the daemon tells: oomwatchd run")
+        raise UsageError("--follow is for files", hint="for this host's log use the daemon: oomwatchd run")
     for name in ("boot", "since", "directory"):
         if getattr(args, name) is not None and not args.journal:
-            raise UsageError(f"--{name} is for the journal", mend="give --journal too")
+            raise UsageError(f"--{name} is for the journal", hint="give --journal too")
     if args.journal:
         return "the journal", of_journal(args.boot, args.since, args.directory)
     if args.pstore is not None:

@@ -1,4 +1,4 @@
-"""``oomwatchd doctor``: what of this host works for the watch, what does not, and the mend for each.
+"""``oomwatchd doctor``: what of this host works for the watch, what does not, and how to fix it.
 
 It only looks: nothing is changed, nothing provoked (``oomwatchd selftest`` does that).
 """
@@ -48,21 +48,21 @@ State = Literal["ok", "warn", "fail"]
 
 class Check(msgspec.Struct, frozen=True):
     """One thing that was looked at. ``state``: ``ok``, ``warn`` (the watch works with less), ``fail`` (there
-    is no watch without it); ``mend`` is what to do about it."""
+    is no watch without it); ``hint`` is what to do about it."""
 
     name: str
     state: State
     found: str
-    mend: str | None = None
+    hint: str | None = None
 
 
 def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser(
         "doctor",
-        help="say what works on this host, what does not, and the mend",
+        help="say what works on this host, what does not, and how to fix it",
         description="Looks at the kernel, its log and its settings, and says what works for the watch, what "
-        "does not, and the mend for each. Changes nothing. Exit status 0, or 69 if something fails without "
+        "does not, and how to fix each. Changes nothing. Exit status 0, or 69 if something fails without "
         "which there is no watch.",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration")
@@ -128,13 +128,13 @@ def daemon(now: float) -> Check:
 
 
 def as_text(checks: list[Check]) -> str:
-    """One line a check, its mend below it."""
+    """One line a check, its hint below it."""
     width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:
         lines.append(f"{check.state:<4}  {check.name:<{width}}  {harmless(check.found)}")
-        if check.mend is not None:
-            lines.append(f"      {'':<{width}}  mend: {harmless(check.mend)}")
+        if check.hint is not None:
+            lines.append(f"      {'':<{width}}  fix: {harmless(check.hint)}")
     return "\n".join(lines)
 
 
@@ -145,7 +145,7 @@ def _kernel(root: Path) -> Check:
     release = _setting(root, "kernel/osrelease") or "unknown"
     version = re.match(r"(\d{1,4})\.(\d{1,4})", release)
     if version is None:
-        return Check("kernel", "warn", f"{release}: its version cannot be told", "mount /proc")
+        return Check("kernel", "warn", f"{release}: its version is unknown", "mount /proc")
     number = int(version[1]), int(version[2])
     if number < (3, 5):
         return Check("kernel", "fail", f"{release}: its log has no records", "Linux 3.5 or later is needed")
@@ -159,7 +159,7 @@ def _kernel_log(device: Path) -> Check:
     try:
         KmsgSource.open(str(device)).close()
     except OomwatchdError as error:
-        return Check("kernel log", "fail", error.message, error.mend)
+        return Check("kernel log", "fail", error.message, error.hint)
     return Check("kernel log", "ok", f"{device} can be read")
 
 
@@ -176,8 +176,8 @@ def _ring(root: Path, size: int | None) -> Check:
         return Check("kernel log size", "ok", found)
     wanted = 1 << (4 * need - 1).bit_length()
     lost = "is lost in part before it can be read" if size < need else "leaves room for little else"
-    mend = f"boot with log_buf_len={wanted // 1024}K"
-    return Check("kernel log size", "warn", f"{found}: it {lost}", mend)
+    hint = f"boot with log_buf_len={wanted // 1024}K"
+    return Check("kernel log size", "warn", f"{found}: it {lost}", hint)
 
 
 def _user_processes(root: Path) -> int:
@@ -215,8 +215,8 @@ def _panic(root: Path) -> Check:
     found = f"vm.panic_on_oom is {value}: the machine goes down with the report"
     if _pstore_backend(root):
         return Check("panic", "ok", f"{found}, which pstore keeps for `oomwatchd analyze --pstore`")
-    mend = "sysctl vm.panic_on_oom=0, or a pstore backend (ramoops, efi_pstore), which keeps the report"
-    return Check("panic", "warn", found, mend)
+    hint = "sysctl vm.panic_on_oom=0, or a pstore backend (ramoops, efi_pstore), which keeps the report"
+    return Check("panic", "warn", found, hint)
 
 
 def _choice(root: Path) -> Check:
@@ -228,7 +228,7 @@ def _choice(root: Path) -> Check:
 
 def _overcommit(root: Path) -> Check:
     if _setting(root, "vm/overcommit_memory") != "2":
-        return Check("overcommit", "ok", "memory is promised beyond what is there; when it runs out, a kill")
+        return Check("overcommit", "ok", "memory is overcommitted; when it runs out, the kernel kills")
     found = "vm.overcommit_memory is 2: programs mostly fail to allocate, of which the log says nothing"
     return Check("overcommit", "warn", found, "watch Committed_AS against CommitLimit in /proc/meminfo, too")
 
@@ -266,8 +266,8 @@ def _holders(root: Path) -> Check:
 def _pressure(root: Path) -> Check:
     if read_text(root / "proc/pressure/memory", 256):
         return Check("pressure", "ok", "/proc/pressure/memory")
-    mend = "boot with psi=1 (Linux 4.20 or later with CONFIG_PSI)"
-    return Check("pressure", "warn", "no pressure stall information: stalls before a kill go unseen", mend)
+    hint = "boot with psi=1 (Linux 4.20 or later with CONFIG_PSI)"
+    return Check("pressure", "warn", "no pressure stall information: stalls before a kill go unseen", hint)
 
 
 def _swap(root: Path) -> Check:
@@ -285,8 +285,8 @@ def _pstore(root: Path) -> Check:
     backend = _pstore_backend(root)
     if backend is not None:
         return Check("pstore", "ok", f"backend {backend}: a report survives a panic")
-    mend = "on EFI: efi_pstore.pstore_disable=0; on boards: ramoops with a reserved region"
-    return Check("pstore", "warn", "no backend: a report is lost when the machine panics", mend)
+    hint = "on EFI: efi_pstore.pstore_disable=0; on boards: ramoops with a reserved region"
+    return Check("pstore", "warn", "no backend: a report is lost when the machine panics", hint)
 
 
 # -- around it -----------------------------------------------------------------------------------------
@@ -300,19 +300,19 @@ def _exists(path: Path) -> bool:
 
 def _journal(root: Path) -> Check:
     if not _exists(root / "run/systemd/journal/socket"):
-        mend = "none is needed: the store has all events; [sinks.journal] enabled = false keeps the log quiet"
-        return Check("journal", "warn", "no systemd journal: no entries there", mend)
+        hint = "none is needed: the store has all events; [sinks.journal] enabled = false keeps the log quiet"
+        return Check("journal", "warn", "no systemd journal: no entries there", hint)
     if not _exists(root / "var/log/journal"):
-        mend = "mkdir /var/log/journal and restart systemd-journald, or Storage=persistent"
-        return Check("journal", "warn", "the systemd journal is lost at each boot", mend)
+        hint = "mkdir /var/log/journal and restart systemd-journald, or Storage=persistent"
+        return Check("journal", "warn", "the systemd journal is lost at each boot", hint)
     return Check("journal", "ok", "systemd journal, persistent")
 
 
 def _udev(root: Path) -> Check:
     if _exists(root / "run/udev/control"):
-        return Check("udev", "ok", "memory that is plugged and swap that comes are noticed")
+        return Check("udev", "ok", "memory hotplug and new swap are noticed")
     found = "no udev: memory that is plugged is noticed only when a report is made"
-    return Check("udev", "warn", found, "none is needed where no memory is plugged")
+    return Check("udev", "warn", found, "not needed without memory hotplug")
 
 
 def _tracefs(root: Path) -> Check:

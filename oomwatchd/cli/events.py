@@ -52,12 +52,12 @@ def since(text: str, clock: Callable[[], float] = time.time) -> float:
     try:
         return moment(text, clock())
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: give {FORMS}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: give {FORMS}") from None
 
 
 def _positive(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return int(text)
 
 
@@ -148,7 +148,7 @@ def run_show(args: SimpleNamespace) -> int:
     capture = store.get(args.id) if args.id else None
     if capture is None:
         raise NoInputError(
-            f"there is no event {harmless_name(args.id)}", mend="`oomwatchd events list` shows the ids"
+            f"there is no event {harmless_name(args.id)}", hint="`oomwatchd events list` shows the ids"
         )
     with opened(args.output) as stream:
         if args.format == "json":
@@ -203,7 +203,7 @@ def _local(seconds: float) -> str:
 
 def _directory(args: SimpleNamespace) -> Path:
     if args.state_directory is not None and args.config is not None:
-        raise UsageError("--state-directory and --config exclude each other", mend="give one of them")
+        raise UsageError("--state-directory and --config exclude each other", hint="give one of them")
     directory: Path | None = args.state_directory
     return load(args.config)[0].state_path() if directory is None else directory
 

@@ -68,5 +68,5 @@ def _find(wanted: str) -> Diagnostic:
     if wanted in known:
         return known[wanted]
     near = difflib.get_close_matches(wanted, known, n=1)
-    mend = f"did you mean {near[0]}?" if near else "'oomwatchd explain' lists all"
-    raise UsageError(f"no finding is called {wanted!r}", mend=mend)
+    hint = f"did you mean {near[0]}?" if near else "'oomwatchd explain' lists all"
+    raise UsageError(f"no finding is called {wanted!r}", hint=hint)

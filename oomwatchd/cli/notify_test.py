@@ -40,7 +40,7 @@ def run(args: SimpleNamespace) -> int:
     if args.sink is not None and args.sink not in sinks:
         on = ", ".join(sinks) or "none"
         raise UsageError(
-            f"sink {args.sink} is not switched on or cannot work here", mend=f"switched on: {on}"
+            f"sink {args.sink} is not switched on or cannot work here", hint=f"switched on: {on}"
         )
     event = test_event(time.time())
     failed = False
@@ -60,7 +60,7 @@ def run(args: SimpleNamespace) -> int:
         sink.close()
     if not sinks:
         raise UnavailableError(
-            "no sink is switched on: nothing was sent", mend="config.example.toml shows how, under [sinks.*]"
+            "no sink is switched on: nothing was sent", hint="config.example.toml shows how, under [sinks.*]"
         )
     print(f"event: {event.id}")
     return EX_UNAVAILABLE if failed else 0

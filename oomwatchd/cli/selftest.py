@@ -78,7 +78,7 @@ def _seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < (seconds := float(text)) <= _MOST_SECONDS:
             return seconds
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0 and up to a day")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0 and up to a day")
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -163,10 +163,10 @@ def _await_report(victim: Victim, own: _OwnWatch, daemon: _Daemon | None, timeou
     if own.kill_usec is None:
         raise OomwatchdError(
             f"the kernel killed process {victim.pid} ({victim.comm}) but its log does not say so",
-            mend="is the log level of OOM reports filtered, or another reader clearing the log?",
+            hint="is the log level of OOM reports filtered, or another reader clearing the log?",
         )
-    if daemon is not None and (mend := daemon.without_store()):
-        raise OomwatchdError(f"the daemon at {daemon.address} keeps no store to compare with", mend=mend)
+    if daemon is not None and (hint := daemon.without_store()):
+        raise OomwatchdError(f"the daemon at {daemon.address} keeps no store to compare with", hint=hint)
     reporter = f"the daemon at {daemon.address}" if daemon else "the watch"
     raise OomwatchdError(
         f"{reporter} did not report the kill of process {victim.pid} ({victim.comm}) within {timeout:g} s, "
@@ -295,7 +295,7 @@ class _Daemon:
         return None
 
     def without_store(self) -> str | None:
-        """Why it writes no store, and the mend; None if it writes one."""
+        """Why it writes no store, and how to fix it; None if it writes one."""
         with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
             if self._metrics().get("oomwatchd_store_up") == [0]:
                 if (pid := holder(self._state_directory)) is not None:

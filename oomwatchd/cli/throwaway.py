@@ -145,7 +145,7 @@ def memory_hierarchy() -> Hierarchy:
     if found is None:
         raise UnavailableError(
             "no mounted cgroup hierarchy has the memory controller",
-            mend="boot with cgroup_enable=memory, or mount one",
+            hint="boot with cgroup_enable=memory, or mount one",
         )
     return found
 
@@ -170,7 +170,7 @@ def _directory(name: str) -> Iterator[Path]:
             (directory / hierarchy.files.limit).write_text(str(LIMIT_BYTES))
         except PermissionError as error:
             raise PermissionDeniedError(
-                f"cannot make a memory cgroup: {error.strerror}: {error.filename}", mend="run as root"
+                f"cannot make a memory cgroup: {error.strerror}: {error.filename}", hint="run as root"
             ) from error
         except OSError as error:
             raise UnavailableError(

@@ -202,10 +202,10 @@ class Daemon:
             try:
                 selector.register(self._source, selectors.EVENT_READ)
             except PermissionError:  # a file or a directory, which epoll does not take
-                name, mend = harmless(self._config.kmsg.device), "see `device` in [kmsg]"
+                name, hint = harmless(self._config.kmsg.device), "see `device` in [kmsg]"
                 if self._passed:
-                    name, mend = _PASSED, "see ListenSpecial= of its socket unit"
-                raise UnavailableError(f"{name}: no kernel log: it cannot be waited for", mend=mend) from None
+                    name, hint = _PASSED, "see ListenSpecial= of its socket unit"
+                raise UnavailableError(f"{name}: not a kernel log: it cannot be polled", hint=hint) from None
             if self._recorder is not None:
                 for descriptor, told in self._recorder.descriptors():
                     selector.register(descriptor, selectors.EVENT_READ, told)
@@ -227,7 +227,7 @@ class Daemon:
     def _start(self) -> None:
         log.info("oomwatchd %s, configuration: %s", __version__, self._read_from or "defaults")
         if self._snapshots.absent:
-            log.info("works without what this host does not show: %s", ", ".join(self._snapshots.absent))
+            log.info("runs without these files, which this host lacks: %s", ", ".join(self._snapshots.absent))
         self._record()
         try:
             protect.warm_up()
@@ -532,7 +532,7 @@ class Daemon:
         self._apply_http(new)
         waiting = [name for name in changed if name in _FIXED]
         applied = [name for name in changed if name not in _FIXED]
-        log.info("configuration read again; changed: %s", ", ".join(applied) or "nothing")
+        log.info("configuration reloaded; changed: %s", ", ".join(applied) or "nothing")
         if waiting:
             log.warning("these changes need a restart: %s", ", ".join(waiting))
 

@@ -52,7 +52,7 @@ def keep_small() -> None:
 
 def raise_descriptors() -> str | None:
     """Allow as many open files as the hard limit does, up to ``_DESCRIPTORS``; None, or what is wrong
-    with the limit, and the mend."""
+    with the limit, and how to fix it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
     if soft < wanted:

@@ -155,7 +155,7 @@ class Worker:
         except RuntimeError as error:
             raise UnavailableError(
                 f"the worker: {error}",
-                mend="raise the limit on tasks (TasksMax=), processes (ulimit -u) or address space",
+                hint="raise the limit on tasks (TasksMax=), processes (ulimit -u) or address space",
             ) from error
         self._outputs.start()
 

@@ -304,7 +304,7 @@ class Lane:
         self, error: DeliveryError, now: float, news: Sequence[News], event: OomEvent, left_out: int
     ) -> float:
         """The receiver will never take this event. If it refused the one before, too, it may refuse all of
-        them, for a fault in what we send or in the receiver: then the next ones get the time to mend it."""
+        them, for a fault in what we send or in the receiver: then the next ones get the time to fix it."""
         log.error("sink %s refuses event %s: %s; given up", self.state.sink, event.id, error)
         if not self._refused:
             self._refused_since = now

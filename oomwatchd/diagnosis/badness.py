@@ -195,7 +195,7 @@ def _swap_room_unknown(report: OomReport, swap_total: int | None) -> bool:
     return memcg.memory_swap.limit_bytes != memcg.memory.limit_bytes
 
 
-def _totals(report: OomReport, swap_total: int | None) -> Iterator[int]:
+def _totals(report: OomReport, swap_total: int | None) -> Iterator[int]:  # noqa: C901 - one branch for each kernel's rule
     page = report.page_size_bytes or 1
     memory, memcg = report.memory, report.memcg
     if memory is not None and memory.swap is not None and memory.swap.total_bytes is not None:

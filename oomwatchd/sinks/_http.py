@@ -63,7 +63,7 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         for name in ("headers", "secret_headers"):
             for header, value in getattr(self, name).items():
                 if not _TOKEN.fullmatch(header) or not value.isascii() or not value.isprintable():
-                    raise ValueError(f"{name}: {header!r} is no header with a value in printable ASCII")
+                    raise ValueError(f"{name}: {header!r} is not a header with a value in printable ASCII")
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"name: {self.name!r} is not up to 32 letters a to z, digits and hyphens")
         if self.client_key and not self.client_cert:
@@ -100,10 +100,10 @@ def check_url(key: str, url: str, wanted: Literal["any", "local", "https"] = "an
     if parts.scheme not in ("http", "https") or not host:
         raise ValueError(f"{key}: a URL that begins with https:// or http:// is needed")
     if parts.username is not None:
-        mend = (
+        hint = (
             "name a file in proxy_credentials" if key == "proxy" else "put Authorization into secret_headers"
         )
-        raise ValueError(f"{key}: no password in a URL; {mend}")
+        raise ValueError(f"{key}: no password in a URL; {hint}")
     open_way = wanted == "any" or (wanted == "local" and _is_loopback(host))
     if parts.scheme == "http" and not open_way:
         raise ValueError(f"{key}: secrets do not leave this host without TLS; use https://")
@@ -190,7 +190,7 @@ class HttpClient:
         if hasattr(response, "read1"):  # urllib3 2.1
             read1 = partial(response.read1, decode_content=False)
         else:
-            read1 = response._fp.read1
+            read1 = response._fp.read1  # noqa: SLF001 - urllib3 1.26 has no other way
         answer = b""
         while len(answer) < _ANSWER_BYTES:
             piece = read1(_ANSWER_BYTES - len(answer))

@@ -105,8 +105,8 @@ def read_template(name: str) -> Template:
             text = files(__package__).joinpath("templates", f"{name}.json").read_text(encoding="utf-8")
         return Template(text, _NAMES)
     except FileNotFoundError:
-        mend = "" if "/" in name else "; known: slack, mattermost, matrix, teams, or a file's whole path"
-        raise SinkError(f"template {name}: there is no such template{mend}") from None
+        hint = "" if "/" in name else "; known: slack, mattermost, matrix, teams, or a file's whole path"
+        raise SinkError(f"template {name}: there is no such template{hint}") from None
     except (OSError, UnicodeDecodeError, TemplateError) as error:
         raise SinkError(f"template {name}: {error}") from None
 

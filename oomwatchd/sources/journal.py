@@ -68,12 +68,12 @@ class Journal:
     def open(cls, directory: Path | None = None) -> Journal:
         """Open this host's journal, or the files in ``directory`` and its machines' directories.
 
-        Raises NoInputError, PermissionDeniedError, UnavailableError, each with its mend. libsystemd itself
+        Raises NoInputError, PermissionDeniedError, UnavailableError, each with a hint. libsystemd itself
         opens a journal of which it may read nothing, and shows it empty.
         """
         places = _SYSTEM_DIRECTORIES if directory is None else (directory,)
         if directory is not None and not directory.is_dir():
-            raise NoInputError(f"there is no directory {harmless(str(directory))}", mend="check the name")
+            raise NoInputError(f"there is no directory {harmless(str(directory))}", hint="check the name")
         _check(places, directory)
         journal = _systemd_journal()  # and libsystemd with it, which takes a MiB
         converters = {
@@ -139,7 +139,7 @@ class Journal:
         if not chosen:
             raise NoInputError(
                 f"{self.name} has no boot {harmless(str(boot))}",
-                mend=f"it has {len(boots)}, which journalctl --list-boots names",
+                hint=f"it has {len(boots)}, which journalctl --list-boots names",
             )
         return chosen
 
@@ -256,7 +256,7 @@ def _bite(
             if damaged >= MAX_DAMAGED:
                 why = error.strerror if isinstance(error, OSError) else "its fields cannot be read"
                 raise UnavailableError(
-                    f"{name} is damaged: {why}", mend="journalctl --verify names the file"
+                    f"{name} is damaged: {why}", hint="journalctl --verify names the file"
                 ) from error
             items.append(KmsgGap(1))
             continue
@@ -320,7 +320,7 @@ def _systemd_journal() -> Any:
     except ImportError as error:
         raise UnavailableError(
             "the journal cannot be read without systemd-python",
-            mend="install python3-systemd, or with pip: oomwatchd[journal]",
+            hint="install python3-systemd, or with pip: oomwatchd[journal]",
         ) from error
     return journal
 
@@ -333,17 +333,17 @@ def _check(places: tuple[Path, ...], directory: Path | None) -> None:
         return
     error: OomwatchdError
     if closed:
-        mend = "run as root or as a member of the group systemd-journal"
-        error = PermissionDeniedError(f"the journal {harmless(str(closed[0]))} may not be read", mend=mend)
+        hint = "run as root or as a member of the group systemd-journal"
+        error = PermissionDeniedError(f"the journal {harmless(str(closed[0]))} may not be read", hint=hint)
     elif any(place.is_dir() and not os.access(place, os.R_OK | os.X_OK) for place in places):
-        error = PermissionDeniedError("the journal's directory may not be read", mend="run as root")
+        error = PermissionDeniedError("the journal's directory may not be read", hint="run as root")
     elif directory is not None:
         error = NoInputError(
             f"no journal files in {harmless(str(directory))}",
-            mend="name the directory with the .journal files",
+            hint="name the directory with the .journal files",
         )
     else:
         error = UnavailableError(
-            "this host keeps no journal", mend="`oomwatchd analyze` reads a saved log or the output of dmesg"
+            "this host keeps no journal", hint="`oomwatchd analyze` reads a saved log or the output of dmesg"
         )
     raise error

@@ -67,7 +67,7 @@ class KmsgSource:
     def open(cls, device: str) -> KmsgSource:
         """Open ``device`` at the oldest record it still holds.
 
-        Raises PermissionDeniedError and UnavailableError, each with its mend.
+        Raises PermissionDeniedError and UnavailableError, each with a hint.
         """
         try:
             descriptor = os.open(device, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
@@ -182,17 +182,17 @@ class KmsgSource:
 def _cannot_open(device: str, error: OSError, proc: Path = Path("/proc")) -> OomwatchdError:
     message = f"{harmless(device)}: {error.strerror}"
     if error.errno not in (errno.EPERM, errno.EACCES):
-        mend = "in a container: start it with --device /dev/kmsg; `oomwatchd analyze` reads a saved log"
-        return UnavailableError(message, mend=mend)
+        hint = "in a container: start it with --device /dev/kmsg; `oomwatchd analyze` reads a saved log"
+        return UnavailableError(message, hint=hint)
     if _sysctl(proc, "printk_devkmsg") == "off":
-        mend = (
+        hint = (
             "the kernel runs with printk.devkmsg=off, which closes the device to everybody: boot without it"
         )
     elif _sysctl(proc, "dmesg_restrict") == "1":
-        mend = "kernel.dmesg_restrict is 1: run as root or with CAP_SYSLOG"
+        hint = "kernel.dmesg_restrict is 1: run as root or with CAP_SYSLOG"
     else:
-        mend = "run as root, or with CAP_SYSLOG and read permission on the device"
-    return PermissionDeniedError(message, mend=mend)
+        hint = "run as root, or with CAP_SYSLOG and read permission on the device"
+    return PermissionDeniedError(message, hint=hint)
 
 
 def _sysctl(proc: Path, name: str) -> str:

@@ -126,7 +126,7 @@ def _newest(files: list[Path], most_bytes: int) -> list[Path]:
 def read_directory(directory: Path) -> Iterator[PstoreDump]:
     """``read_pstore`` for a directory that a person named. Raises NoInputError if it is not there."""
     if not directory.is_dir():
-        raise NoInputError(f"there is no directory {harmless(str(directory))}", mend="check the name")
+        raise NoInputError(f"there is no directory {harmless(str(directory))}", hint="check the name")
     yield from read_pstore([directory])
 
 
@@ -146,7 +146,7 @@ def _files(root: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         if isinstance(error, PermissionError):
             raise PermissionDeniedError(
-                f"{harmless(str(error.filename))} may not be read", mend="run as root"
+                f"{harmless(str(error.filename))} may not be read", hint="run as root"
             ) from error
 
     for directory, _, names in os.walk(root, onerror=refuse):
@@ -163,7 +163,7 @@ def _read(file: Path, live: bool) -> Iterator[_Part]:
             data = stream.read(MAX_FILE_BYTES)
             modified = os.fstat(stream.fileno()).st_mtime
     except PermissionError as error:
-        raise PermissionDeniedError(f"{harmless(str(file))} may not be read", mend="run as root") from error
+        raise PermissionDeniedError(f"{harmless(str(file))} may not be read", hint="run as root") from error
     except OSError as error:
         log.warning("%s cannot be read: %s", harmless(str(file)), error.strerror)
         return

@@ -174,7 +174,7 @@ class MarkedVictims:
         if root is None:
             raise UnavailableError(
                 "no tracefs with the trace point oom:mark_victim",
-                mend="mount tracefs; not as root: trace.conf",
+                hint="mount tracefs; not as root: trace.conf",
             )
         directory = root if root == HANDED else root / "instances" / INSTANCE
         marks = None

@@ -145,7 +145,7 @@ class Database:
             (event_id,),
         ).fetchall()
         if len(rows) == 2 and rows[0][0] != event_id:
-            raise AmbiguousIdError(f"several events begin with {event_id!r}", mend="give more of the id")
+            raise AmbiguousIdError(f"several events begin with {event_id!r}", hint="give more of the id")
         return decoded(*rows[0]) if rows else None
 
     def list(

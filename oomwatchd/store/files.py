@@ -69,7 +69,7 @@ def check_kinds(path: Path) -> None:
         with suppress(FileNotFoundError):
             name = path.with_name(path.name + suffix)
             if not stat.S_ISREG(name.stat().st_mode):
-                raise OSError(None, f"{name.name} is no regular file")
+                raise OSError(None, f"{name.name} is not a regular file")
 
 
 def has_whole_log(path: Path) -> bool:

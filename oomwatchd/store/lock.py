@@ -56,7 +56,7 @@ class StateLock:
         os.close(descriptor)
         raise StateInUseError(
             f"another oomwatchd{_pid_of(directory)} has the state directory {directory}",
-            mend='end it, or set another state_directory, or [store] in_use = "memory" to watch without',
+            hint='end it, or set another state_directory, or [store] in_use = "memory" to watch without',
         )
 
     def close(self) -> None:

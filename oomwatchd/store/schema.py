@@ -152,7 +152,7 @@ def checked_version(connection: sqlite3.Connection, path: Path | str) -> int:
     if version > len(MIGRATIONS):
         raise StoreError(
             f"the store {path} has schema {version}, this oomwatchd knows {len(MIGRATIONS)}",
-            mend="upgrade oomwatchd, or move the file away",
+            hint="upgrade oomwatchd, or move the file away",
         )
     return version
 
@@ -166,7 +166,7 @@ def _check_tables(connection: sqlite3.Connection, path: Path | str) -> None:
         if not str(error).startswith("no such "):
             raise
         raise StoreError(
-            f"{path} is the file of another program: {error}", mend="move it away, or name another directory"
+            f"{path} is the file of another program: {error}", hint="move it away, or name another directory"
         ) from error
 
 

@@ -121,7 +121,7 @@ class Store:
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"cannot open the store {path}: {reason(error)}",
-                mend="check the state directory's owner, space and mount options",
+                hint="check the state directory's owner, space and mount options",
             ) from error
         at = Failover(connection, path, watch, limits, clock)
         at.corrupt = corrupt
@@ -141,11 +141,11 @@ class Store:
             return cls(Failover(connect_reader(path), None, None, Limits(), time.time), path)
         except PermissionError as error:
             raise PermissionDeniedError(
-                f"no permission to read the store {path}", mend="run as root or as the daemon's user"
+                f"no permission to read the store {path}", hint="run as root or as the daemon's user"
             ) from error
         except FileNotFoundError as error:
             raise StoreError(
-                f"no store at {path}", mend="name the daemon's directory with --state-directory, or run it"
+                f"no store at {path}", hint="name the daemon's directory with --state-directory, or run it"
             ) from error
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"cannot read the store {path}: {reason(error)}") from error

@@ -80,7 +80,7 @@ class Access:
         if refused:
             log.error("web configuration not changed: %s", refused)
         else:
-            log.info("web configuration read again: %s", path)
+            log.info("web configuration reloaded: %s", path)
         return config
 
     # -- the server's Security ---------------------------------------------------------------------

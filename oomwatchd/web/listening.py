@@ -38,14 +38,14 @@ def client_of(address: object) -> str:
 
 
 def open_listeners(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for every address of ``host``. Raises OomwatchdError with the mend."""
-    mend = "choose another address with `listen` in [http]"
+    """Listening sockets for every address of ``host``. Raises OomwatchdError with a hint."""
+    hint = "choose another address with `listen` in [http]"
     try:
         # a str would load the codec for international names even where there is nothing to encode
         name = host.encode() if host.isascii() else host
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise UnavailableError(f"cannot listen on {host}: {error.strerror}", mend=mend) from error
+        raise UnavailableError(f"cannot listen on {host}: {error.strerror}", hint=hint) from error
     listeners: list[socket.socket] = []
     failure: OSError | None = None
     for family, kind, protocol, _, address in found:
@@ -58,16 +58,16 @@ def open_listeners(host: str, port: int) -> list[socket.socket]:
                 continue
             for listener in listeners:
                 listener.close()
-            raise _cannot_listen(shown(address), error, mend) from error
+            raise _cannot_listen(shown(address), error, hint) from error
     if not listeners and failure is not None:
-        raise _cannot_listen(f"{host}:{port}", failure, mend) from failure
+        raise _cannot_listen(f"{host}:{port}", failure, hint) from failure
     return listeners
 
 
 def open_unix_listener(path: Path) -> socket.socket:
     """A listening socket in the file system, for its owner and group. One that an earlier process left
     behind is replaced, one that somebody serves is not. Raises OomwatchdError."""
-    mend = "choose another path with `listen` in [http]"
+    hint = "choose another path with `listen` in [http]"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         _clear(path)
@@ -80,7 +80,7 @@ def open_unix_listener(path: Path) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise _cannot_listen(str(path), error, mend) from error
+        raise _cannot_listen(str(path), error, hint) from error
     return listener
 
 
@@ -117,11 +117,11 @@ def _listen(
     return listener
 
 
-def _cannot_listen(address: str, error: OSError, mend: str) -> OomwatchdError:
+def _cannot_listen(address: str, error: OSError, hint: str) -> OomwatchdError:
     if error.errno == errno.EADDRINUSE:
-        mend = f"another oomwatchd may be running (see `ss -ltnp`); or {mend}"
+        hint = f"another oomwatchd may be running (see `ss -ltnp`); or {hint}"
     kind = PermissionDeniedError if error.errno == errno.EACCES else UnavailableError
-    return kind(f"cannot listen on {address}: {(error.strerror or str(error)).lower()}", mend=mend)
+    return kind(f"cannot listen on {address}: {(error.strerror or str(error)).lower()}", hint=hint)
 
 
 def adopt_listeners(descriptors: Sequence[int]) -> list[socket.socket]:
@@ -136,7 +136,7 @@ def adopt_listeners(descriptors: Sequence[int]) -> list[socket.socket]:
             raise UnavailableError(f"passed descriptor {descriptor}: {error.strerror}") from error
         if listener.type != socket.SOCK_STREAM or not listens:
             raise UnavailableError(
-                f"passed descriptor {descriptor} is no listening stream socket", mend="use ListenStream="
+                f"passed descriptor {descriptor} is not a listening stream socket", hint="use ListenStream="
             )
         adopted.append(listener)
     return adopted

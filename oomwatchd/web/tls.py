@@ -73,12 +73,12 @@ _SUITES_1_3 = {"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20
 _CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
 
 
-def tls_context(tls: TlsSection, path: Path) -> ssl.SSLContext:
+def tls_context(tls: TlsSection, path: Path) -> ssl.SSLContext:  # noqa: C901 - one branch for each key of the file
     """Raises ConfigError; ``path`` is the web configuration file, from whose directory paths are counted."""
     import ssl
 
-    def wrong(text: str, mend: str | None = None) -> ConfigError:
-        return ConfigError(f"{path}: tls_server_config: {text}", mend=mend)
+    def wrong(text: str, hint: str | None = None) -> ConfigError:
+        return ConfigError(f"{path}: tls_server_config: {text}", hint=hint)
 
     if bool(tls.cert_file) == bool(tls.cert) or bool(tls.key_file) == bool(tls.key):
         raise wrong("needs cert_file or cert, and key_file or key")

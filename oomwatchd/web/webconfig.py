@@ -61,8 +61,8 @@ def read_web_config(path: Path) -> WebConfig:
     for user, hashed in section.basic_auth_users.items():
         if not _HASH.fullmatch(hashed):
             raise ConfigError(
-                f"{path}: basic_auth_users: the password of {user!r} is no bcrypt hash",
-                mend="make one with: htpasswd -nBC 10 '' (package apache2-utils)",
+                f"{path}: basic_auth_users: the password of {user!r} is not a bcrypt hash",
+                hint="make one with: htpasswd -nBC 10 '' (package apache2-utils)",
             )
         if ":" in user:
             raise ConfigError(f"{path}: basic_auth_users: a user's name cannot hold a colon: {user!r}")
@@ -72,7 +72,7 @@ def read_web_config(path: Path) -> WebConfig:
         if name not in _HEADERS:
             raise ConfigError(
                 f"{path}: http_server_config.headers: {name!r} cannot be set",
-                mend=f"known here: {', '.join(_HEADERS)}",
+                hint=f"known here: {', '.join(_HEADERS)}",
             )
         if not (value.isascii() and value.isprintable()):
             raise ConfigError(f"{path}: http_server_config.headers: {name}: not plain text")
@@ -111,7 +111,7 @@ def _read_section(path: Path) -> WebSection:
         return msgspec.convert(document, WebSection)
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"{path}: {error}", mend="the format is that of the Prometheus exporters' web configuration"
+            f"{path}: {error}", hint="the format is that of the Prometheus exporters' web configuration"
         ) from error
 
 
@@ -120,7 +120,7 @@ def _import(module: str, path: Path) -> Any:
     try:
         return __import__(module)
     except ImportError as error:
-        raise ConfigError(f"{path}: cannot be used without {package}", mend="install it") from error
+        raise ConfigError(f"{path}: cannot be used without {package}", hint="install it") from error
 
 
 def _named_files(tls: TlsSection, path: Path) -> list[Path]:

@@ -36,7 +36,7 @@ def find(case: Case) -> Claim | None:
             "holds a lock and gets no CPU, or per-CPU work that does not run.",
             evidence={"waited_seconds": seconds},
             advice="Compare the traces of all stalled tasks (SysRq w shows more) and look for a workqueue "
-            "lockup or hung task behind them: what they wait for is what to mend.",
+            "lockup or hung task behind them: what they wait for is what to fix.",
         ),
         refusal=Refusal(text=f"the allocation stalled for {seconds:.0f} s", rank=30, alone=True),
         cause=Cause(tier=Tier.MANNER, text=""),

@@ -8,7 +8,7 @@ atomic reserve, I isolated.
 
 ``vm.min_free_kbytes`` keeps more free and with it more large blocks, ``vm.watermark_boost_factor`` and
 ``vm.compaction_proactiveness`` (5.9+) let the kernel assemble blocks ahead of time; writing 1 to
-/proc/sys/vm/compact_memory does so once. The lasting mend is a caller that does not ask for large blocks
+/proc/sys/vm/compact_memory does so once. The lasting fix is a caller that does not ask for large blocks
 (jumbo frames, large kmalloc buffers, drivers without scatter-gather).
 """
 

@@ -8,7 +8,7 @@ to the next victim. A reaper that reports a rest found pages that it may not tou
 Live, a victim that was still there when the report had settled, five seconds after its last line, is told
 too.
 
-What the victim waits for is the fault to mend; /proc/PID/stack and the dump after the line name it.
+What the victim waits for is the fault to fix; /proc/PID/stack and the dump after the line name it.
 """
 
 from __future__ import annotations

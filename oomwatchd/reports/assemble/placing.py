@@ -9,6 +9,7 @@ Core: no clock.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import msgspec
 
@@ -52,7 +53,7 @@ class Placing:
                 return
             if leading and form.opens and self._fitting(record, found) is None:
                 self._begin_with(leading, record.caller)
-        _BY_ROLE[found[0].role](self, record, found)
+        self._by_role[found[0].role](self, record, found)
 
     def place_unknown(self, record: KmsgRecord) -> None:
         """A line that no form knows, or none without its place."""
@@ -368,20 +369,20 @@ class Placing:
             block.expects = pid
             self._reports.name(block, pid, comm, record, cgroup)
 
-
-_BY_ROLE: dict[Role, Callable[[Placing, KmsgRecord, Recognised], None]] = {
-    Role.NEIGHBOUR: Placing._neighbour,
-    Role.BEFORE: Placing._before,
-    Role.REFUSED: Placing._refused,
-    Role.HEADER: Placing._header,
-    Role.DUMP: Placing._dump,
-    Role.BODY: Placing._body,
-    Role.VICTIM: Placing._victim,
-    Role.KILL: Placing._kill,
-    Role.OUTCOME: Placing._outcome,
-    Role.EXTRA: Placing._extra,
-    Role.AFTER: Placing._after,
-}
+    #: what is done with a line of each role
+    _by_role: ClassVar[dict[Role, Callable[[Placing, KmsgRecord, Recognised], None]]] = {
+        Role.NEIGHBOUR: _neighbour,
+        Role.BEFORE: _before,
+        Role.REFUSED: _refused,
+        Role.HEADER: _header,
+        Role.DUMP: _dump,
+        Role.BODY: _body,
+        Role.VICTIM: _victim,
+        Role.KILL: _kill,
+        Role.OUTCOME: _outcome,
+        Role.EXTRA: _extra,
+        Role.AFTER: _after,
+    }
 
 
 def _add(block: Block, record: KmsgRecord, found: Recognised, *, in_place: bool = True) -> None:

@@ -28,8 +28,8 @@ class FollowedFile:
         number = self._stream.fileno()
         if not stat.S_ISREG(os.fstat(number).st_mode) or is_packed(os.pread(number, 10, 0)):
             raise NoInputError(
-                f"{harmless(path)} is no text file that grows",
-                mend="leave --follow out: a pipe is read as it comes",
+                f"{harmless(path)} is not a growing text file",
+                hint="leave --follow out: a pipe is read as it comes",
             )
 
     def news(self) -> Iterator[bytes]:

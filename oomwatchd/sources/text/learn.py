@@ -149,7 +149,7 @@ def _samples(lines: Sequence[str]) -> Iterable[Sample]:
     )
 
 
-def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:
+def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:  # noqa: C901 - one branch for each reason
     """The samples that the known prefixes do not lead to the text of."""
     parser = PrefixParser()
     reader = JsonReader(parser)

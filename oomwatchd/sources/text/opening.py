@@ -104,7 +104,7 @@ class _Decompressed(io.RawIOBase):
             if self._any:
                 return 0
             raise NoInputError(
-                f"{self.name} cannot be decompressed: {error}", mend="check the file"
+                f"{self.name} cannot be decompressed: {error}", hint="check the file"
             ) from error
         self._any = self._any or bool(data)
         buffer[: len(data)] = data
@@ -148,7 +148,7 @@ def open_log(source: Path | str | BinaryIO, progress: Progress | None = None) ->
         except ImportError as error:
             raise UnavailableError(
                 f"{name} is compressed with zstd and the zstandard package is not installed",
-                mend=f"install it, or: zstd -dc {name} | oomwatchd analyze -",
+                hint=f"install it, or: zstd -dc {name} | oomwatchd analyze -",
             ) from error
         plain = zstandard.ZstdDecompressor().stream_reader(counted, read_across_frames=True)
         errors = (EOFError, zstandard.ZstdError)
@@ -158,7 +158,7 @@ def open_log(source: Path | str | BinaryIO, progress: Progress | None = None) ->
         except ImportError as error:
             raise UnavailableError(
                 f"{name} is compressed with bzip2 and this Python has no bz2",
-                mend=f"bzip2 -dc {name} | oomwatchd analyze",
+                hint=f"bzip2 -dc {name} | oomwatchd analyze",
             ) from error
         plain = bz2.BZ2File(counted)
         errors = (EOFError, OSError)
@@ -218,7 +218,7 @@ def _refuse_foreign(magic: bytes, name: str) -> None:
     stored = magic[8:10] == b"\0\0"  # an archive that is not compressed holds the text as it is
     for first, what, way in _FOREIGN:
         if magic.startswith(first) and not (first == b"PK\x03\x04" and stored):
-            raise NoInputError(f"{name} is {what}", mend=f"try: {way.format(name)}")
+            raise NoInputError(f"{name} is {what}", hint=f"try: {way.format(name)}")
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -227,11 +227,11 @@ def open_file(path: Path) -> BinaryIO:
         return cast(BinaryIO, path.open("rb", buffering=0))
     except FileNotFoundError:
         raise NoInputError(
-            f"there is no file {name}", mend="check the name, or give - for standard input"
+            f"there is no file {name}", hint="check the name, or give - for standard input"
         ) from None
     except IsADirectoryError:
-        raise NoInputError(f"{name} is a directory", mend="name the log files in it") from None
+        raise NoInputError(f"{name} is a directory", hint="name the log files in it") from None
     except PermissionError:
-        raise PermissionDeniedError(f"{name} may not be read", mend="run as root or as its owner") from None
+        raise PermissionDeniedError(f"{name} may not be read", hint="run as root or as its owner") from None
     except OSError as error:
         raise NoInputError(f"{name} cannot be read: {error.strerror}") from error

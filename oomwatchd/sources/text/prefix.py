@@ -354,7 +354,7 @@ class PrefixParser:
         wall = None if iso is None else _iso_seconds(iso["iso"], iso["zone"])
         return rest if wall is None or rest.wall is not None else replace(rest, wall=wall)
 
-    def _layer(self, line: str, at: int, fields: _Fields) -> int | None:
+    def _layer(self, line: str, at: int, fields: _Fields) -> int | None:  # noqa: C901 - one branch for each kind of layer
         """Where the text goes on after one layer that begins at ``at``; None where there is none."""
         first = line[at]
         if first == "<":

@@ -297,7 +297,7 @@ def _parts_across(before: str, after: str) -> bool:
     return False
 
 
-def goes_on(
+def goes_on(  # noqa: C901 - one branch for each shape of a broken line
     piece: Piece, text: str, start: LineKind | None, widths: Widths, *, together: bool = True
 ) -> bool:
     """Whether ``text``, a physical line without a prefix of its own, is the rest of ``piece``.

@@ -112,7 +112,7 @@ complete -c oomwatchd -n '_shtab_oomwatchd_using check-config; and test $_shtab_
 complete -c oomwatchd -n '_shtab_oomwatchd_using; and test $_shtab_oomwatchd_npos -eq 0' -a notify-test -d 'send a marked test event through each sink'
 complete -c oomwatchd -n '_shtab_oomwatchd_using notify-test' -s h -l help -d 'show this help message and exit'
 complete -c oomwatchd -n '_shtab_oomwatchd_using notify-test' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration'
-complete -c oomwatchd -n '_shtab_oomwatchd_using; and test $_shtab_oomwatchd_npos -eq 0' -a doctor -d 'say what works on this host, what does not, and the mend'
+complete -c oomwatchd -n '_shtab_oomwatchd_using; and test $_shtab_oomwatchd_npos -eq 0' -a doctor -d 'say what works on this host, what does not, and how to fix it'
 complete -c oomwatchd -n '_shtab_oomwatchd_using doctor' -s h -l help -d 'show this help message and exit'
 complete -c oomwatchd -n '_shtab_oomwatchd_using doctor' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the daemon'"'"'s configuration'
 complete -c oomwatchd -n '_shtab_oomwatchd_using doctor' -l json -d 'print the checks as a JSON array'
