@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sqlite3
@@ -145,6 +146,25 @@ def test_a_file_that_is_gone_or_damaged_is_noticed_and_begun_anew(
         assert [row.first_seq for row in reader.list()] == [9000]
         assert reader.load_counters(BOOT) == {"kills": 800.0}
     store.close()
+
+
+@pytest.mark.parametrize("call", ["pread", "fstat", "stat"])
+def test_a_disk_that_fails_for_a_moment_costs_nothing(
+    call: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EIO, ESTALE: no reason to lose a report, nor to give up the file until the daemon ends."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Path if call == "stat" else os, call, fails)
+        assert store.put(capture(30), event(30)) == "new"
+        store.check()
+    assert store.put(capture(40), event(40)) == "new"
+    assert store.failure is None and store.corrupt is None
+    with contextlib.closing(Store.open_reader(tmp_path)) as reader:
+        assert {row.first_seq for row in reader.list()} == {10, 20, 30, 40}
 
 
 def test_what_memory_held_is_in_the_new_file(tmp_path: Path) -> None:

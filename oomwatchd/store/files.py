@@ -39,17 +39,22 @@ class FileWatch:
             self._descriptor = -1
 
     def trust(self) -> None:
-        """The file is as it should be now: SQLite has just written it."""
-        status = os.fstat(self._descriptor)
-        self._size, self._stamp = status.st_size, status.st_mtime_ns
+        """The file is as it should be now: SQLite has just written it. Never raises."""
+        with suppress(OSError):
+            status = os.fstat(self._descriptor)
+            self._size, self._stamp = status.st_size, status.st_mtime_ns
 
     def fault(self) -> str | None:
-        """What is wrong with the file, None if nothing can be seen."""
+        """What is wrong with the file, None if nothing can be seen. Never raises."""
         try:
-            named = self._path.stat()
-        except OSError as error:
-            return "was removed" if isinstance(error, FileNotFoundError) else reason(error)
-        opened = os.fstat(self._descriptor)
+            return self._fault()
+        except (FileNotFoundError, NotADirectoryError):
+            return "was removed"
+        except OSError:
+            return None  # a disk that fails (EIO), want of memory: SQLite meets it, and memory stands in
+
+    def _fault(self) -> str | None:
+        named, opened = self._path.stat(), os.fstat(self._descriptor)
         if not os.path.samestat(named, opened):
             return "was replaced by another file"
         if opened.st_size < self._size:
@@ -59,8 +64,10 @@ class FileWatch:
         return None
 
     def is_touched(self) -> bool:
-        """Somebody else wrote to it: its pages are to be checked."""
-        return os.fstat(self._descriptor).st_mtime_ns != self._stamp
+        """Somebody else wrote to it: its pages are to be checked. Never raises."""
+        with suppress(OSError):
+            return os.fstat(self._descriptor).st_mtime_ns != self._stamp
+        return False
 
 
 def check_kinds(path: Path) -> None:
