@@ -261,6 +261,7 @@ def test_the_boost_does_not_count_for_an_atomic_request_of_one_page() -> None:
         (None, None),
         ("", None),
         ("0-4000000000", None),
+        pytest.param("9" * 5000, None, id="more digits than int() takes"),
         ("-3", None),
         ("1-", None),
     ],

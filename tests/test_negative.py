@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,27 @@ def test_the_answer_names_what_is_near() -> None:
 def test_hostile_lines_cost_little() -> None:
     long = ["%s" * 4000, "killed process " * 2000, "[" * 9000, "Killed" + " " * 9000 + "x"]
     assert len(neighbours(long * 50)) <= 4
+
+
+KILL = (
+    "Out of memory: Killed process 11 (a) total-vm:1kB, anon-rss:1kB, file-rss:0kB, shmem-rss:0kB, UID:0"
+    " pgtables:1kB oom_score_adj:0"
+)
+
+
+def cost(text: str) -> float:
+    began = time.process_time()
+    log = GrowingLog()
+    assert [*log.feed(text.encode()), *log.finish()]
+    return time.process_time() - began
+
+
+@pytest.mark.parametrize("word", ["a", "1:", '("', "kernel:"])
+def test_what_stands_before_a_kill_line_costs_no_square(word: str) -> None:
+    lines = f"{word * (30_000 // len(word))} {KILL}\n" * 4
+    assert cost(lines) < 3  # the square: a minute
+
+
+def test_a_line_that_stands_there_again_and_again_costs_no_square() -> None:
+    few, many = ("".join(f"[{n * 10}.000000] {KILL}\n" for n in range(count)) for count in (500, 4000))
+    assert cost(many) < 20 * max(cost(few), 0.01)

@@ -161,8 +161,9 @@ def parse_nodes(text: str | None) -> frozenset[int] | None:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             return None
-        # a node number has at most 10 bits (MAX_NUMNODES): more is not a list of nodes
-        if int(last or first) > 1023:
+        # a node number has at most 10 bits (MAX_NUMNODES): more is not a list of nodes, and may have
+        # more digits than int() takes
+        if max(len(first), len(last)) > 4 or int(last or first) > 1023:
             return None
         nodes.update(range(int(first), int(last or first) + 1))
     return frozenset(nodes)

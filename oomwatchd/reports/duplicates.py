@@ -21,6 +21,8 @@ MAX_HELD = 64
 MAX_HELD_RECORDS = 20_000
 #: reports that are remembered to know their copies
 MAX_KNOWN = 4096
+#: the last reports with the same line: all of them are looked through for each more
+MAX_ALIKE = 64
 #: stamps of one line in two outputs: one of them may be rounded to the second
 APART_USEC = 1_000_000
 
@@ -82,7 +84,7 @@ class Duplicates:
             same = self._same(key, usec)
             others = [known for known in self._known.get(key, ()) if known is not same]
             stamp = usec if usec is not None or same is None else same.usec
-            self._known[key] = [*others, _Known(stamp, capture)][-MAX_KNOWN:]
+            self._known[key] = [*others, _Known(stamp, capture)][-MAX_ALIKE:]
             self._known.move_to_end(key)
         while len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)

@@ -39,7 +39,9 @@ _CODE_ENDS = re.compile(r"^\s*(?:\\n)?[\"'`]{1,3}\s*(?:[;)+]|\.\w+\(|,\s*[\w\"'`
 _COMMENT = re.compile(r"^\s*(?:(?://+!?|#+|/\*+|\*|--|;+|%+|<!--|REM\b)\s*[^\W\d_]|//|/\*)")
 #: two words of a sentence before it
 _SENTENCE = re.compile(r"(?<![=\w-])(?!kernel\b|kern\b)[A-Za-z]?[a-z]+ (?!kernel\b)[a-z]{2,}(?![=\w-])")
-_BEFORE_KERNEL = re.compile(r"\S+ +kernel: *$")
+# \S+ begins where a word does, and a time where its run of figures does: else a long word takes the square of
+# its length
+_BEFORE_KERNEL = re.compile(r"(?<!\S)\S+ +kernel: *$")
 
 
 def standing(records: Sequence[KmsgRecord]) -> Standing:
@@ -97,9 +99,10 @@ def _around(record: KmsgRecord) -> tuple[str, str]:
 
 
 _TAIL_TIME = re.compile(
-    r"(?:(?:\b[A-Z][a-z]{2},? +){0,2}\d{1,2} +)?[\d:.T/-]*\d\d:\d\d:\d\d[\d.,]*(?:Z|[+-]\d\d:?\d\d)?"
+    r"(?:(?:\b[A-Z][a-z]{2},? +){0,2}\d{1,2} +)?"
+    r"(?<![\d:.T/-])[\d:.T/-]*\d\d:\d\d:\d\d[\d.,]*(?:Z|[+-]\d\d:?\d\d)?"
     r"(?: +\d{4})?"
-    r"|\[ *[\d.]+\]|\S+ +kernel:"
+    r"|\[ *[\d.]+\]|(?<!\S)\S+ +kernel:"
 )
 
 
