@@ -165,6 +165,11 @@ def test_what_stands_before_a_kill_line_costs_no_square(word: str) -> None:
     assert cost(lines) < 3  # the square: a minute
 
 
+def test_blanks_behind_a_kill_line_cost_no_square() -> None:
+    few, many = (cost(f"{KILL}{'1 ' * count}\n") for count in (4_000, 32_000))
+    assert many < 20 * max(few, 0.02)
+
+
 def test_a_line_that_stands_there_again_and_again_costs_no_square() -> None:
     few, many = ("".join(f"[{n * 10}.000000] {KILL}\n" for n in range(count)) for count in (500, 4000))
     assert cost(many) < 20 * max(cost(few), 0.01)

@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -213,6 +215,36 @@ def test_the_helper_answers_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert status == [0]
     with pytest.raises(FileNotFoundError):
         ask_helper([ID], str(tmp_path / "absent"))
+
+
+def test_the_helper_ends_by_itself_where_it_is_never_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else RuntimeMaxSec= ends it, and the unit is a failed one."""
+    unit = (ROOT / "packaging/systemd/oomwatchd-names.service").read_text()
+    assert "\nRuntimeMaxSec=1min\n" in unit
+    assert namer.LIFE_SECONDS + namer.IDLE_SECONDS + namer.QUESTION_SECONDS < 60
+    monkeypatch.setattr(namer, "LIFE_SECONDS", 0.5)
+    monkeypatch.setattr(namer, "QUESTION_SECONDS", 0.5)
+    address = str(tmp_path / "names.socket")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen()
+        listening.settimeout(5)
+        descriptor = os.dup(listening.fileno())
+        status: list[int] = []
+        thread = threading.Thread(target=lambda: status.append(namer.main(tmp_path, descriptor)))
+        thread.start()
+        with socket.socket(socket.AF_UNIX) as slow:  # a question that never comes to its end
+            slow.connect(address)
+            with suppress(OSError):
+                for _ in range(40):
+                    slow.sendall(b"\n")
+                    time.sleep(0.1)
+                    if not thread.is_alive():
+                        break
+        thread.join(5)
+        assert status == [0]
 
 
 def test_the_unit_of_the_helper_shows_it_what_it_reads_and_no_more() -> None:

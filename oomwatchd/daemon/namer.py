@@ -11,11 +11,15 @@ import json
 import socket
 import sys
 from pathlib import Path
+from time import monotonic
 
 from oomwatchd.observe.runtimes import name_of
 
 IDLE_SECONDS = 5.0
 QUESTION_SECONDS = 5.0
+#: Where containers come all the time it is never idle. It ends by itself before the service manager ends it
+#: (RuntimeMaxSec=), which would leave a failed unit; who asks then starts it anew.
+LIFE_SECONDS = 30.0
 _QUESTION_BYTES = 128 * 1024
 #: the first passed descriptor (sd_listen_fds(3))
 _LISTENING = 3
@@ -30,7 +34,8 @@ def main(root: Path = Path("/"), descriptor: int = _LISTENING) -> int:
         return 69
     with listening:
         listening.settimeout(IDLE_SECONDS)
-        while True:
+        until = monotonic() + LIFE_SECONDS
+        while monotonic() < until:
             try:
                 connection, _ = listening.accept()
             except TimeoutError:
@@ -40,13 +45,17 @@ def main(root: Path = Path("/"), descriptor: int = _LISTENING) -> int:
                     _answer(connection, root)
                 except OSError:
                     continue  # who asked is gone, or does not come to the end
+    return 0
 
 
 def _answer(connection: socket.socket, root: Path) -> None:
+    until = monotonic() + QUESTION_SECONDS
     connection.settimeout(QUESTION_SECONDS)
     question = b""
     while len(question) < _QUESTION_BYTES and (piece := connection.recv(65536)):
         question += piece
+        if monotonic() > until:
+            raise TimeoutError
     ids = question.decode("ascii", "replace").split()
     names = ((container_id, name_of(container_id, root)) for container_id in ids)
     connection.sendall(json.dumps({one: name for one, name in names if name is not None}).encode())

@@ -413,6 +413,10 @@ def seam(piece: Piece, text: str, widths: Widths) -> tuple[str, bool]:
     return " ", False
 
 
+#: a word of the kernel's with a unit is shorter; one that grew by each piece would take the square
+_LONGEST_WORD = 256
+
+
 def mend_blanks(text: str, kind: LineKind | None) -> str:
     """Close blanks that an earlier break left inside words: ``28k B`` is ``28kB``."""
     if kind is None or not kind.mends:
@@ -425,6 +429,7 @@ def mend_blanks(text: str, kind: LineKind | None) -> str:
         if (
             begun
             and word
+            and len(last) < _LONGEST_WORD
             and not (_word_of(kind, last) and _word_of(kind, word))
             and _word_of(kind, last + word)
         ):
