@@ -95,6 +95,14 @@ def test_live_counters_name_a_part_of_the_rest() -> None:
     assert sum(h.bytes for h in live.holders) == live.whole_bytes
 
 
+def test_kernel_stacks_are_taken_from_vmalloc_not_from_the_rest() -> None:
+    report = machine(_FULL, zone(present=1000, managed=900, free=60, min=20))
+    rest = ledger(report, {}).held("rest") or 0
+    # of it 5 MiB are kernel stacks, which have a counter of their own
+    account = ledger(report, {"VmallocUsed": rest + 5 * MIB})
+    assert (account.held("vmalloc"), account.held("rest")) == (rest, None)
+
+
 def test_a_cgroup_is_split_by_its_limit() -> None:
     stat = {
         "anon": 10 * MIB,

@@ -282,10 +282,11 @@ def _rest(
         return []
     holders = []
     for kind, name in (("percpu", "Percpu"), ("vmalloc", "VmallocUsed")):
-        amount = min(meminfo.get(name, 0), rest)
+        amount = meminfo.get(name, 0)
         # kernel stacks are of vmalloc where CONFIG_VMAP_STACK is on, and counted above
         if name == "VmallocUsed":
             amount = max(amount - found.get("kernel_stack", 0), 0)
+        amount = min(amount, rest)
         if amount:
             holders.append(Holder(kind=kind, bound=Bound(amount, amount, "/proc/meminfo")))  # type: ignore[arg-type]
             rest -= amount
