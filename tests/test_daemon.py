@@ -1144,11 +1144,11 @@ def test_addresses_are_added_and_taken_away_while_it_runs(daemon: Running) -> No
     first, second, path = daemon.port, free_port(), daemon.directory / "http"
 
     def listen(*addresses: str) -> None:
-        said = daemon.log.read_text().count("configuration read again")
+        said = daemon.log.read_text().count("configuration reloaded")
         text = daemon.config.read_text()
         daemon.config.write_text(re.sub("listen = .*", f"listen = {list(addresses)}", text))
         daemon.process.send_signal(signal.SIGHUP)
-        daemon.until(lambda: daemon.log.read_text().count("configuration read again") > said)
+        daemon.until(lambda: daemon.log.read_text().count("configuration reloaded") > said)
 
     def answers(port: int) -> bool:
         try:

@@ -504,8 +504,8 @@ def test_a_secret_that_cannot_be_one_is_refused_without_saying_it(tmp_path: Path
             "sinks.otlp.url: secrets do not leave this host without TLS",
         ),
         ({"alertmanager": {"urls": ["x"]}}, "sinks.alertmanager.urls: a URL that begins with"),
-        ({"webhook": {"headers": {"A:": "b"}}}, "sinks.webhook.headers: 'A:' is no header"),
-        ({"webhook": {"headers": {"A": "b\r\nC: d"}}}, "sinks.webhook.headers: 'A' is no header"),
+        ({"webhook": {"headers": {"A:": "b"}}}, "sinks.webhook.headers: 'A:' is not a header"),
+        ({"webhook": {"headers": {"A": "b\r\nC: d"}}}, "sinks.webhook.headers: 'A' is not a header"),
         ({"webhook": {"timeout_seconds": 0}}, "sinks.webhook.timeout_seconds: expected a number > 0"),
     ],
 )

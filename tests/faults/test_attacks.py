@@ -178,7 +178,7 @@ def test_a_storm_of_reloads_delays_no_report(tmp_path: Path) -> None:
         assert 1 <= one.said().count("configuration not changed") <= 3
         one.configure()
         one.process.send_signal(signal.SIGHUP)
-        one.until(lambda: "configuration read again" in one.said())
+        one.until(lambda: "configuration reloaded" in one.said())
         assert one.stop() == 0
 
 

@@ -171,7 +171,7 @@ def test_selftest_is_answered_by_the_running_daemon(daemon: RunningDaemon) -> No
 def test_sighup_reads_the_configuration_again_and_sigterm_ends_clean(daemon: RunningDaemon) -> None:
     daemon.write_config("enabled = false", 'log_level = "debug"')
     daemon.process.send_signal(signal.SIGHUP)
-    wait_for("the word of it", lambda: "configuration read again" in daemon.log())
+    wait_for("the word of it", lambda: "configuration reloaded" in daemon.log())
     daemon.write_config("enabled = false", 'log_levle = "debug"')
     daemon.process.send_signal(signal.SIGHUP)
     wait_for("the complaint", lambda: "log_levle" in daemon.log())
