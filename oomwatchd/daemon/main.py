@@ -1,4 +1,8 @@
-"""The daemon: one ``selectors`` loop that hurries, one worker that may wait, and what ties them together."""
+"""The daemon: one ``selectors`` loop that hurries, one worker that may wait, and what ties them together.
+
+The class is longer than others because it owns everything that lives as long as the daemon: each method is
+one thing that its loop does (start, signals, marks, polls, reload, end).
+"""
 
 from __future__ import annotations
 

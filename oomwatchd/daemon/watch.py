@@ -2,6 +2,9 @@
 
 It reads records, has them cut into reports, looks at the machine when a report begins and at the victim
 when it is named, and hands the capture over. Time and roots are arguments.
+
+The class is longer than others because its steps share the one state that must not be waited for: what is
+open, what was looked at, what is due.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 """mm/show_mem.c (mm/page_alloc.c and lib/show_mem.c before 6.2): the Mem-Info part; hugepages of
-mm/hugetlb.c; swap of mm/swap_state.c; ARM's own show_mem (arch/arm/mm/init.c, up to 3.19)."""
+mm/hugetlb.c; swap of mm/swap_state.c; ARM's own show_mem (arch/arm/mm/init.c, up to 3.19).
+
+Longer than others because a form says everything that is known of its wording.
+"""
 
 from __future__ import annotations
 

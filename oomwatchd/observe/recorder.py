@@ -22,6 +22,9 @@ Memory is bounded too: samples of the last minute are kept as they are, older on
 of them in RING_BYTES.
 
 Sources: proc(5), Documentation/accounting/psi.rst, Documentation/admin-guide/cgroup-v2.rst.
+
+The class is longer than others because one sample is one decision over all of its parts: what is due, how
+soon, how much of it fits.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 Texts of the kernel's go out as they are: the template's own filter makes every one of them harmless
 (:mod:`oomwatchd.render.html.page`). Names are spelled for people here (an empty one must be seen).
 
+Longer than others because a page has many small parts: each is one function of a few lines, in the page's
+order.
+
 Core: no clock, no file, no socket.
 """
 

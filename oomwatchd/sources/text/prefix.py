@@ -5,6 +5,8 @@ Layers are taken off from the left, one after another, until none is recognised:
 inside a file. The forms are those of dmesg(1) (util-linux ``sys-utils/dmesg.c``), journalctl(1),
 RFC 3164, RFC 5424, ISO 8601 syslog, ``/proc/kmsg`` (``<level>[stamp]``), Documentation/ABI/testing/dev-kmsg
 and the Kubernetes and Docker log files.
+
+Longer than others because every kind of layer has its pattern and its few lines here.
 """
 
 from __future__ import annotations
