@@ -98,7 +98,7 @@ class ContainerNames:
         self._keep(self._told(wanted))
         with self._lock:
             self._wanted |= dict.fromkeys(one for one in wanted if one not in self._known)
-            if not self._wanted or self._asking is not None:
+            if not self._wanted or (self._asking is not None and self._asking.is_alive()):
                 return
             self._asking = threading.Thread(target=self._ask_for_all, name="names", daemon=True)
         try:
