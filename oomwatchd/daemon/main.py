@@ -56,6 +56,8 @@ log = logging.getLogger(__name__)
 CATCH_UP_SECONDS = 5.0
 #: How often the kernel's own count is read for kills that the log did not show.
 POLL_SECONDS = 10.0
+#: How often the worker looks after the store and the sinks while nothing happens: each look is a wakeup.
+TEND_SECONDS = 60.0
 #: It may be read so much sooner when the loop comes round anyway: one wakeup serves it and the recorder.
 POLL_SLACK_SECONDS = 3.0
 #: What is left to be stored at the end gets this long.
@@ -268,7 +270,7 @@ class Daemon:
         self._watch.catch_up_done()
         self._metrics.kernel_kills(kernel_kills)
         self._worker.later(self._save_beginning)
-        self._polled = self._fed = time.monotonic()
+        self._polled = self._fed = self._tended = time.monotonic()
 
     def _end(self) -> int:
         self._notifier("STOPPING=1")
@@ -380,7 +382,9 @@ class Daemon:
         if drained and self._watch.quiet and self._worker.idle:
             self._metrics.kernel_kills(kernel_kills)
             self._weigh()
-        self._worker.later(self._worker.tend)
+        if moment >= self._tended + TEND_SECONDS or self._worker.store.failure is not None:
+            self._worker.later(self._worker.tend)
+            self._tended = moment
         if self._config.http.web_config and self._serving is not None:
             self._metrics.part("web_config", up=self._serving.web_config_failure is None)
         self._polled = moment

@@ -89,13 +89,14 @@ def test_kills_are_told_at_once_while_the_store_is_locked(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_store_that_was_removed_is_noticed_without_an_event(tmp_path: Path) -> None:
     with attacked(tmp_path) as one:
         one.begin()
         one.report(7000)
         one.until(lambda: one.kills == 1)
         (tmp_path / "state" / FILE_NAME).unlink()
-        one.until(lambda: "was removed: a new one begun" in one.said(), 25)
+        one.until(lambda: "was removed: a new one begun" in one.said(), 90)
         one.report(7100, "/b")
         one.until(lambda: stored(one) == 1)
 

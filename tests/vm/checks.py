@@ -162,12 +162,15 @@ def _of_the_readme(result: Result) -> list[Claim]:
 
 def _of_the_package(result: Result) -> list[Claim]:
     """Upgrade, removal, purge."""
-    kept = _ids(result.json("events_after_upgrade")) >= _ids(result.json("events"))
+    lost = _ids(result.json("events")) - _ids(result.json("events_after_upgrade"))
     answers = {line.split()[1]: int(line.split()[0]) for line in result.one("scraped").splitlines()}
     told, killed = result.one("told_meanwhile"), int(result.one("killed_meanwhile"))
     running = set(result.one("running_after_remove").split())
     return [
-        Claim("upgrade: active, the store as before", result.one("upgrade").endswith("active") and kept),
+        Claim(
+            f"upgrade: active ({result.one('upgrade')[-120:]!r})", result.one("upgrade").endswith("active")
+        ),
+        Claim(f"upgrade: the store as before, but for {len(lost)} events", not lost),
         Claim(
             "upgrade: both sockets stay open",
             result.one("sockets_after") == result.one("sockets_before") != "",

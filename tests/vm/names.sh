@@ -42,7 +42,7 @@ sleep 8 # until it has settled
 part helper_idle; systemctl is-active oomwatchd-names.service
 part events; events
 part event; ordinary oomwatchd events show --format json \
-    "$(events | python3 -c 'import json, sys; print(json.loads(sys.stdin.readlines()[0])["id"])')"
+    "$(events | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])')"
 part journal; journal MESSAGE_ID=e73579b0647c4e32913e05953b325c1b
 part log; log
 part end
