@@ -19,9 +19,11 @@ import pytest
 
 from oomwatchd.daemon import namer
 from oomwatchd.daemon.naming import AFTER_KILL_USEC, TOGETHER_SECONDS, Naming
+from oomwatchd.diagnosis.attribution import attribute
 from oomwatchd.observe.container import MOST, ContainerNames, ask_helper
 from oomwatchd.observe.runtimes import DIRECTORIES, conmon_names, kubernetes_names, name_of
 from oomwatchd.records.capture import ProcessFacts
+from oomwatchd.records.report import Memcg, OomReport, Victim
 from tests.samples import capture
 
 ROOT = Path(__file__).parent.parent
@@ -296,3 +298,22 @@ def test_names_are_learnt_soon_after_a_container_appears_but_not_after_a_kill(tm
     naming.run(31.0, usec_since_kill=10**9)
     naming.run(32.0, usec_since_kill=10**9)
     assert len(learnt) == 2
+
+
+def test_a_container_is_named_though_nobody_saw_its_processes_alive() -> None:
+    """The report tells the cgroup; what was learnt while the container lived tells its name."""
+    names = ContainerNames(ask=lambda ids, _address: dict.fromkeys(ids, "shop-db"))
+    path = f"/docker/{'ab' * 32}"
+    names.learn([path])
+    names.wait()
+    told = names.named([path, "/system.slice/a.service"])
+    assert told == {"ab" * 32: "shop-db"}
+    report = OomReport(
+        kind="oom_kill",
+        victims=(Victim(pid=7, comm="x", role="selected"),),
+        memcg=Memcg(oom_path=path, task_path=path),
+        chosen_pid=7,
+        complete=False,
+    )
+    assert attribute(report, (), told)[-1].container_name == "shop-db"
+    assert attribute(report)[-1].container_name is None

@@ -278,9 +278,10 @@ class Worker:
         watched = capture.settled and not capture.historical and capture.at is not None
         capture = self._store.completed(capture)
         event = self._concluded(capture)
-        placed = self._with_more("where its processes are", lambda one: self._placed(one, event), capture)
-        if placed is not capture:
-            capture, event = placed, self._concluded(placed)
+        more = self._with_more("where its processes are", lambda one: self._placed(one, event), capture)
+        more = self._with_more("names of containers", lambda one: self._called(one, event), more)
+        if more is not capture:
+            capture, event = more, self._concluded(more)
         capture, event = self._timed(capture, event, waiting.named_at)
         if watched and self._aftermath is not None:
             capture, event = self._aftermath.settled(capture, event)
@@ -306,6 +307,19 @@ class Worker:
             self._metrics.internal_error()
             self._failures.failed(f"adding {what} to a report", error)
             return capture
+
+    def _called(self, capture: OomCapture, event: OomEvent) -> OomCapture:
+        """With the names of containers that the report tells by their cgroups alone, for nobody saw a process
+        of theirs alive."""
+        paths = {one.cgroup for one in event.attribution if one.container_id and one.container_name is None}
+        if event.memcg is not None:
+            paths |= {event.memcg.oom_path, event.memcg.task_path}
+        names = self._names.named(path for path in paths if path is not None)
+        known = {one.container_id for one in event.attribution if one.container_name is not None}
+        held = dict(capture.container_names)
+        if not names.keys() - held.keys() - known:
+            return capture
+        return msgspec.structs.replace(capture, container_names=tuple((held | names).items()))
 
     def _placed(self, capture: OomCapture, event: OomEvent) -> OomCapture:
         """With what is in the cgroup at its limit, and with the cgroups of a large task table: many small

@@ -15,7 +15,7 @@ Core: no clock, no file, no socket.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from oomwatchd.records.capture import ProcessFacts
@@ -211,10 +211,13 @@ def _machine(segment: str) -> tuple[str | None, str] | None:
     return (runtime, name) if name else None
 
 
-def attribute(report: OomReport, processes: Iterable[ProcessFacts] = ()) -> tuple[Attribution, ...]:
+def attribute(
+    report: OomReport, processes: Iterable[ProcessFacts] = (), names: Mapping[str, str] | None = None
+) -> tuple[Attribution, ...]:
     """Whose the trigger and each victim were, as far as the report and /proc told.
 
-    The report's own words come first: the task_memcg of the summary line is the victim's cgroup.
+    The report's own words come first: the task_memcg of the summary line is the victim's cgroup. ``names``:
+    what runtimes call containers, by id.
     """
     facts = {process.pid: process for process in processes}
     memcg = report.memcg
@@ -229,6 +232,9 @@ def attribute(report: OomReport, processes: Iterable[ProcessFacts] = ()) -> tupl
         if path is None and (known is None or exiting):
             return
         owner = owner_of(path) if path is not None else Owner()
+        name = known.container_name if known is not None else None
+        if name is None and names is not None and owner.container_id is not None:
+            name = names.get(owner.container_id)
         found.append(
             Attribution(
                 pid=pid,
@@ -240,7 +246,7 @@ def attribute(report: OomReport, processes: Iterable[ProcessFacts] = ()) -> tupl
                 session=owner.session,
                 container_runtime=owner.container_runtime,
                 container_id=owner.container_id,
-                container_name=known.container_name if known else None,
+                container_name=name,
                 pod_uid=owner.pod_uid,
                 executable=known.executable if known else None,
                 command_line=known.command_line if known else None,

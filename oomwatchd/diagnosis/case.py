@@ -117,9 +117,12 @@ class Case:
     @cached_property
     def container_names(self) -> dict[str, str]:
         """What runtimes call the containers that processes of the report were in, by id; live only."""
-        facts = self.capture.processes if self.capture is not None else ()
+        if self.capture is None:
+            return {}
+        facts = self.capture.processes
         named = ((owner_of(f.cgroup).container_id, f.container_name) for f in facts if f.cgroup)
-        return {container_id: name for container_id, name in named if container_id and name}
+        seen = {container_id: name for container_id, name in named if container_id and name}
+        return {**dict(self.capture.container_names), **seen}
 
     @property
     def in_cgroup(self) -> bool:

@@ -217,7 +217,9 @@ def _kernel_event(capture: OomCapture, attempt: _Attempt) -> OomEvent:
         _told(capture, report, diagnosis.summary),
         findings=diagnosis.findings,
         snapshots=attempt(lambda: _snapshots(capture), lambda: None),
-        attribution=attempt(lambda: attribute(report, capture.processes), tuple),
+        attribution=attempt(
+            lambda: attribute(report, capture.processes, dict(capture.container_names)), tuple
+        ),
         aftermath=attempt(lambda: aftermath(capture), lambda: None),
     )
 

@@ -111,6 +111,14 @@ class ContainerNames:
         named = tuple(self._named(facts) for facts in capture.processes)
         return capture if named == capture.processes else msgspec.structs.replace(capture, processes=named)
 
+    def named(self, paths: Iterable[str]) -> dict[str, str]:
+        """Names by id of the containers that these cgroups are of, as far as they are known."""
+        found = {}
+        for owner in map(owner_of, paths):
+            if owner.container_id is not None and (name := self._name(owner.container_id, owner)) is not None:
+                found[owner.container_id] = name
+        return found
+
     def wait(self) -> None:
         """Until the helper has answered."""
         asking = self._asking
@@ -121,14 +129,17 @@ class ContainerNames:
         owner = owner_of(facts.cgroup) if facts.cgroup else None
         if owner is None or owner.container_id is None or facts.container_name is not None:
             return facts
-        name = self.get(owner.container_id)
-        if name is None and is_id(owner.container_id) and owner.container_id not in self._missed:
+        return msgspec.structs.replace(facts, container_name=self._name(owner.container_id, owner))
+
+    def _name(self, container_id: str, owner: Owner) -> str | None:
+        name = self.get(container_id)
+        if name is None and is_id(container_id) and container_id not in self._missed:
             # it was too quick for us: without a process of ours it may still be told
-            self._keep(self._told({owner.container_id: owner}))
-            name = self.get(owner.container_id)
+            self._keep(self._told({container_id: owner}))
+            name = self.get(container_id)
             if name is None and len(self._missed) < MOST:
-                self._missed[owner.container_id] = None
-        return msgspec.structs.replace(facts, container_name=name)
+                self._missed[container_id] = None
+        return name
 
     def _told(self, wanted: dict[str, Owner]) -> dict[str, str]:
         """What can be read without help."""

@@ -233,6 +233,8 @@ class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
     unseen: Unseen | None = None
     #: cgroups with many of the task table's processes, the largest first
     crowds: tuple[Crowd, ...] = ()
+    #: container ids with what their runtimes call them, of containers whose processes nobody saw alive
+    container_names: tuple[tuple[str, str], ...] = ()
     #: what the cgroup at its limit was charged when the report had settled; None where it was gone by then
     charge_after: CgroupCharge | None = None
     #: what the service manager said of the victims' units afterwards, the oldest first, bounded

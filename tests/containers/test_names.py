@@ -111,9 +111,10 @@ class Helper:
         for source, target in binds:
             if Path(source).is_dir():
                 script.append(f"mkdir -p {new}{target} && mount --bind {source} {new}{target}")
+        # bash, for dash knows descriptors of one digit alone
         script += [f"exec 3<&{self._listening.fileno()}", 'exec chroot "$0" "$@"']
         helper = [*unprivileged("oomwatchd-names.service"), sys.executable, "-Im", "oomwatchd.daemon.namer"]
-        return ["unshare", "--mount", "sh", "-ec", "\n".join(script), str(new), *helper]
+        return ["unshare", "--mount", "bash", "-ec", "\n".join(script), str(new), *helper]
 
 
 @pytest.fixture

@@ -27,12 +27,13 @@ echo +memory > /sys/fs/cgroup/docker/cgroup.subtree_control
 mkdir /sys/fs/cgroup/docker/$id
 echo 24M > /sys/fs/cgroup/docker/$id/memory.max
 part helper_root
-tries=0
-until [ "$(systemctl show --property=MainPID --value oomwatchd-names.service)" != 0 ] || [ $((tries += 1)) -gt 60 ]; do
-    sleep 0.5
-done
-ls "/proc/$(systemctl show --property=MainPID --value oomwatchd-names.service)/root/etc"
-sleep 5 # containers live longer than it takes to learn a name
+helper() { systemctl show --property=MainPID --value oomwatchd-names.service; }
+# its root is the host's until the manager has made it another and has become the program
+python() { case $(readlink "/proc/$(helper)/exe") in */python3*) true ;; *) false ;; esac; }
+until_within 90 python
+ls "/proc/$(helper)/root/etc"
+ended() { [ "$(systemctl is-active oomwatchd-names.service)" = inactive ]; }
+until_within 90 ended # it has answered, and was asked no more
 part helper_after; systemctl show --property=ActiveEnterTimestampMonotonic --value oomwatchd-names.service
 part helper_log; journalctl --quiet --no-pager --boot --output=cat --unit=oomwatchd-names.service
 sh -c 'echo 0 > /proc/self/oom_score_adj; echo $$ > "$0/cgroup.procs"; exec labbox hog 0 dockerized' \
