@@ -26,7 +26,7 @@ APART_USEC = 1_000_000
 MAX_HELD = 40
 MAX_LEADING = 4
 #: no record is longer, joined of its pieces or not (PRINTKRB_RECORD_MAX and its predecessors)
-MAX_JOINED = 8192
+MAX_JOINED = 4096
 
 _KILLER_SYMBOLS = frozenset({"dump_header", "oom_kill_process", "out_of_memory"})
 
