@@ -6,7 +6,7 @@ kernel/signal.c print_fatal_signal(), net/ipv4/netfilter/nf_log_ipv4.c, include/
 kernel/audit.c, drivers/usb/core/hub.c, fs/btrfs/volumes.c, fs/exec.c, and others as named.
 """
 
-# ruff: noqa: E501 (the records are as long as the kernel prints them)
+# ruff: noqa: E501 - the records are as long as the kernel prints them
 from __future__ import annotations
 
 from typing import NamedTuple

@@ -63,6 +63,7 @@ def entries(recording: Path, boot_id: str = BOOT_A, *, offset_usec: int = 0) -> 
 
 def read(directory: Path, **wanted: str | int | float) -> dict[str, list[Item]]:
     """Boot id -> what was read of it."""
+    # each test passes some of read_journal()'s keywords, which have different types
     return {boot.id: list(items) for boot, items in read_journal(directory=directory, **wanted)}  # type: ignore[arg-type]
 
 

@@ -260,7 +260,7 @@ def test_the_unit_of_the_helper_shows_it_what_it_reads_and_no_more() -> None:
     assert "\nTemporaryFileSystem=/:ro\n" in unit
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root's files are to be hidden")
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up root's capabilities, which only root has")
 def test_the_helper_reads_names_without_a_capability(tmp_path: Path) -> None:
     """Root without a capability; what its mounts hide is another test's."""
     write(tmp_path, f"root/{DOCKER}", {"Name": "/web"})
@@ -284,6 +284,7 @@ def test_the_helper_reads_names_without_a_capability(tmp_path: Path) -> None:
 def test_names_are_learnt_soon_after_a_container_appears_but_not_after_a_kill(tmp_path: Path) -> None:
     learnt: list[Callable[[], None]] = []
     cgroups = SimpleNamespace(made=3, table={})
+    # of the cgroups it asks for these two alone; a real tree would have to be mounted
     naming = Naming(ContainerNames(tmp_path, tmp_path, nobody), cgroups, learnt.append)  # type: ignore[arg-type]
     naming.run(10.0, usec_since_kill=10**9)
     assert naming.seconds_until_due(10.0) == pytest.approx(TOGETHER_SECONDS)

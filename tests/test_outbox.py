@@ -75,6 +75,7 @@ class Rig:
         return Conclusion(self.events[stored.first_seq])
 
     def put(self, seq: int, revision: int = 0, **fields: object) -> None:
+        # the fields of an event are of many types; msgspec checks each
         self.events[seq] = event(seq, **fields)  # type: ignore[arg-type]
         repeats = self.events[seq].repeats
         self.store.put(

@@ -156,7 +156,7 @@ def killed_in(service: Service, container: str) -> dict[str, Any] | None:
     return None
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="starts container engines and makes memory cgroups: root's")
 @pytest.mark.parametrize("kind", [Podman, Containerd, Docker])
 def test_kills_in_a_container_are_told_by_its_name(
     kind: type[Engine], place: Path, helper: Helper, service: Service

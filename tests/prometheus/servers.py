@@ -38,7 +38,7 @@ class Server:
         self.address = f"http://127.0.0.1:{port}"
 
     def ask(self, path: str, **query: str) -> Any:
-        with urllib.request.urlopen(  # noqa: S310  # our own address
+        with urllib.request.urlopen(  # noqa: S310 - http to our own address
             f"{self.address}{path}?{urllib.parse.urlencode(query)}", timeout=10
         ) as answer:
             return json.load(answer)
@@ -60,7 +60,7 @@ def running(command: list[str], port: int, log: Path) -> Iterator[Server]:
     def ready() -> bool:
         assert process.poll() is None, log.read_text()
         try:
-            with urllib.request.urlopen(f"{server.address}/-/ready", timeout=2) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"{server.address}/-/ready", timeout=2) as answer:  # noqa: S310 - the same
                 return bool(answer.status == 200)
         except OSError:
             return False
