@@ -32,10 +32,10 @@ from oomwatchd.records.kmsg import KmsgRecord, parse_record
 from oomwatchd.records.report import OomReport
 from oomwatchd.reports.assemble import Assembler, OomBlock
 from oomwatchd.reports.decode import decode
-from oomwatchd.sources.text import TextReader, dress, encodings, open_log, records
+from oomwatchd.sources.text import TextReader, decoration, encodings, open_log, records
 from oomwatchd.sources.text.learn import learn
 from oomwatchd.sources.text.needles import NEEDLES, has_needle
-from oomwatchd.sources.text.skip import CHUNK, SMALL
+from oomwatchd.sources.text.prefilter import CHUNK, SMALL
 from tests.text_hostile import HOSTILE
 
 KILL = (
@@ -498,7 +498,7 @@ def test_what_stands_around_every_line_is_taken_off(worn: str) -> None:
         assert [line.strip() for line in found[: len(REPORT)]] == [line.strip() for line in REPORT]
 
 
-def test_what_the_kernel_prints_is_no_dress() -> None:
+def test_what_the_kernel_prints_is_no_decoration() -> None:
     for lines in (
         ["** 12 printk messages dropped **", KILL, "** 3 printk messages dropped **"],
         ["1 pages in swap cache", "2 pages RAM", "3 pages reserved", KILL],
@@ -1005,8 +1005,11 @@ def test_no_word_is_lost(lines: list[str]) -> None:
 def test_every_line_of_the_field_corpus_is_in_a_record(corpus: Path) -> None:
     for path in sorted((corpus / "field").glob("*.log")):
         data = path.read_bytes()
-        dressed = dress.judge([line for line in data.split(b"\n") if line.strip()], data) is not dress.NONE
-        if dressed or encodings.judge(data) is not encodings.PLAIN:
+        decorated = (
+            decoration.judge([line for line in data.split(b"\n") if line.strip()], data)
+            is not decoration.NONE
+        )
+        if decorated or encodings.judge(data) is not encodings.PLAIN:
             continue  # the record holds the line as it was before it was carried so
         kept = b"".join(b"".join(record.raw.split()) for record in read(data))
         for line in re.split(rb"[\r\n]", data.replace(b"\xc2\xa0", b" ")):

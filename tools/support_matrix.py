@@ -17,7 +17,7 @@ from oomwatchd.records.report import OomReport
 from oomwatchd.reports.assemble import Assembler, OomBlock
 from oomwatchd.reports.decode import decode
 from oomwatchd.sources.text import TextReader
-from oomwatchd.sources.text.opening import open_log
+from oomwatchd.sources.text.streams import open_log
 from oomwatchd.words.escape import harmless
 from tests.conftest import corpus_directory
 

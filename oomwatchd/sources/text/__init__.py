@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from oomwatchd.sources.text.following import FollowedFile
 from oomwatchd.sources.text.growing import REST_SECONDS, GrowingLog
-from oomwatchd.sources.text.opening import Progress, open_log, pieces
+from oomwatchd.sources.text.prefilter import records
 from oomwatchd.sources.text.reader import TextReader
-from oomwatchd.sources.text.skip import records
+from oomwatchd.sources.text.streams import Progress, open_log, pieces
 
 __all__ = [
     "REST_SECONDS", "FollowedFile", "GrowingLog", "Progress", "TextReader", "open_log", "pieces", "records",

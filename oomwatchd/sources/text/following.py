@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from oomwatchd.errors import NoInputError, OomwatchdError
-from oomwatchd.sources.text.opening import PIECE, is_packed, open_file
+from oomwatchd.sources.text.streams import PIECE, is_compressed, open_file
 from oomwatchd.words.escape import harmless
 
 
@@ -26,7 +26,7 @@ class FollowedFile:
         self._stream: BinaryIO = open_file(self._path)
         self._at = 0
         number = self._stream.fileno()
-        if not stat.S_ISREG(os.fstat(number).st_mode) or is_packed(os.pread(number, 10, 0)):
+        if not stat.S_ISREG(os.fstat(number).st_mode) or is_compressed(os.pread(number, 10, 0)):
             raise NoInputError(
                 f"{harmless(path)} is not a growing text file",
                 hint="leave --follow out: a pipe is read as it comes",

@@ -3,7 +3,7 @@
 The carrier and the wrapping of a text are told by the text as a whole, so nothing is concluded from its first
 lines while there may be more: what came so far is read on trial whenever the source rests, and only when
 that shows a report's end is the trial taken for good. A log that is fed without rests (a file, a fast
-pipe) is read as a whole, as :func:`.skip.records` does.
+pipe) is read as a whole, as :func:`.prefilter.records` does.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from oomwatchd.reports.duplicates import Duplicates
 from oomwatchd.sources.text.manner import MAX_LINE
 from oomwatchd.sources.text.needles import has_needle
 from oomwatchd.sources.text.other_killers import OtherKillers
+from oomwatchd.sources.text.prefilter import CONTEXT, PrefilteredReader
 from oomwatchd.sources.text.reader import HEAD, TextReader
-from oomwatchd.sources.text.skip import CONTEXT, SkippingReader
 
 #: how often ``rest`` wants to be called while ``waits``: with two rests a report is told in half a second
 REST_SECONDS: Final = PAUSE_SECONDS
@@ -53,7 +53,7 @@ class GrowingLog:
         reader = TextReader()
         self._captures = captures = Captures(self._source_of(reader))
         self._others = OtherKillers(self._source_of(reader))
-        self._reading = SkippingReader(lambda: captures.idle, reader)
+        self._reading = PrefilteredReader(lambda: captures.idle, reader)
         #: what the reader was fed while it has not judged the text, None once it has
         self._window: bytearray | None = bytearray()
         #: the window, as far as it was read on trial, holds a report that lacks its end
@@ -139,7 +139,7 @@ class GrowingLog:
         self._unfinished = not captures.is_empty
         if found or captures.has_finished or overdue:
             self._captures, self._others = captures, others
-            self._reading = SkippingReader(lambda: captures.idle, reader)
+            self._reading = PrefilteredReader(lambda: captures.idle, reader)
             self._window, self._unfinished = None, False
         elif (
             not self._unfinished and len(window) > CONTEXT and not has_needle(window) and b"\0" not in window

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from oomwatchd.records.kmsg import FACILITY_KERN, KmsgRecord, unescape
 from oomwatchd.sources.text import certain
 from oomwatchd.sources.text.prefix import QUOTE, unescape_octal
-from oomwatchd.sources.text.respace import respace
+from oomwatchd.sources.text.whitespace import restore_blanks
 from oomwatchd.sources.text.wrap import (
     IN_PIECES,
     MAX_JOINED,
@@ -145,7 +145,7 @@ class Joiner:
         if as_it_is and text[:1] not in _LOOK_FIRST and " " in text:
             return record
         if " " not in text:
-            spaced = respace(text) if len(text) > 8 else text
+            spaced = restore_blanks(text) if len(text) > 8 else text
             return record if spaced == text else replace(record, text=spaced)
         if as_it_is and text[:1] == "[" and "pid" not in text[:9]:
             return record

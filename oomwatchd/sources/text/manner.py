@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from oomwatchd.sources.text import dress, encodings
+from oomwatchd.sources.text import decoration, encodings
 from oomwatchd.sources.text.layers import Stage
 from oomwatchd.sources.text.learn import learn
 from oomwatchd.sources.text.needles import has_needle
@@ -37,7 +37,7 @@ class Manner(NamedTuple):
 
     ``carrier``  how the whole was encoded.
     ``indent``   what stands before nearly every line.
-    ``dress``    what stands around the lines.
+    ``decoration``  what stands around the lines.
     ``stages``   the document's own prefixes and records, learned from it.
     ``spaced``   every line is followed by a blank one, which says nothing.
     ``padded``   most lines end in blanks that are not the kernel's.
@@ -50,7 +50,7 @@ class Manner(NamedTuple):
 
     carrier: encodings.Carrier = encodings.PLAIN
     indent: bytes = b""
-    dress: dress.Dress = dress.NONE
+    decoration: decoration.Decoration = decoration.NONE
     stages: tuple[Stage, ...] = ()
     spaced: bool = False
     padded: bool = False
@@ -66,7 +66,7 @@ class Manner(NamedTuple):
         """Whether lines are read as they are."""
         return (
             self.carrier is encodings.PLAIN
-            and self.dress is dress.NONE
+            and self.decoration is decoration.NONE
             and not (self.indent or self.stages or self.verbose)
             and not (self.reflowed or self.headed or self.written)
         )
@@ -79,28 +79,29 @@ def judge(head: Sequence[bytes]) -> Manner:
     lines = len(said)
     carrier = encodings.judge(together)
     indent = _indentation(said)
-    worn = dress.NONE
+    found = decoration.NONE
     device = 2 * sum(_RAW.match(line) is not None for line in said[:_RAW_LINES]) > len(said[:_RAW_LINES])
     if device:
         # of the device's own records nobody's words are taken away
         carrier = carrier.of_raw_records()
     else:
-        worn = dress.judge([line.removeprefix(indent) for line in said] if indent else said, together)
+        found = decoration.judge([line.removeprefix(indent) for line in said] if indent else said, together)
     padded = together.count(b" \n") + together.endswith(b" ")
     manner = Manner(
         carrier=carrier,
         indent=indent,
-        dress=worn,
+        decoration=found,
         # told by fewer steps where it cannot be
         spaced=10 * (len(head) - lines) >= 9 * (lines - 1) and _is_spaced(head),
         padded=padded * 2 > lines,
         doubled=_is_doubled(said),
         reflowed=_is_reflowed(head, lines, together),
         headed=_TWO_HEADS.search(together) is not None
-        and any(len(split_headed(_bare(worn, line))) > 1 for line in said),
+        and any(len(split_headed(_bare(found, line))) > 1 for line in said),
         written=b"\\n" in together
         and any(
-            line[:1] != b"{" and b"\\n" in line and len(split_written(_bare(worn, line))) > 1 for line in said
+            line[:1] != b"{" and b"\\n" in line and len(split_written(_bare(found, line))) > 1
+            for line in said
         ),
         verbose=VERBOSE_MARK in together,
         sure=has_needle(together),
@@ -134,8 +135,8 @@ class Unwrapping:
             return
         if manner.indent:
             raw = raw.removeprefix(manner.indent)
-        if manner.dress is not dress.NONE:
-            raw = manner.dress.undo(raw)
+        if manner.decoration is not decoration.NONE:
+            raw = manner.decoration.undo(raw)
         if manner.carrier.quoted_printable:
             soft = raw.rstrip(b" \t\r")
             if soft.endswith(b"=") and len(self._soft) + len(soft) < MAX_LINE:
@@ -198,8 +199,8 @@ class Unwrapping:
         return pieces
 
 
-def _bare(worn: dress.Dress, line: bytes) -> str:
-    return worn.undo(line).decode("utf-8", "replace")
+def _bare(found: decoration.Decoration, line: bytes) -> str:
+    return found.undo(line).decode("utf-8", "replace")
 
 
 def _is_reflowed(head: Sequence[bytes], lines: int, together: bytes) -> bool:

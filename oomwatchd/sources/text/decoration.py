@@ -1,8 +1,8 @@
 """What people and programs put around the lines of a log: numbers, bullets, comment signs, code marks, bars.
 
-Whether a text is dressed is judged from its beginning as a whole, for the kernel's own lines begin with
-figures and stars too: a number is one of a count, a sign stands before most lines that are the kernel's, a
-pair of marks before and behind one line.
+It is judged from the beginning of a text as a whole, because lines of the kernel begin with figures and stars
+too: a number must count the lines, a sign must stand before most lines of the kernel, a pair of marks stands
+before and behind one line.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _MAY_PAIR: Final = _BLANKS | {bytes((mark,)) for mark in _PAIR_FIRST}
 _SAMPLE: Final = 4096
 
 
-class Dress(NamedTuple):
+class Decoration(NamedTuple):
     """What is to be taken off every line that has it."""
 
     numbers: bool = False
@@ -88,11 +88,11 @@ class Dress(NamedTuple):
         return line
 
 
-NONE: Final = Dress()
+NONE: Final = Decoration()
 
 
-def judge(said: list[bytes], together: bytes) -> Dress:
-    """How the lines of a text are dressed, from those that are not blank, and from all of it in one piece."""
+def judge(said: list[bytes], together: bytes) -> Decoration:
+    """What stands around the lines: judged from those that are not blank, and from the text in one piece."""
     if not said:
         return NONE
     if said[0].lstrip(b" \t")[:1] == b">" or said[-1].lstrip(b" \t")[:1] == b">":
@@ -103,7 +103,7 @@ def judge(said: list[bytes], together: bytes) -> Dress:
     return _judge(said, together)
 
 
-def _judge(said: list[bytes], together: bytes) -> Dress:
+def _judge(said: list[bytes], together: bytes) -> Decoration:
     if not said:
         return NONE
     # most texts are not, which their lines' first letters show
@@ -127,7 +127,7 @@ def _judge(said: list[bytes], together: bytes) -> Dress:
     if pairs:
         lines = [_within(match) if (match := _PAIR.match(line)) else line for line in lines]
     priorities = b" [kern." in together and _has_priorities(lines)
-    dress = Dress(
+    decoration = Decoration(
         numbers=numbers,
         sign=sign,
         pairs=pairs,
@@ -135,7 +135,7 @@ def _judge(said: list[bytes], together: bytes) -> Dress:
         priorities=priorities,
         end=_end(lines),
     )
-    return NONE if dress == NONE else dress
+    return NONE if decoration == NONE else decoration
 
 
 def _within(match: re.Match[bytes]) -> bytes:

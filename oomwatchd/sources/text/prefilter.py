@@ -23,7 +23,7 @@ CONTEXT: Final = 64 << 10
 _SEAM: Final = max(map(len, NEEDLES)) - 1
 
 
-class SkippingReader:
+class PrefilteredReader:
     """Data that is fed in, as records; data that cannot begin a report is passed over.
 
     ``idle`` says whether the consumer waits for nothing, so that text without a report's beginning may be
@@ -69,11 +69,11 @@ class SkippingReader:
 def records(
     stream: BinaryIO, *, idle: Callable[[], bool] = lambda: True, reader: TextReader | None = None
 ) -> Iterator[KmsgRecord]:
-    """The records of a log from an open binary stream; see :class:`SkippingReader`."""
-    skipping = SkippingReader(idle, reader)
+    """The records of a log from an open binary stream; see :class:`PrefilteredReader`."""
+    reading = PrefilteredReader(idle, reader)
     while data := stream.read(CHUNK):
-        yield from skipping.feed(data)
-    yield from skipping.flush()
+        yield from reading.feed(data)
+    yield from reading.flush()
 
 
 def _tail(data: bytes) -> bytes:

@@ -207,7 +207,7 @@ def _pausing(stream: BinaryIO) -> int | None:
         return None
 
 
-def is_packed(first: bytes) -> bool:
+def is_compressed(first: bytes) -> bool:
     """Whether a file that begins so (10 bytes) is compressed, or no text at all."""
     marks = (_GZIP, _XZ, _ZSTD, _BZIP2, *(mark for mark, _, _ in _FOREIGN))
     return first.startswith(marks)

@@ -1,7 +1,7 @@
 """Give a kernel line its blanks back, where a copy lost all of them.
 
-Some web forms and extracted PDFs drop every blank. Which ones a line had is known from its kind; only the
-rows of a task table cannot be read any more, for nothing parts their numbers.
+Some web forms and text taken from PDFs lose every blank. The form of a line says which blanks it had. Rows of
+a task table are lost: nothing separates their numbers any more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LINES: Final = tuple(
 )
 
 
-def respace(text: str) -> str:
+def restore_blanks(text: str) -> str:
     """The line with its blanks, if it has none and is of a kind that must have some; else as it is."""
     for line, marks in _LINES:
         if line.match(text) is not None:
