@@ -17,7 +17,7 @@ from oomwatchd.reports.assemble import DEADLINE_USEC, PAUSE_SECONDS
 from oomwatchd.reports.captures import Captures
 from oomwatchd.reports.duplicates import Duplicates
 from oomwatchd.sources.text.manner import MAX_LINE
-from oomwatchd.sources.text.needles import has_needle
+from oomwatchd.sources.text.needles import has_needle, spells_needle
 from oomwatchd.sources.text.other_killers import OtherKillers
 from oomwatchd.sources.text.prefilter import CONTEXT, PrefilteredReader
 from oomwatchd.sources.text.reader import HEAD, TextReader
@@ -131,6 +131,12 @@ class GrowingLog:
     def _judge(self, window: bytes, overdue: bool) -> list[OomCapture]:
         """Read the window on trial. The trial is taken for good where it shows a report's end, or none is
         expected any more."""
+        if not spells_needle(window):
+            if len(window) > CONTEXT:
+                # what stands far before a report says nothing of it
+                self._restart(window[window.find(b"\n", len(window) - CONTEXT) + 1 :])
+            self._unfinished = False
+            return []
         reader = TextReader()
         captures, others = Captures(self._source_of(reader)), OtherKillers(self._source_of(reader))
         records = reader.feed(window) + reader.pause()
@@ -141,10 +147,7 @@ class GrowingLog:
             self._captures, self._others = captures, others
             self._reading = PrefilteredReader(lambda: captures.idle, reader)
             self._window, self._unfinished = None, False
-        elif (
-            not self._unfinished and len(window) > CONTEXT and not has_needle(window) and b"\0" not in window
-        ):
-            # what stands far before a report says nothing of it
+        elif not self._unfinished and len(window) > CONTEXT and not has_needle(window):
             self._restart(window[window.find(b"\n", len(window) - CONTEXT) + 1 :])
         return found
 

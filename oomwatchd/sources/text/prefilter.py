@@ -2,7 +2,8 @@
 
 A chunk of the file in which none of the needles occurs cannot begin a report, and is passed over while
 nobody waits for the rest of one. Where a needle is found, the text before it is read too, for what stands
-just before a report (``callbacks suppressed``, sysrq).
+just before a report (``callbacks suppressed``, sysrq). In the beginning a needle is found however it is
+broken: a short text may be wrapped inside one, a long log is not.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
 from oomwatchd.records.kmsg import KmsgRecord
-from oomwatchd.sources.text.needles import NEEDLES, has_needle
+from oomwatchd.sources.text.needles import NEEDLES, has_needle, spells_needle
 from oomwatchd.sources.text.reader import TextReader
 
-#: a smaller file is read whole: its text may be wrapped inside a needle
+#: so much of a text may be wrapped inside a needle
 SMALL: Final = 4 << 20
 CHUNK: Final = 1 << 20
 #: how much before a needle is read
 CONTEXT: Final = 64 << 10
 
 _SEAM: Final = max(map(len, NEEDLES)) - 1
+#: a broken needle spans so many bytes at most, with what stands before its second line
+_BROKEN_SEAM: Final = 4096
 
 
 class PrefilteredReader:
@@ -34,28 +37,38 @@ class PrefilteredReader:
         self.reader = TextReader() if reader is None else reader
         self._idle = idle
         self._size = 0
-        self._last = b""
-        self._skipping = False
+        #: the end of what came so far
+        self._end = b""
+        #: what was passed over last; None while nothing is
+        self._passed: bytes | None = None
 
     def feed(self, data: bytes) -> Iterator[KmsgRecord]:
         """The next data, cut anywhere; in pieces of a :data:`CHUNK` most can be passed over."""
-        reader, last = self.reader, self._last
+        reader, before, passed = self.reader, self._end, self._passed
         self._size += len(data)
-        self._last = data
-        seam = last[-_SEAM:] + data[:_SEAM]
-        if self._size <= SMALL or not self._idle() or has_needle(data) or has_needle(seam):
-            if self._skipping:
-                yield from reader.feed(_tail(last))
-                self._skipping = False
+        self._end = (before + data[-_BROKEN_SEAM:])[-_BROKEN_SEAM:]
+        if not self._idle() or self._may_begin(before, data):
+            self._passed = None
+            if passed is not None:
+                yield from reader.feed(_tail(passed))
             yield from reader.feed(data)
-        elif not self._skipping:
+        elif passed is None:
             # the line that is half read, and the one held back, may yet begin a report
             end = data.find(b"\n") + 1
             yield from reader.feed(data[:end])
             yield from reader.interrupt()
-            self._skipping = self._idle()
-            if not self._skipping:
+            if self._idle():
+                self._passed = data[end:]
+            else:
                 yield from reader.feed(data[end:])
+        else:
+            self._passed = data if len(data) >= CONTEXT else _tail(passed + data)
+
+    def _may_begin(self, before: bytes, data: bytes) -> bool:
+        """Whether a report may begin in the data, or where it joins what stood before."""
+        if self._size <= SMALL:
+            return spells_needle(data) or spells_needle(before + data[:_BROKEN_SEAM])
+        return has_needle(data) or has_needle(before[-_SEAM:] + data[:_SEAM])
 
     def pause(self) -> list[KmsgRecord]:
         """Nothing more comes for now: the lines that are whole."""
@@ -77,7 +90,9 @@ def records(
 
 
 def _tail(data: bytes) -> bytes:
-    """The last lines of a chunk that was left out."""
-    at = max(0, len(data) - CONTEXT)
+    """The last lines of what was left out."""
+    if len(data) <= CONTEXT:
+        return data
+    at = len(data) - CONTEXT
     line = data.find(b"\n", at)
     return data[at:] if line < 0 else data[line + 1 :]

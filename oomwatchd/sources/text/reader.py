@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import codecs
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from oomwatchd.records.capture import SourceForm
@@ -175,35 +175,50 @@ class TextReader:
             else:
                 whole = data[:end]
             self._rest += data[end + 1 :]
-            lines = whole.split(b"\n")
-            if self._head is None and not self._manner.sure and has_needle(whole):
-                self._lines(lines, out)
-            elif self._plain and self._head is None and not encodings.is_dirty(whole):
-                self._plain_lines(lines, out)
-            else:
-                self._lines(lines, out)
+            self._lines(whole.split(b"\n"), out)
         while len(self._rest) > MAX_LINE:
             line = bytes(self._rest[:MAX_LINE])
             del self._rest[:MAX_LINE]
             self._lines([line], out)
 
-    def _lines(self, lines: list[bytes], out: list[KmsgRecord]) -> None:
-        size = sum(map(len, lines)) + len(lines)
-        if self._head is not None and self._head_size + size < HEAD and len(max(lines, key=len)) <= MAX_LINE:
-            self._head += lines
-            self._head_size += size
+    def _lines(self, lines: Sequence[bytes], out: list[KmsgRecord]) -> None:
+        """Whole lines: the head is filled up with them and judged, the others are read as it was."""
+        head = self._head
+        if head is None:
+            self._behind_head(lines, out)
             return
-        for line in _bounded(lines):
-            if self._head is None:
-                if self._manner.sure or not has_needle(line):
-                    self._physical(line, out)
-                    continue
-                self._begin_anew(out)
-            assert self._head is not None
-            self._head.append(line)
+        if len(max(lines, key=len)) > MAX_LINE:
+            lines = list(_bounded(lines))
+        if self._head_size + sum(map(len, lines)) + len(lines) < HEAD:
+            head += lines
+            self._head_size += sum(map(len, lines)) + len(lines)
+            return
+        for taken, line in enumerate(lines, 1):
+            head.append(line)
             self._head_size += len(line) + 1
             if self._head_size >= HEAD:
                 self._judge(out, whole=False)
+                self._behind_head(lines[taken:], out)
+                return
+
+    def _behind_head(self, lines: Sequence[bytes], out: list[KmsgRecord]) -> None:
+        """Whole lines behind the head, many at once; judged anew from the first that holds kernel text, if
+        the head had none."""
+        together = b"\n".join(lines)
+        if not self._manner.sure and has_needle(together):
+            first = next((at for at, line in enumerate(lines) if has_needle(line)), 0)
+            self._behind_judged(lines[:first], together, out)
+            self._begin_anew(out)
+            self._lines(lines[first:], out)
+        else:
+            self._behind_judged(lines, together, out)
+
+    def _behind_judged(self, lines: Sequence[bytes], together: bytes, out: list[KmsgRecord]) -> None:
+        if self._plain and not encodings.is_dirty(together):
+            self._plain_lines(lines, out)
+        else:
+            for line in _bounded(lines):
+                self._physical(line, out)
 
     def _begin_anew(self, out: list[KmsgRecord]) -> None:
         """The first line with kernel text, in a document whose beginning had none."""
@@ -211,7 +226,7 @@ class TextReader:
         self._head = []
         self._head_size = 0
 
-    def _plain_lines(self, lines: list[bytes], out: list[KmsgRecord]) -> None:
+    def _plain_lines(self, lines: Iterable[bytes], out: list[KmsgRecord]) -> None:
         """The same as :meth:`_lines` for text that nothing has to be undone in."""
         parser = self._parser
         parse, parse_bare = parser.parse, parser.parse_bare
@@ -221,7 +236,8 @@ class TextReader:
             if (bare := parse_bare(text, line)) is not None:
                 push(bare, True, out)
             elif len(line) > MAX_LINE:
-                self._lines([line], out)
+                for part in _bounded((line,)):
+                    self._physical(part, out)
             elif text[:1] in _JSON_FIRST or text == "[":
                 self._record(text, line, out)
             else:
