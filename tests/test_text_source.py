@@ -26,7 +26,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from oomwatchd.errors import NoInputError, PermissionDeniedError
-from oomwatchd.formats import Role
+from oomwatchd.formats import Proof, Role
 from oomwatchd.formats.recognise import ALL
 from oomwatchd.records.kmsg import KmsgRecord, parse_record
 from oomwatchd.records.report import OomReport
@@ -34,7 +34,7 @@ from oomwatchd.reports.assemble import Assembler, OomBlock
 from oomwatchd.reports.decode import decode
 from oomwatchd.sources.text import TextReader, decoration, encodings, open_log, records
 from oomwatchd.sources.text.learn import learn
-from oomwatchd.sources.text.needles import NEEDLES, has_needle
+from oomwatchd.sources.text.needles import NEEDLES, has_needle, spells_needle
 from oomwatchd.sources.text.prefilter import CHUNK, SMALL
 from tests.text_hostile import HOSTILE
 
@@ -1230,7 +1230,6 @@ def test_quoted_printable_of_latin_1() -> None:
 
 
 def test_every_report_has_a_needle() -> None:
-    """But for allocations that fail without the page allocator's own words, which are no OOM."""
     without = {
         form.name
         for form in ALL
@@ -1238,4 +1237,20 @@ def test_every_report_has_a_needle() -> None:
         for sample in form.samples
         if not has_needle(sample.encode())
     }
-    assert without <= {form.name for form in ALL if form.failure}
+    assert without == set()
+
+
+def test_a_needle_is_found_however_its_line_is_broken() -> None:
+    for form in ALL:
+        if form.proof is not Proof.ALONE:
+            continue
+        for sample in form.samples:
+            for at in range(1, len(sample)):
+                broken = f"{sample[:at]}\n> {sample[at:]}".encode()
+                assert spells_needle(broken), (form.name, broken)
+
+
+def test_a_text_that_spells_no_needle_is_not_read() -> None:
+    assert list(records(io.BytesIO(b"x\n" * (CHUNK // 2)))) == []
+    wrapped = b"x\n" * 1000 + b"Out of memory: Killed\nprocess 12 (a) total-vm:4kB, anon-rss:4kB\n"
+    assert "Killed process 12 (a)" in list(records(io.BytesIO(wrapped)))[-1].text

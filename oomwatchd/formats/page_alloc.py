@@ -36,7 +36,7 @@ ALLOC_FAILURE = Form(
     opens=True,
     failure=True,
     proof=Proof.ALONE,
-    needles=("page allocation ", "vmalloc"),
+    needles=("mode:0x",),
     copies=Copies(
         start=r"(?:\S.{0,31}: )?page allocation (?:failure|stalls?\b)|\S.{0,31}: vmalloc[: ]",
         end=r"mode:0x\S+|nodemask=\S+|mems_allowed=\S+",

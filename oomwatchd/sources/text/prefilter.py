@@ -39,15 +39,33 @@ class PrefilteredReader:
         self._size = 0
         #: the end of what came so far
         self._end = b""
+        #: the text so far, while it does not spell a needle and may be wrapped inside one
+        self._beginning: bytearray | None = bytearray()
         #: what was passed over last; None while nothing is
         self._passed: bytes | None = None
 
     def feed(self, data: bytes) -> Iterator[KmsgRecord]:
         """The next data, cut anywhere; in pieces of a :data:`CHUNK` most can be passed over."""
-        reader, before, passed = self.reader, self._end, self._passed
+        reader, before = self.reader, self._end
         self._size += len(data)
         self._end = (before + data[-_BROKEN_SEAM:])[-_BROKEN_SEAM:]
-        if not self._idle() or self._may_begin(before, data):
+        if self._beginning is not None:
+            self._beginning += data
+            if self._size > SMALL:
+                self._passed = _tail(bytes(self._beginning[: -len(data)]))
+                self._beginning = None
+            elif not self._idle() or spells_needle(data) or spells_needle(before + data[:_BROKEN_SEAM]):
+                data = bytes(self._beginning)
+                self._beginning = None
+            else:
+                return
+        passed = self._passed
+        if (
+            self._size <= SMALL
+            or not self._idle()
+            or has_needle(data)
+            or has_needle(before[-_SEAM:] + data[:_SEAM])
+        ):
             self._passed = None
             if passed is not None:
                 yield from reader.feed(_tail(passed))
@@ -63,12 +81,6 @@ class PrefilteredReader:
                 yield from reader.feed(data[end:])
         else:
             self._passed = data if len(data) >= CONTEXT else _tail(passed + data)
-
-    def _may_begin(self, before: bytes, data: bytes) -> bool:
-        """Whether a report may begin in the data, or where it joins what stood before."""
-        if self._size <= SMALL:
-            return spells_needle(data) or spells_needle(before + data[:_BROKEN_SEAM])
-        return has_needle(data) or has_needle(before[-_SEAM:] + data[:_SEAM])
 
     def pause(self) -> list[KmsgRecord]:
         """Nothing more comes for now: the lines that are whole."""
