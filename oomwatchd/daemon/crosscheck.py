@@ -32,6 +32,47 @@ MAX_CGROUPS = 8
 MAX_NAMES = 16
 
 
+class Counted:
+    """Whether the kernel counted the kills that lines alone tell of. Not thread-safe.
+
+    The kernel counts a kill before it prints the kill line (``__oom_kill_process()``), so its count has moved
+    by the time at which the line can be read. ``count`` reads it, None where there is none (before 4.13: those
+    kernels print two lines of each kill).
+    """
+
+    def __init__(self, count: Callable[[], int | None]) -> None:
+        self._count = count
+        self._base = 0  # at the last agreement: before the first one, the whole boot's count
+        self._lines = 0  # kill lines that were believed since then
+        self._seen = 0  # the count when it was read last
+        self._at_rest: tuple[int, int] | None = None
+
+    def confirms(self, lines: int, lone: int) -> bool:
+        """So many kill lines were read, ``lone`` of them without any other line of their report: whether
+        these are believed. They are if the count leaves room for them, or if it moved since it was read last:
+        then one of them may be that kill, and no kill is missed for the sake of another line."""
+        self._lines += lines
+        if not lone or (count := self._count()) is None:
+            return True
+        moved, self._seen = count > self._seen, count
+        if count - self._base >= self._lines:
+            return True
+        self._lines -= lone
+        if moved:
+            self._lines = count - self._base
+        return moved
+
+    def rest(self) -> None:
+        """To be called now and then while nothing is under way: what was counted and not read by now will not
+        be read, if the last call found the same."""
+        count = self._count()
+        if count is None:
+            return
+        if (count, self._lines) == self._at_rest:
+            self._base, self._lines = count, 0
+        self._at_rest, self._seen = (count, self._lines), count
+
+
 class Witness:
     """Compares marked victims with those that the log named. Not thread-safe."""
 

@@ -381,6 +381,7 @@ class Daemon:
             self._compare_marks(self._marks)
         if drained and self._watch.quiet and self._worker.idle:
             self._metrics.kernel_kills(kernel_kills)
+            self._watch.rest()
             self._weigh()
         if moment >= self._tended + TEND_SECONDS or self._worker.store.failure is not None:
             self._worker.later(self._worker.tend)

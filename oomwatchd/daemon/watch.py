@@ -18,9 +18,10 @@ from typing import TypeVar
 
 import msgspec
 
+from oomwatchd.daemon.crosscheck import Counted
 from oomwatchd.daemon.log import OncePerKind
 from oomwatchd.daemon.suppression import Suppression
-from oomwatchd.formats import Section, oom_kill
+from oomwatchd.formats import Role, Section, oom_kill
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.metrics import Metrics
 from oomwatchd.observe.history import Before, History
@@ -34,6 +35,7 @@ from oomwatchd.reports.assemble import QUIET_USEC, Assembler, OomBlock, ReportBe
 from oomwatchd.reports.storms import Covered, Fold, Folded
 from oomwatchd.sources.journal import JournalSource
 from oomwatchd.sources.kmsg import KmsgSource, LogClock
+from oomwatchd.words.escape import harmless
 
 _V = TypeVar("_V")
 
@@ -122,7 +124,11 @@ class Watch:
         self._clock = LogClock()
         self._failures = OncePerKind(log)
         self._empty_at: int | None = None
-        self._forged = 0
+        self._forged = self._kill_lines = 0
+        self._counted = Counted(snapshots.oom_kills)
+        #: lone kill lines that the kernel's count denies, by the number of their record
+        self._denied: dict[int, None] = {}
+        self._forged_said = False
         self._oldest: int | None = None
         self._newest = -1  # number of the newest record read
         self._last_named_usec = 0
@@ -160,7 +166,7 @@ class Watch:
         numbers = map(self._number_of, records)
         self._newest = max([self._newest, *(number for number in numbers if number is not None)])
         # all of them first: who was named has the least time left, and is looked at before anything else
-        signals = list(self._feed(items))
+        signals = self._confirmed(list(self._feed(items)))
         self._follow_each(signal for signal in signals if isinstance(signal, VictimChosen))
         self._follow_each(signal for signal in signals if not isinstance(signal, VictimChosen))
         self._attribute()
@@ -229,6 +235,10 @@ class Watch:
         """Every kill that was read is handed over, too."""
         return self._assembler.idle and self.usec_since_kill > 2 * QUIET_USEC
 
+    def rest(self) -> None:
+        """Nothing is under way, and nothing was for long."""
+        self._counted.rest()
+
     def flush(self) -> None:
         """The watch ends: issue what is there."""
         self._follow_each(self._step(Assembler.flush))
@@ -271,7 +281,8 @@ class Watch:
     def _begin_anew(self) -> list[Signal]:
         """Another assembler: the state of one that failed cannot be trusted, and its next step might fail
         like this one. What it had is issued if it still can."""
-        failed, self._assembler, self._forged = self._assembler, Assembler(), 0
+        failed, self._assembler = self._assembler, Assembler()
+        self._forged = self._kill_lines = 0
         try:
             return failed.flush()
         except Exception as error:
@@ -287,6 +298,10 @@ class Watch:
             self._look_around(signal.record)
         elif isinstance(signal, VictimChosen):
             self._look_at_victim(signal)
+        elif self._is_forged(signal):
+            if signal.revision == 0:
+                self._metrics.records(forged=len(signal.records))
+                self._say_forged(signal.records[0])
         elif not self._is_stump(signal):
             self._hand_over_each(self._fold.take(signal, self._is_news(signal.records[0].number)))
 
@@ -437,6 +452,39 @@ class Watch:
 
     # -- helpers -----------------------------------------------------------------------------------
 
+    def _confirmed(self, signals: list[Signal]) -> list[Signal]:
+        """Without the victims of kill lines that stand alone and that the kernel's count denies."""
+        lines = self._assembler.kill_lines - self._kill_lines
+        self._kill_lines += lines
+        if not lines or self._source.kind != "kmsg":  # the journal is late, and does not say what it lost
+            return signals
+        lone = [signal for signal in signals if isinstance(signal, VictimChosen) and signal.lone]
+        if self._counted.confirms(lines, len(lone)):
+            return signals
+        for victim in lone:
+            if victim.record.number is not None:
+                _keep(self._denied, victim.record.number, None)
+        return [signal for signal in signals if not (isinstance(signal, VictimChosen) and signal.lone)]
+
+    def _is_forged(self, block: OomBlock) -> bool:
+        """One line, or one and the same form of line, alone: the kernel prints more of each report, so that
+        others chose the words of it; but for kill lines, of which its count tells."""
+        if not block.lone or block.lost_records or self._source.kind != "kmsg":
+            return False
+        numbers = [record.number for record in block.records]
+        if any(number in self._denied for number in numbers):
+            return True
+        return not any(_is_kill_line(record) for record in block.records)
+
+    def _say_forged(self, record: KmsgRecord) -> None:
+        if not self._forged_said:
+            self._forged_said = True
+            log.warning(
+                "a line of the kernel log looks like one of an OOM report, but neither another line nor the kernel's"
+                " count says so; it is ignored, and so are those that follow: %s",
+                harmless(record.text),
+            )
+
     def _is_stump(self, block: OomBlock) -> bool:
         """The oldest report in the ring may be the rest of one whose beginning was overwritten; the store
         would take it for another. What the store covers anyway is then left to it."""
@@ -485,6 +533,11 @@ def cgroups_named(records: Iterable[KmsgRecord]) -> set[str]:
                 summary = oom_kill.parse_summary(m["constraint"], m["rest"])
                 return {path for path in (summary.oom_memcg, summary.task_memcg) if path}
     return set()
+
+
+def _is_kill_line(record: KmsgRecord) -> bool:
+    found = recognise(record.text, raw=True)
+    return found is not None and found[0].role is Role.KILL
 
 
 def _keep(kept: dict[int, _V], key: int, value: _V) -> None:

@@ -45,6 +45,11 @@ class Assembler:
         return self._reports.idle and not self._placing.held
 
     @property
+    def kill_lines(self) -> int:
+        """Lines that said that a process was killed."""
+        return self._placing.kill_lines
+
+    @property
     def has_finished(self) -> bool:
         """Some report has its end (that of a failed allocation has none) and was not issued for good."""
         return self._reports.has_finished

@@ -35,6 +35,8 @@ class VictimChosen(msgspec.Struct, frozen=True, gc=False):
     comm: str
     record: KmsgRecord
     cgroup: str | None = None
+    #: a kill line, and nothing else says yet that the kernel printed it
+    lone: bool = False
 
 
 class OomBlock(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +46,8 @@ class OomBlock(msgspec.Struct, frozen=True, kw_only=True):
     whole block with the same first record and a higher revision. ``settled`` says that no further
     revision will come. ``lost_records`` were lost inside the block. ``closed_by`` says what ended it:
     ``kill``, ``outcome`` (panic, no killable process ...), ``deadline``, ``superseded``, ``bound``,
-    ``clock`` (a new boot), ``end`` (of the input).
+    ``clock`` (a new boot), ``end`` (of the input). ``lone``: all that is known of it is lines of one form, of
+    which one alone proves nothing among raw records (``daemon.watch``).
     """
 
     records: tuple[KmsgRecord, ...]
@@ -52,6 +55,7 @@ class OomBlock(msgspec.Struct, frozen=True, kw_only=True):
     revision: int = 0
     settled: bool = False
     closed_by: str = "end"
+    lone: bool = False
     #: rows of a task table that was too long
     left_out: RowsLeftOut | None = None
 
@@ -64,7 +68,7 @@ class Block:
 
     __slots__ = (
         "caller", "closed_by", "comm", "dirty", "expects", "failure", "finished", "foreign", "group", "had",
-        "in_table", "last", "last_form", "listed", "looked_at", "lost", "named", "outcome", "proven", "ready",
+        "in_table", "last", "last_form", "led", "listed", "looked_at", "lost", "named", "outcome", "proven", "ready",
         "reaped", "records", "rested", "revision", "rows", "section", "seen", "stack", "undecoded", "victims",
         "weighed",
     )  # fmt: skip
@@ -76,6 +80,7 @@ class Block:
         self.comm: str | None = None  # the task that the header names
         self.section = Section.BEFORE
         self.seen: set[str] = set()
+        self.led = False  # lines stood before its first that tell of it
         self.last_form: Form | None = None
         self.last: int | None = None  # stamp of the newest record
         self.lost = 0
@@ -143,6 +148,11 @@ class Block:
         self.stack += 1
         if self.stack <= MAX_STACK:
             self.add(record, None)
+
+    @property
+    def lone(self) -> bool:
+        """Its lines are of one form."""
+        return len(self.seen) <= 1 and not self.led
 
     @property
     def in_stack(self) -> bool:
@@ -215,6 +225,7 @@ class Block:
             revision=self.revision,
             settled=settled,
             closed_by=self.closed_by or "end",
+            lone=self.lone,
             left_out=self.rows.left_out,
         )
         self.revision += 1

@@ -115,13 +115,23 @@ class OpenReports:
         for record in self._before:
             if only is None or only.pattern.match(record.text.lstrip()):
                 block.add(record, None)
+                block.led = True
         self._before.clear()
 
-    def name(self, block: Block, pid: int, comm: str, record: KmsgRecord, cgroup: str | None = None) -> None:
-        """Say once who is to be killed."""
+    def name(
+        self,
+        block: Block,
+        pid: int,
+        comm: str,
+        record: KmsgRecord,
+        cgroup: str | None = None,
+        *,
+        killed: bool = False,
+    ) -> None:
+        """Say once who is to be killed, or by its kill line was (``killed``)."""
         if pid not in block.named:
             block.named.add(pid)
-            self.out.append(VictimChosen(pid, comm, record, cgroup))
+            self.out.append(VictimChosen(pid, comm, record, cgroup, killed and block.lone))
 
     # -- time and gaps ---------------------------------------------------------------------------
 

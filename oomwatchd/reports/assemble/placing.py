@@ -42,6 +42,8 @@ class Placing:
         self._leading: list[KmsgRecord] = []
         #: when another killer, which dumps memory and tasks as well, said that it kills
         self._other_killer: int | None = None
+        #: lines that say that a process was killed
+        self.kill_lines = 0
 
     def place(self, record: KmsgRecord, found: Recognised) -> None:
         """A line of a known form."""
@@ -171,7 +173,8 @@ class Placing:
             block.close("kill")
         block.add(record, form)
         block.victims.add(pid)
-        self._reports.name(block, pid, comm, record)
+        self.kill_lines += 1
+        self._reports.name(block, pid, comm, record, killed=True)
 
     def _open_at_victim(self, record: KmsgRecord) -> Block:
         """A report without a head: what asked for it by hand may be there."""
@@ -269,6 +272,7 @@ class Placing:
         if any(record.caller != caller for record in leading):
             return
         block = self._reports.open(leading[0])
+        block.led = True
         for record in leading:
             block.add(record, None)
 
