@@ -18,6 +18,9 @@ from oomwatchd.formats.recognise import recognise
 from oomwatchd.metrics import Metrics
 from oomwatchd.records.capture import OomCapture, Source, weight
 from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.render.fields import amount
+from oomwatchd.render.html import render_html
+from oomwatchd.render.terminal import render_text
 from oomwatchd.reports.assemble import Assembler, OomBlock
 from oomwatchd.reports.assemble.block import Block
 from oomwatchd.reports.assemble.largest import LIVE_ROWS, SAVED_ROWS, Rows
@@ -118,6 +121,16 @@ def test_the_largest_stay_and_the_others_are_a_sum(head: str, batches: bool) -> 
     ranked = sorted(whole.tasks, key=lambda task: -(task.rss_bytes or 0))
     assert {task.pid for task in ranked[: LIVE_ROWS // 2]} <= kept
     assert 10_000 in kept, "whom oom_score_adj made the victim"
+
+
+def test_what_the_others_held_together_is_said() -> None:
+    capture = captured(report(20_000))
+    event = conclude(capture).event
+    left = event.tasks_left_out
+    assert left is not None and left.rss_bytes
+    said = f"{left.count} smaller tasks left out, together {amount(left.rss_bytes)} resident"
+    assert said in " ".join(render_text(event, width=100).split())
+    assert said in render_html(event, capture.records)
 
 
 def test_a_report_of_usual_size_is_kept_whole() -> None:

@@ -1,4 +1,4 @@
-"""One line of a report alone, which anything else may have printed, needs a second line or the kernel's count."""
+"""One line of a report alone, which others may have printed, needs a second line or the kernel's count."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORGED = "oomwatchd_kmsg_forged_records_total"
 ALONE = [
     form.samples[0]
     for form in ALL
-    if form.proof is Proof.ALONE and form is not KILLED and not form.open_ended and form.role is not Role.BEFORE
+    if form.proof is Proof.ALONE and form is not KILLED and not form.open_ended and form.role != Role.BEFORE
 ]
 
 

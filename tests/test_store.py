@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -356,6 +357,7 @@ def test_where_no_new_file_can_be_begun_memory_holds_the_last(
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("oomwatchd.store.failover.move_aside", fails)
+    monkeypatch.setattr("oomwatchd.store.failover.connected", fails)
     assert store.failover.renewed_for(malformed())
     for seq in (1000, 2000):
         assert store.put(capture(seq), event(seq)) == "new"
@@ -363,7 +365,24 @@ def test_where_no_new_file_can_be_begun_memory_holds_the_last(
     assert [row.first_seq for row in store.list()] == [2000, 1000]
     assert store.failover.limits.max_bytes == MEMORY_BYTES
     assert store.last_news == 3
+    store.check()
+    assert store.failure is not None, "tried again, and still not to be had"
+    monkeypatch.undo()
+    renewed: list[int] = []
+    store.when_renewed(lambda: renewed.append(1))
+    store.check()
+    assert store.failure is None and renewed == [1]
+    assert store.failover.limits.max_bytes == 64 << 20
+    assert store.put(capture(3000), event(3000)) == "new"
     store.close()
+    with contextlib.closing(Store.open(tmp_path)) as again:
+        assert [row.first_seq for row in again.list()] == [
+            3000,
+            2000,
+            1000,
+            *([0] if not store.corrupt else []),
+        ]
+        assert again.last_news == 4
 
 
 def test_counters_are_saved_together(store: Store) -> None:

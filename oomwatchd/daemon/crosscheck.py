@@ -36,8 +36,8 @@ class Counted:
     """Whether the kernel counted the kills that lines alone tell of. Not thread-safe.
 
     The kernel counts a kill before it prints the kill line (``__oom_kill_process()``), so its count has moved
-    by the time at which the line can be read. ``count`` reads it, None where there is none (before 4.13: those
-    kernels print two lines of each kill).
+    by the time at which the line can be read. ``count`` reads it, None where there is none (before 4.13:
+    those kernels print two lines of each kill).
     """
 
     def __init__(self, count: Callable[[], int | None]) -> None:

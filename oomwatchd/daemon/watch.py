@@ -480,8 +480,8 @@ class Watch:
         if not self._forged_said:
             self._forged_said = True
             log.warning(
-                "a line of the kernel log looks like one of an OOM report, but neither another line nor the kernel's"
-                " count says so; it is ignored, and so are those that follow: %s",
+                "a line of the kernel log looks like one of an OOM report, but neither another line nor the"
+                " kernel's count says so; it is ignored, and so are those that follow: %s",
                 harmless(record.text),
             )
 

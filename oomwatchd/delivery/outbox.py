@@ -70,8 +70,8 @@ class Holding(Receiver, Protocol):
     def due(self) -> float | None:
         """Seconds until it is to be told, None: nothing is held."""
 
-    def tell_held(self) -> None:
-        """Tell what is due. Raises DeliveryError, and holds it on."""
+    def tell_held(self, *, at_the_end: bool = False) -> None:
+        """Tell what is due, ``at_the_end`` all. Raises DeliveryError, and holds it on."""
 
 
 def _holds(receiver: Receiver) -> TypeGuard[Holding]:
@@ -173,12 +173,14 @@ class Lane:
         """After how long a step is due though nothing waits; None: never."""
         return self._receiver.due() if _holds(self._receiver) else None
 
-    def _tell_held(self) -> None:
+    def tell_held(self, *, at_the_end: bool = False) -> None:
+        """Have the receiver tell what it holds and is due, ``at_the_end`` all of it."""
         if _holds(self._receiver):
             try:
-                self._receiver.tell_held()
+                self._receiver.tell_held(at_the_end=at_the_end)
             except DeliveryError as error:
-                log.warning("sink %s: %s; what is held is told later", self.state.sink, error)
+                what = "was held is not told as a message" if at_the_end else "is held is told later"
+                log.warning("sink %s: %s; what %s", self.state.sink, error, what)
                 self._save(failures=self.state.failures + 1, last_error=str(error)[:_ERROR_LENGTH])
 
     def step(self) -> float | None:
@@ -188,7 +190,7 @@ class Lane:
         if not news:
             if self.state.waiting:
                 self._save(waiting=0, oldest_waiting=None)
-            self._tell_held()
+            self.tell_held()
             return None
         now = self._wall()
         events, dropped, left_out, considered = self._chosen(news, now)
@@ -415,6 +417,11 @@ class Outbox:
                 receiver.close()
 
     def _run(self, lane: Lane, wake: threading.Event) -> None:
+        self._deliver(lane, wake)
+        with suppress(Exception):  # the receiver may be closed by now
+            lane.tell_held(at_the_end=True)
+
+    def _deliver(self, lane: Lane, wake: threading.Event) -> None:
         due = 0.0
         while not self._stopping.is_set():
             wake.clear()

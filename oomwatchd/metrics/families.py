@@ -120,8 +120,8 @@ def _counted(numbers: Numbers) -> list[Metric]:
         ),
         _counter(
             "oomwatchd_kmsg_forged_records",
-            "Records that look like the kernel's OOM messages but were written by user space, or are one line "
-            "alone that neither another line nor the kernel's count confirms; they are ignored.",
+            "Records that look like the kernel's OOM messages but were written by user space, or are one "
+            "line alone that neither another line nor the kernel's count confirms; they are ignored.",
             numbers.forged,
         ),
         _gauge(

@@ -19,7 +19,7 @@ from oomwatchd.diagnosis.findings import Case
 from oomwatchd.diagnosis.owners import called, home_of
 from oomwatchd.event import OomEvent
 from oomwatchd.records.capture import Mark, OomCapture, Snapshot, Source, Track
-from oomwatchd.records.report import OomReport, Victim
+from oomwatchd.records.report import OomReport, TasksLeftOut, Victim
 from oomwatchd.words.amounts import kib, percent, size
 from oomwatchd.words.escape import harmless, harmless_name
 from oomwatchd.words.text import path_cut, plural
@@ -339,6 +339,17 @@ def _times(event: OomEvent) -> str:
 def amount(value: int | None) -> str:
     """An amount of memory for people; nothing where the kernel said nothing."""
     return "" if value is None else size(value) if value else "0"
+
+
+def left_out(rest: TasksLeftOut) -> str:
+    """The tasks that the kernel listed and that are kept only as a sum."""
+    said = f"{plural(rest.count, 'smaller task')} left out"
+    held = [
+        f"{amount(held)} {where}"
+        for held, where in ((rest.rss_bytes, "resident"), (rest.swap_bytes, "in swap"))
+        if held
+    ]
+    return f"{said}, together {' and '.join(held)}" if held else said
 
 
 def memory_shares(case: Case) -> tuple[MemoryShare, ...]:

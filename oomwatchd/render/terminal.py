@@ -27,6 +27,7 @@ from oomwatchd.render.fields import (
     case_of,
     change,
     died,
+    left_out,
     marks,
     memory_shares,
     origin,
@@ -234,7 +235,11 @@ def _tasks(case: Case, event: OomEvent, width: int) -> list[Line]:
     ]
     lines = table([Row(*titles, style="dim"), *rows], width, right=range(len(titles) - 1))
     rest = len(scores.rows) - len(shown)
-    return [*lines, styled(f"  and {rest} more", "dim")] if rest > 0 else lines
+    if rest > 0:
+        lines.append(styled(f"  and {rest} more", "dim"))
+    if event.tasks_left_out is not None:
+        lines += [styled(f"  {line}", "dim") for line in wrapped(left_out(event.tasks_left_out), width - 2)]
+    return lines
 
 
 _TASK_CELLS: dict[str, Callable[[TaskScore], str]] = {

@@ -3,7 +3,7 @@
 The first event of a group (:mod:`oomwatchd.event.groups`) is told as it comes. What follows is held for half
 a minute, then for five, then for an hour each time, and told as one message: how many, since when. Only that
 message is held; each event is stored, counted, and told whole to every other sink. After six hours of quiet
-the next one is a first one again. What is held when the daemon ends is not told.
+the next one is a first one again. What is held when the daemon ends in good order is told then.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class Groups:
         held = [group.until for group in self._groups.values() if group.held is not None]
         return max(0.0, min(held) - now) if held else None
 
-    def next_held(self, now: float) -> Told | None:
-        """What is to be told now of what is held; :meth:`done` when it was."""
+    def next_held(self, now: float | None) -> Told | None:
+        """What is to be told now of what is held, None: all of it; :meth:`done` when it was."""
         for group in self._groups.values():
-            if group.held is not None and group.until <= now:
+            if group.held is not None and (now is None or group.until <= now):
                 return group.held
         return None
 

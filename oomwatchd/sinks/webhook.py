@@ -143,9 +143,13 @@ class Webhook:
         """Seconds until something held is to be told (:meth:`tell_held`), None: nothing is held."""
         return None if self._groups is None else self._groups.due(self._steady())
 
-    def tell_held(self) -> None:
-        """Tell what is held and due. Raises SinkError; it is then held for another minute."""
-        while self._groups is not None and (told := self._groups.next_held(self._steady())) is not None:
+    def tell_held(self, *, at_the_end: bool = False) -> None:
+        """Tell what is held and due, ``at_the_end`` all that is held. Raises SinkError; it is then held for
+        another minute."""
+        while self._groups is not None:
+            told = self._groups.next_held(None if at_the_end else self._steady())
+            if told is None:
+                break
             try:
                 self._send(told)
             except SinkError:

@@ -36,9 +36,11 @@ class Failover:
     ) -> None:
         self._use(connection)
         self._path = path
+        #: where a file is to be begun, when none could be
+        self._wanted: Path | None = None
         self._watch = watch
         self._clock = clock
-        self.limits = limits
+        self.limits = self._limits = limits
         #: what was put while the file took nothing, None: nothing
         self.memory: Database | None = None
         #: what keeps the file from being written, None while all is well
@@ -134,6 +136,8 @@ class Failover:
     def check(self) -> None:
         """Look whether the file is still the one that was opened, and whole; write to it what memory holds.
         Raises sqlite3.Error."""
+        if self._wanted is not None:
+            self._return_to(self._wanted)
         self._look()
         if self._watch is not None and self._watch.is_touched():
             try:
@@ -182,13 +186,37 @@ class Failover:
             connection, self._watch = connected(self._path)
         except (OSError, sqlite3.Error, StoreError) as failure:
             self.failure = f"no new store can be begun: {reason(failure)}"
-            log.error("%s; events are kept in memory only, until the daemon ends", self.failure)
+            log.error("%s; events are kept in memory, and it is tried again", self.failure)
             connection = connect(":memory:")
-            self._path, self.limits = None, self.limits.in_memory()
+            self._path, self._wanted = None, self._path
+            self.limits = self._limits.in_memory()
         self._use(connection)
         self.news.go_on_behind(self.last_news)
         self.on_renewed()
         return True
+
+    def _return_to(self, path: Path) -> None:
+        """Begin the file that could not be begun, if it can be by now; memory goes into it with the next
+        write."""
+        try:
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            try:
+                connection, watch = connected(path)
+            except sqlite3.Error as error:
+                if not is_corrupt(error):
+                    raise
+                self.corrupt = move_aside(path, f"is corrupt ({error})", self._clock())
+                connection, watch = connected(path)
+        except (OSError, sqlite3.Error, StoreError):
+            return
+        self.memory, held = self.file, self.memory
+        if held is not None:
+            held.connection.close()
+        self._path, self._wanted, self._watch, self.limits = path, None, watch, self._limits
+        self._use(connection)
+        with suppress(sqlite3.Error):
+            self.news.go_on_behind(self.last_news)
+        self.on_renewed()
 
 
 def connected(path: Path) -> tuple[sqlite3.Connection, FileWatch]:

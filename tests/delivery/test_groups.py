@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from oomwatchd.delivery.outbox import Lane
+from oomwatchd.delivery.outbox import Lane, Outbox
 from oomwatchd.delivery.policy import Delivery
 from oomwatchd.diagnosis.attribution import Attribution
 from oomwatchd.event import Conclusion, OomEvent
@@ -17,7 +17,7 @@ from oomwatchd.sinks import SinkError
 from oomwatchd.sinks._groups import HOLD_SECONDS, Groups
 from oomwatchd.sinks.webhook import Options, Webhook
 from oomwatchd.store import Store
-from tests.delivery.receivers import Receiver
+from tests.delivery.receivers import Receiver, until
 from tests.samples import capture, event
 
 
@@ -115,6 +115,26 @@ def test_ten_kills_in_a_second_are_two_messages(plain: Receiver, template: str) 
     said = re.sub(r"\\\\", "", plain.requests[1].body.decode())
     assert "9 times since 2026-09-21T14:13:20" in said
     assert "times since" not in plain.requests[0].body.decode()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_held_at_the_end_is_told_then(plain: Receiver, fails: bool) -> None:
+    store = Store.open(None)
+    sink = Webhook(Options(url=plain.url, template="slack"))
+    outbox = Outbox([sink], store, lambda _state, _seconds: None)
+    [(lane, _, _)] = outbox._lanes
+    lane._conclude = lambda kept: Conclusion(loop((kept.first_seq or 0) // 10 - 10), None)
+    outbox.start()
+    for n in range(3):
+        store.put(capture(100 + 10 * n), loop(n))
+        outbox.notify()
+    until(lambda: lane.state.delivered == 3)
+    assert len(plain.requests) == 1
+    plain.answers = [503] if fails else []
+    outbox.stop()
+    assert [request.answer for request in plain.requests] == [200, 503 if fails else 200]
+    assert b"2 times since" in plain.requests[1].body
+    store.close()
 
 
 def test_a_program_gets_each_event(plain: Receiver) -> None:

@@ -15,6 +15,7 @@ import pytest
 from oomwatchd.cli import throwaway
 from oomwatchd.store import FILE_NAME, Store, StoreError
 from tests.attacked import Attacked, attacked
+from tests.kernel.running import command
 from tests.test_store_attacked import locked
 
 
@@ -58,6 +59,13 @@ def test_a_second_daemon_watches_without_a_store_if_asked(tmp_path: Path) -> Non
         for one in (first, second):
             one.until(lambda one=one: one.kills == 20)  # type: ignore[misc]
         assert stored(first) == 20
+        done = subprocess.run(
+            command("selftest", "--config", str(second.config)), capture_output=True, text=True, check=False
+        )
+        assert done.returncode and done.stdout == ""
+        [said] = done.stderr.splitlines()
+        assert "keeps no store to compare with" in said
+        assert f"process {first.process.pid}, another oomwatchd, has {first.directory / 'state'}" in said
         assert (first.stop(), second.stop()) == (0, 0)
 
 

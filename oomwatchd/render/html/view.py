@@ -399,10 +399,11 @@ def _tasks_note(event: OomEvent) -> str:
         return ""
     swap = sum(t.swap_bytes or 0 for t in sized)
     swapped = f" and {amount(swap)} in swap" if swap else ""
-    return (
+    note = (
         f"The table's {plural(len(sized), 'task')} together: {amount(sum(t.rss_bytes or 0 for t in sized))} "
         f"resident{swapped}; what they share is counted for each."
     )
+    return note if event.tasks_left_out is None else f"{note} {fields.left_out(event.tasks_left_out)}."
 
 
 #: title, field, amount in bytes (shown in kB), what it is

@@ -68,9 +68,9 @@ class Block:
 
     __slots__ = (
         "caller", "closed_by", "comm", "dirty", "expects", "failure", "finished", "foreign", "group", "had",
-        "in_table", "last", "last_form", "led", "listed", "looked_at", "lost", "named", "outcome", "proven", "ready",
-        "reaped", "records", "rested", "revision", "rows", "section", "seen", "stack", "undecoded", "victims",
-        "weighed",
+        "in_table", "last", "last_form", "led", "listed", "looked_at", "lost", "named", "outcome", "proven",
+        "ready", "reaped", "records", "rested", "revision", "rows", "section", "seen", "stack", "undecoded",
+        "victims", "weighed",
     )  # fmt: skip
 
     def __init__(self, caller: str | None, kept_rows: int = LIVE_ROWS) -> None:
