@@ -450,3 +450,17 @@ def test_no_report_raises(found: list[Zone], order: int, flags: list[str], page:
     request = request_of(broken.trigger)
     assert isinstance(request, Request)
     assert len(zone_verdicts(broken, request)) == len(found)
+
+
+def test_counted_highmem_pages_tell_the_layout() -> None:
+    """One low zone alone, as since 6.1 for a kernel request: what it keeps from HighMem says which entry is
+    whose, for the report counts HighMem's pages."""
+    dma = zone("DMA", reserve=(0, 0, 3188, 3188))
+    assert reserve_for(dma, "Normal", zone_layouts([dma])) is None
+    assert reserve_for(dma, "Normal", zone_layouts([dma], highmem_bytes=816128 * PAGE)) == 0
+
+
+def test_a_shortfall_that_no_reserve_could_mend_is_told_as_at_least() -> None:
+    found = only(report(zone(free=90, low=100, reserve=None)))
+    assert found.fits is False and found.at_least
+    assert (found.required_bytes, found.shortfall_bytes) == (100 * PAGE, 10 * PAGE)

@@ -767,7 +767,12 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         (
             report(memory=None, tasks=(), complete=False, missing=("header", "mem_info", "tasks")),
             report(complete=False, missing=("tasks",)),
-        )
+        ),
+        # an outcome alone: what would say why is in other lines
+        (
+            report(memory=None, tasks=(), victims=(), outcome="no killable processes", complete=False),
+            report(),
+        ),
     ],
     "processes_hold_little": [
         (report(tasks=(task(10, 90), task(11, 10))), report()),

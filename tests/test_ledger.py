@@ -238,3 +238,11 @@ def test_a_taint_tells_of_modules_from_out_of_tree(line: str, has: bool) -> None
 def test_no_text_breaks_the_facts(text: str) -> None:
     names = ("cmdline", "sysctl", "slabinfo", "descriptors", "memfd", "zram", "vmstat", "sockstat", "locked")
     assert isinstance(facts(Snapshot(usec=1, wall=1.0, parts=dict.fromkeys(names, text))), Facts)
+
+
+def test_counters_without_a_total_are_a_whole_of_their_own() -> None:
+    """No zones and no "pages RAM": RAM is what the counters sum up to at least, and shares say of what."""
+    account = ledger(machine(_FULL), {})
+    assert account.whole_name == "what the report counts"
+    assert account.whole_bytes == sum(h.bytes for h in account.holders) > 0
+    assert account.bound("rest") is None

@@ -101,9 +101,12 @@ class ZoneVerdict(msgspec.Struct, frozen=True, kw_only=True):
     #: min as reduced for this request
     mark_bytes: int | None = None
     reserve_bytes: int | None = None
-    #: usable must be more than this: mark + reserve
+    #: usable must be more than this: mark + reserve; the least that it can be where the reserve is not known
+    #: but the answer is no for every amount that it can have
     required_bytes: int | None = None
-    #: required - usable, where usable is not above required
+    #: the most that it can be; the same where the reserve is known
+    required_most_bytes: int | None = None
+    #: required - usable, where usable is not above required: at least so much
     shortfall_bytes: int | None = None
     #: a free block at or above the order in a list this request may use; True for order 0
     block_available: bool | None = None
@@ -117,6 +120,11 @@ class ZoneVerdict(msgspec.Struct, frozen=True, kw_only=True):
     def passes(self) -> bool:
         """Fits, and the last check before a kill would pass as well."""
         return self.fits is True and self.last_short_bytes is None
+
+    @property
+    def at_least(self) -> bool:
+        """The requirement and the shortfall are lower bounds."""
+        return self.required_bytes is not None and self.required_most_bytes != self.required_bytes
 
     @property
     def node(self) -> int | None:
@@ -209,9 +217,9 @@ def request_of(trigger: Trigger, *, by_cpuset: bool = False) -> Request | None:
     )
 
 
-def zone_layouts(zones: Sequence[Zone]) -> tuple[tuple[str, ...], ...]:
+def zone_layouts(zones: Sequence[Zone], highmem_bytes: int = 0) -> tuple[tuple[str, ...], ...]:
     """The zone types the kernel may have been built with, from what its zones print; see the module's
-    text. Empty where no layout fits."""
+    text. Empty where no layout fits. ``highmem_bytes``: what the report counts as HighMem and Movable."""
     entries = [z.lowmem_reserve_bytes for z in zones if z.lowmem_reserve_bytes]
     if not entries or len({len(e) for e in entries}) != 1:
         return ()
@@ -221,7 +229,17 @@ def zone_layouts(zones: Sequence[Zone]) -> tuple[tuple[str, ...], ...]:
         layout = tuple(t for t in ZONE_TYPES if t in options or t not in _OPTIONAL)
         if len(layout) == len(entries[0]) and named <= set(layout) and _own_entries_are_zero(layout, zones):
             layouts.append(layout)
-    return tuple(layouts)
+    with_highmem = [x for x in layouts if highmem_bytes and _highmem_counts(x, zones)]
+    return tuple(with_highmem or layouts)
+
+
+def _highmem_counts(layout: tuple[str, ...], zones: Sequence[Zone]) -> bool:
+    """Whether every zone keeps more from a request for HighMem or Movable than from one for Normal: the
+    reserve is a share of all memory above the zone (setup_per_zone_lowmem_reserve()), unless it is none."""
+    normal = layout.index("Normal")
+    above = [i for i, name in enumerate(layout) if name in ("HighMem", "Movable")]
+    rows = [z.lowmem_reserve_bytes or () for z in zones if _rank(z.zone) <= _rank("Normal")]
+    return all(max(row[i] for i in above) > row[normal] for row in rows if any(row))
 
 
 def _own_entries_are_zero(layout: tuple[str, ...], zones: Sequence[Zone]) -> bool:
@@ -253,7 +271,7 @@ def zone_verdicts(report: OomReport, request: Request) -> tuple[ZoneVerdict, ...
     if report.memory is None:
         return ()
     zones = report.memory.zones
-    layouts = zone_layouts(zones)
+    layouts = zone_layouts(zones, report.memory.highmem_bytes or 0)
     wanted = request.class_zone
     if layouts and all(wanted not in layout for layout in layouts):
         wanted = "Normal"
@@ -310,6 +328,7 @@ def _verdict(
         mark = _reduced(minimum // unit, request) * unit
     if mark is not None and reserve is not None:
         required = 0 if request.no_watermarks else mark + reserve
+    most = required
     above: bool | None = None
     if usable is not None and required is not None:
         above = request.no_watermarks or usable > required
@@ -321,6 +340,9 @@ def _verdict(
             above = True
         elif usable <= mark + min(possible, default=0):
             above = False
+            required = mark + min(possible, default=0)
+            most = mark + max(possible) if possible else None
+            shortfall = required - usable
     block = _block_available(zone, request, one_block, mark, page_size)
     return ZoneVerdict(
         record=zone,
@@ -331,6 +353,7 @@ def _verdict(
         mark_bytes=mark,
         reserve_bytes=reserve,
         required_bytes=required,
+        required_most_bytes=most,
         shortfall_bytes=shortfall,
         block_available=block,
         fits=_both(above, block),

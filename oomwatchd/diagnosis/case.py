@@ -132,7 +132,7 @@ class Case:
     @property
     def of(self) -> str:
         """How the line calls the whole: a cgroup's limit stands in front of it."""
-        return "of it" if self.in_cgroup else "of RAM"
+        return "of it" if self.in_cgroup else f"of {self.ledger.whole_name}"
 
     @cached_property
     def largest(self) -> Process | None:
@@ -141,8 +141,7 @@ class Case:
 
     @cached_property
     def processes(self) -> tuple[Process, ...]:
-        """Every listed process whose size is known. Where the table is cut the kill line tells of one "
-        "more."""
+        """Every listed process whose size is known. A cut table has one more in the kill line."""
         listed = [
             Process(t.pid, t.comm, t.rss_bytes, t.swap_bytes or 0)
             for t in self.report.tasks
@@ -152,7 +151,7 @@ class Case:
         if (
             victim is not None
             and victim.pid not in {p.pid for p in listed}
-            and "tasks" in self.report.missing
+            and (not listed or {"tasks", "elided"} & set(self.report.missing))
         ):
             sizes = (victim.anon_rss_bytes, victim.file_rss_bytes, victim.shmem_rss_bytes)
             if any(amount is not None for amount in sizes):

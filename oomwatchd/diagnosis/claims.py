@@ -32,6 +32,8 @@ class Tier(IntEnum):
     HELD = 4
     #: nobody stands out
     TOGETHER = 5
+    #: what would say so is not in the log; its advice comes after all others
+    UNSEEN = 6
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):

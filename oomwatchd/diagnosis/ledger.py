@@ -46,6 +46,8 @@ Kind = Literal[
     "pcp",
     "rest",
 ]
+#: the whole where RAM is not told: its counters, which leave out what no counter has
+COUNTED = "what the report counts"
 #: what people call a holder, in a table
 TITLES: Mapping[Kind, str] = {
     "anon": "anonymous",
@@ -119,7 +121,7 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     """The whole and its holders; ``whole_bytes`` None where the report does not tell it."""
 
     whole_bytes: int | None
-    #: "RAM" or "the cgroup's limit"; "of it" is the same in the line, behind the cgroup's name
+    #: "RAM", "the cgroup's limit" or COUNTED; "of it" is the same in the line, behind the cgroup's name
     whole_name: str
     confined: bool = False
     holders: tuple[Holder, ...] = ()
@@ -221,11 +223,15 @@ def of_machine(memory: Memory | None, meminfo: Mapping[str, int]) -> Ledger:
     if free is not None:
         found |= _free(memory, free)
     holders = [Holder(kind=k, bound=Bound(a, a, "Mem-Info")) for k, a in found.items()]
+    name = "RAM"
     if whole is not None:
         holders += _rest(whole, found, memory, meminfo, partial)
+    elif not partial and not any(total(memory, name) is None for name in _FOR_REST):
+        # RAM is that much at least
+        whole, name = sum(found.values()), COUNTED
     return Ledger(
         whole_bytes=whole,
-        whole_name="RAM",
+        whole_name=name,
         confined=partial,
         holders=_ordered(holders),
     )

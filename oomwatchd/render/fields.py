@@ -371,7 +371,9 @@ def zone_said(verdict: ZoneVerdict) -> str:
     if not verdict.allowed:
         return EXCLUDED[verdict.excluded_by or "empty"]
     if verdict.shortfall_bytes is not None:
-        return f"{kib(verdict.shortfall_bytes)} short" if verdict.shortfall_bytes else "exactly at the mark"
+        least = "at least " if verdict.at_least else ""
+        short = f"{least}{kib(verdict.shortfall_bytes)} short"
+        return short if verdict.shortfall_bytes else "exactly at the mark"
     if verdict.fits is False:
         return "no block large enough"
     return "fits" if verdict.fits else "unknown"

@@ -209,7 +209,10 @@ def _said(verdict: ZoneVerdict) -> Span:
     if not verdict.allowed:
         return EXCLUDED[verdict.excluded_by or "empty"], "dim"
     if verdict.shortfall_bytes is not None:
-        short = f"short by {verdict.shortfall_bytes // 1024}" if verdict.shortfall_bytes else "at the mark"
+        least = "at least " if verdict.at_least else ""
+        short = f"short by {least}{verdict.shortfall_bytes // 1024}"
+        if not verdict.shortfall_bytes:
+            short = "at the mark"
         return short, "red"
     if verdict.fits is False:
         return "no block", "red"

@@ -20,7 +20,7 @@ from types import ModuleType
 import msgspec
 
 from oomwatchd.diagnosis.case import Case
-from oomwatchd.diagnosis.claims import Claim, ranked
+from oomwatchd.diagnosis.claims import Claim, Tier, ranked
 from oomwatchd.diagnosis.summary import summarize
 from oomwatchd.plugs import plugs
 from oomwatchd.records.capture import OomCapture
@@ -84,7 +84,7 @@ def diagnose(report: OomReport, capture: OomCapture | None = None) -> Diagnosis:
             claims += _claims(diagnostic.find(case))
         except Exception as error:  # one module's fault must not cost the event
             claims.append(Claim(finding=_failed(diagnostic.id, error)))
-    causes = ranked(claims)
+    causes = [c for c in ranked(claims) if c.cause is not None and c.cause.tier is not Tier.UNSEEN]
     first = causes[:1]
     lever = next((c for c in causes if c.finding.advice), None)
     if lever is not None and lever not in first:

@@ -29,11 +29,11 @@ _WORTH_SHARE = 0.05
 
 def find(case: Case) -> Iterator[Claim]:
     for verdict in case.verdicts:
-        usable, required, free = verdict.usable_bytes, verdict.required_bytes, verdict.free_bytes or 0
+        usable, required, free = verdict.usable_bytes, verdict.required_most_bytes, verdict.free_bytes or 0
         if usable is None or required is None or usable + verdict.cma_bytes <= required:
             continue
         # below its mark, or so near to it that a moment decides: then nearly all that is free is CMA
-        failing = usable <= required
+        failing = verdict.shortfall_bytes is not None
         low = verdict.record.bytes_of("low") or 0
         mostly = verdict.cma_bytes >= _SHARE * free
         if not failing and (usable > low or not mostly):
@@ -51,7 +51,7 @@ def find(case: Case) -> Iterator[Claim]:
                 "node": verdict.node,
                 "free_bytes": free,
                 "cma_bytes": verdict.cma_bytes,
-                "required_bytes": required,
+                "required_bytes": verdict.required_bytes,
                 "cma_share_ratio": ratio(verdict.cma_bytes, free),
             },
             advice="Make the CMA area smaller (cma= on the kernel command line, or linux,cma in the device "

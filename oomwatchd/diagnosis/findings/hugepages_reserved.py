@@ -50,7 +50,8 @@ def find(case: Case) -> Claim | None:
         ),
         cause=Cause(
             tier=Tier.TAKEN,
-            text=f"the huge page pool holds {case.ledger.percent(pool)} of RAM, {size(unused)} of it unused",
+            text=f"the huge page pool holds {case.ledger.percent(pool)} {case.of}, "
+            f"{size(unused)} of it unused",
             excess_bytes=pool,
         )
         if case.decides(pool)

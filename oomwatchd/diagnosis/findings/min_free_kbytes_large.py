@@ -59,7 +59,7 @@ def find(case: Case) -> Claim | None:
         ),
         cause=Cause(
             tier=Tier.TAKEN,
-            text=f"vm.min_free_kbytes holds {size(minimum)} back, {case.ledger.percent(minimum)} of RAM",
+            text=f"vm.min_free_kbytes holds {size(minimum)} back, {case.ledger.percent(minimum)} {case.of}",
             excess_bytes=minimum - default,
         )
         if case.decides(minimum - default) or (passed or 0) > 0

@@ -61,7 +61,7 @@ def find(case: Case) -> Claim | None:
         ),
         cause=Cause(
             tier=Tier.HELD,
-            text=f"page cache that was not dropped holds {case.ledger.percent(cache)} of RAM",
+            text=f"page cache that was not dropped holds {case.ledger.percent(cache)} {case.of}",
             excess_bytes=cache,
         ),
     )

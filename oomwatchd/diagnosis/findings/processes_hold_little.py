@@ -43,14 +43,14 @@ def find(case: Case) -> Claim | None:
         return None
     most = (score or 0) + 1
     said = (
-        f"All listed processes hold {case.ledger.percent(held)} of RAM together"
+        f"All listed processes hold {case.ledger.percent(held)} {case.of} together"
         if by_table
         else f"The victim's score is {score}: no process that may be killed holds more than {most / 10:g} "
         "% of "
         "RAM and swap"
     )
     text = (
-        f"processes hold {case.ledger.percent(held)} of RAM only"
+        f"processes hold {case.ledger.percent(held)} {case.of} only"
         if by_table
         else f"no process holds more than {most / 10:g} % of RAM and swap"
     )

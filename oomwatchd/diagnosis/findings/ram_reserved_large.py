@@ -38,7 +38,7 @@ def find(case: Case) -> Claim | None:
         return None
     excess = reserved - int(_USUAL * whole) - _IMAGE
     why = _why(case)
-    text = f"{case.ledger.percent(reserved)} of RAM is reserved"
+    text = f"{case.ledger.percent(reserved)} {case.of} is reserved"
     text += f" ({why})" if why else " (crashkernel=, balloon ...)"
     if limit is not None:
         text = f"the kernel may use {size(whole)} only ({limit})"

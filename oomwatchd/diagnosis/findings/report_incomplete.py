@@ -24,24 +24,27 @@ _REST = "See the whole report: dmesg -T or journalctl -k on the host, around tha
 
 def find(case: Case) -> Claim | None:
     report = case.report
-    if report.kind == "oomd_kill" or report.trigger.sysrq or (case.capture and case.capture.unseen):
+    said = (report.victims, report.tasks, report.outcome, report.trigger.comm, case.zones)
+    if report.complete or report.kind in ("oomd_kill", "user_kill") or not any(said):
         return None
-    zones = any(zone.bytes_of("free") is not None for zone in case.zones)
-    counters = report.memcg is not None and (report.memcg.memory is not None or report.memcg.stat)
-    if not (report.kills or report.trigger.comm or report.trigger.gfp_mask is not None or case.zones):
-        return None
-    if report.complete or zones or counters or (report.memory is not None and report.memory.totals):
+    if report.trigger.sysrq or (case.capture is not None and case.capture.unseen) or _told(case):
         return None
     victim = case.victim or next(iter(report.victims), None)
     sizes = [] if victim is None else [victim.anon_rss_bytes, victim.file_rss_bytes, victim.shmem_rss_bytes]
     held = sum(s or 0 for s in sizes) if any(s is not None for s in sizes) else None
-    machine = report.constraint in ("none", "cpuset", "memory_policy") and report.constraint_basis == "line"
+    machine = (
+        report.constraint in ("none", "cpuset", "memory_policy") and report.constraint_basis != "inferred"
+    )
     told = []
     if machine:
-        told.append("The machine ran out, not a container's limit (global_oom).")
+        told.append("The machine ran out, not a container's limit.")
     if victim is not None and held is not None:
         told.append(f"{victim.comm} (pid {victim.pid}) held {size(held)} resident.")
-    text = "" if victim is None or not held else f"{harmless_name(victim.comm)} held {size(held)}"
+    cause = Cause(tier=Tier.UNSEEN, text="the log lacks the figures that say who held it")
+    if victim is not None and held:
+        cause = Cause(
+            tier=Tier.TOGETHER, text=f"{harmless_name(victim.comm)} held {size(held)}", excess_bytes=1
+        )
     return Claim(
         finding=Finding(
             id=ID,
@@ -52,8 +55,16 @@ def find(case: Case) -> Claim | None:
             advice=_advice(case, held, machine=machine),
         ),
         refusal=Refusal(text="the machine ran out of memory", rank=70) if machine else None,
-        cause=Cause(tier=Tier.TOGETHER, text=text, excess_bytes=1),
+        cause=cause,
     )
+
+
+def _told(case: Case) -> bool:
+    """The report has figures enough to say who held what of the whole."""
+    memcg = case.report.memcg
+    counters = memcg is not None and (memcg.memory is not None or memcg.stat)
+    account = case.ledger.whole_bytes is not None and case.ledger.bound("anon") is not None
+    return bool(counters or account)
 
 
 def _advice(case: Case, held: int | None, *, machine: bool) -> str:

@@ -50,7 +50,7 @@ def find(case: Case) -> Claim | None:
         return Claim(
             finding=finding, cause=Cause(tier=Tier.TAKEN, text="swapoff was under way", excess_bytes=emptied)
         )
-    text = f"processes hold {case.ledger.percent(own)} of RAM, and there is no swap"
+    text = f"processes hold {case.ledger.percent(own)} {case.of}, and there is no swap"
     cause = (
         Cause(tier=Tier.TOGETHER, text=text, excess_bytes=own) if together and not case.in_cgroup else None
     )

@@ -48,6 +48,6 @@ def find(case: Case) -> Claim | None:
         advice=f"More swap (now {size(total)}) or RAM makes room for what is rarely used; else run less"
         + (f": processes hold {size(own)}." if own else "."),
     )
-    text = f"processes hold {case.ledger.percent(own)} of RAM, and swap is full"
+    text = f"processes hold {case.ledger.percent(own)} {case.of}, and swap is full"
     cause = Cause(tier=Tier.TOGETHER, text=text, excess_bytes=own) if together else None
     return Claim(finding=finding, cause=None if case.in_cgroup else cause)

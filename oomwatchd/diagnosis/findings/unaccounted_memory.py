@@ -85,7 +85,7 @@ def find(case: Case) -> Claim | None:
         ),
         cause=Cause(
             tier=Tier.TAKEN,
-            text=f"{case.ledger.percent(rest)} of RAM is in no counter{_whose(case, percpu, rest)}",
+            text=f"{case.ledger.percent(rest)} {case.of} is in no counter{_whose(case, percpu, rest)}",
             excess_bytes=excess,
         )
         if case.decides(excess)

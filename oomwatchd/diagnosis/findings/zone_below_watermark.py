@@ -82,7 +82,8 @@ def _short(case: Case, verdict: ZoneVerdict) -> str:
     """``node 0 Normal zone 84 kB short for an order-0 request``."""
     short = verdict.shortfall_bytes or 0
     order = case.request.order if case.request is not None else 0
-    amount = f"zone {kib(short)} short" if short else "zone exactly at its mark, which is not enough"
+    least = "at least " if verdict.at_least else ""
+    amount = f"zone {least}{kib(short)} short" if short else "zone exactly at its mark, which is not enough"
     fits = next((v for v in case.verdicts if v.passes), None)
     now = f", though {harmless(fits.label)} had enough again" if fits is not None else ""
     boost = boost_bytes(verdict.record, case.report.page_size_bytes)
@@ -105,8 +106,11 @@ def _explanation(verdict: ZoneVerdict, request: Request) -> str:
         needs += " (as lowered for this privileged request)"
     if reserve:
         needs += f" + lowmem_reserve {kib(reserve)} = {kib(mark + reserve)}"
+    elif verdict.at_least:
+        needs += " + a lowmem_reserve that the report does not tell"
     short = verdict.shortfall_bytes or 0
-    missing = f"short by {kib(short)}" if short else "exactly at the mark, which is not enough"
+    least = "at least " if verdict.at_least else ""
+    missing = f"short by {least}{kib(short)}" if short else "exactly at the mark, which is not enough"
     return (
         f"{has}. For an order-{request.order} request that may use zones up to {request.class_zone} the "
         f"kernel demands more than {needs}: {missing}."
