@@ -45,6 +45,26 @@ SHM = (
 )
 
 
+PACKET = b"""\
+sk               RefCnt Type Proto  Iface R Rmem   User   Inode
+ffff8ca1c5a7e800 3      3    0003   2     1 0      0      41001
+ffff8ca1c5a7e000 3      3    88cc   0     1 213504 0      41002
+"""
+URING = b"pos:\t0\nflags:\t02000002\nSqMask:\t0x7fff\nSqHead:\t0\nCqMask:\t0xffff\nCqHead:\t0\n"
+DMABUF = b"pos:\t0\nflags:\t02000002\nsize:\t4194304\ncount:\t1\nexp_name:\tsystem\n"
+
+
+def test_sizes_that_descriptors_tell_of_themselves() -> None:
+    assert holders.io_uring_bytes(URING) == 32768 * 68 + 65536 * 16
+    assert holders.dmabuf_bytes(DMABUF) == 4 << 20
+    assert holders.packet_inodes(PACKET) == {41001, 41002}
+    assert holders.descriptor_kind(b"/dmabuf:heap") == "dmabuf"
+    assert holders.descriptor_kind(b"anon_inode:[perf_event]") == "perf"
+    for nothing in (b"", b"\n", b"SqMask:\t0xzz\nsize: x\n"):
+        assert holders.io_uring_bytes(nothing) == holders.dmabuf_bytes(nothing) == 0
+        assert not holders.packet_inodes(nothing)
+
+
 def test_tables_of_the_kernel_are_added_up() -> None:
     assert largest(holders.slab_caches(SLABINFO, 4096)) == "268435456 leaky_obj\n245760 dentry"
     callers = largest(holders.vmalloc_callers(VMALLOCINFO, 4096))
@@ -72,11 +92,17 @@ def host(tmp_path: Path) -> Host:
     write(tmp_path, "proc/cmdline", "quiet crashkernel=200M\n")
     write(tmp_path, "proc/1/comm", "systemd\n")
     write(tmp_path, "proc/1/status", "Name:\tsystemd\nThreads:\t1\nVmLck:\t0 kB\n")
+    write(tmp_path, "proc/2/status", "Name:\tkthreadd\nThreads:\t700\n")  # no exe: the kernel's own
+    for pid in (1, 77, 78):
+        (tmp_path / f"proc/{pid}").mkdir(exist_ok=True)
+        (tmp_path / f"proc/{pid}/exe").symlink_to("/sbin/init")
+    write(tmp_path, "proc/1/net/packet", PACKET.decode())
     write(tmp_path, "proc/1/net/sockstat", "TCP: inuse 5 orphan 0 tw 0 alloc 5 mem 216\n")
     write(
         tmp_path,
         "proc/modules",
-        "ext4 1 0 - Live 0x0\nlab 16384 0 - Live 0x0000000000000000 (OE)\ndead 1 0 - Live 0x0 (E)\n",
+        "ext4 1 0 - Live 0x0\nlab 16384 0 - Live 0x0000000000000000 (OE)\nunsigned 1 0 - Live 0x0 (E)\n"
+        "staged 1 0 - Live 0x0 (C)\n",
     )
     write(tmp_path, "proc/1/mountinfo", "30 25 0:26 / /mnt/ram rw - ramfs none rw\n")
     write(tmp_path, "proc/sys/vm/min_free_kbytes", "260000\n")
@@ -114,7 +140,8 @@ def test_a_host_of_files(host: Host, tmp_path: Path) -> None:
         "slabinfo": "268435456 leaky_obj\n245760 dentry",
         "sysv": "31457280 3 999",
         "ramfs": "/mnt/ram",
-        "modules": "lab",
+        "modules": "lab\nunsigned",
+        "packet_sockets": "2",
         "protected": "104857600 /kept",
         "locked": "293601280 77 pin\x1b[1m",
         "threads": "900 77 pin\x1b[1m",
@@ -126,8 +153,10 @@ def test_a_host_that_shows_nothing_has_no_parts(tmp_path: Path) -> None:
 
 
 def test_the_scan_of_processes_ends(host: Host) -> None:
-    seconds = iter(range(1000))
-    assert "threads" not in Holders(host, clock=lambda: float(next(seconds))).look()
+    """By its own CPU time, and by the clock where it gets none."""
+    late, used = iter(range(0, 100000, 5)), iter(range(0, 100000, 5))
+    assert "threads" not in Holders(host, clock=lambda: float(next(late))).look()
+    assert "threads" not in Holders(host, cpu=lambda: float(next(used))).look()
 
 
 PROGRAM = """
@@ -137,6 +166,12 @@ memfd = os.memfd_create("hidden")
 for _ in range(4): os.write(memfd, bytes(1 << 20))
 again = os.dup(memfd)
 pipes = [os.pipe() for _ in range(100)]
+if os.geteuid() == 0:
+    import socket
+    packet = [socket.socket(socket.AF_PACKET, socket.SOCK_RAW) for _ in range(3)]
+import ctypes
+call, room = ctypes.CDLL(None).syscall, ctypes.create_string_buffer(120)
+rings = [call(425, 256, room) for _ in range(2)]  # io_uring_setup()
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -160,6 +195,11 @@ def test_a_real_process_with_pipes_and_a_memfd() -> None:
     kinds = [line.split() for line in parts["descriptors"].splitlines()]
     # its standard input and output, too
     assert ["202", "pipe", str(pid)] in [words[:3] for words in kinds]
+    if os.geteuid() == 0:
+        assert ["3", "packet", str(pid)] in [words[:3] for words in kinds]
+    if any(words[1:3] == ["io_uring", str(pid)] for words in kinds):  # a kernel may refuse them
+        queues = {words[1]: int(words[0]) for words in map(str.split, parts["io_uring"].splitlines())}
+        assert queues[str(pid)] >= 2 * (256 * 68 + 512 * 16)
     sizes = {words[1]: int(words[0]) for words in map(str.split, parts["memfd"].splitlines())}
     assert sizes[str(pid)] == 4 << 20, "held by two descriptors, counted once"
     assert "vm.min_free_kbytes = " in parts["sysctl"]
@@ -184,7 +224,8 @@ def test_without_privilege_the_number_of_descriptors_is_known() -> None:
             check=False,
             env=environ,
         )
-    assert f"204 all {pid} " in done.stdout or f"205 all {pid} " in done.stdout, done.stdout + done.stderr
+        opened = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+    assert f"{opened} all {pid} " in done.stdout, done.stdout + done.stderr
 
 
 # -- in a capture --------------------------------------------------------------------------------------

@@ -7,26 +7,26 @@ Most files may be read by anybody. ``/proc/slabinfo`` and ``vmallocinfo`` are ro
 opens them and passes the descriptors (``OpenFile=``, systemd 253). Which kinds of descriptors a process has
 is told to root, or to who has CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; how many, to anybody (6.2+).
 
-The scan of processes ends after SCAN_SECONDS: on a large host the rest is not looked at.
+The scan of processes ends after SCAN_SECONDS of its own CPU time, or SCAN_WALL_SECONDS: on a large host the
+rest is not looked at. Tasks that came last are looked at first; the kernel's own threads hold no descriptors.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 from oomwatchd.cgroupfs import PROTECTION, amount
+from oomwatchd.observe.descriptors import AMOUNTS, Descriptors
 from oomwatchd.observe.group import Group
 from oomwatchd.observe.host import Host, read_bytes, read_whole
 from oomwatchd.procfs.holders import (
-    descriptor_kind,
     largest,
-    memlock_bytes,
     one_line,
+    packet_inodes,
     shm_segments,
     slab_caches,
     status,
@@ -35,18 +35,18 @@ from oomwatchd.procfs.holders import (
 from oomwatchd.procfs.mounts import mounts
 from oomwatchd.records.kmsg import to_text
 
-SCAN_SECONDS = 0.25
-#: Descriptors of one process whose kind is looked at; the rest is taken to be like them.
-_LOOKED_AT = 4096
-#: A process with fewer descriptors holds nothing by them.
-_NOTABLE_DESCRIPTORS = 64
+SCAN_SECONDS, SCAN_WALL_SECONDS = 0.25, 2.0
+#: fewer descriptors of a kind hold nothing; of those in FEW each may hold much
+_NOTABLE, _FEW = 64, frozenset({"bpf", "dmabuf", "io_uring", "memfd", "packet", "perf"})
+#: processes of one kind of descriptors that are told
+_OF_A_KIND = 2
 _MAX_GROUPS = 512
 _TEXT_BYTES = 16 * 1024
 _TABLE_BYTES = 4 * 1024 * 1024
 _MAX_SIZES = _MAX_DEVICES = 8
 
 #: of the parts that say what processes hold: the word of a line that is the pid
-PID_FIELD = MappingProxyType({"locked": 1, "threads": 1, "descriptors": 2, "memfd": 1, "bpf": 1})
+PID_FIELD = MappingProxyType({"locked": 1, "threads": 1, "descriptors": 2, **dict.fromkeys(AMOUNTS, 1)})
 
 #: settings below /proc/sys that decide who gets memory, who is killed, and what may be held
 SETTINGS = (
@@ -96,11 +96,12 @@ class Holders:
         opened: Mapping[str, int] | None = None,
         cgroups: Callable[[], Iterable[Group]] = tuple,
         clock: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.thread_time,
     ) -> None:
         self._host = host
         self._opened = opened or {}
         self._cgroups = cgroups
-        self._clock = clock
+        self._clock, self._cpu = clock, cpu
 
     def look(self) -> dict[str, str]:
         """All parts, as of now."""
@@ -118,6 +119,7 @@ class Holders:
             "sysv": self._segments(),
             "ramfs": self._ramfs(),
             "modules": self._modules(),
+            "packet_sockets": self._packet_sockets(),
             **self._protected(),
             **self.processes(),
         }
@@ -178,10 +180,16 @@ class Holders:
         return "\n".join(list(points)[:_MAX_DEVICES])
 
     def _modules(self) -> str:
-        """Modules from out of tree, which /proc/modules marks with an O (module_flags())."""
+        """Modules from out of tree or without a signature, which /proc/modules marks with O and E
+        (module_flags()); the one that was loaded last comes first."""
         table = to_text(read_whole(self._host.proc / "modules", _TABLE_BYTES))
         marked = (line.split() for line in table.splitlines() if line.endswith(")"))
-        return "\n".join([words[0] for words in marked if "O" in words[-1]][:_MAX_DEVICES])
+        return "\n".join([words[0] for words in marked if set("OE") & set(words[-1])][:_MAX_DEVICES])
+
+    def _packet_sockets(self) -> str:
+        """How many AF_PACKET sockets the host's network has: whose they are is not told to everybody."""
+        found = packet_inodes(read_whole(self._host.proc / "1/net/packet", _TABLE_BYTES))
+        return str(len(found) or "")
 
     def _protected(self) -> dict[str, str]:
         """What cgroups may keep from reclaim (memory.min, memory.low of v2), of themselves."""
@@ -197,74 +205,46 @@ class Holders:
 
     def processes(self) -> dict[str, str]:
         """The parts that say what single processes hold."""
-        until = self._clock() + SCAN_SECONDS
+        until, cpu_until = self._clock() + SCAN_WALL_SECONDS, self._cpu() + SCAN_SECONDS
         found: dict[str, list[tuple[int, str]]] = {part: [] for part in PID_FIELD}
-        seen: set[tuple[int, int]] = set()
-        for pid in _names(self._host.proc):
-            if not pid.isdigit():
-                continue
-            if self._clock() > until:
+        opened: dict[str, list[tuple[int, str]]] = {}
+        descriptors = Descriptors(self._host.proc)
+        for pid in sorted((int(name) for name in _names(self._host.proc) if name.isdigit()), reverse=True):
+            if self._clock() > until or self._cpu() > cpu_until:
                 break
-            said = status(read_bytes(self._host.proc / pid / "status", _TEXT_BYTES) or b"")
+            if self._is_kernel_thread(pid):
+                continue
+            said = status(read_bytes(f"{self._host.proc}/{pid}/status", _TEXT_BYTES) or b"")
             who = f"{pid} {said.name}"
             found["locked"].append((said.locked_bytes + said.pinned_bytes, who))
-            found["threads"].append((said.threads, who))
-            for kind, count in self._descriptors(pid, who, found, seen).items():
-                if count >= _NOTABLE_DESCRIPTORS:
-                    found["descriptors"].append((count, f"{kind} {who}"))
-        found["threads"] = [(count, who) for count, who in found["threads"] if count > 1]
+            if said.threads > 1:
+                found["threads"].append((said.threads, who))
+            counts, amounts = descriptors.of(pid)
+            if counts["perf"] and said.pinned_bytes:
+                amounts["perf"] = said.pinned_bytes  # perf_mmap(): beyond what every user may lock
+            for kind, count in counts.items():
+                if count >= (1 if kind in _FEW else _NOTABLE):
+                    opened.setdefault(kind, []).append((count, f"{kind} {who}"))
+            for part, amount_ in amounts.items():
+                found[part].append((amount_, who))
         parts = {part: largest(lines) for part, lines in found.items()}
+        most = (line for lines in opened.values() for line in largest(lines).split("\n")[:_OF_A_KIND])
+        parts["descriptors"] = "\n".join(sorted(most, key=lambda line: -int(line.partition(" ")[0])))
         return {part: text for part, text in parts.items() if text}
 
-    def _descriptors(
-        self, pid: str, who: str, found: dict[str, list[tuple[int, str]]], seen: set[tuple[int, int]]
-    ) -> Counter[str]:
-        """How many of each kind; ``all`` where the kinds are not shown."""
-        directory = f"{self._host.proc}/{pid}/fd"
+    def _is_kernel_thread(self, pid: int) -> bool:
+        """It runs no program (proc_exe_link()): a thread of the kernel, or one that has ended. False where
+        nobody says."""
         try:
-            names = os.listdir(directory)  # noqa: PTH208  # maybe hundreds of thousands
+            os.readlink(f"{self._host.proc}/{pid}/exe")  # noqa: PTH115
+        except FileNotFoundError:
+            return True
         except OSError:
-            try:
-                # since 6.2 its size is the number of descriptors (proc_fd_getattr())
-                return Counter(all=os.stat(directory).st_size)  # noqa: PTH116
-            except OSError:
-                return Counter()
-        kinds: Counter[str] = Counter()
-        memfd = bpf = 0
-        for name in names[:_LOOKED_AT]:
-            try:
-                kind = descriptor_kind(os.fsencode(os.readlink(f"{directory}/{name}")))  # noqa: PTH115
-            except OSError:
-                continue
-            kinds[kind] += 1
-            if kind == "memfd":
-                memfd += _allocated(f"{directory}/{name}", seen)
-            elif kind == "bpf":
-                bpf += memlock_bytes(read_bytes(f"{self._host.proc}/{pid}/fdinfo/{name}", 4096) or b"")
-        if memfd:
-            found["memfd"].append((memfd, who))
-        if bpf:
-            found["bpf"].append((bpf, who))
-        looked_at = kinds.total()
-        if not looked_at:
-            return Counter(all=len(names))
-        return Counter({kind: count * len(names) // looked_at for kind, count in kinds.items()})
+            pass  # another user's
+        return False
 
 
-def _allocated(path: str, seen: set[tuple[int, int]]) -> int:
-    """Bytes that a memfd has in memory or swap; 0 of one that was seen before."""
-    try:
-        state = os.stat(path)  # noqa: PTH116
-    except OSError:
-        return 0
-    key = state.st_dev, state.st_ino
-    if key in seen:
-        return 0
-    seen.add(key)
-    return state.st_blocks * 512
-
-
-def _names(directory: Path) -> list[str]:
+def _names(directory: Path | str) -> list[str]:
     try:
         return os.listdir(directory)  # noqa: PTH208  # names, no objects
     except OSError:

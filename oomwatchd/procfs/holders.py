@@ -1,7 +1,7 @@
 """Who holds memory of the kernel's: its caches, mappings, segments, and what a process says of itself.
 
 Sources: slabinfo(5), ``vmallocinfo_show()``, ``sysvipc_shm_proc_show()``, proc_pid_status(5),
-``bpf_map_show_fdinfo()``.
+``bpf_map_show_fdinfo()``, ``io_uring_show_fdinfo()``, ``dma_buf_show_fdinfo()``, ``packet_seq_show()``.
 
 Core: no clock, no file, no socket.
 """
@@ -23,6 +23,10 @@ MOST = 8
 _BREAK = re.compile(r"[\n-\r\x1c-\x1e\x85\u2028\u2029]")
 _VMALLOC = re.compile(rb"^0x\S+ +\d+ (.+?) pages=(\d+)\b", re.MULTILINE)
 _MEMLOCK = re.compile(rb"^memlock:\s+(\d+)$", re.MULTILINE)
+_DMABUF = re.compile(rb"^size:\s+(\d+)$", re.MULTILINE)
+_URING = re.compile(rb"^(Sq|Cq)Mask:\s+0x([0-9a-f]{1,8})$", re.MULTILINE)
+#: of a ring of io_uring: an entry of the submission queue with its place in the array, one of completions
+_SQE_BYTES, _CQE_BYTES = 64 + 4, 16
 
 
 def slab_caches(slabinfo: bytes, page_size: int) -> Iterator[tuple[int, str]]:
@@ -94,6 +98,25 @@ def memlock_bytes(fdinfo: bytes) -> int:
     return int(found[1]) if found else 0
 
 
+def dmabuf_bytes(fdinfo: bytes) -> int:
+    """The size of a DMA-BUF, as its /proc/PID/fdinfo says (5.3+)."""
+    found = _DMABUF.search(fdinfo)
+    return int(found[1]) if found else 0
+
+
+def io_uring_bytes(fdinfo: bytes) -> int:
+    """The least that both queues of an io_uring take, as its /proc/PID/fdinfo says (5.17+)."""
+    masks = {name: int(mask, 16) + 1 for name, mask in _URING.findall(fdinfo)}
+    return masks.get(b"Sq", 0) * _SQE_BYTES + masks.get(b"Cq", 0) * _CQE_BYTES
+
+
+def packet_inodes(packet: bytes) -> frozenset[int]:
+    """The sockets of /proc/net/packet, by inode: their rings are in no file and in no counter."""
+    _, *rows = packet.splitlines() or (b"",)
+    last = (row.split()[-1:] for row in rows)
+    return frozenset(int(word[0]) for word in last if word and word[0].isdigit())
+
+
 #: how the links of /proc/PID/fd begin, and the kind of descriptor
 _KINDS = (
     (b"pipe:", "pipe"),
@@ -102,6 +125,8 @@ _KINDS = (
     (b"anon_inode:bpf", "bpf"),
     (b"anon_inode:[io_uring]", "io_uring"),
     (b"anon_inode:[eventpoll]", "eventpoll"),
+    (b"anon_inode:[perf_event]", "perf"),
+    (b"/dmabuf:", "dmabuf"),
     (b"anon_inode:", "anon"),
     (b"/", "file"),
 )
@@ -109,7 +134,8 @@ _KINDS = (
 
 def descriptor_kind(link: bytes) -> str:
     """``pipe``, ``socket``, ``file``, ``memfd``, ``bpf`` (a map, a program), ``io_uring``, ``eventpoll``,
-    ``anon`` (another of the kernel's own) or ``other``, by what /proc/PID/fd/N points to."""
+    ``perf``, ``dmabuf``, ``anon`` (another of the kernel's own) or ``other``, by what /proc/PID/fd/N points
+    to."""
     return next((kind for start, kind in _KINDS if link.startswith(start)), "other")
 
 

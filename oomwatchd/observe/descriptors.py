@@ -1,0 +1,116 @@
+"""What the descriptors of a process hold: how many of each kind, and how much where the kernel says that.
+
+Only files that are read without a lock of the process or of a driver: a task that is stuck for memory may
+hold its own (no maps, no smaps, no fdinfo of graphics devices).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from oomwatchd.observe.host import read_bytes, read_whole
+from oomwatchd.procfs.holders import (
+    descriptor_kind,
+    dmabuf_bytes,
+    io_uring_bytes,
+    memlock_bytes,
+    packet_inodes,
+)
+
+#: kinds whose amounts are told
+AMOUNTS = ("memfd", "bpf", "io_uring", "dmabuf", "perf")
+#: Descriptors of one process whose kind is looked at; the rest is taken to be like them.
+_LOOKED_AT = 4096
+#: Network namespaces whose packet sockets are known.
+_MAX_NAMESPACES = 64
+_FDINFO_BYTES = 4096
+_TABLE_BYTES = 1024 * 1024
+#: what the fdinfo of a kind says of its size
+_FDINFO: Mapping[str, Callable[[bytes], int]] = {
+    "bpf": memlock_bytes,
+    "io_uring": io_uring_bytes,
+    "dmabuf": dmabuf_bytes,
+}
+
+
+class Descriptors:
+    """One look at many processes: what two of them share is counted for the first. Never raises."""
+
+    def __init__(self, proc: Path) -> None:
+        self._proc = proc
+        #: files that were seen: device and inode
+        self._seen: set[tuple[int, int]] = set()
+        self._packet: dict[str, frozenset[int]] = {}
+
+    def of(self, pid: int) -> tuple[Counter[str], dict[str, int]]:
+        """How many of each kind, and bytes of those in AMOUNTS. The one kind is ``all`` where kinds are not
+        shown."""
+        directory = f"{self._proc}/{pid}/fd"
+        amounts: dict[str, int] = {}
+        try:
+            names = os.listdir(directory)  # noqa: PTH208  # maybe hundreds of thousands
+        except OSError:
+            try:
+                # since 6.2 its size is the number of descriptors (proc_fd_getattr())
+                return Counter(all=os.stat(directory).st_size), amounts  # noqa: PTH116
+            except OSError:
+                return Counter(), amounts
+        kinds: Counter[str] = Counter()
+        packet: frozenset[int] | None = None
+        for name in names[:_LOOKED_AT]:
+            try:
+                link = os.fsencode(os.readlink(f"{directory}/{name}"))  # noqa: PTH115
+            except OSError:
+                continue
+            kind = descriptor_kind(link)
+            if kind == "socket":
+                packet = self._packet_of(pid) if packet is None else packet
+                kind = "packet" if packet and _inode(link) in packet else kind
+            kinds[kind] += 1
+            if kind == "memfd" or kind in _FDINFO:
+                amount = self._amount(pid, name, kind)
+                amounts[kind] = amounts.get(kind, 0) + amount
+        looked_at = kinds.total()
+        if not looked_at:
+            return Counter(all=len(names)), amounts
+        if len(names) > looked_at:
+            kinds = Counter({kind: count * len(names) // looked_at for kind, count in kinds.items()})
+        return kinds, amounts
+
+    def _amount(self, pid: int, name: str, kind: str) -> int:
+        """Bytes behind one descriptor; 0 of a file that was seen before. All BPF objects and rings share an
+        inode of the kernel's (anon_inode_getfile())."""
+        if kind in ("memfd", "dmabuf"):
+            try:
+                state = os.stat(f"{self._proc}/{pid}/fd/{name}")  # noqa: PTH116
+            except OSError:
+                return 0
+            key = state.st_dev, state.st_ino
+            if key in self._seen:
+                return 0
+            self._seen.add(key)
+            if kind == "memfd":
+                return state.st_blocks * 512  # in memory or in swap
+        return _FDINFO[kind](read_bytes(f"{self._proc}/{pid}/fdinfo/{name}", _FDINFO_BYTES) or b"")
+
+    def _packet_of(self, pid: int) -> frozenset[int]:
+        """The packet sockets of a process's network."""
+        try:
+            namespace = os.readlink(f"{self._proc}/{pid}/ns/net")  # noqa: PTH115
+        except OSError:
+            return frozenset()
+        if namespace not in self._packet:
+            if len(self._packet) >= _MAX_NAMESPACES:
+                return frozenset()
+            table = read_whole(f"{self._proc}/{pid}/net/packet", _TABLE_BYTES)
+            self._packet[namespace] = packet_inodes(table)
+        return self._packet[namespace]
+
+
+def _inode(link: bytes) -> int:
+    """Of ``socket:[12345]``."""
+    number = link[8:-1]
+    return int(number) if number.isdigit() else -1
