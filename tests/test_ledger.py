@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.facts import Facts, Held, facts
 from oomwatchd.diagnosis.ledger import ledger
-from oomwatchd.diagnosis.suspects import by_amount, by_count, modules
+from oomwatchd.diagnosis.suspects import by_amount, by_count, by_trace, modules
 from oomwatchd.records.capture import OomCapture, Snapshot, Source
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.records.report import (
@@ -191,16 +192,65 @@ def live(**parts: str) -> Case:
 
 
 def test_who_has_many_descriptors_is_suspected() -> None:
-    few = live(descriptors="499 pipe 7 piper\n31 io_uring 8 ringer")
+    few = live(descriptors="499 pipe 7 piper\n7 io_uring 8 ringer")
     assert by_count(few) is None
     many = live(descriptors="700 pipe 7 piper\n75 io_uring 8 ringer")
     found = by_count(many)
     assert found is not None and found.text == "ringer has 75 io_urings open"
     assert "/proc/8/fd" in found.lever
+    # not by so little: 75 rings can hold no gigabyte
+    assert by_count(many, least=1 << 30) is None
     # of a cgroup its own processes alone
     within = by_count(many, {"piper"})
     assert within is not None and within.text.startswith("piper has 700 pipes")
     assert by_count(many, {99}) is None
+
+
+@pytest.mark.parametrize(
+    ("part", "line", "said", "lever"),
+    [
+        ("io_uring", "245366784 8 ringer", "io_uring rings of ringer (pid 8)", "end ringer (pid 8)"),
+        ("bpf", "268435456 9 tracer", "BPF of tracer (pid 9)", "bpftool map; memlock in /proc/9/fdinfo"),
+        ("dmabuf", "268435456 9 camera", "DMA-BUFs of camera (pid 9)", "size in fdinfo"),
+        ("perf", "268435456 9 perf", "perf buffers of perf (pid 9)", "perf record -m"),
+    ],
+)
+def test_what_small_sets_of_descriptors_hold_is_named(part: str, line: str, said: str, lever: str) -> None:
+    found = by_amount(live(**{part: line}))
+    assert [one.text for one in found] == [said] and lever in found[0].lever
+
+
+def test_packet_sockets_are_few_and_hold_much() -> None:
+    found = by_count(live(descriptors="16 packet 7 sniffer\n60 file 8 x"), least=100 << 20)
+    assert found is not None and found.text == "sniffer has 16 packet sockets open"
+
+
+def test_who_asks_for_what_no_counter_has_is_suspected() -> None:
+    """With nothing but the report: what grows asks most often."""
+    trace = (
+        "dump_stack_lvl",
+        "__alloc_pages",
+        "alloc_skb_with_frags",
+        "sock_alloc_send_pskb",
+        "unix_stream_sendmsg",
+    )
+    report = machine(_FULL)
+    asked = replace(report, trigger=replace(report.trigger, comm="queuer", pid=9, call_trace=trace))
+    found = by_trace(Case(asked))
+    assert found is not None and found.text == "queuer (pid 9) asked for a network buffer"
+    assert "/proc/9/fd" in found.lever
+    other = replace(asked, trigger=replace(asked.trigger, call_trace=("__alloc_pages", "do_anonymous_page")))
+    assert by_trace(Case(other)) is None
+    assert by_trace(Case(replace(asked, trigger=replace(asked.trigger, comm="kswapd0")))) is None
+
+
+def test_zram_that_does_not_compress_is_replaced() -> None:
+    bad = by_amount(live(zram="zram0 290000000 280000000 285000000 0 0 0 0 0"))[0]
+    assert bad.lever.startswith("replace zram (zram0) by swap on a disk") and "hardly compress" in bad.lever
+    good = by_amount(live(zram="zram0 290000000 80000000 85000000 0 0 0 0 0"))[0]
+    assert "hardly" not in good.lever
+    zswap = by_amount(live(vmstat="nr_zspages 65536\n"))[0]
+    assert zswap.amount == 256 << 20 and "max_pool_percent" in zswap.lever
 
 
 def test_amounts_rank_suspects_and_modules_are_unloaded() -> None:
@@ -226,6 +276,9 @@ def test_amounts_rank_suspects_and_modules_are_unloaded() -> None:
         ("CPU: 0 UID: 0 PID: 1 Comm: a Tainted: G        W          6.12.94 #1", False),
         ("CPU: 0 PID: 1 Comm: a Not tainted 6.1.0 #1", False),
         ("Tainted: [W]=WARN, [O]=OOT_MODULE", True),
+        ("Tainted: G            E      6.8.0", True),
+        ("Modules linked in: oomlab(OE+) ext4 virtio_net", True),
+        ("Modules linked in: ext4 virtio_net", False),
     ],
 )
 def test_a_taint_tells_of_modules_from_out_of_tree(line: str, has: bool) -> None:

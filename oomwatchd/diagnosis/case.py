@@ -33,6 +33,8 @@ _MM = re.compile(
 _THREADS = re.compile(
     r"kworker/|kswapd\d|kthreadd$|ksoftirqd/|khugepaged$|kcompactd\d|migration/|jbd2/|xfsaild/|rcu_|loop\d"
 )
+#: what reclaim calls to write a page out, or to shrink a cache
+_RECLAIM = re.compile(r"shrink_(?:page_list|folio_list|inactive_list|slab)\b|do_shrink_slab\b")
 _UNIT = re.compile(r"\.(?:slice|service|scope)\b")
 #: of the memory in all allowed zones
 _MINOR_SHARE = 0.1
@@ -247,6 +249,12 @@ class Case:
         """A thread of the kernel asked: by its name, or by where its call trace begins (kthread())."""
         trigger = self.report.trigger
         return bool(_THREADS.match(trigger.comm or "")) or "kthread" in trigger.call_trace
+
+    @cached_property
+    def reclaiming(self) -> bool:
+        """Who asked was freeing memory (PF_MEMALLOC), by the call trace: the request is one of reclaim's own,
+        and no watermark holds for it."""
+        return any(_RECLAIM.match(function) for function in self.report.trigger.call_trace)
 
     @property
     def stalled(self) -> bool:

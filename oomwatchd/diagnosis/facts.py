@@ -38,14 +38,22 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     sysv: tuple[Held, ...] = ()
     bpf: tuple[Held, ...] = ()
     packet: tuple[Held, ...] = ()
+    #: queues of io_uring, DMA-BUFs, buffers of perf
+    io_uring: tuple[Held, ...] = ()
+    dmabuf: tuple[Held, ...] = ()
+    perf: tuple[Held, ...] = ()
+    #: AF_PACKET sockets of the host's network, whoever has them
+    packet_sockets: int = 0
     locked: tuple[Held, ...] = ()
     threads: tuple[Held, ...] = ()
     ramfs: tuple[str, ...] = ()
     #: what zram devices hold in RAM (mem_used_total of mm_stat), and pages of zsmalloc
     zram: tuple[Held, ...] = ()
+    #: what they hold, before it was compressed (orig_data_size)
+    zram_data_bytes: int = 0
     zspages: int = 0
     protected: tuple[Held, ...] = ()
-    #: modules from out of tree (O in /proc/modules)
+    #: modules from out of tree or unsigned (O, E in /proc/modules), the one loaded last first
     modules: tuple[str, ...] = ()
     #: pages of all sockets of the namespace, by protocol
     sockets: dict[str, int] = {}
@@ -59,6 +67,8 @@ _SOCKET = re.compile(r"^(\w+): .*\bmem (\d+)", re.MULTILINE)
 _ZSPAGES = re.compile(r"^nr_zspages (\d+)$", re.MULTILINE)
 #: lines of one list that are read
 _MOST = 16
+#: of a 64-bit number
+_DIGITS = 20
 
 
 def facts(snapshot: Snapshot | None) -> Facts:
@@ -76,10 +86,15 @@ def facts(snapshot: Snapshot | None) -> Facts:
         sysv=_held(parts.get("sysv", "")),
         bpf=_by_process(parts.get("bpf", "")),
         packet=_by_process(parts.get("packet", "")),
+        io_uring=_by_process(parts.get("io_uring", "")),
+        dmabuf=_by_process(parts.get("dmabuf", "")),
+        perf=_by_process(parts.get("perf", "")),
+        packet_sockets=_number(parts.get("packet_sockets", "")),
         locked=_by_process(parts.get("locked", "")),
         threads=_by_process(parts.get("threads", "")),
         ramfs=tuple(parts.get("ramfs", "").splitlines()[:_MOST]),
-        zram=_zram(parts.get("zram", "")),
+        zram=_zram(parts.get("zram", ""), field=3),
+        zram_data_bytes=sum(h.amount for h in _zram(parts.get("zram", ""), field=1)),
         zspages=next((int(m[1]) for m in _ZSPAGES.finditer(parts.get("vmstat", ""))), 0),
         modules=tuple(parts.get("modules", "").split()[:_MOST]),
         protected=_held(parts.get("protected", "")),
@@ -97,10 +112,15 @@ def _command_line(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
-def _zram(text: str) -> tuple[Held, ...]:
+def _zram(text: str, field: int) -> tuple[Held, ...]:
     """``zram0 ORIG COMPRESSED USED ...`` (Documentation/admin-guide/blockdev/zram.rst)."""
     split = [line.split() for line in text.splitlines()[:_MOST]]
-    return tuple(Held(int(f[3]), f[0]) for f in split if len(f) > 3 and f[3].isdecimal())
+    return tuple(Held(int(f[field]), f[0]) for f in split if len(f) > 3 and _number(f[field]))
+
+
+def _number(word: str) -> int:
+    """Of a word of decimal digits; 0 of any other, and of more digits than the kernel prints."""
+    return int(word) if word.isdecimal() and len(word) <= _DIGITS else 0
 
 
 def _held(text: str) -> tuple[Held, ...]:

@@ -16,27 +16,55 @@ import msgspec
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.facts import Held
 from oomwatchd.diagnosis.levers import setting
+from oomwatchd.diagnosis.works import work_of
 from oomwatchd.words.amounts import size
 from oomwatchd.words.escape import harmless_name
 from oomwatchd.words.text import plural
 
-#: kind -> (fewer have no memory behind them that matters; what one is called; a hint)
+
+class _Kind(msgspec.Struct, frozen=True):
+    """Descriptors of one kind: how many are more than usual, what one of them holds at the very most, what it
+    is called, and how many may be bounded."""
+
+    many: int
+    most_bytes: int
+    noun: str
+    hint: str
+
+
 _KINDS = {
-    "pipe": (500, "pipe", "fs.pipe-user-pages-soft bounds their buffers"),
-    "socket": (500, "socket", "ss -xtm shows what is queued; net.core.wmem_max bounds one"),
-    "io_uring": (32, "io_uring", "RLIMIT_MEMLOCK bounds rings of older kernels"),
-    "bpf": (32, "BPF object", "memlock in fdinfo, bpftool map"),
-    "all": (1000, "descriptor", "ls -l /proc/PID/fd shows of what kind"),
+    "pipe": _Kind(500, 128 << 10, "pipe", "fs.pipe-user-pages-soft bounds their buffers"),
+    "socket": _Kind(200, 2 << 20, "socket", "ss -xtm shows what is queued; net.core.wmem_max bounds one"),
+    "packet": _Kind(4, 1 << 30, "packet socket", "ss -0mp shows them; smaller or fewer rings"),
+    "io_uring": _Kind(8, 8 << 20, "io_uring", "RLIMIT_MEMLOCK bounds rings of older kernels"),
+    "bpf": _Kind(32, 1 << 30, "BPF object", "memlock in fdinfo, bpftool map"),
+    "perf": _Kind(16, 16 << 20, "perf event", "perf record -m makes its buffers smaller"),
+    "dmabuf": _Kind(8, 64 << 20, "DMA-BUF", "size in fdinfo, /sys/kernel/debug/dma_buf/bufinfo"),
+    "netns": _Kind(64, 4 << 20, "network namespace", "lsns -t net; ip netns"),
+    "all": _Kind(1000, 1 << 20, "descriptor", "ls -l /proc/PID/fd shows of what kind"),
 }
-#: "Tainted: G           OE": O is a module from out of tree, P a proprietary one (Documentation/admin-guide/
-#: tainted-kernels.rst); 6.11+ spells them out: [O]=OOT_MODULE
-_TAINT = re.compile(r"\bTainted: (?:\[\w\]=\w+, )*([A-Z ]*[OP][A-Z ]*)|\[O\]=OOT_MODULE")
+#: "Tainted: G           OE": O is a module from out of tree, P a proprietary one, E one without a signature
+#: (Documentation/admin-guide/tainted-kernels.rst); 6.11+ spells them out: [O]=OOT_MODULE
+_TAINT = re.compile(r"\bTainted: (?:\[\w\]=\w+, )*([A-Z ]*[OPE][A-Z ]*)|\[[OE]\]=(?:OOT|UNSIGNED)_MODULE")
+_LINKED = re.compile(r"\bModules linked in:(.*)")
+_MARKED = re.compile(r"([\w-]+)\((?=[A-Z]*[OEP])[A-Z]+[+-]?\)")
 _BPF = re.compile(r"bpf_map_|array_map_|htab_|bpf_prog_|queue_stack_map_|ringbuf_map_|trie_")
+_COMPRESSED = re.compile(r"(zram|zswap)_")
+_SHRINK_ZSWAP = (
+    "lower max_pool_percent of zswap (/sys/module/zswap/parameters), so that it writes to the swap behind "
+    "it, or add RAM"
+)
+#: what compresses to more than this of itself hardly does
+_COMPRESSES = 0.7
+FOREIGN = "modules from out of tree or unsigned"
+#: modules that are named
+_MODULES = 8
 _MODULE = re.compile(r"\[([\w-]+)\]$")
 
 
 class Suspect(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody, in words, and what is done about it; ``amount`` is 0 where only a count is known."""
+    """Somebody, in words, and what is done about it ("end it ..."); ``amount`` is 0 where only a count is
+    known."""
 
     amount: int
     text: str
@@ -47,68 +75,154 @@ def by_amount(case: Case) -> list[Suspect]:
     """Those whose amount is known, the largest first."""
     facts, page = case.facts, case.report.page_size_bytes or 4096
     found = [
-        _held(h, f"BPF of {_who(h)}", "bpftool map, or memlock in its fdinfo; end it or bound its maps")
-        for h in facts.bpf[:1]
+        _of(h, what, f"end {_who(h)}, or have it hold less: {how.format(size=size(h.amount), pid=h.pid)}")
+        for what, how, held in (
+            ("BPF", "its BPF maps take {size} (bpftool map; memlock in /proc/{pid}/fdinfo)", facts.bpf),
+            ("packet rings", "fewer or smaller rings (ss -0mp shows them)", facts.packet),
+            (
+                "io_uring rings",
+                "its rings take {size} (ls -l /proc/{pid}/fd); fewer of them, or fewer entries",
+                facts.io_uring,
+            ),
+            (
+                "DMA-BUFs",
+                "they take {size} (ls -l /proc/{pid}/fd; size in fdinfo); it has to close what is not used",
+                facts.dmabuf,
+            ),
+            ("perf buffers", "they take {size} (VmPin; perf record -m makes them smaller)", facts.perf),
+        )
+        for h in held[:1]
     ]
-    found += [
-        _held(h, f"packet rings of {_who(h)}", "ss -0mp; end it, or give it smaller rings")
-        for h in facts.packet[:1]
-    ]
-    zram = sum(h.amount for h in facts.zram) or facts.zspages * page
-    if zram:
-        lever = "zramctl shows it; lower disksize or mem_limit of the zram device, or add RAM"
-        found.append(Suspect(amount=zram, text="compressed swap (zram, zswap)", lever=lever))
+    compressed = _compressed(case, page)
+    if compressed is not None:
+        found.append(compressed)
     sockets = sum(facts.sockets.values()) * page
     if sockets:
-        lever = "ss -tump shows whose; have it read what is queued, or bound net.ipv4.tcp_mem"
+        lever = (
+            "have whoever is slow read what is queued (ss -tump shows whose), or bound it: net.ipv4.tcp_mem"
+        )
         found.append(Suspect(amount=sockets, text="buffers of network sockets", lever=lever))
     for h in facts.vmalloc[:1]:
         module, bpf = _MODULE.search(h.name), _BPF.match(h.name)
         if h.name.startswith("pcpu_"):
             continue  # per-CPU data, which has a counter of its own
-        lever = "/proc/vmallocinfo shows it"
+        by = harmless_name(h.name)
+        lever = f"find what vmalloc by {by} serves, and end or bound it (/proc/vmallocinfo: {size(h.amount)})"
         if module:
-            lever = f"unload or update that module (rmmod {module[1]})"
+            lever = f"unload or update that module (rmmod {module[1]}): {by} in /proc/vmallocinfo"
         elif bpf:
-            lever = "bpftool map shows whose; end it or make its maps smaller"
-        found.append(_held(h, f"vmalloc by {harmless_name(h.name)}{' (BPF maps)' if bpf else ''}", lever))
+            lever = "end whoever made the BPF maps, or make them smaller (bpftool map shows whose)"
+        found.append(_of(h, f"vmalloc by {by}{' (BPF maps)' if bpf else ''}", lever, whose=False))
     return sorted(found, key=lambda s: -s.amount)
 
 
-def by_count(case: Case, of: Container[int | str] | None = None) -> Suspect | None:
+def _compressed(case: Case, page: int) -> Suspect | None:
+    """Swap that is kept in RAM: it makes room only as far as it compresses (mm_stat, zram.rst)."""
+    facts = case.facts
+    used = sum(h.amount for h in facts.zram)
+    amount = used or facts.zspages * page
+    asking = _compressing(case)
+    if not amount and asking is not None and (amount := swapped_bytes(case)):
+        # it asked for room for what it was to keep
+        lever = (
+            "replace zram by swap on a disk, or give it a backing_dev: what does not compress takes as much "
+            f"RAM as before ({size(amount)} are in swap; zramctl, mm_stat)"
+        )
+        text = f"compressed swap ({asking}), by the call trace"
+        return Suspect(amount=amount, text=text, lever=lever if asking == "zram" else _SHRINK_ZSWAP)
+    if not amount:
+        return None
+    if not used:
+        return Suspect(amount=amount, text="compressed swap (zswap)", lever=_SHRINK_ZSWAP)
+    names = ", ".join(harmless_name(h.name) for h in facts.zram if h.amount)
+    data = facts.zram_data_bytes
+    holds = f"{size(data)} of swap take {size(used)} of RAM" if data else f"it takes {size(used)} of RAM"
+    why = ", for they hardly compress" if data and used > _COMPRESSES * data else ""
+    lever = (
+        f"replace zram ({names}) by swap on a disk, or give it a backing_dev: {holds}{why} "
+        "(zramctl; mm_stat shows it)"
+    )
+    return Suspect(amount=amount, text="compressed swap (zram)", lever=lever)
+
+
+def _compressing(case: Case) -> str | None:
+    """``zram`` or ``zswap`` where it was what asked."""
+    return next((m[1] for f in case.report.trigger.call_trace if (m := _COMPRESSED.match(f))), None)
+
+
+def swapped_bytes(case: Case) -> int:
+    """What is in swap, by the report."""
+    swap = case.report.memory.swap if case.report.memory is not None else None
+    return 0 if swap is None else max((swap.total_bytes or 0) - (swap.free_bytes or 0), 0)
+
+
+def by_count(case: Case, of: Container[int | str] | None = None, least: int = 0) -> Suspect | None:
     """Who has many descriptors of a kind, of these processes (by pid or name: a daemon in a container
-    sees other pids than the log has); None where nobody has many."""
+    sees other pids than the log has), so many that they can hold ``least`` bytes; None where nobody has."""
     held = [
-        (h.amount / _KINDS[kind][0], kind, h)
-        for kind, h in case.facts.descriptors.items()
-        if kind in _KINDS and (of is None or h.pid in of or h.name in of)
+        (h.amount / kind.many, kind, h)
+        for name, h in case.facts.descriptors.items()
+        if (kind := _KINDS.get(name)) is not None
+        and (of is None or h.pid in of or h.name in of)
+        and h.amount * kind.most_bytes >= least
     ]
     most = max(held, key=lambda one: one[0], default=None)
     if most is None or most[0] < 1:
         return None
     _, kind, h = most
-    _, noun, hint = _KINDS[kind]
     limit = setting(case, "LimitNOFILE=", "ulimit -n")
-    name, opened = harmless_name(h.name), plural(h.amount, noun)
+    name, opened = harmless_name(h.name), plural(h.amount, kind.noun)
     return Suspect(
         amount=0,
         text=f"{name} has {opened} open",
-        lever=f"see ls -l /proc/{h.pid}/fd of {name}, which has {opened} open; end it, or bound it ({limit}; "
-        f"{hint})",
+        lever=f"end {_who(h)} or have it open less: it has {opened} open (ls -l /proc/{h.pid}/fd; {limit}; "
+        f"{kind.hint})",
+    )
+
+
+def by_trace(case: Case) -> Suspect | None:
+    """Who was at it when memory ran out: a request for more of what no counter has. What grows is what asks
+    most often."""
+    found, trigger = work_of(case.report.trigger.call_trace), case.report.trigger
+    if found is None or not found[0].uncounted or not trigger.comm or case.kernel_thread:
+        return None
+    who = harmless_name(trigger.comm) + ("" if trigger.pid is None else f" (pid {trigger.pid})")
+    what = found[0].words
+    return Suspect(
+        amount=0,
+        text=f"{who} asked for {what}",
+        lever=f"end {who}, or have it hold less: it asked for {what} when memory ran out (its descriptors: "
+        f"ls -l /proc/{trigger.pid if trigger.pid is not None else 'PID'}/fd)",
     )
 
 
 def modules(case: Case) -> tuple[str, ...] | None:
-    """Modules from out of tree by name; () where the kernel only says that it has one, None where it does "
-    "not."""
-    named = case.facts.modules
-    records = case.capture.records if case.capture is not None else ()
-    tainted = any(_TAINT.search(record.text) for record in records)
-    return named if named or tainted else None
+    """Modules from out of tree or unsigned, by name, the one loaded last first; () where the kernel only says
+    that it has one, None where it does not."""
+    if case.facts.modules:
+        return case.facts.modules
+    texts = [record.text for record in case.capture.records] if case.capture is not None else []
+    for text in texts:
+        linked = _LINKED.search(text)
+        if linked and (names := tuple(_MARKED.findall(linked[1]))):
+            return names[:_MODULES]
+    return () if any(_TAINT.search(text) for text in texts) else None
 
 
-def _held(held: Held, text: str, lever: str) -> Suspect:
-    return Suspect(amount=held.amount, text=text, lever=lever)
+def unload(names: tuple[str, ...]) -> str:
+    """How these modules are got rid of; where the kernel does not name them, how they are found."""
+    if not names:
+        return f"Unload or update the {FOREIGN} (lsmod; O and E in /proc/modules)"
+    first = names[0]
+    which = "a module" if len(names) == 1 else "modules"
+    return (
+        f"Unload or update {', '.join(names)}, {which} from out of tree or unsigned (rmmod {first}; a line "
+        f"blacklist {first} in /etc/modprobe.d keeps it out)"
+    )
+
+
+def _of(held: Held, text: str, lever: str, *, whose: bool = True) -> Suspect:
+    return Suspect(amount=held.amount, text=f"{text} of {_who(held)}" if whose else text, lever=lever)
 
 
 def _who(held: Held) -> str:

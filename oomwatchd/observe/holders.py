@@ -38,8 +38,8 @@ from oomwatchd.records.kmsg import to_text
 SCAN_SECONDS, SCAN_WALL_SECONDS = 0.25, 2.0
 #: fewer descriptors of a kind hold nothing; of those in FEW each may hold much
 _NOTABLE, _FEW = 64, frozenset({"bpf", "dmabuf", "io_uring", "memfd", "packet", "perf"})
-#: processes of one kind of descriptors that are told
-_OF_A_KIND = 2
+#: processes of one kind of descriptors that are told, where kinds are shown
+_OF_A_KIND = 3
 _MAX_GROUPS = 512
 _TEXT_BYTES = 16 * 1024
 _TABLE_BYTES = 4 * 1024 * 1024
@@ -228,7 +228,11 @@ class Holders:
             for part, amount_ in amounts.items():
                 found[part].append((amount_, who))
         parts = {part: largest(lines) for part, lines in found.items()}
-        most = (line for lines in opened.values() for line in largest(lines).split("\n")[:_OF_A_KIND])
+        most = (
+            line
+            for kind, lines in opened.items()
+            for line in largest(lines).split("\n")[: None if kind == "all" else _OF_A_KIND]
+        )
         parts["descriptors"] = "\n".join(sorted(most, key=lambda line: -int(line.partition(" ")[0])))
         return {part: text for part, text in parts.items() if text}
 

@@ -127,6 +127,7 @@ _KINDS = (
     (b"anon_inode:[eventpoll]", "eventpoll"),
     (b"anon_inode:[perf_event]", "perf"),
     (b"/dmabuf:", "dmabuf"),
+    (b"net:[", "netns"),
     (b"anon_inode:", "anon"),
     (b"/", "file"),
 )
@@ -134,8 +135,8 @@ _KINDS = (
 
 def descriptor_kind(link: bytes) -> str:
     """``pipe``, ``socket``, ``file``, ``memfd``, ``bpf`` (a map, a program), ``io_uring``, ``eventpoll``,
-    ``perf``, ``dmabuf``, ``anon`` (another of the kernel's own) or ``other``, by what /proc/PID/fd/N points
-    to."""
+    ``perf``, ``dmabuf``, ``netns`` (a network namespace kept), ``anon`` (another of the kernel's own) or
+    ``other``, by what /proc/PID/fd/N points to."""
     return next((kind for start, kind in _KINDS if link.startswith(start)), "other")
 
 

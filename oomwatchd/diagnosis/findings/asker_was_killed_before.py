@@ -7,8 +7,10 @@ belongs to the kill before it, and asks for nothing of its own.
 
 The kernel kills nobody for zones below Normal (__alloc_pages_may_oom()), so that requests for those fail too.
 
-Source: __alloc_pages_slowpath() (tsk_is_oom_victim(), TIF_MEMDIE up to 4.13). A task that reclaims itself
-(PF_MEMALLOC) fails the same way; that is rare.
+A task that reclaims (PF_MEMALLOC: zram writes out a page, say) has no mark at all, and fails when nothing is
+free; its call trace shows that, and it is no victim.
+
+Source: __alloc_pages_slowpath() (tsk_is_oom_victim(), TIF_MEMDIE up to 4.13), __perform_reclaim().
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ def find(case: Case) -> Claim | None:
     trigger = case.report.trigger
     if case.report.kind != "page_alloc_failure" or not trigger.gfp_flags or trigger.order is None:
         return None
-    if case.kernel_thread or case.stalled:
-        return None  # has no memory to be killed for; or is still being served
+    if case.kernel_thread or case.stalled or case.reclaiming:
+        return None  # has no memory to be killed for; is still being served; may fail without any kill
     flags = expand(trigger.gfp_flags)
     if trigger.order > _COSTLY or "__GFP_DIRECT_RECLAIM" not in flags or flags & _MAY_FAIL:
         return None

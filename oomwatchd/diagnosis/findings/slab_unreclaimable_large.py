@@ -10,6 +10,7 @@ larger than all user pages together. Named are the largest caches, as printed.
 
 from __future__ import annotations
 
+from oomwatchd.diagnosis.caches import lever_for, meaning
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.diagnosis.levers import is_v1, raise_it
@@ -26,58 +27,6 @@ _LARGE, _HUGE = 0.15, 0.40
 _USUAL = 0.04
 
 
-#: what stands behind a cache of that name, where it is one thing
-_MEANS = {
-    "kmemleak_object": "records of the kernel's own leak detector",
-    "filp": "open files",
-    "dentry": "names of files",
-    "task_struct": "threads",
-    "signal_cache": "processes",
-    "vm_area_struct": "memory mappings",
-    "anon_vma": "memory mappings",
-    "anon_vma_chain": "memory mappings",
-    "nf_conntrack": "tracked connections",
-    "skbuff_head_cache": "network packets",
-    "skbuff_fclone_cache": "network packets",
-    "skbuff_small_head": "network packets",
-    "sock_inode_cache": "sockets",
-    "TCP": "sockets",
-    "TCPv6": "sockets",
-    "UDP": "sockets",
-    "UNIX": "sockets",
-    "inotify_inode_mark": "inotify watches",
-    "fsnotify_mark_connector": "inotify watches",
-    "kernfs_node_cache": "entries of sysfs and cgroups",
-    "eventpoll_epi": "epoll entries",
-    "Acpi-Operand": "firmware tables",
-    "Acpi-Namespace": "firmware tables",
-    "net_namespace": "network namespaces",
-    "ip_fib_alias": "routes",
-    "ip_fib_trie": "routes",
-    "fib6_nodes": "routes",
-    "ip6_dst_cache": "routes",
-    "shmem_inode_cache": "files of tmpfs, or watches on them",
-    "nft_set_elem": "elements of nftables sets",
-    "radix_tree_node": "the index of the page cache",
-    "pid": "processes",
-    "files_cache": "processes",
-    "kernel_memcg": "cgroups",
-    "ext4_extent_status": "file extents",
-    "bio-0": "requests to disks",
-}
-
-
-def _meant(cache: str) -> str | None:
-    if cache in _MEANS or not cache.endswith("inode_cache"):
-        return _MEANS.get(cache)
-    return "inodes, kept by open files, inotify watches or the cache"
-
-
-def _meaning(cache: str) -> str:
-    means = _meant(cache)
-    return f" ({means})" if means else ""
-
-
 def find(case: Case) -> Claim | None:
     whole, slab = case.ledger.whole_bytes, case.ledger.held("slab_unreclaimable")
     # up to 2.6.31 one figure is both kinds; with so little page cache left it is the unreclaimable one
@@ -88,7 +37,7 @@ def find(case: Case) -> Claim | None:
     share = slab / whole
     printed = sorted(case.report.slab, key=lambda c: -c.total_bytes)[:3]
     caches = [(c.name, c.total_bytes) for c in printed] or _live(case)
-    named = ", ".join(f"{harmless_name(name)} {size(held)}{_meaning(name)}" for name, held in caches)
+    named = ", ".join(f"{harmless_name(name)} {size(held)}{meaning(name)}" for name, held in caches)
     evidence: dict[str, int | float | str | None] = {
         "slab_unreclaimable_bytes": slab,
         "whole_bytes": whole,
@@ -135,15 +84,10 @@ def _most(caches: list[tuple[str, int]], slab: int) -> str:
     if not caches or caches[0][1] < _HUGE * slab:
         return ""
     name = harmless_name(caches[0][0])
-    return f", most of it {name}{_meaning(caches[0][0])}"
+    return f", most of it {name}{meaning(caches[0][0])}"
 
 
 def _advice(case: Case, caches: list[tuple[str, int]]) -> str:
-    means = _MEANS.get(caches[0][0]) if caches else None
-    opened = case.facts.descriptors.get("file")
-    who = ""
-    if means == "open files" and opened is not None:
-        who = f" {harmless_name(opened.name)} (pid {opened.pid}) has {opened.amount} files open."
     look = "slabtop -s c, or /proc/slabinfo"
     if case.in_cgroup:
         old = is_v1(case.report.memcg or Memcg())
@@ -157,8 +101,11 @@ def _advice(case: Case, caches: list[tuple[str, int]]) -> str:
             "is a "
             "leak, and more only postpones the next kill."
         )
-    bound = " bound what makes them (LimitNOFILE=, fs.file-max for open files);"
+    lever = "" if case.early or not caches else lever_for(case, caches[0][0])
+    if lever:
+        return f"{lever} A kill does not free the kernel's own objects (slabtop -s c shows them)."
+    bound = " bound what makes them (LimitNOFILE=, fs.file-max for open files);" if not caches else ""
     return (
-        f"See which cache grows ({look}):{bound if means == 'open files' or not caches else ''} a kill does "
-        f"not free the kernel's own objects, and a cache that only grows is a kernel leak.{who}"
+        f"See which cache grows ({look}):{bound} a kill does not free the kernel's own objects, and a cache "
+        "that only grows is a kernel leak."
     )

@@ -12,9 +12,20 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
-from oomwatchd.diagnosis.suspects import Suspect, by_amount, by_count, modules, told
+from oomwatchd.diagnosis.suspects import (
+    FOREIGN,
+    Suspect,
+    by_amount,
+    by_count,
+    by_trace,
+    modules,
+    swapped_bytes,
+    told,
+    unload,
+)
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
+from oomwatchd.words.text import plural
 
 ID = "unaccounted_memory"
 TITLE = "Much memory is accounted to nobody"
@@ -23,6 +34,8 @@ TITLE = "Much memory is accounted to nobody"
 _LARGE, _HUGE = 0.10, 0.40
 #: of RAM: page sets, drivers and per-CPU data of a machine without any fault
 _USUAL = 0.03
+#: in the line
+_NAMED_MODULES = 3
 #: what these allocate is in one of the counters above: slab, page cache, anonymous memory, page tables
 _COUNTED = (
     "mm/slub.c",
@@ -101,39 +114,43 @@ def _named(case: Case, vmalloc: int, percpu: int) -> str:
     opened, own = by_count(case), modules(case)
     of += f" {opened.text[0].upper()}{opened.text[1:]}." if opened is not None else ""
     if own is not None:
-        of += f" The kernel has modules from out of tree{': ' if own else ''}{', '.join(own)}."
+        of += f" The kernel has {FOREIGN}{': ' if own else ''}{', '.join(own)}."
     return of
 
 
 def _first(case: Case, rest: int) -> Suspect | None:
     """Who explains most of it: by amount, else by the count of what it has open."""
     top = next(iter(by_amount(case)), None)
-    return top if top is not None and top.amount >= _HUGE * rest else by_count(case)
+    if top is not None and top.amount >= _HUGE * rest:
+        return top
+    return by_count(case, least=int(_HUGE * rest)) or by_trace(case)
 
 
 def _whose(case: Case, percpu: int, rest: int) -> str:
     if percpu >= _HUGE * rest:
         return ", most of it per-CPU data"
     first = _first(case, rest)
-    return "" if first is None else f", most of it {first.text}" if first.amount else f"; {first.text}"
+    if first is not None:
+        return f", most of it {first.text}" if first.amount else f"; {first.text}"
+    own = modules(case)
+    return f"; the kernel has {FOREIGN}: {', '.join(own[:_NAMED_MODULES])}" if own else ""
 
 
 def _advice(case: Case, vmalloc: int, percpu: int, rest: int) -> str:
     first, own = _first(case, rest), modules(case)
     if percpu >= _HUGE * rest:
-        loaded = f" ({', '.join(own)})" if own else ""
-        return (
-            f"See drivers{loaded} and the like that make per-CPU data ({size(percpu)}; Percpu in "
-            "/proc/meminfo): "
-            "modules, many cgroups or network namespaces, per-CPU BPF maps; fewer of them free it."
+        who = "" if not own else f"{unload(own)}, and see whether Percpu in /proc/meminfo falls. Else "
+        told = (
+            f"{who}have fewer of what takes per-CPU data ({size(percpu)}): cgroups (/proc/cgroups), network "
+            "namespaces (lsns -t net), per-CPU BPF maps (bpftool map), modules."
         )
-    if first is not None and first.amount:
-        return f"See what holds {size(first.amount)}: {first.text}. To mend: {first.lever}."
+        return f"{told[0].upper()}{told[1:]}"
     if first is not None:
         return f"{first.lever[0].upper()}{first.lever[1:]}."
     look = ["/proc/net/sockstat and ss -m (sockets)", "fdinfo of BPF maps (memlock)"]
-    swap = case.report.memory.swap if case.report.memory is not None else None
-    used = 0 if swap is None else (swap.total_bytes or 0) - (swap.free_bytes or 0)
+    if case.facts.packet_sockets:
+        look.append(f"ss -0mp (the rings of {plural(case.facts.packet_sockets, 'packet socket')})")
+    used = swapped_bytes(case)
     if used >= rest // 2:
         look.insert(0, f"zramctl (zram keeps what is in swap, {size(used)}, compressed in RAM)")
     # live and small: it is not there
@@ -143,8 +160,11 @@ def _advice(case: Case, vmalloc: int, percpu: int, rest: int) -> str:
         look.append("memory profiling (6.10+, sysctl.vm.mem_profiling=1 at boot)")
     elif case.kernel_at_least(3, 19) is not False:
         look.append("page_owner=on at boot, where the kernel has it built in")
-    drivers = "drivers (GPU, network)"
-    if own is not None:
-        named = f" ({', '.join(own)})" if own else " (lsmod; O in /proc/modules)"
-        drivers += f"; unload modules from out of tree{named} and see whether MemFree rises"
-    return f"See {drivers}, {', '.join(look[:-1])}; {look[-1]}."
+    places = f"{', '.join(look[:-1])}; {look[-1]}"
+    if own is None:
+        return f"See drivers (GPU, network), {places}."
+    # the rest of the kernel is what others run, too
+    return (
+        f"{unload(own)}, and see whether MemFree rises or what is in no counter stops growing. If it is not "
+        f"that: drivers (GPU, network), {places}."
+    )

@@ -1,0 +1,114 @@
+"""What stands behind a slab cache of the kernel's, by its name, and what makes its objects fewer.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.levers import setting
+from oomwatchd.diagnosis.suspects import modules, unload
+from oomwatchd.words.escape import harmless_name
+
+#: what stands behind a cache of that name, where it is one thing
+MEANS = {
+    "kmemleak_object": "records of the kernel's own leak detector",
+    "filp": "open files",
+    "dentry": "names of files",
+    "task_struct": "threads",
+    "signal_cache": "processes",
+    "vm_area_struct": "memory mappings",
+    "anon_vma": "memory mappings",
+    "anon_vma_chain": "memory mappings",
+    "nf_conntrack": "tracked connections",
+    "skbuff_head_cache": "network packets",
+    "skbuff_fclone_cache": "network packets",
+    "skbuff_small_head": "network packets",
+    "sock_inode_cache": "sockets",
+    "TCP": "sockets",
+    "TCPv6": "sockets",
+    "UDP": "sockets",
+    "UNIX": "sockets",
+    "inotify_inode_mark": "inotify watches",
+    "fsnotify_mark_connector": "inotify watches",
+    "kernfs_node_cache": "entries of sysfs and cgroups",
+    "eventpoll_epi": "epoll entries",
+    "Acpi-Operand": "firmware tables",
+    "Acpi-Namespace": "firmware tables",
+    "net_namespace": "network namespaces",
+    "ip_fib_alias": "routes",
+    "ip_fib_trie": "routes",
+    "fib6_nodes": "routes",
+    "ip6_dst_cache": "routes",
+    "shmem_inode_cache": "files of tmpfs, or watches on them",
+    "nft_set_elem": "elements of nftables sets",
+    "radix_tree_node": "the index of the page cache",
+    "pid": "processes",
+    "files_cache": "processes",
+    "kernel_memcg": "cgroups",
+    "ext4_extent_status": "file extents",
+    "bio-0": "requests to disks",
+}
+
+
+def _meant(cache: str) -> str | None:
+    if cache in MEANS or not cache.endswith("inode_cache"):
+        return MEANS.get(cache)
+    return "inodes, kept by open files, inotify watches or the cache"
+
+
+def meaning(cache: str) -> str:
+    """`` (open files)``; empty where the name says no more than itself."""
+    means = _meant(cache)
+    return f" ({means})" if means else ""
+
+
+#: what bounds what stands behind a cache (by MEANS)
+_BOUNDS = {
+    "names of files": "Have fewer files looked up at once, or raise vm.vfs_cache_pressure.",
+    "processes": "Bound the number of processes: pids.max of their cgroup (TasksMax=).",
+    "tracked connections": "Lower net.netfilter.nf_conntrack_max or its timeouts (conntrack -L).",
+    "network packets": "Find whose queue grows (ss -tumpa, ss -xm), and have it read or bound it.",
+    "sockets": "Find who has so many sockets open (ss -s, ss -ap), and close or bound them (ulimit -n).",
+    "inotify watches": "Bound the inotify watches: lower fs.inotify.max_user_watches, or end who has them "
+    "(grep -c inotify /proc/*/fdinfo/*).",
+    "epoll entries": "Lower fs.epoll.max_user_watches, or end who has so many.",
+    "entries of sysfs and cgroups": "Remove cgroups that are not used (/proc/cgroups counts them).",
+    "cgroups": "Remove cgroups that are not used (/proc/cgroups counts them).",
+    "network namespaces": "Remove network namespaces that nobody needs (lsns -t net; ip netns), or end who "
+    "keeps them open.",
+    "routes": "Have fewer routes: ip route show table all | wc -l; bound what the routing daemon installs.",
+    "files of tmpfs, or watches on them": "Remove files of tmpfs that nobody needs (df -i -t tmpfs; the "
+    "mount's nr_inodes= bounds them), or inotify watches on them (fs.inotify.max_user_watches).",
+    "elements of nftables sets": "Make the nftables sets smaller (nft list sets; size and timeout of a set).",
+    "memory mappings": "Lower vm.max_map_count, or end who has so many mappings (wc -l /proc/*/maps).",
+}
+
+
+def lever_for(case: Case, cache: str) -> str:
+    """What makes the objects of this cache fewer; empty where nobody can say."""
+    means, own = _meant(cache), modules(case)
+    opened = case.facts.descriptors.get("file")
+    if means == "open files":
+        bounds = f"{setting(case, 'LimitNOFILE=', 'ulimit -n')} and fs.file-max bound them"
+        if opened is None:
+            return f"Find who has so many files open (ls /proc/*/fd | wc -l), and close them; {bounds}."
+        return (
+            f"End {harmless_name(opened.name)} (pid {opened.pid}) or have it open less: it has "
+            f"{opened.amount} files open (ls -l /proc/{opened.pid}/fd); {bounds}."
+        )
+    if means == "threads":
+        most = next(iter(case.facts.threads), None)
+        whose = f": {harmless_name(most.name)} (pid {most.pid}) has {most.amount}" if most is not None else ""
+        return f"Bound the number of threads{whose}; pids.max of its cgroup, or the program's own pool."
+    if means in _BOUNDS:
+        return _BOUNDS[means]
+    if means is not None or not own:
+        return ""
+    mine = next((m for m in own if cache.startswith((m, m.replace("_", "-")))), None)
+    if mine is not None:
+        return f"{unload((mine,))}: the cache {harmless_name(cache)} is its own."
+    return (
+        f"{unload(own)}, and see whether {harmless_name(cache)} shrinks or stops growing; else slub_debug=U,"
+        f"{harmless_name(cache)} at boot names who allocates (/sys/kernel/debug/slab, alloc_traces)."
+    )
