@@ -307,6 +307,7 @@ POD = "f1c273d3-9b36-11ea-b3df-246e9693c184"
 NEW = (Node(node=0),)
 ORDER3 = flags("GFP_KERNEL", order=3)
 PLENTY = 400 << 10
+DMA = zone("DMA", free=88, min=88, low=110, high=132, managed=15 << 10)
 FAULT = Trigger(comm="t10", pid=10, gfp_mask=0, order=0)
 PANIC = "Out of memory: system-wide panic_on_oom is enabled"
 NOBODY = "Out of memory and no killable processes..."
@@ -761,6 +762,17 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         (
             report(trigger=flags("GFP_KERNEL"), memory=hidden_movable(free=400)),
             report(trigger=flags("GFP_KERNEL"), memory=hidden_movable(free=41)),
+        ),
+    ],
+    "dma_zone_exhausted": [
+        (
+            report(trigger=flags("GFP_KERNEL", "GFP_DMA"), memory=memory(DMA, zone(free=PLENTY))),
+            report(trigger=flags("GFP_KERNEL"), memory=memory(DMA, zone(free=PLENTY))),
+        ),
+        # nothing above either: more than the zone is short
+        (
+            report(trigger=flags("GFP_KERNEL", "GFP_DMA"), memory=memory(DMA, zone(free=PLENTY))),
+            report(trigger=flags("GFP_KERNEL", "GFP_DMA"), memory=memory(DMA, zone(free=44 << 10))),
         ),
     ],
     "report_incomplete": [

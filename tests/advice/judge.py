@@ -23,6 +23,13 @@ from tests.advice.scenarios import Change, Scenario
 #: lever <- the words of CHANGE
 LEVERS: tuple[tuple[str, str], ...] = (
     ("find_leak", r"[Ff]ind what .{1,40} keeps|find (the|what|its|this) leak|stop the leak|mend the leak"),
+    ("end_holder", r"\b[Ee]nd [^,.;]{1,40}\(pid \d+\)"),
+    (
+        "objects",
+        r"^Have fewer|max_user_watches|nf_conntrack_max|Remove (cgroups|network namespaces)|nftables sets|"
+        r"max_map_count|[Ff]ind (who has so many|whose queue)|pids\.max of their cgroup|"
+        r"[Ff]ewer of what takes",
+    ),
     ("see_descriptors", r"/proc/(\*|\[0-9\]\*|PID|\d+)/(fd|fdinfo)\b|file descriptors|\blsof\b|ls -l /proc"),
     ("raise_memsw", r"memory\.memsw\.limit_in_bytes"),
     ("swap_max", r"allow swap in|memory\.swap\.max"),
@@ -46,7 +53,7 @@ LEVERS: tuple[tuple[str, str], ...] = (
     ("mlock", r"LimitMEMLOCK|VmLck"),
     ("ramfs", r"\bramfs\b"),
     ("exempt", r"-1000\b|above -1000|OOMScoreAdjust"),
-    ("zram", r"\bzram\b.*(smaller|disksize)|mm_stat"),
+    ("zram", r"[Rr]eplace zram|\bzram\b.*(smaller|disksize)|mm_stat"),
     ("swapoff", r"swapoff"),
     ("swap", r"[Aa]dd (more )?swap|[Ss]wap (or zram|space|file)|[Mm]ore swap"),
     ("more_ram", r"[Mm]ore (RAM|memory)|[Aa]dd (RAM|memory)"),

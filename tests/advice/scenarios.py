@@ -457,7 +457,12 @@ WHOLE = (
         named=r"memfd",
         near=r"shared memory|tmpfs",
         work="bystander; causes memfd ${HELD:-300} 90 memfd-user & sleep 2; causes anon 150 2 worker && unharmed",
-        follow={"tmpfs_size": LOOK, "tmpfs_remove": LOOK, "see_descriptors": LOOK},
+        follow={
+            "tmpfs_size": LOOK,
+            "tmpfs_remove": LOOK,
+            "see_descriptors": LOOK,
+            "bound_process": _did("memfd-user: 50 MiB by its own settings", HELD=50),
+        },
         looks={
             "mounts": Look("df -t tmpfs; cat /proc/sysvipc/shm; ls /dev/shm", r"memfd-user|3072\d\d"),
             "descriptors": Look("ls -l /proc/[0-9]*/fd 2>/dev/null | grep memfd", r"memfd"),
@@ -632,7 +637,11 @@ WHOLE = (
         named=r"tracer|\bbpf|\bBPF|array_map_alloc",
         near=r"no counter|vmalloc|accounted to nobody",
         work="bystander; causes bpf ${HELD:-256} 90 tracer & sleep 1; " + _END,
-        follow={"unaccounted": LOOK, "see_descriptors": LOOK, "driver": _did("no maps", HELD=4)},
+        follow={
+            "unaccounted": LOOK,
+            "see_descriptors": LOOK,
+            "end_holder": _did("tracer: maps of 16 MiB", HELD=16),
+        },
         looks={
             "vmallocinfo": Look("cat /proc/vmallocinfo", r"bpf"),
             "fdinfo": Look("cat /proc/[0-9]*/fdinfo/* 2>/dev/null | grep memlock | head -n 3", r"memlock"),
@@ -645,7 +654,12 @@ WHOLE = (
         named=r"ring|sniffer|packet",
         near=r"no counter|accounted to nobody",
         work="bystander; causes rings ${HELD:-250} 90 sniffer & sleep 1; " + _END,
-        follow={"unaccounted": LOOK, "see_descriptors": LOOK, **_bound("worker", 60)},
+        follow={
+            "unaccounted": LOOK,
+            "see_descriptors": LOOK,
+            "end_holder": _did("sniffer: rings of 32 MiB", HELD=32),
+            **_bound("worker", 60),
+        },
         looks={
             "vmallocinfo": Look("cat /proc/vmallocinfo", r"packet|af_packet"),
             "packet": Look("cat /proc/net/packet", r"(?m)^[0-9a-f]+ .*3"),
@@ -658,7 +672,12 @@ WHOLE = (
         named=r"io_uring|ringer",
         near=r"no counter|accounted to nobody",
         work="bystander; causes urings ${N:-75} 90 ringer & sleep 1; " + _END,
-        follow={"unaccounted": LOOK, "see_descriptors": LOOK, **_bound("worker", 60)},
+        follow={
+            "unaccounted": LOOK,
+            "see_descriptors": LOOK,
+            "end_holder": _did("ringer: 8 rings", N=8),
+            **_bound("worker", 60),
+        },
         looks={
             "vmallocinfo": Look("cat /proc/vmallocinfo", r"io_uring"),
             "descriptors": Look("ls -l /proc/[0-9]*/fd 2>/dev/null | grep io_uring", r"io_uring"),
@@ -675,6 +694,7 @@ WHOLE = (
             "unaccounted": LOOK,
             "slab": LOOK,
             "see_descriptors": LOOK,
+            "end_holder": _did("queuer: 40 pairs", N=40),
             **_bound("worker", 60),
         },
         looks={
@@ -691,7 +711,12 @@ WHOLE = (
         near=r"no counter|accounted to nobody",
         work="bystander; echo 0 > /proc/sys/fs/pipe-user-pages-soft; causes pipes ${N:-4000} 90 piper & sleep 2; "
         + _END,
-        follow={"unaccounted": LOOK, "see_descriptors": LOOK, **_bound("worker", 60)},
+        follow={
+            "unaccounted": LOOK,
+            "see_descriptors": LOOK,
+            "end_holder": _did("piper: 200 pipes", N=200),
+            **_bound("worker", 60),
+        },
         looks={"vmallocinfo": Look("cat /proc/vmallocinfo", r"pipe"), "descriptors": Look(_FDS, r"piper")},
         beyond_log="pipe buffers are in no counter; descriptors show who has them",
     ),
@@ -701,7 +726,11 @@ WHOLE = (
         named=r"open(ed)? files|filp|descriptor|opener",
         near=r"slab",
         work="bystander; echo 1000000 > /proc/sys/fs/file-max; causes opens ${N:-500000} 90 opener & sleep 6; causes anon 230 2 worker && unharmed",
-        follow={"slab": LOOK, "see_descriptors": LOOK, "threads": LOOK},
+        follow={
+            "slab": LOOK,
+            "see_descriptors": LOOK,
+            "end_holder": _did("opener: 1000 files", N=1000),
+        },
         looks={
             "slabinfo": Look(_SLAB, r"filp|seq_file"),
             "descriptors": Look("cat /proc/sys/fs/file-nr", r"\d{6}"),
@@ -723,7 +752,7 @@ WHOLE = (
         near=r"slab",
         work="bystander; echo 1000000 > /proc/sys/fs/inotify/max_user_watches; mkdir -p /w; mount -t tmpfs -o nr_inodes=0 t /w;"
         " causes watches ${N:-120000} /w 90 watcher & sleep 8; causes anon 250 2 worker && unharmed",
-        follow={"slab": LOOK},
+        follow={"slab": LOOK, "tmpfs_remove": _did("5000 files", N=5000)},
         looks={"slabinfo": Look(_SLAB, r"inode|inotify|dentry")},
     ),
     Scenario(
@@ -732,7 +761,7 @@ WHOLE = (
         named=r"fib_|route|ip_fib",
         near=r"slab",
         work="bystander; causes routes ${N:-700000} 90 router & sleep 14; causes anon 320 2 worker && unharmed",
-        follow={"slab": LOOK},
+        follow={"slab": LOOK, "objects": _did("20000 routes", N=20000)},
         looks={"slabinfo": Look(_SLAB, r"fib|kmalloc")},
         seconds=150,
     ),
@@ -742,7 +771,11 @@ WHOLE = (
         named=r"namespace|net_namespace|\bnetns|\bnet_",
         near=r"slab|no counter|per-?CPU",
         work="bystander; causes namespaces ${N:-1200} 90 spacer & sleep 20; causes anon 250 2 worker && unharmed",
-        follow={"slab": LOOK},
+        follow={
+            "slab": LOOK,
+            "objects": _did("50 namespaces", N=50),
+            "end_holder": _did("50 namespaces", N=50),
+        },
         looks={"slabinfo": Look(_SLAB, r"net_namespace|kmalloc|dentry")},
         seconds=150,
     ),

@@ -83,5 +83,6 @@ def _not_printed(case: Case, low: ZoneVerdict, request: Request) -> bool:
     if memory is None or memory.highmem_bytes or request.class_zone not in ("DMA", "DMA32", "Normal"):
         return False
     layouts = zone_layouts(case.zones)
-    above, own = reserve_for(low.record, "Movable", layouts), low.reserve_bytes
-    return above is not None and own is not None and above > own
+    # against Normal, whatever the request's own zone: DMA32 and Normal are above DMA, too
+    above, normal = (reserve_for(low.record, zone, layouts) for zone in ("Movable", "Normal"))
+    return above is not None and normal is not None and above > normal
