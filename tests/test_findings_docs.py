@@ -25,7 +25,7 @@ def run(*arguments: str) -> int:
 
 def test_the_document_is_current() -> None:
     written = (DOCS / "findings.md").read_text()
-    assert written == explain.document(), "run: oomwatchd explain --markdown > docs/findings.md"
+    assert written == explain.document(), "run: python -m tools.generate"
 
 
 def test_without_an_id_all_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -404,4 +404,4 @@ def test_openmetrics_is_well_formed() -> None:
 
 def test_the_documentation_is_current() -> None:
     page = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
-    assert page.read_text() == document(), "run: python -m oomwatchd.metrics > docs/metrics.md"
+    assert page.read_text() == document(), "run: python -m tools.generate"

@@ -21,11 +21,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from oomwatchd import plugs
+from oomwatchd.config import parse
+from oomwatchd.errors import ConfigError
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.records.report import Memcg, Victim
 from oomwatchd.sinks import BY_DEFAULT, SinkError, jsonl, open_sinks, webhook
@@ -702,9 +705,17 @@ def test_what_is_off_by_default_is_not_needed_to_know_that() -> None:
         assert modules[name].Options().enabled
 
 
+@pytest.mark.parametrize("name", plugs.names("oomwatchd.sinks"))
+def test_each_sink_says_what_it_is_and_has_a_section(name: str) -> None:
+    module = plugs.plug("oomwatchd.sinks", name)
+    assert module.__doc__
+    assert name in plugs.options("oomwatchd.sinks")
+    assert issubclass(module.Options, msgspec.Struct)
+    with pytest.raises(ConfigError, match="unknown key"):
+        parse({"sinks": {name: {"no_such_key": 1}}}, "a file")
+
+
 def test_open_sinks_opens_what_is_switched_on(tmp_path: Path, receiver: socket.socket) -> None:
-    known = {"alertmanager", "journal", "jsonl", "otlp", "webhook"}
-    assert set(plugs.options("oomwatchd.sinks")) == known
     sinks, remote, absent = open_sinks(
         {
             "journal": journal_sink.Options(socket=receiver.getsockname()),

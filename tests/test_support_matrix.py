@@ -11,7 +11,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "support-matrix.md"
 
 
 def test_the_page_is_current(corpus: Path) -> None:
-    assert PAGE.read_text() == generate(corpus), "python -m tools.support_matrix > docs/support-matrix.md"
+    assert PAGE.read_text() == generate(corpus), "run: python -m tools.generate"
 
 
 def test_every_fixture_and_every_form_has_its_row(corpus: Path) -> None:

@@ -18,7 +18,7 @@ SCRIPTS = {"bash": "bash/oomwatchd", "zsh": "zsh/_oomwatchd", "fish": "fish/oomw
 
 
 def test_the_man_pages_are_current() -> None:
-    """``python -m tools.manpages packaging/man`` makes them."""
+    """``python -m tools.generate`` writes them."""
     made = pages()
     assert set(made) == {path.name for path in (PACKAGING / "man").iterdir()}
     for name, text in made.items():
@@ -56,7 +56,7 @@ def test_formatters_have_no_complaint(name: str) -> None:
 
 
 def test_the_completions_are_current() -> None:
-    """``python -m tools.completions packaging/completions`` makes them."""
+    """``python -m tools.generate`` writes them."""
     pytest.importorskip("shtab")
     from tools.completions import FILES, completions
 

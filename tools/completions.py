@@ -1,10 +1,8 @@
-"""Shell completions from the parsers: ``python -m tools.completions DIRECTORY``. Needs shtab."""
+"""Shell completions from the parsers; :mod:`tools.generate` writes them. Needs shtab."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
 import shtab
 
@@ -31,8 +29,3 @@ def completions() -> dict[str, str]:
     for name, parser in subcommands(top).items():
         parser.description = COMMANDS[name]
     return {name: shtab.complete(top, shell) for shell, name in FILES.items()}
-
-
-if __name__ == "__main__":
-    for name, text in completions().items():
-        (Path(sys.argv[1]) / name).write_text(text)

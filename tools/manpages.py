@@ -1,10 +1,9 @@
-"""Man pages from the parsers and config.example.toml: ``python -m tools.manpages DIRECTORY``."""
+"""Man pages from the parsers and config.example.toml; :mod:`tools.generate` writes them."""
 
 from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +37,7 @@ def roff(text: str) -> str:
 def head(name: str, section: int, about: str) -> list[str]:
     """Title and NAME."""
     return [
-        '.\\" Made by python -m tools.manpages; changes belong into the sources.',
+        '.\\" Made by python -m tools.generate; changes belong into the sources.',
         f'.TH {roff(name.upper())} {section} "" oomwatchd',
         ".SH NAME",
         f"{roff(name)} \\- {roff(about)}",
@@ -199,8 +198,3 @@ def pages() -> dict[str, str]:
         "oomwatchd.toml.5": config_page(example),
     }
     return {name: "\n".join(lines) + "\n" for name, lines in made.items()}
-
-
-if __name__ == "__main__":
-    for name, text in pages().items():
-        (Path(sys.argv[1]) / name).write_text(text)

@@ -6,7 +6,8 @@ Lines that describe themselves (``key:NkB`` lists, ``name value`` rows, tables w
 form for all kernels; prose has one form per wording. No form asks for the kernel's version:
 distributions backport.
 
-**A new kernel wording is one entry here and its reader beside it**; nobody else lists forms:
+**A new kernel wording is one entry in ``FORMS`` of its module and its reader beside it**; a module is found
+by being here, and nobody else lists forms:
 
 * ``reports.decode`` calls its reader, which writes what the line says into its part (``formats.parts``);
 * ``recognise`` finds the form of a line by ``begins`` and ``pattern`` (or ``marks``, where a line begins

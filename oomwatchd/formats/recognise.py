@@ -6,31 +6,19 @@ from collections.abc import Sequence
 from functools import lru_cache
 from operator import itemgetter
 
-from oomwatchd.formats import (
-    COMM_BYTES,
-    Form,
-    Match,
-    Role,
-    Section,
-    dump_stack,
-    memcontrol,
-    neighbours,
-    oom_kill,
-    page_alloc,
-    printed_bytes,
-    show_mem,
-    slab_common,
-)
+from oomwatchd import plugs
+from oomwatchd.formats import COMM_BYTES, Form, Match, Role, Section, oom_kill, printed_bytes, show_mem
 
-ALL: tuple[Form, ...] = (
-    *oom_kill.FORMS,
-    *memcontrol.FORMS,
-    *show_mem.FORMS,
-    *slab_common.FORMS,
-    *dump_stack.FORMS,
-    *page_alloc.FORMS,
-    *neighbours.FORMS,
-)
+
+def _tables() -> list[tuple[Form, ...]]:
+    """``FORMS`` of each module of this room: those of a report in its order, then what stands near one."""
+    room, _, own = __name__.rpartition(".")
+    modules = [plugs.plug(room, name) for name in plugs.names(room) if name != own]
+    tables: list[tuple[Form, ...]] = [module.FORMS for module in modules if hasattr(module, "FORMS")]
+    return sorted(tables, key=lambda forms: (forms[0].role is Role.NEIGHBOUR, forms[0].section))
+
+
+ALL: tuple[Form, ...] = tuple(form for table in _tables() for form in table)
 
 Recognised = tuple[Form, Match]
 

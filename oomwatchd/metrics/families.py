@@ -402,7 +402,7 @@ def document() -> str:
     lines = [
         "# Metrics",
         "",
-        "<!-- written by `python -m oomwatchd.metrics > docs/metrics.md` -->",
+        "<!-- written by `python -m tools.generate` -->",
         "",
         "Served on `http://127.0.0.1:10053/metrics` (`[http] listen` in the configuration), as Prometheus "
         "text or OpenMetrics.",

@@ -8,7 +8,6 @@ Core: no clock, no file, no socket.
 from __future__ import annotations
 
 import inspect
-import sys
 from typing import Any
 
 import msgspec
@@ -66,7 +65,3 @@ def _values(free: dict[str, Any]) -> Any:
 def document() -> bytes:
     """docs/event.schema.json."""
     return msgspec.json.format(msgspec.json.encode(event_schema()), indent=2) + b"\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(document().decode())
