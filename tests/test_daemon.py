@@ -26,13 +26,15 @@ import pytest
 from oomwatchd.cli.throwaway import victim
 from oomwatchd.config import Config, HttpSection, parse
 from oomwatchd.daemon import protect, waiting
+from oomwatchd.daemon.clocks import Times
+from oomwatchd.daemon.evidence import FORESEEN_USEC
 from oomwatchd.daemon.live_facts import LiveFacts
 from oomwatchd.daemon.log import LINE_BYTES, OncePerKind, StderrHandler
 from oomwatchd.daemon.main import Daemon
 from oomwatchd.daemon.serving import Serving
 from oomwatchd.daemon.waiting import FULL_CAPTURES, cut_down
 from oomwatchd.daemon.warmup import RECORDS
-from oomwatchd.daemon.watch import FORESEEN_USEC, FRESH_USEC, Times, Watch
+from oomwatchd.daemon.watch import FRESH_USEC, Watch
 from oomwatchd.daemon.worker import Worker
 from oomwatchd.errors import UnavailableError
 from oomwatchd.event import OomEvent, conclude
@@ -345,7 +347,7 @@ def test_a_look_that_fails_costs_no_mark(rig: Rig, monkeypatch: pytest.MonkeyPat
     def fails(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("oomwatchd.daemon.watch.look_at", fails)
+    monkeypatch.setattr("oomwatchd.daemon.evidence.look_at", fails)
     rig.watch.foresee(VICTIM_PID, VICTIM_COMM)
     assert metric(rig.metrics, "oomwatchd_internal_errors_total") == 1
 

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from oomwatchd.cli import throwaway
 from oomwatchd.config import parse
-from oomwatchd.daemon.main import now
+from oomwatchd.daemon.clocks import now
 from oomwatchd.daemon.watch import Watch
 from oomwatchd.daemon.worker import Worker
 from oomwatchd.errors import NoInputError, OomwatchdError, PermissionDeniedError, UnavailableError

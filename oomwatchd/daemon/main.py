@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from oomwatchd import __version__, plugs
 from oomwatchd.config import Config, KmsgSection, load
 from oomwatchd.daemon import imports, protect
+from oomwatchd.daemon.clocks import now
 from oomwatchd.daemon.crosscheck import LASTING_USEC, Balance, Totals, Witness
 from oomwatchd.daemon.host_memory import HostView
 from oomwatchd.daemon.live_facts import LiveFacts
@@ -27,7 +28,7 @@ from oomwatchd.daemon.log import OncePerKind, is_journal, start_logging
 from oomwatchd.daemon.naming import Naming
 from oomwatchd.daemon.panics import panics, roots
 from oomwatchd.daemon.waiting import FULL_CAPTURES
-from oomwatchd.daemon.watch import Times, Watch
+from oomwatchd.daemon.watch import Watch
 from oomwatchd.daemon.worker import Worker
 from oomwatchd.errors import ConfigError, OomwatchdError, PermissionDeniedError, UnavailableError
 from oomwatchd.event import OomEvent
@@ -79,11 +80,6 @@ JOURNAL_AGAIN_USEC = 1_200_000_000
 _PASSED = "kernel log passed by the service manager"
 #: applied only at start
 _FIXED = ("state_directory", "kmsg", "store", "recorder", "witness")
-
-
-def now() -> Times:
-    """This moment on both clocks."""
-    return Times(time.monotonic_ns() // 1000, time.time())
 
 
 class Daemon:
