@@ -914,6 +914,79 @@ def test_a_climb_that_began_late_is_seen() -> None:
     assert finding.evidence["growth_per_minute_bytes"] == pytest.approx(300 * MIB, rel=0.05)
 
 
+def test_a_short_life_is_a_climb_by_its_start_and_its_end() -> None:
+    """Three looks alone are no trend; with nothing at the start and the report at the end they are."""
+    start = 5_000_000
+    few = tuple((start + second * 1_000_000, second * 100 * MIB) for second in (1, 2, 3))
+    leak = msgspec.structs.replace(LEAK, points=few)
+    kill = Snapshot(usec=start + 4_000_000, wall=4.0, parts={})
+    facts = ProcessFacts(pid=10, start_usec=start)
+    live = msgspec.structs.replace(recorded(tracks=(leak,), processes=(facts,)), at=kill)
+    given = (cgroup(tasks=(task(10, 400), task(11, 10))), live)
+    assert one(given, "leak_suspect").evidence["first_bytes"] == 0
+    long_ago = msgspec.structs.replace(facts, start_usec=1)
+    old = msgspec.structs.replace(live, processes=(long_ago,))
+    assert "leak_suspect" not in ids((given[0], old))
+
+
+def kernel_of(trace: str, **stat: int) -> OomReport:
+    """A cgroup whose kernel memory is at its limit, asked for by these functions."""
+    trigger = msgspec.structs.replace(cgroup().trigger, call_trace=tuple(trace.split()))
+    return cgroup(stat={"anon": MIB, "kernel": 500 * MIB, **stat}, trigger=trigger, tasks=(task(10, 1),))
+
+
+@pytest.mark.parametrize(
+    ("trace", "holds"),
+    [
+        ("obj_cgroup_charge_pages anon_pipe_write vfs_write", "pipe buffers"),
+        ("kmem_cache_alloc alloc_inode create_pipe_files do_pipe2", "pipe buffers"),
+        ("alloc_skb_with_frags sock_alloc_send_pskb unix_stream_sendmsg", "unix sockets"),
+        ("kmem_cache_alloc alloc_inode sock_alloc_inode __sys_socket", "sockets"),
+        ("nft_add_set_elem nf_tables_newsetelem nfnetlink_rcv_batch netlink_unicast", "firewall rules"),
+        ("setup_net copy_net_ns create_new_namespaces", "network namespaces"),
+        ("load_msg do_msgsnd", "message queues"),
+        ("__bpf_map_area_alloc array_map_alloc map_create __sys_bpf", "BPF maps"),
+        ("memcg_charge_kernel_stack.part.0 copy_process kernel_clone", "threads and processes"),
+        ("kmem_cache_alloc_lru shmem_alloc_inode alloc_inode shmem_mknod path_openat", "inodes and names"),
+        ("alloc_empty_file path_openat", "open files"),
+    ],
+)
+def test_kernel_memory_of_a_cgroup_is_told_by_what_was_asked_for_last(trace: str, holds: str) -> None:
+    given = kernel_of(trace)
+    assert f"; asked for last: {holds}" in line_of(given)
+    assert one(given, "kernel_memory_large").advice.startswith("Raise MemoryMax= of a.slice above 512 MiB")
+
+
+def test_a_user_page_does_not_tell_what_the_kernel_holds() -> None:
+    line = line_of(kernel_of("charge_memcg __mem_cgroup_charge do_anonymous_page handle_mm_fault"))
+    assert line.endswith("(pipe or unix socket buffers, BPF maps, io_uring)")
+
+
+def test_named_kinds_of_a_cgroups_kernel_memory_come_before_the_trace() -> None:
+    assert "; compressed swap (zswap)" in line_of(kernel_of("vfs_write", zswap=400 * MIB))
+    vmalloc = kernel_of("map_create __sys_bpf", vmalloc=400 * MIB)
+    assert "; vmalloc, asked for last: BPF maps and programs" in line_of(vmalloc)
+    tables = msgspec.structs.replace(task(10, 1), pgtables_bytes=400 * MIB)
+    listed = msgspec.structs.replace(kernel_of("vfs_write"), tasks=(tables,))
+    assert line_of(listed).endswith("holds 98 % of it; page tables")
+
+
+def test_what_no_kind_names_is_the_kernels_where_the_kernel_asked() -> None:
+    """Version 2 up to 5.17 prints no sum for the kernel."""
+    given = kernel_of("__memcg_kmem_charge pipe_write vfs_write")
+    assert given.memcg is not None
+    memcg = msgspec.structs.replace(given.memcg, stat={"anon": MIB, "file": 0, "slab": 0})
+    assert "asked for last: pipe buffers" in line_of(msgspec.structs.replace(given, memcg=memcg))
+
+
+def test_a_livelocked_cgroup_needs_room_or_somebody_to_kill() -> None:
+    given = cgroup(
+        kind="oom_no_victim", victims=(), outcome=NOBODY, tasks=(task(10, 500, oom_score_adj=-1000),)
+    )
+    advice = one(given, "no_killable_process").advice
+    assert advice.index("Raise MemoryMax=") < advice.index("oom_score_adj -1000")
+
+
 def test_large_shared_memory_names_the_mounts() -> None:
     given = (
         report(memory=memory(totals={"shmem": 2048})),
@@ -1450,7 +1523,10 @@ def test_the_nearest_zone_is_one_that_matters() -> None:
 
 
 SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
-    (cgroup, "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB"),
+    (
+        cgroup,
+        "t10 (pid 10) killed: cgroup /a.slice at its limit of 512 MiB; 3 processes together hold 98 % of it",
+    ),
     (report, "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request"),
     (
         lambda: report(trigger=ORDER3, memory=memory(zone(free=PLENTY, order3=0), nodes=NEW)),
@@ -1472,7 +1548,8 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
     ),
     (
         lambda: cgroup(kind="oom_no_victim", victims=(), outcome=NOBODY),
-        "nobody killed: cgroup /a.slice at its limit of 512 MiB, and no process that may be killed",
+        "nobody killed: cgroup /a.slice at its limit of 512 MiB, and no process that may be killed; 3 "
+        "processes together hold 98 % of it",
     ),
     (
         lambda: report(kind="oom_no_victim", victims=(), missing=("kill",), memory=None),
@@ -1551,7 +1628,8 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
     ),
     (
         lambda: cgroup(victims=tuple(Victim(pid=p, comm="w") for p in (10, 11, 12))),
-        "w (pid 10) and 2 more killed: cgroup /a.slice at its limit of 512 MiB",
+        "w (pid 10) and 2 more killed: cgroup /a.slice at its limit of 512 MiB; 3 processes together hold "
+        "98 % of it",
     ),
 ]
 

@@ -364,16 +364,22 @@ def _cgroup_kinds(parts: MemcgKinds) -> dict[Kind, int]:
         named["slab_unreclaimable"] = parts.slab_unreclaimable
         if parts.slab is not None:
             named["slab_reclaimable"] = max(parts.slab - parts.slab_unreclaimable, 0)
-    for kind in ("kernel_stack", "pagetables", "percpu", "vmalloc"):
-        amount = getattr(parts, kind)
-        if amount is not None:
-            named[kind] = amount
+    others: tuple[tuple[Kind, int | None], ...] = (
+        ("kernel_stack", parts.kernel_stack),
+        ("pagetables", parts.pagetables),
+        ("percpu", parts.percpu),
+        ("vmalloc", parts.vmalloc),
+        ("zspages", parts.zswap),
+    )
+    named |= {kind: amount for kind, amount in others if amount is not None}
     if parts.kernel is not None:
         # v1 and kernels up to 5.17 print no sum; of it, what no kind names: pipes, sockets' buffers, BPF ...
         named["kernel_rest"] = max(parts.kernel - sum(named.values()), 0)
     found |= named
     if parts.sock is not None:
         found["sock"] = parts.sock  # charged beside the kernel's (mem_cgroup_charge_skmem())
+    if parts.hugetlb is not None:
+        found["hugepages"] = parts.hugetlb
     return found
 
 

@@ -132,3 +132,42 @@ def raise_it(case: Case) -> str:
     limit = counter.limit_bytes if counter is not None else None
     text = raise_limit(memcg, which, limit, case.container_names)
     return text[0].upper() + text[1:]
+
+
+def raised_first(case: Case, less: str, *, needed: str = "the load needs it") -> str:
+    """Of a cgroup: its limit is raised if ``needed``, else ``less`` is done, and how one sees it. The limit
+    comes first: with less the work is less, too."""
+    return f"{raise_it(case)} if {needed}; else {less}.{begin_with(case)}"
+
+
+def begin_with(case: Case) -> str:
+    """How far a cgroup's limit is raised to begin with, how that lasts, and where one sees what is needed;
+    with a blank before it. Empty where the limit is not known or nobody's own."""
+    memcg = case.report.memcg or Memcg()
+    which, counter = limit_hit(case.report)
+    limit = counter.limit_bytes if counter is not None else None
+    if not limit or of_all_pods(memcg) or which == "kmem":
+        return ""
+    spare = case.meminfo_at.get("MemAvailable")
+    room = "" if spare is None or spare >= limit else f" (the host has {size(spare)} available)"
+    return f" Begin with {size(2 * limit)}{room}{_lasts(case, memcg, 2 * limit)}{_peak(case, memcg, which)}."
+
+
+def _lasts(case: Case, memcg: Memcg, limit: int) -> str:
+    found = owned(memcg.oom_path or "", case.container_names)
+    if found is None:
+        return ", set where the cgroup is made (it is lost with it)"
+    if found.kind == "unit":
+        name = harmless_name(middle_cut(found.name, 60))
+        return f": systemctl set-property {name} MemoryMax={limit >> 10}K lasts"
+    return ""
+
+
+def _peak(case: Case, memcg: Memcg, which: str | None) -> str:
+    """The kernel's own high-water mark; version 2 has it from 5.19 on."""
+    old = is_v1(memcg)
+    if old is None or (not old and case.kernel_at_least(5, 19) is not True):
+        return "; no further oom_kill in memory.events shows that it suffices" if old is False else ""
+    both = which == "memory+swap"
+    file = f"memory.{'memsw.' if both else ''}max_usage_in_bytes" if old else "memory.peak"
+    return f"; {file} then shows what it needs"

@@ -19,6 +19,8 @@ _NAMES = {
     "percpu": ("percpu",),
     "vmalloc": ("vmalloc",),
     "sock": ("sock",),
+    "zswap": ("zswap",),
+    "hugetlb": ("hugetlb",),
     "unevictable": ("total_unevictable", "unevictable"),
     "dirty": ("total_dirty", "dirty", "file_dirty"),
     "writeback": ("total_writeback", "writeback", "file_writeback"),
@@ -73,6 +75,10 @@ class MemcgKinds(msgspec.Struct, frozen=True, kw_only=True):
     percpu: int | None = None
     vmalloc: int | None = None
     sock: int | None = None
+    #: compressed swap, of the kernel's own (5.19+)
+    zswap: int | None = None
+    #: huge pages of a pool, with the mount option memory_hugetlb_accounting (named from 6.13 on)
+    hugetlb: int | None = None
     unevictable: int | None = None
     dirty: int | None = None
     writeback: int | None = None
@@ -91,6 +97,9 @@ def kinds(memcg: Memcg) -> MemcgKinds:
                 # a hierarchical sum already has the children
                 found[kind] = holders[0] if name.startswith("total_") else sum(holders)
                 break
+    tables = sum(s["sec_pagetables"] * unit for s, unit in parts if "sec_pagetables" in s)
+    if tables:  # of virtual machines and IOMMUs (6.1+)
+        found["pagetables"] = found.get("pagetables", 0) + tables
     if "kernel" not in found and memcg.kmem is not None:
         found["kernel"] = memcg.kmem.usage_bytes
     return MemcgKinds(**found)

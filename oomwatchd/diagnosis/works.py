@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from oomwatchd.diagnosis.purpose import PURPOSES
+
 
 class Work(NamedTuple):
     """Functions that are called for this work alone; what it is; what to do; whether it is the cause; whether
@@ -39,25 +41,11 @@ _WORKS = (
     Work(re.compile(r"do_coredump|elf_core_dump|vfs_coredump"), "a core dump was being written"),
     Work(re.compile(r"create_object|__?kmemleak_\w+"), "the kernel's own leak detector (kmemleak)"),
     Work(
-        re.compile(r"copy_process|dup_task_struct|alloc_thread_stack_node|kernel_clone|_?do_fork"),
-        "a new task",
-    ),
-    Work(re.compile(r"pgd_alloc|mm_init|__pte_alloc|pte_alloc_one|__p[mu]d_alloc"), "page tables"),
-    Work(
-        re.compile(
-            r"__?alloc_skb|__netdev_alloc_skb|napi_alloc_skb|sock_alloc_send_pskb|skb_page_frag_refill"
-        ),
-        "a network buffer",
-        uncounted=True,
-    ),
-    Work(
         re.compile(r"drm_\w+|ttm_\w+|i915_\w+|amdgpu_\w+|dma_heap_\w+|ion_\w+"),
         "a graphics buffer",
         uncounted=True,
     ),
-    Work(re.compile(r"io_uring_\w+|io_\w*_submit_sqes?|__io_uring_\w+"), "io_uring", uncounted=True),
-    Work(re.compile(r"bpf_map_\w+|map_create|__sys_bpf"), "a BPF map", uncounted=True),
-    Work(re.compile(r"pipe_write|anon_pipe_write"), "a pipe", uncounted=True),
+    *(Work(p.functions, p.words, uncounted=p.uncounted) for p in PURPOSES),
     Work(re.compile(r"shmem_\w+"), "shared memory (tmpfs)"),
     Work(re.compile(r"page_cache_ra_\w+|page_cache_readahead\w*|filemap_fault"), "reading a file"),
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
-from oomwatchd.diagnosis.levers import LASTS, is_v1, raise_it
+from oomwatchd.diagnosis.levers import LASTS, begin_with, is_v1, raise_it
 from oomwatchd.diagnosis.memcg import kinds
 from oomwatchd.records.report import Finding, Memcg
 from oomwatchd.words.amounts import percent, size
@@ -80,4 +80,5 @@ def _advice(case: Case) -> str:
     return (
         "See whether the device or file system behind it keeps up; let less wait (vm.dirty_bytes and "
         f"vm.dirty_background_bytes, {part}), or {raise_it(case)[0].lower()}{raise_it(case)[1:]}."
+        f"{begin_with(case)}"
     )

@@ -1,9 +1,15 @@
 """The kernel's own memory fills the cgroup.
 
 What the kernel keeps for the processes of a cgroup is charged to it: slab (inodes, open files), kernel stacks
-(threads), page tables, per-CPU data, vmalloc. The rest has no name in memory.stat: buffers of pipes and unix
-sockets, BPF maps, io_uring, message queues. A kill frees it only as far as the descriptors behind it are
-closed. cgroup v1 prints one sum for all kinds (``kmem``).
+(threads), page tables, per-CPU data, vmalloc, compressed swap. The rest has no name in memory.stat: buffers
+of pipes and unix sockets, BPF maps, io_uring, message queues. A kill frees it only as far as the descriptors
+behind it are closed. cgroup v1 prints one sum for all kinds (``kmem``); version 2 has printed one since 5.18,
+before it what no kind names is told here.
+
+Which kind it is, is taken from the first of these that says so: a named kind of memory.stat; page tables of
+the task table; live, who of the cgroup has many descriptors or threads; the call trace, which tells what was
+asked for last (most likely more of what fills it); live, which kind the machine has more of since the last
+look before.
 
 ``kernel_rest_bytes`` is the sum less the named kinds. What the sockets of a network hold is counted beside it
 in version 2 (``sock``).
@@ -11,12 +17,16 @@ in version 2 (``sock``).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.diagnosis.ledger import Kind
-from oomwatchd.diagnosis.levers import is_v1, raise_it
+from oomwatchd.diagnosis.levers import is_v1, raised_first
 from oomwatchd.diagnosis.memcg import kinds
+from oomwatchd.diagnosis.purpose import for_the_kernel, purpose
 from oomwatchd.diagnosis.suspects import by_count
+from oomwatchd.procfs import meminfo
 from oomwatchd.records.report import Finding, Memcg
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
@@ -28,30 +38,70 @@ TITLE = "The kernel's own memory fills the cgroup"
 _MOSTLY = 0.5
 #: threads: fewer have no stacks that matter
 _MANY = 500
-_ANY = "slab (inodes, open files), threads, page tables, pipes, sockets or BPF"
-_SHORT = "slab, threads, pipes, sockets or BPF: cgroup v1 does not say"
 #: what memory.stat names and a finding of its own tells
-_NAMED: tuple[Kind, ...] = ("slab_unreclaimable", "kernel_stack", "pagetables")
+_OWN: tuple[Kind, ...] = ("slab_unreclaimable", "kernel_stack", "pagetables")
 _UNNAMED = "pipe or unix socket buffers, BPF maps, io_uring"
+_V1 = "slab, threads, page tables, pipes, sockets or BPF: cgroup v1 does not say"
+_COUNT = (
+    "have it hold less: count its descriptors (ls /proc/PID/fd), Threads in /proc/PID/status, memlock in "
+    "fdinfo of BPF maps"
+)
+
+
+class _What(NamedTuple):
+    """What it is: for the line, as a sentence, and how it is made less."""
+
+    text: str
+    said: str
+    less: str
+
+
+#: kinds that memory.stat names and no other finding tells of: (kind, what it is, how it is made less)
+_KINDS: tuple[tuple[Kind, str, str], ...] = (
+    ("zspages", "compressed swap (zswap)", "bound it: memory.zswap.max of the cgroup"),
+    (
+        "percpu",
+        "per-CPU data",
+        "have it hold less: BPF maps of the per-CPU kinds (bpftool map), cgroups, network namespaces",
+    ),
+    (
+        "vmalloc",
+        "vmalloc",
+        "have it hold less: /proc/vmallocinfo shows the callers (BPF maps, packet rings)",
+    ),
+    (
+        "slab_reclaimable",
+        "inodes and names of files that are in use",
+        "have it hold less: fewer open files, or remove files of a tmpfs (df -i)",
+    ),
+)
+#: of /proc/meminfo: what grew in the machine while the cgroup filled
+_GREW = (
+    ("SUnreclaim", "slab"),
+    ("SReclaimable", "slab (inodes, names of files)"),
+    ("KernelStack", "kernel stacks (threads)"),
+    ("PageTables", "page tables"),
+    ("Percpu", "per-CPU data"),
+    ("VmallocUsed", "vmalloc"),
+)
 
 
 def find(case: Case) -> Claim | None:
-    memcg, whole = case.report.memcg or Memcg(), case.ledger.whole_bytes
-    kernel, rest = kinds(memcg).kernel, case.ledger.held("kernel_rest")
-    if not case.in_cgroup or not whole or kernel is None or kernel < HOLDS * whole:
+    whole = case.ledger.whole_bytes
+    if not case.in_cgroup or not whole:
         return None
-    old = is_v1(memcg) is True
-    unnamed = rest is not None and rest >= _MOSTLY * kernel
-    # of the processes in the cgroup alone: the table lists them
-    within: set[int | str] = {task.pid for task in case.report.tasks}
-    within |= {task.comm for task in case.report.tasks}
-    opened = by_count(case, within)
-    who = opened.text if opened is not None else _many_threads(case, within)
-    what = who or (_SHORT if old else _UNNAMED if unnamed else None)
+    old = is_v1(case.report.memcg or Memcg()) is True
+    kernel = _kernel(case)
+    if kernel is None or kernel < HOLDS * whole:
+        return None
+    rest = case.ledger.held("kernel_rest") or case.ledger.held("rest") or 0
+    unnamed = not old and rest >= _MOSTLY * kernel
+    what = _what(case, kernel)
     # a kind that has a name has a finding of its own, nearer to the cause
-    named = max((case.ledger.held(kind) or 0 for kind in _NAMED), default=0)
-    held = rest if unnamed and rest is not None and not old else kernel
-    tail = f" ({what})" if what else ""
+    named = max((case.ledger.held(kind) or 0 for kind in _OWN), default=0)
+    held = rest if unnamed else kernel
+    unknown = _V1 if old else _UNNAMED if unnamed else None
+    tail = f"; {what.text}" if what is not None else f" ({unknown})" if unknown else ""
     return Claim(
         finding=Finding(
             id=ID,
@@ -59,26 +109,17 @@ def find(case: Case) -> Claim | None:
             title=TITLE,
             explanation=f"The kernel holds {size(kernel)} for the cgroup, {percent(kernel, whole)} of its "
             "limit"
-            + (
-                f"; {size(rest or 0)} of it has no name in memory.stat: {_UNNAMED}."
-                if unnamed and not old
-                else "."
-            )
-            + (f" cgroup v1 does not say which kind: {_ANY}." if old else "")
-            + " A kill frees it as far as what stands behind it is closed."
-            + (f" {who[0].upper()}{who[1:]}." if who else ""),
+            + (f"; {size(rest)} of it has no name in memory.stat: {_UNNAMED}." if unnamed else ".")
+            + (f" {what.said}" if what is not None else f" {_V1[0].upper()}{_V1[1:]}." if old else "")
+            + " A kill frees it as far as what stands behind it is closed.",
             evidence={
                 "kernel_bytes": kernel,
                 "kernel_rest_bytes": rest,
                 "whole_bytes": whole,
                 "share_ratio": case.ledger.share(kernel),
             },
-            advice=f"{raise_it(case)} if the load needs it; else {opened.lever}."
-            if opened is not None
-            else f"{raise_it(case)} if the load needs it, or have it hold less: count its descriptors "
-            f"({'ls /proc/PID/fd' if not old else 'ls /proc/PID/fd; memory.kmem.slabinfo; Threads in status'}"
-            f"{'; memlock in fdinfo of BPF maps' if unnamed else ''}). If it leaks, more only postpones the "
-            "next kill.",
+            advice=raised_first(case, what.less if what is not None else _COUNT)
+            + " If it leaks, more only postpones the next kill.",
         ),
         cause=Cause(
             tier=Tier.HELD,
@@ -90,9 +131,62 @@ def find(case: Case) -> Claim | None:
     )
 
 
+def _kernel(case: Case) -> int | None:
+    """The kernel's own. Without a sum for it (version 2 up to 5.17) what no kind names, where the request was
+    one for the kernel: huge pages that are accounted (6.6+) have no name either."""
+    memcg = case.report.memcg or Memcg()
+    kernel, rest = kinds(memcg).kernel, case.ledger.held("rest")
+    if kernel is not None or rest is None or (case.ledger.held("anon") is None and not memcg.stat):
+        return kernel
+    asked = purpose(case.report.trigger.call_trace)
+    return rest if asked is not None or for_the_kernel(case.report.trigger.call_trace) else None
+
+
+def _what(case: Case, kernel: int) -> _What | None:
+    least = _MOSTLY * kernel
+    asked = purpose(case.report.trigger.call_trace)
+    last = f", asked for last: {asked.holds}" if asked is not None else ""
+    for kind, text, less in _KINDS:
+        if (case.ledger.held(kind) or 0) >= least:
+            name = text[0].upper() + text[1:]
+            said = f"{name} holds {size(case.ledger.held(kind) or 0)} of it{last}."
+            return _What(text + last, said, asked.look if asked is not None and kind == "vmalloc" else less)
+    listed = case.report.tasks
+    tables = sum(task.pgtables_bytes or 0 for task in listed)
+    if tables >= least:
+        said = f"Page tables of the listed processes hold {size(tables)} of it."
+        less = "see who maps so much (VmPTE in /proc/PID/status), and map less or with huge pages"
+        return _What("page tables", said, less)
+    within: set[int | str] = {task.pid for task in listed} | {task.comm for task in listed}
+    opened = by_count(case, within)
+    if opened is not None:
+        return _What(opened.text, f"{opened.text[0].upper()}{opened.text[1:]}.", opened.lever)
+    threads = _many_threads(case, within)
+    if threads is not None:
+        less = "bound the number of threads (pids.max of the cgroup, the program's own pool)"
+        return _What(threads, f"{threads[0].upper()}{threads[1:]}.", less)
+    if asked is not None:
+        said = f"Asked for last were {asked.holds}, by the call trace: most likely that is what fills it."
+        return _What(f"asked for last: {asked.holds}", said, f"have less of them: {asked.look}")
+    return _grew(case, least)
+
+
 def _many_threads(case: Case, within: set[int | str]) -> str | None:
     """Live: a process of the cgroup with so many threads that their stacks matter."""
     most = next(
         (h for h in case.facts.threads if (h.pid in within or h.name in within) and h.amount >= _MANY), None
     )
     return None if most is None else f"{harmless_name(most.name)} has {most.amount} threads"
+
+
+def _grew(case: Case, least: float) -> _What | None:
+    """Live: the kind of which the machine has so much more than a moment ago."""
+    if case.capture is None or not case.capture.before:
+        return None
+    before, now = meminfo(case.capture.before[-1]), case.meminfo_at
+    grown = [(now.get(name, 0) - before[name], text) for name, text in _GREW if name in before]
+    most, text = max(grown, default=(0, ""))
+    if most < least:
+        return None
+    said = f"The machine has {size(most)} more of {text} than at the last look before."
+    return _What(f"{text} grew by {size(most)} in the machine", said, _COUNT)

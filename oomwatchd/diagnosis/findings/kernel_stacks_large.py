@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
-from oomwatchd.diagnosis.levers import setting
+from oomwatchd.diagnosis.levers import raised_first, setting
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
@@ -47,8 +47,7 @@ def find(case: Case) -> Claim | None:
                 "whole_bytes": whole,
                 "share_ratio": case.ledger.share(stacks),
             },
-            advice=f"Bound the number of threads: {setting(case, 'TasksMax=', 'pids.max of its cgroup')}, or "
-            "the program's own pool.",
+            advice=_advice(case),
         ),
         cause=Cause(
             tier=Tier.HELD if case.in_cgroup else Tier.TAKEN,
@@ -58,3 +57,11 @@ def find(case: Case) -> Claim | None:
         if stacks >= (HOLDS if case.in_cgroup else _HUGE) * whole
         else None,
     )
+
+
+def _advice(case: Case) -> str:
+    less = (
+        f"bound the number of threads: {setting(case, 'TasksMax=', 'pids.max of its cgroup')}, or the "
+        "program's own pool"
+    )
+    return raised_first(case, less) if case.in_cgroup else f"{less[0].upper()}{less[1:]}."

@@ -2,8 +2,10 @@
 
 Taken from the flight recorder (the minutes before) and the state on detection. Named is, first, the process
 or cgroup that the kill was about and that grew along a line (least squares, nine tenths of the variation
-explained) by a tenth of the limit at least: of its cgroup's where that was hit, else of RAM. Else the kind of
-memory of the whole machine that grew most, at nearly every step: ``AnonPages`` is the processes' own data,
+explained) by a tenth of the limit at least: of its cgroup's where that was hit, else of RAM. Of a process
+that began not long before the first look, the line begins with nothing at its start; it ends with what the
+report says of it. Else the kind of memory of the whole machine that grew most, at nearly every step:
+``AnonPages`` is the processes' own data,
 ``Shmem`` tmpfs and shared segments, ``SUnreclaim`` kernel objects, ``PageTables`` and ``KernelStack`` follow
 from many processes or threads.
 
@@ -16,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
+
+import msgspec
 
 from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.case import Case
@@ -73,7 +77,7 @@ def _user(case: Case) -> Claim | None:
         within = track.kind == "process" and track.cgroup in named
         if track.kind == "tmpfs" or track.name == "/" or (confined and not about and not within):
             continue
-        climb = _climb(track, whole)
+        climb = _climb(_anchored(case, track), whole)
         if climb is not None:
             climbs.append((about and track.kind == "process", climb))
     if not climbs:
@@ -114,6 +118,23 @@ def _user(case: Case) -> Claim | None:
     return Claim(
         finding=finding, cause=Cause(tier=Tier.GREW, text=text, excess_bytes=grown) if decides else None
     )
+
+
+def _anchored(case: Case, track: Track) -> Track:
+    """The looks at a process, with what is known beyond them: at its start it held nothing, and at the kill
+    what the report says. On a busy host, or where it filled the limit soon, looks are few."""
+    if track.kind != "process" or case.capture is None or not track.points:
+        return track
+    points, end = list(track.points), case.at.usec if case.at is not None else None
+    facts = next((f for f in case.capture.processes if f.pid == track.pid), None)
+    start = facts.start_usec if facts is not None else None
+    # one that began long before the looks would make a line by itself
+    if start is not None and 0 < points[0][0] - start <= points[-1][0] - points[0][0]:
+        points.insert(0, (start, 0))
+    held = next((p.rss_bytes for p in case.processes if p.pid == track.pid), None)
+    if held is not None and end is not None and end > points[-1][0]:
+        points.append((end, held))
+    return msgspec.structs.replace(track, points=tuple(points))
 
 
 def _advice(case: Case, called: str, climb: _Climb, whole: int) -> str:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
-from oomwatchd.diagnosis.levers import setting
+from oomwatchd.diagnosis.levers import raised_first, setting
 from oomwatchd.records.report import Finding, Task
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
@@ -31,6 +31,8 @@ TITLE = "Many small processes together hold the memory"
 
 #: so many, together this share of all resident memory, none of them more than a tenth of it
 _COUNT, _SHARE, _LARGEST = 20, 0.5, 0.1
+#: kills of one crowd that was too large come within that time
+_LATER_USEC = 10_000_000
 
 
 class _Group(NamedTuple):
@@ -75,6 +77,15 @@ def _largest(groups: Iterable[_Group], whole: int) -> _Group | None:
     return group if group.together >= _SHARE * whole and small else None
 
 
+def _multiplies(case: Case) -> bool:
+    """Killed again and again under one name: whatever room there is, they fill it."""
+    victim, end = case.victim, case.report.first_usec
+    earlier = case.capture.earlier if case.capture is not None else ()
+    if victim is None or end is None:
+        return False
+    return sum(k.comm == victim.comm and k.usec <= end - _LATER_USEC for k in earlier) >= _COUNT
+
+
 def _told(case: Case, group: _Group, whole: int, *, comm: str | None, cgroup: str | None) -> Claim:
     tasks, together = group.tasks, group.together
     largest = max(task.rss_bytes or 0 for task in tasks)
@@ -106,7 +117,9 @@ def _told(case: Case, group: _Group, whole: int, *, comm: str | None, cgroup: st
             "largest_rss_bytes": largest,
             "bound_bytes": case.bound_bytes,
         },
-        advice=f"Bound how {bound}, or {limit}.",
+        advice=raised_first(case, f"bound how {bound}, or {limit}", needed="so many are needed")
+        if case.in_cgroup and not _multiplies(case)
+        else f"Bound how {bound}, or {limit}.",
     )
     name = harmless_name(comm) if comm is not None else "small"
     # shared pages are in each one's rss

@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from oomwatchd.diagnosis.attribution import owner_of
-from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
-from oomwatchd.diagnosis.levers import of_all_pods, raise_it
+from oomwatchd.diagnosis.levers import begin_with, of_all_pods, raise_it
 from oomwatchd.diagnosis.memcg import at_limit, charge_bytes, kinds, limit_hit
 from oomwatchd.diagnosis.owners import called
 from oomwatchd.diagnosis.summary import room_for_path
@@ -76,8 +76,21 @@ def find(case: Case) -> Claim | None:
         finding=finding,
         refusal=Refusal(text=_refused(case, memcg, which, counter, reached), rank=30),
         # whoever holds it says so; the limit is the lever where nothing nearer is
-        cause=Cause(tier=Tier.TOGETHER, text=""),
+        cause=Cause(tier=Tier.TOGETHER, text=_held_together(case) if reached else ""),
     )
+
+
+def _held_together(case: Case) -> str:
+    """What holds most of it, where no finding names one holder."""
+    anon, file = case.ledger.held("anon") or 0, case.ledger.held("file") or 0
+    whole = case.ledger.whole_bytes or 1 << 62
+    if anon >= max(HOLDS * whole, file):
+        count = len(case.report.tasks)
+        who = f"{count} processes together hold" if count > 1 else "anonymous memory holds"
+        return f"{who} {case.ledger.percent(anon)} of it"
+    if file >= HOLDS * whole:
+        return f"page cache that was not dropped holds {case.ledger.percent(file)} of it"
+    return ""
 
 
 def _refused(case: Case, memcg: Memcg, which: str | None, counter: MemcgCounter | None, reached: bool) -> str:
@@ -165,6 +178,6 @@ def _advice(case: Case, memcg: Memcg, counter: MemcgCounter | None) -> str:
             f"together are at what the kubelet leaves them; or {raise_it(case).lower()}."
         )
     return (
-        f"{raise_it(case)}, or make what runs in it smaller. If it leaks, more only postpones the next kill: "
-        "watch its usage grow."
+        f"{raise_it(case)}, or make what runs in it smaller.{begin_with(case)} If it leaks, more only "
+        "postpones the next kill: watch its usage grow."
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
-from oomwatchd.diagnosis.levers import raise_it
+from oomwatchd.diagnosis.levers import raised_first
 from oomwatchd.diagnosis.memcg import kinds
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
@@ -83,10 +83,10 @@ def _holder(case: Case, *, by_lock: bool) -> str:
 def _advice(case: Case, *, by_lock: bool) -> str:
     bound = "ulimit -l; LimitMEMLOCK where systemd starts it"
     if case.in_cgroup:
-        return (
-            f"{raise_it(case)}, or have less locked: VmLck in /proc/PID/status tells who locks, "
-            f"RLIMIT_MEMLOCK bounds it ({bound})."
+        less = (
+            f"have less locked: VmLck in /proc/PID/status tells who locks, RLIMIT_MEMLOCK bounds it ({bound})"
         )
+        return raised_first(case, less)
     if by_lock:
         return (
             f"Find who locks (VmLck in /proc/PID/status) and bound it ({bound}); root and CAP_IPC_LOCK are "

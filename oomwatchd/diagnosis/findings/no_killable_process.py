@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
+from oomwatchd.diagnosis.levers import begin_with, raise_it
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import size
 
@@ -44,15 +45,24 @@ def find(case: Case) -> Claim | None:
                 "exempt_rss_bytes": held,
                 "repeats": repeats,
             },
-            advice="Take oom_score_adj -1000 away from what may be killed if need be"
-            + ("" if case.systemd is False else " (OOMScoreAdjust=)")
-            + f": the exempt processes hold {size(held)}."
-            if exempt and matters
-            else "",
+            advice=_advice(case, held) if exempt and matters else "",
         ),
         refusal=Refusal(text=", and no process that may be killed", rank=91, place="behind"),
         cause=Cause(tier=Tier.MANNER, text="") if exempt and matters else None,
     )
+
+
+def _advice(case: Case, held: int) -> str:
+    less = "take oom_score_adj -1000 away from what may be killed if need be" + (
+        "" if case.systemd is False else " (OOMScoreAdjust=)"
+    )
+    if case.in_cgroup:
+        # nothing is killed and nothing goes on: who asks waits in its charge until there is room
+        return (
+            f"{raise_it(case)} if the exempt processes need more than the {size(held)} they hold; else "
+            f"{less}: it is killed then, where it stands still now.{begin_with(case)}"
+        )
+    return f"{less[0].upper()}{less[1:]}: the exempt processes hold {size(held)}."
 
 
 def _listed(case: Case, exempt: int, held: int) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import raised_first
 from oomwatchd.records.report import Finding, Task
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
@@ -55,12 +56,7 @@ def find(case: Case) -> Claim | None:
                 "tasks": tasks,
                 "shmem_bytes": shmem,
             },
-            advice=f"Map the shared memory ({size(shmem)}) with huge pages (vm.nr_hugepages), or run fewer "
-            "processes that map it."
-            if shared and shmem is not None and tasks > 1 and not one
-            else "See who maps so much (VmPTE in /proc/PID/status); fewer processes, smaller mappings or "
-            "huge "
-            "pages make the tables smaller.",
+            advice=_advice(case, shmem if shared and tasks > 1 and not one else None),
         ),
         cause=Cause(
             tier=Tier.HELD if case.in_cgroup else Tier.TAKEN,
@@ -71,6 +67,21 @@ def find(case: Case) -> Claim | None:
         if tables >= (HOLDS if case.in_cgroup else _HUGE / 2) * whole
         else None,
     )
+
+
+def _advice(case: Case, shmem: int | None) -> str:
+    """``shmem`` where many processes map that much shared memory."""
+    if shmem is not None:
+        less = (
+            f"map the shared memory ({size(shmem)}) with huge pages (vm.nr_hugepages), or run fewer "
+            "processes that map it"
+        )
+    else:
+        less = (
+            "see who maps so much (VmPTE in /proc/PID/status); fewer processes, smaller mappings or huge "
+            "pages make the tables smaller"
+        )
+    return raised_first(case, less) if case.in_cgroup else f"{less[0].upper()}{less[1:]}."
 
 
 def _tables(task: Task) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
-from oomwatchd.diagnosis.levers import bound_process, raise_it, setting
+from oomwatchd.diagnosis.levers import bound_process, raised_first, setting
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
@@ -62,10 +62,9 @@ def find(case: Case) -> Claim | None:
 def _advice(case: Case) -> str:
     if case.in_cgroup:
         # size= below the need turns a kill into ENOSPC
-        return (
-            f"{raise_it(case)} if that shared memory is needed; else remove it (tmpfs: rm; SysV: ipcs -m, "
-            "ipcrm; memfd: ls -l /proc/*/fd). A mount's size= below the need fails with ENOSPC instead."
-        )
+        less = "remove it (tmpfs: rm; SysV: ipcs -m, ipcrm; memfd: ls -l /proc/*/fd)"
+        text = raised_first(case, less, needed="that shared memory is needed")
+        return f"{text} A mount's size= below the need fails with ENOSPC instead."
     mapped = _mapped(case)
     if mapped is not None:
         return (

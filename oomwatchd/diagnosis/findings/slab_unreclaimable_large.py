@@ -13,7 +13,8 @@ from __future__ import annotations
 from oomwatchd.diagnosis.caches import lever_for, meaning
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
-from oomwatchd.diagnosis.levers import is_v1, raise_it
+from oomwatchd.diagnosis.levers import is_v1, raised_first
+from oomwatchd.diagnosis.purpose import purpose
 from oomwatchd.records.report import Finding, Memcg
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
@@ -60,7 +61,8 @@ def find(case: Case) -> Claim | None:
         ),
         cause=Cause(
             tier=Tier.HELD if case.in_cgroup else Tier.TAKEN,
-            text=f"kernel slab holds {case.ledger.percent(slab)} {case.of}{_most(caches, slab)}",
+            text=f"kernel slab holds {case.ledger.percent(slab)} {case.of}"
+            + (_most(caches, slab) or _asked(case)),
             excess_bytes=slab - (0 if case.in_cgroup else int(_USUAL * whole)),
         )
         if decides
@@ -87,6 +89,12 @@ def _most(caches: list[tuple[str, int]], slab: int) -> str:
     return f", most of it {name}{meaning(caches[0][0])}"
 
 
+def _asked(case: Case) -> str:
+    """Where no cache is named: what a cgroup at its limit asked for last is most likely of what fills it."""
+    asked = purpose(case.report.trigger.call_trace) if case.in_cgroup else None
+    return f"; asked for last: {asked.holds}" if asked is not None else ""
+
+
 def _advice(case: Case, caches: list[tuple[str, int]]) -> str:
     look = "slabtop -s c, or /proc/slabinfo"
     if case.in_cgroup:
@@ -95,11 +103,16 @@ def _advice(case: Case, caches: list[tuple[str, int]]) -> str:
     if case.early:
         look = "booting with slab_nomerge and the caches in the next report"
     if case.in_cgroup:
+        asked = purpose(case.report.trigger.call_trace)
+        less = (
+            f"have less of them ({asked.holds} were asked for last): {asked.look}"
+            if asked is not None and not caches
+            else f"see which cache grows ({look}): empty files and names of files (inodes, dentries), open "
+            "files and sockets are of it"
+        )
         return (
-            f"{raise_it(case)} if the load needs it; else see which cache grows ({look}): empty files and "
-            "names of files (inodes, dentries), open files and sockets are of it. A cache that only grows "
-            "is a "
-            "leak, and more only postpones the next kill."
+            f"{raised_first(case, less)} A cache that only grows is a leak, and more only postpones the next "
+            "kill."
         )
     lever = "" if case.early or not caches else lever_for(case, caches[0][0])
     if lever:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
-from oomwatchd.diagnosis.levers import raise_it
+from oomwatchd.diagnosis.levers import raised_first
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
 
@@ -37,8 +37,11 @@ def find(case: Case) -> Claim | None:
             "data "
             "that has arrived and is not read, or is sent faster than it is taken.",
             evidence={"sock_bytes": sock, "whole_bytes": whole, "share_ratio": case.ledger.share(sock)},
-            advice=f"{raise_it(case)}, or have less queued: ss -tm shows whose queues are full; fewer "
-            "connections, SO_RCVBUF or net.ipv4.tcp_rmem bound them.",
+            advice=raised_first(
+                case,
+                "have less queued: ss -tm (in its network namespace) shows whose queues are full; fewer "
+                "connections, SO_RCVBUF or net.ipv4.tcp_rmem bound them",
+            ),
         ),
         cause=Cause(tier=Tier.HELD, text=text, excess_bytes=sock) if sock >= HOLDS * whole else None,
     )
