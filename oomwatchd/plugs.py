@@ -1,4 +1,4 @@
-"""Plug rooms: packages in which a module is a feature (sinks, findings, observers).
+"""Plug rooms: packages in which a module is a feature (sinks, findings, owners of cgroups, forms of lines).
 
 The modules are found by a scan of the package, so adding one is adding a file. A module whose name begins
 with ``_`` belongs to the room itself and is no plug. A plug with settings of its own has a class

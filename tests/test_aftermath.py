@@ -170,9 +170,9 @@ def test_a_cgroup_may_be_called_anything(name: str) -> None:
     path = "/" + name
     text = f"Killed {path} due to memory pressure for / being 60.00% > 50.00% for > 1min 20s with"
     text += " reclaim activity"
-    assert oomd.cgroup_told(text) == path
+    assert oomd.killed_cgroup(text) == path
     assert oomd.summarize(oomd.read([KmsgRecord(text=text)])).isprintable()
-    assert oomd.cgroup_told(name) is None
+    assert oomd.killed_cgroup(name) is None
 
 
 def test_both_wordings_and_both_reasons() -> None:

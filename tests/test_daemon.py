@@ -30,8 +30,10 @@ from oomwatchd.daemon.clocks import Times
 from oomwatchd.daemon.evidence import FORESEEN_USEC
 from oomwatchd.daemon.live_facts import LiveFacts
 from oomwatchd.daemon.log import LINE_BYTES, OncePerKind, StderrHandler
+from oomwatchd.daemon.loop import Loop
 from oomwatchd.daemon.main import Daemon
 from oomwatchd.daemon.serving import Serving
+from oomwatchd.daemon.settings import Settings
 from oomwatchd.daemon.waiting import FULL_CAPTURES, cut_down
 from oomwatchd.daemon.warmup import RECORDS
 from oomwatchd.daemon.watch import FRESH_USEC, Watch
@@ -251,18 +253,15 @@ def test_what_one_bite_leaves_is_read_at_once(rig: Rig, monkeypatch: pytest.Monk
     rig.write(*LINES)
     rig.read_at(KILL_USEC)
     rig.watch.catch_up_done()
-    daemon = SimpleNamespace(
-        _watch=rig.watch,
-        _polled=time.monotonic(),
-        _recorder=None,
-        _naming=None,
-        _notifier=SimpleNamespace(watchdog_seconds=None),
+    parts: Any = SimpleNamespace(
+        watch=rig.watch, recorder=None, naming=None, notifier=SimpleNamespace(watchdog_seconds=None)
     )
+    loop = Loop(parts)
     rig.read_at(KILL_USEC + 6_000_000)
-    assert Daemon._timeout(daemon) > 1.0  # type: ignore[arg-type]  # what it needs of one
+    assert loop.timeout() > 1.0
     rig.write(*(shifted(line, FIRST_SEQ + 100 + n, KILL_USEC + 7_000_000) for n, line in enumerate(LINES)))
     assert rig.watch.read() is False
-    assert Daemon._timeout(daemon) == 0.0  # type: ignore[arg-type]  # what it needs of one
+    assert loop.timeout() == 0.0
 
 
 def test_an_error_costs_one_step_and_not_the_watch(
@@ -1219,12 +1218,11 @@ def test_sinks_are_opened_anew_by_the_worker_alone(monkeypatch: pytest.MonkeyPat
     tasks: list[Callable[[], None]] = []
     opened: list[Config] = []
     daemon = SimpleNamespace(
-        _config=Config(),
-        _level=lambda _new: "info",
+        _settings=SimpleNamespace(level="info"),
         _watch=SimpleNamespace(),
         _recorder=None,
         _worker=SimpleNamespace(later=tasks.append, reopen_sinks=opened.append),
-        _apply_http=lambda _new: None,
+        _front=SimpleNamespace(apply=lambda _new: None),
     )
     new = Config(log_level="debug")
     Daemon._apply(daemon, new)  # type: ignore[arg-type]  # what it needs of one
@@ -1240,7 +1238,9 @@ def test_the_manager_is_told_that_a_reload_has_ended_whatever_came_of_it() -> No
     def fails(_new: object) -> None:
         raise RuntimeError
 
-    daemon = SimpleNamespace(_path=None, _notifier=lambda *words: said.append(words), _apply=fails)
+    daemon = SimpleNamespace(
+        _settings=Settings(None), _notifier=lambda *words: said.append(words), _apply=fails
+    )
     with pytest.raises(RuntimeError):
         Daemon._reload(daemon)  # type: ignore[arg-type]
     assert said[-1] == ("READY=1",)

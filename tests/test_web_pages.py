@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oomwatchd.daemon.host_memory import HostView
+from oomwatchd.daemon.host_memory import HostMemory
 from oomwatchd.delivery.policy import Delivery
 from oomwatchd.diagnosis.attribution import Attribution
 from oomwatchd.diagnosis.headroom import CgroupDistance, Distance, ZoneDistance, distance
@@ -425,7 +425,7 @@ def test_a_scrape_with_1000_units_and_10000_events_takes_less_than_50_ms(tmp_pat
         whose = (Attribution(pid=4242, role="victim", cgroup="/x", unit=unit),)
         opened.put(capture(100 + n * 10), event(100 + n * 10, attribution=whose), metrics.count)
     metrics.kernel_kills(10_000)
-    metrics.observe(HostView(read_host()))
+    metrics.observe(HostMemory(read_host()))
     app = App(registry(metrics), Health(), Pages(state, lambda: opened))
     took = []
     for accept in ("text/plain", "application/openmetrics-text;version=1.0.0") * 5:
@@ -503,7 +503,7 @@ def test_no_file_of_the_host_breaks_it(parts: dict[str, str]) -> None:
 
 
 def test_this_host_shows_its_zones() -> None:
-    seen = HostView(read_host())()
+    seen = HostMemory(read_host())()
     assert seen.zones
     assert seen.total_bytes
     assert all(zone.largest_free_order >= 0 for zone in seen.zones if zone.free_bytes > 1 << 20)

@@ -19,7 +19,7 @@ TOP_CGROUPS = 20
 FRESH_SECONDS = 1.0
 
 
-class HostView:
+class HostMemory:
     """May be asked from any thread; reads through descriptors of its own."""
 
     def __init__(

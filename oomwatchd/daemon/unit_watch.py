@@ -259,7 +259,7 @@ class Aftermath:
     # -- systemd-oomd ------------------------------------------------------------------------------
 
     def _line(self, line: OomdLine) -> None:
-        path = oomd.cgroup_told(line.text)
+        path = oomd.killed_cgroup(line.text)
         owner = owner_of(path) if path is not None else None
         kill = self._of(owner.unit if owner else None, line.usec, lambda one: one.line is None)
         kill.line = line

@@ -4,6 +4,8 @@ Each sink has a thread and a place in the store's news of its own; none waits fo
 waits for any of them. The place moves on only when the receiver has taken an event, so neither a restart
 nor an outage loses one. What a receiver gets twice carries the same id. Bounds: the store's own, and an
 age beyond which nobody wants to hear of it; what is given up is counted.
+
+One long class: a lane is one thread, every step of which needs its position, its deadline and its failures.
 """
 
 from __future__ import annotations

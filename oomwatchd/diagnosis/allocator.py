@@ -22,6 +22,8 @@ quarter, and so on.
 The figures are those that were printed, some milliseconds after the check: a zone that fits by now is
 reported as fitting.
 
+Longer than others because the rules are one computation: each step needs what those before it found.
+
 Core: no clock, no file, no socket.
 """
 

@@ -1,4 +1,7 @@
-"""What a finding is asked about: the report, the host around it, and the shared arithmetic, once."""
+"""What a finding is asked about: the report, the host around it, and the shared arithmetic, once.
+
+One long class: each figure that several findings need is a short property, computed when first asked for.
+"""
 
 from __future__ import annotations
 

@@ -56,13 +56,13 @@ class OomdKill(Owner, frozen=True, kw_only=True):
     processes: int | None = None
 
 
-def unit_told(text: str) -> str | None:
+def counted_unit(text: str) -> str | None:
     """The unit that the service manager names in such a line; None of any other line."""
     found = _IN_UNIT.match(text)
     return found["unit"] if found else None
 
 
-def cgroup_told(text: str) -> str | None:
+def killed_cgroup(text: str) -> str | None:
     """The cgroup that systemd-oomd says it killed; None of any other line."""
     found = _KILLED.match(text)
     return (found["old"] or found["new"]) if found else None

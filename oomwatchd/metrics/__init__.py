@@ -7,7 +7,7 @@ before the first start in this boot ("historical"): ``increase()`` must not show
 
 Every label set exists from the start with 0, because a series that is born at 1 never shows an increase; of
 units and containers each begins at 0 (:mod:`.series`).
-``python -m oomwatchd.metrics`` writes docs/metrics.md.
+One long class: each thing that is counted has its method of a few lines.
 """
 
 from __future__ import annotations

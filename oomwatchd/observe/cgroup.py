@@ -4,6 +4,8 @@ killed.
 The tree is walked at the flight recorder's pace: a directory whose link count is unchanged has the
 subdirectories it had (kernfs counts them), so that a calm walk costs three system calls and two short reads
 a cgroup. Which process is where comes from ``cgroup.procs``, one read a cgroup, not one a process.
+
+One long class: the walk, the limits and the counts of kills are kept by cgroup in the one table.
 """
 
 from __future__ import annotations

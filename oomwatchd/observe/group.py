@@ -33,13 +33,13 @@ class Group:
         #: until it reaches its limit, if it goes on like this; None where that is not in sight
         self.left_seconds: float | None = None
         self.watched_until = -1
-        #: the kernel's count of kills when the books were opened and now, and kill lines put to it since
-        #: (:mod:`oomwatchd.observe.kills`)
+        #: the kernel's count of kills when the books were opened and now, and the kill lines that were
+        #: attributed to it since (:mod:`oomwatchd.observe.kills`)
         self.kills: int | None = None
         self.counted = 0
         self.claims = 0
 
     @property
     def unclaimed(self) -> int:
-        """Kills that it has more than kill lines were put to it."""
+        """Kills that it counted and to which no kill line was attributed yet."""
         return self.counted - (self.kills or 0) - self.claims

@@ -5,12 +5,12 @@ The kernel counts each kill in the victim's own cgroup, and in /proc/vmstat, bef
 memory.events.local (5.2), before that in memory.events of all ancestors too. Kill lines and counts are
 balanced like books:
 
-- A victim that was seen in a cgroup belongs there if that one has a kill more than kill lines were put to
-  it (``recorder``). A dying process stays in ``cgroup.procs`` until it has given up its memory
+- A victim that was seen in a cgroup belongs there if the cgroup counted more kills than kill lines were
+  attributed to it (``recorder``). A dying process stays in ``cgroup.procs`` until it has given up its memory
   (``cgroup_exit()`` comes after ``exit_mm()``), so that it is often still seen after its kill line.
 - Victims that nobody saw belong to a cgroup if that is the only one with kills to give, has exactly as many,
   and every kill that the kernel counted was read in the log (``events``). A cgroup that was removed with its
-  count, or a kill line not yet read, would otherwise put a kill to a neighbour.
+  count, or a kill line not yet read, would otherwise attribute a kill to a neighbour.
 - All others remain unknown.
 """
 
@@ -66,7 +66,7 @@ class Kills:
         self._counted: int | None = None
         self._lines = 0
         self._open: dict[int, int] = {}
-        #: kills put to cgroups that were not seen yet
+        #: kills attributed to cgroups that were not seen yet
         self._ahead: dict[str, int] = {}
         self._line_usec = -QUIET_USEC
         self._look_usec = -_STALE_USEC

@@ -18,7 +18,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from oomwatchd.diagnosis.oomd import cgroup_told
+from oomwatchd.diagnosis.oomd import killed_cgroup
 from oomwatchd.errors import UnavailableError
 from oomwatchd.records.capture import UnitEntry
 from oomwatchd.records.kmsg import to_text
@@ -131,7 +131,7 @@ def _item(entry: Mapping[str, Any]) -> UnitEntry | OomdLine | None:
             result=_result(entry, step),
             restarts=_number(entry, "N_RESTARTS") if step == "restart_scheduled" else None,
         )
-    if _text(entry, "_SYSTEMD_UNIT", _NAME_BYTES) == OOMD_UNIT and cgroup_told(text) is not None:
+    if _text(entry, "_SYSTEMD_UNIT", _NAME_BYTES) == OOMD_UNIT and killed_cgroup(text) is not None:
         return OomdLine(usec=usec, wall=wall, text=text)
     return None
 

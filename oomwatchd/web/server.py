@@ -13,6 +13,9 @@ waiting for more than a minute. waitress 3 reads requests without a thread, but 
 (100) it accepts no more until idle ones time out (120 s): with 110 idle ones a scrape got no answer; and
 it has no TLS. prometheus_client's own does the TLS handshake in the thread that accepts: one idle client
 stops every scrape.
+
+One long class: a connection may be stopped at each of its steps, and all of them share the one table of
+connections.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from oomwatchd.daemon.host_memory import HostView
+from oomwatchd.daemon.host_memory import HostMemory
 from oomwatchd.diagnosis.attribution import Attribution
 from oomwatchd.event import conclude
 from oomwatchd.metrics import Metrics
@@ -93,7 +93,7 @@ def served() -> Iterator[str]:
         for one in captures(corpus_directory() / log):
             store.put(one, conclude(one).event)
     crash_loop(store)
-    view = HostView(read_host())
+    view = HostMemory(read_host())
 
     def state() -> State:
         return State(

@@ -13,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.expected_conditions import url_contains
 from selenium.webdriver.support.wait import WebDriverWait
 
-from oomwatchd.daemon.host_memory import HostView
+from oomwatchd.daemon.host_memory import HostMemory
 from oomwatchd.daemon.warmup import RECORDS
 from oomwatchd.diagnosis.attribution import Attribution
 from oomwatchd.diagnosis.headroom import CgroupDistance
@@ -39,7 +39,7 @@ class Site:
         self.store = store
         health = Health()
         health.ready()
-        view = HostView(read_host())
+        view = HostMemory(read_host())
         cgroup = CgroupDistance(path=HOSTILE, limit_bytes=100 << 20, usage_bytes=90 << 20)
 
         def shown() -> object:

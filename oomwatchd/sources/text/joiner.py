@@ -1,6 +1,7 @@
 """Physical lines -> kernel lines: broken ones are joined, run-together ones parted.
 
 What is known of kernel lines is in :mod:`.wrap`; here is the line that is held until its neighbour is seen.
+One long class: every rule looks at the line that is held and at the one that comes.
 """
 
 from __future__ import annotations

@@ -61,13 +61,13 @@ class OtherKillers:
     def _of_oomd(self, record: KmsgRecord, *, manager: bool) -> list[OomCapture]:
         """systemd-oomd's line, and the service manager's of the same unit behind it, are one kill."""
         if manager:
-            unit = oomd.unit_told(record.text)
-            path = oomd.cgroup_told(self._oomd[0].text) if self._oomd else None
+            unit = oomd.counted_unit(record.text)
+            path = oomd.killed_cgroup(self._oomd[0].text) if self._oomd else None
             if unit is not None and path is not None and owner_of(path).unit == unit:
                 self._oomd.append(record)
                 return self._end_oomd()
             return []
-        if oomd.cgroup_told(record.text) is None:
+        if oomd.killed_cgroup(record.text) is None:
             return []
         out = self._end_oomd()
         self._oomd = [record]

@@ -5,6 +5,8 @@ how it was carried, what stands before its lines, whether and at which width it 
 is a stream in constant memory. A short text is judged when it ends. So the records do not depend on how the
 data was cut into pieces. Where the beginning held no kernel text, the text is judged anew from the first
 line that may hold some.
+
+One long class: a line passes from step to step of it, and each step may be the last that it needs.
 """
 
 from __future__ import annotations
