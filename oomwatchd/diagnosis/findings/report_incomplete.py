@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
-from oomwatchd.records.report import Finding
+from oomwatchd.diagnosis.levers import bound_process, raise_it
+from oomwatchd.records.report import Finding, Victim
 from oomwatchd.words.amounts import size
 from oomwatchd.words.escape import harmless_name
 
 ID = "report_incomplete"
 TITLE = "The figures that say why are not in this log"
 
+#: a victim of less than this is no cause to name
+_LARGE = 16 << 20
 _REST = "See the whole report: dmesg -T or journalctl -k on the host, around that time"
 
 
@@ -32,9 +35,7 @@ def find(case: Case) -> Claim | None:
     victim = case.victim or next(iter(report.victims), None)
     sizes = [] if victim is None else [victim.anon_rss_bytes, victim.file_rss_bytes, victim.shmem_rss_bytes]
     held = sum(s or 0 for s in sizes) if any(s is not None for s in sizes) else None
-    machine = (
-        report.constraint in ("none", "cpuset", "memory_policy") and report.constraint_basis != "inferred"
-    )
+    machine = report.constraint in ("none", "cpuset", "memory_policy")
     told = []
     if machine:
         told.append("The machine ran out, not a container's limit.")
@@ -42,8 +43,11 @@ def find(case: Case) -> Claim | None:
         told.append(f"{victim.comm} (pid {victim.pid}) held {size(held)} resident.")
     cause = Cause(tier=Tier.UNSEEN, text="the log lacks the figures that say who held it")
     if victim is not None and held:
+        # the lever of a cgroup is its limit's
         cause = Cause(
-            tier=Tier.TOGETHER, text=f"{harmless_name(victim.comm)} held {size(held)}", excess_bytes=1
+            tier=Tier.UNSEEN if case.in_cgroup else Tier.TOGETHER,
+            text=f"{harmless_name(victim.comm)} held {size(held)}",
+            excess_bytes=1,
         )
     return Claim(
         finding=Finding(
@@ -52,7 +56,7 @@ def find(case: Case) -> Claim | None:
             title=TITLE,
             explanation=" ".join((*told, f"What is missing: {', '.join(report.missing) or 'figures'}.")),
             evidence={"missing": ", ".join(report.missing), "victim_rss_bytes": held},
-            advice=_advice(case, held, machine=machine),
+            advice=_advice(case, victim, held, machine=machine),
         ),
         refusal=Refusal(text="the machine ran out of memory", rank=70) if machine else None,
         cause=cause,
@@ -67,16 +71,20 @@ def _told(case: Case) -> bool:
     return bool(counters or account)
 
 
-def _advice(case: Case, held: int | None, *, machine: bool) -> str:
-    if machine:
+def _advice(case: Case, victim: Victim | None, held: int | None, *, machine: bool) -> str:
+    if not machine:
+        stat = ", and memory.events and memory.stat of the cgroup" if case.in_cgroup else ""
+        lever = ""
+        named = case.report.memcg is not None and case.report.memcg.oom_path
+        if case.in_cgroup and not named and held is not None and held >= _LARGE:
+            lever = f"{raise_it(case)}, if the {size(held)} that the victim held are what it needs. "
+        return f"{lever}{_REST}{stat}."
+    if victim is None or held is None or held < _LARGE:
         return (
             f"{_REST}; more RAM or less work on the machine helps, a larger limit of the container does not."
         )
-    if case.in_cgroup:
-        grow = (
-            ""
-            if not held
-            else f" If {size(held)} are what it needs, raise the limit above that and what else runs in it."
-        )
-        return f"{_REST}, and memory.events and memory.stat of the cgroup.{grow}"
-    return f"{_REST}."
+    bound = bound_process(case, victim.comm, victim.pid).removesuffix(".")
+    return (
+        f"{bound}, if {size(held)} are more than it should have; else more RAM or less work helps, a larger "
+        f"limit of the container does not. {_REST}: it tells who held the rest."
+    )
