@@ -186,10 +186,9 @@ class Block:
         """So many rows of the task table were added; of too many the smallest go."""
         self.rows.count += count
         if self.rows.too_many:
-            self.lists(None)
-            self.records, gone = self.rows.let_go(self.records)
-            self.looked_at = len(self.records)
-            self.listed.difference_update(map(str, gone))
+            self.records = self.rows.let_go(self.records)
+            self.listed.clear()  # of those that stay; asked for where reports interleave alone
+            self.looked_at = 0
 
     def follows_at_once(self, record: KmsgRecord) -> bool:
         """No record stood between this one and the block's last, as far as numbers tell."""

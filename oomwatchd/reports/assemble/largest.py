@@ -60,8 +60,8 @@ class Rows:
         """The row of this process went."""
         return pid is not None and pid >> 3 < len(self._gone) and bool(self._gone[pid >> 3] & 1 << (pid & 7))
 
-    def let_go(self, records: Sequence[KmsgRecord]) -> tuple[list[KmsgRecord], set[int]]:
-        """The records of a block without the smallest of its tasks, and the pids that went."""
+    def let_go(self, records: Sequence[KmsgRecord]) -> list[KmsgRecord]:
+        """The records of a block without the smallest of its tasks."""
         columns = _Columns.of(records)
         rows, places = self._rows, self._places
         for at in range(self._looked_at, len(records)):
@@ -70,7 +70,7 @@ class Rows:
                 places.append(at)
         if not rows:  # none can be read
             self.count = 0
-            return list(records), set()
+            return list(records)
         stay = self._choose(rows)
         gone = [row for row, stays in zip(rows, stay, strict=True) if not stays]
         self._add(gone)
@@ -81,7 +81,7 @@ class Rows:
         self._places = [n for n, at in enumerate(kept) if at in of_rows]
         self._looked_at = len(kept)
         self.count = len(self._rows)
-        return [records[at] for at in kept], {row.pid for row in gone}
+        return [records[at] for at in kept]
 
     def _choose(self, rows: Sequence[_Row]) -> list[bool]:
         """Which stay: an eighth for those that the kernel was told to kill first, else the largest."""
@@ -144,7 +144,9 @@ class _Columns(NamedTuple):
             number, rss = int(pid), int(figures[self.rss])
             swap = int(figures[self.swap]) if self.swap is not None else 0
             adj = int(figures[self.adj]) if self.adj is not None else 0
-            tables = sum(int(figures[column]) * unit for column, unit in self.tables)
+            tables = 0
+            for column, unit in self.tables:
+                tables += int(figures[column]) * unit
         except (ValueError, IndexError):
             return None
         if not 0 <= number < _PID_LIMIT:
