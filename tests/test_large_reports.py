@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import random
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from oomwatchd.cli import _output
 from oomwatchd.config import Config
 from oomwatchd.daemon.waiting import FULL_BYTES
 from oomwatchd.daemon.worker import Worker
@@ -131,6 +133,25 @@ def test_what_the_others_held_together_is_said() -> None:
     said = f"{left.count} smaller tasks left out, together {amount(left.rss_bytes)} resident"
     assert said in " ".join(render_text(event, width=100).split())
     assert said in render_html(event, capture.records)
+
+
+@pytest.mark.parametrize("bound", ["PAGE_REPORTS", "PAGE_RECORDS"])
+def test_a_page_of_too_many_reports_says_what_it_lacks(
+    bound: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captures = [captured(report(5, seq=1000 * n)) for n in range(1, 6)]
+    monkeypatch.setattr(_output, bound, 2 if bound == "PAGE_REPORTS" else len(captures[0].records) + 1)
+    stream = io.BytesIO()
+    writer = _output.Writer(stream, "html")
+    for capture in captures:
+        writer.write(capture)
+    writer.close()
+    assert writer.status == 73
+    [said] = capsys.readouterr().err.splitlines()
+    assert "3 more reports would not fit into one page, which has the first 2; write --format jsonl" in said
+    page = stream.getvalue().decode()
+    ids = [conclude(capture).event.id for capture in captures]
+    assert [one in page for one in ids] == [True, True, False, False, False]
 
 
 def test_a_report_of_usual_size_is_kept_whole() -> None:

@@ -20,9 +20,12 @@ from oomwatchd.records.capture import OomCapture
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.render.json import encode, event_document
 from oomwatchd.words.escape import harmless
+from oomwatchd.words.text import plural
 
 Format = Literal["text", "json", "jsonl", "html", "markdown"]
 _MAX_WIDTH = 120
+#: reports of one HTML page, and lines of theirs: a browser shows 60 MB of it
+PAGE_REPORTS, PAGE_RECORDS = 1000, 250_000
 
 
 class OutputError(OomwatchdError):
@@ -69,10 +72,14 @@ class Writer:
         #: the exit status that what was written calls for
         self.status = 0
         self._pages: list[OomEvent] = []
+        self._room = PAGE_RECORDS
         self._records: dict[str, tuple[KmsgRecord, ...]] = {}
 
     def write(self, capture: OomCapture) -> None:
         """The next event."""
+        if self._format == "html" and (len(self._pages) >= PAGE_REPORTS or self._room <= 0):
+            self._count += 1  # neither kept nor explained
+            return
         event, error = explained(capture)
         self.status = self.status or (EX_SOFTWARE if error is not None else 0)
         first = self._count == 0
@@ -85,6 +92,7 @@ class Writer:
             case "html":
                 self._pages.append(event)
                 self._records[event.id] = capture.records
+                self._room -= len(capture.records)
             case "markdown":
                 from oomwatchd.render.markdown import render_markdown
 
@@ -107,6 +115,12 @@ class Writer:
 
             page = render_html_page(self._pages, self._records)
             self._stream.write(page.encode("utf-8", "backslashreplace"))
+            if (more := self._count - len(self._pages)) > 0:
+                complain(
+                    f"{plural(more, 'more report')} would not fit into one page, which has the first"
+                    f" {len(self._pages)}; write --format jsonl or text, or give the log in parts"
+                )
+                self.status = self.status or OutputError.exit_status
 
     def _json(self, event: OomEvent) -> bytes:
         return self._seen(pretty(event)) if self._terminal else encode(event)
