@@ -16,6 +16,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from oomwatchd.cli import main
 from oomwatchd.daemon.log import StderrHandler
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.metrics import Metrics
@@ -199,6 +200,21 @@ def test_store(event: OomEvent, capture: OomCapture, tmp_path: Path) -> None:
         f"{FILE_NAME}-wal",
         f"{FILE_NAME}-shm",
     }
+
+
+def test_export(capture: OomCapture, tmp_path: Path) -> None:
+    """As the command writes it: an event a line."""
+    directory, plain = tmp_path / "state", capture_of(b"plain", b"/plain", seq=900)
+    with contextlib.closing(Store.open(directory)) as store:
+        for one in (capture, plain):
+            store.put(one, conclude(one).event)
+    config, output = tmp_path / "config.toml", tmp_path / "out"
+    config.write_text(f'state_directory = "{directory}"\n')
+    assert main(["events", "export", "--config", str(config), "--output", str(output)]) == 0
+    lines = output.read_bytes().removesuffix(b"\n").split(b"\n")
+    assert sorted(json.loads(line)["victims"][0]["comm"] for line in lines) == sorted(
+        conclude(one).event.victims[0].comm for one in (capture, plain)
+    )
 
 
 def test_log(event: OomEvent, capture: OomCapture) -> None:

@@ -33,7 +33,8 @@ def read_secret(name: str, environ: Mapping[str, str] = os.environ) -> str:
     content."""
     path = secret_path(name, environ)
     try:
-        with path.open("rb") as file:
+        # a FIFO in its place would hold up whoever opens it
+        with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise SinkError(f"cannot read the secret {path}: {error.strerror}") from None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 
 from oomwatchd.cli.notify_test import test_event as a_test_event
 from oomwatchd.config import parse
+from oomwatchd.delivery.policy import pause
 from oomwatchd.diagnosis.attribution import Attribution
 from oomwatchd.errors import ConfigError
 from oomwatchd.records.report import Finding, Task, Victim
@@ -252,6 +254,53 @@ def test_what_is_made_of_an_answer(
     plain.headers = {}
     sink.deliver([event()])  # the connection is none the worse for it
     assert len(plain.taken()) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("9" * 5000, "99999999999999999999", "-5", "1e309", "nan", "inf", "0x10", "٣", ""),
+        *(
+            "Fri, 99 Foo 0000 25:61:61 GMT",
+            "Fri, 31 Dec 999999999 23:59:59 GMT",
+            "Fri, 31 Dec 9999 23:59:59 GMT",
+        ),
+        *("0", "; drop", "Thu, 01 Jan 1970 00:00:00 +9999999999"),
+    ],
+)
+def test_an_absurd_pause_is_an_hour_at_most(plain: Receiver, value: str) -> None:
+    plain.answers = [503]
+    plain.headers = {"Retry-After": value.encode().decode("latin-1")}
+    with pytest.raises(SinkError) as caught:
+        Webhook(Options(url=plain.url)).deliver([event()])
+    assert 1 <= pause(1, 0.0, retry_after=caught.value.retry_after_seconds) <= 3600
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "absent", "locked", "binary", "long", "empty"])
+def test_a_secret_that_is_none_is_said_at_once(plain: Receiver, tmp_path: Path, kind: str) -> None:
+    secret = tmp_path / "secret"
+    if kind == "fifo":
+        os.mkfifo(secret)
+    elif kind == "directory":
+        secret.mkdir()
+    elif kind != "absent":
+        content = {"locked": b"word", "binary": b"a\0b\xff", "long": b"a" * 20_000, "empty": b"\n"}[kind]
+        secret.write_bytes(content)
+    words = {"directory": "Is a directory", "absent": "No such file", "locked": "Permission denied"}
+    sink = Webhook(Options(url=plain.url, secret_headers={"X-Token": str(secret)}))
+    if kind == "locked":
+        secret.chmod(0)
+    root = os.geteuid() == 0
+    if root and kind == "locked":
+        os.seteuid(65534)
+    try:
+        with pytest.raises(SinkError, match=words.get(kind, "is not one line of printable ASCII")) as caught:
+            sink.deliver([event()])
+    finally:
+        if root:
+            os.seteuid(0)
+    assert str(secret) in str(caught.value)
+    assert plain.requests == []
 
 
 def test_the_library_writes_no_url_into_the_log(plain: Receiver) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import gzip
 import os
+import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from oomwatchd.config import load
+from oomwatchd.delivery.outbox import Receiver
+from oomwatchd.delivery.policy import LONGEST_RETRY_AFTER_SECONDS, pause
 from oomwatchd.diagnosis.headroom import Distance
-from oomwatchd.errors import ConfigError
+from oomwatchd.errors import ConfigError, DeliveryError
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.metrics import Metrics
 from oomwatchd.metrics.families import registry
@@ -19,6 +24,7 @@ from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.records.kmsg import KmsgGap, KmsgRecord, parse_record
 from oomwatchd.render.json import encode
 from oomwatchd.reports.assemble import Assembler, OomBlock
+from oomwatchd.sinks import alertmanager, otlp, webhook
 from oomwatchd.sources.text import TextReader
 from oomwatchd.store import Store
 from oomwatchd.web import App, Health, Later
@@ -187,6 +193,77 @@ def fuzz_carriers(data: bytes) -> None:
     assert test_carriers.told([*report[:at], *lines, *report[at:]]) == test_carriers.told(report)
 
 
+class Peer:
+    """A receiver on this machine that reads what it is sent and answers with ``says``, whatever that is."""
+
+    def __init__(self) -> None:
+        self.says = b""
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        threading.Thread(target=self._answer, daemon=True).start()
+
+    def _answer(self) -> None:
+        while True:
+            client, _ = self._listening.accept()
+            with client, suppress(OSError):
+                client.settimeout(5)
+                head = b""
+                while b"\r\n\r\n" not in head and (piece := client.recv(65536)):
+                    head += piece
+                client.sendall(self.says)
+                client.shutdown(socket.SHUT_WR)
+                while client.recv(65536):  # else the connection is reset, and the answer lost
+                    pass
+
+
+#: what a receiver might have, and no line of ours may repeat
+SAID = b"zq7secretzq7"
+
+
+@cache
+def _receivers() -> tuple[Peer, tuple[Callable[[], object], ...]]:
+    """The peer, and what sends to it: each sink across the network."""
+    peer = Peer()
+    url = f"http://127.0.0.1:{peer.port}"
+    event = samples.event(7)
+
+    def sends(open_sink: Callable[[], Receiver]) -> Callable[[], object]:
+        def send() -> None:
+            sink = open_sink()
+            try:
+                sink.deliver([event])
+            finally:
+                sink.close()
+
+        return send
+
+    def hook(template: str = "", method: Literal["POST", "PUT"] = "POST") -> Callable[[], Receiver]:
+        options = webhook.Options(url=url, timeout_seconds=1.0, template=template, method=method)
+        return lambda: webhook.Webhook(options)
+
+    return peer, (
+        sends(hook()),
+        *(sends(hook(template=name)) for name in ("slack", "mattermost", "teams")),
+        sends(hook(template="matrix", method="PUT")),
+        sends(lambda: alertmanager.Alertmanager(alertmanager.Options(urls=[url], timeout_seconds=1.0))),
+        sends(lambda: otlp.Otlp(otlp.Options(url=url, timeout_seconds=1.0))),
+        sends(lambda: otlp.Otlp(otlp.Options(url=url, timeout_seconds=1.0, encoding="json"))),
+    )
+
+
+def fuzz_receivers(data: bytes) -> None:
+    """What a receiver answers: taken, or an error in our own words that tells nothing of the answer and asks
+    for a pause that can be waited for."""
+    peer, senders = _receivers()
+    peer.says = data[1:]
+    try:
+        senders[data[0] % len(senders) if data else 0]()
+    except DeliveryError as error:
+        assert str(error) == harmless(str(error)) and SAID.decode() not in str(error), error
+        seconds = pause(1, 0.0, retry_after=error.retry_after_seconds)
+        assert 0 < seconds <= LONGEST_RETRY_AFTER_SECONDS, seconds
+
+
 class Target(NamedTuple):
     """``seeds`` gives inputs to begin with, out of the corpus directory."""
 
@@ -257,6 +334,30 @@ def _requests(corpus: Path) -> Iterator[bytes]:
     yield b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
+def _answers(corpus: Path) -> Iterator[bytes]:
+    body = b'{"partialSuccess": {"rejectedLogRecords": "1", "errorMessage": "%s"}}' % SAID
+    heads = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nContent-Type: application/json\r\n\r\n%s"
+        % (len(body), body),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n\x0a\x02\x08\x01",
+        b"HTTP/1.1 429 %s\r\nRetry-After: 120\r\nContent-Length: 0\r\n\r\n" % SAID,
+        b"HTTP/1.1 503 x\r\nRetry-After: Fri, 31 Dec 9999 23:59:59 GMT\r\n\r\n" + SAID,
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/%s\r\n\r\n" % SAID,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\nffffffffffff\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"0" * 100_000),
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 204 x\r\n\r\n",
+        b"HTTP/1.1 -1 \xff\r\n\r\n",
+        b"HTTP/0.9\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"220 mail ESMTP %s\r\n" % SAID,
+        b"\x15\x03\x03\x00\x02\x02\x28",
+        b"",
+    ]
+    for n, head in enumerate(heads):
+        yield bytes((n,)) + head
+        yield bytes((n + 7,)) + head
+
+
 TARGETS = {
     "record": Target(fuzz_record, _record_lines),
     "blocks": Target(fuzz_blocks, _reports),
@@ -265,4 +366,5 @@ TARGETS = {
     "carriers": Target(fuzz_carriers, _beginnings),
     "config": Target(fuzz_config, _configurations),
     "http": Target(fuzz_http, _requests),
+    "receivers": Target(fuzz_receivers, _answers),
 }
