@@ -10,6 +10,7 @@ placed, timed, stored and told: each step hands capture and event to the next.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -111,7 +112,8 @@ class Worker:
         """Open the store, in memory if its directory cannot be used, and the sinks. Raises
         StateInUseError."""
         self._open_store()
-        self._deaths = OwnDeaths(self._store, self._boot_id)
+        pid = os.getpid() if sees_kernel_pids(Path("/proc")) else None
+        self._deaths = OwnDeaths(self._store, self._boot_id, int(self._clock() * 1e6), pid)
         self._outputs.open(self._config, self._store)
 
     def position(self, boot_id: str | None) -> int | None:
@@ -257,6 +259,7 @@ class Worker:
 
     def _close(self) -> None:
         self._outputs.close()
+        self._deaths.ended()
         self._store.close()
         if self._lock is not None:
             self._lock.close()
@@ -285,6 +288,7 @@ class Worker:
         capture, event = self._timed(capture, event, waiting.named_at)
         if watched and self._aftermath is not None:
             capture, event = self._aftermath.settled(capture, event)
+        self._deaths.told(capture, event)
         self._keep(capture, event)
         if watched and self._aftermath is not None:
             self._aftermath.listen(capture, event)
