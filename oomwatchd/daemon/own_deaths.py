@@ -68,8 +68,8 @@ class OwnDeaths:
             return
         if any(victim.pid == self._last for victim in event.victims):
             log.warning(
-                "the kernel killed the last daemon (pid %d) itself; read by the next one, without a look at the"
-                " host as it was then: %s",
+                "the kernel killed the last daemon (pid %d) itself; read by the next one, without a look at"
+                " the host as it was then: %s",
                 self._last,
                 event.summary,
             )
