@@ -41,13 +41,14 @@ def decode(
     lines.read()
     parts, seen = lines.parts, lines.seen
     summary = outcome.summary_of(parts)
-    page_size = memory.page_size_of(parts, page_size_bytes)
+    release = parts.dump.release or kernel
+    arch = arch or dump_stack.architecture(release, parts.dump.stack)
+    page_size = memory.page_size_of(parts, page_size_bytes, arch)
     outcome.check_table(parts, page_size)
     constraint, basis = outcome.constraint_of(parts, summary)
     victims = outcome.victims_of(parts, summary)
     chosen_pid, chosen_comm = outcome.chosen_of(parts, summary)
     missing = missing_parts(parts, seen, constraint)
-    release = parts.dump.release or kernel
     return OomReport(
         kind=outcome.kind_of(parts, victims),
         complete=not missing and lost_records == 0,
@@ -57,7 +58,7 @@ def decode(
         kill_usec=lines.kill_usec,
         first_wall=lines.first.wall if lines.first else None,
         kernel=release,
-        arch=arch or dump_stack.architecture(release, parts.dump.stack),
+        arch=arch,
         page_size_bytes=page_size,
         trigger=trigger.trigger_of(parts, seen, summary),
         constraint=constraint,

@@ -9,11 +9,21 @@ from oomwatchd.formats.parts import MemoryLines, Parts, ZoneLines
 from oomwatchd.records.report import Memory, Swap, Zone
 
 _PAGE_SIZES_KB = (4, 8, 16, 32, 64, 256)
+#: architectures whose kernels have pages of one size alone
+_ONE_SIZE = {"x86_64": 4096, "i386": 4096, "i486": 4096, "i586": 4096, "i686": 4096, "s390x": 4096} | {
+    "riscv64": 4096,
+    "arm": 4096,
+    "armv7hl": 4096,
+    "sparc64": 8192,
+}
+#: counts of fewer pages say too little; how far counters that are read at once may be off, and others; how
+#: many must agree
+_PAGES, _SMALL, _LARGE, _AGREE = 64, 0.02, 0.2, 3
 
 
-def page_size_of(parts: Parts, given: int | None) -> int | None:
-    """Bytes: the buddy list's order 0 block; else a victim's total-vm in kB against its row in pages;
-    else ``given``, the host's own."""
+def page_size_of(parts: Parts, given: int | None, arch: str | None) -> int | None:
+    """Bytes: the buddy list's order 0 block; else an amount that is printed in pages and in kB; else what the
+    architecture has alone; else ``given``, the host's own."""
     if parts.memory.buddy_page_size:
         return parts.memory.buddy_page_size
     for victim in parts.outcome.victims.values():
@@ -21,7 +31,37 @@ def page_size_of(parts: Parts, given: int | None) -> int | None:
         pages = parts.table.figure(victim.pid, "total_vm")
         if kb and pages and kb % pages == 0 and kb // pages in _PAGE_SIZES_KB:
             return kb // pages * 1024
-    return given
+    return _of_both_counts(parts.memory) or _of_resident(parts) or _ONE_SIZE.get(arch or "") or given
+
+
+def _of_both_counts(lines: MemoryLines) -> int | None:
+    """The totals are in pages; the same counters of all nodes (4.8+), or of all zones, are in kB. They are
+    read one after another, so that they differ a little, and nodes may be left out: three must agree."""
+    found: list[int] = []
+    for name, pages in lines.totals.items():
+        for amounts in ([n.amounts for n in lines.nodes.values()], [z.amounts for z in lines.zones.values()]):
+            held = [int(one[f"{name}_bytes"]) for one in amounts if f"{name}_bytes" in one]
+            size = _nearest(sum(held), pages, _SMALL) if held and pages >= _PAGES else None
+            if size is not None:
+                found.append(size)
+    size = max(set(found), key=found.count, default=None)
+    return size if size is not None and found.count(size) >= _AGREE > len(found) - found.count(size) else None
+
+
+def _of_resident(parts: Parts) -> int | None:
+    """The kill line's resident memory, in kB, against the victim's row, in pages: it may have grown since."""
+    for victim in parts.outcome.victims.values():
+        kinds = [victim.figures.get(kind) for kind in ("anon-rss", "file-rss", "shmem-rss")]
+        kb, pages = sum(kind or 0 for kind in kinds), parts.table.figure(victim.pid, "rss")
+        if None not in kinds[:2] and pages is not None and pages >= _PAGES:
+            return _nearest(kb * 1024, pages, _LARGE)
+    return None
+
+
+def _nearest(amount: int, pages: int, off: float) -> int | None:
+    """The page size that makes so many pages this amount, give or take a part of it."""
+    sizes = (size * 1024 for size in _PAGE_SIZES_KB)
+    return next((size for size in sizes if abs(amount - size * pages) <= off * size * pages), None)
 
 
 def memory_of(parts: Parts, page_size: int | None) -> Memory | None:
