@@ -1556,9 +1556,32 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
         "t10 (pid 10) asked for memory, victim not in the log: out of memory",
     ),
     (
+        # of a victim half of min is asked, 22 MiB
         lambda: report(kind="page_alloc_failure", victims=(), kills=0),
+        "order-0 allocation of t10 (pid 10) failed: out of memory, though node 0 Normal zone had enough "
+        "again when printed; an aftershock: who asked had been killed before",
+    ),
+    (
+        lambda: report(kind="page_alloc_failure", victims=(), kills=0, memory=memory(zone(free=18 << 10))),
         "order-0 allocation of t10 (pid 10) failed: node 0 Normal zone 4096 kB short for an order-0 request; "
         "an aftershock: who asked had been killed before",
+    ),
+    # who reclaims has no mark at all, and is no victim
+    (
+        lambda: report(
+            kind="page_alloc_failure",
+            victims=(),
+            kills=0,
+            trigger=traced("zs_malloc", "zram_rw_page", "pageout", "shrink_folio_list"),
+            memory=memory(zone(free=0)),
+        ),
+        "order-0 allocation of t10 (pid 10) failed: node 0 Normal zone without one page left, reserves "
+        "included, for an order-0 request",
+    ),
+    (
+        lambda: report(memory=memory(zone(min=5 << 20))),
+        "t10 (pid 10) killed: node 0 Normal zone with a min mark of 5 GiB beyond all of its 4 GiB: too "
+        "little for an order-0 request; vm.min_free_kbytes holds 5 GiB back, 100 % of RAM",
     ),
     (
         lambda: report(memory=memory(zone(min=200 << 10, boost=190 << 10))),

@@ -84,6 +84,20 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     no_watermarks: bool
     #: nodes it may use, None: all that were printed
     nodes: frozenset[int] | None
+    #: not __GFP_NOMEMALLOC: what its task may take of the reserves, the request may
+    spares: bool = True
+    #: who asks was killed already: half of min is enough, the high-order atomic reserve is open (ALLOC_OOM)
+    victim: bool = False
+
+    @property
+    def counts_boost(self) -> bool:
+        """All of a watermark boost stands in its way; else it is tried without one, or has a lower mark."""
+        return not (self.victim or self.no_watermarks or (self.high and not self.order))
+
+    @property
+    def into_reserves(self) -> bool:
+        """May take blocks of the high-order atomic reserve."""
+        return self.harder or self.victim
 
 
 class ZoneVerdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,6 +229,7 @@ def request_of(trigger: Trigger, *, by_cpuset: bool = False) -> Request | None:
         harder="__GFP_NOMEMALLOC" not in flags
         and ("__GFP_ATOMIC" in flags or not flags & (_RECLAIM | {"__GFP_NO_KSWAPD"})),
         no_watermarks="__GFP_MEMALLOC" in flags and "__GFP_NOMEMALLOC" not in flags,
+        spares="__GFP_NOMEMALLOC" not in flags,
         nodes=allowed if allowed is not None else mems,
     )
 
@@ -316,7 +331,7 @@ def _verdict(
         return ZoneVerdict(record=zone, allowed=False, excluded_by="empty")
     free, minimum = zone.bytes_of("free"), zone.bytes_of("min")
     unit = page_size or 1
-    highatomic = 0 if request.harder else _highatomic(zone)
+    highatomic = 0 if request.into_reserves else _highatomic(zone)
     cma = 0 if request.cma else zone.bytes_of("free_cma") or 0
     rest_of_block = ((1 << request.order) - 1) * unit
     reserve = reserve_for(zone, wanted, layouts)
@@ -333,12 +348,13 @@ def _verdict(
     most = required
     above: bool | None = None
     if usable is not None and required is not None:
-        above = request.no_watermarks or usable > required
+        # without any mark there has to be a page at least
+        above = usable > required or (request.no_watermarks and request.order > 0)
         shortfall = None if above else required - usable
     elif usable is not None and mark is not None:
         # the reserve is not known: every amount that it can be may give the same answer
         possible = _reserves(zone, wanted, layouts)
-        if request.no_watermarks or (possible and usable > mark + max(possible)):
+        if (request.no_watermarks and usable > 0) or (possible and usable > mark + max(possible)):
             above = True
         elif usable <= mark + min(possible, default=0):
             above = False
@@ -389,7 +405,9 @@ def _reduced(pages: int, request: Request) -> int:
     """min in pages as __zone_watermark_ok() reduces it for privileged requests (integer arithmetic)."""
     if request.high:
         pages -= pages // 2
-    if request.harder:
+    if request.victim:
+        pages -= pages // 2  # in the place of a quarter
+    elif request.harder:
         pages -= pages // 4
     return pages
 
@@ -400,7 +418,7 @@ def suits(order: int, migratetypes: str | None, request: Request) -> bool:
         return False
     if migratetypes is None:
         return True  # up to 3.7 no letters are printed
-    usable = "UMER" + ("C" if request.cma else "") + ("H" if request.harder else "")
+    usable = "UMER" + ("C" if request.cma else "") + ("H" if request.into_reserves else "")
     return any(letter in usable for letter in migratetypes)
 
 

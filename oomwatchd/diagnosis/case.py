@@ -9,7 +9,16 @@ import re
 from functools import cached_property
 from typing import NamedTuple
 
-from oomwatchd.diagnosis.allocator import Request, ZoneVerdict, boost_bytes, request_of, zone_verdicts
+from msgspec.structs import replace
+
+from oomwatchd.diagnosis.allocator import (
+    Request,
+    ZoneVerdict,
+    boost_bytes,
+    expand,
+    request_of,
+    zone_verdicts,
+)
 from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.badness import ScoreTable, chosen_victim, score_table
 from oomwatchd.diagnosis.facts import Facts, facts
@@ -35,6 +44,15 @@ _MM = re.compile(
 )
 _THREADS = re.compile(
     r"kworker/|kswapd\d|kthreadd$|ksoftirqd/|khugepaged$|kcompactd\d|migration/|jbd2/|xfsaild/|rcu_|loop\d"
+)
+#: PAGE_ALLOC_COSTLY_ORDER: up to here the page allocator tries until it succeeds
+COSTLY_ORDER = 3
+#: but for these, and for zones below Normal, where nobody is killed
+_MAY_FAIL = frozenset(
+    {
+        *("__GFP_NORETRY", "__GFP_RETRY_MAYFAIL", "__GFP_REPEAT", "__GFP_MEMALLOC", "__GFP_THISNODE"),
+        *("__GFP_DMA", "__GFP_DMA32"),
+    }
 )
 #: what reclaim calls to write a page out, or to shrink a cache
 _RECLAIM = re.compile(r"shrink_(?:page_list|folio_list|inactive_list|slab)\b|do_shrink_slab\b")
@@ -70,7 +88,15 @@ class Case:
         nobody can say."""
         if self.report.constraint == "memcg":
             return None
-        return request_of(self.report.trigger, by_cpuset=self.report.constraint == "cpuset")
+        request = request_of(self.report.trigger, by_cpuset=self.report.constraint == "cpuset")
+        if request is None or self.report.kind != "page_alloc_failure":
+            return request  # who invokes the OOM killer is neither
+        free = self.reclaiming or (self.asker_is_victim and self.kernel_at_least(4, 14) is False)
+        return replace(
+            request,
+            no_watermarks=request.no_watermarks or (free and request.spares),
+            victim=self.asker_is_victim and not free,
+        )
 
     @cached_property
     def verdicts(self) -> tuple[ZoneVerdict, ...]:
@@ -206,8 +232,8 @@ class Case:
 
     def boosted(self, verdict: ZoneVerdict) -> bool:
         """Without the zone's watermark boost (5.0+) the request would have passed."""
-        if self.request is None or (self.request.high and not self.request.order):
-            return False  # the boost does not count for it
+        if self.request is None or not self.request.counts_boost:
+            return False
         usable, required = verdict.usable_bytes, verdict.required_bytes
         boost = boost_bytes(verdict.record, self.report.page_size_bytes)
         return usable is not None and required is not None and usable > required - boost
@@ -258,6 +284,18 @@ class Case:
         """Who asked was freeing memory (PF_MEMALLOC), by the call trace: the request is one of reclaim's own,
         and no watermark holds for it."""
         return any(_RECLAIM.match(function) for function in self.report.trigger.call_trace)
+
+    @cached_property
+    def asker_is_victim(self) -> bool:
+        """A request that may wait failed: only a task fails that was chosen by the OOM killer before
+        (__alloc_pages_slowpath()), or that reclaims."""
+        trigger = self.report.trigger
+        if self.report.kind != "page_alloc_failure" or not trigger.gfp_flags or trigger.order is None:
+            return False
+        if self.kernel_thread or self.stalled or self.reclaiming:
+            return False  # has no memory to be killed for; is still being served; may fail without any kill
+        flags = expand(trigger.gfp_flags)
+        return trigger.order <= COSTLY_ORDER and "__GFP_DIRECT_RECLAIM" in flags and not flags & _MAY_FAIL
 
     @property
     def stalled(self) -> bool:

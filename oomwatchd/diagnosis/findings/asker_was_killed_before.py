@@ -15,7 +15,6 @@ Source: __alloc_pages_slowpath() (tsk_is_oom_victim(), TIF_MEMDIE up to 4.13), _
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.allocator import expand
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.records.report import Finding
@@ -24,24 +23,10 @@ from oomwatchd.words.escape import harmless_name
 ID = "asker_was_killed_before"
 TITLE = "An aftershock: who asked had been killed already"
 
-#: PAGE_ALLOC_COSTLY_ORDER
-_COSTLY = 3
-_MAY_FAIL = frozenset(
-    {
-        *("__GFP_NORETRY", "__GFP_RETRY_MAYFAIL", "__GFP_REPEAT", "__GFP_MEMALLOC", "__GFP_THISNODE"),
-        *("__GFP_DMA", "__GFP_DMA32"),
-    }
-)
-
 
 def find(case: Case) -> Claim | None:
     trigger = case.report.trigger
-    if case.report.kind != "page_alloc_failure" or not trigger.gfp_flags or trigger.order is None:
-        return None
-    if case.kernel_thread or case.stalled or case.reclaiming:
-        return None  # has no memory to be killed for; is still being served; may fail without any kill
-    flags = expand(trigger.gfp_flags)
-    if trigger.order > _COSTLY or "__GFP_DIRECT_RECLAIM" not in flags or flags & _MAY_FAIL:
+    if not case.asker_is_victim:
         return None
     who = harmless_name(trigger.comm) if trigger.comm else "the process"
     return Claim(

@@ -12,14 +12,17 @@ from oomwatchd.diagnosis.allocator import boost_bytes
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.diagnosis.levers import LASTS
-from oomwatchd.records.report import Finding
+from oomwatchd.records.report import Finding, Zone
 from oomwatchd.words.amounts import kib, percent, size
+from oomwatchd.words.escape import harmless
 
 ID = "min_free_kbytes_large"
 TITLE = "vm.min_free_kbytes is set high"
 
 #: of the zones' memory; what the kernel sets by itself stays below
 _LARGE = 0.055
+#: zones that are named
+_NAMED = 4
 
 
 def find(case: Case) -> Claim | None:
@@ -47,7 +50,7 @@ def find(case: Case) -> Claim | None:
             title=TITLE,
             explanation=f"The min watermarks sum up to {kib(minimum)}, {percent(minimum, managed)} of the "
             f"memory ({size(managed)}); the kernel's own choice would be about {kib(default)}."
-            f"{_set(case)}{without}",
+            f"{_set(case)}{_beyond(zones)}{without}",
             evidence={
                 "min_bytes": minimum,
                 "managed_bytes": managed,
@@ -65,6 +68,17 @@ def find(case: Case) -> Claim | None:
         if case.decides(minimum - default) or (passed or 0) > 0
         else None,
     )
+
+
+def _beyond(zones: list[Zone]) -> str:
+    """Zones whose mark is more than they have: after a balloon it stays what it was for all of the RAM."""
+    labels = [
+        z.zone if z.node is None else f"node {z.node} {z.zone}"
+        for z in zones
+        if z.managed_bytes and (z.bytes_of("min") or 0) >= z.managed_bytes
+    ]
+    named = ", ".join(map(harmless, labels[:_NAMED]))
+    return f" In {named} min is beyond all that the zone has: it serves no ordinary request." if named else ""
 
 
 def _set(case: Case) -> str:

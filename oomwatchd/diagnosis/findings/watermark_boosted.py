@@ -33,8 +33,8 @@ _LARGE = 0.02
 
 
 def find(case: Case) -> Iterator[Claim]:
-    if case.request is None or (case.request.high and not case.request.order):
-        return  # the boost does not count for it
+    if case.request is None or not case.request.counts_boost:
+        return
     for verdict in case.failing:
         usable, required = verdict.usable_bytes, verdict.required_bytes
         boost = boost_bytes(verdict.record, case.report.page_size_bytes)

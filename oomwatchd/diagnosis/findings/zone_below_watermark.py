@@ -24,7 +24,7 @@ from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.diagnosis.levers import LASTS
 from oomwatchd.records.report import Finding
-from oomwatchd.words.amounts import kib
+from oomwatchd.words.amounts import kib, size
 from oomwatchd.words.escape import harmless
 
 ID = "zone_below_watermark"
@@ -84,6 +84,11 @@ def _short(case: Case, verdict: ZoneVerdict) -> str:
     order = case.request.order if case.request is not None else 0
     least = "at least " if verdict.at_least else ""
     amount = f"zone {least}{kib(short)} short" if short else "zone exactly at its mark, which is not enough"
+    has, mark = verdict.managed_bytes, verdict.record.bytes_of("min")
+    if case.request is not None and case.request.no_watermarks:
+        amount = "zone without one page left, reserves included,"
+    elif has and mark is not None and mark >= has:
+        amount = f"zone with a min mark of {size(mark)} beyond all of its {size(has)}: too little"
     fits = next((v for v in case.verdicts if v.passes), None)
     now = f", though {harmless(fits.label)} had enough again" if fits is not None else ""
     boost = boost_bytes(verdict.record, case.report.page_size_bytes)
