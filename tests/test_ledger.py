@@ -237,7 +237,7 @@ def test_who_asks_for_what_no_counter_has_is_suspected() -> None:
     report = machine(_FULL)
     asked = replace(report, trigger=replace(report.trigger, comm="queuer", pid=9, call_trace=trace))
     found = by_trace(Case(asked))
-    assert found is not None and found.text == "queuer (pid 9) asked for a network buffer"
+    assert found is not None and found.text == "queuer (pid 9) asked for a unix socket"
     assert "/proc/9/fd" in found.lever
     other = replace(asked, trigger=replace(asked.trigger, call_trace=("__alloc_pages", "do_anonymous_page")))
     assert by_trace(Case(other)) is None
