@@ -929,6 +929,9 @@ def test_a_short_life_is_a_climb_by_its_start_and_its_end() -> None:
     assert "leak_suspect" not in ids((given[0], old))
 
 
+ID_LIMIT = "memcg_limit_reached"
+
+
 def kernel_of(trace: str, **stat: int) -> OomReport:
     """A cgroup whose kernel memory is at its limit, asked for by these functions."""
     trigger = msgspec.structs.replace(cgroup().trigger, call_trace=tuple(trace.split()))
@@ -977,6 +980,23 @@ def test_what_no_kind_names_is_the_kernels_where_the_kernel_asked() -> None:
     assert given.memcg is not None
     memcg = msgspec.structs.replace(given.memcg, stat={"anon": MIB, "file": 0, "slab": 0})
     assert "asked for last: pipe buffers" in line_of(msgspec.structs.replace(given, memcg=memcg))
+
+
+def test_memory_and_swap_together_come_first_where_doubling_needs_it() -> None:
+    """memory.limit_in_bytes above memory.memsw.limit_in_bytes is refused (EINVAL)."""
+    given = cgroup(swap=None)
+    assert given.memcg is not None
+    both = MemcgCounter(usage_bytes=600 * MIB, limit_bytes=768 * MIB)
+    memcg = msgspec.structs.replace(given.memcg, oom_path="/a", memory_swap=both)
+    tied = msgspec.structs.replace(given, memcg=memcg)
+    assert "memory.memsw.limit_in_bytes of cgroup /a above 768 MiB first" in one(tied, ID_LIMIT).advice
+    wide = msgspec.structs.replace(memcg, memory_swap=msgspec.structs.replace(both, limit_bytes=GIB))
+    assert "memsw" not in one(msgspec.structs.replace(tied, memcg=wide), ID_LIMIT).advice
+
+
+def test_a_known_program_is_made_smaller_by_its_own_settings() -> None:
+    java = msgspec.structs.replace(task(10, 480), comm="java")
+    assert "java by its own settings (-Xmx" in one(cgroup(tasks=(java, task(11, 5))), ID_LIMIT).advice
 
 
 def test_a_livelocked_cgroup_needs_room_or_somebody_to_kill() -> None:

@@ -8,6 +8,7 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from oomwatchd.diagnosis.attribution import owner_of
@@ -27,6 +28,27 @@ _HYPERVISORS = ("qemu-", "kvm", "CPU ", "cloud-hyperviso", "firecracker", "VBoxH
 LASTS = "sysctl -w; /etc/sysctl.d/ keeps it"
 
 
+#: how programs that people know call what bounds them, by the name of the process
+_SETTINGS = (
+    (r"java", "-Xmx or -XX:MaxRAMPercentage, and room beside the heap"),
+    (r"node(?:js)?", "--max-old-space-size"),
+    (r"mysqld|mariadbd", "innodb_buffer_pool_size, max_connections"),
+    (r"postgres|postmaster", "shared_buffers, work_mem, max_connections"),
+    (r"redis-server|valkey-server|memcached", "maxmemory, memcached -m"),
+    (r"mongod", "wiredTiger cacheSizeGB"),
+    (r"php.*|apache2|httpd", "pm.max_children or MaxRequestWorkers, memory_limit"),
+    (r"gunicorn.*|uwsgi.*|celery.*|python[\d.]*|ruby.*|puma.*", "number of workers and what each keeps"),
+    (r"prometheus|etcd|influxd|dockerd|containerd|kubelet|kube-\w+|go\w*", "GOMEMLIMIT, what it keeps"),
+    (r"cc1|cc1plus|rustc|ld|ld\.\w+|lld|clang\S*", "number of jobs (-j)"),
+)
+
+
+def own_settings(comm: str) -> str:
+    """``its own settings (...)`` with those that a known program has."""
+    known = next((words for name, words in _SETTINGS if re.fullmatch(name, comm)), None)
+    return f"its own settings ({known or 'heap, cache, number of workers'})"
+
+
 def bound_process(case: Case, comm: str, pid: int | None) -> str:
     """How one process is kept from taking all of the machine."""
     name = harmless_name(comm)
@@ -36,7 +58,7 @@ def bound_process(case: Case, comm: str, pid: int | None) -> str:
             "cannot be bounded."
         )
     guest = comm.startswith(_HYPERVISORS)
-    own = "the guest's RAM" if guest else "its own settings (heap, cache, number of workers)"
+    own = "the guest's RAM" if guest else own_settings(comm)
     path = cgroup_of(case, pid)
     found = owned(path, case.container_names) if path else None
     if found is not None and found.kind != "unit":
@@ -112,17 +134,20 @@ def raise_limit(memcg: Memcg, which: str | None, limit: int | None, names: Mappi
     if both:
         # the memory limit may not be above that of memory and swap together: EINVAL
         where = f" of cgroup {harmless_name(middle_cut(path, 60))}" if path else ""
-        return f"raise memory.memsw.limit_in_bytes{where}{above} first, then memory.limit_in_bytes"
+        most = memcg.memory_swap.limit_bytes if memcg.memory_swap is not None else None
+        first = f" above {size(most)}" if most else above
+        return f"raise memory.memsw.limit_in_bytes{where}{first} first, then memory.limit_in_bytes"
     where = f" of cgroup {harmless_name(middle_cut(path, 60))}" if path else " of the cgroup"
     return f"raise {file}{where}{above}" if file else f"raise the memory limit{where}{above} ({knob})"
 
 
 def _swap_tied(memcg: Memcg) -> bool:
-    """Memory and swap together may not be more than memory alone: to raise the latter alone is refused."""
+    """The memory limit may not be above that of memory and swap together: to double the former alone is
+    refused."""
     memory, both = memcg.memory, memcg.memory_swap
     if memory is None or both is None or memory.limit_bytes is None or both.limit_bytes is None:
         return False
-    return both.limit_bytes <= memory.limit_bytes
+    return both.limit_bytes < 2 * memory.limit_bytes
 
 
 def raise_it(case: Case) -> str:

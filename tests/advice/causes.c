@@ -21,10 +21,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/msg.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/shm.h>
@@ -32,6 +35,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 enum { MIB = 1 << 20, HUGE = 2 * MIB };
@@ -396,6 +400,62 @@ static void namespaces(void) /* COUNT SECONDS NAME: network namespaces, each kep
 	hold(number(1));
 }
 
+static void messages(void) /* MB SECONDS NAME: SysV message queues that nobody reads */
+{
+	struct { long type; char text[8000]; } one = {1, {1}};
+	called(2); must(!unshare(CLONE_NEWIPC), "unshare");
+	for (long i = 0; i < number(0) * 64; i++) { /* 16 KiB each, as by default */
+		int id = msgget(IPC_PRIVATE, IPC_CREAT | 0600);
+		must(id >= 0, "msgget");
+		while (!msgsnd(id, &one, sizeof one.text, IPC_NOWAIT)) ;
+	}
+	hold(number(1));
+}
+
+static void attributes(void) /* MB DIRECTORY SECONDS NAME: extended attributes of files in a tmpfs */
+{
+	char path[512];
+	called(3);
+	for (long i = 0; i < number(0); i++) {
+		snprintf(path, sizeof path, "%s/%ld", text(1), i);
+		close(open(path, O_CREAT | O_WRONLY, 0600));
+		for (int j = 0; j < 16; j++) {
+			char name[32];
+			snprintf(name, sizeof name, "trusted.%d", j);
+			must(!setxattr(path, name, block, 65000, 0), "setxattr");
+		}
+	}
+	hold(number(2));
+}
+
+static void polled(void) /* COUNT SECONDS NAME: one event descriptor, polled under many numbers */
+{
+	called(2); unlimited(RLIMIT_NOFILE, 1 << 20);
+	int all = epoll_create1(0), one = eventfd(0, 0);
+	must(all >= 0 && one >= 0, "epoll_create1");
+	for (long i = 0; i < number(0); i++) {
+		struct epoll_event event = {.events = EPOLLIN};
+		int same = dup(one);
+		must(same >= 0 && !epoll_ctl(all, EPOLL_CTL_ADD, same, &event), "epoll_ctl");
+	}
+	hold(number(1));
+}
+
+static void mappings(void) /* CHILDREN SECONDS NAME: 60000 mappings each, none with a page */
+{
+	int status, lost = 0;
+	called(2);
+	for (long i = 0; i < number(0); i++)
+		if (!fork()) {
+			char *at = mmap(NULL, 120000L * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+			must(at != MAP_FAILED, "mmap");
+			for (long done = 0; done < 60000; done++) if (mprotect(at + done * 8192, 4096, PROT_READ)) break;
+			hold(number(1)); _exit(0);
+		}
+	while (wait(&status) > 0) lost += status != 0;
+	exit(lost > 0);
+}
+
 /* ---- what the scenario's machine needs */
 static void kmsg(void) /* the raw records; may not die of what it tells */
 {
@@ -426,7 +486,8 @@ static const struct { const char *name; void (*cause)(void); } table[] = {
 	{"shared", shared}, {"huge", huge}, {"write", write_file}, {"lock-file", lock_file},
 	{"empty-files", empty_files}, {"threads", threads}, {"bomb", bomb}, {"opens", opens}, {"pipes", pipes},
 	{"unix", unix_sockets}, {"udp", udp}, {"rings", packet_rings}, {"bpf", bpf_maps}, {"urings", urings},
-	{"watches", watches}, {"routes", routes}, {"namespaces", namespaces}, {"kmsg", kmsg}, {"receive", receive},
+	{"watches", watches}, {"messages", messages}, {"attributes", attributes}, {"polled", polled},
+	{"mappings", mappings}, {"routes", routes}, {"namespaces", namespaces}, {"kmsg", kmsg}, {"receive", receive},
 };
 
 int main(int argc, char **argv)

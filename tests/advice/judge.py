@@ -44,6 +44,7 @@ LEVERS: tuple[tuple[str, str], ...] = (
     ),
     ("hugepages", r"nr_hugepages|hugepages="),
     ("min_free", r"[Ll]ower vm\.min_free_kbytes|vm\.min_free_kbytes (to|back)|Set vm\.min_free_kbytes"),
+    ("more_reserve", r"raise vm\.min_free_kbytes"),
     ("lowmem_ratio", r"lowmem_reserve_ratio"),
     ("allocating", r"oom_kill_allocating_task"),
     ("overcommit", r"overcommit_(ratio|memory|kbytes)"),

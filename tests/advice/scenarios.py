@@ -79,6 +79,7 @@ def _did(
 BOTH = (HOST, VM)
 _DOUBLED = {"raise_limit": _did("limit doubled", LIMIT="80M")}
 _SLAB = "awk 'NR>2{print $1, $3*$4}' /proc/slabinfo | sort -k2nr | head -n 6"
+_KERNEL = r"kernel'?s? (own )?memory|kernel held"
 _STAT = "cat $CGROUPS/a/memory.stat"
 _FDS = "for p in /proc/[0-9]*; do echo $(ls $p/fd 2>/dev/null | wc -l) $(cat $p/comm); done | sort -nr | head -n 2"
 _TMPFS = "d=/tmp/adv.$$; mkdir -p $d; mount -t tmpfs -o size=${SIZE:-200M} t $d; "
@@ -405,6 +406,108 @@ CGROUPS = (
         follow={
             "raise_limit": _did("limit 100 MiB", LIMIT="100M"),
         },
+    ),
+    Scenario(
+        name="cg-messages",
+        cause="SysV message queues of 60 MiB that nobody reads, limit 40",
+        named=r"message queues",
+        near=_KERNEL,
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes messages ${MB:-60} 2 sender",
+        follow=_DOUBLED,
+    ),
+    Scenario(
+        name="cg-attributes",
+        cause="60 MiB in extended attributes of files in a tmpfs, limit 40",
+        named=r"extended attributes",
+        near=_KERNEL,
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; "
+        + _TMPFS
+        + "within a causes attributes 60 $d 2 tagger; rc=$?; umount $d; return $rc",
+        follow=_DOUBLED,
+    ),
+    Scenario(
+        name="cg-polled",
+        cause="300000 epoll entries, limit 40",
+        named=r"epoll",
+        near=_KERNEL,
+        work="group a ${LIMIT:-40M}; within a causes polled 300000 2 poller",
+        follow={"raise_limit": _did("limit 120 MiB", LIMIT="120M"), "see_descriptors": LOOK},
+        looks={
+            "descriptors": Look(
+                f"limited a 300M; within a causes polled 300000 4 poller & sleep 2; {_FDS}; wait $!",
+                r"\d{6} poller",
+            )
+        },
+    ),
+    Scenario(
+        name="cg-mappings",
+        cause="6 processes with 60000 mappings each, limit 40",
+        named=r"mappings",
+        near=_KERNEL,
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes mappings 6 2 mapper",
+        follow={"raise_limit": _did("limit 250 MiB", LIMIT="250M")},
+    ),
+    Scenario(
+        name="cg-namespaces",
+        cause="900 network namespaces kept by descriptors, limit 40",
+        named=r"network namespaces",
+        near=_KERNEL,
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes namespaces ${N:-900} 2 spacer",
+        follow={"raise_limit": _did("limit 600 MiB", LIMIT="600M")},
+    ),
+    Scenario(
+        name="cg-watches",
+        cause="inotify watches on 60000 files of its own, limit 40",
+        named=r"inotify|inode|watch",
+        near=_KERNEL,
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; d=/tmp/adv.$$; mkdir -p $d; mount -t tmpfs -o nr_inodes=0 t $d;"
+        " within a causes watches 50000 $d 2 watcher; rc=$?; umount $d; return $rc",
+        follow={"raise_limit": _did("limit 140 MiB", LIMIT="140M")},
+    ),
+    Scenario(
+        name="cg-memfd",
+        cause="60 MiB in a memfd that is not mapped, limit 40",
+        named=r"memfd|shared memory",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes memfd 60 2 keeper",
+        follow=_DOUBLED,
+    ),
+    Scenario(
+        name="cg-lock-cache",
+        cause="50 MiB of a file locked in the page cache, limit 40",
+        named=r"locked",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; f=${MNT:-/var/tmp}/adv.$$; dd if=/dev/zero of=$f bs=1M count=50 2>/dev/null; sync;"
+        " within a causes lock-file $f 2 pinner; rc=$?; rm $f; return $rc",
+        follow={**_DOUBLED},
+    ),
+    Scenario(
+        name="cg-slow-leak",
+        cause="a leak of 1 MiB/s, limit 30",
+        named=r"\bleak(s|ing)?\b|gr[eo]ws? (steadily|without)|[kM]i?B a (minute|second)|lasts",
+        where=BOTH,
+        work="group a ${LIMIT:-30M}; within a timeout ${SECONDS_OF:-70} causes leak 1 leaky; rc=$?; [ $rc = 143 ] || [ $rc = 124 ]",
+        follow={
+            "raise_limit": _did("limit doubled", LIMIT="60M"),
+            "find_leak": _did("the leak mended: it ends at 20 MiB", SECONDS_OF=18),
+        },
+        seconds=150,
+    ),
+    Scenario(
+        name="cg-swapfull",
+        cause="memory.swap.max is 20 MiB and full; the process needs 120 of 40 MiB and that",
+        named=r"swap are full|swap is (full|used up)",
+        work="swap_on; group a ${LIMIT:-40M}; echo ${SWAP:-20M} > $CGROUPS/a/memory.swap.max; within a causes noise 120 2 worker",
+        follow={
+            "raise_limit": _did("limit 160 MiB", LIMIT="160M"),
+            "swap_max": _did("swap allowed", SWAP="max"),
+        },
+        seconds=150,
     ),
 )
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
-from oomwatchd.diagnosis.levers import begin_with, of_all_pods, raise_it
+from oomwatchd.diagnosis.levers import begin_with, of_all_pods, own_settings, raise_it
 from oomwatchd.diagnosis.memcg import at_limit, charge_bytes, kinds, limit_hit
 from oomwatchd.diagnosis.owners import called
 from oomwatchd.diagnosis.summary import room_for_path
@@ -78,6 +78,14 @@ def find(case: Case) -> Claim | None:
         # whoever holds it says so; the limit is the lever where nothing nearer is
         cause=Cause(tier=Tier.TOGETHER, text=_held_together(case) if reached else ""),
     )
+
+
+def _by_itself(case: Case) -> str:
+    """How the one that holds most is made smaller."""
+    largest, whole = case.largest, case.ledger.whole_bytes
+    if largest is None or not whole or largest.bytes < HOLDS * whole:
+        return ""
+    return f": {harmless_name(largest.comm)} by {own_settings(largest.comm)}"
 
 
 def _held_together(case: Case) -> str:
@@ -178,6 +186,6 @@ def _advice(case: Case, memcg: Memcg, counter: MemcgCounter | None) -> str:
             f"together are at what the kubelet leaves them; or {raise_it(case).lower()}."
         )
     return (
-        f"{raise_it(case)}, or make what runs in it smaller.{begin_with(case)} If it leaks, more only "
-        "postpones the next kill: watch its usage grow."
+        f"{raise_it(case)}, or make what runs in it smaller{_by_itself(case)}.{begin_with(case)} "
+        "If it leaks, more only postpones the next kill: watch its usage grow."
     )

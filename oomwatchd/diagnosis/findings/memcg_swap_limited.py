@@ -58,8 +58,6 @@ def find(case: Case) -> Claim | None:
         else "",
     )
     # most containers get no swap on purpose: it is worth a word where there is some to be had
-    told = room == 0 and bool(case.meminfo_at.get("SwapTotal"))
-    return Claim(
-        finding=finding,
-        refusal=Refusal(text=" (no swap allowed)", rank=89, place="behind") if told else None,
-    )
+    told = room > 0 or bool(case.meminfo_at.get("SwapTotal"))
+    text = f" (its {size(room)} of swap are full)" if room else " (no swap allowed)"
+    return Claim(finding=finding, refusal=Refusal(text=text, rank=89, place="behind") if told else None)

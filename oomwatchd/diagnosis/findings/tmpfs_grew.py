@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
-from oomwatchd.diagnosis.levers import raise_it
+from oomwatchd.diagnosis.levers import raised_first
 from oomwatchd.diagnosis.memcg import kinds
 from oomwatchd.records.capture import Track
 from oomwatchd.records.report import Finding
@@ -87,9 +87,6 @@ def _told(case: Case, track: Track, first: int, last: int, seconds: float, whole
 
 def _advice(case: Case, name: str) -> str:
     if case.in_cgroup:
-        return (
-            f"{raise_it(case)} if the files in {name} (tmpfs) are needed; else remove them. The mount's "
-            "size= "
-            "below the need fails with ENOSPC instead."
-        )
+        text = raised_first(case, "remove them", needed=f"the files in {name} (tmpfs) are needed")
+        return f"{text} The mount's size= below the need fails with ENOSPC instead."
     return f"See what fills {name}, remove what is not needed, and bound it with the mount's size= option."
