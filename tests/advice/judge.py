@@ -36,7 +36,7 @@ LEVERS: tuple[tuple[str, str], ...] = (
     ("see_report", r"See the whole report"),
     ("tmpfs_remove", r"[Ss]ee what it is \(df|\bipcrm\b|[Rr]emove (the |what|files|it)|[Dd]elete "),
     ("tmpfs_size", r"size= option|mount's size|with size=|See what fills"),
-    ("oom_group", r"memory\.oom\.group"),
+    ("oom_group", r"memory\.oom\.group|OOMPolicy=|singleProcessOOMKill"),
     ("protection", r"memory\.min\b(?!,)|memory\.low\b"),
     (
         "raise_limit",
