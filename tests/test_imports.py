@@ -23,8 +23,8 @@ CORE = {*LINE} - {"plugs"}
 EDGES = {"sources", "notify", "observe", "store", "sinks", "metrics", "web", "config", "delivery"}
 #: may import edges
 TOP = {"daemon", "cli", "__main__"}
-#: finds plugs by scanning a package; belongs to no side
-NEUTRAL = {"plugs", "__init__"}
+#: finds plugs by scanning a package, names this machine; belong to no side
+NEUTRAL = {"plugs", "hostname", "__init__"}
 #: standard modules that bring the outside world (a clock, a file, a socket, a thread, a process) in
 OUTSIDE = {
     *("time", "sched", "signal", "select", "selectors", "threading", "_thread", "queue"),

@@ -338,6 +338,7 @@ NEVER = {
     *(
         "oomwatchd.sinks.webhook",
         "oomwatchd.sinks.otlp",
+        "oomwatchd.sinks.kubernetes",
         "oomwatchd.sinks.alertmanager",
         "oomwatchd.sources.text",
     ),

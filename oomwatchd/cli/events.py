@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from oomwatchd.config import load
 from oomwatchd.errors import NoInputError, UsageError
 from oomwatchd.event import OomEvent
 from oomwatchd.event.groups import Group, grouped
+from oomwatchd.hostname import host_name
 from oomwatchd.records.report import Kind
 from oomwatchd.render.fields import why
 from oomwatchd.render.layout import Row, columns, rendered, table
@@ -156,7 +156,7 @@ def run_show(args: SimpleNamespace) -> int:
             data = pretty(event) + b"\n"
             stream.write(seen(data) if stream.isatty() else data)
             return 0 if error is None else EX_SOFTWARE
-        writer = Writer(stream, args.format, socket.gethostname())
+        writer = Writer(stream, args.format, host_name())
         writer.write(capture)
         writer.close()
     return writer.status

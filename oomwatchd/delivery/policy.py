@@ -58,6 +58,26 @@ class RateBound:
         return before
 
 
+class Pace:
+    """``burst`` at once, then one in ``seconds``."""
+
+    def __init__(self, burst: int, seconds: float) -> None:
+        self._burst = burst
+        self._seconds = seconds
+        self._left = float(burst)
+        self._at: float | None = None
+
+    def take(self, now: float) -> float:
+        """Take one at ``now`` (of a clock that does not jump): 0.0; else seconds until there is one."""
+        passed = 0.0 if self._at is None else max(0.0, now - self._at)
+        self._at = now
+        self._left = min(self._burst, self._left + passed / self._seconds)
+        if self._left < 1:
+            return (1 - self._left) * self._seconds
+        self._left -= 1
+        return 0.0
+
+
 class News(msgspec.Struct, frozen=True, kw_only=True):
     """That there is something to tell of an event; ``wall`` is when it was noted, seconds since the epoch."""
 

@@ -8,15 +8,20 @@ the next one is a first one again. What is held when the daemon ends in good ord
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from oomwatchd.event import OomEvent
 from oomwatchd.event.groups import GAP_SECONDS, Key, key_of_event
+from oomwatchd.sinks._error import SinkError
 
 #: how long what follows a message is held, after the first, the second, and each further one
 HOLD_SECONDS = (30.0, 300.0, 3600.0)
+#: until what could not be told is tried again
+_AGAIN_SECONDS = 60.0
 #: groups that are remembered
 _GROUPS = 64
 
@@ -39,15 +44,17 @@ class _Group(msgspec.Struct):
 
 
 class Groups:
-    """What was told of each group. Times are seconds of a clock that does not jump."""
+    """What was told of each group. Times are seconds of a clock that does not jump; events of equal ``key``
+    are one group."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: Callable[[OomEvent], Key] = key_of_event) -> None:
+        self._key = key
         self._groups: dict[Key, _Group] = {}
 
     def take(self, event: OomEvent, now: float) -> Told | None:
         """What to tell now that this event has come; None: it is held. Asked again about the event that came
         last, the answer is the same: a delivery is tried more than once."""
-        key = key_of_event(event)
+        key = self._key(event)
         group = self._groups.pop(key, None)
         if group is None or now - group.last > GAP_SECONDS:
             told = Told(event, 1, event.time.wall)
@@ -103,3 +110,41 @@ class Groups:
         if len(self._groups) > _GROUPS:
             empty = (key for key, group in self._groups.items() if group.held is None)
             del self._groups[next(empty, next(iter(self._groups)))]
+
+
+class Grouping(ABC):
+    """A sink across the network that tells what repeats as one message; with ``groups`` None each event is
+    one. ``steady`` is a clock that does not jump."""
+
+    def __init__(self, groups: Groups | None, steady: Callable[[], float]) -> None:
+        self._groups = groups
+        self._steady = steady
+
+    @abstractmethod
+    def send(self, told: Told) -> None:
+        """One message. Raises SinkError."""
+
+    def deliver(self, events: Sequence[OomEvent]) -> None:
+        """Tell what is not held. Raises SinkError."""
+        for event in events:
+            told = Told(event) if self._groups is None else self._groups.take(event, self._steady())
+            if told is not None:
+                self.send(told)
+
+    def due(self) -> float | None:
+        """Seconds until something held is to be told (:meth:`tell_held`), None: nothing is held."""
+        return None if self._groups is None else self._groups.due(self._steady())
+
+    def tell_held(self, *, at_the_end: bool = False) -> None:
+        """Tell what is held and due, ``at_the_end`` all that is held. Raises SinkError; it is then held for
+        another minute."""
+        while self._groups is not None:
+            told = self._groups.next_held(None if at_the_end else self._steady())
+            if told is None:
+                break
+            try:
+                self.send(told)
+            except SinkError:
+                self._groups.postpone(told, self._steady() + _AGAIN_SECONDS)
+                raise
+            self._groups.done(told, self._steady())

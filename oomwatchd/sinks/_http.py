@@ -13,7 +13,7 @@ import ipaddress
 import logging
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -143,9 +143,16 @@ class HttpClient:
         self._pool = self._new_pool()
 
     def send(
-        self, method: str, url: str, body: bytes, content_type: str, more: Mapping[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        body: bytes,
+        content_type: str,
+        more: Mapping[str, str] | None = None,
+        also: Container[int] = (),
     ) -> Answer:
-        """One request; ``more`` are further headers. Raises SinkError unless the answer is a success."""
+        """One request; ``more`` are further headers. Raises SinkError unless the answer is a success, or its
+        status one of ``also``."""
         headers = {"User-Agent": f"oomwatchd/{__version__}", "Content-Type": content_type}
         headers |= {**self._options.headers, **(more or {})}
         headers |= {name: read_secret(file) for name, file in self._options.secret_headers.items()}
@@ -181,7 +188,8 @@ class HttpClient:
             late = self._deadline.passed and not isinstance(error, SinkError)
             words = self._words(TimeoutError() if late else error)
             raise SinkError(f"{where}: {words}") from None
-        _judge(where, response.status, self._retry_after(response.headers.get("Retry-After")))
+        if response.status not in also:
+            _judge(where, response.status, self._retry_after(response.headers.get("Retry-After")))
         return Answer(response.status, answer)
 
     def _read(self, response: Any) -> tuple[bytes, bool]:

@@ -10,6 +10,16 @@ from oomwatchd.event import OomEvent
 
 Gravity = Literal["critical", "error", "warning", "test"]
 
+#: what each kind of event is called where alerts are
+ALERTNAMES = {
+    "oom_kill": "KernelOomKill",
+    "oom_no_victim": "KernelOomNoVictim",
+    "oom_panic": "KernelOomPanic",
+    "page_alloc_failure": "PageAllocationFailure",
+    "oomd_kill": "SystemdOomdKill",
+    "user_kill": "UserSpaceOomKill",
+    "test": "OomwatchdTest",
+}
 #: ``source.kind`` of what ``oomwatchd notify-test`` sends
 TEST_SOURCE = "test"
 

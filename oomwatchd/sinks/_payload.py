@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import socket
 from typing import Any, Literal
 
 import msgspec
 
 from oomwatchd.event import OomEvent
+from oomwatchd.hostname import host_name
 from oomwatchd.render.json import event_document
 from oomwatchd.sinks._particulars import (
     limit_cgroup,
@@ -31,11 +31,6 @@ _SMALL = (
 _VICTIMS = 64
 #: characters of one text in a template
 _TEXT = 1200
-
-
-def host() -> str:
-    """This machine's name."""
-    return socket.gethostname()
 
 
 def document(event: OomEvent, size: Literal["small", "full"]) -> dict[str, Any]:
@@ -68,7 +63,7 @@ def document(event: OomEvent, size: Literal["small", "full"]) -> dict[str, Any]:
 
 def linked(link: str, event: OomEvent) -> str:
     """A configured link with the event's id and the host's name in their places; empty if there is none."""
-    return link.replace("${id}", event.id).replace("${host}", host())
+    return link.replace("${id}", event.id).replace("${host}", host_name())
 
 
 def particulars(event: OomEvent, link: str, times: int = 1, since: str | None = None) -> dict[str, str | int]:
@@ -80,7 +75,7 @@ def particulars(event: OomEvent, link: str, times: int = 1, since: str | None = 
     victim = event.victims[0] if event.victims else None
     texts = {
         "id": event.id,
-        "host": host(),
+        "host": host_name(),
         "kind": event.kind,
         "severity": severity(event),
         "summary": event.summary,

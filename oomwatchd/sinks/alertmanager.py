@@ -24,23 +24,13 @@ from typing import Annotated, Any
 import msgspec
 
 from oomwatchd.event import OomEvent, rfc3339
+from oomwatchd.hostname import host_name
 from oomwatchd.sinks._error import SinkError
 from oomwatchd.sinks._http import HttpClient, HttpOptions
-from oomwatchd.sinks._particulars import is_test, names, severity, unit_of
-from oomwatchd.sinks._payload import host, linked, particulars
+from oomwatchd.sinks._particulars import ALERTNAMES, is_test, names, severity, unit_of
+from oomwatchd.sinks._payload import linked, particulars
 from oomwatchd.words.escape import harmless
 from oomwatchd.words.markup import unmentioned
-
-ALERTNAMES = {
-    "oom_kill": "KernelOomKill",
-    "oom_no_victim": "KernelOomNoVictim",
-    "oom_panic": "KernelOomPanic",
-    "page_alloc_failure": "PageAllocationFailure",
-    "oomd_kill": "SystemdOomdKill",
-    "user_kill": "UserSpaceOomKill",
-    "test": "OomwatchdTest",
-}
-
 
 #: of a label's value; a unit's name has 255 at most, a pod's 253
 _LABEL_LENGTH = 256
@@ -66,7 +56,7 @@ def alert(event: OomEvent, options: Options, now: float) -> dict[str, Any]:
     labels = {
         "alertname": ALERTNAMES[event.kind],
         "severity": severity(event),
-        "host": host(),
+        "host": host_name(),
         "constraint": event.constraint or "",
         "unit": unit_of(event) or "",
         "namespace": called.namespace or "",

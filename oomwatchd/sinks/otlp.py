@@ -25,6 +25,7 @@ import msgspec
 
 from oomwatchd import __version__
 from oomwatchd.event import OomEvent
+from oomwatchd.hostname import host_name
 from oomwatchd.sinks._error import SinkError
 from oomwatchd.sinks._http import HttpClient, HttpOptions
 from oomwatchd.sinks._particulars import (
@@ -34,7 +35,7 @@ from oomwatchd.sinks._particulars import (
     severity,
     victim_attribution,
 )
-from oomwatchd.sinks._payload import document, host
+from oomwatchd.sinks._payload import document
 from oomwatchd.sinks._protobuf import EXPORT_LOGS_SERVICE_REQUEST, encode, rejected_log_records
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ def request(events: Sequence[OomEvent], options: Options, now: float) -> dict[st
     resource = {
         "service.name": "oomwatchd",
         "service.version": __version__,
-        "host.name": host(),
+        "host.name": host_name(),
         "host.id": _machine_id(),
         "host.arch": _ARCH.get(os.uname().machine, os.uname().machine),
         "os.type": "linux",

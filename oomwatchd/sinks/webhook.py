@@ -23,7 +23,7 @@ import hashlib
 import hmac
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -31,17 +31,16 @@ from urllib.parse import quote
 import msgspec
 
 from oomwatchd.event import OomEvent
+from oomwatchd.hostname import host_name
 from oomwatchd.sinks._error import SinkError
-from oomwatchd.sinks._groups import Groups, Told
+from oomwatchd.sinks._groups import Grouping, Groups, Told
 from oomwatchd.sinks._http import HttpClient, HttpOptions
 from oomwatchd.sinks._particulars import place, severity
-from oomwatchd.sinks._payload import Template, TemplateError, document, host, linked, particulars
+from oomwatchd.sinks._payload import Template, TemplateError, document, linked, particulars
 from oomwatchd.sinks._secrets import read_secret
 
 log = logging.getLogger(__name__)
 
-#: until what could not be told is tried again
-_AGAIN_SECONDS = 60.0
 CLOUDEVENTS = "application/cloudevents+json; charset=utf-8"
 
 
@@ -69,7 +68,7 @@ def cloud_event(event: OomEvent, size: Literal["small", "full"], link: str = "")
     attributes = {
         "specversion": "1.0",
         "id": event.id,
-        "source": f"//{quote(host(), safe='')}/oomwatchd",
+        "source": f"//{quote(host_name(), safe='')}/oomwatchd",
         "type": f"oomwatchd.{event.kind}",
         "time": event.time.wall,
         "subject": place(event),
@@ -111,7 +110,7 @@ def read_template(name: str) -> Template:
         raise SinkError(f"template {name}: {error}") from None
 
 
-class Webhook:
+class Webhook(Grouping):
     """One receiver of events by HTTP; see the module."""
 
     batch = 1
@@ -126,42 +125,17 @@ class Webhook:
         self.name = options.called("webhook")
         self._options = options
         self._clock = clock
-        self._steady = steady
         self._template = read_template(options.template) if options.template else None
-        #: for people: one message of what says the same of the same
-        self._groups = Groups() if self._template is not None and options.group else None
+        # for people: one message of what says the same of the same
+        super().__init__(Groups() if self._template is not None and options.group else None, steady)
         self._client = HttpClient(options)
-
-    def deliver(self, events: Sequence[OomEvent]) -> None:
-        """Send the event. Raises SinkError."""
-        for event in events:
-            told = Told(event) if self._groups is None else self._groups.take(event, self._steady())
-            if told is not None:
-                self._send(told)
-
-    def due(self) -> float | None:
-        """Seconds until something held is to be told (:meth:`tell_held`), None: nothing is held."""
-        return None if self._groups is None else self._groups.due(self._steady())
-
-    def tell_held(self, *, at_the_end: bool = False) -> None:
-        """Tell what is held and due, ``at_the_end`` all that is held. Raises SinkError; it is then held for
-        another minute."""
-        while self._groups is not None:
-            told = self._groups.next_held(None if at_the_end else self._steady())
-            if told is None:
-                break
-            try:
-                self._send(told)
-            except SinkError:
-                self._groups.postpone(told, self._steady() + _AGAIN_SECONDS)
-                raise
-            self._groups.done(told, self._steady())
 
     def close(self) -> None:
         """Close the connection."""
         self._client.close()
 
-    def _send(self, told: Told) -> None:
+    def send(self, told: Told) -> None:
+        """One request. Raises SinkError."""
         options, event = self._options, told.event
         if self._template is None:
             body = msgspec.json.encode(cloud_event(event, options.payload, options.link))

@@ -9,7 +9,6 @@ harmless first (:func:`oomwatchd.words.escape.harmless`), then escaped for HTML.
 from __future__ import annotations
 
 import logging
-import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -22,6 +21,7 @@ from oomwatchd import __version__
 from oomwatchd.errors import OomwatchdError
 from oomwatchd.event import OomEvent, conclude, unexplained
 from oomwatchd.event.groups import Group
+from oomwatchd.hostname import host_name
 from oomwatchd.records.capture import OomCapture
 from oomwatchd.records.report import Constraint, Kind
 from oomwatchd.render.html import content_policy, render_html
@@ -70,7 +70,7 @@ class Pages:
         self,
         state: Callable[[], State],
         events: Callable[[], Events],
-        host: Callable[[], str] = socket.gethostname,
+        host: Callable[[], str] = host_name,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._state = state

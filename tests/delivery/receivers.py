@@ -49,6 +49,8 @@ class Receiver:
         self.otherwise = 200
         self.headers: dict[str, str] = {}
         self.body = b"{}"
+        #: what it answers to each request, in the place of all of these
+        self.decide: Callable[[Request], tuple[int, bytes]] | None = None
         self.ended = threading.Event()
         self._connections: list[socket.socket] = []
         receiver = self
@@ -94,7 +96,12 @@ class Receiver:
         peer = ""
         if isinstance(handler.connection, ssl.SSLSocket) and (shown := handler.connection.getpeercert()):
             peer = str(shown["subject"][0][0][1])
-        self.requests.append(Request(handler.command, handler.path, headers, body, max(answer, 0), peer))
+        request = Request(handler.command, handler.path, headers, body, max(answer, 0), peer)
+        content = self.body
+        if self.decide is not None:
+            answer, content = self.decide(request)
+            request.answer = answer
+        self.requests.append(request)
         if answer == HANG:
             self.ended.wait(30)
             handler.close_connection = True
@@ -107,10 +114,10 @@ class Receiver:
             handler.close_connection = True
         else:
             handler.send_response(answer)
-            for name, value in {**self.headers, "Content-Length": str(len(self.body))}.items():
+            for name, value in {**self.headers, "Content-Length": str(len(content))}.items():
                 handler.send_header(name, value)
             handler.end_headers()
-            handler.wfile.write(self.body)
+            handler.wfile.write(content)
 
     def taken(self) -> list[Request]:
         """The requests that were answered with a success."""

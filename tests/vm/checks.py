@@ -167,9 +167,8 @@ def _of_the_package(result: Result) -> list[Claim]:
     told, killed = result.one("told_meanwhile"), int(result.one("killed_meanwhile"))
     running = set(result.one("running_after_remove").split())
     return [
-        Claim(
-            f"upgrade: active ({result.one('upgrade')[-120:]!r})", result.one("upgrade").endswith("active")
-        ),
+        Claim(f"upgrade: {result.one('upgrade')[-120:]!r}", result.one("upgrade").endswith("\nended with 0")),
+        Claim("upgrade: the service is active", result.one("upgraded") == "active"),
         Claim(f"upgrade: the store as before, but for {len(lost)} events", not lost),
         Claim(
             "upgrade: both sockets stay open",

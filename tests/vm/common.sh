@@ -1,7 +1,8 @@
 # What the scripts of the full system share; each begins with `. /lab/common.sh`. What is found goes to the
-# second serial line, each part behind a line @@NAME.
+# second serial line, each part behind a line @@NAME. What commands complain of goes to the console, as does
+# what the shell says of jobs that were killed, whenever it comes: it is no finding.
 # shellcheck shell=sh
-exec > /dev/ttyS1 2>&1
+exec > /dev/ttyS1 2> /dev/console
 stty raw < /dev/ttyS1
 PATH=/lab:$PATH
 cgroups=/sys/fs/cgroup/lab

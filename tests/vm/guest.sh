@@ -65,7 +65,8 @@ upgraded() {
         i=$((i + 1))
         sleep 1
     done &
-    part upgrade; ordinary dpkg --install /lab/oomwatchd.deb && active
+    part upgrade; ordinary dpkg --install /lab/oomwatchd.deb; echo "ended with $?"
+    part upgraded; active
     rm /lab/upgrading
     sleep 3 # what both loops have begun
     counted upgrade
