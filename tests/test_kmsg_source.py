@@ -145,6 +145,26 @@ def test_the_mend_fits_the_hosts_settings(tmp_path: Path, sysctls: dict[str, str
     assert hint in str(_cannot_open(DEVICE, error, tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "namespace", "number", "hint"),
+    [
+        ("0000000400000000", "user:[4026531837]", errno.EPERM, "the device cgroup of this container refuses"),
+        ("0000000400000000", "user:[4026532999]", errno.EPERM, "host's own user namespace alone"),
+        ("0000000400000000", "user:[4026531837]", errno.EACCES, "kernel.dmesg_restrict is 1"),
+        ("00000000a80425fb", "user:[4026531837]", errno.EPERM, "--cap-add SYSLOG"),
+    ],
+)
+def test_the_mend_fits_the_container(
+    tmp_path: Path, capabilities: str, namespace: str, number: int, hint: str
+) -> None:
+    (tmp_path / "sys/kernel").mkdir(parents=True)
+    (tmp_path / "sys/kernel/dmesg_restrict").write_text("1\n")
+    (tmp_path / "self/ns").mkdir(parents=True)
+    (tmp_path / "self/status").write_text(f"Name:\tpython3\nCapEff:\t{capabilities}\nSeccomp:\t2\n")
+    (tmp_path / "self/ns/user").symlink_to(namespace)
+    assert hint in str(_cannot_open(DEVICE, PermissionError(number, "refused"), tmp_path))
+
+
 # -- gaps, bounds, ends --------------------------------------------------------------------------------
 
 

@@ -10,11 +10,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from oomwatchd.observe import cgroup
 from oomwatchd.observe.cgroup import Cgroups
 from oomwatchd.observe.group import Group
-from oomwatchd.observe.hierarchy import memory_hierarchy
+from oomwatchd.observe.hierarchy import cgroup_namespace, memory_hierarchy
 from oomwatchd.observe.host import Host
 from oomwatchd.observe.inotify import Changes
 from oomwatchd.observe.kills import Kills
@@ -342,6 +343,31 @@ def test_where_the_memory_controller_is(
     (tmp_path / "self/mountinfo").write_text(mountinfo)
     hierarchy = memory_hierarchy(Host(proc=tmp_path))
     assert (None if hierarchy is None else (hierarchy.mount, hierarchy.root, hierarchy.version)) == found
+
+
+def test_paths_are_whole_within_a_cgroup_namespace(tmp_path: Path) -> None:
+    """A container in a cgroup namespace of its own, with the host's whole hierarchy mounted."""
+    own = "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod1.slice/own.scope"
+    (tmp_path / f"cg{own}/inner").mkdir(parents=True)
+    (tmp_path / "cg/system.slice").mkdir()
+    (tmp_path / "cg/cgroup.controllers").write_text("memory\n")
+    for path, pid in ((f"{own}/inner", os.getpid()), ("/system.slice", 1)):
+        (tmp_path / f"cg{path}/cgroup.procs").write_text(f"{pid}\n")
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/cgroup").write_text("0::/inner\n")
+    mounted = f"30 29 0:27 {{}} {tmp_path}/cg ro - cgroup2 cgroup2 rw\n"
+    (tmp_path / "self/mountinfo").write_text(mounted.format("/../../../.."))
+    host = Host(proc=tmp_path)
+    host = replace(host, cgroup_namespace=cgroup_namespace(host))
+    assert host.cgroup_namespace == own
+    assert host.whole("/inner") == f"{own}/inner" and host.whole("/") == own
+    assert host.whole("/../../kubepods-besteffort-pod2.slice/c.scope") == (
+        "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod2.slice/c.scope"
+    )
+    assert host.whole("/../../../../system.slice/a.service") == "/system.slice/a.service"
+    assert host.whole(None) is None
+    (tmp_path / "self/mountinfo").write_text(mounted.format("/"))
+    assert cgroup_namespace(host) == "" and Host(proc=tmp_path).whole("/inner") == "/inner"
 
 
 def test_without_a_hierarchy_nothing_is_known(tmp_path: Path) -> None:

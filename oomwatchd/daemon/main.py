@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from oomwatchd import __version__, plugs
 from oomwatchd.config import Config
 from oomwatchd.daemon import protect
@@ -37,7 +39,7 @@ from oomwatchd.metrics import Metrics
 from oomwatchd.notify import Notifier, take_descriptors
 from oomwatchd.observe.container import ContainerNames
 from oomwatchd.observe.group import Group
-from oomwatchd.observe.hierarchy import memory_hierarchy
+from oomwatchd.observe.hierarchy import cgroup_namespace, memory_hierarchy
 from oomwatchd.observe.holders import Holders
 from oomwatchd.observe.host import read_host
 from oomwatchd.observe.recorder import Recorder
@@ -68,7 +70,8 @@ class Daemon:
             log.warning("%s", few)
         self._notifier = Notifier()
         descriptors = take_descriptors()
-        self._host = read_host()
+        host = read_host()
+        self._host = replace(host, cgroup_namespace=cgroup_namespace(host))
         self._snapshots = Snapshots(self._host)
         self._recorder: Recorder | None = None
         if config.recorder.enabled:

@@ -15,7 +15,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """The roots of the kernel's file systems, and the facts of this boot.
 
     ``boot_id`` is random for each boot (random(4), ``/proc/sys/kernel/random/boot_id``), without dashes
-    as the journal writes it; None where it cannot be read.
+    as the journal writes it; None where it cannot be read. ``cgroup_namespace`` is the cgroup that /proc
+    calls "/" here (cgroup_namespaces(7)), "" for the root of all.
     """
 
     proc: Path = Path("/proc")
@@ -24,6 +25,14 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     page_size_bytes: int = 4096
     kernel: str | None = None
     machine: str | None = None
+    cgroup_namespace: str = ""
+
+    def whole(self, cgroup: str | None) -> str | None:
+        """A path out of /proc/PID/cgroup as the kernel log has it: from the root of all, also within a cgroup
+        namespace, where one outside of it begins with "/.."."""
+        if cgroup is None or not self.cgroup_namespace:
+            return cgroup
+        return os.path.normpath(f"{self.cgroup_namespace}/{cgroup}")
 
 
 def read_host(proc: Path = Path("/proc")) -> Host:

@@ -22,7 +22,7 @@ def crowds(host: Host, pids: Iterable[int]) -> tuple[Crowd, ...]:
     found: dict[str, list[int]] = {}
     for pid in list(pids)[:MOST_ASKED]:
         text = read_bytes(f"{host.proc}/{pid}/cgroup", CGROUP_BYTES)
-        path = memory_cgroup(text) if text else None
+        path = host.whole(memory_cgroup(text)) if text else None
         if path is not None:
             found.setdefault(path, []).append(pid)
     many = sorted(found.items(), key=lambda pair: -len(pair[1]))[:MOST_CROWDS]

@@ -48,7 +48,9 @@ def look_at(host: Host, pid: int, comm: str | None, command_line: CommandLine) -
     return ProcessFacts(
         pid=pid,
         comm=called,
-        cgroup=memory_cgroup(cgroup, exiting=seen.exiting or seen.state is None) if cgroup else None,
+        cgroup=host.whole(memory_cgroup(cgroup, exiting=seen.exiting or seen.state is None))
+        if cgroup
+        else None,
         executable=executable,
         command_line=_redacted(arguments) if arguments else None,
         parent_pid=seen.parent_pid,

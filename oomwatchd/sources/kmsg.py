@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 from collections.abc import Callable
 from itertools import repeat
 from pathlib import Path
@@ -188,11 +189,43 @@ def _cannot_open(device: str, error: OSError, proc: Path = Path("/proc")) -> Oom
         hint = (
             "the kernel runs with printk.devkmsg=off, which closes the device to everybody: boot without it"
         )
+    elif error.errno == errno.EPERM and _has_cap_syslog(proc):
+        hint = _REFUSED_THOUGH_CAPABLE if _is_first_user_namespace(proc) else _OTHER_USER_NAMESPACE
     elif _sysctl(proc, "dmesg_restrict") == "1":
-        hint = "kernel.dmesg_restrict is 1: run as root or with CAP_SYSLOG"
+        hint = "kernel.dmesg_restrict is 1: run as root or with CAP_SYSLOG (a container: --cap-add SYSLOG)"
     else:
         hint = "run as root, or with CAP_SYSLOG and read permission on the device"
     return PermissionDeniedError(message, hint=hint)
+
+
+#: not the log refuses then (check_syslog_permissions()), but who may use which device
+_REFUSED_THOUGH_CAPABLE = (
+    "CAP_SYSLOG is there, so the device cgroup of this container refuses the device: docker or podman run"
+    " --device /dev/kmsg, which a mount does not replace; in Kubernetes a device plugin or privileged"
+)
+#: capable() asks the first one
+_OTHER_USER_NAMESPACE = (
+    "CAP_SYSLOG counts in the host's own user namespace alone: not in a rootless container, nor with"
+    " hostUsers: false or userns-remap"
+)
+#: linux/capability.h
+_CAP_SYSLOG = 34
+
+
+def _has_cap_syslog(proc: Path) -> bool:
+    try:
+        found = re.search(r"^CapEff:\s*([0-9a-f]+)$", (proc / "self/status").read_text(), re.MULTILINE)
+    except OSError:
+        return False
+    return found is not None and bool(int(found[1], 16) >> _CAP_SYSLOG & 1)
+
+
+def _is_first_user_namespace(proc: Path) -> bool:
+    """``PROC_USER_INIT_INO`` (linux/proc_ns.h); True where /proc does not tell."""
+    try:
+        return str((proc / "self/ns/user").readlink()) == f"user:[{0xEFFFFFFD}]"
+    except OSError:
+        return True
 
 
 def _sysctl(proc: Path, name: str) -> str:
