@@ -15,6 +15,8 @@ packages='ca-certificates gcc libc6-dev libsystemd-dev libudev1 pkg-config pytho
 # netbase makes /etc/hosts, which says what localhost is.
 packages_for_tests='busybox-static chromium chromium-driver fish groff-base iproute2 logrotate mandoc netbase openssl
 systemd systemd-journal-remote util-linux zsh'
+# kubectl renders what packaging/kubernetes applies; it comes from elsewhere on many machines.
+command -v kubectl >/dev/null || packages_for_tests="$packages_for_tests kubernetes-client"
 
 # Servers: installed without being started.
 servers_for_tests='containerd docker.io podman prometheus prometheus-alertmanager runc stunnel4'

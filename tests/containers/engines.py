@@ -5,6 +5,7 @@ No image comes from a registry: busybox is packed into one.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from tests.kernel.running import wait_for
 
 LIMIT = 20 * 1024 * 1024
 #: of a container; a limit of the test's own user may be lower than what the engines ask for
-_LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000")
+LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000")
 _OPEN = ("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined")
 
 
@@ -78,6 +79,12 @@ def _run(*command: str) -> str:
     return done.stdout.strip().rpartition("\n")[2]
 
 
+def missing(kind: type[Engine]) -> list[str]:
+    """What this host lacks to run that engine."""
+    root = [] if os.geteuid() == 0 else ["root"]
+    return root + [name for name in kind.programs if shutil.which(name) is None]
+
+
 class Podman(Engine):
     programs = ("podman", "/usr/sbin/runc", "/bin/busybox")
 
@@ -113,7 +120,7 @@ class Podman(Engine):
                 "--pull",
                 "never",
             ),
-            *(*_LIMITS, *_OPEN, "busybox", *grows(after_seconds)),
+            *(*LIMITS, *_OPEN, "busybox", *grows(after_seconds)),
         )
         return started, name
 
@@ -125,6 +132,12 @@ class Containerd(Engine):
     """As the kubelet has it run the containers of a pod: by annotations and cgroup."""
 
     programs = ("containerd", "ctr", "runc", "/bin/busybox")
+    #: of each pod
+    UID = "7d1c2c0e-8a53-4a3f-9d5b-2f1d6a7b8c9d"
+
+    def __init__(self, host: Path, work: Path) -> None:
+        super().__init__(host, work)
+        self._started: list[str] = []
 
     def start(self) -> None:
         self.socket = self.work / "containerd.socket"
@@ -133,21 +146,19 @@ class Containerd(Engine):
             *("--address", str(self.socket)),
             ready=self.socket,
         )
-        self._started: list[str] = []
 
     def _ctr(self, *arguments: str) -> str:
         return _run("ctr", "--address", str(self.socket), "--namespace", "k8s.io", *arguments)
 
     def run(self, after_seconds: float) -> tuple[str, str]:
         container, pod = secrets.token_hex(32), f"web-{secrets.token_hex(3)}"
-        uid = "7d1c2c0e-8a53-4a3f-9d5b-2f1d6a7b8c9d"
         notes = {"container-name": "app", "sandbox-name": pod, "sandbox-namespace": "shop"}
         annotations = [
             word for k, v in notes.items() for word in ("--annotation", f"io.kubernetes.cri.{k}={v}")
         ]
         self._ctr(
             *("run", "--rootfs", "--detach", "--memory-limit", str(LIMIT), *annotations),
-            *("--cgroup", f"/kubepods/burstable/pod{uid}/{container}"),
+            *("--cgroup", f"/kubepods/burstable/pod{self.UID}/{container}"),
             *(str(self.root), container, *grows(after_seconds)),
         )
         self._started.append(container)
@@ -195,6 +206,6 @@ class Docker(Engine):
         name = f"shop-{secrets.token_hex(3)}"
         started = self._docker(
             *("run", "--detach", "--name", name, "--network", "none", "--memory", str(LIMIT)),
-            *(*_LIMITS, *_OPEN, "busybox", *grows(after_seconds)),
+            *(*LIMITS, *_OPEN, "busybox", *grows(after_seconds)),
         )
         return started, name

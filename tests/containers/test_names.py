@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.containers.engines import Containerd, Docker, Engine, Podman
+from tests.containers.engines import Containerd, Docker, Engine, Podman, missing
 from tests.kernel.running import RunningDaemon, command, wait_for
 
 pytestmark = [pytest.mark.oom, pytest.mark.slow]
@@ -156,13 +156,12 @@ def killed_in(service: Service, container: str) -> dict[str, Any] | None:
     return None
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="starts container engines and makes memory cgroups: root's")
 @pytest.mark.parametrize("kind", [Podman, Containerd, Docker])
 def test_kills_in_a_container_are_told_by_its_name(
     kind: type[Engine], place: Path, helper: Helper, service: Service
 ) -> None:
-    if missing := [name for name in kind.programs if shutil.which(name) is None]:
-        pytest.skip(f"not here: {', '.join(missing)}")
+    if lacks := missing(kind):
+        pytest.skip(f"not here: {', '.join(lacks)}")
     engine = kind(place / "h", place / "engine")
     try:
         engine.start()

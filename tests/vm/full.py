@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -92,10 +93,19 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def package(cache: Path, directory: Path) -> Path:
-    """Build the Debian package from the working tree, into ``directory``."""
-    build = ROOT / "packaging" / "debian" / "build.sh"
-    command("env", f"OOMWATCHD_CACHE={cache}", "sh", build, directory)
-    return next(directory.glob("oomwatchd_*_all.deb"))
+    """Build the Debian package from the working tree, into ``directory``; once of the same files."""
+    listed = command("git", "-C", ROOT, "-c", f"safe.directory={ROOT}", *_LISTED).split("\0")
+    files = [name for name in listed if not name.startswith("tests/") and (ROOT / name).is_file()]
+    content = [f"{name} {hashlib.sha256((ROOT / name).read_bytes()).hexdigest()}" for name in files]
+
+    def build(to: Path) -> None:
+        command("env", f"OOMWATCHD_CACHE={cache}", "sh", ROOT / "packaging/debian/build.sh", to)
+
+    made = once(cache / "package", build, of=sorted(content))
+    return Path(shutil.copy(next(made.glob("oomwatchd_*_all.deb")), directory))
+
+
+_LISTED = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
 
 
 def install(deb: Path, cache: Path, directory: Path, *, idle: int = 0) -> Path:
