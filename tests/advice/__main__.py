@@ -28,9 +28,15 @@ class Bench:
     """Where scenarios run."""
 
     def __init__(
-        self, cache: Path, labs: dict[str, machine.Lab], daemon: Path | None, keep: Path | None
+        self,
+        cache: Path,
+        labs: dict[tuple[str, str], machine.Lab],
+        daemon: Path | None,
+        keep: Path | None,
+        suite: str,
     ) -> None:
         self._cache, self._labs, self._daemon, self._keep = cache, labs, daemon, keep
+        self._suite = suite
 
     def measure(self, scenario: Scenario, where: str) -> Outcome:
         """Run it, judge what is said, follow that, run it again. Raises LabError."""
@@ -81,7 +87,12 @@ class Bench:
         wanted = order(scenario, change, looking=change is None)
         if where == HOST:
             return host.run(wanted, self._cache, scenario.name, self._daemon if change is None else None)
-        return machine.run(self._labs[scenario.arch], wanted)
+        return machine.run(self._labs[_kind(scenario, self._suite)], wanted)
+
+
+def _kind(scenario: Scenario, suite: str) -> tuple[str, str]:
+    """The processor and the Debian of a scenario's machine."""
+    return scenario.arch, scenario.suite or suite
 
 
 def wanted(names: list[str], where: str | None, *, small: bool) -> Iterator[tuple[Scenario, str]]:
@@ -142,12 +153,19 @@ def _measure(args: argparse.Namespace, results: list[Outcome]) -> list[Outcome]:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="advice-", dir="/var/tmp")))
         daemon = None
         labs = {
-            arch: machine.prepare(cache, scratch / arch, suite=args.suite, live=not args.no_live, arch=arch)
-            for arch in sorted({scenario.arch for scenario, place in todo if place == VM})
+            kind: machine.prepare(
+                cache,
+                scratch / "-".join(kind),
+                suite=kind[1],
+                live=not args.no_live,
+                arch=kind[0],
+                driver=any("oomlab" in s.work for s, _ in todo if _kind(s, args.suite) == kind),
+            )
+            for kind in sorted({_kind(s, args.suite) for s, place in todo if place == VM})
         }
         if not args.no_live and any(place == HOST for _, place in todo):
             daemon = stack.enter_context(host.watching())
-        bench = Bench(cache, labs, daemon, args.keep)
+        bench = Bench(cache, labs, daemon, args.keep, args.suite)
         for scenario, place in todo:
             new = []
             for _ in range(args.runs):

@@ -8,9 +8,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/bpf.h>
+#include <linux/dma-heap.h>
 #include <linux/if_packet.h>
 #include <linux/io_uring.h>
 #include <linux/netlink.h>
+#include <linux/perf_event.h>
 #include <linux/rtnetlink.h>
 #include <linux/userfaultfd.h>
 #include <net/ethernet.h>
@@ -358,6 +360,30 @@ static void urings(void) /* COUNT SECONDS NAME: rings of 32768 entries */
 	hold(number(1));
 }
 
+static void dmabufs(void) /* MB SECONDS NAME: of the system heap, 4 MiB each, not mapped */
+{
+	called(2);
+	int heap = open("/dev/dma_heap/system", O_RDWR);
+	must(heap >= 0, "/dev/dma_heap/system");
+	for (long mib = number(0); mib > 0; mib -= 4) {
+		struct dma_heap_allocation_data buffer = {.len = 4 * MIB, .fd_flags = O_RDWR | O_CLOEXEC};
+		must(!ioctl(heap, DMA_HEAP_IOCTL_ALLOC, &buffer), "DMA_HEAP_IOCTL_ALLOC");
+	}
+	hold(number(1));
+}
+
+static void perf_buffers(void) /* MB SECONDS NAME: rings of 8 MiB of events that never come */
+{
+	called(2); unlimited(RLIMIT_MEMLOCK, RLIM_INFINITY);
+	for (long mib = number(0); mib > 0; mib -= 8) {
+		struct perf_event_attr event = {.type = PERF_TYPE_SOFTWARE, .size = sizeof event, .config = PERF_COUNT_SW_DUMMY};
+		int fd = syscall(SYS_perf_event_open, &event, 0, -1, -1, 0);
+		must(fd >= 0, "perf_event_open");
+		must(mmap(NULL, 8 * MIB + 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) != MAP_FAILED, "perf mmap");
+	}
+	hold(number(1));
+}
+
 static void watches(void) /* COUNT DIRECTORY SECONDS NAME: inotify on files of its own */
 {
 	char path[512];
@@ -486,6 +512,7 @@ static const struct { const char *name; void (*cause)(void); } table[] = {
 	{"shared", shared}, {"huge", huge}, {"write", write_file}, {"lock-file", lock_file},
 	{"empty-files", empty_files}, {"threads", threads}, {"bomb", bomb}, {"opens", opens}, {"pipes", pipes},
 	{"unix", unix_sockets}, {"udp", udp}, {"rings", packet_rings}, {"bpf", bpf_maps}, {"urings", urings},
+	{"dmabufs", dmabufs}, {"perf", perf_buffers},
 	{"watches", watches}, {"messages", messages}, {"attributes", attributes}, {"polled", polled},
 	{"mappings", mappings}, {"routes", routes}, {"namespaces", namespaces}, {"kmsg", kmsg}, {"receive", receive},
 };

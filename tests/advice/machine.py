@@ -58,9 +58,12 @@ class Lab(msgspec.Struct, frozen=True, kw_only=True):
 KERNELS = {"amd64": "linux-image-cloud-amd64", "i386": "linux-image-686-pae"}
 
 
-def prepare(cache: Path, scratch: Path, *, suite: str, live: bool, arch: str = "amd64") -> Lab:
+def prepare(
+    cache: Path, scratch: Path, *, suite: str, live: bool, arch: str = "amd64", driver: bool = True
+) -> Lab:
     """Everything that is not made yet. Only amd64 has the daemon and the driver. Raises LabError."""
     scratch.mkdir(exist_ok=True)
+    driver = driver and arch == "amd64"
     system = once(
         cache / f"kernel-{suite}-{arch}",
         lambda to: debootstrap(suite, to, (KERNELS[arch], "busybox-static"), "extract", arch=arch),
@@ -74,7 +77,7 @@ def prepare(cache: Path, scratch: Path, *, suite: str, live: bool, arch: str = "
     kernel = next((system / "boot").glob("vmlinuz-*"))
     return Lab(
         kernel=kernel,
-        initramfs=_initramfs(system, suite, arch, kernel.name, cache, scratch, live=live),
+        initramfs=_initramfs(system, suite, arch, kernel.name, cache, scratch, live=live, driver=driver),
         userland=userland,
         program=program,
         scratch=scratch,
@@ -149,7 +152,15 @@ def _program(base: Path, scratch: Path) -> Path:
 
 
 def _initramfs(
-    system: Path, suite: str, arch: str, kernel: str, cache: Path, scratch: Path, *, live: bool
+    system: Path,
+    suite: str,
+    arch: str,
+    kernel: str,
+    cache: Path,
+    scratch: Path,
+    *,
+    live: bool,
+    driver: bool,
 ) -> Path:
     root = scratch / "initramfs"
     for directory in ("bin", "modules", "proc", "sys", "dev"):
@@ -159,9 +170,9 @@ def _initramfs(
         root / "bin/busybox",
     )
     shutil.copy(causes(cache, arch), root / "bin/causes")
-    if arch == "amd64":
-        driver = _driver(suite, kernel.removeprefix("vmlinuz-"), cache)
-        shutil.copy(driver, root / "modules/oomlab.ko")
+    if driver:
+        built = _driver(suite, kernel.removeprefix("vmlinuz-"), cache)
+        shutil.copy(built, root / "modules/oomlab.ko")
     present = {p.name.partition(".")[0]: p for p in system.glob("lib/modules/*/kernel/**/*.ko*")}
     present |= {p.name.partition(".")[0]: p for p in system.glob("usr/lib/modules/*/kernel/**/*.ko*")}
     for name in (*FIRST, *LATER):

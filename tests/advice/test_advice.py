@@ -132,7 +132,7 @@ def bench() -> Iterator[Bench]:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="advice-", dir="/var/tmp"))
         lab = machine.prepare(cache_directory(), Path(scratch), suite="bookworm", live=True)
         daemon = stack.enter_context(host.watching()) if host.version() else None
-        yield Bench(cache_directory(), {"amd64": lab}, daemon, None)
+        yield Bench(cache_directory(), {("amd64", "bookworm"): lab}, daemon, None, "bookworm")
 
 
 @pytest.mark.slow
