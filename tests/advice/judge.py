@@ -40,7 +40,8 @@ LEVERS: tuple[tuple[str, str], ...] = (
     ("protection", r"memory\.min\b(?!,)|memory\.low\b"),
     (
         "raise_limit",
-        r"[Rr]aise (MemoryMax|memory\.(max|limit)|resources\.limits|the kubelet's bound|the memory of|[\w ]*limit)",
+        r"[Rr]aise (MemoryMax|memory\.(max|limit)|resources\.limits|the kubelet's bound|the memory of|"
+        r"[\w ]*limit)",
     ),
     ("hugepages", r"nr_hugepages|hugepages="),
     ("min_free", r"[Ll]ower vm\.min_free_kbytes|vm\.min_free_kbytes (to|back)|Set vm\.min_free_kbytes"),
