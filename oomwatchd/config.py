@@ -1,7 +1,7 @@
 """The configuration file: TOML into typed, checked, immutable sections.
 
-Every key has a default, so an absent file is a whole configuration. What is not known is an error, never
-ignored: a mistyped key must not silently leave the default in force. The documented list of all keys is
+Every key has a default, so no file is needed. An unknown key is an error: a mistyped one must not silently
+leave the default in force. The documented list of all keys is
 ``config.example.toml``.
 """
 
@@ -21,9 +21,9 @@ from oomwatchd.errors import ConfigError
 #: Read when no file is named and this one exists.
 DEFAULT_PATH = Path("/etc/oomwatchd/config.toml")
 _MOST_BYTES = 1 << 20
-#: Sinks of a kind: each costs a thread, and a label in the metrics.
+#: How many sinks of one kind there may be: each costs a thread, and a label in the metrics.
 MAX_OF_A_KIND = 8
-#: Holds the store when neither the configuration nor systemd (``StateDirectory=``) names a directory.
+#: The store's directory when neither the configuration nor systemd (``StateDirectory=``) names one.
 DEFAULT_STATE_DIRECTORY = Path("/var/lib/oomwatchd")
 
 
@@ -92,7 +92,7 @@ class HttpSection(Section, frozen=True, kw_only=True):
 
 class StoreSection(Section, frozen=True, kw_only=True):
     """``[store]``: how much is kept; the oldest goes first when any of the bounds is passed. ``in_use`` says
-    what to do where another daemon has the state directory: end, or watch with events in memory only."""
+    what to do when another daemon uses the state directory: exit, or watch with events in memory only."""
 
     max_events: Positive = 10_000
     max_bytes: Annotated[int, msgspec.Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
@@ -102,14 +102,15 @@ class StoreSection(Section, frozen=True, kw_only=True):
 
 class CaptureSection(Section, frozen=True, kw_only=True):
     """``[capture]``: what is recorded of a victim. Command lines may hold secrets, hence the default.
-    ``host_root`` is where the host's files are seen, in a container; names of containers are read there."""
+    In a container, ``host_root`` is where the host's files are mounted; names of containers are read
+    there."""
 
     command_line: Literal["off", "executable", "full"] = "executable"
     host_root: str = "/"
 
 
 class RecorderSection(Section, frozen=True, kw_only=True):
-    """``[recorder]``: how often the state of memory is noted while all is calm, and how far back it goes."""
+    """``[recorder]``: how often memory is sampled while all is calm, and how many minutes are kept."""
 
     enabled: bool = True
     interval_seconds: Annotated[int, msgspec.Meta(ge=1, le=300)] = 10
@@ -123,8 +124,8 @@ class WitnessSection(Section, frozen=True, kw_only=True):
 
 
 class Config(Section, frozen=True, kw_only=True):
-    """The whole configuration; ``sinks`` holds the ``Options`` of each sink that is mentioned, by what the
-    sink is called: its kind, and behind a hyphen the ``name`` that it was given."""
+    """The whole configuration; ``sinks`` maps the name of each sink that is mentioned to its ``Options``. The
+    name is its kind, followed by a hyphen and its own ``name`` where it has one."""
 
     state_directory: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -148,7 +149,7 @@ class Config(Section, frozen=True, kw_only=True):
 def load(path: Path | None, default: Path = DEFAULT_PATH) -> tuple[Config, Path | None]:
     """The configuration in ``path``, or in ``default`` if no path is given and that file exists, or else
     the defaults; with the file that was read. Raises ConfigError."""
-    import tomllib  # which the daemon forgets meanwhile
+    import tomllib  # the daemon drops it between two reads
 
     asked, path = path is not None, path or default
     try:
@@ -165,7 +166,7 @@ def load(path: Path | None, default: Path = DEFAULT_PATH) -> tuple[Config, Path 
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
-    except RecursionError:  # tomllib goes down one call an opening bracket
+    except RecursionError:  # tomllib recurses once for each opening bracket
         raise ConfigError(f"{path}: nested too deeply") from None
     return parse(document, str(path)), path
 
@@ -186,7 +187,7 @@ def parse(document: dict[str, Any], name: str) -> Config:
 
 
 def _sinks_of(kind: str, value: Any, options: type[msgspec.Struct], name: str) -> dict[str, msgspec.Struct]:
-    """The sinks of one kind by what each is called: a table is one, a list of tables several."""
+    """The sinks of one kind by name: a table is one sink, a list of tables several."""
     path = f"sinks.{kind}"
     if not isinstance(value, list) or "name" not in options.__struct_fields__:
         sections = [_section(value, options, path, name)]
@@ -231,7 +232,7 @@ def _refuse_unknown(table: dict[str, Any], known: list[str], prefix: str, name: 
 
 
 def _key_of_nul(value: Any, key: str = "") -> str | None:
-    """The key of the first string with a NUL character: the system's calls take none."""
+    """The key of the first string with a NUL character, which no system call accepts."""
     if isinstance(value, str):
         return key if "\0" in value else None
     inner: Iterable[tuple[str, Any]] = ()

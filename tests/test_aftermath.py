@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from oomwatchd.cgroupfs import Hierarchy
 from oomwatchd.config import parse
 from oomwatchd.daemon import unit_watch
-from oomwatchd.daemon.unit_watch import HOLD_USEC, LISTEN_USEC, MOST_ENTRIES, PAIR_USEC, Aftermath
+from oomwatchd.daemon.unit_watch import HOLD_USEC, LISTEN_USEC, MOST_ENTRIES, PAIR_USEC, UnitWatch
 from oomwatchd.daemon.worker import Worker
 from oomwatchd.diagnosis import oomd
 from oomwatchd.errors import UnavailableError
@@ -224,7 +224,7 @@ class Rig:
     def __init__(self, began_usec: int = 0) -> None:
         self.now = KILL_USEC + 5 * SECOND
         self.served: list[OomCapture] = []
-        self.aftermath = Aftermath(
+        self.aftermath = UnitWatch(
             None, self.served.append, boot_id=BOOT, began_usec=began_usec, clock=lambda: self.now
         )
         self.aftermath.listens = True

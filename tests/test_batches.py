@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
@@ -194,3 +195,14 @@ def test_any_rows_are_the_same_at_once(texts: list[str]) -> None:
     assert all(at_once.takes(text) for text in texts[count : len(alone._texts)])
     assert at_once._texts == alone._texts
     assert at_once.tasks(4096) == alone.tasks(4096)
+
+
+@pytest.mark.parametrize(
+    "row", ["[   12]0 1 2 a", "[   12 ] 0 1 2 a", "[ 1,2]  0  1  2 a", "[   12]  0  1,3  2 a"]
+)
+def test_a_row_of_another_shape_moves_no_figure(row: str) -> None:
+    table = TaskTable()
+    table.header(["uid", "tgid", "total_vm"])
+    assert table.take_rows([row, "[   13]     7    13        5 name"]) == 2
+    assert [(task.pid, task.uid, task.comm) for task in table.tasks(4096)] == [(13, 7, "name")]
+    assert table.rejected == [row]

@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from oomwatchd.delivery.policy import Delivery
 from oomwatchd.diagnosis.attribution import Attribution
-from oomwatchd.diagnosis.headroom import CgroupDistance, Distance, ZoneDistance
+from oomwatchd.diagnosis.headroom import CgroupHeadroom, Headroom, ZoneHeadroom
 from oomwatchd.event import OomEvent
 from oomwatchd.metrics import CONSTRAINTS, KINDS, MAX_CONTAINERS, MAX_UNITS, OTHER, Metrics
 from oomwatchd.metrics.families import document, registry
@@ -61,17 +61,17 @@ def whole(clock: Callable[[], float] = time.monotonic) -> Metrics:
     metrics.kernel_kills(0)
     metrics.store(up=True, events=0, size=4096, failures=0)
     metrics.part("recorder", up=True, seconds=0.001)
-    metrics.observe(lambda: DISTANCE)
+    metrics.observe(lambda: HEADROOM)
     return metrics
 
 
 HOSTILE = 'a"b\\c\nd\x1b[31m\u202e'
-DISTANCE = Distance(
+HEADROOM = Headroom(
     total_bytes=1 << 30,
     available_bytes=1 << 29,
     pressure={(share, window): 0.25 for share in ("some", "full") for window in (10, 60, 300)},
     zones=tuple(
-        ZoneDistance(
+        ZoneHeadroom(
             node=0,
             zone=zone,
             managed_bytes=1 << 30,
@@ -82,7 +82,7 @@ DISTANCE = Distance(
         )
         for zone, reserve in (("DMA", 8192), ("Normal", 0))
     ),
-    cgroups=(CgroupDistance(path=HOSTILE, limit_bytes=100, usage_bytes=90, reclaimable_bytes=20),),
+    cgroups=(CgroupHeadroom(path=HOSTILE, limit_bytes=100, usage_bytes=90, reclaimable_bytes=20),),
 )
 
 
@@ -280,9 +280,9 @@ def test_kills_by_unit_are_bounded_and_lose_none() -> None:
 
 def test_cgroups_that_are_made_to_look_the_same_are_one_series() -> None:
     names = ("/a\x01", "/a\\x01", "/b")
-    groups = [CgroupDistance(path=name, limit_bytes=9, usage_bytes=n) for n, name in enumerate(names)]
+    groups = [CgroupHeadroom(path=name, limit_bytes=9, usage_bytes=n) for n, name in enumerate(names)]
     metrics = Metrics()
-    metrics.observe(lambda: Distance(cgroups=tuple(groups)))
+    metrics.observe(lambda: Headroom(cgroups=tuple(groups)))
     lines = generate_latest(registry(metrics)).decode().splitlines()
     assert [line for line in lines if line.startswith("oomwatchd_cgroup_headroom_bytes{")] == [
         'oomwatchd_cgroup_headroom_bytes{cgroup="/a\\\\x01"} 9.0',
@@ -303,7 +303,7 @@ def test_the_distance_from_running_out() -> None:
 
 
 def test_a_part_that_fails_costs_its_own_metrics_alone() -> None:
-    def fail() -> Distance:
+    def fail() -> Headroom:
         raise OSError("gone")
 
     metrics = whole()

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from oomwatchd.daemon.host_memory import HostMemory
 from oomwatchd.delivery.policy import Delivery
 from oomwatchd.diagnosis.attribution import Attribution
-from oomwatchd.diagnosis.headroom import CgroupDistance, Distance, ZoneDistance, distance
+from oomwatchd.diagnosis.headroom import CgroupHeadroom, Headroom, ZoneHeadroom, headroom
 from oomwatchd.event import conclude
 from oomwatchd.event.groups import grouped
 from oomwatchd.metrics import MAX_UNITS, Metrics
@@ -34,7 +34,7 @@ from oomwatchd.web.shown import State
 from tests.samples import BOOT, capture, event
 
 HOSTILE = "</title><script>alert(1)</script>\x1b[31m\u202e'\" \x00"
-ZONE = ZoneDistance(
+ZONE = ZoneHeadroom(
     node=0,
     zone="Normal",
     managed_bytes=1 << 30,
@@ -62,7 +62,7 @@ def state(**fields: Any) -> State:
         "stored": 1,
         "store_failure": None,
         "without": (),
-        "distance": Distance(),
+        "headroom": Headroom(),
     }
     return State(**(values | fields))
 
@@ -124,12 +124,12 @@ def test_the_state_at_a_glance(store: Store) -> None:
         state(
             unaccounted=1.0,
             without=("/proc/pressure/memory",),
-            distance=Distance(
+            headroom=Headroom(
                 total_bytes=4 << 30,
                 available_bytes=1 << 30,
                 pressure={("some", w): 0.5 for w in (10, 60, 300)},
                 zones=(ZONE,),
-                cgroups=(CgroupDistance(path="/x", limit_bytes=64 << 20, usage_bytes=16 << 20),),
+                cgroups=(CgroupHeadroom(path="/x", limit_bytes=64 << 20, usage_bytes=16 << 20),),
             ),
         ),
     )
@@ -389,7 +389,7 @@ def test_hostile_names_are_shown_and_harmless(store: Store) -> None:
     put(store, 100, comm=HOSTILE, attribution=whose)
     shown = state(
         without=(HOSTILE,),
-        distance=Distance(cgroups=(CgroupDistance(path=HOSTILE, limit_bytes=1, usage_bytes=1),)),
+        headroom=Headroom(cgroups=(CgroupHeadroom(path=HOSTILE, limit_bytes=1, usage_bytes=1),)),
     )
     from urllib.parse import quote
 
@@ -442,7 +442,7 @@ def test_a_scrape_with_1000_units_and_10000_events_takes_less_than_50_ms(tmp_pat
     opened.close()
 
 
-# -- distance ---------------------------------------------------------------------------------------
+# -- headroom ---------------------------------------------------------------------------------------
 
 ZONEINFO = """Node 0, zone      DMA
   per-node stats
@@ -484,7 +484,7 @@ def test_distance_is_the_kernels_arithmetic() -> None:
         "pressure_memory": "some avg10=12.50 avg60=1.00 avg300=0.00 total=9\nfull avg10=0.00 avg60=0.00 "
         "avg300=0.00 total=0\n",
     }
-    seen = distance(Snapshot(usec=0, wall=0.0, parts=parts), 4096)
+    seen = headroom(Snapshot(usec=0, wall=0.0, parts=parts), 4096)
     dma, normal = seen.zones
     assert dma.headroom_bytes == (3840 - 24 - 10443) * 4096
     assert normal.headroom_bytes == 600 * 4096
@@ -499,7 +499,7 @@ def test_distance_is_the_kernels_arithmetic() -> None:
 
 @given(st.dictionaries(st.sampled_from(["zoneinfo", "buddyinfo", "meminfo", "pressure_memory"]), st.text()))
 def test_no_file_of_the_host_breaks_it(parts: dict[str, str]) -> None:
-    distance(Snapshot(usec=0, wall=0.0, parts=parts), 4096)
+    headroom(Snapshot(usec=0, wall=0.0, parts=parts), 4096)
 
 
 def test_this_host_shows_its_zones() -> None:

@@ -69,11 +69,11 @@ def main(argv: list[str] | None = None) -> int:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 complain("too many open files; raise the limit: LimitNOFILE= of the unit, or ulimit -n")
                 return EX_UNAVAILABLE
-            # what is written without a name is standard output
+            # a failed write that names no file is one to standard output
             complain(f"cannot write standard output: {error.strerror}" if _unnamed(error) else str(error))
             return EX_IOERR
         if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("oomwatchd"):
-            # a board may leave out what only some commands need (docs/install.md)
+            # a small board may lack modules that only some commands need (docs/install.md)
             package = error.name.partition(".")[0]
             complain(f"this needs the Python module {package}, which is not installed; see docs/install.md")
             return EX_UNAVAILABLE
@@ -90,13 +90,13 @@ def _unnamed(error: OSError) -> bool:
 
 
 def _hold_standard_streams() -> None:
-    """A closed standard stream (``>&-``) must neither be None nor be the next file that is opened: it becomes
-    one that cannot be used, so that what needs it says so."""
+    """A closed standard stream (``>&-``) must neither be None nor become the next file that is opened: it is
+    replaced by one that fails, so that whatever needs it reports an error."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is not None:
             continue
         with suppress(OSError):
-            # the first two are open for the other direction alone: reading and writing fail with EBADF
+            # each is open in the wrong direction only, so that reading or writing fails with EBADF
             descriptor = os.open(os.devnull, (os.O_WRONLY, os.O_RDONLY, os.O_WRONLY)[number])
             if descriptor != number:
                 os.dup2(descriptor, number)
@@ -105,7 +105,7 @@ def _hold_standard_streams() -> None:
 
 
 def _abandon_output() -> None:
-    """What is left in standard output's buffer must not be flushed into the same error at exit."""
+    """Drop what is left in standard output's buffer: flushing it at exit would fail again."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -122,7 +122,8 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _parsed(words: Sequence[str]) -> SimpleNamespace:
-    """The arguments, in what holds nothing of the parser: the daemon drops argparse (``cli/run.py``)."""
+    """The arguments, in an object that keeps nothing of the parser: the daemon drops argparse
+    (``cli/run.py``)."""
     from oomwatchd.cli._arguments import parser
 
     chosen = next((word for word in words if not word.startswith("-")), None)

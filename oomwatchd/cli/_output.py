@@ -1,4 +1,4 @@
-"""Events written out: as text, as JSON, one a line; on a terminal nothing but what can be seen."""
+"""Write events as text or JSON; on a terminal every character is visible."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ class OutputError(OomwatchdError):
 
 
 def keep(output: str | None, *inputs: str | Path) -> None:
-    """The output must not be written over what is still to be read: files, ``-`` for standard input. Raises
-    UsageError."""
+    """Refuse an output file that is also an input; ``-`` is standard input. Raises UsageError."""
     for name in inputs if output not in (None, "-") else ():
         with suppress(OSError):
             given = os.fstat(0) if name == "-" else Path(name).stat()
@@ -104,10 +103,10 @@ class Writer:
                 text = render_text(event, width=terminal_width(), color=self._terminal and wants_color())
                 self._stream.write((b"" if first else b"\n\n") + text.encode("utf-8", "backslashreplace"))
         if self._format != "html":
-            self._stream.flush()  # more may take its time, and somebody waits
+            self._stream.flush()  # the next event may take long, and somebody waits for this one
 
     def close(self) -> None:
-        """What ends the document; nothing more may follow."""
+        """End the document; nothing may be written after it."""
         if self._format == "json":
             self._stream.write(b"]\n" if self._count else b"[]\n")
         elif self._format == "html":
@@ -130,7 +129,7 @@ class Writer:
 
 
 def explained(capture: OomCapture) -> Conclusion:
-    """The event of a capture; what of it could not be explained is said on standard error."""
+    """The event of a capture; a fault of the explanation is reported on standard error."""
     conclusion = conclude(capture)
     if conclusion.error is not None:
         complain(f"event {conclusion.event.id}: {unexplained(conclusion.error)}; please report it")
@@ -143,8 +142,7 @@ def pretty(event: OomEvent) -> bytes:
 
 
 def seen(data: bytes) -> bytes:
-    r"""JSON whose strings hold no character that a terminal obeys or hides: such are spelled ``\uNNNN``,
-    which is the same JSON."""
+    r"""The same JSON with every character that a terminal obeys or hides spelled ``\uNNNN``."""
     text = data.decode("utf-8", "replace")
     if text.isascii() and "\x7f" not in text:
         return data

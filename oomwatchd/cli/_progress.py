@@ -1,4 +1,4 @@
-"""How far the reading of a big file is, on standard error."""
+"""A progress bar for a big file, on standard error."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _LONGEST_NAME = 40
 def bar(
     name: str, size: int, shared: bool
 ) -> Iterator[tuple[Callable[[int], None], Callable[[], AbstractContextManager[object]]]]:
-    """Gives what to call with the bytes read so far, and a context in which the bar is away, to write
-    to the same terminal."""
+    """Returns a function to call with the bytes read so far, and a context that hides the bar while something
+    is written to the same terminal."""
     progress = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -112,7 +112,7 @@ def run(args: SimpleNamespace) -> int:
 
 
 def _read(args: SimpleNamespace, writer: Writer, shared: bool) -> int:
-    """Read each file to its end; a pipe's reports are told when they are complete."""
+    """Read each file to its end; the reports of a pipe are written as soon as they are complete."""
     status = 0
     for name in args.files:
         if name == "-" and sys.stdin.isatty():
@@ -147,7 +147,8 @@ def _written(
 
 
 def captures(name: str, log: GrowingLog, progress: Progress | None = None) -> Iterator[OomCapture]:
-    """The reports of one log, a file's name or ``-``, each when it is complete. Raises OomwatchdError."""
+    """The reports of one log (a file's name or ``-``), each as soon as it is complete. Raises
+    OomwatchdError."""
     with open_log(name, progress) as stream:
         for data in pieces(stream, lambda: log.waits):
             yield from log.rest(monotonic()) if data is None else log.feed(data)
@@ -173,7 +174,7 @@ def _follow(args: SimpleNamespace, writer: Writer) -> int:
 
 
 def _elsewhere(args: SimpleNamespace) -> tuple[str, Iterator[OomCapture]] | None:
-    """The place that is read instead of files, and its reports; None: files. Raises UsageError."""
+    """The source that is read instead of files, with its reports; None for files. Raises UsageError."""
     if args.journal and args.pstore is not None:
         raise UsageError("--journal and --pstore exclude each other", hint="give one of them")
     if (args.journal or args.pstore is not None) and args.files != ["-"]:
@@ -222,6 +223,6 @@ def _bar(name: str, shared: bool) -> AbstractContextManager[Bar]:
         return nullcontext((None, nullcontext))
     try:
         from oomwatchd.cli._progress import bar
-    except ImportError:  # without rich there is no bar, and nothing else is missed
+    except ImportError:  # without rich there is no progress bar; all else works
         return nullcontext((None, nullcontext))
     return bar(name, size, shared)

@@ -1,4 +1,4 @@
-"""``oomwatchd check-config``: is this configuration one that the daemon takes?"""
+"""``oomwatchd check-config``: check a configuration without starting the daemon."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def _unready(sinks: Mapping[str, msgspec.Struct]) -> Iterator[tuple[str, SinkError]]:
-    """Sinks across the network that lack a file that they name, or a library. The daemon takes such a
-    configuration: what is to be sent waits in its store."""
+    """Network sinks that lack a library or a file that they name. The daemon accepts such a configuration:
+    the events wait in its store."""
     for name, options in sinks.items():
         if not has_several(options):  # a sink on this host is not opened for a check
             continue

@@ -1,6 +1,6 @@
-"""``oomwatchd doctor``: what of this host works for the watch, what does not, and how to fix it.
+"""``oomwatchd doctor``: what the watch needs of this host, what is missing, and how to fix it.
 
-It only looks: nothing is changed, nothing provoked (``oomwatchd selftest`` does that).
+It changes nothing and provokes nothing (``oomwatchd selftest`` does that).
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ State = Literal["ok", "warn", "fail"]
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One thing that was looked at. ``state``: ``ok``, ``warn`` (the watch works with less), ``fail`` (there
-    is no watch without it); ``hint`` is what to do about it."""
+    """One check. ``state``: ``ok``, ``warn`` (the watch works without it), ``fail`` (the watch does not
+    work); ``hint`` is how to fix it."""
 
     name: str
     state: State
@@ -79,7 +79,7 @@ def run(args: SimpleNamespace) -> int:
 
 
 def ring_bytes() -> int | None:
-    """The size of the kernel log's ring (syslog(2)); None if it may not be asked for."""
+    """The size of the kernel log's ring in bytes (syslog(2)); None without the right to ask."""
     size = ctypes.CDLL(None).klogctl(_SYSLOG_ACTION_SIZE_BUFFER, None, 0)
     return size if size > 0 else None
 
@@ -128,7 +128,7 @@ def daemon(now: float) -> Check:
 
 
 def as_text(checks: list[Check]) -> str:
-    """One line a check, its hint below it."""
+    """One line for each check, its hint below it."""
     width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:

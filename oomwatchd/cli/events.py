@@ -1,4 +1,4 @@
-"""``oomwatchd events``: what the daemon stored."""
+"""``oomwatchd events``: list, show and export the stored events."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def run_list(args: SimpleNamespace) -> int:
         except StoreError as error:
             complain(str(error))
             continue
-        if capture is not None:  # retention may have taken it in between
+        if capture is not None:  # retention may have removed it in between
             event, fault = explained(capture)
             status = status if fault is None else EX_SOFTWARE
             listed.append((group, event))
@@ -233,7 +233,7 @@ def _entry(row: EventRow, event: OomEvent) -> dict[str, Any]:
 
 
 def _table(listed: list[tuple[Group[EventRow], OomEvent]]) -> None:
-    """One line a row, whole; on a terminal that is too narrow for it a few lines each."""
+    """One line for each row, never cut; on a narrow terminal a few lines for each."""
     rows = [_cells(group, event) for group, event in listed]
     lengths = [max(map(columns, column)) for column in zip(_HEADS, *rows, strict=True)]
     width = max(terminal_width(), 40)

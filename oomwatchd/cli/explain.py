@@ -1,4 +1,4 @@
-"""``oomwatchd explain [ID]``: what a finding means, in whole. The pages are the findings' own docstrings."""
+"""``oomwatchd explain [ID]``: what a finding means. The pages are the findings' own docstrings."""
 
 from __future__ import annotations
 

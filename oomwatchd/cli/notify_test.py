@@ -1,4 +1,4 @@
-"""``oomwatchd notify-test``: a marked test event through each configured sink, and what each one said."""
+"""``oomwatchd notify-test``: send an event that is marked as a test through each configured sink."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def run(args: SimpleNamespace) -> int:
 
 
 def test_event(wall: float) -> OomEvent:
-    """An event like that of a kill, in which nothing was killed."""
+    """An event like that of a kill; nothing was killed."""
     moment = rfc3339(wall)
     explanation = "oomwatchd notify-test sent this to show that the way to you works. Nothing has happened."
     return OomEvent(

@@ -10,7 +10,7 @@ from oomwatchd.daemon import imports
 if TYPE_CHECKING:
     from oomwatchd.cli import Subparsers
 
-#: what was needed for the command line alone
+#: modules that only the command line needs
 _PARSING = ("oomwatchd.cli._arguments", "argparse", "gettext", "locale")
 
 

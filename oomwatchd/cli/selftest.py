@@ -56,9 +56,9 @@ class Result(msgspec.Struct, kw_only=True):
 
     ``daemon`` is the address of the daemon that reported it, None for a watch of our own.
     ``report_seconds`` is from the kernel's stamp of the kill until the report could be read,
-    ``whole_seconds`` from start to end. ``pid_compared`` is false where our process ids are not the kernel
-    log's (a container), ``cgroup_compared`` where the kernel's rate limit swallowed the part of the report
-    that names it (more than 10 reports in 5 s); the name, which no other process has, stands for both.
+    ``whole_seconds`` from start to end. ``pid_compared`` is false where our process ids are not those of the
+    kernel log (a container), ``cgroup_compared`` where the kernel's rate limit (10 reports in 5 s) suppressed
+    the part of the report that names the cgroup. The victim's unique name is compared in any case.
     """
 
     daemon: str | None
@@ -175,11 +175,11 @@ def _await_report(victim: Victim, own: _OwnWatch, daemon: _Daemon | None, timeou
 
 
 def _compare(event: OomEvent, victim: Victim) -> None:
-    """Exactly that process and that cgroup, and nobody else, else raises OomwatchdError."""
+    """Check that exactly that process in that cgroup was reported. Raises OomwatchdError."""
     if [_name(v.pid, v.comm) for v in event.victims] != [_name(victim.pid, victim.comm)]:
         named = ", ".join(f"{v.pid} ({v.comm})" for v in event.victims) or "nobody"
         raise OomwatchdError(f"event {event.id} names {named}, not {victim.pid} ({victim.comm})")
-    if "header" in event.missing:  # and all that is printed under the same rate limit (dump_header())
+    if "header" in event.missing:  # and all else under the same rate limit (dump_header())
         return
     reported = event.memcg.task_path if event.memcg else None
     if reported is None or not reported.endswith(victim.cgroup):  # a cgroup namespace hides the beginning
@@ -212,7 +212,7 @@ class _OwnWatch:
         self._comm = victim.comm
 
     def read(self, seconds: float) -> None:
-        """Wait at most so long for records, and take in what there is."""
+        """Wait at most so long for records, and read what there is."""
         self._selector.select(seconds)
         drained = False
         while not drained:
@@ -307,7 +307,7 @@ class _Daemon:
         return None
 
     def _metrics(self) -> dict[str, list[float]]:
-        """The values of each metric, whatever the labels."""
+        """The values of each metric, of all labels."""
         host, port = self._at
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # not bound, compared
         connection = http.client.HTTPConnection(host, port, timeout=_HTTP_SECONDS)

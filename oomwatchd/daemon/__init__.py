@@ -1,1 +1,2 @@
-"""The live watch: a half that hurries, a half that may wait, and the loop that drives them."""
+"""The live watch: the main thread, which never waits, the worker, which may, and the loop that drives
+them."""

@@ -1,4 +1,4 @@
-"""A report that was cut, and what was seen of it, become a capture: all that is stored of it."""
+"""Make the capture of a report from its records and its evidence: all that is stored of it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from oomwatchd.sources.kmsg import LogClock
 #: Kills remembered for later reports: how many, and how long.
 EARLIER_KILLS = 64
 EARLIER_USEC = 3600 * 1_000_000
-#: In a storm the first report brings the whole time before, those after it what came since, at least so
-#: many samples.
+#: In a storm the first report gets the recorder's whole history, the later ones what came since, and at least
+#: so many samples.
 BRIEF_USEC = 10_000_000
 BRIEF_SAMPLES = 6
 
@@ -43,8 +43,8 @@ class Issued(msgspec.Struct, frozen=True, gc=False):
 
 
 class Made(msgspec.Struct, frozen=True, gc=False):
-    """A capture, the moment its first victim was named, and what gives the time before to whoever is not in a
-    hurry."""
+    """A capture, the moment its first victim was named, and a function that formats the recorder's samples
+    before it, for the worker."""
 
     capture: OomCapture
     named_at: float | None
@@ -164,7 +164,8 @@ def _history_before(
     records: Iterable[KmsgRecord],
     most: int | None,
 ) -> Before:
-    """The time before, with those that the report is about; in the worker's thread."""
+    """The samples before the report, with the processes and cgroups that it names; runs in the worker's
+    thread."""
     paths = {path for facts in processes if (path := facts.cgroup)} | cgroups_named(records)
     return history.before({facts.pid for facts in processes}, paths, most=most)
 

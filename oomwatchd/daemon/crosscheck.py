@@ -1,11 +1,11 @@
-"""What other witnesses say of kills that the kernel log did not report.
+"""Compare the kernel log with the kernel's count of kills and with its trace point.
 
 The log may lose a kill line (overwritten before it was read); the trace point ``oom:mark_victim`` does not.
-A process that was marked and is not named in the log for a while is said, once, and counted. It may also be
-one that was exiting by itself: the kernel marks it to let it finish and prints nothing.
+A process that was marked and does not appear in the log in time is logged once and counted. It may also have
+been exiting by itself: the kernel marks such a process to let it finish, and prints nothing.
 
-The kernel's own count of kills has no such doubt. Where it grows by more than kill lines were read, and
-stays ahead, that is told as an event (``Unseen``), with what the other witnesses know.
+The kernel's own count of kills has no such doubt. Where it grows by more than the kill lines that were read,
+and stays ahead, that becomes an event (``Unseen``) with all that is known of the missing kills.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from oomwatchd.sources.tracefs import Marked
 PATIENCE_USEC = 10_000_000
 #: marked processes and named pids that are remembered
 MAX_REMEMBERED = 4096
-#: how long a difference must last before it is told: the kernel counts a kill before it prints the line, and
-#: journald is later still
+#: how long a difference must last before it becomes an event: the kernel counts a kill before it prints the
+#: line, and journald is later still
 LASTING_USEC = {"kmsg": 10_000_000, "journal": 60_000_000}
-#: a log that goes on losing kills is told of so often
+#: a log that keeps losing kills brings an event this often
 TELL_USEC = 300_000_000
 #: named in one telling
 MAX_CGROUPS = 8
@@ -33,7 +33,7 @@ MAX_NAMES = 16
 
 
 class Counted:
-    """Whether the kernel counted the kills that lines alone tell of. Not thread-safe.
+    """Whether the kernel counted the kills of lone kill lines. Not thread-safe.
 
     The kernel counts a kill before it prints the kill line (``__oom_kill_process()``), so its count has moved
     by the time at which the line can be read. ``count`` reads it, None where there is none (before 4.13:
@@ -48,9 +48,10 @@ class Counted:
         self._at_rest: tuple[int, int] | None = None
 
     def confirms(self, lines: int, lone: int) -> bool:
-        """So many kill lines were read, ``lone`` of them without any other line of their report: whether
-        these are believed. They are if the count leaves room for them, or if it moved since it was read last:
-        then one of them may be that kill, and no kill is missed for the sake of another line."""
+        """Whether lone kill lines are believed: ``lines`` kill lines were read, ``lone`` of them without any
+        other line of their report. They are believed if the count leaves room for them, or if it moved since
+        it was read last: one of them may be that kill, and a kill must not be missed because of a forged
+        line."""
         self._lines += lines
         if not lone or (count := self._count()) is None:
             return True
@@ -63,8 +64,8 @@ class Counted:
         return moved
 
     def rest(self) -> None:
-        """To be called now and then while nothing is under way: what was counted and not read by now will not
-        be read, if the last call found the same."""
+        """To be called now and then while no report is open. If two calls find the same, a kill that was
+        counted and not read will not be read any more."""
         count = self._count()
         if count is None:
             return
@@ -108,7 +109,7 @@ class Witness:
         return ahead
 
     def awaits(self, since_usec: int) -> bool:
-        """Whether the newest marked process was marked after ``since_usec`` and is not named yet."""
+        """Whether the newest marked process was marked after ``since_usec`` and is not yet in the log."""
         newest = next(reversed(self._marked.values()), None)
         return newest is not None and newest.usec >= since_usec
 
@@ -133,7 +134,8 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 class Balance:
     """The kernel's count of kills against those that its log reported. Not thread-safe.
 
-    ``told`` were told of as missing in this boot; ``counts`` gives each cgroup's own count of kills now.
+    ``told``: kills of this boot that earlier events say are missing. ``counts`` returns each cgroup's own
+    count of kills.
     """
 
     def __init__(
@@ -157,8 +159,8 @@ class Balance:
         self._marked += ((victim.pid, victim.comm) for victim in victims)
 
     def weigh(self, totals: Totals, unaccounted: float, usec: int) -> Unseen | None:
-        """What is to be told, at a moment when all that was read is counted; ``unaccounted`` is what the log
-        lacks of the kernel's count. A difference is told when it has lasted."""
+        """The kills to say in an event, at a moment when all that was read is counted. ``unaccounted`` is how
+        many the log lacks. A difference counts when it has lasted."""
         self._told = min(self._told, max(unaccounted, 0.0))  # found again by a restart
         missing = unaccounted - self._told
         if missing <= 0:
@@ -175,7 +177,7 @@ class Balance:
         return self._tell(totals, int(self._missing), usec)
 
     def agree(self, totals: Totals) -> None:
-        """What is told later is told since this moment: the daemon begins, or nothing is missing."""
+        """The next event counts from this moment: the daemon begins, or nothing is missing."""
         if self._agreed is None or self._agreed.kernel_kills != totals.kernel_kills:
             self._cgroups = self._counts()
         self._agreed = totals

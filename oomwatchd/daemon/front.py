@@ -114,6 +114,6 @@ class Front:
             stored=worker.stored_events,
             store_failure=worker.store_failure,
             without=tuple(absent),
-            distance=self._memory(),
+            headroom=self._memory(),
             deliveries=self._metrics.deliveries(),
         )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from oomwatchd.cgroupfs import Files, amount, entry
-from oomwatchd.diagnosis.headroom import CgroupDistance, Distance, distance
+from oomwatchd.diagnosis.headroom import CgroupHeadroom, Headroom, headroom
 from oomwatchd.observe.cgroup import Cgroups
 from oomwatchd.observe.group import Group
 from oomwatchd.observe.host import Host, read_bytes
@@ -30,21 +30,21 @@ class HostMemory:
         self._clock = clock
         self._snapshots = Snapshots(host)
         self._lock = threading.Lock()
-        self._seen: tuple[float, Distance] | None = None
+        self._seen: tuple[float, Headroom] | None = None
         self._cgroups = cgroups
 
-    def __call__(self) -> Distance:
+    def __call__(self) -> Headroom:
         with self._lock:
             now = self._clock()
             if self._seen is None or now >= self._seen[0] + FRESH_SECONDS:
                 self._seen = now, self._read()
             return self._seen[1]
 
-    def _read(self) -> Distance:
+    def _read(self) -> Headroom:
         snapshot = self._snapshots.take(0, 0.0)
-        return distance(snapshot, self._host.page_size_bytes, self._limited())
+        return headroom(snapshot, self._host.page_size_bytes, self._limited())
 
-    def _limited(self) -> tuple[CgroupDistance, ...]:
+    def _limited(self) -> tuple[CgroupHeadroom, ...]:
         """The cgroups closest to their limit at the last walk, as they are now. The walk belongs to the
         main thread, which puts a whole new table in place when it is done."""
         if self._cgroups is None or self._cgroups.hierarchy is None:
@@ -58,12 +58,12 @@ class HostMemory:
         return tuple(one for one in found if one is not None)
 
 
-def _look_at(group: Group, files: Files) -> CgroupDistance | None:
+def _look_at(group: Group, files: Files) -> CgroupHeadroom | None:
     usage = amount(read_bytes(f"{group.directory}/{files.usage}", 32))
     if usage is None or group.limit is None:
         return None
     stat = read_bytes(f"{group.directory}/{files.stat}", 8192)
-    return CgroupDistance(
+    return CgroupHeadroom(
         path=group.path,
         limit_bytes=group.limit,
         usage_bytes=usage,

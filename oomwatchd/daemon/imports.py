@@ -1,10 +1,10 @@
-"""Imports without what the daemon never uses: libraries whose import brings ten times what is used of them.
+"""Import libraries without the parts that the daemon never uses; some bring ten times what is needed.
 
 Meant for the daemon's process alone, before anything else is imported there (``cli/run.py``); the other
-commands, the tests and whoever imports the package get everything as it is. Nothing of a library is
-changed or written anew: a module that it would import is answered otherwise. Where that does not work
-(another version, another layout) the ordinary import is done, so what can go wrong is memory. Most answers
-import the real module when one of its functions is called after all.
+commands, the tests and whoever imports the package get everything as it is. No library is changed: some of
+the modules that it would import are replaced by substitutes. Where that does not work (another version,
+another layout) the ordinary import is done, which only costs memory. Most substitutes import the real module
+when one of its functions is called after all.
 
 =================  ==============================================  ========================================
 library            what would come with it                         instead
@@ -77,8 +77,8 @@ def install() -> None:
 
 
 def forget(*names: str) -> None:
-    """Drop modules, and those below them, that were needed for a moment: what is loaded next takes their
-    room. Who asks for one again imports it anew."""
+    """Drop modules that were needed for a moment, and those below them, so that their memory can be used
+    again. The next import loads them anew."""
     for name in [name for name in list(sys.modules) if name.startswith(tuple(f"{one}." for one in names))]:
         _drop(name, sys.modules[name])
     for name in names:
@@ -97,7 +97,8 @@ def _drop(name: str, module: ModuleType | None) -> None:
 
 @contextmanager
 def _answered_by(answers: _Answers) -> Iterator[None]:
-    """Meanwhile an import of one of these names that is not loaded yet gets the module, None: fails."""
+    """In this context an import of one of these names that is not loaded yet gets the given module; with
+    None it fails."""
     mine = {name: answer for name, answer in answers.items() if name not in sys.modules}
     sys.modules.update(mine)  # type: ignore[arg-type]
     try:

@@ -93,7 +93,7 @@ class _Kill:
         self.revision = -1  # nothing is issued yet
 
 
-class Aftermath:
+class UnitWatch:
     """All but :meth:`watch` and :meth:`stop` belongs to the worker's thread.
 
     ``began_usec`` is CLOCK_MONOTONIC when this boot was first watched: an oomd kill before it is historical.

@@ -25,7 +25,7 @@ from oomwatchd.daemon.live_facts import LiveFacts
 from oomwatchd.daemon.log import OncePerKind
 from oomwatchd.daemon.outputs import Outputs
 from oomwatchd.daemon.own_deaths import OwnDeaths
-from oomwatchd.daemon.unit_watch import Aftermath
+from oomwatchd.daemon.unit_watch import UnitWatch
 from oomwatchd.daemon.waiting import CUT_CAPTURES, FULL_CAPTURES, Waiting, WaitingRoom, cut_down, key_of
 from oomwatchd.errors import OomwatchdError, UnavailableError
 from oomwatchd.event import OomEvent, conclude
@@ -82,7 +82,7 @@ class Worker:
         self._deaths = OwnDeaths(self._store, None)
         self._outputs = Outputs(metrics, self._failures, boot_id)
         self._busy = False
-        self._aftermath: Aftermath | None = None
+        self._unit_watch: UnitWatch | None = None
         #: where the pids of reports can be looked up, None: nowhere
         self._host: Host | None = None
         self._live_facts = live_facts
@@ -171,11 +171,11 @@ class Worker:
         if began is None:
             began = self._clock() * 1e6
             self.later(lambda: self.save_counters(boot_id, {_JOURNAL_BEGAN: began}))
-        self._aftermath = Aftermath(
+        self._unit_watch = UnitWatch(
             memory_hierarchy(host), self._serve_again, boot_id=boot_id, began_usec=int(began)
         )
         thread = threading.Thread(
-            target=self._aftermath.watch,
+            target=self._unit_watch.watch,
             args=(lambda: ManagerJournal.open(boot_id, journal), self.later),
             name="journal",
             daemon=True,
@@ -228,8 +228,8 @@ class Worker:
 
     def stop(self, seconds: float) -> bool:
         """Finish what waits and close; whether it was done within ``seconds``."""
-        if self._aftermath is not None:
-            self._aftermath.stop()
+        if self._unit_watch is not None:
+            self._unit_watch.stop()
         if self._thread.ident is None:  # it never began
             self._close()
             return True
@@ -286,12 +286,12 @@ class Worker:
         if more is not capture:
             capture, event = more, self._concluded(more)
         capture, event = self._timed(capture, event, waiting.named_at)
-        if watched and self._aftermath is not None:
-            capture, event = self._aftermath.settled(capture, event)
+        if watched and self._unit_watch is not None:
+            capture, event = self._unit_watch.settled(capture, event)
         self._deaths.told(capture, event)
         self._keep(capture, event)
-        if watched and self._aftermath is not None:
-            self._aftermath.listen(capture, event)
+        if watched and self._unit_watch is not None:
+            self._unit_watch.listen(capture, event)
 
     def _with_before(self, waiting: Waiting) -> OomCapture:
         try:

@@ -19,7 +19,7 @@ from oomwatchd.records.capture import Snapshot
 MAX_ZONES = 64
 
 
-class ZoneDistance(msgspec.Struct, frozen=True, kw_only=True):
+class ZoneHeadroom(msgspec.Struct, frozen=True, kw_only=True):
     """One zone; amounts in bytes. ``blocks`` are the free blocks of each order."""
 
     node: int
@@ -50,7 +50,7 @@ class ZoneDistance(msgspec.Struct, frozen=True, kw_only=True):
         return (free - fits) / free if free else 0.0
 
 
-class CgroupDistance(msgspec.Struct, frozen=True, kw_only=True):
+class CgroupHeadroom(msgspec.Struct, frozen=True, kw_only=True):
     """A cgroup with a limit of its own. ``reclaimable_bytes`` is inactive page cache, which goes first."""
 
     path: str
@@ -64,21 +64,21 @@ class CgroupDistance(msgspec.Struct, frozen=True, kw_only=True):
         return self.limit_bytes - self.usage_bytes + min(self.reclaimable_bytes, self.usage_bytes)
 
 
-class Distance(msgspec.Struct, frozen=True, kw_only=True):
+class Headroom(msgspec.Struct, frozen=True, kw_only=True):
     """All of it at one moment; None or empty is what the host does not show. ``pressure`` maps
     ("some" or "full", window in seconds) to the share of time that tasks waited for memory."""
 
     total_bytes: int | None = None
     available_bytes: int | None = None
     pressure: Mapping[tuple[str, int], float] = {}
-    zones: tuple[ZoneDistance, ...] = ()
-    cgroups: tuple[CgroupDistance, ...] = ()
+    zones: tuple[ZoneHeadroom, ...] = ()
+    cgroups: tuple[CgroupHeadroom, ...] = ()
 
 
-def distance(snapshot: Snapshot, page_size: int, cgroups: tuple[CgroupDistance, ...] = ()) -> Distance:
+def headroom(snapshot: Snapshot, page_size: int, cgroups: tuple[CgroupHeadroom, ...] = ()) -> Headroom:
     """What a snapshot says. Never raises."""
     memory = meminfo(snapshot)
-    return Distance(
+    return Headroom(
         total_bytes=memory.get("MemTotal"),
         available_bytes=memory.get("MemAvailable"),
         pressure=memory_pressure(snapshot),
@@ -87,7 +87,7 @@ def distance(snapshot: Snapshot, page_size: int, cgroups: tuple[CgroupDistance, 
     )
 
 
-def _zones(snapshot: Snapshot, page_size: int) -> tuple[ZoneDistance, ...]:
+def _zones(snapshot: Snapshot, page_size: int) -> tuple[ZoneHeadroom, ...]:
     blocks = buddyinfo(snapshot)
     zones = []
     for zone in zoneinfo(snapshot):
@@ -95,7 +95,7 @@ def _zones(snapshot: Snapshot, page_size: int) -> tuple[ZoneDistance, ...]:
         if not pages.get("managed") or "free" not in pages or "min" not in pages:
             continue
         zones.append(
-            ZoneDistance(
+            ZoneHeadroom(
                 node=zone.node,
                 zone=zone.zone,
                 managed_bytes=pages["managed"] * page_size,

@@ -263,13 +263,13 @@ def _split(texts: Sequence[str], count: int) -> tuple[list[list[int]], Sequence[
     """Rows that are all as the kernel prints them, cut at their blanks: pids and the other columns, names.
     ValueError or msgspec.DecodeError when one is not, or has a name that is empty or begins with a blank (the
     pattern reads those)."""
-    heads, rests = zip(*[text[1:].split("]", 1) for text in texts], strict=True)
-    *columns, names = zip(*[rest.split(None, count) for rest in rests], strict=True)
+    heads, *columns, names = zip(*[text[1:].split(None, count + 1) for text in texts], strict=True)
     if len(columns) != count or any(map(_begins_with_blank, texts, names)):
         raise ValueError("a name is empty or begins with a blank")
-    if any(head[-1:] == " " for head in heads):
-        raise ValueError("a blank stands before the bracket")
-    return _numbers((heads, *columns)), names
+    pids = (",".join(heads) + ",").split("],")
+    if len(pids) != len(heads) + 1:
+        raise ValueError("a bracket does not stand right behind each pid")
+    return _numbers((pids[:-1], *columns)), names
 
 
 def _is_name(name: str) -> bool:
@@ -300,7 +300,8 @@ def _numbers(columns: Sequence[Sequence[str]]) -> list[list[int]]:
     count = len(columns[0])
     numbers = [figures[at : at + count] for at in range(0, len(figures), count)]
     if (
-        max(figures) >= _TOO_MUCH
+        len(figures) != count * len(columns)  # a comma in a column
+        or max(figures) >= _TOO_MUCH
         or min(figures) <= -_TOO_MUCH
         or not 0 <= min(numbers[0]) <= max(numbers[0]) < _NO_PID
     ):

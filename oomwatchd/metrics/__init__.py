@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, get_args
 
 from oomwatchd.delivery.policy import Delivery
 from oomwatchd.diagnosis.attribution import names_of, short_id
-from oomwatchd.diagnosis.headroom import Distance
+from oomwatchd.diagnosis.headroom import Headroom
 from oomwatchd.event import OomEvent
 from oomwatchd.metrics.series import LABEL_CHARACTERS, Series
 from oomwatchd.records.report import Constraint, Kind
@@ -90,7 +90,7 @@ class Metrics:
 
     def __init__(self, sinks: Iterable[str] = (), clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
-        self._distance: Callable[[], Distance] | None = None
+        self._headroom: Callable[[], Headroom] | None = None
         self._sink_kinds = tuple(sinks)
         self._sink_names = frozenset(self._sink_kinds)
         self._numbers = Numbers(self._sink_kinds, clock)
@@ -209,10 +209,10 @@ class Metrics:
         with self._lock:
             return self._numbers.lost
 
-    def observe(self, distance: Callable[[], Distance]) -> None:
-        """Where the distance from running out is had at scrape; it may raise."""
+    def observe(self, headroom: Callable[[], Headroom]) -> None:
+        """``headroom`` is asked at each scrape how much memory is left; it may raise."""
         with self._lock:
-            self._distance = distance
+            self._headroom = headroom
 
     def part(self, name: str, *, up: bool, seconds: float = 0.0) -> None:
         """Whether a part of the daemon (one of a fixed set of names) works, and how long its last turn
@@ -330,15 +330,15 @@ class Metrics:
         with self._lock:
             return iter(families(self._numbers, seen))
 
-    def _look(self) -> Distance:
-        if self._distance is None:
-            return Distance()
+    def _look(self) -> Headroom:
+        if self._headroom is None:
+            return Headroom()
         began = time.perf_counter()
         try:
-            seen = self._distance()
+            seen = self._headroom()
         except Exception:  # these are then absent, and nothing else is
             self.part("host_memory", up=False, seconds=time.perf_counter() - began)
-            return Distance()
+            return Headroom()
         self.part("host_memory", up=bool(seen.zones), seconds=time.perf_counter() - began)
         return seen
 

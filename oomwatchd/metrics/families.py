@@ -18,7 +18,7 @@ from prometheus_client.samples import Exemplar
 
 from oomwatchd import __version__
 from oomwatchd.delivery.policy import Delivery
-from oomwatchd.diagnosis.headroom import CgroupDistance, Distance, ZoneDistance
+from oomwatchd.diagnosis.headroom import CgroupHeadroom, Headroom, ZoneHeadroom
 from oomwatchd.metrics import (
     EVENTS,
     KILLS,
@@ -37,9 +37,9 @@ from oomwatchd.words.escape import harmless
 ORDERS = (1, 2, 3, 4, 6, 9, 10)
 
 
-def families(numbers: Numbers, seen: Distance) -> list[Metric]:
+def families(numbers: Numbers, seen: Headroom) -> list[Metric]:
     """All of them; under the lock of who counts them."""
-    return [*_counted(numbers), *_parts(numbers), *_distance(seen)]
+    return [*_counted(numbers), *_parts(numbers), *_headroom(seen)]
 
 
 def _counted(numbers: Numbers) -> list[Metric]:
@@ -258,7 +258,7 @@ def _add(family: Metric, labels: dict[str, str], value: float, example: Example 
     family.add_sample(f"{family.name}_total", labels, value, exemplar=exemplar)
 
 
-def _distance(seen: Distance) -> list[Metric]:
+def _headroom(seen: Headroom) -> list[Metric]:
     zone = ("node", "memory_zone")
     headroom = GaugeMetricFamily(
         "oomwatchd_zone_headroom_bytes",
@@ -380,14 +380,14 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=value)
 
 
-def _example() -> Distance:
+def _example() -> Headroom:
     """A host that shows everything, for the documentation."""
-    zone = ZoneDistance(
+    zone = ZoneHeadroom(
         node=0, zone="ZONE", managed_bytes=0, free_bytes=0, min_bytes=0, reserve_bytes=0, blocks=(0,) * 11
     )
     windows = {(share, window): 0.0 for share in ("some", "full") for window in (10, 60, 300)}
-    cgroup = CgroupDistance(path="CGROUP", limit_bytes=0, usage_bytes=0)
-    return Distance(available_bytes=0, pressure=windows, zones=(zone,), cgroups=(cgroup,))
+    cgroup = CgroupHeadroom(path="CGROUP", limit_bytes=0, usage_bytes=0)
+    return Headroom(available_bytes=0, pressure=windows, zones=(zone,), cgroups=(cgroup,))
 
 
 def document() -> str:

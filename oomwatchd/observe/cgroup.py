@@ -17,7 +17,7 @@ from contextlib import suppress
 
 from oomwatchd.cgroupfs import FILES, HIERARCHICAL_KILLS, amount, entry, pids
 from oomwatchd.observe.group import Group
-from oomwatchd.observe.growth import Trend
+from oomwatchd.observe.growth import GrowthRate
 from oomwatchd.observe.hierarchy import memory_hierarchy
 from oomwatchd.observe.host import Host, read_bytes, sees_kernel_pids
 from oomwatchd.observe.inotify import Changes
@@ -121,7 +121,7 @@ class Cgroups:
             if limits or new or (now or 0) - (before or 0) >= _NOTABLE_BYTES:
                 group.limit = self._number(group, self._files.limit)
             if new and not first and group.limit:
-                group.growth = Trend(since, 0)  # it was not there at the walk before
+                group.growth = GrowthRate(since, 0)  # it was not there at the walk before
             judge(group, self._files, usec, now)
         self._were, self._members = self._members, members
         for number, group in [*self._watches.items()]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oomwatchd.observe.growth import Trend
+from oomwatchd.observe.growth import GrowthRate
 
 
 class Group:
@@ -28,8 +28,8 @@ class Group:
         self.usage: int | None = None
         self.limit: int | None = None
         #: of the usage, and of what of it cannot be dropped; only where there is a limit that may matter
-        self.growth: Trend | None = None
-        self.held: Trend | None = None
+        self.growth: GrowthRate | None = None
+        self.held: GrowthRate | None = None
         #: until it reaches its limit, if it goes on like this; None where that is not in sight
         self.left_seconds: float | None = None
         self.watched_until = -1

@@ -1,4 +1,4 @@
-"""How fast an amount changes, told from looks at uneven distances."""
+"""How fast an amount changes, from looks at uneven intervals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ WINDOW_USEC = 5_000_000
 _LEAST_USEC = 500_000
 
 
-class Trend:
+class GrowthRate:
     """One amount. Times are CLOCK_MONOTONIC in microseconds."""
 
     __slots__ = ("_amount", "_later_amount", "_later_usec", "_rate", "_usec")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from oomwatchd.cgroupfs import Files, entry
 from oomwatchd.observe.group import Group
-from oomwatchd.observe.growth import Trend
+from oomwatchd.observe.growth import GrowthRate
 from oomwatchd.observe.host import read_bytes
 
 #: A limit that will be reached within this time is in sight.
@@ -31,7 +31,7 @@ def judge(group: Group, files: Files, usec: int, usage: int | None) -> None:
         group.growth = group.held = None
         return
     if group.growth is None:
-        group.growth = Trend(usec, usage)
+        group.growth = GrowthRate(usec, usage)
     rate = group.growth.rate(usec, usage)
     if _left(limit - usage, rate, limit) is None and usage < _FULL * limit:
         group.held = None
@@ -39,7 +39,7 @@ def judge(group: Group, files: Files, usec: int, usage: int | None) -> None:
     stat = read_bytes(f"{group.directory}/{files.stat}", _STAT_BYTES)
     held = usage - (entry(stat, files.inactive_file) or 0)
     if group.held is None:
-        group.held = Trend(usec, held)  # all that it grew by may stay
+        group.held = GrowthRate(usec, held)  # all that it grew by may stay
     else:
         rate = group.held.rate(usec, held)
     group.left_seconds = _left(limit - held, rate, limit)

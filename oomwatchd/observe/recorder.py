@@ -43,7 +43,7 @@ from oomwatchd import procfs
 from oomwatchd.observe.abridged import Abridged
 from oomwatchd.observe.cgroup import Cgroups
 from oomwatchd.observe.group import Group
-from oomwatchd.observe.growth import Trend
+from oomwatchd.observe.growth import GrowthRate
 from oomwatchd.observe.history import Before, History, Name
 from oomwatchd.observe.host import Host, sees_kernel_pids
 from oomwatchd.observe.hotplug import Devices, Swaps, Tmpfs
@@ -138,7 +138,7 @@ class Recorder:
         self._top_groups: list[Group] = []
         self._watched: list[Group] = []
         self._scanned_for: set[int] = set()
-        self._available: Trend | None = None
+        self._available: GrowthRate | None = None
         #: until nothing is available, if MemAvailable goes on falling like this
         self._left_seconds: float | None = None
         self._pace_usec = self._interval
@@ -298,7 +298,7 @@ class Recorder:
         if not total or available is None:
             return None
         if self._available is None:
-            self._available = Trend(usec, available)
+            self._available = GrowthRate(usec, available)
         falls = -self._available.rate(usec, available)
         if falls < _FALLING * total or available > falls * IN_SIGHT_SECONDS:
             return None

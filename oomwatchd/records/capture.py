@@ -1,4 +1,4 @@
-"""What cannot be had again: the records of a report and the state of the host around it.
+"""What cannot be read a second time: the records of a report and the state of the host around it.
 
 A capture is what the store keeps. Report, findings and event are derived from it on reading, so an
 old capture gains every improvement of the decoder.
@@ -40,7 +40,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The host's own files at one moment, as text and unread: ``meminfo``, ``zoneinfo``,
+    """The host's own files at one moment, as text that nobody parsed yet: ``meminfo``, ``zoneinfo``,
     ``buddyinfo``, ``vmstat``, ``pressure_memory`` ... The flight recorder's (``before``) are abridged to
     the lines that it follows, one blank between words.
 
@@ -58,8 +58,8 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
     once), ``recorder`` (from the flight recorder's cache), ``events`` (which cgroup's counter grew).
 
     ``container_name`` is what its runtime's own files call its container. ``alive_after``: whether that same
-    process was still there when the report had settled, and ``state_after`` its state then (proc(5): "D"
-    sleeps in the kernel, "Z" is dead and unburied); None where nobody could look.
+    process was still there when the report had settled, and ``state_after`` its state then (proc(5): "D" is
+    uninterruptible sleep, "Z" a zombie); None where it could not be read.
     """
 
     pid: int
@@ -76,7 +76,7 @@ class ProcessFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Track(msgspec.Struct, frozen=True, kw_only=True):
-    """How much memory one user of it held in the minutes before: a process (``pid``, resident), a cgroup
+    """How much memory one holder had in the minutes before: a process (``pid``, resident), a cgroup
     (what it is charged) or a tmpfs mount (its files).
 
     ``name`` is the process's name, the cgroup's path or the mount point; ``points`` are (CLOCK_MONOTONIC in
@@ -92,8 +92,8 @@ class Track(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened to the machine's memory: a memory block or a swap area came or went, MemTotal
-    changed. ``name`` is the device as people know it; amounts are None where unknown."""
+    """A change of the machine's memory: a memory block or a swap area was added or removed, or MemTotal
+    changed. ``name`` is the device's usual name; amounts are None where unknown."""
 
     usec: int
     wall: float
@@ -155,12 +155,14 @@ class CgroupCharge(msgspec.Struct, frozen=True, kw_only=True):
 class Unseen(msgspec.Struct, frozen=True, kw_only=True):
     """Kills that the kernel counted (``oom_kill`` of /proc/vmstat) and that its log did not report.
 
-    ``kills`` of them were not told of before; ``kernel_kills`` is by how much the kernel's count grew since
+    ``kills`` were not in an earlier event; ``kernel_kills`` is by how much the kernel's count grew since
     it last agreed with the log, ``reported_kills`` how many kill lines were read in that time, and
-    ``unaccounted_kills`` how many are missing in this boot, with those told of before. ``lost_records`` were
-    overwritten unread meanwhile, ``dropped_reports`` given up by the daemon's own full queue.
+    ``unaccounted_kills`` how many are missing in this boot, those of earlier events included.
+    ``lost_records`` were overwritten before they were read, ``dropped_reports`` were dropped because the
+    daemon's queue was full.
 
-    ``cgroups`` are those whose own count of kills grew meanwhile, reported ones included, and by how much;
+    ``cgroups`` are those whose own count of kills grew in that time, reported kills included, and by how
+    much;
     ``marked`` the processes (pid, name where known) that the trace point oom:mark_victim named and the log
     did not. Both are bounded.
     """
@@ -206,7 +208,7 @@ class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
     last_wall: float | None = None
     #: rows of its task table that were not kept
     left_out: RowsLeftOut | None = None
-    #: read from the ring as it was at start, from before the daemon watched
+    #: it was in the ring buffer before the daemon began to watch
     historical: bool = False
     #: seconds since the epoch minus the log clock, measured at reading; None where unknown
     wall_offset: float | None = None
@@ -225,7 +227,7 @@ class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
     #: the largest users of memory, and those that the report is about, over the time of ``before``
     tracks: tuple[Track, ...] = ()
     marks: tuple[Mark, ...] = ()
-    #: kills of the last hour, the oldest first, bounded
+    #: earlier kills of the last hour, the oldest first, bounded
     earlier: tuple[EarlierKill, ...] = ()
     #: reports without a header that the log held since the kernel last said how many it had suppressed; None
     #: where this report does not say so again, or that time was not watched whole
@@ -239,7 +241,7 @@ class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
     charge_after: CgroupCharge | None = None
     #: what the service manager said of the victims' units afterwards, the oldest first, bounded
     unit_log: tuple[UnitEntry, ...] = ()
-    #: how long it was listened to, None while it still is or nobody could
+    #: for how long the journal was followed for it; None while it still is, or where there is no journal
     unit_watch_seconds: float | None = None
 
 
@@ -248,8 +250,8 @@ _RECORD_BYTES = 250
 
 
 def weight(capture: OomCapture) -> int:
-    """About how many bytes of memory a capture holds. Quick: the records are judged by the first and the
-    middle one."""
+    """About how many bytes of memory a capture holds. It is quick: it looks at the first and the middle
+    record only."""
     count = len(capture.records)
     some = [capture.records[at] for at in {0, count // 2} if at < count]
     each = max((len(record.text) + len(record.raw) + _RECORD_BYTES for record in some), default=0)

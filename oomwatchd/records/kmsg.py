@@ -57,13 +57,13 @@ class KmsgRecord(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def number(self) -> int | None:
-        """What tells this record from others of its boot and rises with them: its sequence number, else
+        """Identifies this record within its boot, and rises with each record: its sequence number, else
         (journal entries) its stamp."""
         return self.usec if self.seq is None else self.seq
 
 
 class KmsgGap(msgspec.Struct, frozen=True, gc=False):
-    """Records that were lost between two others; ``lost`` is None when nobody can say how many."""
+    """Records that were lost between two others; ``lost`` is None where their number is not known."""
 
     lost: int | None = None
 

@@ -38,7 +38,7 @@ def _merged(name: str, newer: OomCapture, older: OomCapture) -> Any:
 
 
 def _first(new: Any, old: Any) -> Any:
-    """What was true when the report was first issued stays; None and () are "not known"."""
+    """The value of the first issue stays; None and () mean "not known"."""
     return new if old is None or old == () else old
 
 
@@ -48,7 +48,7 @@ def _highest(new: int | None, old: int | None) -> int | None:
 
 def _all_records(new: Records, old: Records) -> Records:
     """The records of both, in order: by sequence number, else by stamp and text. Text that has neither cannot
-    be put in order: the longer one."""
+    be ordered: then the longer one is kept."""
     both = (*old, *new)
     by_number = {record.seq: record for record in both if record.seq is not None}
     if all(record.seq is not None for record in both):
@@ -67,7 +67,8 @@ def _all_processes(new: Processes, old: Processes) -> Processes:
 
 
 def _both(new: ProcessFacts, old: ProcessFacts) -> ProcessFacts:
-    """What is known of a process: whether it was still there is learnt later, its executable earlier."""
+    """The facts of a process from both captures: the later one knows whether it was still there, the earlier
+    one its executable."""
     known = {name: value for name in new.__struct_fields__ if (value := getattr(new, name)) is not None}
     if new.cgroup is None:
         known["learnt"] = old.learnt

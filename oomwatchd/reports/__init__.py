@@ -1,1 +1,1 @@
-"""Records -> reports: cut, stormy repeats joined, decoded."""
+"""Records -> reports: cut into blocks, repeats of storms folded, decoded."""

@@ -1,6 +1,7 @@
-"""Records of a saved log -> captures: blocks cut, repeats folded. ``analyze`` and whoever follows a log.
+"""Records of a saved log -> captures: blocks cut, repeats folded. Used by ``analyze`` and by readers that
+follow a log.
 
-Core: no clock. Of a log that grows its reader says what time it is (``drain``).
+Core: no clock. For a log that grows the caller passes the time (``drain``).
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ class Captures:
 
     @property
     def idle(self) -> bool:
-        """No report is under way: a stretch of lines without a word of one changes nothing."""
+        """No report is open: lines that belong to none change nothing."""
         return self._assembler.idle
 
     @property
     def has_finished(self) -> bool:
-        """Some report has its end and waits for what may still belong to it."""
+        """Some report has its last line and waits for what may still belong to it."""
         return self._assembler.has_finished
 
     @property
@@ -47,8 +48,9 @@ class Captures:
         return self._fold_all(self._assembler.feed(item))
 
     def drain(self, now: float) -> list[OomCapture]:
-        """The log holds nothing more at ``now`` (seconds of any clock that does not go back): what is
-        complete, or was waited for in vain. Repeats are told when they have ended, or every so often."""
+        """Nothing more can be read at ``now`` (seconds of any clock that does not go back). Returns what is
+        complete, and what got nothing more in time. Repeats come out when they have ended, or every so
+        often."""
         found = self._fold_all(self._assembler.drain(now))
         if self._fold.is_empty:
             self._holds_since = None

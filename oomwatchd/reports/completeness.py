@@ -1,4 +1,4 @@
-"""Which parts a report has, and which such a report should have and this one lacks.
+"""Which parts a report should have and does not.
 
 Core: no clock, no file, no socket.
 """
@@ -16,10 +16,10 @@ _HEADERS = frozenset(form.name for form in ALL if form.role is Role.HEADER)
 
 
 def missing_parts(parts: Parts, seen: Set[str], constraint: Constraint | None) -> tuple[str, ...]:
-    """The parts that such a report has and this one lacks.
+    """The parts that a report of this kind has and this one does not.
 
-    A report without task table is whole where vm.oom_dump_tasks is 0: nothing of the table is
-    there, and its neighbours are. The stack stands behind every header.
+    A report without a task table is complete where vm.oom_dump_tasks is 0: the whole table is absent and the
+    parts around it are there. A call trace follows every header.
     """
     missing = ["elided"] if parts.elided else []
     header = bool(seen & _HEADERS)
@@ -59,7 +59,7 @@ def _is_mem_info_whole(parts: Parts, seen: Set[str]) -> bool:
 
 
 def _is_table_cut(parts: Parts, seen: Set[str], header: bool) -> bool:
-    """The table lacks its header, or rows: that of the victim, which is always listed."""
+    """The table lacks its header or rows: the victim's row is always printed."""
     has_head = oom_kill.TASKS_HEADER.name in seen
     if not parts.table:
         if not has_head:
@@ -76,7 +76,7 @@ def _is_table_cut(parts: Parts, seen: Set[str], header: bool) -> bool:
 
 
 def _summary_expected(parts: Parts, header: bool) -> bool:
-    """5.4 and later print a summary line with every header; a lone kill line has lost its own."""
+    """5.4 and later print a summary line with every header; a lone kill line has lost both."""
     if any("pgtables" in victim.figures for victim in parts.outcome.victims.values()):
         return True
     return not header and parts.outcome.kills > 0 and parts.outcome.chosen is None

@@ -1,8 +1,8 @@
 """The records of one block -> OomReport.
 
-Every line is read by its form's reader into the parts of the report (``formats.parts``); what no form knows
-is kept in ``undecoded``, and so is a line whose figures do not fit. Then each part is made of what its
-lines say together, by the module of its name in this room.
+Every line is read by its form's reader into the parts of the report (``formats.parts``); a line that no form
+matches, or whose figures do not fit, is kept in ``undecoded``. Then the module named after each part makes
+that part from what its lines say together.
 
 Core: no clock, no file, no socket.
 """
@@ -34,8 +34,8 @@ def decode(
 ) -> OomReport:
     """Decode one block. It never raises on a record's content.
 
-    ``page_size_bytes``, ``kernel`` and ``arch`` are the host's own, where it is known that the
-    records are its; else they are taken from the text, or stay None.
+    ``page_size_bytes``, ``kernel`` and ``arch`` are those of the host, where the records are known to be its
+    own; else they are taken from the text, or stay None.
     """
     lines = _Lines(records if isinstance(records, Sequence) else tuple(records))
     lines.read()
@@ -120,7 +120,7 @@ class _Lines:
             and not self._headed
             and not parts.outcome.panic
         ):
-            return  # behind the summary stands another report's, which broke into this one
+            return  # after the summary it belongs to another report, which interrupted this one
         self.seen.add(form.name)
         if not (parts.raw and form.open_ended and role is Role.BODY):
             self._section = max(self._section, form.section)

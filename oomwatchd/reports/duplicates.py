@@ -2,7 +2,7 @@
 journal, dmesg twice.
 
 A kill line names a process and all its sizes, so the same line is the same kill, unless the kernel's own
-stamps say otherwise. A report without one is told by its header and its stamp.
+stamps say otherwise. A report without one is identified by its header and its stamp.
 
 Core: no clock, no file, no socket.
 """
@@ -16,12 +16,12 @@ from typing import NamedTuple
 from oomwatchd.records.capture import OomCapture
 from oomwatchd.records.kmsg import KmsgRecord
 
-#: captures that are held back for a better copy of them, and records of them all
+#: captures that wait for a better copy, and the records of all of them
 MAX_HELD = 64
 MAX_HELD_RECORDS = 20_000
 #: reports that are remembered to know their copies
 MAX_KNOWN = 4096
-#: the last reports with the same line: all of them are looked through for each more
+#: the last reports with the same line: a new one is compared with all of them
 MAX_ALIKE = 64
 #: stamps of one line in two outputs: one of them may be rounded to the second
 APART_USEC = 1_000_000
@@ -31,7 +31,7 @@ Key = str
 
 
 class Duplicates:
-    """Captures in, each report once: of its copies the one with most lines, in the place of the first.
+    """Captures in, each report once: of its copies the one with the most lines, in the place of the first.
 
     A capture is held back for a better copy until ``release`` or until too many are.
     """
@@ -59,14 +59,14 @@ class Duplicates:
         return out
 
     def release(self) -> list[OomCapture]:
-        """Nobody waits any longer: all that is held. What is a copy of it stays known."""
+        """Return all that is held; copies that come later are still recognised."""
         out, self._held = self._held, []
         for capture in out:
             self._forget(capture)
         return out
 
     def _forget(self, gone: OomCapture) -> None:
-        """It was told: a better copy comes too late."""
+        """It was returned: a better copy comes too late."""
         for key, _ in _keys(gone):
             self._known[key] = [
                 _Known(known.usec, None if known.capture is gone else known.capture)
@@ -98,7 +98,7 @@ class _Known(NamedTuple):
 
 
 def _keys(capture: OomCapture) -> list[tuple[Key, int | None]]:
-    """What tells the report: its kill lines that say sizes, else its first line with the stamp."""
+    """What identifies the report: its kill lines that have sizes, else its first line with the stamp."""
     if capture.repeats:
         return []
     killed = [record for record in capture.records if _says_all(record)]

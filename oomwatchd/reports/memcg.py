@@ -15,11 +15,11 @@ _ELIDED_PATH = re.compile(r"/(?:\.{3}|\u2026)(?:/|$)")
 
 
 def paths_of(parts: Parts) -> tuple[str | None, str | None]:
-    """The cgroup at its limit and the task's, as the lines say that have a path at their end (up to 4.20).
+    """The cgroup at its limit and the task's cgroup, from lines that end with a path (up to 4.20).
 
-    Any line that begins like one of them would be taken for it, so among raw records they count only beside
-    the cgroup's usage or statistics, with the same cgroup at its limit as the statistics, and with the task's
-    in its tree.
+    Any line with the same beginning would match them. So among raw records they count only beside the
+    cgroup's usage or statistics, if the cgroup at its limit is that of the statistics and the task's cgroup
+    is below it.
     """
     claims, lines = parts.memcg.claims, parts.memcg
     if lines.beancounter is not None:
@@ -54,7 +54,7 @@ def memcg_of(parts: Parts, summary: oom_kill.Summary | None) -> Memcg | None:
         oom_path = summary.oom_memcg
     if summary and summary.task_memcg is not None:
         task_path = summary.task_memcg
-    if not parts.raw:  # of a path that was shortened by hand nobody knows the whole
+    if not parts.raw:  # a path that was shortened by hand is not known
         oom_path, task_path = (
             None if path is not None and _ELIDED_PATH.search(path) else path for path in (oom_path, task_path)
         )

@@ -1,4 +1,4 @@
-"""What came of it: the constraint, who was chosen, who was killed.
+"""The outcome: the constraint, who was chosen, who was killed.
 
 Core: no clock, no file, no socket.
 """
@@ -30,7 +30,8 @@ Basis = Literal["line", "text", "inferred", "trace"]
 
 
 def summary_of(parts: Parts) -> oom_kill.Summary | None:
-    """The summary line's fields, cut with the victim's name as the kill line or the task table has it."""
+    """The summary line's fields, split with the help of the victim's name from the kill line or the task
+    table."""
     if parts.outcome.summary is None:
         return None
     constraint, rest = parts.outcome.summary
@@ -45,7 +46,7 @@ def summary_of(parts: Parts) -> oom_kill.Summary | None:
 
 
 def check_table(parts: Parts, page_size: int | None) -> None:
-    """Hold the task table against the kill lines, which name what their figures are."""
+    """Check the task table against the kill lines, which name their figures."""
     for victim in parts.outcome.victims.values():
         total_vm_kb = victim.figures.get("total-vm", victim.figures.get("vsz"))
         if total_vm_kb and page_size:
@@ -53,8 +54,8 @@ def check_table(parts: Parts, page_size: int | None) -> None:
 
 
 def constraint_of(parts: Parts, summary: oom_kill.Summary | None) -> tuple[Constraint | None, Basis | None]:
-    """The constraint and how it is known; a constant that no table knows (BPF policies print
-    their own) leaves it to the other words of the report."""
+    """The constraint and how it is known. An unknown constant (BPF policies print their own) is ignored, and
+    the other lines of the report decide."""
     if parts.outcome.failure:
         return None, None
     message = parts.outcome.message or ""
@@ -91,7 +92,7 @@ def constraint_of(parts: Parts, summary: oom_kill.Summary | None) -> tuple[Const
 
 
 def kind_of(parts: Parts, victims: tuple[Victim, ...]) -> Kind:
-    """What kind of event the lines tell of."""
+    """The kind of event."""
     if parts.outcome.failure:
         return "page_alloc_failure"
     if victims:
@@ -109,7 +110,7 @@ def chosen_of(parts: Parts, summary: oom_kill.Summary | None) -> tuple[int | Non
 
 
 def victims_of(parts: Parts, summary: oom_kill.Summary | None) -> tuple[Victim, ...]:
-    """Who was killed. A text that ends with the choice tells no better than who was chosen."""
+    """Who was killed; in a text that ends with the choice, who was chosen."""
     lines = parts.outcome
     if not lines.victims and lines.outcome is None and not parts.raw:
         pid, comm = chosen_of(parts, summary)

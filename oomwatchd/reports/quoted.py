@@ -1,8 +1,8 @@
 """Whether lines that read like a report are one, or are quoted: source code, a test, a sentence, a sample.
 
 A whole report proves itself. A header or a kill line alone is believed where it stands as a log has it: at
-the beginning of its line, or behind what a carrier puts there. Asked of text alone: a record of the ring
-buffer, of the journal, has nothing around it.
+the beginning of its line, or behind what a carrier puts there. Only text is judged: a record of the ring
+buffer or the journal has nothing around it.
 
 Core: no clock, no file, no socket.
 """
@@ -21,7 +21,7 @@ Standing = Literal["certain", "unstamped", "quoted"]
 """``certain``: nothing speaks against it. ``unstamped``: bare lines without a time, and nothing else of a
 report: they may be a sample. ``quoted``: it is no report."""
 
-#: a line that begins so is a log's
+#: a line that begins so is a line of a log
 _STAMPED = re.compile(
     r"\s*(?:[\[({<\"']{0,2}\d{1,4}[-/:.,]\d|<\d|\[ *\d|(?:[A-Z][a-z]{2},? +){1,2}\d|\d{9,}\b"
     r"|[{\"'>|`]*\s*\[ *\d)"
@@ -45,7 +45,7 @@ _BEFORE_KERNEL = re.compile(r"(?<!\S)\S+ +kernel: *$")
 
 
 def standing(records: Sequence[KmsgRecord]) -> Standing:
-    """How sure it is that these records of a block are a report. Never raises."""
+    """How certain it is that these records of a block are a report. Never raises."""
     lone: list[KmsgRecord] = []
     bare_header = False
     for record in records:

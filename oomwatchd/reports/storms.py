@@ -1,4 +1,4 @@
-"""Repeated reports that nobody was killed for -> one report with a count.
+"""Repeated reports without a victim -> one report with a count.
 
 While a cgroup is at its limit and none of its tasks may be killed, each failed charge ends in a whole
 report ("Out of memory and no killable processes..."), which the kernel does not rate limit: hundreds in
@@ -23,9 +23,9 @@ from oomwatchd.reports.assemble import OomBlock
 
 #: a run of repeats has ended when this much of the log's time brought none
 GAP_USEC = 10_000_000
-#: while repeats go on the count is issued anew this often (live)
+#: while repeats continue the count is issued again this often (live)
 UPDATE_USEC = 10_000_000
-#: a run is closed after this long; what follows begins another
+#: a run is closed after this long; the next report begins another
 SPAN_USEC = 600_000_000
 #: the log clock of another boot, not jitter between CPUs
 CLOCK_RESTART_USEC = 2_000_000
@@ -39,7 +39,7 @@ MAX_WAITING = 256
 
 
 class StormKey(msgspec.Struct, frozen=True):
-    """Whose charge failed, and in which cgroup; None: the report does not say."""
+    """Whose charge failed, and in which cgroup; None where the report does not say."""
 
     comm: str | None
     pid: int | None
@@ -47,7 +47,7 @@ class StormKey(msgspec.Struct, frozen=True):
 
 
 class Folded(msgspec.Struct, frozen=True):
-    """A report, and how many more of its kind it stands for; ``last`` is the last record of the last."""
+    """A report, and how many repeats it stands for; ``last`` is the last record of the last repeat."""
 
     block: OomBlock
     repeats: int = 0
@@ -218,7 +218,7 @@ class Fold:
         return self._ready()
 
     def _ready(self) -> list[Folded]:
-        """What waits for nothing any more."""
+        """The reports that need not wait any longer."""
         if len(self._waiting) > MAX_WAITING and isinstance(head := self._waiting[0], _Run):
             del self._open[head.slot]
             head.closed = True

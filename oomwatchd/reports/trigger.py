@@ -13,7 +13,7 @@ from oomwatchd.formats.parts import Parts
 from oomwatchd.records.report import Trigger
 
 _MASK = rx(r"gfp_mask=(0x[0-9a-f]{1,16}|[0-9a-f]{1,16})(?:\(([^)]*)\)?)?")
-#: text may have lost the "|" to a reader that took it for a quotation mark
+#: text may have lost the "|" to a program that took it for a quotation mark
 _FLAG_END = re.compile(r"\||(?<=[A-Z0-9])(?=__GFP_)")
 _SCORE_ADJ = rx(r"oom_score_adj=(-?\d+)")
 _OLD_ADJ = rx(r"(?:oom_adj|oomkilladj)=(-?\d+)")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from oomwatchd.delivery.policy import Delivery
-from oomwatchd.diagnosis.headroom import Distance
+from oomwatchd.diagnosis.headroom import Headroom
 from oomwatchd.event.groups import Group
 from oomwatchd.web.found import Row, link
 from oomwatchd.words.amounts import percent, size
@@ -29,7 +29,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     stored: int
     store_failure: str | None
     without: tuple[str, ...]
-    distance: Distance
+    headroom: Headroom
     deliveries: tuple[Delivery, ...] = ()
 
 
@@ -92,7 +92,7 @@ def row_document(row: Row) -> dict[str, Any]:
 
 def state_view(state: State) -> dict[str, Any]:
     """The state's figures as bars and words."""
-    seen = state.distance
+    seen = state.headroom
     zones = []
     for zone in seen.zones:
         room = zone.headroom_bytes

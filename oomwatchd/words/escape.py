@@ -34,7 +34,7 @@ def harmless(text: str) -> str:
     r"""``text`` with every character that is not plainly visible spelled ``\xNN``, ``\uNNNN`` or
     ``\UNNNNNNNN``; the blank stays. The result holds no line break and no escape sequence.
 
-    It is for eyes, not for parsing back: a backslash stays as it is.
+    The result is for people: it cannot be parsed back, because a backslash stays as it is.
     """
     if text.isascii() and text.isprintable():
         return text

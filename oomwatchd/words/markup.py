@@ -1,7 +1,7 @@
-r"""Names made text, where markup is read: Markdown, HTML, Slack's mrkdwn.
+r"""Escape names for markup: Markdown, HTML, Slack's mrkdwn.
 
-A process may be called ``[click](http://evil)`` or ``@room``. Here it only loses its meaning; what must not
-be seen at all is :mod:`oomwatchd.words.escape`'s to spell, before.
+A process may be called ``[click](http://evil)`` or ``@room``. These functions take away the meaning of markup
+only; :mod:`oomwatchd.words.escape` must make invisible characters visible first.
 
 Core: no clock, no file, no socket.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-#: for whoever gave something else
+#: the hint for a moment that cannot be read
 FORMS = "90m, 2h, 3d (ago), today, yesterday, or a date such as 2026-01-31 or 2026-01-31T12:00"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}

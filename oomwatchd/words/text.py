@@ -1,11 +1,11 @@
-"""Small parts of what findings say."""
+"""Small parts of the texts of findings."""
 
 from __future__ import annotations
 
 
 def ratio(part: int, whole: int) -> float:
-    """part / whole for evidence, six decimals: rounded once more for people it is what the text says; 0.0 of
-    nothing."""
+    """part / whole for evidence, with six decimals, so that rounding it once more gives the figure of the
+    text; 0.0 where whole is 0."""
     return round(part / whole, 6) if whole else 0.0
 
 

@@ -105,7 +105,7 @@ def served() -> Iterator[str]:
             stored=store.events,
             store_failure=None,
             without=(),
-            distance=view(),
+            headroom=view(),
         )
 
     access = Access()

@@ -16,7 +16,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from oomwatchd.daemon.host_memory import HostMemory
 from oomwatchd.daemon.warmup import RECORDS
 from oomwatchd.diagnosis.attribution import Attribution
-from oomwatchd.diagnosis.headroom import CgroupDistance
+from oomwatchd.diagnosis.headroom import CgroupHeadroom
 from oomwatchd.event import conclude
 from oomwatchd.metrics import Metrics
 from oomwatchd.metrics.families import registry
@@ -40,11 +40,11 @@ class Site:
         health = Health()
         health.ready()
         view = HostMemory(read_host())
-        cgroup = CgroupDistance(path=HOSTILE, limit_bytes=100 << 20, usage_bytes=90 << 20)
+        cgroup = CgroupHeadroom(path=HOSTILE, limit_bytes=100 << 20, usage_bytes=90 << 20)
 
         def shown() -> object:
-            distance = msgspec.structs.replace(view(), cgroups=(cgroup,))
-            return state(distance=distance, stored=store.events, without=(HOSTILE,))
+            headroom = msgspec.structs.replace(view(), cgroups=(cgroup,))
+            return state(headroom=headroom, stored=store.events, without=(HOSTILE,))
 
         access = Access()
         app = App(registry(Metrics()), health, Pages(shown, lambda: store))  # type: ignore[arg-type]

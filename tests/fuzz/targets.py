@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from oomwatchd.config import load
 from oomwatchd.delivery.outbox import Receiver
 from oomwatchd.delivery.policy import LONGEST_RETRY_AFTER_SECONDS, pause
-from oomwatchd.diagnosis.headroom import Distance
+from oomwatchd.diagnosis.headroom import Headroom
 from oomwatchd.errors import ConfigError, DeliveryError
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.metrics import Metrics
@@ -149,7 +149,7 @@ def _app() -> App:
         stored=1,
         store_failure=None,
         without=(),
-        distance=Distance(),
+        headroom=Headroom(),
     )
     health = Health(clock=lambda: 0.0)
     health.ready()

@@ -1,4 +1,4 @@
-"""The stream of records: its clock, its gaps, who wrote each; what it means goes out as signals.
+"""The stream of records, with its clock, its gaps and its callers; the output is signals.
 
 Core: no clock. Time is the records' own stamps, and what ``tick`` is told.
 """
@@ -17,7 +17,7 @@ from oomwatchd.reports.assemble.placing import Placing
 
 #: the log clock of another boot, not jitter between CPUs
 CLOCK_RESTART_USEC = 2_000_000
-#: how often what is due is looked for, in the log's time
+#: how often it is checked what is due, on the log clock
 _CHECK_USEC = QUIET_USEC // 2
 
 
@@ -33,7 +33,7 @@ class Assembler:
         self._placing = Placing(self._reports)
         self._last_seq: int | None = None
         self._now: int | None = None
-        self._restarted = False  # the clock fell back, and no line has told yet why
+        self._restarted = False  # the clock fell back, and no line has shown the reason yet
         self._checked = 0  # when expiry was last looked at
         self._kernel_clock = True
         #: records of a facility other than kern that look like a line of a report
@@ -41,7 +41,7 @@ class Assembler:
 
     @property
     def idle(self) -> bool:
-        """No block is under way: a stretch of lines without a word of a report changes nothing."""
+        """No block is open: lines that belong to no report change nothing."""
         return self._reports.idle and not self._placing.held
 
     @property
@@ -51,12 +51,13 @@ class Assembler:
 
     @property
     def has_finished(self) -> bool:
-        """Some report has its end (that of a failed allocation has none) and was not issued for good."""
+        """Some report has its last line (a failed allocation has none) and was not issued for the last
+        time."""
         return self._reports.has_finished
 
     @property
     def is_empty(self) -> bool:
-        """No report is under way, none waits to be issued for good."""
+        """No report is open, and none waits for its last issue."""
         return not self._reports.blocks
 
     @property
@@ -76,9 +77,9 @@ class Assembler:
         return self._reports.signals() if self._reports.out else []
 
     def take_run(self, items: Sequence[KmsgRecord | KmsgGap], at: int) -> int:
-        """Take at once what comes next in ``items`` and only goes on with the block under way: rows of its
-        task table, memcg statistics, lines of its call trace; most of a report. How many there were; 0 says
-        nothing of what the next item is."""
+        """Take the next items together where they only continue the open block: rows of its task table, memcg
+        statistics, lines of its call trace; that is most of a report. Returns how many were taken; 0 says
+        nothing about the next item."""
         blocks, now = self._reports.blocks, self._now
         if not blocks or blocks[-1].finished or self._restarted or now is None or not self._kernel_clock:
             return 0
@@ -107,8 +108,8 @@ class Assembler:
         return self._reports.next_deadline()
 
     def drain(self, now: float) -> list[Signal]:
-        """The log holds nothing more at ``now`` (seconds, any clock of the reader's): issue what got nothing
-        new for a while, by that clock, whatever the stamps say. For a saved log that grows."""
+        """For a saved log that grows: nothing more can be read at ``now`` (seconds, on any clock of the
+        caller). Issues each block that got nothing new for a while by that clock, whatever the stamps say."""
         self._reports.drain(now)
         return self._reports.signals()
 
@@ -128,8 +129,8 @@ class Assembler:
         return False
 
     def _advance(self, stamp: int, *, kernel_clock: bool) -> None:
-        """The record's stamp is the time. A clock that fell back is another boot's, unless the report
-        goes on as if nothing had happened (damaged stamps): the next line tells."""
+        """The record's stamp is the time. A clock that fell back belongs to another boot, unless the report
+        continues (then the stamps are damaged): the next line decides."""
         if kernel_clock != self._kernel_clock:
             self._kernel_clock = kernel_clock
             self._reports.restart_clock()
@@ -152,7 +153,7 @@ class Assembler:
             found = recognise(record.text, raw=True)
             if found and found[0].opens:
                 self.forged_records += 1
-            # its stamp is the kernel's own: who floods the log must not hold up what is due
+            # its stamp is the kernel's own: a flood of foreign lines must not delay what is due
             if self._reports.blocks and usec is not None and self._is_due(usec):
                 self._advance(usec, kernel_clock=True)
             return

@@ -28,14 +28,14 @@ class ReportBegan(msgspec.Struct, frozen=True, gc=False):
 
 
 class VictimChosen(msgspec.Struct, frozen=True, gc=False):
-    """The kernel named a process that it kills: it has microseconds to live. ``cgroup`` is its memory cgroup
-    where that is printed with it."""
+    """The kernel named the process that it kills, microseconds before its death. ``cgroup`` is its memory
+    cgroup where that is printed with it."""
 
     pid: int
     comm: str
     record: KmsgRecord
     cgroup: str | None = None
-    #: a kill line, and nothing else says yet that the kernel printed it
+    #: a kill line, and no other line yet shows that the kernel printed it
     lone: bool = False
 
 
@@ -46,8 +46,8 @@ class OomBlock(msgspec.Struct, frozen=True, kw_only=True):
     whole block with the same first record and a higher revision. ``settled`` says that no further
     revision will come. ``lost_records`` were lost inside the block. ``closed_by`` says what ended it:
     ``kill``, ``outcome`` (panic, no killable process ...), ``deadline``, ``superseded``, ``bound``,
-    ``clock`` (a new boot), ``end`` (of the input). ``lone``: all that is known of it is lines of one form, of
-    which one alone proves nothing among raw records (``daemon.watch``).
+    ``clock`` (a new boot), ``end`` (of the input). ``lone``: it holds lines of one form only, and among raw
+    records such a line proves nothing alone (``daemon.forgery``).
     """
 
     records: tuple[KmsgRecord, ...]
@@ -80,7 +80,7 @@ class Block:
         self.comm: str | None = None  # the task that the header names
         self.section = Section.BEFORE
         self.seen: set[str] = set()
-        self.led = False  # lines stood before its first that tell of it
+        self.led = False  # lines that announce it stood before its first line
         self.last_form: Form | None = None
         self.last: int | None = None  # stamp of the newest record
         self.lost = 0
@@ -91,8 +91,8 @@ class Block:
         self.victims: set[int] = set()  # pids of kill lines
         self.in_table = False  # its task table is being read: header and a row were seen
         self.group = False
-        self.reaped: KmsgRecord | None = None  # the reaper's word, while no kill line says whom it is about
-        self.foreign = False  # it began behind another killer's word: it must prove itself
+        self.reaped: KmsgRecord | None = None  # a line of the reaper, while no kill line names its process
+        self.foreign = False  # it began after a line of another killer: it must prove that it is a report
         self.had: set[tuple[str, ...]] = set()  # lines that a report has once of the same values
         self.listed: set[str] = set()  # pids of the task table, as printed
         self.looked_at = 0  # records whose pids are in it
@@ -104,7 +104,7 @@ class Block:
         self.closed_by = ""
         self.revision = 0
         self.dirty = True  # has records that no issue held
-        self.rested = 0.0  # since when it has the records that it has (whoever watches a growing log tells)
+        self.rested = 0.0  # since when it got no record, on the clock of whoever reads a growing log
         self.weighed = 0  # how many those are
 
     def add(self, record: KmsgRecord, form: Form | None) -> None:
@@ -132,13 +132,13 @@ class Block:
             self.had.add(_values(form, m))
 
     def repeats(self, form: Form, m: Match) -> bool:
-        """It had this line already: a second one is another report's."""
+        """It has this line already: a second one belongs to another report."""
         if form.once_by:
             return _values(form, m) in self.had
         return form.once and form.name in self.seen
 
     def add_unknown(self, record: KmsgRecord) -> None:
-        """A record that no form knows: some are kept, to be said as undecoded."""
+        """A record that no form matches: some are kept, to be listed as undecoded."""
         self.undecoded += 1
         if self.undecoded <= MAX_UNDECODED and record.text.strip():
             self.add(record, None)

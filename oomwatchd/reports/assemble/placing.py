@@ -21,7 +21,7 @@ from oomwatchd.reports.assemble.open_reports import OpenReports
 
 #: members of a group are killed in one loop
 GROUP_USEC = 1_000_000
-#: a report's lines follow each other within this time but for slow consoles, which print all of it late
+#: a report's lines follow each other within this time, except on slow consoles, which delay all of it
 APART_USEC = 1_000_000
 MAX_HELD = 40
 MAX_LEADING = 4
@@ -36,11 +36,11 @@ class Placing:
 
     def __init__(self, reports: OpenReports) -> None:
         self._reports = reports
-        #: a stack dump outside of any report, as far as it has come
+        #: a stack dump outside of any report, as far as it was read
         self.held: list[KmsgRecord] = []
         #: open-ended lines outside of any report: they count if a line of a report comes next
         self._leading: list[KmsgRecord] = []
-        #: when another killer, which dumps memory and tasks as well, said that it kills
+        #: when another killer, which dumps memory and tasks too, announced a kill
         self._other_killer: int | None = None
         #: lines that say that a process was killed
         self.kill_lines = 0
@@ -58,7 +58,7 @@ class Placing:
         self._by_role[found[0].role](self, record, found)
 
     def place_unknown(self, record: KmsgRecord) -> None:
-        """A line that no form knows, or none without its place."""
+        """A line that no form matches, or that only its place tells."""
         self._leading = []
         if not self._reports.blocks and not self.held:
             return  # most records of all
@@ -80,7 +80,8 @@ class Placing:
         return None
 
     def continues(self, record: KmsgRecord) -> bool:
-        """Join a record of flag ``c`` or ``+``, no line by itself, to the last one; whether it was."""
+        """Join a record of flag ``c`` or ``+``, which is no line by itself, to the last one; returns whether
+        it was joined."""
         for block in reversed(self._reports.blocks):
             last_proves = block.last_form is not None and block.last_form.proof is Proof.ALONE
             if block.finished and not last_proves:
@@ -103,7 +104,7 @@ class Placing:
     # -- by role -----------------------------------------------------------------------------------
 
     def _neighbour(self, record: KmsgRecord, found: Recognised) -> None:
-        """No part of a report. Behind the word of another killer stand its own dumps."""
+        """No part of a report. The dumps after a line of another killer are that killer's."""
         if found[0] is neighbours.LOWMEMORYKILLER:
             self._other_killer = stamp_of(record) or 0
 
@@ -111,7 +112,7 @@ class Placing:
         self._reports.keep_before(record)
 
     def _refused(self, record: KmsgRecord, found: Recognised) -> None:
-        """Asked for by hand, and nothing came of it."""
+        """An OOM kill was requested by hand and refused."""
         newest = self._reports.blocks[-1:]
         if not newest or not newest[0].outcome or not newest[0].accepts(record.caller):
             self._outcome(record, found)
@@ -155,7 +156,7 @@ class Placing:
             and form.name not in block.seen
             and block.accepts(record.caller)
         ]
-        if len(candidates) > 1:  # interleaved: the task table tells whose victim it is
+        if len(candidates) > 1:  # interleaved: the task table shows whose victim it is
             pid = _chosen(found)[0]
             candidates.sort(key=lambda block: not block.lists(pid))
         block = candidates[0] if candidates else self._open_at_victim(record)
@@ -165,7 +166,7 @@ class Placing:
     def _kill(self, record: KmsgRecord, found: Recognised) -> None:
         form, m = found
         pid, comm = int(m["pid"]), m["comm"] or ""
-        # up to 2.6.18 both lines begin alike, and this one tells no sizes
+        # up to 2.6.18 both lines begin alike, and this one has no sizes
         block = self._block_of_kill(record, pid, bare=m["message"] is None or m["sizes"] is None)
         if block is None:
             block = self._open_at_victim(record)
@@ -177,7 +178,7 @@ class Placing:
         self._reports.name(block, pid, comm, record, killed=True)
 
     def _open_at_victim(self, record: KmsgRecord) -> Block:
-        """A report without a head: what asked for it by hand may be there."""
+        """A report without a head; the sysrq line before it may be there."""
         block = self._reports.open(record)
         self._reports.add_before(block, oom_kill.SYSRQ)
         return block
@@ -224,7 +225,7 @@ class Placing:
             block.group = True
 
     def _after(self, record: KmsgRecord, found: Recognised) -> None:
-        """The reaper's word belongs to the report that killed this process."""
+        """A line of the reaper belongs to the report that killed this process."""
         form, m = found
         pid = int(m["pid"])
         for block in reversed(self._reports.blocks):
@@ -235,8 +236,8 @@ class Placing:
             self._reaped_unnamed(record, pid, m["comm"])
 
     def _reaped_unnamed(self, record: KmsgRecord, pid: int, comm: str) -> None:
-        """The kill line was rate limited, or somebody's search left it out. Behind the task table the report
-        has its victim; before it the word may be on an earlier kill, and holds if no kill line comes."""
+        """The kill line was rate limited, or a search left it out. After the task table the report has its
+        victim. Before it, the line may be about an earlier kill; it counts if no kill line follows."""
         for block in reversed(self._reports.blocks):
             if block.finished or block.failure or block.victims or block.reaped or not block.proven:
                 continue
@@ -254,8 +255,8 @@ class Placing:
     # -- open-ended lines --------------------------------------------------------------------------
 
     def _open_ended(self, record: KmsgRecord, found: Recognised, leading: list[KmsgRecord]) -> None:
-        """A raw record that any line might be that begins alike: kept where it may be one of a report, but it
-        begins none, proves none, and says nothing of which part of one was reached."""
+        """A raw record of which only the beginning is fixed: it is kept where it fits into a report, but it
+        opens none, proves none, and does not show which part of the report was reached."""
         form = found[0]
         block = self._fitting(record, found)
         if block is not None:
@@ -268,7 +269,8 @@ class Placing:
             self._leading = [*leading[1 - MAX_LEADING :], record]
 
     def _begin_with(self, leading: list[KmsgRecord], caller: str | None) -> None:
-        """A report whose head is lost goes on: what stood at once before it by the same caller is its own."""
+        """A report whose head is lost continues: the lines of the same caller right before it belong to
+        it."""
         if any(record.caller != caller for record in leading):
             return
         block = self._reports.open(leading[0])
@@ -305,8 +307,8 @@ class Placing:
         )
 
     def _fitting(self, record: KmsgRecord, found: Recognised, comm: str | None = None) -> Block | None:
-        """The block in which this line may come next: the least step forward, newer before older. One that
-        has the line already is not its. ``comm``: its header names this task, or is lost."""
+        """The block in which this line may come next: the smallest step forward, newer blocks first. A block
+        that has the line already is left out. ``comm``: its header names this task, or is lost."""
         form, m = found
         best: Block | None = None
         best_cost = 100.0
@@ -327,7 +329,7 @@ class Placing:
         if form.name not in newest.seen:
             return newest  # out of its order, but this report has not had it yet
         if form.once_by and not _is_later(record, stamp_of(newest.records[-1])):
-            return newest  # what is printed twice at once is no other report
+            return newest  # a line that is printed twice in a row is no other report
         return None
 
     def _block_of_kill(self, record: KmsgRecord, pid: int, *, bare: bool) -> Block | None:
@@ -340,7 +342,7 @@ class Placing:
             if block.expects == pid and not block.victims:
                 return block
         for block in candidates[:1]:
-            # the leader may have gone before its threads: then the kill line names one of them
+            # the leader may have exited before its threads: then the kill line names one of them
             if block.last_form is oom_kill.SUMMARY and block.follows_at_once(record):
                 return block
             if block.group and _is_group_member(block, record, pid):
@@ -354,8 +356,8 @@ class Placing:
         return None
 
     def _hold(self, record: KmsgRecord) -> None:
-        """A stack dump outside of any report: it is one whose header was lost when the OOM killer
-        stands in its call trace."""
+        """A stack dump outside of any report: where the OOM killer is in its call trace, it belongs to a
+        report whose header was lost."""
         self.held.append(record)
         if not _KILLER_SYMBOLS.isdisjoint(dump_stack.symbols(record.text, raw=record.is_whole)):
             block = self._reports.open(self.held[0])

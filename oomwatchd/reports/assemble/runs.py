@@ -1,5 +1,5 @@
-"""Records that only go on with a block, taken at once: rows of its task table, memcg statistics, lines of
-its call trace; most of a report.
+"""Records that only continue a block, taken together: rows of its task table, memcg statistics, lines of its
+call trace; that is most of a report.
 
 Core: no clock.
 """
@@ -27,8 +27,8 @@ _KEYS = attrgetter("seq", "flag", "facility", "caller")
 
 
 class _Kind(msgspec.Struct, frozen=True, eq=False):
-    """Lines that come one after the other and only go on with a block: ``count`` says how many of the texts
-    are such, from the first on; ``form`` is theirs, None where it is nobody's."""
+    """Lines that follow each other and only continue a block. ``count`` says how many of the texts are such
+    lines, from the first on; ``form`` is their form, None where they have none."""
 
     count: Callable[[Sequence[str]], int]
     form: Form | None
@@ -49,9 +49,9 @@ def take(
     begin: int,
     end: int,
 ) -> tuple[int, KmsgRecord] | None:
-    """Add what comes next in ``items`` from ``at`` on and only goes on with the block, as far as its stamps
-    lie in [``begin``, ``end``), its numbers follow ``last_seq`` without a gap and nothing else is odd. How
-    many were taken, and the last of them; None: there was none."""
+    """Add the items from ``at`` on that only continue the block, as long as their stamps lie in [``begin``,
+    ``end``), their numbers follow ``last_seq`` without a gap and nothing else is unusual. Returns how many
+    were taken and the last of them, or None."""
     kind = _kind_of(block)
     first = items[at]
     if kind is None or isinstance(first, KmsgGap) or not kind.count([first.text]):
