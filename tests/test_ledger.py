@@ -244,6 +244,29 @@ def test_who_asks_for_what_no_counter_has_is_suspected() -> None:
     assert by_trace(Case(replace(asked, trigger=replace(asked.trigger, comm="kswapd0")))) is None
 
 
+def test_a_module_that_takes_memory_while_it_is_loaded_is_named() -> None:
+    trace = (
+        "dump_stack_lvl",
+        "__alloc_pages",
+        "pcpu_populate_chunk",
+        "areas",
+        "do_one_initcall",
+        "do_init_module",
+    )
+    lines = (" ? fill+0x1/0x7e [other]", " areas+0x68/0x7e [oomlab]", " do_one_initcall+0x5c/0x1f0")
+    report = machine(_FULL)
+    asked = replace(report, trigger=replace(report.trigger, comm="insmod", pid=9, call_trace=trace))
+    capture = OomCapture(
+        source=Source(kind="kmsg", form="kmsg"), records=tuple(KmsgRecord(text=text) for text in lines)
+    )
+    found = by_trace(Case(asked, capture))
+    assert found is not None and "rmmod oomlab" in found.lever
+    assert found.text == "module oomlab asked for per-CPU data while it was loaded by insmod (pid 9)"
+    # of another, which writes a file, say, nothing follows
+    other = replace(asked, trigger=replace(asked.trigger, call_trace=("__alloc_pages", "ext4_write_begin")))
+    assert by_trace(Case(other, capture)) is None
+
+
 def test_zram_that_does_not_compress_is_replaced() -> None:
     bad = by_amount(live(zram="zram0 290000000 280000000 285000000 0 0 0 0 0"))[0]
     assert bad.lever.startswith("replace zram (zram0) by swap on a disk") and "hardly compress" in bad.lever
@@ -263,6 +286,8 @@ def test_amounts_rank_suspects_and_modules_are_unloaded() -> None:
     first = by_amount(case)[0]
     assert "vmalloc by take+0x1/0x2 [lab]" in first.text and "rmmod lab" in first.lever
     assert modules(case) == ("lab",)
+    both = by_amount(live(vmallocinfo="262144000 array_map_alloc+0x99/0x220", bpf="262000000 9 tracer"))
+    assert [one.text for one in both] == ["BPF of tracer (pid 9)"], "whose it is says more than who mapped it"
     bpf = by_amount(live(vmallocinfo="262144000 array_map_alloc+0x99/0x220"))[0]
     assert "BPF maps" in bpf.text and "bpftool" in bpf.lever
     assert by_amount(live(vmallocinfo="262144000 pcpu_create_chunk+0x167/0x1b0")) == []

@@ -45,6 +45,8 @@ _MM = re.compile(
 _THREADS = re.compile(
     r"kworker/|kswapd\d|kthreadd$|ksoftirqd/|khugepaged$|kcompactd\d|migration/|jbd2/|xfsaild/|rcu_|loop\d"
 )
+#: a function of a module in a call trace (%pS)
+_TRACED = re.compile(r"^ *(?:\[<[0-9a-fx]+>\] )?[\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+ \[([\w-]+)\]")
 #: PAGE_ALLOC_COSTLY_ORDER: up to here the page allocator tries until it succeeds
 COSTLY_ORDER = 3
 #: but for these, and for zones below Normal, where nobody is killed
@@ -272,6 +274,14 @@ class Case:
     def caller(self) -> str | None:
         """Who called the allocator: the first function of the call trace above mm's own."""
         return next((f for f in self.report.trigger.call_trace if not _MM.match(f)), None)
+
+    @cached_property
+    def trace_modules(self) -> tuple[str, ...]:
+        """The modules whose functions the call trace passes, the nearest to the allocator first; what is
+        behind a question mark was only found on the stack."""
+        texts = (record.text for record in self.capture.records) if self.capture is not None else ()
+        found = (_TRACED.match(text) for text in texts)
+        return tuple(dict.fromkeys(m[1] for m in found if m is not None))
 
     @property
     def kernel_thread(self) -> bool:

@@ -16,7 +16,7 @@ import msgspec
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.facts import Held
 from oomwatchd.diagnosis.levers import setting
-from oomwatchd.diagnosis.works import work_of
+from oomwatchd.diagnosis.purpose import purpose
 from oomwatchd.words.amounts import size
 from oomwatchd.words.escape import harmless_name
 from oomwatchd.words.text import plural
@@ -57,6 +57,8 @@ _SHRINK_ZSWAP = (
 #: what compresses to more than this of itself hardly does
 _COMPRESSES = 0.7
 FOREIGN = "modules from out of tree or unsigned"
+#: what calls a module's own start (kernel/module)
+_LOADS = frozenset({"do_init_module", "load_module", "do_one_initcall"})
 #: modules that are named
 _MODULES = 8
 _MODULE = re.compile(r"\[([\w-]+)\]$")
@@ -104,8 +106,8 @@ def by_amount(case: Case) -> list[Suspect]:
         found.append(Suspect(amount=sockets, text="buffers of network sockets", lever=lever))
     for h in facts.vmalloc[:1]:
         module, bpf = _MODULE.search(h.name), _BPF.match(h.name)
-        if h.name.startswith("pcpu_"):
-            continue  # per-CPU data, which has a counter of its own
+        if h.name.startswith("pcpu_") or (bpf and facts.bpf):
+            continue  # per-CPU data, which has a counter of its own; what has its owner above
         by = harmless_name(h.name)
         lever = f"find what vmalloc by {by} serves, and end or bound it (/proc/vmallocinfo: {size(h.amount)})"
         if module:
@@ -181,18 +183,31 @@ def by_count(case: Case, of: Container[int | str] | None = None, least: int = 0)
 
 
 def by_trace(case: Case) -> Suspect | None:
-    """Who was at it when memory ran out: a request for more of what no counter has. What grows is what asks
-    most often."""
-    found, trigger = work_of(case.report.trigger.call_trace), case.report.trigger
-    if found is None or not found[0].uncounted or not trigger.comm or case.kernel_thread:
+    """Who was at it when memory ran out: a request for more of what no counter has, or of a module that was
+    being loaded. What grows is what asks most often."""
+    trace, trigger = case.report.trigger.call_trace, case.report.trigger
+    if not trigger.comm or case.kernel_thread:
         return None
     who = harmless_name(trigger.comm) + ("" if trigger.pid is None else f" (pid {trigger.pid})")
-    what = found[0].words
+    module = next(iter(case.trace_modules), None)
+    if module is not None and not _LOADS.isdisjoint(trace):
+        name = harmless_name(module)
+        per_cpu = " for per-CPU data" if any(f.startswith("pcpu_") for f in trace) else ""
+        return Suspect(
+            amount=0,
+            text=f"module {name} asked{per_cpu} while it was loaded by {who}",
+            lever=f"unload or update {name}, which took memory while it was loaded (rmmod {name}; a line "
+            f"blacklist {name} in /etc/modprobe.d keeps it out)",
+        )
+    found = purpose(trace)
+    if found is None or not found.uncounted:
+        return None
+    fd = f"/proc/{trigger.pid if trigger.pid is not None else 'PID'}/fd"
     return Suspect(
         amount=0,
-        text=f"{who} asked for {what}",
-        lever=f"end {who}, or have it hold less: it asked for {what} when memory ran out (its descriptors: "
-        f"ls -l /proc/{trigger.pid if trigger.pid is not None else 'PID'}/fd)",
+        text=f"{who} asked for {found.words}",
+        lever=f"end {who}, or have it hold less: it asked for {found.words} when memory ran out "
+        f"({found.look.replace('/proc/PID/fd', fd)})",
     )
 
 

@@ -23,7 +23,7 @@ from tests.advice.scenarios import Change, Scenario
 #: lever <- the words of CHANGE
 LEVERS: tuple[tuple[str, str], ...] = (
     ("find_leak", r"[Ff]ind what .{1,40} keeps|find (the|what|its|this) leak|stop the leak|mend the leak"),
-    ("end_holder", r"\b[Ee]nd [^,.;]{1,40}\(pid \d+\)"),
+    ("end_holder", r"\b[Ee]nd (whoever|[^,.;]{1,40}\(pid \d+\))"),
     (
         "objects",
         r"^Have fewer|max_user_watches|nf_conntrack_max|Remove (cgroups|network namespaces)|nftables sets|"

@@ -702,7 +702,7 @@ WHOLE = (
             (
                 "percpu",
                 "a driver leaks 250 MiB of per-CPU memory",
-                r"Percpu\b|pcpu_|per-?CPU (memory|data)? ?(holds|has)",
+                r"Percpu\b|pcpu_|per-?CPU (memory|data)? ?(holds|has)|most of it per-CPU|asked for per-CPU data",
                 r"no counter|unaccounted|accounted to nobody",
                 "Percpu is in /proc/meminfo alone",
             ),
@@ -720,7 +720,7 @@ WHOLE = (
         name="g-dma",
         cause="a driver wants 30 MiB of the DMA zone, which has 15",
         named=r"\bDMA\b",
-        work='bystander; insmod /modules/oomlab.ko how=dma mib=${LEAK:-30} 2>/dev/null || [ -z "$LEAK" ] && return 1; unharmed',
+        work="bystander; insmod /modules/oomlab.ko how=dma mib=${LEAK:-30} 2>/dev/null || return 1; unharmed",
         follow={
             "driver": _did("the driver asks for 4 MiB", LEAK=4),
             "fragment": _did("the driver asks for 4 MiB", LEAK=4),
