@@ -1,7 +1,7 @@
-"""Who holds what when a report begins: looked at by the patient half, kept for the captures of that time.
+"""Who holds which memory when a report begins: read by the worker, kept for the captures of that time.
 
-Whoever is killed may have let go of everything before it is looked at. So what processes hold is looked at
-while memory is short or a limit is in sight, too, and of that time a victim's own lines are kept.
+A victim may have freed everything before it is looked at. So holders are read already while memory is short
+or a limit is near, and a victim's own lines are kept from then.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from oomwatchd.observe.holders import PID_FIELD, Holders
 from oomwatchd.procfs.holders import MOST
 from oomwatchd.records.capture import OomCapture
 
-#: One look serves the reports of so long.
+#: One reading serves all reports of this time.
 SHARED_USEC = 5_000_000
-#: Early looks are at least so long apart, and so many times the CPU time that one takes; they say nothing of
-#: a report that comes later than EARLY_KEPT_USEC.
+#: Early readings are at least so long apart, and so many times the CPU time that one takes. They are not used
+#: for a report that comes later than EARLY_KEPT_USEC.
 EARLY_USEC, _EARLY_SPACING = 15_000_000, 200
 EARLY_KEPT_USEC = 60_000_000
-#: A look so long after a report began says nothing of it any more.
+#: A reading so long after a report began says nothing about it.
 LATE_USEC = 10_000_000
 #: Looks, and looks into cgroups, that wait for later revisions of their reports.
 KEPT, KEPT_CGROUPS = 8, 64
 
 
 class LiveFacts:
-    """``due`` belongs to the hurried half, the rest to the worker. Times are CLOCK_MONOTONIC, in
+    """``due`` is called by the main thread, the rest by the worker. Times are CLOCK_MONOTONIC, in
     microseconds."""
 
     def __init__(
@@ -54,33 +54,33 @@ class LiveFacts:
         self._contents: dict[int, dict[str, str]] = {}
 
     def due(self, usec: int) -> bool:
-        """Whether a report that begins now needs a look of its own; it is then counted as asked for."""
+        """Whether a report that begins now needs a reading of its own, which then counts as requested."""
         if usec - self._asked_usec < SHARED_USEC:
             return False
         self._asked_usec = usec
         return True
 
     def look(self, asked_usec: int, now_usec: int) -> None:
-        """Look now, for the reports since ``asked_usec``."""
+        """Read now, for the reports since ``asked_usec``."""
         if now_usec - asked_usec <= LATE_USEC:
             self._looks.append((asked_usec, self._holders.look()))
 
     def early_due(self, usec: int) -> bool:
-        """Whether processes are to be looked at before there is a report; it is then counted as asked for."""
+        """Whether holders are to be read before there is a report; the reading then counts as requested."""
         if usec < self._next_early_usec:
             return False
         self._next_early_usec = usec + EARLY_USEC
         return True
 
     def look_early(self, usec: int) -> None:
-        """Look at what processes hold, as long as they do."""
+        """Read what processes hold while they still hold it."""
         began = self._cpu()
         self._early.append((usec, self._holders.processes()))
         cost = int((self._cpu() - began) * 1e6)
         self._next_early_usec = usec + max(EARLY_USEC, cost * _EARLY_SPACING)
 
     def added_to(self, capture: OomCapture) -> OomCapture:
-        """The capture with the parts of the look that was taken when it began."""
+        """The capture with the parts that were read when its report began."""
         at = capture.at
         if at is None:
             return capture
@@ -93,7 +93,7 @@ class LiveFacts:
         return _with_parts(capture, {**parts, **self._contents.get(_number(capture), {})})
 
     def look_into(self, capture: OomCapture, path: str | None) -> OomCapture:
-        """The capture with what is in the cgroup at its limit, if that was not looked at yet."""
+        """The capture with what is in the cgroup at its limit, if that was not read yet."""
         number = _number(capture)
         if self._hierarchy is None or path is None or capture.at is None or number in self._contents:
             return capture
@@ -109,8 +109,8 @@ def _number(capture: OomCapture) -> int:
 
 
 def _with_lines_of(pids: set[str], parts: dict[str, str], early: dict[str, str]) -> dict[str, str]:
-    """The parts of an early look with lines of these processes, of which the later look has none: those lines
-    put where they belong."""
+    """The later parts, with the lines of these processes from an early reading where the later one has
+    none."""
     found = {}
     for name, text in early.items():
         place = PID_FIELD[name]

@@ -1,4 +1,4 @@
-"""The daemon's own log: one line a message on standard error, harmless to read, never waited for."""
+"""The daemon's own log: one line for each message on standard error, escaped, never waited for."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LINE_BYTES = 2048
 class StderrHandler(logging.Handler):
     """Writes to a descriptor only while it takes a line at once; else the line is dropped and counted.
 
-    Behind standard error may stand a journal that hangs, and a log line must not stop the watch. What
-    the lines name (processes, cgroups) is made harmless here, for all of them. A traceback appears only
+    The journal that reads standard error may hang, and a log line must not stop the watch. Names in the lines
+    (processes, cgroups) are escaped here, for all messages. A traceback appears only
     at level debug.
     """
 
@@ -34,7 +34,7 @@ class StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._write(record)
-        except Exception:  # nothing may come of a log line
+        except Exception:  # a log line must never raise
             self.dropped += 1
 
     def _write(self, record: logging.LogRecord) -> None:
@@ -59,7 +59,7 @@ class StderrHandler(logging.Handler):
 
 def is_journal(descriptor: int, environ: Mapping[str, str]) -> bool:
     """Whether the descriptor is the journal's: $JOURNAL_STREAM names its device and inode (systemd.exec(5)).
-    The name alone does not tell, for it is inherited by children that write elsewhere."""
+    That the variable is set proves nothing: children that write elsewhere inherit it."""
     try:
         status = os.fstat(descriptor)
     except OSError:
@@ -74,8 +74,8 @@ def start_logging(level: str, environ: Mapping[str, str] = os.environ, descripto
 
 
 class OncePerKind:
-    """Says a failure once for each kind, and counts all of them: a fault that returns with each event
-    must not fill the log."""
+    """Logs a failure once for each kind, and counts all: a fault that returns with each event must not fill
+    the log."""
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
@@ -91,7 +91,7 @@ class OncePerKind:
             )
 
     def well(self, what: str) -> None:
-        """``what`` works again: its next failure is said anew."""
+        """``what`` works again: its next failure is logged again."""
         for kind in [kind for kind in self.counts if kind[0] == what]:
             del self.counts[kind]
 

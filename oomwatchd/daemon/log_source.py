@@ -17,8 +17,8 @@ _PASSED = "kernel log passed by the service manager"
 
 
 def open_source(device: str, passed: Sequence[int]) -> KmsgSource | JournalSource:
-    """The ring buffer; where it is closed to us the journal, in which the same lines arrive later and without
-    numbers. Raises what the ring buffer's opening raised when there is no journal either, or when the
+    """The ring buffer; without the right to read it the journal, in which the same lines arrive later and
+    without numbers. Raises what the ring buffer's opening raised when there is no journal either, or when the
     configuration names another device."""
     if passed:
         return KmsgSource.adopt(passed[0], _PASSED)
@@ -37,7 +37,7 @@ def open_source(device: str, passed: Sequence[int]) -> KmsgSource | JournalSourc
 
 
 def cannot_be_polled(device: str, passed: Sequence[int]) -> UnavailableError:
-    """For a file or a directory in the log's place, which epoll does not take."""
+    """The error for a file or a directory in the log's place, which epoll refuses."""
     name, hint = harmless(device), "see `device` in [kmsg]"
     if passed:
         name, hint = _PASSED, "see ListenSpecial= of its socket unit"

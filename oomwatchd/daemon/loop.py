@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 #: How often the kernel's own count is read for kills that the log did not show.
 POLL_SECONDS = 10.0
-#: It may be read so much sooner when the loop comes round anyway: one wakeup serves it and the recorder.
+#: It may be read this much sooner when the loop runs anyway: one wakeup serves it and the recorder.
 POLL_SLACK_SECONDS = 3.0
 #: How often the worker looks after the store and the sinks while nothing happens: each look is a wakeup.
 TEND_SECONDS = 60.0
-#: A report that is issued this soon is waited for, since the selector knows whole milliseconds only.
+#: For a report that is due this soon the loop sleeps exactly: the selector knows whole milliseconds only.
 SOON_SECONDS = 0.001
 
 
@@ -59,7 +59,7 @@ class Loop:
         self._polled = self._fed = self._tended = time.monotonic()
 
     def begin(self) -> None:
-        """The log was read as it stands: what is due later is due from now on."""
+        """The log was read to its end: start all intervals now."""
         self._polled = self._fed = self._tended = time.monotonic()
 
     def register(self, selector: selectors.BaseSelector) -> None:
@@ -124,7 +124,7 @@ class Loop:
         return max(0.0, min(due))
 
     def record(self) -> None:
-        """A sample if one is due, behind the log: a fault of the recorder costs that sample."""
+        """Take a sample if one is due, after the log was read: a fault of the recorder costs that sample."""
         moment, recorder = now(), self._parts.recorder
         if recorder is None or recorder.seconds_until_due(moment.monotonic_usec) > 0:
             return
@@ -142,7 +142,7 @@ class Loop:
             log.info("%s", line)
 
     def _poll(self, moment: float) -> None:
-        """Compare with the kernel's own count, at a moment when what it counted has reached us too."""
+        """Compare with the kernel's own count, at a moment when everything that it counted was read."""
         watch, check, worker = self._parts.watch, self._parts.check, self._parts.worker
         kernel_kills = self._parts.snapshots.oom_kills()
         drained = watch.read()

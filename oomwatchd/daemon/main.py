@@ -48,9 +48,9 @@ from oomwatchd.sources.journal import JournalSource
 
 log = logging.getLogger(__name__)
 
-#: How long the ring as it stood may take to be read; a flood must not put off the watch for ever.
+#: How long reading the ring as it stands may take: a flood must not delay the watch for ever.
 CATCH_UP_SECONDS = 5.0
-#: What is left to be stored at the end gets this long.
+#: At the end, storing what is left may take this long.
 DRAIN_SECONDS = 5.0
 #: So much of the journal before the newest stored report is read again: as long as a run of repeats may last,
 #: and what the log clock may lag behind CLOCK_MONOTONIC.
@@ -246,7 +246,7 @@ class Daemon:
     def _on_signals(self, numbers: bytes) -> None:
         for number in numbers:
             if number == signal.SIGHUP:
-                if not self._reload_asked:  # what is asked for again before it began is one reload
+                if not self._reload_asked:  # a second request before the reload began is the same reload
                     self._reload_asked = True
                     self._worker.later(self._reload)
             else:
@@ -267,20 +267,20 @@ class Daemon:
         self._notifier(f"STATUS={self._front.status_line(event)}")
 
     def _report_panics(self) -> None:
-        """What ended earlier boots, each once: the store knows those that were told."""
+        """Panics that ended earlier boots, each once: the store knows those it has."""
         try:
             self._worker.take(panics(roots(), time.time()))
         except OomwatchdError as error:
             log.info("works without the panics that pstore kept: %s", error)
 
     def _save_beginning(self) -> None:
-        """From which record on, and from which kernel count on, this boot is watched."""
+        """Save from which record and from which kernel count on this boot is watched."""
         began = {self._began: float(self._watch.began_seq or 0)}
         self._worker.save_counters(self._host.boot_id, {**self._metrics.saved(), **began})
 
     def _begin_anew(self) -> None:
-        """Into a new store that took the place of a corrupt one: what was read until now is counted, and
-        must not be counted again by the next daemon, which will find none of it stored."""
+        """A new store replaced a corrupt one: save that what was read until now is counted. The next daemon
+        finds none of it stored, and must not count it again."""
         began = {self._began: float(self._watch.newest)}
         self._worker.save_counters(self._host.boot_id, {**self._metrics.saved(), **began})
 
@@ -290,7 +290,7 @@ class Daemon:
         self._notifier("RELOADING=1", f"MONOTONIC_USEC={now().monotonic_usec}")
         try:
             self._settings.reload(self._apply)
-        finally:  # else the manager waits for it until its patience ends
+        finally:  # else the service manager waits until its timeout
             self._notifier("READY=1")
 
     def _apply(self, new: Config) -> None:

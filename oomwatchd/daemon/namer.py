@@ -1,8 +1,8 @@
-"""The helper that reads the names of containers where these are root's.
+"""The helper that reads names of containers from files that only root may read.
 
-It is started by its socket (``oomwatchd-names.socket``), serves who asks and ends when nobody does. A
-question is a line for each id, the answer one JSON object of ids and names. What it may see and do is in its
-unit. (``python3 -Im oomwatchd.daemon.namer``)
+It is started by its socket (``oomwatchd-names.socket``) and ends when nobody asks. A request is one line for
+each id, the answer one JSON object of ids and names. Its unit says what it may see and do. (``python3 -Im
+oomwatchd.daemon.namer``)
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from oomwatchd.observe.runtimes import name_of
 IDLE_SECONDS = 5.0
 QUESTION_SECONDS = 5.0
 #: Where containers come all the time it is never idle. It ends by itself before the service manager ends it
-#: (RuntimeMaxSec=), which would leave a failed unit; who asks then starts it anew.
+#: (RuntimeMaxSec=), which would leave a failed unit; the next request starts it again.
 LIFE_SECONDS = 30.0
 _QUESTION_BYTES = 128 * 1024
 #: the first passed descriptor (sd_listen_fds(3))
@@ -44,7 +44,7 @@ def main(root: Path = Path("/"), descriptor: int = _LISTENING) -> int:
                 try:
                     _answer(connection, root)
                 except OSError:
-                    continue  # who asked is gone, or does not come to the end
+                    continue  # the client is gone, or never ends its request
     return 0
 
 

@@ -1,4 +1,4 @@
-"""When names of containers are learnt: soon after one appears, never while a kill is under way."""
+"""When names of containers are read: soon after a container appears, never during a kill."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from oomwatchd.observe.container import ContainerNames
 
 log = logging.getLogger(__name__)
 
-#: Cgroups that are made within this time are looked at together.
+#: Cgroups that appear within this time are read together.
 TOGETHER_SECONDS = 0.3
 #: A helper may have to be started for a name: not in the moments after a kill.
 AFTER_KILL_USEC = 1_000_000
 
 
 class Naming:
-    """Belongs to the loop; ``later`` hands a task to the worker, for names lie on disks. Moments are those of
-    a monotonic clock, in seconds."""
+    """Called by the loop; ``later`` hands a task to the worker, because names are files on disks. Moments
+    are those of a monotonic clock, in seconds."""
 
     def __init__(
         self, names: ContainerNames, cgroups: Cgroups, later: Callable[[Callable[[], None]], None]

@@ -1,4 +1,4 @@
-"""The sinks of the configuration: those of this host are told at once, the others fetch from the store."""
+"""The sinks of the configuration: local ones get each event at once, remote ones read it from the store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 
 
 class Outputs:
-    """Each sink alone in its try: none costs another an event. Belongs to the worker's thread."""
+    """Each sink is called in a try of its own, so that none costs another an event. Belongs to the worker's
+    thread."""
 
     def __init__(self, metrics: Metrics, failures: OncePerKind, boot_id: str | None) -> None:
         self._metrics = metrics
@@ -58,12 +59,12 @@ class Outputs:
             self._outbox.notify()
 
     def look(self) -> None:
-        """Say how the deliveries are doing; for every few seconds."""
+        """Report the state of the deliveries; to be called every few seconds."""
         if self._outbox is not None:
             self._outbox.look()
 
     def emit(self, event: OomEvent) -> None:
-        """Tell the sinks of this host."""
+        """Hand an event to the local sinks."""
         for sink in self._sinks:
             began, well = monotonic(), False
             try:

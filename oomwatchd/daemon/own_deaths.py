@@ -1,9 +1,10 @@
 """Deaths of the daemon itself: the next one reads on behind a report that killed it, and says it where the
 kernel chose it.
 
-Which large report is worked at is saved before the work. The ring buffer may hold it still at each start of
-this boot, so a report that a daemon died at is remembered for good. Whose number the daemon had, and since
-when, is saved at its start and taken back at its end: a kill of that number in between was its own.
+The number of a large report is saved before it is worked at. The ring buffer may still hold it at each start
+in this boot, so a report that a daemon died of is remembered for the whole boot. Whose number the daemon
+had, and since when, is saved at its start and taken back at its end: a kill of that number in between was
+its own.
 """
 
 from __future__ import annotations

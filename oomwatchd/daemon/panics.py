@@ -11,7 +11,7 @@ from oomwatchd.reports.assemble import Assembler, OomBlock
 from oomwatchd.reports.decode import decode
 from oomwatchd.sources import pstore
 
-#: of dumps; the daemon's own memory is limited, and a machine that panics again and again has many
+#: how many dumps are read: the daemon's memory is limited, and a machine that panics often has many
 MOST_BYTES = 4 << 20
 
 
@@ -25,8 +25,8 @@ def roots() -> Sequence[Path]:
 def panics(roots: Sequence[Path], detected: float) -> Iterator[OomCapture]:
     """The reports that ended a boot, oldest first; ``detected`` is now, in seconds since the epoch.
 
-    Of a dump's other reports nothing is told: they were watched as they came, and without sequence numbers
-    nobody could say that they are the same. Raises PermissionDeniedError.
+    A dump's other reports are left out: they were watched live, and without sequence numbers they cannot be
+    recognised as the same. Raises PermissionDeniedError.
     """
     for dump in pstore.read_pstore(roots, most_bytes=MOST_BYTES):
         assembler = Assembler(early=False)

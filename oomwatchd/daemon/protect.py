@@ -31,7 +31,7 @@ _PR_SET_THP_DISABLE = 41
 
 _CAP_IPC_LOCK = 14
 
-#: open files that suffice for all sinks and 200 connections, and fewer than which something lacks
+#: open files for all sinks and 200 connections, and the number below which something does not work
 _DESCRIPTORS, _FEW_DESCRIPTORS = 1024, 128
 
 
@@ -40,7 +40,7 @@ def keep_small() -> None:
 
     glibc gives each thread a heap of its own, 64 MiB of addresses each, which all count as locked (400 MiB
     instead of 72) and between which free memory is not shared (1 MiB of RSS); Python's threads take turns
-    anyhow. With transparent huge pages for everybody a thread's stack or a heap of some pages may come as
+    anyway. With transparent huge pages for everybody a thread's stack or a heap of some pages may come as
     2 MiB at once, locked from then on. Where the C library or the kernel has neither, nothing is changed.
     Stacks keep their size: of them, too, only what is touched is held.
     """
@@ -83,7 +83,7 @@ def warm_up() -> None:
 
 
 def freeze() -> None:
-    """Take what was allocated until now out of the garbage collector's rounds, and give back what is free."""
+    """Exclude what was allocated until now from garbage collection, and return free memory to the kernel."""
     gc.collect()
     gc.freeze()
     with suppress(OSError, AttributeError):

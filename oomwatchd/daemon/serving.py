@@ -37,8 +37,8 @@ class Serving:
         store: Callable[[], Store],
         passed: Sequence[int] = (),
     ) -> None:
-        """Not started. An address that cannot be had does not keep the watch from its work; raises
-        ConfigError for a web configuration that is wrong."""
+        """Not started. An address that is not available does not stop the watch. Raises ConfigError for a
+        wrong web configuration."""
         self.health = Health()
         self._app = App(registry(metrics), self.health, Pages(state, store))
         self._access = Access(http.web_config_path, expose_pages=http.expose_pages)
@@ -64,7 +64,8 @@ class Serving:
             return
         try:
             self._server.start()
-        except RuntimeError as error:  # no thread is to be had: TasksMax=, a limit on processes or addresses
+        except RuntimeError as error:  # no thread can be started: TasksMax=, a limit on processes or
+        addresses
             self._server.stop()
             self._server = None
             self._not_served(error)
@@ -77,7 +78,7 @@ class Serving:
             self._server.stop()
 
     def apply(self, new: HttpSection) -> None:
-        """Change to another section; what cannot be had leaves that part as it was."""
+        """Change to another section; a part that fails stays as it was."""
         try:
             self._access.change(new.web_config_path, expose_pages=new.expose_pages)
         except ConfigError as error:
@@ -87,7 +88,7 @@ class Serving:
             self._listen_anew(new)
 
     def _listen_anew(self, http: HttpSection) -> None:
-        """Move the server to other addresses; if they cannot be had, it stays where it is."""
+        """Move the server to other addresses; if they are not available, it stays where it is."""
         if self._passed:
             log.warning("http.listen changes nothing: the service manager passes the listening socket")
             return
@@ -98,7 +99,7 @@ class Serving:
             except OomwatchdError:
                 if old is None or not _shared(self._http, http):
                     raise
-                old.stop()  # some of it is in the way of what is wanted
+                old.stop()  # an old listener is in the way of a new one
                 new = self._listen(http)
         except OomwatchdError as error:
             log.error("metrics stay where they were: %s", error)

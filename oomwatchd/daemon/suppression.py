@@ -1,8 +1,8 @@
-"""Headers that the kernel says it suppressed, against the reports without a header that its log held.
+"""Compare the headers that the kernel suppressed with the reports without a header in its log.
 
-The rate limit of ``oom_kill_process()`` counts what it leaves out and says so with the next header that it
-lets pass (lib/ratelimit.c ``___ratelimit()``). Between two such lines the log should hold as many reports
-without a header as the second one names.
+The rate limit of ``oom_kill_process()`` counts the headers it suppresses, and prints the number with the next
+header that passes (lib/ratelimit.c ``___ratelimit()``). Between two such lines the log should hold as many
+reports without a header as the second one names.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""The look afterwards: what the cgroup is charged, what became of the units, and systemd-oomd's kills.
+"""After the kill: what the cgroup is charged, what became of the units; and systemd-oomd's kills.
 
-The journal is read by a thread of its own, a bite at a time: libsystemd maps files and may wait for a disk.
-What it finds is handed to the worker, which alone keeps what is remembered here. An event whose units are
-listened to is stored again, as a later revision, when the service manager said something of them, and once
-more when the time is over.
+A thread of its own reads the journal in small batches, because libsystemd maps files and may wait for a disk.
+It hands what it finds to the worker, which alone keeps state. An event whose units are followed is stored
+again as a later revision when the service manager reports on them, and once more when the time is over.
 
-systemd-oomd's line and the service manager's count of the same kill become one event. They are told from
-others by unit and time; the line comes first where both are there, so that every start of the daemon
-finds the same event, which the store then knows.
+systemd-oomd's line and the service manager's count of the same kill become one event. They are matched by
+unit and time. Where both are there the line comes first, so that every start of the daemon makes the same
+event, which the store then recognises.
 """
 
 from __future__ import annotations
@@ -33,34 +32,34 @@ from oomwatchd.sources.manager import ManagerJournal, OomdLine
 
 log = logging.getLogger(__name__)
 
-#: How long the service manager is listened to after a report.
+#: For how long the journal is followed after a report.
 LISTEN_USEC = 60_000_000
 #: Of the two entries of one oomd kill the later one comes within this time.
 PAIR_USEC = 10_000_000
-#: For so long an entry waits for the other one before it is told alone.
+#: For so long an entry waits for the other one before it becomes an event alone.
 HOLD_USEC = 3_000_000
-#: An event is stored again this much later at the earliest, times the number that are listened for.
+#: An event is stored again this much later at the earliest, times the number of events that are followed.
 STORE_USEC = 1_000_000
 #: An entry's stamp is journald's, a report's the kernel's: they may disagree by so much.
 _SLACK_USEC = 50_000
-#: How often the journal is asked: while a unit is listened to, and else. With the recorder that makes 0.2
+#: How often the journal is read: while a unit is followed, and otherwise. With the recorder that makes 0.2
 #: wakeups a second while all is calm, which is the bound (docs/footprint.md).
 HURRIED_SECONDS, CALM_SECONDS = 1.0, 10.0
-#: Between bites, and until a journal that could not be read is tried again.
+#: Between batches, and until a journal that could not be read is tried again.
 BITE_PAUSE_SECONDS, RETRY_SECONDS = 0.05, 60.0
-#: Bites that wait for the worker.
+#: Batches that wait for the worker.
 MOST_WAITING = 4
-#: Events listened for, units and entries of each, entries kept for reports that are not settled yet.
+#: Events that are followed, units and entries of each, entries kept for reports that are not settled yet.
 MOST_EVENTS, MOST_UNITS, MOST_ENTRIES, KEPT_ENTRIES = 64, 8, 16, 256
 #: oomd kills under way
 MOST_KILLS = 64
-#: what the reports that are listened to may hold together
+#: what the followed reports may hold together, in bytes
 MOST_BYTES = 8 << 20
 _TEXT_LENGTH = 512
 
 
 class _Listening:
-    """An event whose units are listened to until ``until``."""
+    """An event whose units are followed until ``until``."""
 
     __slots__ = ("capture", "changed", "since", "stored", "units", "until")
 
@@ -118,7 +117,7 @@ class UnitWatch:
         self._kills: list[_Kill] = []
         self._ended = threading.Event()
         self._newest = -1
-        # each written by one thread: bites handed to the worker, and those it is done with
+        # each written by one thread: batches handed to the worker, and those that it has taken
         self._handed = self._taken = 0
         #: somebody reads the journal for this
         self.listens = False
@@ -128,8 +127,8 @@ class UnitWatch:
     def watch(
         self, open_journal: Callable[[], ManagerJournal], later: Callable[[Callable[[], None]], None]
     ) -> None:
-        """Read the journal until :meth:`stop`; for a thread of its own. What it cannot do is said once, and
-        tried again from time to time."""
+        """Read the journal until :meth:`stop`, in a thread of its own. A failure is logged once, and tried
+        again from time to time."""
         said = False
         while not self._ended.is_set():
             try:
@@ -181,7 +180,7 @@ class UnitWatch:
 
     @property
     def busy(self) -> bool:
-        """An event or a kill waits for what the journal will say."""
+        """An event or a kill waits for entries of the journal."""
         return bool(self._listening or self._kills)
 
     # -- the worker's ------------------------------------------------------------------------------
@@ -199,7 +198,7 @@ class UnitWatch:
         )
 
     def listen(self, capture: OomCapture, event: OomEvent) -> None:
-        """Listen to what becomes of the units of a settled event, which is stored already."""
+        """Follow the units of a settled event, which is stored already."""
         units = frozenset(
             sorted({a.unit for a in event.attribution if a.unit and _is_managers(a)})[:MOST_UNITS]
         )
@@ -323,5 +322,5 @@ def _since(capture: OomCapture) -> int | None:
     if capture.at is None or capture.wall_offset is None or first is None:
         return None
     ago = capture.at.wall - (capture.wall_offset + first / 1e6)
-    # a clock that was set in between would put it anywhere
+    # if the clock was set in between, its wall time says nothing
     return capture.at.usec - max(0, min(int(ago * 1e6), 10_000_000)) - _SLACK_USEC

@@ -1,4 +1,4 @@
-"""The bounded room between the hurried half and the patient one.
+"""The bounded queue between the main thread and the worker.
 
 When it is full, a capture is cut down to the lines that say who was killed, when and where, so that a storm
 loses detail and no kill.
@@ -16,10 +16,10 @@ from oomwatchd.metrics import Metrics
 from oomwatchd.observe.history import Before
 from oomwatchd.records.capture import OomCapture, weight
 
-#: Captures with everything (up to some 100 KiB each), then cut down ones (about 1 KiB each).
+#: How many captures wait whole (up to some 100 KiB each), and then cut down (about 1 KiB each).
 FULL_CAPTURES = 128
 CUT_CAPTURES = 8192
-#: What all with everything may hold together. A larger one may wait where no other does.
+#: Bytes of all whole captures together. A larger one may wait where it is the only one.
 FULL_BYTES = 8 << 20
 #: Lines of a cut down capture: the header and all that names a victim.
 CUT_RECORDS = 64
@@ -27,8 +27,8 @@ CUT_RECORDS = 64
 
 class Waiting(msgspec.Struct, frozen=True, gc=False):
     """A capture on its way; ``named_at`` is when its first victim was named (CLOCK_MONOTONIC, seconds),
-    None where no latency is measured; ``before`` tells the time before it. Of a capture that ``is_cut`` only
-    what names its victims is left."""
+    None where no latency is measured; ``before`` formats the samples before it. A capture that ``is_cut``
+    holds only what names its victims."""
 
     capture: OomCapture
     named_at: float | None
@@ -45,7 +45,7 @@ class WaitingRoom:
         self._waiting: dict[int, Waiting] = {}
         #: bytes of whole captures that came, and of those that are done with; each written by one thread
         self._came = self._went = 0
-        #: captures that found even the room for cut down ones full; their kills are lost to us
+        #: captures for which there was no room even cut down; their kills are lost
         self.dropped = 0
 
     def __len__(self) -> int:
@@ -57,7 +57,8 @@ class WaitingRoom:
     def put(
         self, capture: OomCapture, named_at: float | None, before: Callable[[], Before] | None = None
     ) -> bool:
-        """A later revision replaces one that still waits. False: there was no room even for its kills.
+        """Add a capture; a later revision replaces one that still waits. False: there was no room even for
+        its kills.
 
         The other thread only ever takes entries out, so what is counted here is at most too high by those.
         """
@@ -82,7 +83,7 @@ class WaitingRoom:
         return True
 
     def _has_room(self, size: int) -> bool:
-        """Whether one more capture of ``size`` bytes may wait whole. What is in hand counts, too."""
+        """Whether one more capture of ``size`` bytes may wait whole. The one under work counts, too."""
         held = self._came - self._went
         return len(self._waiting) < FULL_CAPTURES and (not held or held + size <= FULL_BYTES)
 
@@ -91,18 +92,18 @@ class WaitingRoom:
         return self._waiting.pop(key, None)
 
     def done(self, waiting: Waiting) -> None:
-        """It is in nobody's hand any more."""
+        """The capture that was taken is done with."""
         self._went += waiting.bytes
 
 
 def key_of(capture: OomCapture) -> int:
-    """What tells a report from others that wait, the same for each of its revisions."""
+    """Identifies a waiting report; the same for each of its revisions."""
     return (capture.records[0].number or 0) if capture.records else -1
 
 
 def cut_down(capture: OomCapture) -> OomCapture:
-    """What must not be lost of a report: who was killed, when, in which cgroup. Its first record stays,
-    for that is its identity."""
+    """The essential lines of a report: who was killed, when, in which cgroup. Its first record stays, because
+    it identifies the report."""
     kept = [
         record
         for record in capture.records[1:]

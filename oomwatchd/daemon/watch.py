@@ -1,4 +1,4 @@
-"""The hurried half: from the kernel log to captures, in the main thread, without waiting for anything.
+"""From the kernel log to captures, in the main thread, which never waits.
 
 It reads records, has them cut into reports, looks at the machine when a report begins and at the victim
 when it is named, and hands the capture over. Time and roots are arguments.
@@ -31,15 +31,15 @@ from oomwatchd.sources.kmsg import KmsgSource, LogClock
 
 log = logging.getLogger(__name__)
 
-#: For a record older than this nothing is looked at: the machine is another by now, the pid perhaps too.
+#: For a record older than this nothing is read from /proc: memory has changed, and the pid may be another's.
 FRESH_USEC = 10_000_000
 
 _SEQ, _USEC = attrgetter("seq"), attrgetter("usec")
 
 
 class Watch:
-    """Records in, captures out: ``submit`` gets each capture, the moment its first victim was named, and what
-    gives the time before to whoever is not in a hurry.
+    """Records in, captures out: ``submit`` gets each capture, the moment its first victim was named, and a
+    function that formats the samples before it, for the worker.
 
     ``position``: the highest sequence number that the store covers. ``began_seq``: the number of the newest
     record (``KmsgRecord.number``) that was in the log when the watch of this boot first began; what is not
@@ -101,7 +101,8 @@ class Watch:
     # -- what the loop calls -----------------------------------------------------------------------
 
     def read(self) -> bool:
-        """Take one bite of the log; whether it is drained. Raises UnavailableError when the log ended."""
+        """Read one batch of the log; returns whether it is drained. Raises UnavailableError when the log
+        ended."""
         before = self._now().monotonic_usec
         passed = self._source.passed
         items, drained = self._source.read(idle=self._cutter.idle)
@@ -139,7 +140,7 @@ class Watch:
         self._evidence.foresee(pid, comm)
 
     def catch_up_done(self) -> None:
-        """The ring was read as it stood, or for as long as that may take: from now on records are news."""
+        """The ring was read as it stood, or for as long as allowed: records from now on are new."""
         if self.began_seq is None:
             self.began_seq = self._newest
         self.caught_up = True
@@ -153,7 +154,7 @@ class Watch:
         self._hand_over_each(self._fold.tick(now))
 
     def rest(self) -> None:
-        """Nothing is under way, and nothing was for long."""
+        """No report is open, and none was for a while."""
         self._forgery.rest()
 
     def flush(self) -> None:
@@ -185,7 +186,7 @@ class Watch:
 
     @property
     def behind(self) -> bool:
-        """The last bite did not drain the log. Not every source's descriptor says so by being readable."""
+        """The last batch did not drain the log. Not every source's descriptor stays readable then."""
         return self._empty_at is None
 
     def is_in_report(self, within_usec: int) -> bool:
@@ -200,7 +201,7 @@ class Watch:
 
     @property
     def quiet(self) -> bool:
-        """Every kill that was read is handed over, too."""
+        """No report is open, and every kill that was read is handed over."""
         return self._cutter.idle and self.usec_since_kill > 2 * QUIET_USEC
 
     # -- signals -----------------------------------------------------------------------------------
@@ -261,8 +262,8 @@ class Watch:
     # -- helpers -----------------------------------------------------------------------------------
 
     def _is_stump(self, block: OomBlock) -> bool:
-        """The oldest report in the ring may be the rest of one whose beginning was overwritten; the store
-        would take it for another. What the store covers anyway is then left to it."""
+        """The oldest report in the ring may be the rest of one whose beginning was overwritten, and the store
+        would take it for another one. It is left out if the store covers it."""
         seqs = [record.seq for record in block.records if record.seq is not None]
         if not seqs:
             return False

@@ -1,10 +1,10 @@
-"""The patient half: one thread that stores, concludes, counts and hands out, each alone in its try.
+"""The worker: one thread that stores, explains, counts and hands out events, each step in a try of its own.
 
-It may wait for a disk or a journal; the hurried half never waits for it. Between the two stands the bounded
-room of ``waiting``.
+It may wait for a disk or a journal; the main thread never waits for it. Between the two is the bounded queue
+of ``waiting``.
 
 The class is longer than others because it is the one order in which a capture is completed, explained,
-placed, timed, stored and told: each step hands capture and event to the next.
+placed, timed, stored and handed to the sinks: each step passes capture and event to the next.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _LARGE_BYTES = 1 << 20
 
 
 class Worker:
-    """Store, sinks and the thread that serves them. ``submit`` and ``later`` are the hurried half's."""
+    """Store, sinks and the thread that serves them. The main thread calls ``submit`` and ``later``."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Worker:
         names: ContainerNames | None = None,
     ) -> None:
         """``names`` are those of containers; ``live_facts`` says who holds what when a report begins (None:
-        nobody looks)."""
+        not read)."""
         self._config = config
         self._boot_id = boot_id
         self._metrics = metrics
@@ -75,7 +75,7 @@ class Worker:
         self._queue: SimpleQueue[int | Callable[[], None] | None] = SimpleQueue()
         self._latencies: dict[int, float] = {}
         self._unsent_repeats: dict[str, int] = {}
-        #: events whose telling waits for a later revision, with the number of their first news
+        #: events that are handed out with a later revision, with the number of their first news
         self._put_off: dict[str, int] = {}
         self._store = Store.open(None)
         self._lock: StateLock | None = None
@@ -100,7 +100,7 @@ class Worker:
 
     @property
     def dropped(self) -> int:
-        """Captures that found even the room for cut down ones full; their kills are lost to us."""
+        """Captures for which there was no room even cut down; their kills are lost."""
         return self._waiting.dropped
 
     @property
@@ -146,12 +146,12 @@ class Worker:
         return {}
 
     def save_counters(self, boot_id: str | None, counters: Mapping[str, float]) -> None:
-        """Save what no event brings."""
+        """Save counters that no event changes."""
         if boot_id:
             self._store.save_counters(boot_id, counters)
 
     def start(self) -> None:
-        """Raises UnavailableError where no thread is to be had."""
+        """Raises UnavailableError where no thread can be started."""
         try:
             self._thread.start()
         except RuntimeError as error:
@@ -194,19 +194,19 @@ class Worker:
             self._queue.put(key_of(capture))
 
     def look_around(self, usec: int) -> None:
-        """A report begins: have it looked at who holds what."""
+        """A report begins: have the worker read who holds what."""
         facts = self._live_facts
         if facts is not None and facts.due(usec):
             self._queue.put(lambda: facts.look(usec, int(self._clock() * 1e6)))
 
     def look_early(self, usec: int) -> None:
-        """Memory is short, or a limit is in sight: have it looked at what processes hold."""
+        """Memory is short, or a limit is near: have the worker read what processes hold."""
         facts = self._live_facts
         if facts is not None and facts.early_due(usec):
             self._queue.put(lambda: facts.look_early(usec))
 
     def later(self, task: Callable[[], None]) -> None:
-        """Run ``task`` in the worker's thread, behind what was submitted before."""
+        """Run ``task`` in the worker's thread, after what was submitted before."""
         self._queue.put(task)
 
     def tend(self) -> None:
@@ -216,7 +216,7 @@ class Worker:
         self._outputs.look()
 
     def take(self, captures: Iterable[OomCapture]) -> None:
-        """Serve what does not come from the ring; for :meth:`later`."""
+        """Work at captures that do not come from the ring; for :meth:`later`."""
         for capture in captures:
             self._serve(Waiting(capture, None))
 
@@ -227,7 +227,7 @@ class Worker:
         self._outputs.start()
 
     def stop(self, seconds: float) -> bool:
-        """Finish what waits and close; whether it was done within ``seconds``."""
+        """Finish what waits and close; returns whether that took at most ``seconds``."""
         if self._unit_watch is not None:
             self._unit_watch.stop()
         if self._thread.ident is None:  # it never began
@@ -304,7 +304,7 @@ class Worker:
     def _with_more(
         self, what: str, more: Callable[[OomCapture], OomCapture], capture: OomCapture
     ) -> OomCapture:
-        """The capture with what can be added to it: a report is not lost for its surroundings."""
+        """The capture with all that can be added; a fault there costs no report."""
         try:
             return more(capture)
         except Exception as error:
@@ -313,8 +313,8 @@ class Worker:
             return capture
 
     def _called(self, capture: OomCapture, event: OomEvent) -> OomCapture:
-        """With the names of containers that the report tells by their cgroups alone, for nobody saw a process
-        of theirs alive."""
+        """With the names of containers that the report names by cgroup only, because no process of theirs was
+        seen alive."""
         paths = {one.cgroup for one in event.attribution if one.container_id and one.container_name is None}
         if event.memcg is not None:
             paths |= {event.memcg.oom_path, event.memcg.task_path}
@@ -340,7 +340,7 @@ class Worker:
         return placed
 
     def _serve_again(self, capture: OomCapture) -> None:
-        """What the journal said later, of a stored event or of an event of its own."""
+        """Entries that the journal brought later, for a stored event or as an event of their own."""
         self._keep(capture, self._concluded(capture))
 
     def _keep(self, capture: OomCapture, event: OomEvent) -> None:
@@ -360,7 +360,7 @@ class Worker:
             self._told()
 
     def _told(self) -> None:
-        """Note how far the sinks of this host were told; while more waits, the next put saves it."""
+        """Note how far the local sinks are; while more captures wait, the next put saves it."""
         first = min(self._put_off.values(), default=self._store.last_news + 1)
         self._store.told = first - 1
         if not self._waiting:
@@ -368,7 +368,7 @@ class Worker:
                 self._store.save_told()
 
     def _tell_rest(self) -> None:
-        """What the last daemon stored and was killed before it told."""
+        """Hand out what the last daemon stored and did not hand out before it was killed."""
         untold: dict[str, None] = {}  # the rest of a group kill is news of its own
         try:
             untold = dict.fromkeys(news.event_id for news in self._store.untold(FULL_CAPTURES))
@@ -387,7 +387,7 @@ class Worker:
         self._told()
 
     def _concluded(self, capture: OomCapture) -> OomEvent:
-        """The event; that a part of it could not be explained is said and counted."""
+        """The event; a fault of its explanation is logged and counted."""
         event, error = conclude(capture)
         if error is not None:
             self._metrics.internal_error()
@@ -395,8 +395,7 @@ class Worker:
         return event
 
     def _is_news(self, event: OomEvent, growth: _Growth, new: bool) -> bool:
-        """A revision is sent when it has kills that the ones before had not, and a storm's last one for
-        its count."""
+        """A revision is sent when it has new kills; a storm's last revision is sent for its count."""
         unsent = self._unsent_repeats.pop(event.id, 0) + (0 if new else growth.reports)
         if new or growth.kills:
             return True
@@ -457,12 +456,12 @@ class Worker:
 
     @property
     def store(self) -> Store:
-        """Where the events are, for who only reads."""
+        """The store, for reading."""
         return self._store
 
     @property
     def store_failure(self) -> str | None:
-        """Why events reach no disk; None if they do."""
+        """Why events are not written to disk; None if they are."""
         return self._store.failure or (None if self.directory is not None else "no directory for them")
 
     def sends_to(self, name: str) -> bool:
@@ -476,7 +475,7 @@ class Worker:
 
 
 class _Growth:
-    """Hands on to the metrics by how much the store grew, and remembers it."""
+    """Reports to the metrics by how much the store grew."""
 
     def __init__(self, count: Count, *, settled: bool) -> None:
         self._count = count
