@@ -999,6 +999,21 @@ def test_a_known_program_is_made_smaller_by_its_own_settings() -> None:
     assert "java by its own settings (-Xmx" in one(cgroup(tasks=(java, task(11, 5))), ID_LIMIT).advice
 
 
+def test_kernel_memory_that_grew_is_named_by_its_kind_and_rate() -> None:
+    """That the cgroup grew is no cause beside what it grew by; its rate tells how long more would last."""
+    grew = track("cgroup", "/a.slice", list(range(100, 510, 5)), limit_bytes=512 * MIB)
+    given = (kernel_of("anon_pipe_write vfs_write"), recorded(tracks=(grew,)))
+    assert "asked for last: pipe buffers" in line_of(given)
+    assert "which at 300 MiB a minute lasts 102 s longer" in one(given, "kernel_memory_large").advice
+    assert "leak_suspect" in ids(given)
+
+
+def test_kernel_memory_without_a_trace_is_what_the_machine_has_more_of() -> None:
+    before, now = {"MemTotal": 4096, "SUnreclaim": 50}, {"MemTotal": 4096, "SUnreclaim": 450}
+    line = line_of((kernel_of("charge_memcg do_anonymous_page"), host([before], now)))
+    assert line.endswith("; slab grew by 400 MiB in the machine")
+
+
 def test_a_livelocked_cgroup_needs_room_or_somebody_to_kill() -> None:
     given = cgroup(
         kind="oom_no_victim", victims=(), outcome=NOBODY, tasks=(task(10, 500, oom_score_adj=-1000),)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.growth import climb_of
 from oomwatchd.diagnosis.memcg import limit_hit
 from oomwatchd.diagnosis.owners import Limit, owned
 from oomwatchd.records.report import Memcg
@@ -175,6 +176,10 @@ def begin_with(case: Case) -> str:
         return ""
     spare = case.meminfo_at.get("MemAvailable")
     room = "" if spare is None or spare >= limit else f" (the host has {size(spare)} available)"
+    climb = climb_of(case)
+    if climb is not None and climb.per_minute:
+        longer = duration(60 * limit / climb.per_minute)
+        room += f", which at {size(climb.per_minute)} a minute lasts {longer} longer"
     return f" Begin with {size(2 * limit)}{room}{_lasts(case, memcg, 2 * limit)}{_peak(case, memcg, which)}."
 
 
@@ -196,3 +201,9 @@ def _peak(case: Case, memcg: Memcg, which: str | None) -> str:
     both = which == "memory+swap"
     file = f"memory.{'memsw.' if both else ''}max_usage_in_bytes" if old else "memory.peak"
     return f"; {file} then shows what it needs"
+
+
+def duration(seconds: float) -> str:
+    """``75 s``, ``12 minutes``; one second at least."""
+    whole = max(int(seconds), 1)
+    return f"{whole} s" if whole < 120 else f"{whole // 60} minutes"

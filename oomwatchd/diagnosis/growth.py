@@ -1,0 +1,112 @@
+"""How fast the process or the cgroup that a kill was about grew: a line through the recorder's looks.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import msgspec
+
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.records.capture import Track
+
+#: fewer points are no trend; steps that grew; growth as a share of the limit; variation that a line explains
+POINTS, SHARE = 5, 0.1
+_STEADY, _STRAIGHT = 0.8, 0.9
+#: A climb may have begun late: all of the time is tried first, then its last minute, then its last seconds.
+_WINDOWS_USEC = (1 << 62, 60_000_000, 15_000_000)
+
+
+class Climb(NamedTuple):
+    """Somebody's growth in bytes over so many seconds; ``whole`` is the limit (RAM) that it grew to."""
+
+    track: Track
+    first: int
+    last: int
+    seconds: float
+    per_minute: int
+    whole: int
+
+
+def climb_of(case: Case) -> Climb | None:
+    """That of the victim, else of the process or cgroup that took most; None where nothing grew steadily."""
+    if case.capture is None:
+        return None
+    memcg = case.report.memcg
+    confined = case.report.constraint == "memcg"
+    named = {memcg.oom_path, memcg.task_path} - {None} if memcg is not None else set()
+    named |= {facts.cgroup for facts in case.capture.processes if facts.cgroup not in (None, "/")}
+    victims = {victim.pid for victim in case.report.victims}
+    limits = [t.limit_bytes for t in case.capture.tracks if t.name in named and t.limit_bytes]
+    if confined and memcg is not None and memcg.memory is not None and memcg.memory.limit_bytes:
+        limits.append(memcg.memory.limit_bytes)
+    whole = min(limits, default=None) if confined else case.meminfo_at.get("MemTotal")
+    if not whole:
+        return None
+    climbs = []
+    for track in case.capture.tracks:
+        about = track.pid in victims if track.kind == "process" else track.name in named
+        within = track.kind == "process" and track.cgroup in named
+        if track.kind == "tmpfs" or track.name == "/" or (confined and not about and not within):
+            continue
+        climb = _climb(_anchored(case, track), whole)
+        if climb is not None:
+            climbs.append((about and track.kind == "process", climb))
+    if not climbs:
+        return None
+    # the victim's own, else the one that took most; of equals the process, which is nearer to the cause
+    return max(climbs, key=lambda c: (c[0], c[1].last - c[1].first, c[1].track.kind == "process"))[1]
+
+
+def _anchored(case: Case, track: Track) -> Track:
+    """The looks at a process, with what is known beyond them: at its start it held nothing, and at the kill
+    what the report says. On a busy host, or where it filled the limit soon, looks are few."""
+    if track.kind != "process" or case.capture is None or not track.points:
+        return track
+    points, end = list(track.points), case.at.usec if case.at is not None else None
+    facts = next((f for f in case.capture.processes if f.pid == track.pid), None)
+    start = facts.start_usec if facts is not None else None
+    # one that began long before the looks would make a line by itself
+    if start is not None and 0 < points[0][0] - start <= points[-1][0] - points[0][0]:
+        points.insert(0, (start, 0))
+    held = next((p.rss_bytes for p in case.processes if p.pid == track.pid), None)
+    if held is not None and end is not None and end > points[-1][0]:
+        points.append((end, held))
+    return msgspec.structs.replace(track, points=tuple(points))
+
+
+def _climb(track: Track, whole: int) -> Climb | None:
+    end = track.points[-1][0] if track.points else 0
+    for window in _WINDOWS_USEC:
+        points = [(usec / 1e6, amount) for usec, amount in track.points if end - usec <= window]
+        if len(points) < POINTS:
+            continue
+        rate, straight = _line(points)
+        seconds = points[-1][0] - points[0][0]
+        if (
+            rate * seconds >= SHARE * whole
+            and straight >= _STRAIGHT
+            and grows(amount for _, amount in points)
+        ):
+            return Climb(track, points[0][1], points[-1][1], seconds, int(rate * 60), whole)
+    return None
+
+
+def _line(points: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """Slope of the least squares line (bytes a second), and the share of the variation that it explains."""
+    n = len(points)
+    x_mean, y_mean = sum(x for x, _ in points) / n, sum(y for _, y in points) / n
+    xx = sum((x - x_mean) ** 2 for x, _ in points)
+    yy = sum((y - y_mean) ** 2 for _, y in points)
+    xy = sum((x - x_mean) * (y - y_mean) for x, y in points)
+    return (xy / xx, xy * xy / (xx * yy)) if xx and yy else (0.0, 0.0)
+
+
+def grows(amounts: Iterable[int]) -> bool:
+    """Nearly every step is one up."""
+    steps = [b - a for a, b in pairwise(amounts)]
+    return sum(s > 0 for s in steps) >= _STEADY * len(steps)
