@@ -49,7 +49,7 @@ class Abridged:
     def __init__(self, host: Host) -> None:
         self._buffer = read_buffer(_BUFFER_BYTES)
         self._files = [(kept, _open(host, name)) for name, kept in _KEPT.items()]
-        #: files that this host does not have or does not show us
+        #: files that are absent or may not be read
         self.absent = [
             f"{host.proc}/{name}"
             for name, (_, descriptor) in zip(_KEPT, self._files, strict=True)
@@ -61,7 +61,7 @@ class Abridged:
         return tuple(self._read(kept, descriptor) for kept, descriptor in self._files)
 
     def vmstat(self) -> bytes:
-        """That part alone."""
+        """The part ``vmstat`` alone."""
         return self._read(*self._files[1])
 
     def close(self) -> None:

@@ -3,7 +3,7 @@ killed.
 
 The tree is walked at the flight recorder's pace: a directory whose link count is unchanged has the
 subdirectories it had (kernfs counts them), so that a calm walk costs three system calls and two short reads
-a cgroup. Which process is where comes from ``cgroup.procs``, one read a cgroup, not one a process.
+for each cgroup. Members come from ``cgroup.procs``: one read for each cgroup, not one for each process.
 
 One long class: the walk, the limits and the counts of kills are kept by cgroup in the one table.
 """
@@ -36,7 +36,7 @@ _RELISTED = 64
 #: Walks between two readings of a limit, unless the cgroup grew by so many bytes.
 _LIMITS_EVERY = 6
 _NOTABLE_BYTES = 1 << 20
-#: Cgroups below one that are asked for its members.
+#: Cgroups below one that are read for its members.
 _MEMBER_GROUPS = 64
 
 
@@ -54,7 +54,8 @@ class Cgroups:
         self._count = 0
         self._by_path: dict[str, Group] = {}
         self._members: dict[int, Group] = {}
-        #: as of the walk before: who died just before a walk is in its kill line only after it
+        #: members at the walk before: the kill line of a process that died just before a walk is read after
+        #: it
         self._were: dict[int, Group] = {}
         #: cgroups beyond MAX_GROUPS were left out of the last walk
         self.truncated = False
@@ -79,12 +80,12 @@ class Cgroups:
 
     @property
     def made(self) -> int:
-        """How many cgroups were ever seen: another number means that there are new ones."""
+        """How many cgroups were ever seen; a larger number means that there are new ones."""
         return self._numbers
 
     @property
     def table(self) -> Mapping[str, Group]:
-        """The cgroups of now by their paths; a later walk has another table."""
+        """The present cgroups by path; each walk makes a new table."""
         return self._by_path
 
     def of(self, pid: int) -> Group | None:
@@ -92,7 +93,8 @@ class Cgroups:
         return (self._members.get(pid) or self._were.get(pid)) if self._same_pids else None
 
     def members(self, group: Group, most: int) -> list[int]:
-        """Processes in the cgroup and in those below it now, at most so many; where most is charged first."""
+        """Processes in the cgroup and those below it now, at most ``most``; the cgroups that are charged
+        most come first."""
         found: list[int] = []
         waiting = [group]
         for _ in range(_MEMBER_GROUPS):
@@ -135,7 +137,7 @@ class Cgroups:
         is known: a walk finds it."""
         changed, overflow = self.changes.read()
         made: dict[str, Group] = {}
-        # no recursion: who was handed a cgroup may nest as many as PATH_MAX takes
+        # no recursion: the owner of a delegated cgroup may nest as many as PATH_MAX allows
         waiting = [
             (group, children)
             for number, children in changed.items()
@@ -147,7 +149,7 @@ class Cgroups:
             if children:
                 waiting += self._made_in(group, made)
         if made:
-            # whoever reads the old table in another thread goes on with it
+            # another thread may still read the old table
             self._by_path = {**self._by_path, **made}
         return not overflow
 
@@ -181,7 +183,7 @@ class Cgroups:
             self._watches[group.watch] = group
 
     def see_members(self, group: Group) -> list[int]:
-        """Who is in the cgroup now; those that were are known on."""
+        """Read who is in the cgroup now; earlier members stay known."""
         pids = self._pids(group)
         for pid in pids:
             if len(self._members) < MAX_MEMBERS or pid in self._members:
@@ -206,7 +208,7 @@ class Cgroups:
             except OSError:
                 if parent is not None and relisted < _RELISTED:
                     relisted += 1
-                    # another may have come in its place, which leaves the parent's count as it was
+                    # another may have replaced it, which leaves the parent's link count unchanged
                     known = set(parent.children.values())
                     self._list(parent, len(known) + room())
                     parent.children = {n: g for n, g in parent.children.items() if g is not group}
@@ -217,7 +219,7 @@ class Cgroups:
                 group = self._replace(group)
             group.inode = status.st_ino
             by_path[group.path] = group
-            # file systems that do not count directories say 1
+            # file systems that do not count directories give 1
             if group.watch is None:
                 self._watch(group)
             if new or status.st_nlink != group.links or status.st_nlink < 2:
@@ -234,7 +236,7 @@ class Cgroups:
         known, group.children = group.children, {}
         try:
             entries = os.scandir(group.directory)
-        except OSError:  # gone, which the next walk sees, or too little memory or descriptors just now
+        except OSError:  # it is gone (the next walk sees that), or memory or descriptors are short just now
             group.links, group.children = -1, dict(list(known.items())[: max(0, room)])
             return
         with suppress(OSError), entries:
@@ -250,8 +252,8 @@ class Cgroups:
                 group.parent_of_some = True
 
     def _leave_out(self, group: Group, room: int) -> None:
-        """There are more cgroups than may be known at once: forget those of this one that are too many, and
-        read it again at the next walk."""
+        """There are more cgroups than are kept: drop those of this one that are too many, and read it again
+        at the next walk."""
         self.truncated = True
         group.links = -1
         group.children = dict(list(group.children.items())[: max(0, room)])
@@ -261,7 +263,7 @@ class Cgroups:
         return Group(directory, path, self._numbers)
 
     def _replace(self, group: Group) -> Group:
-        """A new cgroup under an old one's name."""
+        """A new cgroup has the name of an old one."""
         new = self._new(group.directory, group.path)
         parent = self._by_path.get(group.path.rpartition("/")[0] or "/")
         name = os.path.basename(group.directory)  # noqa: PTH119
@@ -321,7 +323,7 @@ class Cgroups:
         return heapq.nlargest(most, charged, key=lambda group: group.usage or 0)
 
     def watched(self, most: int, usec: int) -> list[Group]:
-        """Those that came into sight of their limit or got one, the closest first."""
+        """Cgroups that are near their limit or just got one, the nearest first."""
         found = [group for group in self._by_path.values() if group.watched_until > usec]
         never = float("inf")
         return heapq.nsmallest(most, found, key=lambda g: never if g.left_seconds is None else g.left_seconds)

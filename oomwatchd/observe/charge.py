@@ -1,4 +1,4 @@
-"""One cgroup as its own files show it now, by its path as the kernel log prints it."""
+"""Read one cgroup's own files now, by the path that the kernel log prints."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SLAB_BYTES = 256 * 1024
 
 
 def charge_of(hierarchy: Hierarchy, path: str) -> CgroupCharge | None:
-    """None of a cgroup that is gone, or that is not below what is mounted here. Never raises."""
+    """What the cgroup is charged; None where it is gone, or not below what is mounted here. Never raises."""
     directory = hierarchy.directory(path)
     if directory is None:
         return None

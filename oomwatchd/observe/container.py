@@ -1,8 +1,8 @@
-"""What people call the containers of this host: learnt when a container appears, and kept.
+"""Names of this host's containers: read when a container appears, and kept.
 
-Whoever is killed may be gone with its files; and where these are root's, a helper reads them
-(``oomwatchd-names.socket``). It is asked when a cgroup of a container appears whose name nobody else tells,
-never for a kill: nothing is started in a moment of need.
+A victim's files may be gone with it. Where only root may read them, a helper does
+(``oomwatchd-names.socket``). It is asked when a container's cgroup appears that has no other source of its
+name, never for a kill: nothing is started while memory is short.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from oomwatchd.records.capture import OomCapture, ProcessFacts
 
 #: Names kept: about 200 bytes each.
 MOST = 4096
-#: Ids that are asked for at once.
+#: Ids in one request to the helper.
 MOST_ASKED = 1024
 #: below the host's root
 HELPER = "run/oomwatchd-names.socket"
 HELPER_SECONDS = 10.0
-#: Who has no name yet is asked for once more after so long.
+#: An id without a name is asked for once more after so long.
 AGAIN_SECONDS = 1.0
 _ANSWER_BYTES = 1024 * 1024
 #: whose containers have a conmon
@@ -50,7 +50,8 @@ def ask_helper(ids: Iterable[str], address: str) -> dict[str, str]:
 
 
 class ContainerNames:
-    """The names of one host. ``obstacle`` says why some are not known, None while all are or none is wanted.
+    """The names of one host. ``obstacle`` says why some are not known; None while all are known or none is
+    needed.
 
     May be asked from any thread; :meth:`learn` belongs to one. Nothing here raises.
     """
@@ -77,7 +78,7 @@ class ContainerNames:
         self.obstacle: str | None = None
 
     def get(self, container_id: str) -> str | None:
-        """The name, as far as it was learnt."""
+        """The name; None where it is not known."""
         with self._lock:
             name = self._known.pop(container_id, None)
             if name is not None:
@@ -85,8 +86,8 @@ class ContainerNames:
         return name
 
     def learn(self, paths: Iterable[str]) -> None:
-        """These cgroups are there now: learn the names of containers that are new among them. What the helper
-        must be asked for comes later, by a thread of its own."""
+        """Read the names of new containers among these cgroups. Names from the helper come later, in a thread
+        of its own."""
         self._missed.clear()
         now = set(paths)
         owners = [owner_of(path) for path in now - self._seen]
@@ -107,7 +108,7 @@ class ContainerNames:
             self._asking, self.obstacle = None, str(error)
 
     def with_names(self, capture: OomCapture) -> OomCapture:
-        """The same capture, its processes told by the names of their containers."""
+        """The same capture, with the container's name at each process."""
         named = tuple(self._named(facts) for facts in capture.processes)
         return capture if named == capture.processes else msgspec.structs.replace(capture, processes=named)
 
@@ -134,7 +135,7 @@ class ContainerNames:
     def _name(self, container_id: str, owner: Owner) -> str | None:
         name = self.get(container_id)
         if name is None and is_id(container_id) and container_id not in self._missed:
-            # it was too quick for us: without a process of ours it may still be told
+            # it ended before it was seen: its name may still be read without a process
             self._keep(self._told({container_id: owner}))
             name = self.get(container_id)
             if name is None and len(self._missed) < MOST:
@@ -142,7 +143,7 @@ class ContainerNames:
         return name
 
     def _told(self, wanted: dict[str, Owner]) -> dict[str, str]:
-        """What can be read without help."""
+        """What can be read without the helper."""
         logs = kubernetes_names(self._root)
         found = {one: logs[one] for one in wanted if one in logs}
         users = {
@@ -173,7 +174,7 @@ class ContainerNames:
                 time.sleep(AGAIN_SECONDS)
             names = self._answer(ids)
             self._keep(names)
-            if new:  # the runtime may write its file a little later
+            if new:  # the runtime may write its file a moment later
                 again |= dict.fromkeys(one for one in ids if one not in names)
 
     def _answer(self, ids: list[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the descriptors of a process hold: how many of each kind, and how much where the kernel says that.
+"""What a process's descriptors hold: how many there are of each kind, and bytes where the kernel says so.
 
 Only files that are read without a lock of the process or of a driver: a task that is stuck for memory may
 hold its own (no maps, no smaps, no fdinfo of graphics devices).
@@ -20,15 +20,15 @@ from oomwatchd.procfs.holders import (
     packet_inodes,
 )
 
-#: kinds whose amounts are told
+#: kinds whose bytes are known
 AMOUNTS = ("memfd", "bpf", "io_uring", "dmabuf", "perf")
-#: Descriptors of one process whose kind is looked at; the rest is taken to be like them.
+#: How many descriptors of one process are looked at; the rest is assumed to be alike.
 _LOOKED_AT = 4096
 #: Network namespaces whose packet sockets are known.
 _MAX_NAMESPACES = 64
 _FDINFO_BYTES = 4096
 _TABLE_BYTES = 1024 * 1024
-#: what the fdinfo of a kind says of its size
+#: the line of fdinfo that has the size, by kind
 _FDINFO: Mapping[str, Callable[[bytes], int]] = {
     "bpf": memlock_bytes,
     "io_uring": io_uring_bytes,
@@ -37,7 +37,7 @@ _FDINFO: Mapping[str, Callable[[bytes], int]] = {
 
 
 class Descriptors:
-    """One look at many processes: what two of them share is counted for the first. Never raises."""
+    """One scan of many processes: what two of them share counts for the first. Never raises."""
 
     def __init__(self, proc: Path) -> None:
         self._proc = proc

@@ -6,8 +6,8 @@ from oomwatchd.observe.growth import GrowthRate
 
 
 class Group:
-    """One cgroup. ``path`` is the kernel's; ``number`` stands for it in samples and is never given again;
-    amounts are bytes, None where the kernel shows none."""
+    """One cgroup. ``path`` is the kernel's; ``number`` identifies it in samples and is never reused; amounts
+    are bytes, None where the kernel has none."""
 
     __slots__ = (
         *("children", "claims", "counted", "directory", "growth", "held", "inode", "kills", "left_seconds"),
@@ -30,7 +30,7 @@ class Group:
         #: of the usage, and of what of it cannot be dropped; only where there is a limit that may matter
         self.growth: GrowthRate | None = None
         self.held: GrowthRate | None = None
-        #: until it reaches its limit, if it goes on like this; None where that is not in sight
+        #: until it reaches its limit at the present growth rate; None where that is not near
         self.left_seconds: float | None = None
         self.watched_until = -1
         #: the kernel's count of kills when the books were opened and now, and the kill lines that were

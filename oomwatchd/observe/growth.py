@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-#: The change is measured over this time at least, where looks are that close: the kernel charges a cgroup in
-#: batches, and programs take memory in steps.
+#: The change is measured over at least this time: the kernel charges a cgroup in batches, and programs
+#: allocate in steps.
 WINDOW_USEC = 5_000_000
-#: Looks closer than this tell nothing.
+#: Looks closer than this are ignored.
 _LEAST_USEC = 500_000
 
 
@@ -20,7 +20,7 @@ class GrowthRate:
         self._rate = 0.0
 
     def rate(self, usec: int, amount: int) -> float:
-        """Bytes a second, now that it is ``amount``, over the last 5 to 10 s or since the last look."""
+        """Bytes a second over the last 5 to 10 s, or since the last look; ``amount`` is the present one."""
         if usec - self._later_usec >= WINDOW_USEC:
             self._usec, self._amount = self._later_usec, self._later_amount
             self._later_usec, self._later_amount = usec, amount

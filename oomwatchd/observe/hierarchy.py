@@ -18,7 +18,7 @@ def memory_hierarchy(host: Host) -> Hierarchy | None:
     """The mounted hierarchy with the memory controller; None if there is none."""
     for mount in mounts(read_whole(host.proc / "self/mountinfo", 1024 * 1024)):
         point = os.fsdecode(mount.point)
-        # "/.." is seen from within a cgroup namespace of a cgroup outside it
+        # within a cgroup namespace a cgroup outside of it begins with "/.."
         root = "" if mount.root == b"/" or mount.root.startswith(b"/..") else to_text(mount.root)
         if mount.kind == b"cgroup" and b"memory" in mount.options.split(b","):
             return Hierarchy(point, root, 1)

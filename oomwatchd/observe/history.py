@@ -1,4 +1,4 @@
-"""The time before a report, out of the flight recorder's samples."""
+"""The time before a report, from the flight recorder's samples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Before(msgspec.Struct, frozen=True, gc=False):
 
 
 class Name(msgspec.Struct, frozen=True, gc=False):
-    """Whose amounts a number in a sample stands for."""
+    """Whose amounts a number in a sample identifies."""
 
     kind: str
     name: str
@@ -38,9 +38,9 @@ class Name(msgspec.Struct, frozen=True, gc=False):
 
 
 class History:
-    """What the recorder knew at one moment, not yet put into words: that is for whoever is in no hurry, in
-    any one thread. ``limits`` are those of the largest cgroups by number, ``table`` has the others by path;
-    ``shared`` keeps what was told last, of one history alone."""
+    """What the recorder knew at one moment, not yet formatted; any one thread may do that later. ``limits``
+    are those of the largest cgroups by number, ``table`` has the others by path; ``shared`` keeps what was
+    formatted last."""
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class History:
     def before(
         self, pids: Iterable[int] = (), paths: Iterable[str] = (), *, most: int | None = None
     ) -> Before:
-        """The newest samples, so many at most, the tracks of the largest and of these processes and cgroups,
-        and the marks."""
+        """The newest samples (at most ``most``), the tracks of the largest and of these processes and
+        cgroups, and the marks."""
         if not self._shared or self._shared[0][0] is not self:
             self._shared[:] = [(self, self._tell())]
         told = self._shared[0][1]

@@ -1,14 +1,14 @@
-"""Who holds what of memory, in detail that no log has: read once when a report begins, by the patient half.
+"""Who holds which memory, in more detail than any log: read once when a report begins, by the worker.
 
-Each part is text of a few lines, absent where nobody could read it. Lists name the largest, one a line, the
-amount first and the name last; docs/facts.md has all of them.
+Each part is a few lines of text, absent where it could not be read. Lists name the largest, one a line, the
+amount first and the name last; docs/facts.md describes all of them.
 
 Most files may be read by anybody. ``/proc/slabinfo`` and ``vmallocinfo`` are root's: the service manager
-opens them and passes the descriptors (``OpenFile=``, systemd 253). Which kinds of descriptors a process has
-is told to root, or to who has CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; how many, to anybody (6.2+).
+opens them and passes the descriptors (``OpenFile=``, systemd 253). The kinds of a process's descriptors can
+be read by root, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH; their number by anybody (6.2+).
 
 The scan of processes ends after SCAN_SECONDS of its own CPU time, or SCAN_WALL_SECONDS: on a large host the
-rest is not looked at. Tasks that came last are looked at first; the kernel's own threads hold no descriptors.
+rest is left out. The newest tasks come first; the kernel's own threads hold no descriptors.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from oomwatchd.procfs.mounts import mounts
 from oomwatchd.records.kmsg import to_text
 
 SCAN_SECONDS, SCAN_WALL_SECONDS = 0.25, 2.0
-#: fewer descriptors of a kind hold nothing; of those in FEW each may hold much
+#: fewer descriptors of a kind hold little; each of those in FEW may hold much
 _NOTABLE, _FEW = 64, frozenset({"bpf", "dmabuf", "io_uring", "memfd", "packet", "perf"})
-#: processes of one kind of descriptors that are told, where kinds are shown
+#: processes named for one kind of descriptors, where kinds can be read
 _OF_A_KIND = 3
 _MAX_GROUPS = 512
 _TEXT_BYTES = 16 * 1024
@@ -86,8 +86,8 @@ SETTINGS = (
 
 
 class Holders:
-    """Looks at one host. ``opened`` are descriptors of files that are closed to us (``slabinfo``,
-    ``vmallocinfo``); ``cgroups`` gives those that are known. Not thread-safe; never raises for what the host
+    """Reads one host. ``opened`` are passed descriptors of files that only root may open (``slabinfo``,
+    ``vmallocinfo``); ``cgroups`` returns the known ones. Not thread-safe; never raises for what the host
     shows."""
 
     def __init__(

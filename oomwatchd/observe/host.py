@@ -1,4 +1,4 @@
-"""The host as its own files show it: where they are, and what never changes while it runs."""
+"""The host's own files: where they are, and the facts that do not change while it runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_host(proc: Path = Path("/proc")) -> Host:
 
 def sees_kernel_pids(proc: Path) -> bool:
     """Whether process numbers here are those that the kernel log prints: only in the first pid namespace
-    (``PROC_PID_INIT_INO``, linux/proc_ns.h). True where /proc does not tell."""
+    (``PROC_PID_INIT_INO``, linux/proc_ns.h). True where /proc does not say."""
     try:
         return str((proc / "self/ns/pid").readlink()) == f"pid:[{0xEFFFFFFC}]"
     except OSError:
@@ -58,8 +58,8 @@ def sees_kernel_pids(proc: Path) -> bool:
 
 
 def read_buffer(size_bytes: int) -> memoryview:
-    """Room to read into, zeroed, of which only what was ever used is resident: a bytearray writes to each
-    of its pages at once."""
+    """A zeroed buffer of which only used pages are resident: a bytearray would touch all of its pages at
+    once."""
     return memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
@@ -76,14 +76,14 @@ def read_whole(path: Path | str, limit_bytes: int) -> bytes:
             pieces.append(piece)
             limit_bytes -= len(piece)
     except OSError:
-        return b""  # a part would pass for the whole
+        return b""  # a part would be taken for the whole
     finally:
         os.close(descriptor)
     return b"".join(pieces)
 
 
 def read_text(path: Path | str, limit_bytes: int) -> str | None:
-    """The first bytes of a file as text that any medium takes; None if it cannot be read."""
+    """The first bytes of a file as text; None if it cannot be read."""
     data = read_bytes(path, limit_bytes)
     return None if data is None else to_text(data)
 

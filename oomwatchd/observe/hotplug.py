@@ -1,7 +1,7 @@
-"""Memory and swap that come and go: marks on the time line.
+"""Memory and swap that are added or removed: marks on the time line.
 
-Memory blocks and zram devices are told by udev (pyudev's monitor); swap areas by the kernel itself, whose
-/proc/swaps can be waited for, and are named as people know them by udev's links. What a hypervisor's
+Memory blocks and zram devices come from udev (pyudev's monitor), swap areas from the kernel's /proc/swaps,
+which can be polled; udev's links give them their usual names. What a hypervisor's
 balloon or virtio-mem does shows in MemTotal, which the flight recorder reads. Each of them may be missing.
 
 Sources: Documentation/admin-guide/mm/memory-hotplug.rst, proc_swaps(5), udev(7), libudev(3).
@@ -19,11 +19,11 @@ from oomwatchd.procfs.mounts import mounts, swap_areas
 from oomwatchd.records.capture import Mark
 from oomwatchd.records.kmsg import to_text
 
-#: Events taken in one go; a storm of uevents must not hold the watch up.
+#: Events taken in one go; a storm of uevents must not delay the watch.
 _BITE = 64
-#: udev's links, the first that a device has
+#: udev's links in order of preference
 _LINKS = ("/dev/mapper/", "/dev/disk/by-label/", "/dev/disk/by-partlabel/", "/dev/disk/by-id/")
-#: what answers without a network or a process of its own
+#: file systems that answer without a network or a server process
 _LOCAL = frozenset(
     b"bcachefs btrfs devtmpfs erofs ext2 ext3 ext4 f2fs jffs2 overlay proc ramfs rootfs squashfs sysfs tmpfs "
     b"ubifs vfat xfs zfs".split()
@@ -63,7 +63,8 @@ class Devices:
         return int(self._monitor.fileno())
 
     def read(self, usec: int, wall: float) -> Iterator[Mark]:
-        """What was told since. Ends quietly when the monitor fails: it is asked again at the next event."""
+        """The events since the last call. It ends quietly when the monitor fails, which is read again at the
+        next event."""
         for _ in range(_BITE):
             try:
                 device = self._monitor.poll(timeout=0)
@@ -80,7 +81,7 @@ class Devices:
                 yield mark
 
     def name_of(self, path: str) -> str:
-        """What people call this block device; ``path`` itself where udev knows no better."""
+        """The usual name of this block device; ``path`` itself where udev has none."""
         if self._devices is None:
             return path
         try:
@@ -126,7 +127,7 @@ class Swaps:
         self._names = {path: devices.name_of(path) for path in self._areas}
 
     def changes(self, usec: int, wall: float) -> list[Mark]:
-        """What came and went since the last call."""
+        """What was added and removed since the last call."""
         areas, old = self._read(), self._areas
         if areas == old:
             return []
@@ -146,7 +147,7 @@ class Swaps:
 
 
 class Tmpfs:
-    """What the tmpfs mounts that we see hold. Each may be in another mount namespace's eyes only."""
+    """What the tmpfs mounts of our mount namespace hold."""
 
     #: containers bring one or more each
     MOST = 64
@@ -156,8 +157,8 @@ class Tmpfs:
         self.mounts: list[str] = []
 
     def find(self) -> None:
-        """Read the table of mounts; a directory mounted twice is one. Of a tmpfs on whose way lies a file
-        system whose server may hang nothing is asked: that would hang too."""
+        """Read the table of mounts; a directory mounted twice is one. A tmpfs below a file system whose
+        server may hang is left out: asking it could hang too."""
         devices: dict[bytes, bytes] = {}
         servers: list[bytes] = []
         for mount in mounts(read_whole(self._mountinfo, 1024 * 1024)):
@@ -166,7 +167,7 @@ class Tmpfs:
             elif mount.kind not in _LOCAL:
                 servers.append(mount.point.rstrip(b"/") + b"/")
         points = [point for point in devices.values() if not (point + b"/").startswith(tuple(servers))]
-        # of mounts on the same point the last one is seen
+        # of mounts on the same point the last one is visible
         self.mounts = list(dict.fromkeys(map(os.fsdecode, points[: self.MOST])))
 
     def used(self) -> list[tuple[str, int]]:

@@ -1,10 +1,10 @@
-"""Word of new cgroups, of processes put into them and of changed limits, as it happens.
+"""Events for new cgroups, for processes that are moved into them and for changed limits.
 
-Who makes a cgroup, writes to its ``cgroup.procs`` or sets its limit does so through the file system, which
-inotify(7) tells to anybody who may read the directory: IN_CREATE of a directory, IN_CLOSE_WRITE of a file.
+Cgroups are made, joined and limited through the file system, and inotify(7) reports that to anybody who may
+read the directory: IN_CREATE of a directory, IN_CLOSE_WRITE of a file.
 (What the kernel itself changes in these files is IN_MODIFY, which is not asked for: a cgroup at its limit
-would never be quiet.) Nothing is told while nothing happens, and once something did, the rest waits
-in the kernel until it is asked for: one wakeup, however much is changed.
+would never be quiet.) After the first event the others wait in the kernel until they are read: one wakeup,
+however much changes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BITES = 8
 
 class Changes:
     """Watches of directories, each by a number. Not thread-safe. ``obstacle`` says why there are none, None
-    while there are; ``exhausted``: the kernel gave no more of them once."""
+    while there are; ``exhausted``: the kernel once refused one."""
 
     def __init__(self) -> None:
         self.obstacle: str | None = None
@@ -48,7 +48,8 @@ class Changes:
         self._once.register(self._descriptor, select.EPOLLIN | select.EPOLLONESHOT)
 
     def watch(self, directory: str) -> int | None:
-        """The number of the directory's watch; None where it is gone or no more watches are to be had."""
+        """The number of the directory's watch; None where the directory is gone or the kernel refuses more
+        watches."""
         if self._descriptor < 0:
             return None
         number = int(self._add_watch(self._descriptor, os.fsencode(directory), _WANTED))
@@ -57,20 +58,20 @@ class Changes:
         return number if number >= 0 else None
 
     def unwatch(self, number: int) -> None:
-        """The directory is gone; of kernfs the kernel does not end the watch by itself."""
+        """The directory is gone; on kernfs the kernel does not end the watch by itself."""
         self._rm_watch(self._descriptor, number)
 
     def fileno(self) -> int:
-        """Readable once when something was changed, and not again before :meth:`read`."""
+        """A descriptor that is readable once when something changed, and not again before :meth:`read`."""
         return self._once.fileno()
 
     def quiet(self) -> None:
-        """It was seen that something was changed."""
+        """Note that something changed, so that the descriptor is quiet until :meth:`read`."""
         self._once.poll(0)
 
     def read(self) -> tuple[dict[int, bool], bool]:
-        """The watches in whose directories something was changed, each with whether something was made there;
-        and whether more happened than the kernel could note."""
+        """The watches in whose directories something changed, each with whether something was created there;
+        and whether the kernel's queue overflowed."""
         changed: dict[int, bool] = {}
         overflow = False
         for _ in range(_BITES):

@@ -1,4 +1,4 @@
-"""In which cgroup was it, where the kernel prints the kill line alone?
+"""The victim's cgroup, where the kernel prints the kill line alone.
 
 The kernel counts each kill in the victim's own cgroup, and in /proc/vmstat, before it prints the kill line
 (``__oom_kill_process()``): v1 ``oom_kill`` in memory.oom_control (4.13), v2 ``oom_kill`` in
@@ -25,11 +25,11 @@ from oomwatchd.observe.group import Group
 
 #: The books are closed after so long without a kill line.
 QUIET_USEC = 10_000_000
-#: Counts say whose kills it were after so long without another. A kill line follows its count at once.
+#: Counts are compared after so long without another kill line. A kill line follows its count at once.
 STEADY_USEC = 3_000
-#: Kills under way without a cgroup.
+#: Kills whose cgroup is not known yet.
 MAX_OPEN = 4096
-#: The first kill may be the first of many: who else is where is worth a look if the last one is this old.
+#: The first kill may be the first of many: if the last look at all members is this old, look again.
 _STALE_USEC = 1_000_000
 #: CPU time of a look at all cgroups, times this, is the time until the next one: when kills are open, and
 #: when it is taken beforehand only.

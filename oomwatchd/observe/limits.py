@@ -1,8 +1,7 @@
-"""How soon a cgroup will reach its own limit, told from its growth.
+"""How soon a cgroup will reach its own limit at its growth rate.
 
-Memory that can be dropped (the inactive file pages of memory.stat, which takes the kernel long to sum up) is
-left out of it, and asked for only where the rest of the growth, or a cgroup that is full anyway, makes it
-matter.
+Memory that can be dropped (inactive file pages) is left out. It is read from memory.stat, which costs the
+kernel much time, only where the growth or a full cgroup makes it matter.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from oomwatchd.observe.group import Group
 from oomwatchd.observe.growth import GrowthRate
 from oomwatchd.observe.host import read_bytes
 
-#: A limit that will be reached within this time is in sight.
+#: A limit that will be reached within this time is near.
 IN_SIGHT_SECONDS = 80.0
-#: A cgroup that came into sight of its limit, or got it, is watched for so long.
+#: A cgroup that came near its limit, or just got one, is watched for so long.
 WATCHED_USEC = 10_000_000
-#: Slower growth than this share of the limit a second (3 % a minute) brings no limit into sight.
+#: Slower growth than this share of the limit a second (3 % a minute) is ignored.
 _GROWING = 0.0005
 #: From this share of its limit on a cgroup may live on what it drops: its growth does not show in its usage.
 _FULL = 0.9

@@ -1,7 +1,7 @@
 """Which cgroups the processes of a task table are in: one short read of ``/proc/PID/cgroup`` each.
 
-For the patient half, which has the table decoded. The kernel's table names no cgroups; who is many is alive
-for a while after one of them was killed. Source: proc(5), cgroups(7).
+For the worker, which has the table decoded. The kernel's table names no cgroups; of many processes most are
+still alive just after one was killed. Source: proc(5), cgroups(7).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from oomwatchd.observe.host import Host, read_bytes
 from oomwatchd.observe.process import CGROUP_BYTES
 from oomwatchd.records.capture import Crowd
 
-#: Processes asked, and cgroups told of, each with at least so many.
+#: Processes that are read, cgroups that are named, and the least members of each.
 MOST_ASKED, MOST_CROWDS, LEAST = 4096, 8, 20
 
 

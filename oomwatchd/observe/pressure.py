@@ -1,8 +1,8 @@
-"""Word of memory pressure and of changed swap areas, from the kernel as it happens.
+"""Events for memory pressure and for changed swap areas, from the kernel.
 
 Both files say "something happened" by POLLPRI, which :mod:`selectors` does not know; their other bits are
 always set. An epoll that waits for nothing but POLLPRI is itself readable exactly then
-(epoll(7), "an epoll file descriptor is itself poll-able"), and asking it clears what the kernel told.
+(epoll(7), "an epoll file descriptor is itself poll-able"), and asking it clears the event.
 
 Sources: Documentation/accounting/psi.rst, ``psi_trigger_poll()``, ``swaps_poll()``.
 """
@@ -41,12 +41,13 @@ class Exceptional:
 
 
 def pressure_trigger(host: Host) -> Exceptional | str:
-    """Readable once in two seconds at most while tasks wait for memory; or why there is no such thing."""
+    """A descriptor that is readable at most once in two seconds while tasks wait for memory; or why there is
+    none."""
     return _open(host.proc / "pressure/memory", TRIGGER)
 
 
 def swap_changes(host: Host) -> Exceptional | str:
-    """Readable when a swap area was added or removed; or why there is no such thing."""
+    """A descriptor that is readable when a swap area was added or removed; or why there is none."""
     return _open(host.proc / "swaps", None)
 
 

@@ -1,7 +1,7 @@
 """One process, looked at in the microseconds that it has left.
 
-Few small reads and nothing that waits: no library here, each file is one open, one read. Any of them may
-fail at any moment because the process is gone; what was learnt until then is kept. Source: proc(5).
+A few small reads and no waiting: each file is one open and one read, without a library. Any of them may fail
+because the process is gone; what was read until then is kept. Source: proc(5).
 """
 
 from __future__ import annotations

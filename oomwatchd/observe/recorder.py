@@ -1,18 +1,16 @@
 """The flight recorder: a bounded ring of what memory looked like in the minutes before.
 
-Calm, it takes a sample every ``interval`` seconds: the lines of /proc/meminfo, vmstat, zoneinfo and
-pressure/memory that tell of memory, and what each of the larger cgroups is charged. Once a second, and with
-the largest processes too, it does so under pressure: for ten seconds after the kernel said that tasks wait
-(a PSI trigger), and while MemAvailable is low. Where the kernel has no PSI, direct reclaim since the last
-sample stands for it.
+While all is calm it takes a sample every ``interval`` seconds: the lines of /proc/meminfo, vmstat, zoneinfo
+and pressure/memory that tell of memory, and what each of the larger cgroups is charged. Under pressure it
+takes one every second, with the largest processes too: for ten seconds after a PSI trigger (tasks waited for
+memory), and while MemAvailable is low. Without PSI, direct reclaim since the last sample is the sign.
 
-A limit in sight hurries it, too: where a cgroup would reach its own limit within 80 s if it goes on growing
-like this, or the machine would have nothing available, the next sample comes after an eighth of the time
-left, and shows the largest processes of that cgroup; so do the seconds after a cgroup got its limit. A leak
-that lives for two calm intervals is thus seen by samples of its last seconds. One that begins late in its
-cgroup's life and lives shorter than one interval may not be, for the kernel offers nothing without privilege
-that would wake us earlier: pressure triggers of cgroups (v2) need write access, and memory.events tells when
-the limit is reached.
+It hurries near a limit, too: where a cgroup would reach its own limit within 80 s at its growth rate, or the
+machine would have nothing available, the next sample comes after an eighth of the time left and has the
+largest processes of that cgroup. The same holds for the seconds after a cgroup got its limit. So a leak that
+lasts two calm intervals has samples of its last seconds. One that begins late and lasts less than one
+interval may have none: the kernel offers no event without privilege that would wake us earlier: pressure
+triggers of cgroups (v2) need write access, and memory.events tells when the limit is reached.
 
 Cost is bounded by design: a walk of the cgroups or a scan of the processes that took d seconds of CPU is
 repeated after 1000 d (calm) or 100 d (under pressure) at the earliest, so that each takes 0.1 % or 1 % of
@@ -58,17 +56,17 @@ from oomwatchd.records.kmsg import to_text
 
 #: Between samples under pressure.
 HURRIED_USEC = 1_000_000
-#: Pressure is on for so long after the last sign of it.
+#: Pressure lasts for so long after the last sign of it.
 PRESSURE_USEC = 10_000_000
 #: MemAvailable below this share of MemTotal is a sign of pressure.
 LOW_RATIO = 0.10
-#: What is changed in the tree of cgroups is looked at after so long, together.
+#: Changes in the tree of cgroups are read together after so long.
 _CHANGES_USEC = 50_000
 #: CPU time of that, times this, is the time until it is done again.
 _CHANGES_SPACING = 50
-#: Samples in the time that is left until a limit in sight is reached.
+#: Samples in the time that is left until a near limit is reached.
 _LOOKS = 8
-#: MemAvailable that falls by less than this share of MemTotal a second brings nothing into sight.
+#: MemAvailable that falls by less than this share of MemTotal a second is ignored.
 _FALLING = 0.0005
 #: CPU time of a walk or scan, times this, is the time until the next one.
 _CALM_SPACING, _HURRIED_SPACING = 1000, 100
@@ -179,7 +177,7 @@ class Recorder:
             self._sample(usec, wall)
 
     def pressure(self, usec: int, wall: float) -> None:
-        """Tasks wait for memory: look closer from now on."""
+        """Tasks wait for memory: sample more often from now on."""
         calm = not self.under_pressure(usec)
         self._pressure_until = usec + PRESSURE_USEC
         if calm:
@@ -190,7 +188,7 @@ class Recorder:
         return usec < self._pressure_until
 
     def hurried(self, usec: int) -> bool:
-        """Memory is short, or a limit is in sight."""
+        """Memory is short, or a limit is near."""
         return self.under_pressure(usec) or self._left_seconds is not None or bool(self._watched)
 
     def close(self) -> None:
@@ -225,7 +223,7 @@ class Recorder:
         return History(self._ring.samples, dict(self._names), limits, self.cgroups.table, marks, self._told)
 
     def facts(self, pid: int, comm: str) -> ProcessFacts | None:
-        """What is known of a process from the time before, if it was called that."""
+        """The facts of a process from earlier samples, if it had this name."""
         # the newest sample is one interval old at most
         seen = self._processes.known(pid, self._ring.newest_usec)
         if seen is None or seen.facts.comm != comm or not self._same_pids:
@@ -260,7 +258,7 @@ class Recorder:
         self._next_usec = usec + self._pace_usec
 
     def _pace(self, usec: int) -> int:
-        """Time until the next sample. It slows down by steps: what grows in steps is not lost of sight."""
+        """Time until the next sample. The pace slows down by steps, because memory grows in steps."""
         if self.under_pressure(usec):
             return HURRIED_USEC
         left = [self._left_seconds, *(group.left_seconds for group in self._watched)]
@@ -269,7 +267,7 @@ class Recorder:
         return int(min(self._interval, wanted, 2 * self._pace_usec))
 
     def _judge(self, meminfo: bytes, vmstat: bytes, usec: int, wall: float) -> None:
-        """Signs of pressure that the figures themselves give, and a changed MemTotal."""
+        """Signs of pressure in the figures, and a changed MemTotal."""
         total, available = procfs.amount_of(meminfo, b"MemTotal"), procfs.amount_of(meminfo, b"MemAvailable")
         if total and available is not None and available < LOW_RATIO * total:
             self._pressure_until = usec + PRESSURE_USEC
@@ -402,7 +400,7 @@ class Recorder:
             self._walk_usec = 0
         self._watched = self.cgroups.watched(_WATCHED_GROUPS, usec)
         if not set(self._watched) <= set(watched):
-            # begins with one second and slows down as long as nothing grows
+            # begins with one second and slows down while nothing grows
             self._pace_usec = HURRIED_USEC // 2
             self._next_usec = min(self._next_usec, usec + HURRIED_USEC)
         self._next_changes_usec = usec + int((self._cpu() - began) * 1e6) * _CHANGES_SPACING
