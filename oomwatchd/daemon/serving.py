@@ -64,8 +64,7 @@ class Serving:
             return
         try:
             self._server.start()
-        except RuntimeError as error:  # no thread can be started: TasksMax=, a limit on processes or
-        addresses
+        except RuntimeError as error:  # no thread: TasksMax=, a limit on processes or addresses
             self._server.stop()
             self._server = None
             self._not_served(error)
