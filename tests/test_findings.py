@@ -307,6 +307,7 @@ POD = "f1c273d3-9b36-11ea-b3df-246e9693c184"
 NEW = (Node(node=0),)
 ORDER3 = flags("GFP_KERNEL", order=3)
 PLENTY = 400 << 10
+BOOTING = msgspec.structs.replace(TRIGGER, comm="swapper/0", pid=1)
 DMA = zone("DMA", free=88, min=88, low=110, high=132, managed=15 << 10)
 FAULT = Trigger(comm="t10", pid=10, gfp_mask=0, order=0)
 PANIC = "Out of memory: system-wide panic_on_oom is enabled"
@@ -1600,6 +1601,12 @@ SUMMARIES: list[tuple[Callable[[], OomReport], str]] = [
         lambda: report(kind="page_alloc_failure", victims=(), kills=0, memory=memory(zone(free=18 << 10))),
         "order-0 allocation of t10 (pid 10) failed: node 0 Normal zone 4096 kB short for an order-0 request; "
         "an aftershock: who asked had been killed before",
+    ),
+    # before init there is most of RAM still to be handed over
+    (
+        lambda: report(tasks=(), trigger=BOOTING, memory=memory(zone(present=12 << 20))),
+        "t10 (pid 10) killed: node 0 Normal zone 4096 kB short for an order-0 request; 67 % of RAM is "
+        "reserved (not handed over yet, or crashkernel= ...)",
     ),
     # who reclaims has no mark at all, and is no victim
     (

@@ -39,7 +39,8 @@ def find(case: Case) -> Claim | None:
     excess = reserved - int(_USUAL * whole) - _IMAGE
     why = _why(case)
     text = f"{case.ledger.percent(reserved)} {case.of} is reserved"
-    text += f" ({why})" if why else " (crashkernel=, balloon ...)"
+    others = "not handed over yet, or crashkernel= ..." if case.early else "crashkernel=, balloon ..."
+    text += f" ({why or others})"
     if limit is not None:
         text = f"the kernel may use {size(whole)} only ({limit})"
     return Claim(
@@ -85,6 +86,13 @@ def _advice(case: Case, limit: str | None, why: str) -> str:
         return f"Take {limit} away from the kernel's command line (boot loader; /proc/cmdline shows it)."
     if why:
         return f"See the boot log and lower {why} on the kernel's command line (boot loader), or add RAM."
+    if case.early:
+        caller = f" ({harmless(case.caller)}, by the call trace)" if case.caller else ""
+        return (
+            "See the boot log (Memory: ...K available, crashkernel=, memmap=) for what is reserved. Where "
+            "struct pages are initialised late (CONFIG_DEFERRED_STRUCT_PAGE_INIT) most of RAM is handed over "
+            f"a moment later: what asks before{caller} has to ask for less."
+        )
     return (
         "See the boot log (Memory: ...K available), crashkernel= and memmap= (/proc/cmdline), the device "
         "tree's reserved-memory and, in a virtual machine, the hypervisor's balloon; lower what takes most."
