@@ -1,3 +1,3 @@
 """oomwatchd: why did Linux run out of memory?"""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,0 +1,96 @@
+"""The release recipe, on a clone: the version in its three places, the packages that come of it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tools.release import ROOT, ReleaseError, debian_version, make, notes, prepare, version_of
+
+TITLE = "## [Unreleased]\n"
+WHEN = datetime(2026, 12, 1, 10, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Path:
+    """A tree with the files that have the version."""
+    for name in ("oomwatchd/__init__.py", "CHANGELOG.md", "packaging/debian/changelog"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    changelog = tmp_path / "CHANGELOG.md"
+    words = changelog.read_text()
+    changelog.write_text(
+        words.replace("## [Unreleased]\n", "## [Unreleased]\n\n### Added\n\n- A thing.\n\n", 1)
+    )
+    return tmp_path
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert version_of(ROOT)
+
+
+def test_a_version_is_prepared_in_all_places(places: Path) -> None:
+    prepare(places, "7.1.0rc1", WHEN)
+    assert version_of(places) == "7.1.0rc1"
+    said = (places / "CHANGELOG.md").read_text()
+    assert "## [7.1.0rc1] - 2026-12-01\n" in said
+    assert notes(said, "Unreleased") == ""
+    assert "- A thing." in notes(said, "7.1.0rc1")
+    debian = (places / "packaging/debian/changelog").read_text()
+    assert debian.startswith("oomwatchd (7.1.0~rc1) unstable; urgency=medium\n")
+    assert "Tue, 01 Dec 2026 10:00:00 +0000" in debian.split("\n\n")[2]
+    with pytest.raises(ReleaseError, match="says nothing of what is new"):
+        prepare(places, "7.1.0", WHEN)
+    with pytest.raises(ReleaseError, match=r"a section 7\.1\.0rc1 already"):
+        prepare(places, "7.1.0rc1", WHEN)
+
+
+@pytest.mark.parametrize("version", ["7", "7.1", "v7.1.0", "7.1.0-1", "../x", ""])
+def test_what_is_no_version_is_refused(places: Path, version: str) -> None:
+    with pytest.raises(ReleaseError, match="is not a version"):
+        prepare(places, version, WHEN)
+
+
+def test_places_that_differ_are_no_release(places: Path) -> None:
+    prepare(places, "7.1.0", WHEN)
+    (places / "oomwatchd/__init__.py").write_text('__version__ = "7.2.0"\n')
+    with pytest.raises(ReleaseError, match=r"begins with 7\.1\.0, the package is 7\.2\.0: run `prepare`"):
+        version_of(places)
+
+
+def test_dpkg_orders_versions_as_we_do() -> None:
+    for older, newer in (("1.0.0rc1", "1.0.0"), ("1.0.0b2", "1.0.0rc1"), ("0.1.0", "0.2.0")):
+        command = ["dpkg", "--compare-versions", debian_version(older), "lt", debian_version(newer)]
+        subprocess.run(command, check=True)
+
+
+@pytest.mark.slow
+def test_the_packages_are_built_installed_and_tried(tmp_path: Path) -> None:
+    """Of a commit of its own, so that a working tree with changes can be tested, too. The Debian package is
+    built and installed in tests/vm."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(clone)], check=True)
+    changelog = clone / "CHANGELOG.md"
+    changelog.write_text(
+        changelog.read_text().replace("## [Unreleased]\n", "## [Unreleased]\n\n- A thing.\n", 1)
+    )
+    prepare(clone, "7.1.0", WHEN)
+    with pytest.raises(ReleaseError, match="not committed"):
+        make(clone, tmp_path / "dist", deb=False)
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", *who, "commit", "-qam", "7.1.0"], cwd=clone, check=True)
+    files = make(clone, tmp_path / "dist", deb=False)
+    assert sorted(path.name for path in files) == [
+        "NOTES.md",
+        "SHA256SUMS",
+        "oomwatchd-7.1.0-py3-none-any.whl",
+        "oomwatchd-7.1.0.tar.gz",
+    ]
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tmp_path / "dist", check=True)
+    assert "- A thing." in (tmp_path / "dist/NOTES.md").read_text()
+    with pytest.raises(ReleaseError, match="is not empty"):
+        make(clone, tmp_path / "dist", deb=False)
