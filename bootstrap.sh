@@ -20,6 +20,8 @@ command -v kubectl >/dev/null || packages_for_tests="$packages_for_tests kuberne
 
 # Servers: installed without being started.
 servers_for_tests='containerd docker.io podman prometheus prometheus-alertmanager runc stunnel4'
+# The same, where this Debian has them; the tests that need one are skipped without it.
+servers_where_had='clickhouse-server earlyoom nohang rsyslog victoria-metrics'
 # For tests/vm: whole systems of Debian's packages under QEMU, and a clean one to build the package in.
 packages_for_vm='cpio e2fsprogs git mmdebstrap qemu-system-x86'
 
@@ -87,6 +89,16 @@ install_servers() {
     [ "$status" = 0 ] || exit "$status"
     # shellcheck disable=SC2086
     ! command -v systemctl >/dev/null || systemctl disable $missing >"$log" 2>&1 || true
+}
+
+# Those of the servers that this Debian has.
+install_servers_where_had() {
+    had=
+    for package in "$@"; do
+        ! apt-cache show "$package" >/dev/null 2>&1 || had="$had $package"
+    done
+    # shellcheck disable=SC2086  # a list of words
+    [ -z "$had" ] || install_servers $had
 }
 
 # promtool alone: Debian 12 has it only inside prometheus, which would start a server when installed.
@@ -173,7 +185,10 @@ case $task in
 run | setup) install_packages $packages ;;
 *)
     install_packages $packages $packages_for_tests $packages_for_vm
-    [ "$task" = lint ] || install_servers $servers_for_tests
+    if [ "$task" != lint ]; then
+        install_servers $servers_for_tests
+        install_servers_where_had $servers_where_had
+    fi
     ;;
 esac
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||

@@ -5,18 +5,25 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 import shutil
+import socket
 import subprocess
 import time
 import tomllib
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import yaml
 
+from benchmarks.fleet import PACKAGED, clickhouse
 from oomwatchd.config import parse
-from oomwatchd.event import rfc3339
+from oomwatchd.event import OomEvent, rfc3339
+from oomwatchd.sinks import webhook
+from oomwatchd.sinks._payload import particulars
 from oomwatchd.sinks.alertmanager import Alertmanager
 from oomwatchd.sinks.alertmanager import Options as AlertOptions
 from oomwatchd.sinks.jsonl import JsonLines
@@ -28,6 +35,15 @@ from tests.samples import event
 from tests.test_daemon import Running, daemon
 
 __all__ = ["daemon"]
+
+#: of Grafana's ClickHouse data source
+MACROS = {
+    "$__timeFilter(time)": "time >= now() - 86400",
+    "$__fromTime": "(now() - 86400)",
+    "$__toTime": "now()",
+    "${pod}": "x",
+    "${rollout}": "2026-11-20 12:00:00",
+}
 
 
 def checked(tool: str, *arguments: str) -> None:
@@ -43,7 +59,7 @@ def test_every_configuration_of_the_daemon_is_one() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", ["scrape", "agent"])
+@pytest.mark.parametrize("by", ["scrape", "agent", "vmagent"])
 def test_counts_reach_prometheus(daemon: Running, tmp_path: Path, by: str) -> None:
     """Scraped as listed in a file; or by an agent on the host that writes to the centre."""
     daemon.start()
@@ -73,15 +89,35 @@ def test_counts_reach_prometheus(daemon: Running, tmp_path: Path, by: str) -> No
     (tmp_path / "centre.yml").write_text("{}")
     changed = {"localhost:10053": target, "https://metrics.example": f"http://127.0.0.1:{port}"}
     agent_port = free_port()
-    agent = [
-        program("prometheus"),
-        "--enable-feature=agent",
-        f"--config.file={tmp_path}/agent.yml",
-        f"--storage.agent.path={tmp_path}/agent",
-        f"--web.listen-address=127.0.0.1:{agent_port}",
-    ]
-    write = "global: { scrape_interval: 1s }\n" + block("fleet", "yaml", "remote_write", changed)
-    (tmp_path / "agent.yml").write_text(write)
+    if by == "agent":
+        agent = [
+            program("prometheus"),
+            "--enable-feature=agent",
+            f"--config.file={tmp_path}/agent.yml",
+            f"--storage.agent.path={tmp_path}/agent",
+            f"--web.listen-address=127.0.0.1:{agent_port}",
+        ]
+        write = "global: { scrape_interval: 1s }\n" + block("fleet", "yaml", "remote_write", changed)
+        (tmp_path / "agent.yml").write_text(write)
+    else:
+        if shutil.which("vmagent") is None:
+            pytest.skip("needs vmagent (Debian: victoria-metrics)")
+        (tmp_path / "scrape.yml").write_text(
+            "global: { scrape_interval: 1s }\n"
+            + block("fleet", "yaml", "/etc/vmagent/scrape.yml", {"localhost:10053": target})
+        )
+        shown = block(
+            "fleet",
+            "sh",
+            "-promscrape.config",
+            {
+                "/etc/vmagent/scrape.yml": tmp_path / "scrape.yml",
+                "127.0.0.1:8429": f"127.0.0.1:{agent_port}",
+                "https://metrics.example": f"http://127.0.0.1:{port}",
+                "/var/lib/vmagent": tmp_path / "vmagent",
+            },
+        )
+        agent = shlex.split(shown.replace("\\\n", " "))
     with (
         running(centre, port, tmp_path / "centre.log") as server,
         running(agent, agent_port, tmp_path / "agent.log"),
@@ -120,6 +156,85 @@ def test_a_storm_is_one_message_by_the_route_that_is_shown(tmp_path: Path) -> No
         assert {alert["labels"]["event_id"] for alert in message["alerts"]} == {one.id for one in storm}
         assert len(message["alerts"]) == len(storm)
         assert nobody.requests == []
+
+
+def told(number: int, **changes: Any) -> OomEvent:
+    """An event of now, as a daemon would send it."""
+    happened = msgspec.structs.replace(event().time, wall=rfc3339(time.time()))
+    return event(number, time=happened, **changes)
+
+
+@pytest.mark.slow
+def test_events_in_clickhouse(tmp_path: Path) -> None:
+    """Inserted as shown, by the packaged body, twice: one row each, the one with more kills."""
+    template = tmp_path / "event.json"
+    template.write_text((PACKAGED / "event.json").read_text().replace('"default"', '"batch"'))
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(clickhouse(tmp_path))
+        except FileNotFoundError:
+            pytest.skip("needs clickhouse-server")
+        list(server.run((PACKAGED / "schema.sql").read_text()))
+        for name in ("user", "key"):
+            (tmp_path / f"clickhouse-{name}").write_text("default" if name == "user" else "")
+        shown = block("fleet", "toml", "oom.events", {"https://clickhouse.example:8443": server.address})
+        section = tomllib.loads(shown)["sinks"]["webhook"]
+        section |= {"template": str(template)}
+        del section["secret_headers"], section["ca_file"]
+        sink = webhook.Webhook(msgspec.convert(section, webhook.Options))
+        first, second = told(1000), told(2000, summary='it\'s "quoted"\t\\ \u2028 <b>')
+        grown = msgspec.structs.replace(first, kills=first.kills + 2)
+        for one in (first, second, first, grown, second):
+            sink.deliver([one])
+        sink.close()
+        found = json.loads(server.ask("SELECT * FROM oom.events FINAL ORDER BY event_id FORMAT JSON"))["data"]
+        assert sorted(row["event_id"] for row in found) == sorted((first.id, second.id))
+        by_id = {row["event_id"]: row for row in found}
+        assert by_id[first.id]["kills"] == grown.kills
+        assert by_id[first.id]["pool"] == "batch"
+        assert by_id[second.id]["summary"] == particulars(second, "")["summary"]
+        answers = dict(server.run((PACKAGED / "questions.sql").read_text()))
+        assert len(answers) == 5
+        [reason] = answers["Top reasons this week"]
+        assert int(reason["killed"]) == grown.kills + second.kills
+        dashboard = json.loads((PACKAGED / "grafana-dashboard.json").read_text())
+        queries = [target["rawSql"] for panel in dashboard["panels"] for target in panel["targets"]]
+        assert len(queries) == 5
+        for query in queries:
+            for macro, words in MACROS.items():
+                query = query.replace(macro, words)
+            server.ask(query)
+
+
+def test_rsyslog_as_it_is_shown(tmp_path: Path) -> None:
+    """The lines of the JSON Lines sink arrive as they were written, those from before it began, too."""
+    if shutil.which("rsyslogd", path="/usr/sbin:/usr/bin") is None:
+        pytest.skip("needs rsyslog")
+    path, (host, port) = tmp_path / "events.jsonl", ("127.0.0.1", free_port())
+    shown = block(
+        "fleet",
+        "conf",
+        "imfile",
+        {"/var/log/oomwatchd/events.jsonl": path, "logs.example": host, '"6514"': f'"{port}"'},
+    )
+    config = tmp_path / "rsyslog.conf"
+    config.write_text(f'global(workDirectory="{tmp_path}" maxMessageSize="256k")\n{shown}')
+    sink = JsonLines(str(path))
+    sink.emit(event(1))
+    with socket.create_server((host, port)) as listening:
+        listening.settimeout(30)
+        pid = tmp_path / "pid"
+        with subprocess.Popen(["/usr/sbin/rsyslogd", "-n", "-f", str(config), "-i", str(pid)]) as process:
+            try:
+                client, _ = listening.accept()
+                with client, client.makefile("rb") as lines:
+                    client.settimeout(30)
+                    assert lines.readline() == path.read_bytes()
+                    sink.emit(event(2))
+                    assert json.loads(lines.readline())["source"]["first_seq"] == 2
+            finally:
+                process.kill()
+    sink.close()
 
 
 def test_logrotate_as_it_is_shown(tmp_path: Path) -> None:
