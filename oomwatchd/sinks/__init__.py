@@ -1,4 +1,4 @@
-"""Plug room: where events go. One sink a module; a module is found by being here.
+"""Plug room: where events go. One module for each sink; a module is found by being here.
 
 A sink module has
 
@@ -34,14 +34,14 @@ BY_DEFAULT = frozenset({"journal"})
 
 
 class Sink(Protocol):
-    """A sink on this host: takes each event when it happens. Is called by one thread, alone in its try."""
+    """A sink on this host: it gets each event when it happens, from one thread, in a try of its own."""
 
     @property
     def name(self) -> str:
-        """What it is called: the module's name."""
+        """The module's name."""
 
     def emit(self, event: OomEvent) -> None:
-        """Hand the event on, without waiting for anything outside for longer than a moment.
+        """Pass the event on, without waiting for anything outside for longer than a moment.
 
         Raises SinkError when the event was not taken; it is not tried again.
         """
@@ -51,11 +51,11 @@ class Sink(Protocol):
 
 
 class RemoteSink(Protocol):
-    """A sink across the network: is served from the outbox, by a thread of its own."""
+    """A sink across the network: the outbox serves it, in a thread of its own."""
 
     @property
     def name(self) -> str:
-        """What it is called: the module's name, and behind a hyphen its own where it has one."""
+        """The module's name, followed by a hyphen and its own name where it has one."""
 
     @property
     def batch(self) -> int:
@@ -79,7 +79,7 @@ class OpenSinks(NamedTuple):
 
 def open_sinks(options: Mapping[str, msgspec.Struct]) -> OpenSinks:
     """The sinks that are switched on; ``options`` by what each is called, as checked by the configuration.
-    What cannot work is said once in the log."""
+    A sink that cannot work is logged once."""
     opened = OpenSinks([], [], [])
     for kind in plugs.names(__name__):
         own = {n: found for n, found in options.items() if type(found).__module__ == f"{__name__}.{kind}"}
@@ -90,7 +90,7 @@ def open_sinks(options: Mapping[str, msgspec.Struct]) -> OpenSinks:
                 sink = open_sink(found)
             except SinkError as error:
                 if isinstance(error, NotHereError) and found == type(found)():
-                    # nobody asked for it, and nothing fails: no alert on a part that is down
+                    # it is a default and not needed here: no alert on a part that is down
                     log.info("sink %s: %s, and none is needed", name, error)
                     continue
                 if not has_several(found):
@@ -138,7 +138,7 @@ def open_sink(options: msgspec.Struct) -> Sink | RemoteSink | None:
 
 
 class _Unready:
-    """In the place of a remote sink that cannot be opened: what waits for it must not be forgotten."""
+    """Takes the place of a remote sink that cannot be opened, so that its events wait for it."""
 
     batch = 1
 

@@ -30,12 +30,12 @@ class Deadline:
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """What happens inside ends after so many seconds, with some error or other."""
+        """A context in which the exchange ends after so many seconds, with some error."""
         self.passed = False
         self._exchange += 1
         timer = threading.Timer(seconds, self._end, (self._exchange,))
         timer.daemon = True
-        with suppress(RuntimeError):  # no thread is to be had: the sockets' own timeouts remain
+        with suppress(RuntimeError):  # no thread can be started: the sockets' own timeouts remain
             timer.start()
         try:
             yield
@@ -46,7 +46,7 @@ class Deadline:
 
     def _end(self, exchange: int) -> None:
         with self._lock:
-            if exchange != self._exchange:  # it came to its end just now
+            if exchange != self._exchange:  # it ended just now
                 return
             self.passed = True
             for one in list(self._sockets):

@@ -6,8 +6,8 @@ from oomwatchd.errors import DeliveryError
 
 
 class SinkError(DeliveryError):
-    """A sink did not take an event; the daemon counts it and goes on."""
+    """A sink did not take an event; the daemon counts that and continues."""
 
 
 class NotHereError(SinkError):
-    """This host has not what the sink writes to."""
+    """This host lacks what the sink writes to."""

@@ -1,9 +1,9 @@
-"""A crash loop in a chat: told at once, then how often since, ever less often.
+"""A crash loop in a chat: the first event at once, then counts, less and less often.
 
-The first event of a group (:mod:`oomwatchd.event.groups`) is told as it comes. What follows is held for half
-a minute, then for five, then for an hour each time, and told as one message: how many, since when. Only that
-message is held; each event is stored, counted, and told whole to every other sink. After six hours of quiet
-the next one is a first one again. What is held when the daemon ends in good order is told then.
+The first event of a group (:mod:`oomwatchd.event.groups`) is sent as it comes. What follows is held for half
+a minute, then for five minutes, then for an hour each time, and sent as one message: how many, since when.
+Only the messages are held: each event is stored, counted, and sent whole to every other sink. After six hours
+of quiet the next event is a first one again. When the daemon ends in good order it sends what is held.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from oomwatchd.sinks._error import SinkError
 
 #: how long what follows a message is held, after the first, the second, and each further one
 HOLD_SECONDS = (30.0, 300.0, 3600.0)
-#: until what could not be told is tried again
+#: until a message that failed is tried again
 _AGAIN_SECONDS = 60.0
 #: groups that are remembered
 _GROUPS = 64
 
 
 class Told(NamedTuple):
-    """A message: the newest event, how many it stands for, and when the first of them was (RFC 3339)."""
+    """A message: the newest event, how many events it stands for, and the time of the first of them (RFC
+    3339)."""
 
     event: OomEvent
     times: int = 1
@@ -44,7 +45,7 @@ class _Group(msgspec.Struct):
 
 
 class Groups:
-    """What was told of each group. Times are seconds of a clock that does not jump; events of equal ``key``
+    """What was sent of each group. Times are seconds of a clock that does not jump; events of equal ``key``
     are one group."""
 
     def __init__(self, key: Callable[[OomEvent], Key] = key_of_event) -> None:
@@ -52,7 +53,7 @@ class Groups:
         self._groups: dict[Key, _Group] = {}
 
     def take(self, event: OomEvent, now: float) -> Told | None:
-        """What to tell now that this event has come; None: it is held. Asked again about the event that came
+        """The message to send for this event; None: it is held. Asked again about the event that came
         last, the answer is the same: a delivery is tried more than once."""
         key = self._key(event)
         group = self._groups.pop(key, None)
@@ -73,7 +74,7 @@ class Groups:
         return self._release(group, now) if now >= group.until else None
 
     def due(self, now: float) -> float | None:
-        """Seconds until something held is to be told, None: nothing is."""
+        """Seconds until something held is due; None: nothing is held."""
         held = [group.until for group in self._groups.values() if group.held is not None]
         return max(0.0, min(held) - now) if held else None
 
@@ -85,13 +86,13 @@ class Groups:
         return None
 
     def done(self, told: Told, now: float) -> None:
-        """What was held has been told."""
+        """What was held has been sent."""
         for group in self._groups.values():
             if group.held is told:
                 self._release(group, now)
 
     def postpone(self, told: Told, until: float) -> None:
-        """It could not be told now."""
+        """It could not be sent now."""
         for group in self._groups.values():
             if group.held is told:
                 group.until = until
@@ -106,15 +107,15 @@ class Groups:
         return told
 
     def _forget(self) -> None:
-        """Keep a bound; of those that go, none that holds something if another does."""
+        """Keep the bound; groups that hold nothing go first."""
         if len(self._groups) > _GROUPS:
             empty = (key for key, group in self._groups.items() if group.held is None)
             del self._groups[next(empty, next(iter(self._groups)))]
 
 
 class Grouping(ABC):
-    """A sink across the network that tells what repeats as one message; with ``groups`` None each event is
-    one. ``steady`` is a clock that does not jump."""
+    """A network sink that sends repeats as one message; with ``groups`` None each event is a message.
+    ``steady`` is a clock that does not jump."""
 
     def __init__(self, groups: Groups | None, steady: Callable[[], float]) -> None:
         self._groups = groups
@@ -132,7 +133,7 @@ class Grouping(ABC):
                 self.send(told)
 
     def due(self) -> float | None:
-        """Seconds until something held is to be told (:meth:`tell_held`), None: nothing is held."""
+        """Seconds until something held is due (:meth:`tell_held`); None: nothing is held."""
         return None if self._groups is None else self._groups.due(self._steady())
 
     def tell_held(self, *, at_the_end: bool = False) -> None:

@@ -1,9 +1,9 @@
-"""HTTP for sinks: one request, one answer, and no word of what is secret in any error.
+"""HTTP for sinks: one request, one answer, and no secret in any error.
 
-Redirects are not followed: they would carry secrets to another place. TLS certificates are verified. What
-the environment says of proxies (``http_proxy`` and the like) is not heeded: events go where the configuration
-says. urllib3 is imported only where such a sink is configured. An answer's text is not repeated in errors,
-for a receiver may echo what it was sent.
+Redirects are not followed: they would send secrets elsewhere. TLS certificates are verified. Proxies of the
+environment (``http_proxy`` and the like) are ignored: events go where the configuration says. urllib3 is
+imported only where such a sink is configured. An answer's text is not repeated in errors, because a receiver
+may echo what it was sent.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NAME = re.compile(r"[a-z0-9-]{0,32}")
 
 
 class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every sink that speaks HTTP can be told."""
+    """The options of every sink that speaks HTTP."""
 
     #: header -> value, as it is
     headers: dict[str, str] = {}
@@ -55,7 +55,7 @@ class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     #: http:// or https:// of a proxy; file or credential that holds ``user:password`` for it
     proxy: str = ""
     proxy_credentials: str = ""
-    #: tells this one from others of its kind
+    #: its name among others of its kind
     name: str = ""
     timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
 
@@ -119,7 +119,7 @@ def _is_loopback(host: str) -> bool:
 
 
 class Answer(NamedTuple):
-    """What a receiver that took an event said."""
+    """The answer of a receiver that took an event."""
 
     status: int
     body: bytes
@@ -181,7 +181,7 @@ class HttpClient:
                     response.release_conn()
                 if not whole:
                     response.close()
-            if self._deadline.passed:  # an end that the deadline made may look like the answer's own
+            if self._deadline.passed:  # an end that the deadline caused may look like the answer's own
                 raise TimeoutError
         except Exception as error:
             self._pool.clear()
@@ -193,8 +193,8 @@ class HttpClient:
         return Answer(response.status, answer)
 
     def _read(self, response: Any) -> tuple[bytes, bool]:
-        """The answer as it comes, and whether that is all. None is asked to be packed, and what is may be a
-        thousand times as large."""
+        """The answer as it comes, and whether that is all. No compression was requested; a compressed answer
+        could be a thousand times as large."""
         if hasattr(response, "read1"):  # urllib3 2.1
             read1 = partial(response.read1, decode_content=False)
         else:
@@ -261,7 +261,7 @@ class HttpClient:
         self._pool.clear()
 
     def _words(self, error: Exception) -> str:
-        """What went wrong, in words of our own: those of the library may hold the URL or a header."""
+        """What went wrong, in our own words: the library's may hold the URL or a header."""
         kinds = self._urllib3.exceptions
         seconds = f"{self._options.timeout_seconds:g} s"
         if isinstance(error, kinds.ProxyError):
@@ -306,7 +306,7 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 def origin(url: str) -> str:
-    """Scheme, host and port of a URL; what comes behind may be a secret."""
+    """Scheme, host and port of a URL; the rest may be a secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 

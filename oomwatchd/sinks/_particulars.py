@@ -1,4 +1,4 @@
-"""What several sinks say of an event in the same words: how grave it is, whose it was, where it happened."""
+"""What several sinks say of an event in the same words: severity, owner, place."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def is_test(event: OomEvent) -> bool:
 
 
 def severity(event: OomEvent) -> Gravity:
-    """A panic took the machine (critical); a kill for want of memory of the whole system, or no process left
-    to kill, is an error; a cgroup at its own limit or a request that may fail is a warning; a test
-    is a test."""
+    """A panic is critical. A kill because the whole system ran out, or no process left to kill, is an error.
+    A cgroup at its own limit or an allocation that may fail is a warning. A test event has a severity of its
+    own."""
     if event.kind == "test":
         return "test"
     if event.kind == "oom_panic":
@@ -49,12 +49,12 @@ def victim_attribution(event: OomEvent) -> Attribution | None:
 
 
 def names(event: OomEvent) -> Names:
-    """What people call the first victim's container, as far as it is known."""
+    """The names of the first victim's container, as far as they are known."""
     return names_of(victim_attribution(event))
 
 
 def place(event: OomEvent) -> str | None:
-    """Where the first victim lived, as people call it, or what systemd-oomd killed."""
+    """Where the first victim lived (container, unit or cgroup), or what systemd-oomd killed."""
     if event.oomd is not None:
         return event.oomd.unit or event.oomd.cgroup
     return home_of(victim_attribution(event)) or limit_cgroup(event)

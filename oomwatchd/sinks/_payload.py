@@ -1,4 +1,4 @@
-"""What leaves the host: the event in small or in full, and its particulars by name for templates."""
+"""What leaves the host: the event in small or in full, and its values by name for templates."""
 
 from __future__ import annotations
 
@@ -104,18 +104,19 @@ def particulars(event: OomEvent, link: str, times: int = 1, since: str | None = 
 
 
 def _again(times: int, since: str | None) -> str:
-    """How often it happened, in words; nothing for once."""
+    """How often it happened, in words; empty for once."""
     begun = f" since {since}" if since else ""
     return f"{times} times{begun}, each for the same reason" if times > 1 else ""
 
 
 def _cut(text: str) -> str:
-    """What is longer would have chat programs refuse the whole message (Slack: 3000 characters a block)."""
+    """Cut a text: chat programs refuse a whole message that has a longer one (Slack: 3000 characters a
+    block)."""
     return text if len(text) <= _TEXT else f"{text[: _TEXT - 3]}..."
 
 
 class TemplateError(ValueError):
-    """What a template's text says that cannot be done."""
+    """What is wrong with a template."""
 
 
 _PLACE = re.compile(r"\$(?:\$|\{([^}]*)\}?)")

@@ -1,7 +1,8 @@
-"""Secrets: read from a file or a systemd credential at the moment they are used, and never said.
+"""Secrets: read from a file or a systemd credential when they are used, and never logged.
 
 A name with a slash is a file; one without is a credential of the service (``LoadCredential=``,
-systemd.exec(5)), found in ``$CREDENTIALS_DIRECTORY``. Reading each time makes a changed secret count at once.
+systemd.exec(5)), found in ``$CREDENTIALS_DIRECTORY``. They are read each time, so that a changed secret
+counts at once.
 """
 
 from __future__ import annotations

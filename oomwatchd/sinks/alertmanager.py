@@ -7,9 +7,9 @@ adds. A value is cut after 256 characters. ``event_id`` makes each event an aler
 delivery the same one; group by ``alertname`` and ``host``. Who and why stand in the annotations ``summary``
 and ``description``.
 
-An alert says of itself that it ends after ``firing_seconds``: a kill is over when it is told. Of several
-Alertmanagers in ``urls`` all are told; one that took the event suffices, as they agree among themselves
-on notifications.
+An alert ends by itself after ``firing_seconds``: a kill is over when it is reported. An event goes to all
+Alertmanagers in ``urls``; it is delivered when one took it, because they agree among themselves on
+notifications.
 
 Source: Alertmanager's api/v2/openapi.yaml
 """
@@ -86,7 +86,7 @@ def alert(event: OomEvent, options: Options, now: float) -> dict[str, Any]:
 
 
 def _begin(event: OomEvent, now: float) -> str | None:
-    """When it happened; never after now, whatever the clocks say."""
+    """When it happened, but never later than now, whatever the clocks say."""
     if event.time.wall is not None:
         try:
             moment = datetime.fromisoformat(event.time.wall)
@@ -99,7 +99,7 @@ def _begin(event: OomEvent, now: float) -> str | None:
 
 
 class Alertmanager:
-    """The Alertmanagers that are told; see the module."""
+    """The Alertmanagers of one section; see the module."""
 
     batch = 32
 
@@ -111,7 +111,7 @@ class Alertmanager:
         self._client = HttpClient(options)
 
     def deliver(self, events: Sequence[OomEvent]) -> None:
-        """Tell every Alertmanager. Raises SinkError if none took it."""
+        """Send to every Alertmanager. Raises SinkError if none took it."""
         now = self._clock()
         body = msgspec.json.encode([alert(event, self._options, now) for event in events])
         failures = []

@@ -1,12 +1,11 @@
 """The journal as a source: what journald read from /dev/kmsg, of this boot and of earlier ones.
 
 Source: systemd.journal-fields(7), sd_journal_open(3), sd_journal_get_fd(3), systemd's
-``src/journal/journald-kmsg.c`` (``dev_kmsg_record()``). journald unescapes the text and keeps stamp, level
-and facility of a record; its sequence number, flag and caller it drops.
+``src/journal/journald-kmsg.c`` (``dev_kmsg_record()``). journald unescapes the text and keeps a record's
+stamp, level and facility; it drops the sequence number, flag and caller.
 
 Only ``_TRANSPORT=kernel`` is read: fields that begin with ``_`` are journald's own and no client can set
-them. User space may write to /dev/kmsg too, and such an entry has this transport as well, but then
-``SYSLOG_FACILITY`` says so.
+them. What user space wrote to /dev/kmsg has this transport as well, but another ``SYSLOG_FACILITY``.
 """
 
 from __future__ import annotations
@@ -26,10 +25,11 @@ from oomwatchd.records.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord, to_text
 from oomwatchd.sources.mapped import release_journals
 from oomwatchd.words.escape import harmless
 
-#: One bite: what is read before the loop looks at signals and timers again.
+#: One batch: what is read before the loop looks at signals and timers again.
 BITE_RECORDS: Final = 256
 BITE_SECONDS: Final = 0.05
-#: Entries in a row that cannot be read: the file is damaged for good. One bite, for the next begins anew.
+#: After so many unreadable entries in a row the file is given up. It is one batch, because each batch counts
+#: anew.
 MAX_DAMAGED: Final = BITE_RECORDS
 
 #: SD_MESSAGE_JOURNAL_MISSED: the ring overtook journald
@@ -42,8 +42,7 @@ _SYSTEM_DIRECTORIES: Final = (Path("/var/log/journal"), Path("/run/log/journal")
 
 
 class JournalBoot(msgspec.Struct, frozen=True, kw_only=True):
-    """One boot that the journal holds entries of. Each boot has its own log clock, and its own reports:
-    its records belong into an assembler of their own.
+    """One boot in the journal. Each boot has its own log clock and needs an assembler of its own.
 
     ``id`` is the boot id (32 hexadecimal digits), ``hostname`` as the entries have it; ``first`` and
     ``last`` are the times of its entries, seconds since the epoch.
@@ -59,7 +58,7 @@ class Journal:
     """An open journal: this host's, or the files in a directory. Not thread-safe."""
 
     def __init__(self, reader: Any, name: str, *, local: bool) -> None:
-        #: systemd.journal's reader, for who follows it with matches of his own
+        #: systemd.journal's reader, for callers that follow it with their own matches
         self.reader = reader
         self.name = name
         self._local = local
@@ -69,7 +68,7 @@ class Journal:
         """Open this host's journal, or the files in ``directory`` and its machines' directories.
 
         Raises NoInputError, PermissionDeniedError, UnavailableError, each with a hint. libsystemd itself
-        opens a journal of which it may read nothing, and shows it empty.
+        opens a journal that it may not read, and shows it empty.
         """
         places = _SYSTEM_DIRECTORIES if directory is None else (directory,)
         if directory is not None and not directory.is_dir():
@@ -179,10 +178,10 @@ def read_journal(
 
 
 class JournalSource:
-    """The journal of the running boot, followed: for where /dev/kmsg is closed to us.
+    """The journal of the running boot, followed: for hosts where /dev/kmsg may not be read.
 
-    Has the shape of ``sources.kmsg.KmsgSource``. Its records come when journald got round to writing them
-    and hold no sequence numbers, so a loss shows only where journald noticed it. Not thread-safe.
+    Has the shape of ``sources.kmsg.KmsgSource``. Its records come when journald has written them and have no
+    sequence numbers, so a loss shows only where journald noticed it. Not thread-safe.
     """
 
     kind: Literal["journal"] = "journal"
@@ -200,8 +199,8 @@ class JournalSource:
 
     @classmethod
     def open(cls, directory: Path | None = None) -> JournalSource:
-        """Open the journal at the oldest kernel record of the running boot, as the ring is opened: what
-        was stored already is told by its identity. Raises what ``Journal.open`` raises.
+        """Open the journal at the oldest kernel record of the running boot, as with the ring buffer: what was
+        stored already is recognised by its identity. Raises what ``Journal.open`` raises.
         """
         journal = Journal.open(directory)
         _match_kernel(journal.reader, _current_boot())
@@ -209,8 +208,8 @@ class JournalSource:
         return cls(journal.reader, journal.name)
 
     def skip_to(self, usec: int) -> None:
-        """Go on at the first entry that journald took at ``usec`` (CLOCK_MONOTONIC of this boot, in
-        microseconds) or later; at the first of all where there is none yet."""
+        """Continue at the first entry that journald took at ``usec`` (CLOCK_MONOTONIC of this boot, in
+        microseconds) or later; at the very first where there is none yet."""
         self._reader.seek_monotonic(max(0, usec) / 1e6, _current_boot())
 
     def fileno(self) -> int:
@@ -220,12 +219,12 @@ class JournalSource:
         self._reader.close()
 
     def read(self, *, idle: bool = False) -> tuple[list[KmsgRecord | KmsgGap], bool]:
-        """The next bite of records and gaps, and whether the journal is drained (else: come again).
+        """The next batch of records and gaps, and whether the journal is drained.
 
         Raises UnavailableError when the journal cannot be read any more.
         """
         try:
-            self._reader.process()  # takes the news from the descriptor
+            self._reader.process()  # clears the descriptor
         except OSError as error:
             raise UnavailableError(f"{self._name}: {error.strerror}") from error
         items, drained = _bite(self._reader, self._name, BITE_RECORDS, time.monotonic() + BITE_SECONDS)
@@ -298,7 +297,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def _match_kernel(reader: Any, boot_id: str) -> None:
-    """Kernel records, and journald's word that it missed some, of one boot."""
+    """Match the kernel records of one boot, and journald's message that it missed some."""
     reader.flush_matches()
     reader.add_match("_TRANSPORT=kernel")
     reader.add_disjunction()
@@ -326,7 +325,7 @@ def _systemd_journal() -> Any:
 
 
 def _check(places: tuple[Path, ...], directory: Path | None) -> None:
-    """There is a journal, and we may read some of it."""
+    """Check that there is a journal and that some of it may be read."""
     files = [file for place in places for pattern in _FILES for file in place.glob(pattern)]
     closed = [file for file in files if not os.access(file, os.R_OK)]
     if files and len(closed) < len(files):

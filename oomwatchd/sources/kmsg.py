@@ -1,4 +1,4 @@
-"""/dev/kmsg as a source: one descriptor, read without ever waiting, in bounded bites.
+"""/dev/kmsg as a source: one descriptor, read without ever waiting, in bounded batches.
 
 Source: Documentation/ABI/testing/dev-kmsg, kernel/printk/printk.c (``devkmsg_read()``,
 ``devkmsg_llseek()``).
@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 
 #: Longest record that any kernel hands out (``PRINTKRB_RECORD_MAX``, before 6.10 ``CONSOLE_EXT_LOG_MAX``).
 RECORD_BYTES = 8192
-#: One bite: what is read before the loop looks at signals and timers again.
+#: One batch: what is read before the loop looks at signals and timers again.
 BITE_RECORDS = 256
 BITE_SECONDS = 0.05
-#: after so many of them the time is looked at
+#: after so many records the time is checked
 _LOOK_RECORDS = 16
 
 
@@ -36,8 +36,8 @@ class KmsgSource:
     """The open device. Not thread-safe; belongs to the loop that reads.
 
     A record that was lost, whether overwritten before it was read (EPIPE) or too long for the buffer
-    (EINVAL), shows as a jump of the next record's sequence number, and only there the number of the lost
-    is known: that is where the gap is reported.
+    (EINVAL), shows as a jump of the next record's sequence number. Only then is it known how many were lost,
+    so the gap is reported there.
     """
 
     kind: Literal["kmsg"] = "kmsg"
@@ -59,9 +59,9 @@ class KmsgSource:
         self._clock = clock
         #: sequence number of the newest record read
         self.last_seq: int | None = None
-        #: reads that gave no record: something else than the kernel's format
+        #: reads that gave no record, because they were not in the kernel's format
         self.malformed = 0
-        #: records that were passed over: read, and not given to anybody
+        #: records that were passed over: read and not returned
         self.passed = 0
 
     @classmethod
@@ -78,7 +78,7 @@ class KmsgSource:
 
     @classmethod
     def adopt(cls, descriptor: int, name: str) -> KmsgSource:
-        """Take over a descriptor that the service manager opened, back at the oldest record.
+        """Take over a descriptor that the service manager opened, and move it back to the oldest record.
 
         The manager keeps the file description, so its position is where the last daemon stopped reading;
         what that one read but had not stored must be read again.
@@ -97,10 +97,10 @@ class KmsgSource:
         os.close(self._descriptor)
 
     def read(self, *, idle: bool = False) -> tuple[list[KmsgRecord | KmsgGap], bool]:
-        """The next bite of records and gaps, and whether the log is drained (else: come again).
+        """The next batch of records and gaps, and whether the log is drained.
 
-        ``idle``: the reader is in the midst of nothing. Of a bite without a line of a report it then gets the
-        first and the last record; the others are counted in ``passed``.
+        ``idle``: no report is open. Of a batch without a line of a report only the first and the last record
+        are returned then; the others are counted in ``passed``.
         Raises UnavailableError when the log itself has ended, which the real device never does.
         """
         pieces: list[bytes] = []
@@ -122,7 +122,7 @@ class KmsgSource:
         return items, drained
 
     def _follow_each_other(self, records: list[KmsgRecord | None]) -> bool:
-        """Whether no record is missing or malformed, from the last one read on: then they are taken."""
+        """Whether no record is missing or malformed since the last one read; if so they are taken."""
         seqs = [None if record is None else record.seq for record in records]
         first = seqs[0]
         if first is None or self.last_seq not in (None, first - 1):
@@ -198,12 +198,12 @@ def _cannot_open(device: str, error: OSError, proc: Path = Path("/proc")) -> Oom
     return PermissionDeniedError(message, hint=hint)
 
 
-#: not the log refuses then (check_syslog_permissions()), but who may use which device
+#: then the log does not refuse (check_syslog_permissions()), but the rules for devices
 _REFUSED_THOUGH_CAPABLE = (
     "CAP_SYSLOG is there, so the device cgroup of this container refuses the device: docker or podman run"
     " --device /dev/kmsg, which a mount does not replace; in Kubernetes a device plugin or privileged"
 )
-#: capable() asks the first one
+#: capable() asks the initial user namespace
 _OTHER_USER_NAMESPACE = (
     "CAP_SYSLOG counts in the host's own user namespace alone: not in a rootless container, nor with"
     " hostUsers: false or userns-remap"
@@ -221,7 +221,7 @@ def _has_cap_syslog(proc: Path) -> bool:
 
 
 def _is_first_user_namespace(proc: Path) -> bool:
-    """``PROC_USER_INIT_INO`` (linux/proc_ns.h); True where /proc does not tell."""
+    """``PROC_USER_INIT_INO`` (linux/proc_ns.h); True where /proc does not say."""
     try:
         return str((proc / "self/ns/user").readlink()) == f"user:[{0xEFFFFFFD}]"
     except OSError:
@@ -236,13 +236,13 @@ def _sysctl(proc: Path, name: str) -> str:
 
 
 class LogClock:
-    """The kernel log's clock, told from CLOCK_MONOTONIC.
+    """The kernel log's clock, estimated from CLOCK_MONOTONIC.
 
     Records are stamped with ``local_clock()``, which runs beside CLOCK_MONOTONIC but is not disciplined
     by NTP: after months of uptime the two are seconds to minutes apart. A record was printed after the
     log was last seen empty and before it was read, so each reading bounds the difference from both sides.
-    The estimate moves only when a reading refutes it: reading late (the daemon was stopped, the machine
-    thrashed) does not pass for a slow clock.
+    The estimate moves only when a reading contradicts it: a late reading (the daemon was stopped, the machine
+    thrashed) is not taken for a slow clock.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """What the service manager and systemd-oomd say in the journal of the running boot.
 
-Only entries whose sender journald itself vouches for are read: those of process 1 (``_PID=1``) with one of
+Only entries whose sender journald verified are read: those of process 1 (``_PID=1``) with one of
 a few message ids, and those of systemd-oomd.service. Fields that begin with ``_`` are journald's own and no
 client can set them. What a user's own manager says of its units is left out: any of that user's processes
 could have written it.
@@ -41,14 +41,14 @@ STEPS: Final[Mapping[str, Step]] = {
 OOMD_UNIT: Final = "systemd-oomd.service"
 #: One bite.
 BITE_ENTRIES: Final = 64
-#: Entries in a row that cannot be read: the file is damaged for good.
+#: After so many unreadable entries in a row the file is given up.
 _MAX_DAMAGED: Final = 1000
 _TEXT_BYTES: Final = 4096
 _NAME_BYTES: Final = 256
 
 
 class OomdLine(msgspec.Struct, frozen=True, kw_only=True):
-    """systemd-oomd's own word of a kill; ``usec`` and ``wall`` as in UnitEntry."""
+    """systemd-oomd's own line about a kill; ``usec`` and ``wall`` as in UnitEntry."""
 
     usec: int
     wall: float
@@ -81,8 +81,8 @@ class ManagerJournal:
         return cls(reader, journal.name)
 
     def read(self) -> tuple[list[UnitEntry | OomdLine], bool]:
-        """The next bite, and whether there is no more now. Raises UnavailableError when the journal
-        cannot be read any more. What it mapped is given back at once (``sources.mapped``)."""
+        """The next batch, and whether there is no more now. Raises UnavailableError when the journal
+        cannot be read any more. The files that it mapped are released at once (``sources.mapped``)."""
         try:
             return self._read()
         finally:

@@ -1,9 +1,9 @@
-"""Journal files out of memory again.
+"""Release the memory of mapped journal files.
 
 libsystemd maps journal files in windows of 8 MiB and keeps them. The daemon's pages are locked as they are
 first used, later mappings included (mlockall(2), MCL_FUTURE with MCL_ONFAULT): of a journal of 72 MiB that
-was read 58 MiB stayed, which nothing could take back, in a unit with MemoryMax=96M. So they are unlocked and
-given back after each reading; what is needed again is mapped still, and read again from the page cache.
+was read 58 MiB stayed locked, in a unit with MemoryMax=96M. So they are unlocked and dropped after each
+reading; they stay mapped, and are read again from the page cache.
 
 Sources: munlock(2), madvise(2), proc_pid_maps(5).
 """
@@ -20,8 +20,8 @@ _MAPPED = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) r[^/\n]*/[^\n]*\.journal~?(?: \
 
 
 def release_journals(maps: Path = Path("/proc/self/maps")) -> int:
-    """Unlock all mapped journal files of this process and drop their pages; how many bytes are mapped. Never
-    raises: where the C library has neither call nothing is locked either."""
+    """Unlock all mapped journal files of this process and drop their pages; returns how many bytes are
+    mapped. Never raises: where the C library lacks these calls nothing is locked either."""
     total = 0
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)

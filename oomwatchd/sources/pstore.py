@@ -1,4 +1,4 @@
-"""pstore as a source: what a kernel saved of its log when it panicked, found again after the reboot.
+"""pstore as a source: what a kernel saved of its log when it panicked, read after the reboot.
 
 Source: Documentation/ABI/testing/pstore, ``fs/pstore/platform.c`` (``pstore_dump()``), ``fs/pstore/inode.c``
 (``pstore_mkfile()``), systemd-pstore(8).
@@ -7,7 +7,7 @@ A backend takes little at a time, so the kernel saves the log in parts, the newe
 line such as ``Panic#1 Part2``, and holds whole lines as syslog(2) gives them: ``<4>[   12.345678] text``. The
 files are ``dmesg-BACKEND-NUMBER`` in /sys/fs/pstore, until systemd-pstore moves them below
 /var/lib/systemd/pstore and adds a joined ``dmesg.txt``. The other records there (``console-``, ``pmsg-``)
-hold what user space wrote, without a mark of it, and are not read.
+hold what user space wrote, not marked as such, and are not read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 #: where the kernel and systemd-pstore keep dumps
 ROOTS: Final = (Path("/sys/fs/pstore"), Path("/var/lib/systemd/pstore"))
-#: the kernel saves some ten KiB a dump; what is beyond these bounds is no dump
+#: the kernel saves some ten KiB for each dump; larger files are no dumps
 MAX_FILE_BYTES: Final = 4 << 20
 MAX_FILES: Final = 10_000
 _PACKED: Final = 8
@@ -48,11 +48,11 @@ _LINE: Final = re.compile(
 
 
 class PstoreDump(msgspec.Struct, frozen=True, kw_only=True):
-    """One dump. A dump is of an earlier boot, so its records belong into an assembler of their own.
+    """One dump. A dump is of an earlier boot, so its records need an assembler of their own.
 
     ``name`` is for people; ``reason`` as the kernel names it (Panic, Oops, Emergency ...). ``records`` are in
     the order of time; a gap stands where a part is missing or cut. ``wall_offset`` is seconds since the epoch
-    minus the log clock, None where nobody can say (an archived file tells when it was moved).
+    minus the log clock, None where it is not known (the time of an archived file is when it was moved).
     """
 
     name: str
@@ -82,9 +82,9 @@ def read_pstore(
     """The dumps below these directories, oldest first; a dump that is found twice (joined and in parts, in
     the kernel's store and in the archive) comes once. A root that does not exist has none.
 
-    ``most_bytes`` of the newest files are read: all of what is read is held until the last dump is given.
-    The same dump has the same records whatever way it was found, and its reports the same ids: what was
-    stored once is known when it is read again. Raises PermissionDeniedError for a root that may not be read.
+    At most ``most_bytes`` of the newest files are read: all of it is held until the last dump is returned. A
+    dump has the same records, and its reports the same ids, wherever it was found: so what was stored once is
+    recognised. Raises PermissionDeniedError for a root that may not be read.
     """
     found: dict[Path, bool] = {}
     for root in roots:
@@ -101,15 +101,15 @@ def read_pstore(
 
 
 def _newest(files: list[Path], most_bytes: int) -> list[Path]:
-    """Those of the newest that have no more bytes together, in the order given. A dump is read whole or not
-    at all: with a part less it would be another one."""
+    """The newest dumps that fit into so many bytes, in the order given. A dump is read whole or not at all:
+    without a part its ids would differ."""
     known: list[tuple[float, int, Path]] = []
     for file in files:
         try:
             status = file.stat()
         except OSError:
             continue
-        # a record that the kernel packed is text many times as long
+        # a record that the kernel compressed becomes many times as long
         known.append((status.st_mtime, status.st_size * (_PACKED if file.suffix == ".z" else 1), file))
     since = float("-inf")
     for modified, size, _ in sorted(known, reverse=True):
@@ -131,7 +131,7 @@ def read_directory(directory: Path) -> Iterator[PstoreDump]:
 
 
 def _is_pstore(root: Path, mounts: Path) -> bool:
-    """The kernel's own file system: a file's time there is the dump's."""
+    """Whether this is the kernel's own file system: a file's time there is the dump's."""
     try:
         lines = mounts.read_text().splitlines()
     except OSError:
@@ -235,7 +235,7 @@ def _join(dump: list[_Part]) -> PstoreDump:
             records.append(KmsgGap(None))
         records += found
         expected = part.part - 1
-    if expected:  # the newest parts, with the panic itself
+    if expected:  # the newest parts have the panic itself
         records.append(KmsgGap(None))
     stamps = [record.usec for record in records if isinstance(record, KmsgRecord) and record.usec is not None]
     saved = dump[0].saved
@@ -249,8 +249,8 @@ def _join(dump: list[_Part]) -> PstoreDump:
 
 def _records(text: bytes) -> tuple[list[KmsgRecord], bool]:
     """The lines of a part, and whether it begins in the middle of one. A record of several lines has the
-    prefix before each of them; what has none is not of the log (the end of a line that was cut, the note of
-    ramoops on its error correction)."""
+    prefix before each of them; a line without a prefix is not of the log (the end of a cut line, ramoops's
+    note on error correction)."""
     lines = text.split(b"\n")
     records = []
     for line in lines:

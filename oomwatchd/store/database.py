@@ -1,6 +1,6 @@
 """The events of one SQLite connection: put, list, get, prune; how far each boot was read, its counters.
 
-Not locked: who has a connection sees to it that one thread at a time uses it. Methods raise sqlite3.Error;
+Not locked: the owner of a connection lets one thread at a time use it. Methods raise sqlite3.Error;
 those that change something belong into a transaction, but for :meth:`Database.save_counters`.
 """
 
@@ -41,7 +41,7 @@ _PRUNE_ROWS = 32
 _PRUNE_ROUNDS = 8
 #: boots whose position and counters are kept
 _BOOTS = 16
-#: a wall clock before 2020 is one that was never set: age says nothing
+#: a wall clock before 2020 was never set: ages are not known
 _CLOCK_UNSET = 1_577_836_800.0
 
 _WORDS = re.compile(r"\w+")
@@ -111,7 +111,7 @@ class Database:
 
     def _known_of_other_source(self, capture: OomCapture) -> Known | None:
         """The same report, read from the other of ring buffer and journal: its first record has the same
-        stamp and text in both. A later reading brings nothing, unless it has more kills."""
+        stamp and text in both. The later reading is ignored unless it has more kills."""
         rows = self.connection.execute(
             "SELECT id, capture, kills, undecoded FROM event"
             " WHERE boot_id = ? AND first_usec = ? AND (first_seq IS NULL) <> ? LIMIT 8",
@@ -125,7 +125,7 @@ class Database:
         return None
 
     def _was_dropped(self, capture: OomCapture) -> bool:
-        """It was stored once, and went with the oldest."""
+        """Whether it was stored once and deleted with the oldest."""
         row = self.connection.execute(
             "SELECT dropped_seq, dropped_usec FROM boot WHERE boot_id = ?", (capture.source.boot_id,)
         ).fetchone()
@@ -157,7 +157,7 @@ class Database:
         values = [
             v for value in conditions.values() for v in (value if isinstance(value, tuple) else (value,))
         ]
-        version = version_of(self.connection)  # an older file is mended by nobody but the daemon
+        version = version_of(self.connection)  # only the daemon upgrades an older file
         columns = ", ".join(name if LATER.get(name, 0) <= version else "NULL" for name in SHOWN)
         if any(LATER.get(name, 0) > version for text in conditions for name in _WORDS.findall(text)):
             return
@@ -190,7 +190,8 @@ class Database:
         return pages * scalar(connection, "PRAGMA page_size")
 
     def prune(self, limits: Limits, now: float) -> None:
-        """Delete the oldest until the limits hold, or until this put has done its share; never the last."""
+        """Delete the oldest until the limits hold, or until this put deleted its share; the last one
+        stays."""
         newest = scalar(self.connection, "SELECT max(number) FROM event")
         for _ in range(_PRUNE_ROUNDS):
             surplus = 0 if limits.max_events is None else self.events - limits.max_events
@@ -224,7 +225,7 @@ class Database:
     # -- boots -------------------------------------------------------------------------------------
 
     def save_position(self, boot_id: str, last_seq: int) -> None:
-        """Up to which record a boot is stored."""
+        """Save up to which record a boot is stored."""
         row = self.connection.execute("SELECT 1 FROM boot WHERE boot_id = ?", (boot_id,)).fetchone()
         self.connection.execute(
             "INSERT INTO boot (boot_id, last_seq) VALUES (?, ?)"
@@ -233,7 +234,7 @@ class Database:
         )
         if row is not None:
             return
-        # Boots have no order of their own: the newest events name those that matter
+        # boots have no order of their own: the newest events name the recent ones
         recent = "SELECT boot_id FROM event WHERE boot_id IS NOT NULL GROUP BY boot_id"
         recent += f" ORDER BY max(number) DESC LIMIT {_BOOTS}"
         for table in ("boot", "counter"):

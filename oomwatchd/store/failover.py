@@ -1,6 +1,6 @@
 """The file while it can be used, memory while it cannot, a new file where the old one is damaged or gone.
 
-Not locked: the store sees to it that one thread at a time is here.
+Not locked: the store lets one thread at a time in.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 
 
 class Failover:
-    """Where captures go: ``file`` and ``news``, or ``memory`` meanwhile."""
+    """Where captures go: ``file`` and ``news``, or ``memory`` while the file fails."""
 
     def __init__(
         self,
@@ -36,12 +36,12 @@ class Failover:
     ) -> None:
         self._use(connection)
         self._path = path
-        #: where a file is to be begun, when none could be
+        #: where to begin a file, while none could be opened
         self._wanted: Path | None = None
         self._watch = watch
         self._clock = clock
         self.limits = self._limits = limits
-        #: what was put while the file took nothing, None: nothing
+        #: captures that were put while the file failed; None: there are none
         self.memory: Database | None = None
         #: what keeps the file from being written, None while all is well
         self.failure: str | None = None
@@ -80,8 +80,8 @@ class Failover:
     # -- writing -----------------------------------------------------------------------------------
 
     def write(self, work: Callable[[], _T]) -> _T:
-        """Do ``work`` in a transaction of the file, behind what memory holds; a file that is found damaged or
-        gone is replaced. Raises sqlite3.Error, which is noted in ``failure``."""
+        """Do ``work`` in a transaction of the file, after what memory holds was written; a file that is
+        damaged or gone is replaced. Raises sqlite3.Error, which is noted in ``failure``."""
         self._look()
         try:
             result = self._tried(work)
@@ -115,7 +115,7 @@ class Failover:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """A transaction of what memory has no place for. Raises sqlite3.Error."""
+        """A transaction for what is never kept in memory. Raises sqlite3.Error."""
         try:
             with transaction(self.file.connection):
                 yield
@@ -134,7 +134,7 @@ class Failover:
     # -- whether the file is well --------------------------------------------------------------------
 
     def check(self) -> None:
-        """Look whether the file is still the one that was opened, and whole; write to it what memory holds.
+        """Check that the file is whole and still the one that was opened; write to it what memory holds.
         Raises sqlite3.Error."""
         if self._wanted is not None:
             self._return_to(self._wanted)
@@ -166,7 +166,8 @@ class Failover:
         self._lose_patience(error)
 
     def _lose_patience(self, error: sqlite3.Error) -> None:
-        """Who holds the file's lock for so long may hold it for hours: from now on nothing waits for it."""
+        """A process that holds the file's lock for so long may hold it for hours: from now on nothing waits
+        for it."""
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
             self.failure = self.failure or reason(error)
             with suppress(sqlite3.Error):

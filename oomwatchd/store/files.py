@@ -1,8 +1,8 @@
 """The store's file on the disk: whether it is whole, whether it is still the one that was opened.
 
 A process that opens and closes a file gives up all POSIX locks that it has on it (fcntl(2)), those of SQLite
-too. So what is looked at here is looked at before SQLite has the file, or through a descriptor that stays
-open as long as the connection.
+too. So the checks here are done before SQLite opens the file, or through a descriptor that stays open as long
+as the connection.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _MAGIC = b"SQLite format 3\0"
 
 
 class FileWatch:
-    """Notices that another hand removed, replaced, cut or overwrote the file. Costs two system calls."""
+    """Notices that another process removed, replaced, cut or overwrote the file. A check costs two system
+    calls."""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError."""
@@ -33,13 +34,13 @@ class FileWatch:
         self.trust()
 
     def close(self) -> None:
-        """After the connection, see the module."""
+        """To be called after the connection was closed, see the module."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def trust(self) -> None:
-        """The file is as it should be now: SQLite has just written it. Never raises."""
+        """Note the file's present state as good: SQLite has just written it. Never raises."""
         with suppress(OSError):
             status = os.fstat(self._descriptor)
             self._size, self._stamp = status.st_size, status.st_mtime_ns
@@ -51,7 +52,7 @@ class FileWatch:
         except (FileNotFoundError, NotADirectoryError):
             return "was removed"
         except OSError:
-            return None  # a disk that fails (EIO), want of memory: SQLite meets it, and memory stands in
+            return None  # EIO or a lack of memory: SQLite fails too, and memory takes the captures
 
     def _fault(self) -> str | None:
         named, opened = self._path.stat(), os.fstat(self._descriptor)
@@ -64,7 +65,7 @@ class FileWatch:
         return None
 
     def is_touched(self) -> bool:
-        """Somebody else wrote to it: its pages are to be checked. Never raises."""
+        """Whether another process wrote to it, so that its pages must be checked. Never raises."""
         with suppress(OSError):
             return os.fstat(self._descriptor).st_mtime_ns != self._stamp
         return False
@@ -112,7 +113,7 @@ def is_corrupt(error: sqlite3.Error) -> bool:
 
 
 def move_aside(path: Path, why: str, now: float) -> Path:
-    """Put a file that cannot be used out of the way; the last such one is kept. Raises OSError."""
+    """Move a file that cannot be used aside; only the last such file is kept. Raises OSError."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     aside = path.with_name(f"{path.name}.corrupt-{stamp}")
     for older in path.parent.glob(f"{path.name}.corrupt-*"):

@@ -1,6 +1,6 @@
-"""One daemon at a time has a state directory: two that share it would each take the other's kills for known.
+"""One daemon at a time uses a state directory: of two, each would take the other's kills for known ones.
 
-The lock is flock(2) on a file of the directory. It ends with the process that holds it, however that ends.
+The lock is flock(2) on a file of the directory. It ends with the process, however that ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PATIENCE_SECONDS = 1.0
 
 
 class StateInUseError(OomwatchdError):
-    """Another daemon has the state directory."""
+    """Another daemon uses the state directory."""
 
     exit_status = EX_CANTCREAT
 
@@ -67,7 +67,7 @@ class StateLock:
 
 
 def holder(directory: Path) -> int | None:
-    """The process that has the directory, None if there is none or nobody can tell."""
+    """The process that holds the lock; None if there is none or it is not known."""
     try:
         descriptor = os.open(directory / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:

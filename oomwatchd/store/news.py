@@ -1,4 +1,4 @@
-"""What there is to tell, and how far each sink has come, in one SQLite connection.
+"""Which events the sinks are to get, and how far each sink is, in one SQLite connection.
 
 Not locked; methods raise sqlite3.Error and those that change something belong into a transaction.
 """
@@ -15,7 +15,7 @@ from oomwatchd.store.schema import WITH_NEWS, scalar, version_of
 
 #: news that wait for a sink; what is older is dropped
 _MOST = 10_000
-#: stands among the sinks for those of this host, which are told at once
+#: the name in the table for the local sinks, which get each event at once
 LOCAL = ""
 #: what is saved of a sink's state; the rest is counted on reading
 _DELIVERY = tuple(name for name in Delivery.__struct_fields__ if name not in ("waiting", "oldest_waiting"))
@@ -33,12 +33,12 @@ class NewsTable:
         return scalar(self._connection, "SELECT max(seq) FROM sqlite_sequence WHERE name = 'news'")
 
     def go_on_behind(self, last: int) -> None:
-        """Number what comes from now on from here: sinks go by the numbers. For a new file."""
+        """Number the next news from here on, because sinks remember the number. For a new file."""
         if last:
             self._connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('news', ?)", (last,))
 
     def note(self, event_id: str, wall: float) -> int:
-        """There is something to tell of an event; the number of this news."""
+        """Note that there is news of an event; returns its number."""
         cursor = self._connection.execute("INSERT INTO news (event_id, wall) VALUES (?, ?)", (event_id, wall))
         number = cursor.lastrowid or 0
         self._connection.execute("DELETE FROM news WHERE number <= ?", (number - _MOST,))
@@ -58,7 +58,7 @@ class NewsTable:
             )
 
     def deliveries(self, last: int) -> Sequence[Delivery]:
-        """How far each sink that fetches has come; ``last`` is the number of the last news."""
+        """How far each remote sink is; ``last`` is the number of the last news."""
         if version_of(self._connection) < WITH_NEWS:  # nobody but the daemon mends that
             return ()
         query = f"""
@@ -89,12 +89,12 @@ class NewsTable:
         self._forget()
 
     def told(self) -> int | None:
-        """Up to which news the sinks of this host were told; None in a file where they never were."""
+        """Up to which news the local sinks are done; None in a file where they never got any."""
         row = self._connection.execute("SELECT position FROM delivery WHERE sink = ?", (LOCAL,)).fetchone()
         return None if row is None else int(row[0])
 
     def save_told(self, position: int) -> None:
-        """Up to which news the sinks of this host were told."""
+        """Save up to which news the local sinks are done."""
         self._connection.execute(
             "INSERT INTO delivery (sink, position, delivered, left_out, dropped, failures)"
             " VALUES (?, ?, 0, 0, 0, 0) ON CONFLICT DO UPDATE SET position = excluded.position",
@@ -103,7 +103,7 @@ class NewsTable:
         self._forget()
 
     def _forget(self) -> None:
-        """News that every sink is done with."""
+        """Delete news that every sink is done with."""
         self._connection.execute(
             "DELETE FROM news WHERE number <= (SELECT coalesce(min(position), 0) FROM delivery)"
         )

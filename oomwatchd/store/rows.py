@@ -1,4 +1,4 @@
-"""What is stored of an event, apart from how: its row, what a later capture adds, how much is kept."""
+"""What is stored of an event: its row, what a later capture adds, how much is kept."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_age_seconds: float | None = None
 
     def in_memory(self) -> Limits:
-        """The same for a store without a file: memory is dearer, and the daemon's own is limited."""
+        """The limits of a store without a file: the daemon's memory is limited."""
         return msgspec.structs.replace(self, max_bytes=min(self.max_bytes or MEMORY_BYTES, MEMORY_BYTES))
 
 
@@ -79,7 +79,7 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def place(self) -> str | None:
-        """Where the victim lived, as people call it: container, else unit, else cgroup."""
+        """Where the victim lived: its container, else its unit, else its cgroup."""
         names = Names(self.container, self.pod, self.namespace)
         return place_of(names, container_id=self.container_id) or self.unit or self.cgroup
 
@@ -121,7 +121,7 @@ def values_of(capture: OomCapture, event: OomEvent, now: float) -> tuple[Any, ..
     epoch) stands for a time that is not known."""
     victim = event.victims[0] if event.victims else None
     whose = next((a for a in event.attribution if victim and a.pid == victim.pid), None)
-    # the kernel's word first: what /proc said of a process that was ending may be "/"
+    # the kernel's line first: for a process that was exiting /proc may have said "/"
     paths = (
         event.memcg and event.memcg.task_path,
         whose and whose.cgroup,
@@ -202,7 +202,7 @@ def _extent(capture: OomCapture) -> tuple[int, int, bool, int]:
 
 
 class Tally:
-    """Calls ``count`` once, however often the storing is tried, and remembers what it returned."""
+    """Calls ``count`` once, however often storing is tried, and remembers what it returned."""
 
     def __init__(self, count: Count | None, event: OomEvent) -> None:
         self._count = count

@@ -1,8 +1,8 @@
-"""The tables, how older ones become them, and how a connection to the file is set up.
+"""The tables, the upgrade of older ones, and how a connection to the file is set up.
 
 Durability: WAL with ``synchronous=FULL``. ``NORMAL`` would lose the last commits with the power, and with
-the power the ring buffer goes too: there is no second source. A report is rare and the store is served by
-the patient half, so an fsync a report is affordable.
+the power the ring buffer goes too: there is no second source. Reports are rare and the worker may wait, so an
+fsync for each report is affordable.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def connect(path: Path | Literal[":memory:"]) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_size_limit = 1048576")
-        # KiB of pages that SQLite keeps besides the kernel: 2000 by default, which events fill for good
+        # KiB of SQLite's own page cache: by default 2000, which events would fill and keep
         connection.execute("PRAGMA cache_size = -512")
         version = checked_version(connection, path)
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
@@ -158,7 +158,7 @@ def checked_version(connection: sqlite3.Connection, path: Path | str) -> int:
 
 
 def _check_tables(connection: sqlite3.Connection, path: Path | str) -> None:
-    """A file of another program may have a version number, too."""
+    """Check the tables, because a file of another program may have a version number too."""
     try:
         connection.execute(f"SELECT number, {', '.join(COLUMNS)} FROM event LIMIT 0")  # noqa: S608
         connection.execute("SELECT number, event_id, wall FROM news LIMIT 0")

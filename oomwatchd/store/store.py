@@ -37,7 +37,7 @@ _EXPORT_ROWS = 16
 class Store:
     """The captures of this host. All methods may be called from any thread.
 
-    ``put`` never fails for the disk's sake: while the file cannot be written (full, read-only, I/O error, a
+    ``put`` does not fail when the disk does: while the file cannot be written (full, read-only, I/O error, a
     lock that another process holds) captures are kept in memory, a bounded number, and moved to the file with
     the first put or check that succeeds. ``failure`` says what is wrong meanwhile; only the first put waits
     for a lock. A file that is corrupt, was removed or was cut is moved aside, as far as it is there (the last
@@ -45,12 +45,12 @@ class Store:
     """
 
     def __init__(self, at: Failover, path: Path | None, clock: Callable[[], float] = time.time) -> None:
-        #: the file, or what stands in for it; for this module and tests
+        #: the file, or its replacement; for this module and tests
         self.failover = at
         self._path = path
         self._clock = clock
         self._lock = threading.RLock()
-        #: captures given up because memory's bound was reached while the file took none
+        #: captures dropped because memory's bound was reached while the file failed
         self.dropped = 0
         #: up to which news the sinks of this host were told; it is saved with the next put
         self.told: int | None = None

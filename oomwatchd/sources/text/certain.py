@@ -1,8 +1,7 @@
-"""Where kernel text certainly begins in a line, whatever stands before it.
+"""Find where kernel text certainly begins in a line, whatever stands before it.
 
-The forms of :mod:`oomwatchd.formats` tell it: a wording that begins with fixed letters and matches is the
-kernel's. A line that begins with a task's name has no such place; what stands before the others is cut from
-it too.
+A form of :mod:`oomwatchd.formats` that begins with fixed letters and matches proves it. A line that begins
+with a task's name has no such place; what stands before the others is cut from it too.
 """
 
 from __future__ import annotations

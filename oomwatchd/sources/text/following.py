@@ -16,7 +16,7 @@ from oomwatchd.words.escape import harmless
 class FollowedFile:
     """One file. :meth:`news` gives what came since it was asked last, from the beginning of the file on.
 
-    A new file of the same name (logrotate) goes on where the old one ended, one that was cut short
+    A new file of the same name (logrotate) continues where the old one ended; a file that was truncated
     (``copytruncate``) is read from its beginning. Raises OomwatchdError if there is no such file at first;
     one that is gone later is waited for.
     """
@@ -33,7 +33,7 @@ class FollowedFile:
             )
 
     def news(self) -> Iterator[bytes]:
-        """What is there that was not read yet."""
+        """The data that was not read yet."""
         yield from self._read()
         while (stream := self._next()) is not None:
             yield from self._read()  # what was still written to the old one

@@ -1,8 +1,8 @@
 """A log as it comes: bytes -> captures, each as soon as its report is complete. No file, no clock.
 
-The carrier and the wrapping of a text are told by the text as a whole, so nothing is concluded from its first
-lines while there may be more: what came so far is read on trial whenever the source rests, and only when
-that shows a report's end is the trial taken for good. A log that is fed without rests (a file, a fast
+The carrier and the wrapping of a text are judged from the text as a whole, so nothing is concluded from its
+first lines while more may come: what came so far is read on trial whenever the source rests, and the result
+counts only when it shows a report's end. A log that is fed without rests (a file, a fast
 pipe) is read as a whole, as :func:`.prefilter.records` does.
 """
 
@@ -22,7 +22,7 @@ from oomwatchd.sources.text.other_killers import OtherKillers
 from oomwatchd.sources.text.prefilter import CONTEXT, PrefilteredReader
 from oomwatchd.sources.text.reader import HEAD, TextReader
 
-#: how often ``rest`` wants to be called while ``waits``: with two rests a report is told in half a second
+#: how often ``rest`` is to be called while ``waits``: two rests bring a report in half a second
 REST_SECONDS: Final = PAUSE_SECONDS
 #: how much of a text without a report is searched for what is near one
 BEGINNING: Final = 1 << 20

@@ -1,7 +1,7 @@
-"""Read a log of any size, fast: what holds no report is not decoded.
+"""Read a log of any size, fast: text without a report is not decoded.
 
-A chunk of the file in which none of the needles occurs cannot begin a report, and is passed over while
-nobody waits for the rest of one. Where a needle is found, the text before it is read too, for what stands
+A chunk of the file without any of the needles cannot begin a report, and is passed over while no report is
+open. Where a needle is found, the text before it is read too, for what stands
 just before a report (``callbacks suppressed``, sysrq). In the beginning a needle is found however it is
 broken: a short text may be wrapped inside one, a long log is not.
 """
@@ -27,7 +27,7 @@ _BROKEN_SEAM: Final = 4096
 
 
 class PrefilteredReader:
-    """Data that is fed in, as records; data that cannot begin a report is passed over.
+    """Data in, records out; data that cannot begin a report is passed over.
 
     ``idle`` says whether the consumer waits for nothing, so that text without a report's beginning may be
     left out; it is asked after everything before was consumed. ``reader`` may be given to see its ``form``.

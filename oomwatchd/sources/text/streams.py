@@ -44,7 +44,7 @@ Progress = Callable[[int], None]
 
 
 class _Counted(io.RawIOBase):
-    """A raw stream that tells how much of it was read."""
+    """A raw stream that reports how much of it was read."""
 
     def __init__(self, stream: BinaryIO, progress: Progress | None) -> None:
         self._stream = stream
@@ -82,7 +82,7 @@ class _Counted(io.RawIOBase):
 
 
 class _Decompressed(io.RawIOBase):
-    """A decompressor that gives what it can of a damaged file.
+    """A decompressor that reads as much as it can of a damaged file.
 
     A log is often cut short; what was read before the damage is a log too. :exc:`NoInputError` is raised
     only if not one byte could be read.
@@ -120,8 +120,9 @@ def open_log(source: Path | str | BinaryIO, progress: Progress | None = None) ->
     """A binary stream of the log's plain text.
 
     ``source`` is a path, ``-`` for standard input, or an open binary stream; gzip, bzip2, xz and zstd are
-    told by their first bytes. :exc:`NoInputError`, :exc:`PermissionDeniedError` if there is nothing to read,
-    :exc:`UnavailableError` if zstd is needed and not installed, or bzip2 and Python was built without it.
+    recognised by their first bytes. :exc:`NoInputError`, :exc:`PermissionDeniedError` if there is nothing to
+    read, :exc:`UnavailableError` if zstd is needed and not installed, or bzip2 and Python was built without
+    it.
     """
     if isinstance(source, Path | str):
         name = "standard input" if str(source) == "-" else harmless(str(source))
@@ -214,7 +215,7 @@ def is_compressed(first: bytes) -> bool:
 
 
 def _refuse_foreign(magic: bytes, name: str) -> None:
-    """What is not text is said so: "no OOM report" would be believed. Raises NoInputError."""
+    """Refuse what is not text, because "no OOM report" would be believed. Raises NoInputError."""
     stored = magic[8:10] == b"\0\0"  # an archive that is not compressed holds the text as it is
     for first, what, way in _FOREIGN:
         if magic.startswith(first) and not (first == b"PK\x03\x04" and stored):
