@@ -18,7 +18,8 @@ causes kmsg > /dev/ttyS1 &
 daemon() { chroot /py env PYTHONPATH=/mnt PYTHONDONTWRITEBYTECODE=1 python3 -m oomwatchd "$@"; }
 if [ -e /program ]; then
     mount -t ext4 -o ro,noload /dev/vda /py; mount -t ext4 -o ro,noload /dev/vdb /py/mnt
-    for directory in proc sys dev tmp; do mount --bind /$directory /py/$directory; done
+    # with what is mounted below: the cgroups are
+    for directory in proc sys dev tmp; do mount -o rbind /$directory /py/$directory; done
     echo 'state_directory = "/tmp/state"' > /tmp/oomwatchd.toml
     mkdir -p /tmp/state
     # as the unit has it
