@@ -267,6 +267,14 @@ def test_a_module_that_takes_memory_while_it_is_loaded_is_named() -> None:
     assert by_trace(Case(other, capture)) is None
 
 
+def test_who_keeps_network_namespaces_is_known() -> None:
+    parts = {"slabinfo": "44000000 kmalloc-cg-4k\n34000000 kmalloc-2k", "descriptors": "1200 netns 9 spacer"}
+    case = live(**parts)
+    keeper = by_count(case, kinds={"netns"})
+    assert keeper is not None and keeper.text == "spacer has 1200 network namespaces open"
+    assert by_count(case, kinds={"pipe"}) is None
+
+
 def test_zram_that_does_not_compress_is_replaced() -> None:
     bad = by_amount(live(zram="zram0 290000000 280000000 285000000 0 0 0 0 0"))[0]
     assert bad.lever.startswith("replace zram (zram0) by swap on a disk") and "hardly compress" in bad.lever

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import pytest
+
+from oomwatchd.cli import main
 from oomwatchd.formats.parts import Parts
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.records.report import Node
@@ -64,3 +68,25 @@ def test_a_kill_line_against_its_row() -> None:
     report = decode([KmsgRecord(text=text, usec=n) for n, text in enumerate((*rows, kill))])
     assert report.page_size_bytes == 65536
     assert report.tasks[0].rss_bytes == 2000 << 16
+
+
+def test_another_report_of_the_same_log_tells_it(
+    capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
+) -> None:
+    table = (
+        "[  2.1] [ pid ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name",
+        "[  2.1] [   30]     0    30     9000     2000    45056        0             0 b",
+        "[  2.1] [   31]     0    31     9000     2000    45056        0             0 c",
+        "[  2.1] Out of memory: Killed process 30 (b), UID 0, total-vm:x",
+    )
+    buddy = "[  1.2] Node 0 DMA: 1*64kB (U) 0*128kB 0*256kB = 64kB"
+    head = "[  1.1] a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
+    kill = (
+        "[  1.3] Out of memory: Killed process 20 (a) total-vm:9kB, anon-rss:8kB, file-rss:0kB, shmem-rss:0kB"
+    )
+    second = "[  2.0] b invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
+    (tmp_path / "log").write_text("\n".join((head, buddy, kill, second, *table)) + "\n")
+    assert main(["analyze", "--format", "jsonl", str(tmp_path / "log")]) == 0
+    events = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+    assert [event["page_size_bytes"] for event in events] == [65536, 65536]
+    assert events[1]["tasks"][0]["rss_bytes"] == 2000 << 16

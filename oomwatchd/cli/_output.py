@@ -24,6 +24,8 @@ from oomwatchd.words.text import plural
 
 Format = Literal["text", "json", "jsonl", "html", "markdown"]
 _MAX_WIDTH = 120
+#: whose page sizes are remembered
+_MOST_LOGS = 64
 #: reports of one HTML page, and lines of theirs: a browser shows 60 MB of it
 PAGE_REPORTS, PAGE_RECORDS = 1000, 250_000
 
@@ -73,13 +75,15 @@ class Writer:
         self._pages: list[OomEvent] = []
         self._room = PAGE_RECORDS
         self._records: dict[str, tuple[KmsgRecord, ...]] = {}
+        #: of a log's reports the last page size that one told, with its kernel, by the log's name
+        self._page_sizes: dict[str | None, tuple[int, str | None]] = {}
 
     def write(self, capture: OomCapture) -> None:
         """The next event."""
         if self._format == "html" and (len(self._pages) >= PAGE_REPORTS or self._room <= 0):
             self._count += 1  # neither kept nor explained
             return
-        event, error = explained(capture)
+        event, error = self._explained(capture)
         self.status = self.status or (EX_SOFTWARE if error is not None else 0)
         first = self._count == 0
         self._count += 1
@@ -104,6 +108,19 @@ class Writer:
                 self._stream.write((b"" if first else b"\n\n") + text.encode("utf-8", "backslashreplace"))
         if self._format != "html":
             self._stream.flush()  # the next event may take long, and somebody waits for this one
+
+    def _explained(self, capture: OomCapture) -> Conclusion:
+        """The event; where a report does not tell its page size, with that of an earlier one of its log."""
+        found, log = explained(capture), capture.source.name
+        if found.event.page_size_bytes is not None:
+            if len(self._page_sizes) >= _MOST_LOGS:
+                self._page_sizes.clear()
+            self._page_sizes[log] = found.event.page_size_bytes, found.event.kernel
+        elif log in self._page_sizes:
+            size, kernel = self._page_sizes[log]
+            if found.event.kernel in (None, kernel):  # of another machine otherwise
+                return explained(msgspec.structs.replace(capture, page_size_bytes=size))
+        return found
 
     def close(self) -> None:
         """End the document; nothing may be written after it."""

@@ -158,13 +158,20 @@ def swapped_bytes(case: Case) -> int:
     return 0 if swap is None else max((swap.total_bytes or 0) - (swap.free_bytes or 0), 0)
 
 
-def by_count(case: Case, of: Container[int | str] | None = None, least: int = 0) -> Suspect | None:
-    """Who has many descriptors of a kind, of these processes (by pid or name: a daemon in a container
-    sees other pids than the log has), so many that they can hold ``least`` bytes; None where nobody has."""
+def by_count(
+    case: Case,
+    of: Container[int | str] | None = None,
+    least: int = 0,
+    kinds: Container[str] = _KINDS,
+) -> Suspect | None:
+    """Who has many descriptors of one of these kinds, of these processes (by pid or name: a daemon in a
+    container sees other pids than the log has), so many that they can hold ``least`` bytes; None where nobody
+    has."""
     held = [
         (h.amount / kind.many, kind, h)
         for name, h in case.facts.descriptors.items()
-        if (kind := _KINDS.get(name)) is not None
+        if name in kinds
+        and (kind := _KINDS.get(name)) is not None
         and (of is None or h.pid in of or h.name in of)
         and h.amount * kind.most_bytes >= least
     ]

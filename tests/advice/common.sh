@@ -32,3 +32,11 @@ disk_at() { # DIRECTORY: a file system on the slow disk
     mkdir -p "$1"; mke2fs "$DISK" > /dev/null 2>&1 || mkfs.ext2 "$DISK" > /dev/null 2>&1
     mount -t ext4 "$DISK" "$1" 2> /dev/null || mount -t ext2 "$DISK" "$1"
 }
+settled() { # PID: waits until it has what it wants and only holds it
+    _quiet=0; _tries=0
+    while [ $_quiet -lt 4 ] && [ $_tries -lt 240 ] && [ -e "/proc/$1/stat" ]; do
+        sleep 0.25
+        _tries=$((_tries + 1))
+        case $(cut -d ' ' -f 3 "/proc/$1/stat" 2> /dev/null) in S) _quiet=$((_quiet + 1)) ;; *) _quiet=0 ;; esac
+    done
+}

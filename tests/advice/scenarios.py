@@ -859,7 +859,7 @@ WHOLE = (
         cause="one process holds 500000 open files; the worker needs 230",
         named=r"open(ed)? files|filp|descriptor|opener",
         near=r"slab",
-        work="bystander; echo 1000000 > /proc/sys/fs/file-max; causes opens ${N:-500000} 90 opener & sleep 6; causes anon 230 2 worker && unharmed",
+        work="bystander; echo 1000000 > /proc/sys/fs/file-max; causes opens ${N:-500000} 90 opener & settled $!; causes anon 230 2 worker && unharmed",
         follow={
             "slab": LOOK,
             "see_descriptors": LOOK,
@@ -875,7 +875,7 @@ WHOLE = (
         cause="11000 threads; the worker needs 150",
         named=r"stack|thread",
         work="bystander; for f in kernel/threads-max kernel/pid_max; do echo 100000 > /proc/sys/$f; done; echo 1000000 > /proc/sys/vm/max_map_count;"
-        " ulimit -u unlimited 2>/dev/null; causes threads ${N:-11000} 90 threader & sleep 4; causes anon 150 2 worker && unharmed",
+        " ulimit -u unlimited 2>/dev/null; causes threads ${N:-11000} 90 threader & settled $!; causes anon 150 2 worker && unharmed",
         follow={"threads": _did("1000 threads", N=1000), "slab": LOOK},
         looks={"slabinfo": Look(_SLAB, r"task_struct|stack")},
     ),
@@ -885,7 +885,7 @@ WHOLE = (
         named=r"inotify|inode|dentry|watch",
         near=r"slab",
         work="bystander; echo 1000000 > /proc/sys/fs/inotify/max_user_watches; mkdir -p /w; mount -t tmpfs -o nr_inodes=0 t /w;"
-        " causes watches ${N:-120000} /w 90 watcher & sleep 8; causes anon 250 2 worker && unharmed",
+        " causes watches ${N:-120000} /w 90 watcher & settled $!; causes anon 250 2 worker && unharmed",
         follow={"slab": LOOK, "tmpfs_remove": _did("5000 files", N=5000)},
         looks={"slabinfo": Look(_SLAB, r"inode|inotify|dentry")},
     ),
@@ -894,7 +894,7 @@ WHOLE = (
         cause="a routing table of 700000 routes; the worker needs 320",
         named=r"fib_|route|ip_fib",
         near=r"slab",
-        work="bystander; causes routes ${N:-700000} 90 router & sleep 14; causes anon 320 2 worker && unharmed",
+        work="bystander; causes routes ${N:-700000} 90 router & settled $!; causes anon 320 2 worker && unharmed",
         follow={"slab": LOOK, "objects": _did("20000 routes", N=20000)},
         looks={"slabinfo": Look(_SLAB, r"fib|kmalloc")},
         seconds=150,
@@ -904,7 +904,7 @@ WHOLE = (
         cause="1200 network namespaces kept by descriptors; the worker needs 250",
         named=r"namespace|net_namespace|\bnetns|\bnet_",
         near=r"slab|no counter|per-?CPU",
-        work="bystander; causes namespaces ${N:-1200} 90 spacer & sleep 20; causes anon 250 2 worker && unharmed",
+        work="bystander; causes namespaces ${N:-1200} 90 spacer & settled $!; causes anon 250 2 worker && unharmed",
         follow={
             "slab": LOOK,
             "objects": _did("50 namespaces", N=50),

@@ -15,6 +15,7 @@ from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.diagnosis.levers import is_v1, raised_first
 from oomwatchd.diagnosis.purpose import purpose
+from oomwatchd.diagnosis.suspects import Suspect, by_count
 from oomwatchd.records.report import Finding, Memcg
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
@@ -62,7 +63,7 @@ def find(case: Case) -> Claim | None:
         cause=Cause(
             tier=Tier.HELD if case.in_cgroup else Tier.TAKEN,
             text=f"kernel slab holds {case.ledger.percent(slab)} {case.of}"
-            + (_most(caches, slab) or _asked(case)),
+            + (_most(case, caches, slab) or _asked(case)),
             excess_bytes=slab - (0 if case.in_cgroup else int(_USUAL * whole)),
         )
         if decides
@@ -81,12 +82,18 @@ def _live(case: Case) -> list[tuple[str, int]]:
     return [(one.name, one.amount) for one in held[:3]]
 
 
-def _most(caches: list[tuple[str, int]], slab: int) -> str:
-    """The one cache that makes most of it up."""
+def _most(case: Case, caches: list[tuple[str, int]], slab: int) -> str:
+    """The one cache that makes most of it up; else who keeps what is spread over many."""
     if not caches or caches[0][1] < _HUGE * slab:
-        return ""
+        keeper = _keeper(case)
+        return "" if keeper is None else f"; {keeper.text}"
     name = harmless_name(caches[0][0])
     return f", most of it {name}{meaning(caches[0][0])}"
+
+
+def _keeper(case: Case) -> Suspect | None:
+    """Live: who has network namespaces open; their data is in many caches."""
+    return None if case.in_cgroup else by_count(case, kinds={"netns"})
 
 
 def _asked(case: Case) -> str:
@@ -115,6 +122,9 @@ def _advice(case: Case, caches: list[tuple[str, int]]) -> str:
             "kill."
         )
     lever = "" if case.early or not caches else lever_for(case, caches[0][0])
+    keeper = _keeper(case)
+    if keeper is not None and (not caches or not meaning(caches[0][0])):
+        lever = f"{keeper.lever[0].upper()}{keeper.lever[1:]}."
     if lever:
         return f"{lever} A kill does not free the kernel's own objects (slabtop -s c shows them)."
     bound = " bound what makes them (LimitNOFILE=, fs.file-max for open files);" if not caches else ""
