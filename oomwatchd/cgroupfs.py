@@ -27,6 +27,12 @@ class Files(msgspec.Struct, frozen=True):
     #: swap of its own (v2), memory and swap together (v1)
     swap_usage: str
     swap_limit: str
+    #: of ``memory.stat``, with all below it: page cache and the kernel's caches, which are dropped before
+    #: anybody is killed, and the pages of tmpfs and shared memory, which are not among them
+    droppable: tuple[bytes, ...]
+    shmem: bytes
+    #: the two files of swap count memory, too
+    swap_with_memory: bool
     stat: str = "memory.stat"
     procs: str = "cgroup.procs"
 
@@ -40,6 +46,9 @@ FILES = {
         inactive_file=b"total_inactive_file",
         swap_usage="memory.memsw.usage_in_bytes",
         swap_limit="memory.memsw.limit_in_bytes",
+        droppable=(b"total_inactive_file", b"total_active_file"),
+        shmem=b"total_shmem",
+        swap_with_memory=True,
     ),
     2: Files(
         usage="memory.current",
@@ -48,6 +57,9 @@ FILES = {
         inactive_file=b"inactive_file",
         swap_usage="memory.swap.current",
         swap_limit="memory.swap.max",
+        droppable=(b"inactive_file", b"active_file", b"slab_reclaimable"),
+        shmem=b"shmem",
+        swap_with_memory=False,
     ),
 }
 #: of v1: the slab caches that are charged to the cgroup, in the form of /proc/slabinfo

@@ -117,6 +117,18 @@ class RecorderSection(Section, frozen=True, kw_only=True):
     minutes: Annotated[int, msgspec.Meta(ge=1, le=60)] = 15
 
 
+class WarningSection(Section, frozen=True, kw_only=True):
+    """``[warning]``: the event ``oom_near``, before anybody is killed; it needs the flight recorder. Of ends
+    that are further away than ``horizon_seconds`` nothing is said, nor of what matches one of ``quiet``:
+    patterns (``*``, ``?``) for cgroups, units, slices, containers' and pods' names, or "machine". In
+    ``hook_directory`` an empty file is left for each warning, named by its event's id."""
+
+    enabled: bool = True
+    horizon_seconds: Annotated[int, msgspec.Meta(ge=10, le=86400)] = 1800
+    quiet: list[str] = []
+    hook_directory: str = ""
+
+
 class WitnessSection(Section, frozen=True, kw_only=True):
     """``[witness]``: ``mark_victim`` compares the log with the trace point oom:mark_victim."""
 
@@ -134,6 +146,7 @@ class Config(Section, frozen=True, kw_only=True):
     store: StoreSection = StoreSection()
     capture: CaptureSection = CaptureSection()
     recorder: RecorderSection = RecorderSection()
+    warning: WarningSection = WarningSection()
     witness: WitnessSection = WitnessSection()
     sinks: dict[str, Any] = {}
 

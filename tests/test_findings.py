@@ -26,6 +26,7 @@ from oomwatchd.records.capture import (
     Unseen,
 )
 from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.nearing import Candidate, Nearing
 from oomwatchd.records.report import (
     Allocation,
     Finding,
@@ -187,6 +188,23 @@ def looked_after(at: int, after: int) -> OomCapture:
 OOMD = OomCapture(
     source=Source(kind="journal", form="oomd"),
     records=(KmsgRecord(text="b.service: systemd-oomd killed some process(es) in this unit."),),
+)
+NEARING = Nearing(
+    cgroup="/a.slice/b.service",
+    limit_bytes=512 << 20,
+    capacity_bytes=512 << 20,
+    used_bytes=300 << 20,
+    usec=60_000_000,
+    wall=1.0,
+    since_usec=0,
+    grown_bytes=200 << 20,
+    rate_bytes_per_second=4e6,
+    soonest_seconds=50.0,
+    latest_seconds=70.0,
+    candidates=(Candidate(pid=7, comm="x", rss_bytes=290 << 20),),
+)
+NEAR = OomCapture(
+    source=Source(kind="recorder", form="near"), records=(), page_size_bytes=4096, nearing=NEARING
 )
 AVAILABLE = {"MemTotal": 4096, "MemAvailable": 100}
 KILLED_BIG = report(victims=(BIG,))
@@ -798,6 +816,7 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
             (report(memory=cached(1100)), host([], {"MemTotal": 4096}, protected="4096 /db.slice\n")),
         )
     ],
+    "memory_nearly_exhausted": [((report(), NEAR), (report(), recorded()))],
     "oomd_killed": [((report(), OOMD), (report(), recorded()))],
     "tmpfs_grew": [
         (

@@ -17,7 +17,7 @@ PACKAGE = Path(oomwatchd.__file__).parent
 #: the rooms of the core in the order of the line: each may import what stands before it, and itself
 LINE = (
     *("errors", "plugs", "words", "records", "procfs", "cgroupfs", "formats", "reports"),
-    *("diagnosis", "event", "delivery.policy", "render"),
+    *("warning", "diagnosis", "event", "delivery.policy", "render"),
 )
 CORE = {*LINE} - {"plugs"}
 EDGES = {"sources", "notify", "observe", "store", "sinks", "metrics", "web", "config", "delivery"}

@@ -6,7 +6,7 @@ import logging
 import selectors
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from oomwatchd.daemon.clocks import now
 from oomwatchd.daemon.front import Front
@@ -20,6 +20,9 @@ from oomwatchd.metrics import Metrics
 from oomwatchd.notify import Notifier
 from oomwatchd.observe.recorder import Recorder
 from oomwatchd.observe.snapshot import Snapshots
+
+if TYPE_CHECKING:
+    from oomwatchd.daemon.nearing import Warnings
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class Parts(NamedTuple):
     watch: Watch
     check: KillCheck
     recorder: Recorder | None
+    warnings: Warnings | None
     naming: Naming | None
     worker: Worker
     snapshots: Snapshots
@@ -131,6 +135,8 @@ class Loop:
         began, well = time.thread_time(), False
         try:
             recorder.run(moment.monotonic_usec, moment.wall)
+            if self._parts.warnings is not None:
+                self._parts.warnings.look(moment.monotonic_usec, moment.wall)
             well = True
         except Exception as error:
             self._failures.failed("the flight recorder", error)

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -45,6 +46,9 @@ from oomwatchd.observe.host import read_host
 from oomwatchd.observe.recorder import Recorder
 from oomwatchd.observe.snapshot import Snapshots
 from oomwatchd.sources.journal import JournalSource
+
+if TYPE_CHECKING:
+    from oomwatchd.daemon.nearing import Warnings
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +105,14 @@ class Daemon:
         naming: Naming | None = None
         if self._recorder is not None:
             naming = Naming(names, self._recorder.cgroups, self._worker.later)
+        self._warnings: Warnings | None = None
+        if self._recorder is not None and config.warning.enabled:
+            from oomwatchd.daemon.nearing import Warnings  # a quarter MiB that others do without
+
+            self._warnings = Warnings(
+                config.warning, self._host, self._recorder, self._metrics, self._worker.serve, names.get
+            )
+            self._worker.warned = self._warnings.linked
         self._worker.open()
         boot_id = self._host.boot_id
         counters = self._worker.load_counters(boot_id)
@@ -140,6 +152,7 @@ class Daemon:
                 self._watch,
                 self._check,
                 self._recorder,
+                self._warnings,
                 naming,
                 self._worker,
                 self._snapshots,
@@ -228,6 +241,9 @@ class Daemon:
         self._notifier("STOPPING=1")
         self._front.ready("ending")
         self._watch.flush()
+        if self._warnings is not None:
+            moment = now()
+            self._warnings.close(moment.monotonic_usec, moment.wall)
         if not self._worker.stop(DRAIN_SECONDS):
             left = self._worker.waiting
             log.error("%d reports were not stored in time; the next start reads them from the ring", left)

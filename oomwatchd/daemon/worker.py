@@ -80,6 +80,8 @@ class Worker:
         self._store = Store.open(None)
         self._lock: StateLock | None = None
         self._deaths = OwnDeaths(self._store, None)
+        #: a kill's capture with the warning that it had
+        self.warned: Callable[[OomCapture, OomEvent], OomCapture] | None = None
         self._outputs = Outputs(metrics, self._failures, boot_id)
         self._busy = False
         self._unit_watch: UnitWatch | None = None
@@ -220,6 +222,10 @@ class Worker:
         for capture in captures:
             self._serve(Waiting(capture, None))
 
+    def serve(self, make: Callable[[], OomCapture]) -> None:
+        """Have a capture made and served."""
+        self.later(lambda: self._serve(Waiting(make(), None)))
+
     def reopen_sinks(self, config: Config) -> None:
         """Close the sinks and open those of ``config``; for :meth:`later`."""
         self._outputs.close()
@@ -283,6 +289,9 @@ class Worker:
         event = self._concluded(capture)
         more = self._with_more("where its processes are", lambda one: self._placed(one, event), capture)
         more = self._with_more("names of containers", lambda one: self._called(one, event), more)
+        if self.warned is not None:
+            warned = self.warned
+            more = self._with_more("its warning", lambda one: warned(one, event), more)
         if more is not capture:
             capture, event = more, self._concluded(more)
         capture, event = self._timed(capture, event, waiting.named_at)

@@ -13,9 +13,10 @@ from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from oomwatchd.diagnosis import oomd, user_killers
+from oomwatchd.diagnosis import nearing, oomd, user_killers
 from oomwatchd.diagnosis.attribution import Attribution, attribute
-from oomwatchd.diagnosis.findings import Diagnosis, diagnose
+from oomwatchd.diagnosis.findings import Case, Diagnosis, diagnose, memory_nearly_exhausted
+from oomwatchd.diagnosis.nearing import Near
 from oomwatchd.diagnosis.oomd import OomdKill
 from oomwatchd.diagnosis.user_killers import UserKill
 from oomwatchd.event.aftermath import Aftermath, aftermath
@@ -23,6 +24,7 @@ from oomwatchd.formats import oom_kill
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.records.capture import Mark, OomCapture, RowsLeftOut, Track, Unseen
 from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.nearing import Nearing, Warned
 from oomwatchd.records.report import (
     Allocation,
     Constraint,
@@ -123,6 +125,10 @@ class OomEvent(Part, frozen=True, kw_only=True):
     oomd: OomdKill | None = None
     #: kind ``user_kill`` only: the kernel killed nobody
     user_kill: UserKill | None = None
+    #: kind ``oom_near`` only: nobody was killed yet
+    near: Near | None = None
+    #: the warning that came before this kill, live only
+    warned: Warned | None = None
 
 
 def event_id(capture: OomCapture) -> str:
@@ -130,8 +136,10 @@ def event_id(capture: OomCapture) -> str:
 
     Boot id and sequence number of the first record where both are known; boot id, stamp and text of the
     first record for the journal, which has no numbers; number, stamp and text for raw records of an unknown
-    boot; for text all of it. What no record reports is told by the moment at which it was missed.
-    """
+    boot; for text all of it. What no record reports is told by the moment at which it was missed; a warning
+    by its cgroup and the moment at which it was given."""
+    if capture.nearing is not None:
+        return near_id(capture.source.boot_id, capture.nearing)
     hasher = hashlib.blake2b(digest_size=10)
     if capture.unseen is not None:
         hasher.update(f"{capture.source.boot_id}:unseen:{capture.detected}".encode())
@@ -147,6 +155,12 @@ def event_id(capture: OomCapture) -> str:
     lines = [f"{record.seq}:{record.usec}:{record.wall}:{record.text}\n" for record in records]
     hasher.update("".join(lines).encode("utf-8", "replace"))
     return hasher.hexdigest()
+
+
+def near_id(boot_id: str | None, told: Nearing) -> str:
+    """The id of a warning, which it keeps to its end."""
+    text = f"{boot_id}:near:{told.usec}:{told.cgroup or ''}"
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=10).hexdigest()
 
 
 def rfc3339(seconds: float | None) -> str | None:
@@ -178,6 +192,9 @@ def conclude(capture: OomCapture) -> Conclusion:
         event = attempt(lambda: _user_kill_event(capture), lambda: _bare(capture))
     elif capture.source.form == "oomd":
         event = attempt(lambda: _oomd_event(capture), lambda: _bare(capture))
+    elif capture.nearing is not None:
+        told = capture.nearing
+        event = attempt(lambda: _near_event(capture, told), lambda: _bare(capture))
     else:
         event = _kernel_event(capture, attempt)
     if attempt.error is not None:
@@ -309,6 +326,7 @@ def _told(capture: OomCapture, report: OomReport, summary: str) -> OomEvent:
         undecoded=report.undecoded,
         doubt=_doubt(capture),
         unseen=capture.unseen,
+        warned=capture.warned,
     )
 
 
@@ -343,6 +361,19 @@ def _user_kill_event(capture: OomCapture) -> OomEvent:
     return msgspec.structs.replace(_told(capture, report, user_killers.summarize(kill)), user_kill=kill)
 
 
+def _near_event(capture: OomCapture, told: Nearing) -> OomEvent:
+    """A warning: no report of the kernel's, nobody was killed yet."""
+    report = nearing.report_of(capture, told)
+    near = nearing.near_of(capture, told, rfc3339(told.ended_wall))
+    found = memory_nearly_exhausted.find(Case(report, capture))
+    return msgspec.structs.replace(
+        _told(capture, report, nearing.summarize(near)),
+        findings=() if found is None else (found,),
+        snapshots=_snapshots(capture),
+        near=near,
+    )
+
+
 def _bare(capture: OomCapture) -> OomEvent:
     report = _bare_report(capture)
     return _told(capture, report, _bare_summary(report))
@@ -354,7 +385,7 @@ def _bare_report(capture: OomCapture) -> OomReport:
     named = {m["pid"]: Victim(pid=int(m["pid"]), comm=m["comm"] or "") for m in killed}
     kind: Kind = "oom_kill" if killed or capture.unseen is not None else "oom_no_victim"
     return OomReport(
-        kind="oomd_kill" if capture.source.form == "oomd" else kind,
+        kind=_KINDS_OF_FORM.get(capture.source.form, kind),
         complete=False,
         lost_records=capture.lost_records,
         first_usec=capture.records[0].usec if capture.records else None,
@@ -365,6 +396,10 @@ def _bare_report(capture: OomCapture) -> OomReport:
         kills=len(killed),
         victims=tuple(named.values()),
     )
+
+
+#: events that are no reports of the kernel's
+_KINDS_OF_FORM: dict[str, Kind] = {"oomd": "oomd_kill", "near": "oom_near"}
 
 
 def _bare_summary(report: OomReport) -> str:

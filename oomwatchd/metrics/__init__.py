@@ -29,7 +29,12 @@ from oomwatchd.words.escape import harmless
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
+    from oomwatchd.warning.incidents import Outlook
+
 KINDS: tuple[str, ...] = get_args(Kind)
+#: what became of warnings; ``missed``: a kill that had none
+OUTCOMES = ("came_true", "passed", "unknown", "missed")
+_WARNINGS = "warnings"
 CONSTRAINTS: tuple[str, ...] = (*get_args(Constraint), "unknown")
 
 #: upper bounds in seconds: a quiet host takes milliseconds, a thrashing one seconds
@@ -83,6 +88,8 @@ class Numbers:
         self.sinks = dict.fromkeys(sinks, 0)
         self.deliveries: dict[str, Delivery] = {}
         self.store: tuple[bool, int, int, int] | None = None
+        self.warnings = dict.fromkeys(OUTCOMES, 0.0)
+        self.outlook: tuple[Outlook, ...] | None = None
 
 
 class Metrics:
@@ -112,6 +119,8 @@ class Metrics:
             self._numbers.suppressed = counters.get("suppressed", 0.0)
             self._numbers.headless = counters.get("headless", 0.0)
             self._numbers.told_unseen = counters.get("told_unseen", 0.0)
+            for outcome in OUTCOMES:
+                self._numbers.warnings[outcome] = counters.get(f"{_WARNINGS} {outcome}", 0.0)
             self._numbers.last_kill = counters.get("last_kill")
             self._numbers.baseline = counters.get("baseline")
 
@@ -129,6 +138,7 @@ class Metrics:
         saved |= {f"{_LATENCY} {number}": n for number, n in enumerate(self._numbers.buckets) if n}
         saved |= {f"{_LATENCY} sum": self._numbers.latency_sum, "undecoded": self._numbers.undecoded}
         saved |= {"suppressed": self._numbers.suppressed, "headless": self._numbers.headless}
+        saved |= {f"{_WARNINGS} {outcome}": n for outcome, n in self._numbers.warnings.items() if n}
         saved["told_unseen"] = self._numbers.told_unseen
         if self._numbers.last_kill is not None:
             saved["last_kill"] = self._numbers.last_kill
@@ -213,6 +223,16 @@ class Metrics:
         """``headroom`` is asked at each scrape how much memory is left; it may raise."""
         with self._lock:
             self._headroom = headroom
+
+    def warned(self, outcome: str) -> None:
+        """Count what became of a warning, or a kill that had none (one of OUTCOMES)."""
+        with self._lock:
+            self._numbers.warnings[outcome] += 1
+
+    def outlook(self, outlook: tuple[Outlook, ...]) -> None:
+        """How near the end is for the machine and the nearest cgroups."""
+        with self._lock:
+            self._numbers.outlook = outlook
 
     def part(self, name: str, *, up: bool, seconds: float = 0.0) -> None:
         """Whether a part of the daemon (one of a fixed set of names) works, and how long its last turn

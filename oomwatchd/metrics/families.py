@@ -31,6 +31,8 @@ from oomwatchd.metrics import (
     Metrics,
     Numbers,
 )
+from oomwatchd.metrics.series import LABEL_CHARACTERS
+from oomwatchd.warning.incidents import MOST_TOLD, Outlook
 from oomwatchd.words.escape import harmless
 
 #: orders of the unusable free ratio: one less than a page block of a megabyte, and what is asked for often
@@ -39,7 +41,7 @@ ORDERS = (1, 2, 3, 4, 6, 9, 10)
 
 def families(numbers: Numbers, seen: Headroom) -> list[Metric]:
     """All of them; under the lock of who counts them."""
-    return [*_counted(numbers), *_parts(numbers), *_headroom(seen)]
+    return [*_counted(numbers), *_parts(numbers), *_headroom(seen), *_warnings(numbers)]
 
 
 def _counted(numbers: Numbers) -> list[Metric]:
@@ -258,6 +260,40 @@ def _add(family: Metric, labels: dict[str, str], value: float, example: Example 
     family.add_sample(f"{family.name}_total", labels, value, exemplar=exemplar)
 
 
+def _warnings(numbers: Numbers) -> list[Metric]:
+    became = CounterMetricFamily(
+        "oomwatchd_warnings",
+        "Warnings (events oom_near) of this boot by what became of them: came_true, passed, unknown (nobody "
+        "watched on); missed: exhaustions that ended in a kill without a warning, however short they were.",
+        labels=("outcome",),
+    )
+    for outcome, number in numbers.warnings.items():
+        became.add_metric((outcome,), number)
+    if numbers.outlook is None:
+        return [became]
+    left = GaugeMetricFamily(
+        "oomwatchd_exhaustion_left_bytes",
+        "What may still be taken before somebody is killed: of the machine (cgroup empty) and of at most "
+        f"{MOST_TOLD} cgroups that grow towards their limit. Page cache counts as free, swap as far as it "
+        "helps.",
+        labels=("cgroup",),
+    )
+    seconds = GaugeMetricFamily(
+        "oomwatchd_exhaustion_seconds",
+        "When nothing of it will be left, if the growth goes on like this; +Inf: not in sight.",
+        labels=("cgroup",),
+    )
+    stands = GaugeMetricFamily(
+        "oomwatchd_warning_open", "1 while a warning of it (event oom_near) stands.", labels=("cgroup",)
+    )
+    for one in numbers.outlook:
+        labels = (harmless(one.cgroup or "")[:LABEL_CHARACTERS],)
+        left.add_metric(labels, one.left_bytes)
+        seconds.add_metric(labels, float("inf") if one.seconds is None else one.seconds)
+        stands.add_metric(labels, int(one.open))
+    return [became, left, seconds, stands]
+
+
 def _headroom(seen: Headroom) -> list[Metric]:
     zone = ("node", "memory_zone")
     headroom = GaugeMetricFamily(
@@ -399,6 +435,7 @@ def document() -> str:
     metrics.part("PART", up=True)
     metrics.witness(0, 0)
     metrics.observe(_example)
+    metrics.outlook((Outlook(cgroup="CGROUP", left_bytes=0),))
     lines = [
         "# Metrics",
         "",
@@ -424,7 +461,7 @@ def document() -> str:
                 values.setdefault(label, {})[value] = None
         shown = []
         for label, known in values.items():
-            fixed = label in ("kind", "constraint", "share", "window_seconds", "order")
+            fixed = label in ("kind", "constraint", "share", "window_seconds", "order", "outcome")
             shown.append(f"`{label}`" + (f": {', '.join(known)}" if fixed else ""))
         labels = "; ".join(shown) if family.type != "histogram" else f"`le`: {', '.join(values['le'])}"
         kind = "gauge" if family.type == "info" else family.type

@@ -32,7 +32,7 @@ import re
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 import msgspec
@@ -140,6 +140,9 @@ class Recorder:
         #: until nothing is available, if MemAvailable goes on falling like this
         self._left_seconds: float | None = None
         self._pace_usec = self._interval
+        self._sampled: tuple[int, tuple[bytes, ...]] | None = None
+        #: until then the machine's processes are compared, for an end of its memory is expected
+        self._expected_until = -1
         self._next_usec = 0
         self._pressure_until = -1
         #: when changed cgroups are looked at; None: none was
@@ -186,6 +189,28 @@ class Recorder:
 
     def under_pressure(self, usec: int) -> bool:
         return usec < self._pressure_until
+
+    def parts(self, usec: int) -> tuple[bytes, ...] | None:
+        """The files of the sample that was taken at that moment; None if none was."""
+        return self._sampled[1] if self._sampled is not None and self._sampled[0] == usec else None
+
+    def look_within(self, usec: int, seconds: float) -> None:
+        """Take the next sample after so long at most."""
+        self._next_usec = min(self._next_usec, usec + int(seconds * 1e6))
+
+    def expect(self, cgroups: Collection[str | None], usec: int) -> None:
+        """Memory of these (None: of the machine) is about to end: look who holds it."""
+        if None in cgroups:
+            self._expected_until = usec + PRESSURE_USEC
+        for path in cgroups:
+            group = self.cgroups.get(path) if path is not None else None
+            if group is not None:
+                group.watched_until = max(group.watched_until, usec + PRESSURE_USEC)
+
+    @property
+    def newest_usec(self) -> int:
+        """When the newest sample was taken."""
+        return self._ring.newest_usec
 
     def hurried(self, usec: int) -> bool:
         """Memory is short, or a limit is near."""
@@ -254,6 +279,7 @@ class Recorder:
             tmpfs=tmpfs,
         )
         self._ring.keep(sample)
+        self._sampled = usec, parts
         self._pace_usec = self._pace(usec)
         self._next_usec = usec + self._pace_usec
 
@@ -339,7 +365,8 @@ class Recorder:
     def _process_sizes(self, usec: int) -> bytes:
         """The largest processes, found anew when a scan is due: of the machine while memory is short, and of
         the cgroups whose limit is in sight."""
-        everywhere = self.under_pressure(usec) or self._left_seconds is not None
+        expected = usec < self._expected_until
+        everywhere = expected or self.under_pressure(usec) or self._left_seconds is not None
         if not everywhere and not self._watched:
             self._top, self._scanned_for = [], set()
             return b""

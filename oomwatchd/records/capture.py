@@ -13,8 +13,10 @@ from typing import Literal
 import msgspec
 
 from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.nearing import Nearing, Warned
 
-SourceKind = Literal["kmsg", "journal", "file"]
+#: ``recorder``: nothing was logged, the host's own figures say it
+SourceKind = Literal["kmsg", "journal", "file", "recorder"]
 SourceForm = Literal[
     "kmsg",
     "dmesg",
@@ -26,6 +28,7 @@ SourceForm = Literal[
     "oomd",
     "earlyoom",
     "nohang",
+    "near",
     "other",
 ]
 
@@ -191,8 +194,8 @@ class RowsLeftOut(msgspec.Struct, frozen=True, kw_only=True):
 class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
     """One report with its surroundings. Each record keeps the bytes it was read from (``raw``).
 
-    With ``unseen`` it has no records: it stands for kills that no record reports.
-    """
+    With ``unseen`` it has no records: it stands for kills that no record reports; with ``nearing`` for a
+    warning."""
 
     source: Source
     records: tuple[KmsgRecord, ...]
@@ -243,6 +246,10 @@ class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
     unit_log: tuple[UnitEntry, ...] = ()
     #: for how long the journal was followed for it; None while it still is, or where there is no journal
     unit_watch_seconds: float | None = None
+    #: a warning, which has no records
+    nearing: Nearing | None = None
+    #: the warning that came before this kill
+    warned: Warned | None = None
 
 
 #: what a record costs besides the text, which is there twice (KmsgRecord.raw)

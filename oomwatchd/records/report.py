@@ -12,7 +12,9 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["oom_kill", "oom_no_victim", "oom_panic", "page_alloc_failure", "oomd_kill", "user_kill"]
+Kind = Literal[
+    "oom_kill", "oom_no_victim", "oom_panic", "page_alloc_failure", "oomd_kill", "user_kill", "oom_near"
+]
 Constraint = Literal["none", "cpuset", "memory_policy", "memcg"]
 Role = Literal["selected", "group", "shares_mm"]
 Severity = Literal["info", "warning", "critical"]

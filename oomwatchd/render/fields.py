@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from oomwatchd.diagnosis import nearing
 from oomwatchd.diagnosis.allocator import ZoneVerdict
 from oomwatchd.diagnosis.attribution import names_of, short_id
 from oomwatchd.diagnosis.badness import TaskScore
@@ -31,6 +32,7 @@ KINDS_OF_EVENT = {
     "page_alloc_failure": "page allocation failure",
     "oomd_kill": "kill by systemd-oomd",
     "user_kill": "kill by a daemon",
+    "oom_near": "OOM warning",
     "test": "TEST",
 }
 #: why a zone was not tried
@@ -204,6 +206,9 @@ def died(event: OomEvent) -> str:
         facts = [f"pid {kill.pid}"] if kill.pid is not None else []
         facts += [f"{amount(kill.rss_bytes)} resident"] if kill.rss_bytes is not None else []
         return f"{name} ({', '.join([*facts, f'{kill.signal} by {kill.program}'])})"
+    if event.near is not None:
+        became = nearing.ended_said(event.near)
+        return "nobody yet" if became is None else f"nobody by this event: {became}"
     if not event.victims and "kill" in event.missing:
         return "unknown: no line of the log names who was killed"
     if event.kind == "test":
@@ -262,6 +267,9 @@ def asked(event: OomEvent) -> str:
         return "nobody: systemd-oomd acts before an allocation fails"
     if event.user_kill is not None:
         return f"nobody: {event.user_kill.program} acts before an allocation fails"
+    if event.near is not None:
+        one = event.near.growers[0] if event.near.growers else None
+        return "nobody yet" if one is None else f"nobody yet; it grows: {nearing.grower_said(one)}"
     if trigger.sysrq:
         return "somebody, by hand (SysRq f)"
     if trigger.comm is None and trigger.panicked_comm is not None:
@@ -280,6 +288,8 @@ def asked(event: OomEvent) -> str:
 
 def why(event: OomEvent) -> str:
     """The second half of the summary: the first, which says who, may hold a name with a colon in it."""
+    if event.near is not None:
+        return f"{nearing.place(event.near)}: {nearing.left_said(event.near)}"
     victim = next((v for v in event.victims if v.role == "selected"), next(iter(event.victims), None))
     start = 0
     for comm in (victim.comm if victim else None, event.trigger.comm):
@@ -312,6 +322,8 @@ def origin(event: OomEvent) -> tuple[str, ...]:
         facts.append(f"doubtful: {event.doubt}")
     if event.lost_records:
         facts.append(f"{event.lost_records} records lost")
+    if event.warned is not None:
+        facts.append(f"warned {event.warned.lead_seconds:.0f} s before (event {harmless(event.warned.id)})")
     if event.repeats:
         facts.append(f"repeated {_times(event)}")
     return tuple(facts)

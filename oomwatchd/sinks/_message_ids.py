@@ -14,5 +14,6 @@ MESSAGE_IDS: dict[EventKind, str] = {
     "page_alloc_failure": "7a4b71e9a4e346a0a45b088c2847857d",
     "oomd_kill": "7f9ece434af177d6b628e4ae14c8c72e",
     "user_kill": "485174f66653436e9f987384434de07e",
+    "oom_near": "7203baeb889e46efb2c9fb62961924bc",
     "test": "b44368d5d9b04d0e8cedc86168e8541d",
 }

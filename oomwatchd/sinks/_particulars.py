@@ -18,6 +18,7 @@ ALERTNAMES = {
     "page_alloc_failure": "PageAllocationFailure",
     "oomd_kill": "SystemdOomdKill",
     "user_kill": "UserSpaceOomKill",
+    "oom_near": "OomNear",
     "test": "OomwatchdTest",
 }
 #: ``source.kind`` of what ``oomwatchd notify-test`` sends
@@ -31,13 +32,14 @@ def is_test(event: OomEvent) -> bool:
 
 def severity(event: OomEvent) -> Gravity:
     """A panic is critical. A kill because the whole system ran out, or no process left to kill, is an error.
-    A cgroup at its own limit or an allocation that may fail is a warning. A test event has a severity of its
-    own."""
+    A cgroup at its own limit, memory that is nearly exhausted or an allocation that may fail is a warning. A
+    test event has a severity of its own."""
     if event.kind == "test":
         return "test"
     if event.kind == "oom_panic":
         return "critical"
-    if event.kind == "page_alloc_failure" or (event.kind == "oom_kill" and event.constraint == "memcg"):
+    at_limit = event.kind == "oom_kill" and event.constraint == "memcg"
+    if at_limit or event.kind in ("page_alloc_failure", "oom_near"):
         return "warning"
     return "error"
 
@@ -54,16 +56,22 @@ def names(event: OomEvent) -> Names:
 
 
 def place(event: OomEvent) -> str | None:
-    """Where the first victim lived (container, unit or cgroup), or what systemd-oomd killed."""
+    """Where the first victim lived (container, unit or cgroup), what systemd-oomd killed, or what is nearly
+    exhausted."""
     if event.oomd is not None:
         return event.oomd.unit or event.oomd.cgroup
+    if event.near is not None:
+        return event.near.unit or event.near.cgroup
     return home_of(victim_attribution(event)) or limit_cgroup(event)
 
 
 def unit_of(event: OomEvent) -> str | None:
-    """The first victim's systemd unit, or the one that systemd-oomd killed."""
+    """The first victim's systemd unit, the one that systemd-oomd killed, or whose limit is near."""
     whose = victim_attribution(event)
-    return whose.unit if whose else event.oomd.unit if event.oomd else None
+    if whose is None:
+        told = event.oomd or event.near
+        return told.unit if told else None
+    return whose.unit
 
 
 def limit_cgroup(event: OomEvent) -> str | None:

@@ -82,6 +82,7 @@ def fields(event: OomEvent, left_out: int = 0) -> list[tuple[str, object]]:
     whose = victim_attribution(event)
     called = names(event)
     memcg = event.memcg
+    near = event.near
     message = harmless(event.summary)
     if left_out:
         message += f" ({left_out} more since the last such entry)"
@@ -120,6 +121,11 @@ def fields(event: OomEvent, left_out: int = 0) -> list[tuple[str, object]]:
         ("OOM_POD_NAMESPACE", called.namespace),
         ("OOM_POD_UID", whose.pod_uid if whose else None),
         ("OOM_FINDINGS", " ".join(finding.id for finding in event.findings) or None),
+        ("OOM_NEAR_STATE", near.state if near else None),
+        ("OOM_NEAR_LEFT_BYTES", near.left_bytes if near else None),
+        ("OOM_NEAR_SECONDS", near.soonest_seconds if near else None),
+        ("OOM_WARNING_ID", event.warned.id if event.warned else None),
+        ("OOM_WARNED_SECONDS", event.warned.lead_seconds if event.warned else None),
         ("OOM_BOOT_ID", event.source.boot_id),
         ("OOM_KERNEL_SEQ", event.source.first_seq),
         ("OOM_KERNEL_MONOTONIC_USEC", None if seconds is None else round(seconds * 1e6)),

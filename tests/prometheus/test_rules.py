@@ -49,7 +49,7 @@ def test_each_rule_is_tested_to_fire_and_to_be_silent() -> None:
 
 def test_runbooks_are_there() -> None:
     anchors = {}
-    for name in ("findings", "operations", "delivery"):
+    for name in ("findings", "operations", "delivery", "warnings"):
         titles = re.findall(r"^#+ (.*)$", (ROOT / f"docs/{name}.md").read_text(), re.MULTILINE)
         anchors[name] = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
     for rule in alerts():

@@ -82,7 +82,7 @@ complete -c oomwatchd -n '_shtab_oomwatchd_using events; and test $_shtab_oomwat
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -s h -l help -d 'show this help message and exit'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l since -x -d '2h, 3d, yesterday, or a date'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l limit -x -d 'rows; default: 20'
-complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l kind -xka "oom_kill oom_no_victim oom_panic page_alloc_failure oomd_kill user_kill" -d 'oom_kill, oom_no_victim, oom_panic, page_alloc_failure, oomd_kill, user_kill'
+complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l kind -xka "oom_kill oom_no_victim oom_panic page_alloc_failure oomd_kill user_kill oom_near" -d 'oom_kill, oom_no_victim, oom_panic, page_alloc_failure, oomd_kill, user_kill, oom_near'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l unit -x -d 'of this systemd unit; its beginning is enough'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l container -x -d 'of the container with this name or id; its beginning is enough'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l pod -x -d 'of this pod; its beginning is enough'

@@ -1,0 +1,63 @@
+"""A machine or a cgroup is about to run out of memory: nobody was killed yet.
+
+What cannot be dropped grew for a while, steadily, and leaves nothing within the horizon (``[warning]
+horizon_seconds``) if it goes on like that; or next to nothing is left and tasks wait while the kernel reads
+again what it has just reclaimed. Page cache does not count, for the kernel drops it first; swap counts as far
+as it may be used. ``soonest_seconds`` and ``latest_seconds`` are the range of the end. docs/warnings.md says
+how it is decided.
+
+Whom the kernel would kill now is the first of the tasks listed (``oom_badness()`` in mm/oom_kill.c).
+
+What can be done before the end: stop or restart what grows, as its owner would want it; raise the limit of
+the cgroup if the machine has the memory; on a whole machine stop what matters least, or add swap. A unit that
+may fill its limit (a batch job) is silenced by ``[warning] quiet``."""
+
+from __future__ import annotations
+
+from oomwatchd.diagnosis import nearing
+from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.owners import Limit, owned
+from oomwatchd.records.report import Finding
+from oomwatchd.words.escape import harmless_name
+
+ID = "memory_nearly_exhausted"
+TITLE = "Memory is about to be exhausted"
+
+
+def find(case: Case) -> Finding | None:
+    if case.capture is None or case.capture.nearing is None:
+        return None
+    told = nearing.near_of(case.capture, case.capture.nearing, None)
+    said = [f"{nearing.place(told)}: {nearing.left_said(told)}."]
+    said += [f"It grows: {nearing.grower_said(one)}." for one in told.growers]
+    first = case.scores.rows[0] if case.scores is not None and case.scores.rows else None
+    if first is not None and first.points is not None:
+        said.append(f"The kernel would kill {harmless_name(first.task.comm)} (pid {first.task.pid}) now.")
+    figures = {
+        name: getattr(told, name)
+        for name in (
+            *("limit_bytes", "capacity_bytes", "used_bytes", "left_bytes", "cache_bytes", "swap_left_bytes"),
+            *("grown_bytes", "growing_seconds", "soonest_seconds", "latest_seconds", "pressure_full_ratio"),
+        )
+    }
+    return Finding(
+        id=ID,
+        severity="warning",
+        title=TITLE,
+        explanation=" ".join(said),
+        evidence={name: value for name, value in figures.items() if value is not None},
+        advice=_advice(told),
+    )
+
+
+def _advice(told: nearing.Near) -> str:
+    grower = told.growers[0] if told.growers else None
+    who = "what grows"
+    if grower is not None:
+        who = harmless_name(grower.name) + (f" (pid {grower.pid})" if grower.pid is not None else "")
+    if told.cgroup is None:
+        return f"Stop or restart {who}, or what matters least; add swap if there is little."
+    limit = Limit(files="memory.max or memory.limit_in_bytes")
+    keeper = owned(told.cgroup)
+    raised = f"raise its limit ({limit.files})" if keeper is None else keeper.raised(limit)
+    return f"Stop or restart {who}, or {raised}."

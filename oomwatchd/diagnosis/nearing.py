@@ -1,0 +1,232 @@
+"""A warning in words: who is near its end, who grows, whom the kernel would kill, what can be done now.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from oomwatchd.diagnosis.attribution import owner_of, short_id
+from oomwatchd.records.capture import OomCapture, Track
+from oomwatchd.records.nearing import Nearing, Passed, Reason, State
+from oomwatchd.records.report import Memcg, MemcgCounter, OomReport, Part, Task
+from oomwatchd.warning.series import slope
+from oomwatchd.words.amounts import percent, size
+from oomwatchd.words.escape import harmless_name
+
+_GROWERS = 4
+#: A grower has this share of the growth.
+_SHARE = 0.1
+
+
+class Grower(Part, frozen=True, kw_only=True):
+    """Somebody whose memory grows: a process, a cgroup or a tmpfs mount. Amounts in bytes."""
+
+    kind: Literal["process", "cgroup", "tmpfs"]
+    name: str
+    pid: int | None = None
+    cgroup: str | None = None
+    bytes: int
+    rate_bytes_per_second: float
+    #: for how long it was seen to grow
+    seconds: float
+
+
+class Near(Part, frozen=True, kw_only=True):
+    """What a warning tells: fields as in :class:`~oomwatchd.records.nearing.Nearing`, times as RFC 3339."""
+
+    state: State
+    reason: Reason
+    cgroup: str | None = None
+    unit: str | None = None
+    container_id: str | None = None
+    limit_bytes: int | None = None
+    capacity_bytes: int
+    used_bytes: int
+    left_bytes: int
+    cache_bytes: int = 0
+    swap_left_bytes: int = 0
+    grown_bytes: int = 0
+    growing_seconds: float = 0.0
+    rate_bytes_per_second: float = 0.0
+    soonest_seconds: float = 0.0
+    latest_seconds: float | None = None
+    pressure_full_ratio: float | None = None
+    refaults_bytes_per_second: float | None = None
+    growers: tuple[Grower, ...] = ()
+    #: seconds before (negative) or after the warning, and bytes used
+    points: tuple[tuple[float, int], ...] = ()
+    #: how it ended
+    ended: str | None = None
+    passed: Passed | None = None
+    peak_bytes: int | None = None
+    kill_id: str | None = None
+    lead_seconds: float | None = None
+
+
+def near_of(capture: OomCapture, told: Nearing, ended: str | None) -> Near:
+    """What the event tells; ``ended`` is the end's time in words."""
+    owner = owner_of(told.cgroup) if told.cgroup is not None else None
+    return Near(
+        state=told.state,
+        reason=told.reason,
+        cgroup=told.cgroup,
+        unit=owner.unit if owner else None,
+        container_id=owner.container_id if owner else None,
+        limit_bytes=told.limit_bytes,
+        capacity_bytes=told.capacity_bytes,
+        used_bytes=told.used_bytes,
+        left_bytes=told.left_bytes,
+        cache_bytes=told.cache_bytes,
+        swap_left_bytes=told.swap_left_bytes,
+        grown_bytes=told.grown_bytes,
+        growing_seconds=round((told.usec - told.since_usec) / 1e6, 3),
+        rate_bytes_per_second=round(told.rate_bytes_per_second),
+        soonest_seconds=told.soonest_seconds,
+        latest_seconds=told.latest_seconds,
+        pressure_full_ratio=told.pressure_full_ratio,
+        refaults_bytes_per_second=told.refaults_per_second and round(told.refaults_per_second),
+        growers=growers(capture.tracks, told),
+        points=tuple((round((usec - told.usec) / 1e6, 3), used) for usec, used in told.points),
+        ended=ended,
+        passed=told.passed,
+        peak_bytes=told.peak_bytes,
+        kill_id=told.kill_id,
+        lead_seconds=told.lead_seconds,
+    )
+
+
+def growers(tracks: Iterable[Track], told: Nearing) -> tuple[Grower, ...]:
+    """Who grew since the growth began, the fastest first; a cgroup's own line is its growth itself."""
+    found = []
+    for track in tracks:
+        points = [point for point in track.points if told.since_usec <= point[0] <= told.usec]
+        inside = told.cgroup is None or _is_inside(track, told.cgroup)
+        if len(points) < 2 or not inside or (track.kind == "cgroup" and track.name in ("/", told.cgroup)):
+            continue
+        rate = slope(points)
+        if points[-1][1] - points[0][1] < _SHARE * told.grown_bytes or rate <= 0:
+            continue
+        found.append(
+            Grower(
+                kind=track.kind,
+                name=track.name,
+                pid=track.pid,
+                cgroup=track.cgroup,
+                bytes=points[-1][1],
+                rate_bytes_per_second=round(rate),
+                seconds=round((points[-1][0] - points[0][0]) / 1e6, 3),
+            )
+        )
+    # a process says more than the cgroup it is in
+    found.sort(key=lambda one: (one.kind != "process", -one.rate_bytes_per_second))
+    return tuple(found[:_GROWERS])
+
+
+def _is_inside(track: Track, cgroup: str) -> bool:
+    path = track.cgroup if track.kind == "process" else track.name
+    return track.kind == "tmpfs" or (path is not None and f"{path}/".startswith(f"{cgroup}/"))
+
+
+def report_of(capture: OomCapture, told: Nearing) -> OomReport:
+    """The state of now in the form of a report: whose limit, and who would be weighed."""
+    memcg = None
+    if told.cgroup is not None:
+        counter = MemcgCounter(usage_bytes=told.used_bytes + told.cache_bytes, limit_bytes=told.limit_bytes)
+        memcg = Memcg(oom_path=told.cgroup, memory=counter)
+    return OomReport(
+        kind="oom_near",
+        complete=True,
+        kernel=capture.kernel,
+        arch=capture.arch,
+        page_size_bytes=capture.page_size_bytes,
+        first_usec=told.usec,
+        first_wall=told.wall,
+        constraint="none" if told.cgroup is None else "memcg",
+        memcg=memcg,
+        tasks=tuple(
+            Task(
+                pid=one.pid,
+                uid=one.uid,
+                tgid=one.pid,
+                comm=one.comm,
+                rss_bytes=one.rss_bytes,
+                swap_bytes=one.swap_bytes,
+                pgtables_bytes=one.pgtables_bytes,
+                oom_score_adj=one.oom_score_adj,
+            )
+            for one in told.candidates
+        ),
+    )
+
+
+def place(told: Near | Nearing) -> str:
+    """Whose memory ends, for people."""
+    if told.cgroup is None:
+        return "the machine"
+    owner = owner_of(told.cgroup)
+    if owner.container_id is not None:
+        return f"{owner.container_runtime or 'container'} {harmless_name(short_id(owner.container_id))}"
+    return harmless_name(owner.unit or told.cgroup)
+
+
+def span(soonest: float, latest: float | None) -> str:
+    """``40 s to 2 min``."""
+    first, last = _time(soonest), None if latest is None else _time(latest)
+    return f"{first} or later" if last is None else first if first == last else f"{first} to {last}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def left_said(told: Near) -> str:
+    """``nothing is left in 40 to 60 s: 300 MiB of 512 MiB held, 3 MiB more a second``."""
+    share = percent(told.used_bytes, told.capacity_bytes)
+    held = f"{size(told.used_bytes)} of {size(told.capacity_bytes)} held ({share})"
+    if told.reason == "thrashing":
+        waits = told.pressure_full_ratio
+        stalled = "" if waits is None else f", all tasks waited {100 * waits:.0f} % of the last 10 s"
+        return f"next to nothing is left: {held}{stalled}"
+    rate = size(int(told.rate_bytes_per_second))
+    when = span(told.soonest_seconds, told.latest_seconds)
+    return f"nothing is left in {when} at this rate, {held}, {rate} more a second"
+
+
+_PASSED = {
+    "freed": "memory was freed",
+    "stopped": "the growth stopped",
+    "slowed": "the growth slowed down",
+    "room": "there is more room now",
+    "gone": "the cgroup ended",
+}
+
+
+def ended_said(told: Near) -> str | None:
+    """What became of it; None while it stands."""
+    if told.state == "came_true":
+        return f"the kernel killed {_time(told.lead_seconds or 0.0)} after the warning"
+    if told.state == "passed":
+        return f"passed: {_PASSED[told.passed or 'stopped']}"
+    return "nobody watched on" if told.state == "unknown" else None
+
+
+def grower_said(one: Grower) -> str:
+    """``python3 (pid 12), 300 MiB, 3 MiB more a second for 40 s``."""
+    name = harmless_name(one.name)
+    name = f"{name} (pid {one.pid})" if one.kind == "process" else f"{one.kind} {name}"
+    rate = size(int(one.rate_bytes_per_second))
+    return f"{name}, {size(one.bytes)}, {rate} more a second for {_time(one.seconds)}"
+
+
+def summarize(told: Near) -> str:
+    """Who ends when, and who grows, in one line that is safe to print."""
+    what = "memory of" if told.cgroup is None else "memory limit of"
+    grows = f"; {grower_said(told.growers[0])}" if told.growers else ""
+    ended = ended_said(told)
+    became = "" if ended is None else f" ({ended})"
+    return f"warning, {what} {place(told)}: {left_said(told)}{grows}{became}"

@@ -1,0 +1,394 @@
+"""Which warnings stand: opened once an incident, closed as come true or as passed, with why.
+
+One for the machine and one for each cgroup with a limit, but of those that tell of the same growth (a cgroup,
+the one around it, the machine) only the one that ends first.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Literal
+
+import msgspec
+
+from oomwatchd.records.nearing import Nearing, Passed, Reason
+from oomwatchd.warning.projection import Projection, project
+from oomwatchd.warning.series import Series
+
+#: Scopes followed, and told to metrics: those with the least room for their growth.
+MOST_SCOPES, MOST_TOLD = 64, 20
+#: A kill's report may come so much later than the memory that it freed.
+GRACE_USEC = 5_000_000
+#: Later kills of the same exhaustion belong to the same warning.
+SAME_USEC = 30_000_000
+#: Nothing was added for so long, and for so long as the growth took, at most for so long: it stopped.
+_STOPPED_USEC, _STOPPED_MOST_USEC = 30_000_000, 300_000_000
+#: A share of the growth, and of the capacity, given back: freed.
+_FREED_OF_GROWTH, _FREED_OF_CAPACITY = 0.3, 0.03
+#: Next to nothing is left, and tasks wait (PSI "full"), or so much of the capacity is read again each second.
+_FULL_SHARE, _PRESSURE, _REFAULTS = 0.04, 0.15, 0.02
+_THRASHED_USEC = 3_000_000
+#: The same growth: so much of it is another's.
+_SAME_GROWTH = 0.5
+#: Above a level that was held before and left again: this much of the capacity.
+_ABOVE_MARK = 0.05
+#: ... unless it ends before anybody could look twice, with so much of the capacity used.
+_SOON_SECONDS, _SOON_SHARE = 5.0, 0.9
+
+#: by how much the growth of a scope can go on at most, in bytes; None where nothing bounds it
+Bound = Callable[["Reading"], int | None]
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One look at one scope; fields as in :class:`~oomwatchd.records.nearing.Nearing`. ``refaults_bytes`` is
+    a count since boot."""
+
+    cgroup: str | None = None
+    usec: int
+    used_bytes: int
+    capacity_bytes: int
+    limit_bytes: int | None = None
+    cache_bytes: int = 0
+    swap_left_bytes: int = 0
+    pressure_full_ratio: float | None = None
+    refaults_bytes: int | None = None
+    #: the kernel's own count of kills, where somebody asked
+    kills: int | None = None
+
+    @property
+    def left_bytes(self) -> int:
+        """What may still be taken."""
+        return max(0, self.capacity_bytes - self.used_bytes)
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What is told of one scope while nothing happens; ``seconds`` until nothing is left, None: not in
+    sight."""
+
+    cgroup: str | None = None
+    left_bytes: int
+    seconds: float | None = None
+    open: bool = False
+
+
+class _Scope:
+    """What is known of one scope."""
+
+    __slots__ = (
+        *(
+            "ending",
+            "ending_since",
+            "kills",
+            "open",
+            "projection",
+            "reading",
+            "refaults_per_second",
+            "series",
+        ),
+        *("slow_since", "thrashing_since"),
+    )
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.series = Series()
+        self.projection: Projection | None = None
+        self.open: Nearing | None = None
+        self.refaults_per_second: float | None = None
+        self.thrashing_since: int | None = None
+        self.slow_since: int | None = None
+        #: the kernel's count when the warning was given
+        self.kills: int | None = None
+        #: why the open warning will pass unless a kill comes, and since when that holds
+        self.ending: Passed | Literal["killed"] | None = None
+        self.ending_since = 0
+
+
+class Incidents:
+    """All scopes of one host. ``quiet(path)`` says of which cgroups nobody wants to hear."""
+
+    def __init__(
+        self,
+        *,
+        horizon_seconds: float,
+        quiet: Callable[[str | None], bool] = lambda _path: False,
+        bound: Bound = lambda _reading: None,
+    ) -> None:
+        self.horizon_seconds = horizon_seconds
+        self.quiet = quiet
+        self._bound = bound
+        self._scopes: dict[str | None, _Scope] = {}
+        #: warnings that came true: until when, and of whom
+        self._lately: dict[str | None, tuple[int, Nearing]] = {}
+        #: how it looks for the nearest ones, as of the last look
+        self.outlook: tuple[Outlook, ...] = ()
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    def take(self, readings: Iterable[Reading], usec: int, wall: float) -> list[Nearing]:
+        """What changed: warnings that opened, and those that passed."""
+        seen = set()
+        for reading in readings:
+            if reading.cgroup not in self._scopes and len(self._scopes) >= MOST_SCOPES:
+                continue
+            seen.add(reading.cgroup)
+            self._look(reading)
+        changed = [
+            done
+            for path, scope in list(self._scopes.items())
+            if (done := self._ended(scope, usec, wall, gone=path not in seen)) is not None
+        ]
+        for path in [path for path, scope in self._scopes.items() if path not in seen and not scope.open]:
+            del self._scopes[path]
+        changed += self._opened(usec, wall)
+        self._tell(usec)
+        return changed
+
+    def _look(self, reading: Reading) -> None:
+        scope = self._scopes.get(reading.cgroup)
+        if scope is None:
+            scope = self._scopes[reading.cgroup] = _Scope(reading)
+        before, scope.reading = scope.reading, reading
+        seconds = (reading.usec - before.usec) / 1e6
+        if seconds > 0 and reading.refaults_bytes is not None and before.refaults_bytes is not None:
+            again = max(0, reading.refaults_bytes - before.refaults_bytes)
+            scope.refaults_per_second = again / seconds
+        scope.series.add(reading.usec, reading.used_bytes, reading.capacity_bytes)
+        wobble = scope.series.wobble
+        found = [
+            projection
+            for growth in scope.series.growths
+            if (projection := self._project(growth, reading, wobble)) is not None
+        ]
+        scope.projection = max(found, key=lambda one: (one.near, -one.soonest), default=None)
+        if not self._thrashes(scope):
+            scope.thrashing_since = None
+        elif scope.thrashing_since is None:
+            scope.thrashing_since = reading.usec
+
+    def _project(
+        self, growth: Sequence[tuple[int, int]], reading: Reading, wobble: float
+    ) -> Projection | None:
+        ask = partial(
+            project, growth, reading.capacity_bytes, horizon_seconds=self.horizon_seconds, wobble=wobble
+        )
+        found = ask()
+        if found is None or not found.near:
+            return found
+        # asked only now: it costs a look at each process
+        bound = self._bound(reading)
+        return found if bound is None else ask(bound_bytes=bound)
+
+    def _thrashes(self, scope: _Scope) -> bool:
+        reading = scope.reading
+        if reading.left_bytes >= _FULL_SHARE * reading.capacity_bytes:
+            return False
+        again = (scope.refaults_per_second or 0.0) >= _REFAULTS * reading.capacity_bytes
+        return again or (reading.pressure_full_ratio or 0.0) >= _PRESSURE
+
+    # -- opening -----------------------------------------------------------------------------------
+
+    def _opened(self, usec: int, wall: float) -> list[Nearing]:
+        due = [
+            (projection.soonest if reason == "growth" and projection else 0.0, path or "", path, reason)
+            for path, scope in self._scopes.items()
+            if scope.open is None and scope.reading.usec == usec
+            for projection in (scope.projection,)
+            if (reason := self._reason(scope)) is not None and not self.quiet(path)
+        ]
+        opened = []
+        for _, _, path, reason in sorted(due, key=lambda one: one[:2]):
+            scope = self._scopes[path]
+            if not self._is_told(path, scope):
+                scope.open = _nearing(scope, reason, usec, wall)
+                scope.ending = scope.slow_since = None
+                scope.kills = scope.reading.kills
+                opened.append(scope.open)
+        return opened
+
+    def _reason(self, scope: _Scope) -> Reason | None:
+        reading, found = scope.reading, scope.projection
+        if scope.thrashing_since is not None and reading.usec - scope.thrashing_since >= _THRASHED_USEC:
+            return "thrashing"
+        if found is None or not found.near:
+            return None
+        mark = scope.series.mark(reading.usec)
+        known = mark > 0 and reading.used_bytes < mark + _ABOVE_MARK * reading.capacity_bytes
+        soon = found.soonest <= _SOON_SECONDS and reading.used_bytes >= _SOON_SHARE * reading.capacity_bytes
+        return None if known and not soon else "growth"
+
+    def _is_told(self, path: str | None, scope: _Scope) -> bool:
+        """The same growth has its warning already: in a cgroup below, in one around, or as the machine's."""
+        rate = scope.projection.rate if scope.projection else 0.0
+        for other, one in self._scopes.items():
+            if one.open is None or not _related(path, other):
+                continue
+            theirs = one.projection.rate if one.projection else one.open.rate_bytes_per_second
+            inner, outer = (theirs, rate) if _is_below(other, path) else (rate, theirs)
+            if inner >= _SAME_GROWTH * outer:
+                return True
+        return False
+
+    # -- ending ------------------------------------------------------------------------------------
+
+    def _ended(self, scope: _Scope, usec: int, wall: float, *, gone: bool) -> Nearing | None:
+        if scope.open is None:
+            return None
+        why: Passed | Literal["killed"] | None = "gone" if gone else self._why_ended(scope, usec)
+        if scope.ending == "killed":
+            why = "killed"
+        if why is None:
+            scope.ending = None
+            return None
+        if scope.ending is None or (why == "killed" and scope.ending != why):
+            scope.ending_since = usec
+        scope.ending = why
+        if usec - scope.ending_since < GRACE_USEC:
+            return None
+        if why == "killed":  # and no report said of whom
+            lead = (scope.ending_since - scope.open.usec) / 1e6
+            del self._scopes[scope.reading.cgroup]
+            return _closed(scope, usec, wall, state="came_true", lead=lead)
+        done = _closed(scope, usec, wall, state="passed", passed=why)
+        scope.series.came_back(usec)
+        return done
+
+    def _why_ended(self, scope: _Scope, usec: int) -> Passed | Literal["killed"] | None:
+        told, reading, found = scope.open, scope.reading, scope.projection
+        if told is None:
+            return None
+        if scope.kills is None:
+            scope.kills = reading.kills
+        elif reading.kills is not None and reading.kills > scope.kills:
+            return "killed"
+        given = max(_FREED_OF_GROWTH * told.grown_bytes, _FREED_OF_CAPACITY * reading.capacity_bytes)
+        if reading.used_bytes <= told.used_bytes - given:
+            return "freed"
+        if scope.thrashing_since is not None:
+            return None
+        if reading.capacity_bytes >= 1.1 * told.capacity_bytes and not (found and found.near):
+            return "room"
+        took = usec - told.since_usec
+        still = usec - max(scope.series.risen_usec, told.usec)
+        if still >= min(_STOPPED_MOST_USEC, max(_STOPPED_USEC, took)):
+            return "stopped"
+        if found is not None and found.soonest <= 2 * self.horizon_seconds:
+            scope.slow_since = None
+        elif scope.slow_since is None:
+            scope.slow_since = usec
+        elif usec - scope.slow_since >= _STOPPED_MOST_USEC:
+            return "slowed"
+        return None
+
+    def killed(
+        self, limit: str | None, victim: str | None, usec: int, wall: float
+    ) -> tuple[Nearing, float, bool] | None:
+        """The kernel killed at the limit of this cgroup (None: of the machine), in the cgroup ``victim``: the
+        warning of it as it ended, how many seconds before that it was, and whether it ended by this kill."""
+        whose: list[str | None] = [limit]
+        if limit is None and victim is not None:
+            whose += [p for p in (*self._scopes, *self._lately) if p is not None and _is_below(victim, p)]
+        for path in whose:
+            scope = self._scopes.get(path)
+            if scope is not None and scope.open is not None:
+                lead = max(0.0, (usec - scope.open.usec) / 1e6)
+                done = _closed(scope, usec, wall, state="came_true", lead=lead)
+                self._lately[path] = usec + SAME_USEC, done
+                if len(self._lately) > MOST_SCOPES:
+                    del self._lately[next(iter(self._lately))]
+                # what comes now is another growth
+                del self._scopes[path]
+                return done, lead, True
+            lately = self._lately.get(path)
+            if lately is not None and usec < lately[0]:
+                return lately[1], max(0.0, (usec - lately[1].usec) / 1e6), False
+        for path in whose:  # what was held until now was too much: it is no level to come back from
+            self._scopes.pop(path, None)
+        return None
+
+    def close(self, usec: int, wall: float) -> list[Nearing]:
+        """Nobody watches on: what stands ends as unknown."""
+        return [
+            _closed(scope, usec, wall, state="unknown")
+            for scope in self._scopes.values()
+            if scope.open is not None
+        ]
+
+    # -- telling -----------------------------------------------------------------------------------
+
+    def _tell(self, usec: int) -> None:
+        told = []
+        for path, scope in self._scopes.items():
+            found = scope.projection
+            seconds = found.soonest if found is not None and found.latest is not None else None
+            left = scope.reading.left_bytes
+            told.append(Outlook(cgroup=path, left_bytes=left, seconds=seconds, open=scope.open is not None))
+        never = float("inf")
+        told.sort(key=lambda one: (one.cgroup is not None, never if one.seconds is None else one.seconds))
+        self.outlook = tuple(told[:MOST_TOLD])
+
+    @property
+    def soonest_seconds(self) -> float | None:
+        """Until the first of all is exhausted; None: nothing is in sight."""
+        return min((one.seconds for one in self.outlook if one.seconds is not None), default=None)
+
+
+def _nearing(scope: _Scope, reason: Reason, usec: int, wall: float) -> Nearing:
+    reading, found = scope.reading, scope.projection
+    return Nearing(
+        reason=reason,
+        cgroup=reading.cgroup,
+        limit_bytes=reading.limit_bytes,
+        capacity_bytes=reading.capacity_bytes,
+        used_bytes=reading.used_bytes,
+        cache_bytes=reading.cache_bytes,
+        swap_left_bytes=reading.swap_left_bytes,
+        usec=usec,
+        wall=wall,
+        since_usec=found.since_usec if found else scope.series.begun[0],
+        grown_bytes=found.grown_bytes if found else 0,
+        rate_bytes_per_second=found.rate if found else 0.0,
+        soonest_seconds=round(found.soonest, 1) if found else 0.0,
+        latest_seconds=None if found is None or found.latest is None else round(found.latest, 1),
+        pressure_full_ratio=reading.pressure_full_ratio,
+        refaults_per_second=scope.refaults_per_second,
+        points=tuple(scope.series.points),
+    )
+
+
+def _closed(
+    scope: _Scope,
+    usec: int,
+    wall: float,
+    *,
+    state: str,
+    passed: Passed | None = None,
+    lead: float | None = None,
+) -> Nearing:
+    told, scope.open = scope.open, None
+    scope.ending = scope.slow_since = None
+    points = tuple(scope.series.points)
+    assert told is not None  # asked by each caller
+    return msgspec.structs.replace(
+        told,
+        state=state,
+        passed=passed,
+        ended_usec=usec,
+        ended_wall=wall,
+        lead_seconds=None if lead is None else round(lead, 3),
+        peak_bytes=max((used for when, used in points if when >= told.usec), default=told.used_bytes),
+        points=points,
+    )
+
+
+def _is_below(path: str | None, other: str | None) -> bool:
+    """The first is inside the second, or is it."""
+    if other is None or path == other:
+        return True
+    return path is not None and path.startswith(f"{other.rstrip('/')}/")
+
+
+def _related(path: str | None, other: str | None) -> bool:
+    return path != other and (_is_below(path, other) or _is_below(other, path))

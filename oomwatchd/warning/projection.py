@@ -1,0 +1,140 @@
+"""When a growth ends: a range, and whether it is certain enough to wake somebody.
+
+A warning is a bet that growth goes on. It is taken where the growth was watched for long enough, compared
+with the time that is left (:data:`EVIDENCE`), did not slow down on its way, and has more room to go than what
+is known to bound it (memory that is mapped already, the size of a tmpfs). Short bursts at the start of a
+program are let pass, however steep, until little is left.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import msgspec
+
+from oomwatchd.warning.series import NOISE, Point, halves, slope
+
+#: A growth is believed to go on for this many times as long as it was watched.
+EVIDENCE = 2.0
+#: ... and is watched for so long at least: full, where a start-up is still likely; and least, where a program
+#: that had meant to stop would have. In between by what share of the capacity is used.
+WATCHED_SECONDS, LEAST_SECONDS = 22.0, 4.0
+_LIKELY_SHARE, _LATE_SHARE = 0.82, 0.95
+_LEAST_POINTS = 4
+#: A growth this small says nothing.
+_GROWN_SHARE = 4 * NOISE
+#: ... and one that is not some times as large as its wobbling, unless it took half of the capacity.
+_WOBBLES, _GROWN_ENOUGH = 6.0, 0.5
+#: This share of it follows from its slope: the rest is noise, of which a long look always finds a low and a
+#: high.
+_EXPLAINED = 0.6
+#: Lately it must have grown at this share of its rate: between the last two looks; a long growth, which may
+#: come in steps, within the last part of its time.
+_LAST, _LAST_PART, _LONG_USEC = 0.4, 6, 40_000_000
+#: What began with a jump (this share of the growth at once, so much faster than now) is watched so many times
+#: as long: it may go on slowing down.
+_JUMP, _FASTER, _JUMPED = 0.25, 1.5, 2.0
+#: The second half may be slower by so much and still count as steady.
+_STEADY = 0.97
+#: ... and a level where a slowing growth comes to rest is no end, unless it is this far above the capacity.
+_CEILING = 1.1
+#: Of what may bound the growth, so much of the capacity must stay free for it to be no danger.
+_BOUND_MARGIN = 0.05
+
+
+class Projection(msgspec.Struct, frozen=True, gc=False):
+    """``rate`` in bytes a second; ``soonest`` and ``latest`` in seconds from the newest point (``latest``
+    None: perhaps never); ``near`` whether that is worth a warning."""
+
+    since_usec: int
+    grown_bytes: int
+    rate: float
+    soonest: float
+    latest: float | None
+    near: bool
+
+    @property
+    def middle(self) -> float:
+        """Seconds at the rate of now."""
+        return self.soonest if self.latest is None else (self.soonest + self.latest) / 2
+
+
+def project(
+    points: Sequence[Point],
+    capacity: int,
+    *,
+    horizon_seconds: float,
+    wobble: float = 0.0,
+    bound_bytes: int | None = None,
+) -> Projection | None:
+    """Where the growth of ``points`` (:attr:`Series.growths`) leads; None where it leads to no end.
+
+    ``wobble`` is by how much it falls and rises all the time (:attr:`Series.wobble`), ``bound_bytes`` by how
+    much it can grow yet at most, where that is known.
+    """
+    if len(points) < 2 or capacity <= 0:
+        return None
+    (began, first), (usec, used) = points[0], points[-1]
+    seconds, grown, room = (usec - began) / 1e6, used - first, max(0, capacity - used)
+    # not from the onset on: the growth began somewhere between it and the next look
+    whole = slope(points)
+    few = len(points) < _LEAST_POINTS
+    parts = (points, points) if few else halves(points[1:])
+    early, late = map(slope, parts)
+    if grown <= NOISE * capacity or late <= 0 or whole <= 0:
+        return None
+    fastest, slowest = max(whole, late), late if late > early else min(whole, late)
+    explained = fastest * seconds
+    # looks may be far apart: the growth began between the first two, and took no longer than its amount says
+    seconds = min(seconds, grown / max(fastest, early, slope(points[1:])))
+    soonest = room / fastest
+    latest: float | None = room / slowest
+    ceiling = _ceiling(parts, early, late)
+    if ceiling is not None and ceiling < _CEILING * capacity:
+        latest = None
+    near = (
+        latest is not None
+        and soonest <= horizon_seconds
+        and not few
+        and grown >= min(_GROWN_SHARE * capacity + _WOBBLES * wobble, _GROWN_ENOUGH * capacity)
+        and explained >= _EXPLAINED * grown
+        and _still_grows(points, late)
+        and seconds >= _wanted_seconds(used / capacity) * (_JUMPED if _jumps(points, late) else 1)
+        and room / slowest <= EVIDENCE * seconds
+        and not (bound_bytes is not None and bound_bytes < room - _BOUND_MARGIN * capacity)
+    )
+    return Projection(began, grown, late, soonest, latest, near)
+
+
+def _wanted_seconds(share: float) -> float:
+    """For how long a growth must have been watched: less, the fuller it is."""
+    late = min(1.0, max(0.0, (share - _LIKELY_SHARE) / (_LATE_SHARE - _LIKELY_SHARE)))
+    return WATCHED_SECONDS + late * (LEAST_SECONDS - WATCHED_SECONDS)
+
+
+def _jumps(points: Sequence[Point], rate: float) -> bool:
+    (began, first), (later, more) = points[:2]
+    seconds = (later - began) / 1e6
+    return more - first >= max(_JUMP * (points[-1][1] - first), _FASTER * rate * seconds)
+
+
+def _still_grows(points: Sequence[Point], rate: float) -> bool:
+    now, used = points[-1]
+    took = now - points[0][0]
+    since = now - took // _LAST_PART if took >= _LONG_USEC else now - 1
+    before, less = next(point for point in reversed(points[:-1]) if point[0] <= since)
+    return (used - less) * 1e6 >= _LAST * rate * (now - before)
+
+
+def _ceiling(parts: tuple[Sequence[Point], Sequence[Point]], early: float, late: float) -> float | None:
+    """Where a growth that slows down by the same factor each second, as from its first to its second half,
+    comes to rest; None of one that does not slow down."""
+    first, second = ((part[0][0] + part[-1][0]) / 2e6 for part in parts)
+    if early <= 0 or late >= _STEADY * early or second <= first:
+        return None
+    decay = math.log(early / late) / (second - first)
+    now, used = parts[1][-1]
+    return used + late * math.exp(-decay * (now / 1e6 - second)) / decay

@@ -1,0 +1,243 @@
+"""The warning before the kill: on simulated memory, looked at as the flight recorder looks."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oomwatchd.warning.incidents import Incidents, Reading
+from oomwatchd.warning.projection import project
+from oomwatchd.warning.series import MOST_POINTS, Series, slope
+from tests.growing import (
+    MB,
+    Run,
+    Shape,
+    churn,
+    linear,
+    noisy,
+    ramp,
+    run,
+    sawtooth,
+    settling,
+    stairs,
+)
+
+EXHAUSTIONS: dict[str, tuple[Shape, float]] = {
+    **{f"a leak of {s} s": (linear(s), s) for s in (35, 45, 60, 90, 180, 600)},
+    **{f"from half of it in {s} s": (linear(s, base=0.5, start=60), s) for s in (45, 90, 300)},
+    **{f"with noise in {s} s": (noisy(linear(s), 0.02), s) for s in (60, 300)},
+    "with much noise": (noisy(linear(300), 0.05), 273),
+    "in steps": (stairs(linear(120), 12), 120),
+    "in large steps": (stairs(linear(600), 60), 600),
+    "ever faster": (lambda at: 0.02 * 50 ** (at / 80), 80),
+    "after a plateau": (lambda at: ramp(0.6, 10)(at) + max(0.0, at - 300) * 0.4 / 90, 90),
+}
+CALM: dict[str, Shape] = {
+    "flat": lambda at: 0.6,
+    "full and flat": lambda at: 0.95,
+    "nearly full, with noise": noisy(lambda at: 0.93, 0.01),
+    **{f"settles at {v} in {t} s": settling(v, t) for v in (0.7, 0.85, 0.93) for t in (5, 15, 40, 120)},
+    **{f"straight to {v} in {t} s": ramp(v, t, 20) for v in (0.5, 0.7, 0.8) for t in (5, 10, 20)},
+    "a steep collector": sawtooth(0.5, 0.9, 14),
+    "small jobs": churn(0.3, 0.1, 1, 1),
+    "larger jobs": churn(0.4, 0.2, 2, 3),
+    "long jobs": churn(0.55, 0.13, 3, 10),
+    "in a quarter of its room, slowly": lambda at: min(0.25, at / 4000),
+}
+
+
+def watched(name: str) -> Run:
+    shape, _ = EXHAUSTIONS[name]
+    return run(shape, 1500, phase=3)
+
+
+@pytest.mark.parametrize("name", EXHAUSTIONS)
+def test_an_exhaustion_is_announced(name: str) -> None:
+    found = watched(name)
+    assert found.exhausted is not None
+    assert [one.state for one in found.warnings] == ["came_true"]
+    assert found.lead > 0
+    told = found.warnings[0]
+    # the range holds the end, as far as the growth goes on as it did
+    if "noise" not in name and "faster" not in name and "steps" not in name:
+        assert told.soonest_seconds * 0.9 - 2 <= found.lead <= (told.latest_seconds or math.inf) * 1.1 + 2
+
+
+def test_half_of_the_leads_are_60_percent_of_the_growth() -> None:
+    # a cgroup that was just made is looked at every second from its beginning
+    leads = sorted(run(linear(s), 4000, phase=0).lead / s for s in (60, 75, 90, 120, 180, 300, 600, 900))
+    assert leads[len(leads) // 2] >= 0.6
+
+
+@pytest.mark.parametrize("name", CALM)
+def test_what_does_not_end_is_not_announced(name: str) -> None:
+    assert run(CALM[name], 1200, phase=3).warnings == []
+
+
+@pytest.mark.parametrize(("low", "high", "period"), [(0.3, 0.8, 30), (0.3, 0.7, 60), (0.2, 0.9, 120)])
+def test_a_level_that_was_left_again_is_announced_once(low: float, high: float, period: float) -> None:
+    found = run(sawtooth(low, high, period), 1800).warnings
+    assert [(one.state, one.passed) for one in found] == [("passed", "freed")]
+
+
+def test_a_plateau_passes_and_says_why() -> None:
+    (told,) = run(ramp(0.75, 60), 600).warnings
+    assert (told.state, told.passed) == ("passed", "stopped")
+    assert told.peak_bytes == int(0.75 * 512 * MB)
+    assert told.ended_usec is not None
+    assert told.ended_usec > told.usec
+
+
+def readings(usec: int, **used: int) -> list[Reading]:
+    return [
+        Reading(
+            cgroup=None if path == "machine" else path.replace("_", "/"),
+            usec=usec,
+            used_bytes=n,
+            capacity_bytes=c,
+        )
+        for path, (n, c) in ((path, divmod(both, 1 << 40)) for path, both in used.items())
+    ]
+
+
+def both(used: float, capacity: int) -> int:
+    return (int(used) << 40) + capacity
+
+
+def test_one_growth_is_one_warning() -> None:
+    """A cgroup, the one around it and the machine: the one that ends first is told."""
+    incidents = Incidents(horizon_seconds=1800)
+    opened = []
+    for second in range(100):
+        used = second * 4 * MB
+        opened += incidents.take(
+            readings(
+                second * 1_000_000,
+                machine=both(used + 512 * MB, 2048 * MB),
+                _a=both(used + 10 * MB, 800 * MB),
+                _a_b=both(used, 400 * MB),
+            ),
+            second * 1_000_000,
+            float(second),
+        )
+    assert [(one.cgroup, one.state) for one in opened] == [("/a/b", "near")]
+
+
+def test_a_kill_of_the_machine_belongs_to_what_grew_in_its_cgroup_and_later_kills_too() -> None:
+    incidents = Incidents(horizon_seconds=1800)
+    for second in range(50):
+        used = both(second * 8 * MB, 512 * MB)
+        incidents.take(readings(second * 1_000_000, _a=used), second * 1_000_000, float(second))
+    first = incidents.killed(None, "/a/worker", 50_000_000, 50.0)
+    assert first is not None
+    told, lead, ended = first
+    assert (told.state, told.cgroup, ended) == ("came_true", "/a", True)
+    assert told.lead_seconds == pytest.approx(lead)
+    again = incidents.killed("/a", "/a", 51_000_000, 51.0)
+    assert again is not None
+    assert again[1] == pytest.approx(lead + 1)
+    assert not again[2]
+    assert incidents.killed("/b", "/b", 51_000_000, 51.0) is None
+    assert incidents.killed("/a", "/a", 200_000_000, 200.0) is None
+
+
+def test_the_cgroup_ends_before_its_memory_does() -> None:
+    incidents = Incidents(horizon_seconds=1800)
+    changed = []
+    for second in range(70):
+        given = readings(second * 1_000_000, _a=both(second * 8 * MB, 512 * MB)) if second < 50 else []
+        changed += incidents.take(given, second * 1_000_000, float(second))
+    assert [(one.state, one.passed) for one in changed] == [("near", None), ("passed", "gone")]
+
+
+@pytest.mark.parametrize(("full", "refaults"), [(0.3, 0), (None, 40 * MB)])
+def test_thrashing_is_told_where_next_to_nothing_is_left(full: float | None, refaults: int) -> None:
+    def opened(used: int) -> list[str]:
+        found: list[str] = []
+        incidents = Incidents(horizon_seconds=1800)
+        for second in range(10):
+            reading = Reading(
+                cgroup="/a",
+                usec=second * 1_000_000,
+                used_bytes=used,
+                capacity_bytes=512 * MB,
+                pressure_full_ratio=full,
+                refaults_bytes=second * refaults,
+            )
+            found += [one.reason for one in incidents.take([reading], second * 1_000_000, float(second))]
+        return found
+
+    assert opened(505 * MB) == ["thrashing"]
+    # the working set of page cache lives at the limit: what cannot be dropped leaves room
+    assert opened(400 * MB) == []
+
+
+def test_who_is_quiet_is_not_told_of() -> None:
+    incidents = Incidents(horizon_seconds=1800, quiet=lambda path: path == "/a")
+    for second in range(60):
+        used = both(second * 8 * MB, 512 * MB)
+        assert incidents.take(readings(second * 1_000_000, _a=used), second * 1_000_000, 0.0) == []
+
+
+def test_what_bounds_a_growth_keeps_it_from_being_announced() -> None:
+    points = [(second * 1_000_000, second * 8 * MB) for second in range(40)]
+    found = project(points, 512 * MB, horizon_seconds=1800)
+    assert found is not None
+    assert found.near
+    for bound, near in ((50 * MB, False), (400 * MB, True)):
+        bounded = project(points, 512 * MB, horizon_seconds=1800, bound_bytes=bound)
+        assert bounded is not None
+        assert bounded.near is near
+
+
+AMOUNTS = st.lists(st.tuples(st.integers(1, 60_000_000), st.integers(0, 1 << 40)), min_size=1, max_size=200)
+
+
+@settings(max_examples=200, deadline=None)
+@given(AMOUNTS, st.integers(1, 1 << 40))
+def test_any_series_is_bounded_and_told_of_once(steps: list[tuple[int, int]], capacity: int) -> None:
+    incidents, usec, open_ = Incidents(horizon_seconds=1800), 0, 0
+    series = Series()
+    for step, used in steps:
+        usec += step
+        series.add(usec, used, capacity)
+        assert len(series.points) <= MOST_POINTS
+        reading = Reading(cgroup="/a", usec=usec, used_bytes=used, capacity_bytes=capacity)
+        for told in incidents.take([reading], usec, usec / 1e6):
+            open_ += 1 if told.state == "near" else -1
+            assert told.left_bytes >= 0
+            assert told.latest_seconds is None or told.soonest_seconds <= told.latest_seconds + 0.2
+        assert open_ in (0, 1)
+    assert len(incidents.close(usec, 0.0)) == open_
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 1 << 30), st.integers(3, 60), st.randoms(use_true_random=False))
+def test_a_slope_stands_firm_against_wild_points(rate: int, count: int, drawn: object) -> None:
+    import random
+
+    assert isinstance(drawn, random.Random)
+    points = [(n * 1_000_000, n * rate) for n in range(count)]
+    for n in drawn.sample(range(count), count // 5):
+        points[n] = (points[n][0], drawn.randrange(1 << 40))
+    assert slope(points[:2] if count < 10 else points) == pytest.approx(rate, rel=0.35) or count < 10
+
+
+def test_the_core_keeps_no_more_than_it_says() -> None:
+    incidents = Incidents(horizon_seconds=1800)
+    for number in range(200):
+        given_ = [
+            Reading(cgroup=f"/{n}", usec=number * 1_000_000, used_bytes=1, capacity_bytes=2)
+            for n in range(100)
+        ]
+        incidents.take(given_, number * 1_000_000, 0.0)
+    assert len(incidents.outlook) <= 20
+
+
+def test_the_room_names_no_file() -> None:
+    room = Path(__file__).parents[1] / "oomwatchd/warning"
+    assert all("open(" not in path.read_text() for path in room.glob("*.py"))
