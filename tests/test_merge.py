@@ -31,6 +31,7 @@ from oomwatchd.records.capture import (
 )
 from oomwatchd.records.kmsg import KmsgRecord, parse_record
 from oomwatchd.records.merge import OWN_RULES, merge
+from oomwatchd.records.nearing import Nearing, Warned
 from oomwatchd.store import Store
 
 LINES = tuple(record for line in RECORDS.splitlines() if (record := parse_record(line.encode())))
@@ -72,8 +73,12 @@ KNOWN: dict[str, Any] = {
     "charge_after": CgroupCharge(path="/a", usage_bytes=1),
     "unit_log": (UnitEntry(usec=1, wall=1.0, unit="a.service", step="started", text="Started"),),
     "unit_watch_seconds": 60.0,
+    "nearing": Nearing(capacity_bytes=2, used_bytes=1, usec=1, wall=1.0, since_usec=0),
+    "warned": Warned(id="0" * 20, lead_seconds=1.5),
 }
-FIRST = msgspec.structs.replace(OomCapture(source=SOURCE, records=LINES), **{**KNOWN, "unseen": None})
+FIRST = msgspec.structs.replace(
+    OomCapture(source=SOURCE, records=LINES), **{**KNOWN, "unseen": None, "nearing": None}
+)
 
 
 def bare(records: tuple[KmsgRecord, ...] = LINES) -> OomCapture:
