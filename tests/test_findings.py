@@ -1029,9 +1029,13 @@ def test_kernel_memory_that_grew_is_named_by_its_kind_and_rate() -> None:
 
 
 def test_kernel_memory_without_a_trace_is_what_the_machine_has_more_of() -> None:
-    before, now = {"MemTotal": 4096, "SUnreclaim": 50}, {"MemTotal": 4096, "SUnreclaim": 450}
-    line = line_of((kernel_of("charge_memcg do_anonymous_page"), host([before], now)))
-    assert line.endswith("; slab grew by 400 MiB in the machine")
+    least = {"MemTotal": 4096, "SUnreclaim": 50, "SReclaimable": 90}
+    later, now = least | {"SUnreclaim": 250}, least | {"SUnreclaim": 300, "SReclaimable": 200}
+    given = kernel_of("charge_memcg do_anonymous_page")
+    assert "; slab (inodes and names of files" in line_of((given, host([least, later], now)))
+    assert "grew by 360 MiB in the machine" in line_of((given, host([least, later], now)))
+    # what was there all the minute is other work's
+    assert "grew by" not in line_of((given, host([later], now)))
 
 
 def test_a_livelocked_cgroup_needs_room_or_somebody_to_kill() -> None:

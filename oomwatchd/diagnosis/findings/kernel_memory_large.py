@@ -17,6 +17,7 @@ in version 2 (``sock``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from oomwatchd.diagnosis.case import HOLDS, Case
@@ -76,14 +77,15 @@ _KINDS: tuple[tuple[Kind, str, str], ...] = (
     ),
 )
 #: of /proc/meminfo: what grew in the machine while the cgroup filled
-_GREW = (
-    ("SUnreclaim", "slab"),
-    ("SReclaimable", "slab (inodes, names of files)"),
-    ("KernelStack", "kernel stacks (threads)"),
-    ("PageTables", "page tables"),
-    ("Percpu", "per-CPU data"),
-    ("VmallocUsed", "vmalloc"),
+_GREW: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("SUnreclaim", "SReclaimable"), "slab (inodes and names of files, sockets and the like)"),
+    (("KernelStack",), "kernel stacks (threads)"),
+    (("PageTables",), "page tables"),
+    (("Percpu",), "per-CPU data"),
+    (("VmallocUsed",), "vmalloc"),
 )
+#: looks that are older tell of other work
+_LATELY_USEC = 60_000_000
 
 
 def find(case: Case) -> Claim | None:
@@ -180,13 +182,19 @@ def _many_threads(case: Case, within: set[int | str]) -> str | None:
 
 
 def _grew(case: Case, least: float) -> _What | None:
-    """Live: the kind of which the machine has so much more than a moment ago."""
-    if case.capture is None or not case.capture.before:
+    """Live: the kind of which the machine has so much more than within the last minute."""
+    if case.capture is None or case.at is None:
         return None
-    before, now = meminfo(case.capture.before[-1]), case.meminfo_at
-    grown = [(now.get(name, 0) - before[name], text) for name, text in _GREW if name in before]
-    most, text = max(grown, default=(0, ""))
+    looks = [meminfo(s) for s in case.capture.before if case.at.usec - s.usec <= _LATELY_USEC]
+    grown = [(_more(case.meminfo_at, looks, names), text) for names, text in _GREW]
+    most, text = max(grown)
     if most < least:
         return None
-    said = f"The machine has {size(most)} more of {text} than at the last look before."
+    said = f"The machine has {size(most)} more of {text} than in the minute before."
     return _What(f"{text} grew by {size(most)} in the machine", said, _COUNT)
+
+
+def _more(now: Mapping[str, int], looks: Sequence[Mapping[str, int]], names: Sequence[str]) -> int:
+    """By how much these fields together are above their least."""
+    known = [sum(look[name] for name in names) for look in looks if all(name in look for name in names)]
+    return sum(now.get(name, 0) for name in names) - min(known) if known else 0
