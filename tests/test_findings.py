@@ -1019,6 +1019,16 @@ def test_a_known_program_is_made_smaller_by_its_own_settings() -> None:
     assert "java by its own settings (-Xmx" in one(cgroup(tasks=(java, task(11, 5))), ID_LIMIT).advice
 
 
+def test_bpf_maps_and_descriptors_of_the_cgroup_are_named_live() -> None:
+    """The request that failed was another's: /proc alone tells who holds it."""
+    given = kernel_of("charge_memcg do_anonymous_page", vmalloc=480 * MIB)
+    live = host([], {"MemTotal": 4096}, bpf=f"{400 * MIB} 10 tracer\n{900 * MIB} 4711 elsewhere")
+    assert line_of((given, live)).endswith("; BPF maps of tracer hold 400 MiB")
+    pipes = host([], {"MemTotal": 4096}, descriptors="9000 pipe 10 piper\n")
+    given = kernel_of("charge_memcg do_anonymous_page")
+    assert line_of((given, pipes)).endswith("; piper has 9000 pipes open")
+
+
 def test_kernel_memory_that_grew_is_named_by_its_kind_and_rate() -> None:
     """That the cgroup grew is no cause beside what it grew by; its rate tells how long more would last."""
     grew = track("cgroup", "/a.slice", list(range(100, 510, 5)), limit_bytes=512 * MIB)

@@ -148,18 +148,23 @@ def _what(case: Case, kernel: int) -> _What | None:
     least = _MOSTLY * kernel
     asked = purpose(case.report.trigger.call_trace)
     last = f", asked for last: {asked.holds}" if asked is not None else ""
+    within: set[int | str] = {task.pid for task in case.report.tasks}
+    within |= {task.comm for task in case.report.tasks}
+    maps = next((h for h in case.facts.bpf if h.pid in within or h.name in within), None)
+    if maps is not None and maps.amount >= least:
+        text = f"BPF maps of {harmless_name(maps.name)} hold {size(maps.amount)}"
+        less = f"bpftool map, or memlock in /proc/{maps.pid}/fdinfo, shows them; end it or make them smaller"
+        return _What(text, f"{text}.", less)
     for kind, text, less in _KINDS:
         if (case.ledger.held(kind) or 0) >= least:
             name = text[0].upper() + text[1:]
             said = f"{name} holds {size(case.ledger.held(kind) or 0)} of it{last}."
             return _What(text + last, said, asked.look if asked is not None and kind == "vmalloc" else less)
-    listed = case.report.tasks
-    tables = sum(task.pgtables_bytes or 0 for task in listed)
+    tables = sum(task.pgtables_bytes or 0 for task in case.report.tasks)
     if tables >= least:
         said = f"Page tables of the listed processes hold {size(tables)} of it."
         less = "see who maps so much (VmPTE in /proc/PID/status), and map less or with huge pages"
         return _What("page tables", said, less)
-    within: set[int | str] = {task.pid for task in listed} | {task.comm for task in listed}
     opened = by_count(case, within)
     if opened is not None:
         return _What(opened.text, f"{opened.text[0].upper()}{opened.text[1:]}.", opened.lever)
