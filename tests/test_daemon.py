@@ -1171,7 +1171,8 @@ def test_addresses_are_added_and_taken_away_while_it_runs(daemon: Running) -> No
         listen(f"127.0.0.1:{taken}", f"127.0.0.1:{second}")
         daemon.until(
             lambda: (
-                f"metrics stay where they were: cannot listen on 127.0.0.1:{taken}" in daemon.log.read_text()
+                f"the metrics stay on their old addresses: cannot listen on 127.0.0.1:{taken}"
+                in daemon.log.read_text()
             )
         )
         assert answers(second) and path.is_socket()

@@ -52,7 +52,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--follow",
         action="store_true",
-        help="then go on with what is added to the files, rotated or not, until interrupted",
+        help="then read what is added to the files, rotated or not, until interrupted",
     )
     parser.add_argument("--journal", action="store_true", help="read the journal instead of files")
     parser.add_argument(
@@ -158,7 +158,7 @@ def captures(name: str, log: GrowingLog, progress: Progress | None = None) -> It
 def _follow(args: SimpleNamespace, writer: Writer) -> int:
     """Read files and what is added to them, until interrupted."""
     if "-" in args.files:
-        raise UsageError("--follow is for files", hint="name them; standard input is read as it comes anyhow")
+        raise UsageError("--follow is for files", hint="name them; standard input is read as it comes")
     followed = [(FollowedFile(name), GrowingLog(name, args.boot_id)) for name in args.files]
     try:
         while True:

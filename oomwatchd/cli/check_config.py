@@ -22,7 +22,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "check-config",
         help="check a configuration file",
-        description="Check a configuration file. Exit status 0: the daemon takes it, 78: it does not.",
+        description="Check a configuration file. Exit status 0: the daemon accepts it, 78: it does not.",
     )
     parser.add_argument(
         "file",

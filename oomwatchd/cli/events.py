@@ -98,7 +98,7 @@ def add_parser(subparsers: Subparsers) -> None:
     exporting.add_argument("--output", metavar="FILE", help="default: standard output")
     exporting.set_defaults(run=run_export)
 
-    states = actions.add_parser("deliveries", help="how far each sink across the network has come")
+    states = actions.add_parser("deliveries", help="the state of each delivery across the network")
     states.add_argument("--json", action="store_true", help="one JSON array")
     states.set_defaults(run=run_deliveries)
 
@@ -181,7 +181,7 @@ def run_deliveries(args: SimpleNamespace) -> int:
         sys.stdout.buffer.write(msgspec.json.encode(states) + b"\n")
         return 0
     if not states:
-        complain("no sink across the network is configured, or the daemon has not run since")
+        complain("no network sink is configured, or the daemon has not run since")
     for state in states:
         given_up = f", {state.dropped} given up" if state.dropped else ""
         left_out = f", {state.left_out} repeats left out" if state.left_out else ""

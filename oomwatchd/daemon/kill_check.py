@@ -91,7 +91,11 @@ class KillCheck:
         missing = self._witness.missing(now().monotonic_usec)
         self._balance.marked(missing)
         for victim in missing:
-            log.warning("the log does not say that it was killed: %s (pid %d)", victim.comm, victim.pid)
+            log.warning(
+                "marked as an OOM victim, but not killed according to the log: %s (pid %d)",
+                victim.comm,
+                victim.pid,
+            )
         self._metrics.witness(self._witness.victims, self._witness.unreported)
 
     def weigh(self) -> None:

@@ -101,7 +101,7 @@ class Serving:
                 old.stop()  # an old listener is in the way of a new one
                 new = self._listen(http)
         except OomwatchdError as error:
-            log.error("metrics stay where they were: %s", error)
+            log.error("the metrics stay on their old addresses: %s", error)
             if old is not None and old.stopped:
                 self._return()
             return

@@ -185,7 +185,7 @@ class Worker:
         try:
             thread.start()
         except RuntimeError as error:
-            log.warning("works without what the journal says afterwards: %s", error)
+            log.warning("works without the journal, which says what becomes of the units: %s", error)
 
     def submit(
         self, capture: OomCapture, named_at: float | None, before: Callable[[], Before] | None = None

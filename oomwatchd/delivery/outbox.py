@@ -161,7 +161,9 @@ class Lane:
             return self.state
         if not self._said_overdue:
             self._said_overdue = True
-            log.error("sink %s: no end of an attempt that began %d s ago", self.state.sink, OVERDUE_SECONDS)
+            log.error(
+                "sink %s: an attempt that began %d s ago has not ended", self.state.sink, OVERDUE_SECONDS
+            )
         return msgspec.structs.replace(
             self.state,
             failures=self.state.failures + 1,

@@ -1,7 +1,7 @@
 """How far a host is from running out: the room above each zone's watermark, how broken up its free memory
 is, what is available, how long tasks wait, and the room below each cgroup's own limit.
 
-Told from the kernel's files as they stand in a snapshot. What a file does not say is left out.
+Computed from the kernel's files in a snapshot. What a file does not say is left out.
 
 Core: no clock, no file, no socket.
 """

@@ -3,7 +3,7 @@
 Counters that follow from stored events (events, kills, undecoded lines, latency) last as long as the
 boot: the store saves them in the transaction that stores the event and the daemon loads them at start.
 All other counters begin at 0 with the process. None of them counts an event that was in the ring buffer
-before the first start in this boot ("historical"): ``increase()`` must not show what nobody watched.
+before the first start in this boot ("historical"): ``increase()`` must not show events from before the watch.
 
 Every label set exists from the start with 0, because a series that is born at 1 never shows an increase; of
 units and containers each begins at 0 (:mod:`.series`).
@@ -40,7 +40,7 @@ CONSTRAINTS: tuple[str, ...] = (*get_args(Constraint), "unknown")
 #: upper bounds in seconds: a quiet host takes milliseconds, a thrashing one seconds
 LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-#: units and containers that have kills of their own counted; those of all others are counted as "other"
+#: units and containers with a series of their own; the kills of all others are counted as "other"
 MAX_UNITS = MAX_CONTAINERS = 50
 OTHER, UNKNOWN = "other", "unknown"
 
@@ -54,8 +54,8 @@ Example = tuple[str, float | None]
 
 
 class Numbers:
-    """What is counted, as one moment has it: plain values without a lock, for :class:`Metrics` to change and
-    for ``metrics.families`` to read under its lock."""
+    """All counters at one moment: plain values without a lock. :class:`Metrics` changes them and
+    ``metrics.families`` reads them, both under its lock."""
 
     def __init__(self, sinks: Iterable[str] = (), clock: Callable[[], float] = time.monotonic) -> None:
         self.events = {(kind, constraint): 0.0 for kind in KINDS for constraint in CONSTRAINTS}
@@ -103,7 +103,7 @@ class Metrics:
         self._numbers = Numbers(self._sink_kinds, clock)
 
     def load(self, counters: Mapping[str, float]) -> None:
-        """Take up what an earlier process of the same boot saved; unknown names are ignored."""
+        """Continue from what an earlier process of the same boot saved; unknown names are ignored."""
         with self._lock:
             for key in self._numbers.events:
                 self._numbers.events[key] = counters.get(f"{EVENTS} {key[0]} {key[1]}", 0.0)
@@ -125,7 +125,7 @@ class Metrics:
             self._numbers.baseline = counters.get("baseline")
 
     def saved(self) -> dict[str, float]:
-        """What :meth:`load` takes up."""
+        """What :meth:`load` reads."""
         with self._lock:
             return self._saved()
 
@@ -153,7 +153,7 @@ class Metrics:
         """
         constraint = event.constraint or "unknown"
         with self._lock:
-            if event.unseen is not None:  # no report: the difference stays where it is seen
+            if event.unseen is not None:  # no report: the difference stays in oomwatchd_oom_kills_unaccounted
                 self._numbers.told_unseen = float(event.unseen.unaccounted_kills)
             elif not event.historical:
                 self._numbers.undecoded += undecoded
@@ -173,7 +173,8 @@ class Metrics:
             return self._saved()
 
     def _count_places(self, event: OomEvent, kills: int) -> None:
-        """The last ``kills`` kills of the event; a later revision adds its own behind the earlier ones."""
+        """Count the last ``kills`` kills of the event by unit and container; a later revision adds only its
+        new ones."""
         owners = {one.pid: one for one in event.attribution if one.role == "victim"}
         each = [owners.get(victim.pid) for victim in event.victims for _ in range(victim.kills)]
         each[:0] = [None] * (kills - len(each))
@@ -196,7 +197,7 @@ class Metrics:
             self._numbers.examples[KILLS, constraint] = example
 
     def kills_now(self) -> tuple[float | None, float, float | None]:
-        """The kernel's count, ours, and what of the kernel's growth ours lacks."""
+        """The kernel's count, ours, and by how much ours lags behind the kernel's growth."""
         with self._lock:
             ours = sum(self._numbers.kills.values())
             if self._numbers.kernel_kills is None:
@@ -209,7 +210,8 @@ class Metrics:
 
     @property
     def told_unseen(self) -> float:
-        """How many kills of this boot were told of as not in the log (``Unseen.unaccounted_kills``)."""
+        """How many kills of this boot earlier events say are not in the log
+        (``Unseen.unaccounted_kills``)."""
         with self._lock:
             return self._numbers.told_unseen
 
@@ -245,7 +247,7 @@ class Metrics:
 
         The first one in a boot is the baseline of ``oomwatchd_oom_kills_unaccounted``: save it at once
         (``saved``), so that kills while the daemon is down are missed. Read it when the counted events are
-        up to date, or the difference shows those still on their way.
+        up to date, or the difference shows kills that are still being counted.
         """
         with self._lock:
             if count is not None and self._numbers.kernel_kills is not None:
@@ -274,7 +276,7 @@ class Metrics:
             self._numbers.overflow += overflow
 
     def dropped(self) -> None:
-        """Count a capture that found even the room for cut down ones full."""
+        """Count a capture for which there was no room even cut down."""
         with self._lock:
             self._numbers.dropped += 1
 
@@ -295,7 +297,7 @@ class Metrics:
             self._numbers.witness = (victims, unreported)
 
     def sinks(self, names: Collection[str]) -> None:
-        """Which sinks there are from now on; what was said of others is forgotten."""
+        """Set which sinks there are; the state of all others is forgotten."""
         with self._lock:
             self._sink_names = frozenset(names)
             self._numbers.sinks = {
@@ -322,13 +324,12 @@ class Metrics:
                 self._numbers.sinks[sink] += 1
 
     def deliveries(self) -> tuple[Delivery, ...]:
-        """How far each sink across the network has come, in the order of names."""
+        """The state of each network sink, in the order of names."""
         with self._lock:
             return tuple(self._numbers.deliveries[name] for name in sorted(self._numbers.deliveries))
 
     def delivery(self, state: Delivery, seconds: float = 0.0) -> None:
-        """How far a sink across the network has come, and how long its last attempt took. One that is not
-        there (any more) is ignored."""
+        """Set the state of a network sink, and how long its last attempt took. An unknown sink is ignored."""
         with self._lock:
             if state.sink in self._sink_names:
                 self._numbers.deliveries[state.sink] = state
@@ -342,7 +343,7 @@ class Metrics:
 
     def collect(self) -> Iterator[Metric]:
         """All families, with all label sets, as of one moment."""
-        # where nobody scrapes, the library is not even loaded
+        # without a scrape the library is not even loaded
         from oomwatchd.metrics.families import families
 
         # outside the lock: it reads files, and the watch must never wait for a scrape
@@ -356,7 +357,7 @@ class Metrics:
         began = time.perf_counter()
         try:
             seen = self._headroom()
-        except Exception:  # these are then absent, and nothing else is
+        except Exception:  # only these families are then absent
             self.part("host_memory", up=False, seconds=time.perf_counter() - began)
             return Headroom()
         self.part("host_memory", up=bool(seen.zones), seconds=time.perf_counter() - began)

@@ -1,4 +1,5 @@
-"""The metric families, made of the numbers at scrape by prometheus_client, which is loaded for this alone."""
+"""The metric families, made of the numbers at each scrape with prometheus_client, which is loaded only for
+this."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ ORDERS = (1, 2, 3, 4, 6, 9, 10)
 
 
 def families(numbers: Numbers, seen: Headroom) -> list[Metric]:
-    """All of them; under the lock of who counts them."""
+    """All families; call it under the lock of :class:`Metrics`."""
     return [*_counted(numbers), *_parts(numbers), *_headroom(seen), *_warnings(numbers)]
 
 
@@ -340,7 +341,8 @@ def _headroom(seen: Headroom) -> list[Metric]:
     shown: set[str] = set()
     for group in seen.cgroups:
         name = harmless(group.path)
-        if name in shown:  # made to look the same; a series may come once only, and the closest come first
+        # names that look the same once escaped: a series may appear only once, and the nearest come first
+        if name in shown:
             continue
         shown.add(name)
         room.add_metric((name,), group.headroom_bytes)
@@ -368,7 +370,7 @@ def registry(metrics: Metrics) -> CollectorRegistry:
 
 
 def _deliveries(states: Iterable[Delivery]) -> list[Metric]:
-    """Of the sinks across the network that are configured; counted since they were."""
+    """The families of the configured network sinks."""
     label = ("sink",)
     delivered = CounterMetricFamily(
         "oomwatchd_sink_delivered",

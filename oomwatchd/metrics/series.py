@@ -1,7 +1,7 @@
-"""A family of counters by names that others choose: bounded, and each seen to begin at 0.
+"""A family of counters by names that others choose: bounded, and each series begins with a 0 that is scraped.
 
-When there is no room for a new series, the one that grew the longest time ago goes and its count is added to
-``other``: the sum over the family is what was counted. A new series shows 0 at the first scrape and for a
+When there is no room for a new series, the one that grew least recently is dropped and its count is added to
+``other``, so that the sum of the family stays right. A new series shows 0 at the first scrape and for a
 minute after it, so that ``increase()`` of a second server, too, sees its first kill.
 """
 
@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-#: what is left of a series' names
+#: characters that are kept of a series' names
 LABEL_CHARACTERS = 128
 #: after the first scrape; as long as scrapes are commonly apart
 ZERO_SECONDS = 60.0

@@ -84,6 +84,6 @@ def oom_kills(vmstat: str) -> int | None:
 
 
 def amount_of(meminfo: bytes, name: bytes) -> int | None:
-    """One amount of /proc/meminfo in bytes, for who reads it often; None without that line."""
+    """One amount of /proc/meminfo in bytes, for frequent reading; None without that line."""
     value = (b"\n" + meminfo).partition(b"\n" + name + b":")[2].partition(b"kB")[0].strip()
     return int(value) * 1024 if value.isdigit() else None

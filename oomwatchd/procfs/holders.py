@@ -1,4 +1,4 @@
-"""Who holds memory of the kernel's: its caches, mappings, segments, and what a process says of itself.
+"""Who holds kernel memory: caches, mappings, segments, and what /proc says of one process.
 
 Sources: slabinfo(5), ``vmallocinfo_show()``, ``sysvipc_shm_proc_show()``, proc_pid_status(5),
 ``bpf_map_show_fdinfo()``, ``io_uring_show_fdinfo()``, ``dma_buf_show_fdinfo()``, ``packet_seq_show()``.
@@ -141,7 +141,7 @@ def descriptor_kind(link: bytes) -> str:
 
 
 def largest(found: Iterable[tuple[int, str]]) -> str:
-    """``AMOUNT NAME`` a line, amounts of one name added up, the largest first; without those of nothing."""
+    """``AMOUNT NAME`` lines, the largest first; amounts of one name are added up, zeros left out."""
     sums: dict[str, int] = {}
     for count, name in found:
         sums[name] = sums.get(name, 0) + count
@@ -150,5 +150,5 @@ def largest(found: Iterable[tuple[int, str]]) -> str:
 
 
 def one_line(name: str) -> str:
-    """A name that ends no line of a list: whoever chose it may have put any character in."""
+    """A name without line breaks, because it may hold any character."""
     return _BREAK.sub(lambda m: harmless(m[0]), name)

@@ -1,4 +1,4 @@
-"""The table of mounts and that of swap areas.
+"""The table of mounts and the table of swap areas.
 
 Sources: proc_pid_mountinfo(5), proc_swaps(5), ``seq_path()``.
 

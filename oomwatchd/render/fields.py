@@ -1,7 +1,7 @@
-"""How a field of an event is named and spelled, once for every medium that people read.
+"""How the fields of an event are named and spelled, for every medium that people read.
 
-Values come back as text that is safe for eyes (names are escaped, :mod:`oomwatchd.words.escape`); markup
-is the medium's own affair.
+Values are text with visible characters only (names are escaped, :mod:`oomwatchd.words.escape`); each medium
+escapes its own markup.
 
 Core: no clock, no file, no socket.
 """
@@ -65,8 +65,7 @@ class MemoryShare(NamedTuple):
 
 
 def case_of(event: OomEvent) -> Case:
-    """The event's report and what was known of the host, for the shared arithmetic: verdicts of the
-    zones, scores of the tasks."""
+    """The event as a case: the report and the host, for verdicts of zones and scores of tasks."""
     report = OomReport(
         kind="oom_kill" if event.kind == "test" else event.kind,
         complete=event.complete,
@@ -93,8 +92,8 @@ def snapshots(event: OomEvent, moment: str) -> tuple[Snapshot, ...]:
 
 
 def tracks(event: OomEvent, most: int) -> tuple[Track, ...]:
-    """Who held how much in the minutes before: those that the report is about, then the largest. The whole
-    machine's own line is left out."""
+    """Who held how much in the minutes before: those that the report is about first, then the largest. The
+    line of the whole machine is left out."""
     about = {victim.pid for victim in event.victims} - {None}
     paths = {a.cgroup for a in event.attribution if a.role == "victim"}
     if event.memcg is not None:
@@ -120,7 +119,7 @@ def track_title(track: Track, most: int = 48) -> str:
 
 
 def mark_said(mark: Mark) -> str:
-    """What happened to memory or swap, in words."""
+    """A change of memory or swap, in words."""
     verb = {
         "memory_online": "memory block came online",
         "memory_offline": "memory block went offline",
@@ -142,7 +141,7 @@ def detected_usec(event: OomEvent) -> int | None:
 
 
 def marks(event: OomEvent, most: int) -> tuple[tuple[float | None, str], ...]:
-    """The last things that happened to memory and swap: seconds before detection, None: unknown; and what."""
+    """The last changes of memory and swap: seconds before detection (None: unknown), and what changed."""
     at = detected_usec(event)
     return tuple(
         (None if at is None else (at - mark.usec) / 1e6, mark_said(mark)) for mark in event.marks[-most:]
@@ -234,8 +233,8 @@ def died(event: OomEvent) -> str:
 
 
 def _home(event: OomEvent, victim: Victim) -> str:
-    """Where the victim lived, as people call it: container and pod, unit, cgroup. Empty where nothing is
-    known, and where the reason names the same cgroup."""
+    """Where the victim lived: container and pod, unit or cgroup. Empty where nothing is known, or where the
+    reason names the same cgroup."""
     whose = next((a for a in event.attribution if a.role == "victim" and a.pid == victim.pid), None)
     if whose is None:
         return ""
@@ -287,7 +286,7 @@ def asked(event: OomEvent) -> str:
 
 
 def why(event: OomEvent) -> str:
-    """The second half of the summary: the first, which says who, may hold a name with a colon in it."""
+    """The second half of the summary. (The first half says who, in which a name may hold a colon.)"""
     if event.near is not None:
         return f"{nearing.place(event.near)}: {nearing.left_said(event.near)}"
     victim = next((v for v in event.victims if v.role == "selected"), next(iter(event.victims), None))
@@ -349,12 +348,12 @@ def _times(event: OomEvent) -> str:
 
 
 def amount(value: int | None) -> str:
-    """An amount of memory for people; nothing where the kernel said nothing."""
+    """An amount of memory for people; empty where the kernel printed none."""
     return "" if value is None else size(value) if value else "0"
 
 
 def left_out(rest: TasksLeftOut) -> str:
-    """The tasks that the kernel listed and that are kept only as a sum."""
+    """Tasks that the kernel listed and that are kept only as sums."""
     said = f"{plural(rest.count, 'smaller task')} left out"
     held = [
         f"{amount(held)} {where}"

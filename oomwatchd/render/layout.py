@@ -1,8 +1,7 @@
 """Lines of styled text for a terminal: paragraphs, and tables whose columns stand under each other.
 
-Written here because the library that would do it (rich) takes 30 ms for the tables of one report, and a log
-may hold hundreds. Widths are columns of the terminal: a wide East Asian character takes two, a combining one
-none (Unicode UAX #11).
+It is our own because rich takes 30 ms for the tables of one report, and a log may hold hundreds. Widths are
+columns of the terminal: a wide East Asian character takes two, a combining one none (Unicode UAX #11).
 
 Core: no clock, no file, no socket.
 """
@@ -86,7 +85,7 @@ def wrapped(text: str, width: int) -> list[str]:
 
 
 def folded(text: str, width: int) -> list[str]:
-    """``text`` broken behind every ``width`` columns, words or not; at least one piece."""
+    """``text`` broken after every ``width`` columns, inside words too; at least one piece."""
     if text.isascii():
         return [text[at : at + width] for at in range(0, len(text), width)] or [""]
     pieces = [""]
@@ -102,7 +101,7 @@ def folded(text: str, width: int) -> list[str]:
 
 
 def under(title: str, text: str, width: int) -> list[Line]:
-    """``text`` behind ``title``, its further lines under its first."""
+    """``text`` after ``title``, its further lines below its first."""
     indent = columns(title) + 1
     lines = wrapped(text, max(width - indent, 8)) or [""]
     return [f"{title} {lines[0]}", *(f"{' ' * indent}{line}" for line in lines[1:])]

@@ -1,6 +1,6 @@
 """OomEvent -> Markdown to copy into a ticket or a chat: the verdict, what it rests on, the largest tasks.
 
-Short enough to be read there; the page and the JSON have all of it. Texts of the kernel's are escaped twice:
+It is short; the page and the JSON have everything. Texts of the kernel are escaped twice:
 made visible (:mod:`oomwatchd.words.escape`), then kept from being markup (:mod:`oomwatchd.words.markup`).
 
 Core: no clock, no file, no socket.

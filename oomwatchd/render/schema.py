@@ -1,6 +1,6 @@
 """The JSON Schema of the event, from its types: what ``render.json`` writes is what this describes.
 
-``python -m oomwatchd.render.schema`` writes docs/event.schema.json.
+``python -m tools.generate`` writes docs/event.schema.json.
 
 Core: no clock, no file, no socket.
 """

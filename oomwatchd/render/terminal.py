@@ -2,7 +2,7 @@
 
 The first lines answer who died, who asked, why, and what to change. Names are escaped
 (:mod:`oomwatchd.words.escape`), never taken as markup. Without colour the text is plain: no escape
-sequence, ASCII bars; whether the reader wants colour (a terminal, NO_COLOR) is the caller's to know.
+sequence, ASCII bars; the caller decides whether there is colour (a terminal, NO_COLOR).
 
 Core: no clock, no file, no socket.
 """
@@ -45,7 +45,7 @@ _LABEL = 9
 _STYLES: dict[Severity, str] = {"critical": "bold red", "warning": "yellow", "info": "cyan"}
 _TOP_TASKS = 10
 _TRACKS, _MARKS = 6, 8
-#: below so many columns tables leave out what can be missed most easily
+#: below so many columns tables leave out the least important columns
 _NARROW = 64
 #: what stays on one line
 _FIGURE = re.compile(r"(\d) (%|kB|[KMGTPE]iB)")

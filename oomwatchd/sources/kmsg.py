@@ -171,7 +171,7 @@ class KmsgSource:
     def _take(self, record: KmsgRecord | None, items: list[KmsgRecord | KmsgGap]) -> None:
         if record is None or record.seq is None:
             if not self.malformed:
-                log.warning("%s gives something else than records of the kernel log", self._name)
+                log.warning("%s gives no records of the kernel log", self._name)
             self.malformed += 1
             return
         if self.last_seq is not None and record.seq > self.last_seq + 1:

@@ -1,12 +1,12 @@
-"""Who may read what: what the web configuration file allows, and what is open without one.
+"""Who may read what, with a web configuration file and without one.
 
 The file (:mod:`oomwatchd.web.webconfig`) is looked at for each connection and each request, and read again
-when it or a file it names has changed; a version that is wrong is said once and changes nothing.
+when it or a file it names has changed; a wrong version is logged once and changes nothing.
 
 Without authentication the pages and the API are for this host alone: ``/metrics`` and health answer
 everywhere, the rest only on a loopback address or a socket in the file system, unless ``expose_pages``
-says otherwise. There the ``Host`` header must be an address or localhost, or a web page elsewhere could
-have a browser on this host read events under a name of its own (DNS rebinding).
+says otherwise. There the ``Host`` header must be an address or localhost, or a foreign web page could make a
+browser on this host read events (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from oomwatchd.web.webconfig import WebConfig, read_web_config, version_of
 
 log = logging.getLogger(__name__)
 
-#: answered whoever asks, unless a password is configured
+#: paths that anybody may read, unless a password is configured
 OPEN_PATHS = frozenset({"/metrics", "/-/healthy", "/-/ready"})
 
 
@@ -129,7 +129,7 @@ def _adorned(answer: Response | Later, headers: Mapping[str, str]) -> Response |
 
 
 def _names_this_host(host: str) -> bool:
-    """An address, ``localhost`` or nothing (HTTP/1.0): what DNS cannot be made to lie about."""
+    """Whether it is an address, ``localhost`` or empty (HTTP/1.0), which DNS cannot forge."""
     name = re.sub(r":\d*$", "", host).lower()
     if name in ("", "localhost") or name.endswith(".localhost"):
         return True

@@ -1,4 +1,4 @@
-"""What is served where: metrics and health at once, the pages and the API beside them."""
+"""Which path serves what: metrics and health at once, pages and API in lanes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALIVE_SECONDS = 180.0
 
 
 class Health:
-    """Whether the daemon works, told by its main loop; may be used from any thread."""
+    """Whether the daemon works, as its main loop reports it; may be used from any thread."""
 
     def __init__(
         self, *, alive_seconds: float = _ALIVE_SECONDS, clock: Callable[[], float] = time.monotonic

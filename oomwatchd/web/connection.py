@@ -36,7 +36,7 @@ class Security(Protocol):
 
 
 class Connection:
-    """A client: what it sent so far, what it has still to take, and until when."""
+    """A client: what it sent so far, what is still to be sent to it, and its deadline."""
 
     def __init__(self, channel: Channel, *, local: bool, client: str, since: float, deadline: float) -> None:
         self.channel = channel

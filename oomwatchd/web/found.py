@@ -1,4 +1,4 @@
-"""A query's fields -> events of the store: what may be asked, how a page goes on, and the links for both."""
+"""A query's fields -> events of the store: the filters, the next page, and the links for both."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Row(groups.Row, Protocol):
 
 
 class Events(Protocol):
-    """Where events are found (``store.Store``)."""
+    """The store, as it is needed here (``store.Store``)."""
 
     def list(
         self,
@@ -117,12 +117,12 @@ def find_groups(
 
 
 def position(row: Row) -> str:
-    """``after`` of the page that goes on behind this event."""
+    """The value of ``after`` for the page that follows this event."""
     return f"{row.wall!r}:{row.number}"
 
 
 def limit_of(query: Mapping[str, str], usual: int, most: int) -> int:
-    """How many are asked for. Raises WrongQuery."""
+    """How many events are wanted. Raises WrongQuery."""
     text = query.get("limit", str(usual))
     limit = int(text) if len(text) < 10 and text.isascii() and text.isdigit() else 0
     if not 0 < limit <= most:

@@ -1,5 +1,5 @@
-"""Answers that take their time. Each kind is made in a thread of its own, one after the other, in an order
-that is fair to the clients (:attr:`oomwatchd.web.messages.Request.client`).
+"""Slow answers. Each kind is made in a thread of its own, one after the other, in an order that is fair to
+the clients (:attr:`oomwatchd.web.messages.Request.client`).
 
 The lowest rank goes first; among equals, the client that was served least recently. When all places are
 taken, the client that holds most of them loses one.
@@ -30,7 +30,7 @@ _MAX_TURNS = 256
 
 
 class Later(msgspec.Struct, frozen=True):
-    """An answer that takes its time: ``make`` is called in the thread of ``lane``, which serves one
+    """A slow answer: ``make`` is called in the thread of ``lane``, which serves one
     request after the other, and may itself name another lane. The lowest ``rank`` goes first."""
 
     lane: LaneName
@@ -61,12 +61,12 @@ class Lane:
         self._thread = threading.Thread(target=self._run, name=f"http-{name}", daemon=True)
 
     def start(self) -> None:
-        """Begin to work. Raises RuntimeError where no thread is to be had."""
+        """Start the thread. Raises RuntimeError where none can be started."""
         self._thread.start()
 
     def take(self, task: Task) -> Task | None:
-        """Have the task wait. Returns the one that there is no place for, which may be another client's or
-        this one."""
+        """Add a task. Returns the task that there is no room for, which may be another client's or this
+        one."""
         with self._changed:
             self._tasks.append(task)
             if len(self._tasks) > self._room:

@@ -1,7 +1,7 @@
 """OomEvent -> what its page shows, in the page's order: lines of text, charts, tables.
 
-Texts of the kernel's go out as they are: the template's own filter makes every one of them harmless
-(:mod:`oomwatchd.render.html.page`). Names are spelled for people here (an empty one must be seen).
+Texts of the kernel are not escaped here: the template's own filter does that for all of them
+(:mod:`oomwatchd.render.html.page`). Names are spelled for people here (an empty one must be visible).
 
 Longer than others because a page has many small parts: each is one function of a few lines, in the page's
 order.
@@ -36,16 +36,16 @@ from oomwatchd.words.text import plural
 _TOP_FINDINGS, _TOP_ALIKE = 3, 2
 #: bars of the task chart, and how many of the killed follow them
 _TOP_TASKS, _TOP_DIED = 12, 3
-#: of RAM: what the counters leave open is worth a word from here on
+#: share of RAM: unaccounted memory is shown from here on
 _OPEN_SHARE = 0.02
-#: rows of one table: a page of more is no longer read, only loaded
+#: most rows of one table: nobody reads more, and the page grows
 _MOST_ROWS = 5000
-#: things that happened to memory and swap
+#: most changes of memory and swap
 _MARKS = 32
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """A finding with its evidence spelled out: (title, value)."""
+    """A finding with its evidence as (title, value)."""
 
     id: str
     severity: Severity
@@ -199,7 +199,7 @@ def _stamp(seconds: float | None) -> str:
 
 
 def _top(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """What decided it: the gravest, but no mere remarks while there is something graver."""
+    """The findings at the top: the gravest; remarks only where there is nothing graver."""
     top: list[Finding] = []
     for finding in [f for f in findings if f.severity != "info"] or findings:
         if len(top) < _TOP_FINDINGS and sum(f.id == finding.id for f in top) < _TOP_ALIKE:
@@ -226,7 +226,7 @@ def _shown(finding: Finding) -> Shown:
 
 
 def _memory(case: Case) -> tuple[Bar | None, tuple[Bar, ...], str]:
-    """RAM as one strip and its parts as rows; the swap, and a note where nothing is known of it."""
+    """RAM as one strip and its parts as rows; swap, with a note where it is not known."""
     shares = fields.memory_shares(case)
     if not shares:
         return None, (), ""
@@ -452,7 +452,7 @@ def _task_table(event: OomEvent, ranked: Sequence[TaskScore]) -> Table | None:
 
 
 def _victims(event: OomEvent) -> Table | None:
-    """Those who died; None where the first screen has said it all."""
+    """The victims; None where the first screen has all of it."""
     owners = {a.pid: a for a in event.attribution if a.role == "victim"}
     if len(event.victims) < 2 and not owners:
         return None
