@@ -135,19 +135,54 @@ class WitnessSection(Section, frozen=True, kw_only=True):
     mark_victim: bool = False
 
 
+class MetricsSection(Section, frozen=True, kw_only=True):
+    """``[metrics]``: ``textfile`` is a file for node_exporter's textfile collector; its name ends in
+    ``.prom``."""
+
+    textfile: str = ""
+
+    def __post_init__(self) -> None:
+        if self.textfile and not (self.textfile.startswith("/") and self.textfile.endswith(".prom")):
+            raise ValueError("textfile: not a whole path that ends in .prom, which node_exporter reads")
+
+
+class FollowSection(Section, frozen=True, kw_only=True):
+    """``[[sources.follow]]``: the log of another machine (``follow.address``). ``hosts`` names senders by
+    their address, and then there are no others; ``relay``: the sender is whom a syslog message names, for
+    its address is a relay's; ``tls_*`` are files for syslog-tls."""
+
+    source: str = ""
+    name: str = ""
+    hosts: dict[str, str] = {}
+    relay: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+
+
+class SourcesSection(Section, frozen=True, kw_only=True):
+    """``[sources]``: what is read besides this host's own kernel log."""
+
+    follow: Annotated[tuple[FollowSection, ...], msgspec.Meta(max_length=128)] = ()
+
+
 class Config(Section, frozen=True, kw_only=True):
-    """The whole configuration; ``sinks`` maps the name of each sink that is mentioned to its ``Options``. The
+    """The whole configuration. ``exit_after_idle_seconds``: end when nothing was under way for so long, 0:
+    never (``daemon.on_demand``). ``sinks`` maps the name of each sink that is mentioned to its ``Options``. The
     name is its kind, followed by a hyphen and its own ``name`` where it has one."""
 
     state_directory: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     kmsg: KmsgSection = KmsgSection()
     http: HttpSection = HttpSection()
+    metrics: MetricsSection = MetricsSection()
     store: StoreSection = StoreSection()
     capture: CaptureSection = CaptureSection()
     recorder: RecorderSection = RecorderSection()
     warning: WarningSection = WarningSection()
     witness: WitnessSection = WitnessSection()
+    sources: SourcesSection = SourcesSection()
+    exit_after_idle_seconds: Annotated[int, msgspec.Meta(ge=0, le=86400)] = 0
     sinks: dict[str, Any] = {}
 
     def state_path(self, environ: Mapping[str, str] = os.environ) -> Path:

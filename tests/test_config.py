@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import tomllib
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from oomwatchd import plugs
 from oomwatchd.cli import check_config
-from oomwatchd.config import Address, Config, load, parse, parse_listen
+from oomwatchd.config import Address, Config, FollowSection, load, parse, parse_listen
 from oomwatchd.errors import EX_CONFIG, ConfigError
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
@@ -26,6 +27,10 @@ def test_the_example_names_every_key_with_its_default() -> None:
     document = tomllib.loads(EXAMPLE.read_text())
     expected = keys_of(Config)
     expected["sinks"] = {name: keys_of(kind) for name, kind in plugs.options("oomwatchd.sinks").items()}
+    # a list of tables: an empty one would be in the way of those that are added
+    assert expected.pop("sources") == {"follow": ()}
+    for key in FollowSection.__struct_fields__:
+        assert re.search(rf"^# {key} = ", EXAMPLE.read_text(), re.M), key
     assert document == expected
     config, read = load(EXAMPLE)
     assert (msgspec.structs.replace(config, sinks={}), read) == (parse({}, "nothing"), EXAMPLE)

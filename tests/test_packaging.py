@@ -26,6 +26,7 @@ UNITS = ROOT / "packaging" / "systemd"
 #: systemd's own figure, 0 (tight) to 100 (open); raising it is a decision to give reasons for
 EXPOSURE_LIMIT = 10
 EXPOSURE_LIMIT_WITH_NETWORK = 18
+EXPOSURE_LIMIT_FOLLOWING = 22
 EXPOSURE_LIMIT_WITHOUT_CAPABILITY = 6
 EXPOSURE_LIMIT_OF_THE_HELPER = 9
 
@@ -121,6 +122,14 @@ def test_with_a_network_it_is_still_tight(units: Path) -> None:
     assert analyze("verify", "--man=no", str(units / "oomwatchd.service")).returncode == 0
     assert exposure_within(EXPOSURE_LIMIT, units).returncode != 0
     done = exposure_within(EXPOSURE_LIMIT_WITH_NETWORK, units)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_to_follow_other_machines_costs_a_network_and_devices(units: Path) -> None:
+    with_drop_in(units, "follow.conf")
+    assert analyze("verify", "--man=no", str(units / "oomwatchd.service")).returncode == 0
+    assert exposure_within(EXPOSURE_LIMIT_WITH_NETWORK, units).returncode != 0
+    done = exposure_within(EXPOSURE_LIMIT_FOLLOWING, units)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

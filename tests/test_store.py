@@ -423,7 +423,9 @@ def test_the_list_says_what_happened_and_older_stores_are_listed_without(tmp_pat
     store.close()
     connection = sqlite3.connect(tmp_path / FILE_NAME)
     connection.executescript(
-        "".join(f"ALTER TABLE event DROP COLUMN {name};" for name in LATER) + "PRAGMA user_version = 3"
+        "DROP INDEX event_host;"
+        + "".join(f"ALTER TABLE event DROP COLUMN {name};" for name in LATER)
+        + "PRAGMA user_version = 3"
     )
     connection.close()
     reader = Store.open_reader(tmp_path)

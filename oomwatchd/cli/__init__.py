@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     "run": "watch the kernel log, in the foreground",
     "analyze": "explain the OOM reports of a saved or pasted log",
+    "follow": "explain the OOM reports of other machines' logs as they come",
     "events": "list, show and export stored events",
     "explain": "say what a finding means",
     "check-config": "check a configuration file",

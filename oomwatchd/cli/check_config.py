@@ -56,6 +56,10 @@ def run(args: SimpleNamespace) -> int:
         from oomwatchd.web.webconfig import read_web_config  # YAML and bcrypt, for this alone
 
         read_web_config(configured.http.web_config_path)
+    if configured.sources.follow:
+        from oomwatchd.follow.address import places_of
+
+        places_of(configured.sources)
     for name, error in _unready(configured.sinks):
         complain(f"sink {name} could not work as this user, here and now: {error}")
     print(f"there is no {DEFAULT_PATH}: the defaults hold" if path is None else f"{path}: ok")

@@ -78,6 +78,7 @@ def add_parser(subparsers: Subparsers) -> None:
     listing.add_argument("--kind", choices=get_args(Kind), metavar="KIND", help=", ".join(get_args(Kind)))
     for name, whose in _WHOSE.items():
         listing.add_argument(f"--{name}", metavar=name.upper(), help=f"{whose}; its beginning is enough")
+    listing.add_argument("--host", metavar="HOST", help="of this machine, which is followed from here")
     listing.add_argument(
         "--each", action="store_true", help="a row for each event, not one for those that say the same"
     )
@@ -111,7 +112,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run_list(args: SimpleNamespace) -> int:
     """``events list``"""
     store = _store(args)
-    wanted = {name: getattr(args, name) for name in ("since", "kind", *_WHOSE)}
+    wanted = {name: getattr(args, name) for name in ("since", "kind", "host", *_WHOSE)}
     if args.each or args.json:
         groups: Sequence[Group[EventRow]] = [Group(row) for row in store.list(limit=args.limit, **wanted)]
     else:
@@ -215,6 +216,7 @@ def _store(args: SimpleNamespace) -> Store:
 def _entry(row: EventRow, event: OomEvent) -> dict[str, Any]:
     return {
         "id": event.id,
+        "host": row.host,
         "time": event.time.wall,
         "kind": event.kind,
         "constraint": event.constraint,

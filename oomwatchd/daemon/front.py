@@ -41,6 +41,11 @@ class Front:
         self._trouble: str | None = "starting"
         self._started = 0.0
 
+    @property
+    def serves(self) -> bool:
+        """Whether there is an HTTP side."""
+        return self._serving is not None
+
     def open(self, http: HttpSection, passed: Sequence[int] = ()) -> None:
         """Make the HTTP side, not started; where nobody wants it, it is not even loaded. Raises
         ConfigError."""

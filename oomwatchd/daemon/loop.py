@@ -23,6 +23,8 @@ from oomwatchd.observe.snapshot import Snapshots
 
 if TYPE_CHECKING:
     from oomwatchd.daemon.nearing import Warnings
+    from oomwatchd.daemon.on_demand import OnDemand
+    from oomwatchd.daemon.textfile import Textfile
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +52,8 @@ class Parts(NamedTuple):
     metrics: Metrics
     front: Front
     notifier: Notifier
+    textfile: Textfile | None = None
+    on_demand: OnDemand | None = None
 
 
 class Loop:
@@ -60,6 +64,8 @@ class Loop:
         self._failures = OncePerKind(log)
         #: lines of the recorder about what it does without that were said
         self._said = 0
+        #: nothing was under way for as long as the configuration says: the daemon is to end
+        self.expired = False
         self._polled = self._fed = self._tended = time.monotonic()
 
     def begin(self) -> None:
@@ -100,10 +106,18 @@ class Loop:
         moment = time.monotonic()
         if moment >= self._polled + POLL_SECONDS - POLL_SLACK_SECONDS:
             self._poll(moment)
+        if (on_demand := self._parts.on_demand) is not None and on_demand.expired(self._is_busy(), moment):
+            log.info("nothing was under way for %d s: ending", on_demand.seconds)
+            self.expired = True
         interval = notifier.watchdog_seconds
         if interval is not None and moment >= self._fed + interval:
             notifier("WATCHDOG=1")
             self._fed = moment
+
+    def _is_busy(self) -> bool:
+        """Whether a report is under way, or a sink is taking what it has not."""
+        watch, worker = self._parts.watch, self._parts.worker
+        return not (watch.quiet and worker.idle) or worker.sending
 
     def timeout(self) -> float:
         """How long the next turn may wait, in seconds."""
@@ -125,6 +139,8 @@ class Loop:
             due.append(self._fed + notifier.watchdog_seconds - moment)
         if (seconds := watch.seconds_until_due()) is not None:
             due.append(seconds)
+        if self._parts.on_demand is not None:
+            due.append(self._parts.on_demand.seconds_left(moment))
         return max(0.0, min(due))
 
     def record(self) -> None:
@@ -160,6 +176,8 @@ class Loop:
         if moment >= self._tended + TEND_SECONDS or worker.store.failure is not None:
             worker.later(worker.tend)
             self._tended = moment
+        if self._parts.textfile is not None:
+            worker.later(self._parts.textfile.write)
         if self._parts.settings.config.http.web_config:
             self._parts.front.check_web_config()
         self._polled = moment

@@ -48,7 +48,10 @@ from oomwatchd.observe.snapshot import Snapshots
 from oomwatchd.sources.journal import JournalSource
 
 if TYPE_CHECKING:
+    from oomwatchd.daemon.following import FollowedHosts
     from oomwatchd.daemon.nearing import Warnings
+    from oomwatchd.daemon.on_demand import OnDemand
+    from oomwatchd.daemon.textfile import Textfile
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +129,27 @@ class Daemon:
             marks=config.witness.mark_victim,
         )
         self._began = f"began_{'seq' if self._source.kind == 'kmsg' else 'usec'}"
+        self._on_demand: OnDemand | None = None
+        if (seconds := config.exit_after_idle_seconds) > 0:
+            from oomwatchd.daemon.on_demand import BEFORE_ALL, OnDemand
+
+            self._on_demand = OnDemand(seconds, descriptors.get("trigger", ()), time.monotonic())
+            if self._began not in counters:  # started by a kill: all that the ring holds was watched for
+                counters[self._began] = BEFORE_ALL
+                self._metrics.kernel_kills(0)
+        self._textfile: Textfile | None = None
+        if config.metrics.textfile:
+            from oomwatchd.daemon.textfile import Textfile
+
+            path = Path(config.metrics.textfile)
+            self._textfile = Textfile(path, self._metrics, alone=not self._front.serves)
+        self._following: FollowedHosts | None = None
+        if config.sources.follow:
+            from oomwatchd.daemon.following import FollowedHosts
+
+            self._following = FollowedHosts(
+                config.sources, self._metrics, self._worker.later, self._worker.take_followed
+            )
         began = counters.get(self._began)
         if isinstance(self._source, JournalSource) and began is not None:
             stored = self._worker.last_usec(boot_id)
@@ -159,6 +183,8 @@ class Daemon:
                 self._metrics,
                 self._front,
                 self._notifier,
+                self._textfile,
+                self._on_demand,
             )
         )
         self._stop_asked = False
@@ -187,6 +213,7 @@ class Daemon:
                         elif key.data is not None:
                             self._loop.wake(key.data)
                     self._loop.turn()
+                    self._stop_asked = self._stop_asked or self._loop.expired
             except UnavailableError as error:
                 log.error("%s", error)
                 self._metrics.kmsg_up(False)
@@ -215,6 +242,8 @@ class Daemon:
         if (obstacle := protect.lock_memory()) is not None:
             log.info("works without locked memory: %s", obstacle)
         self._metrics.kmsg_up(True)
+        if self._following is not None:
+            self._following.start()
         self._front.ready()
         self._notifier("READY=1", f"STATUS={self._front.status_line()}")
         log.info("%s", self._front.status_line())
@@ -244,6 +273,14 @@ class Daemon:
         if self._warnings is not None:
             moment = now()
             self._warnings.close(moment.monotonic_usec, moment.wall)
+        if self._following is not None:
+            self._following.stop()
+        if self._on_demand is not None:
+            self._on_demand.drain()
+            self._watch.read()  # what came until then is told, what comes now starts the next one
+            self._watch.flush()
+        if self._textfile is not None:
+            self._worker.later(self._textfile.write)
         if not self._worker.stop(DRAIN_SECONDS):
             left = self._worker.waiting
             log.error("%d reports were not stored in time; the next start reads them from the ring", left)

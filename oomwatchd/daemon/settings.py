@@ -16,7 +16,17 @@ log = logging.getLogger(__name__)
 #: The same fault of the configuration is said again after so long.
 SAID_AGAIN_SECONDS = 5.0
 #: applied only at start
-_FIXED = ("state_directory", "kmsg", "store", "recorder", "warning", "witness")
+_FIXED = (
+    "state_directory",
+    "kmsg",
+    "store",
+    "recorder",
+    "warning",
+    "witness",
+    "sources",
+    "metrics",
+    "exit_after_idle_seconds",
+)
 
 
 class Settings:

@@ -110,6 +110,11 @@ class Worker:
         """Everything submitted is stored and counted."""
         return not self._waiting and not self._busy
 
+    @property
+    def sending(self) -> bool:
+        """Whether a sink across the network is taking what it has not."""
+        return any(one.waiting > 0 and one.failed_since is None for one in self._metrics.deliveries())
+
     def open(self) -> None:
         """Open the store, in memory if its directory cannot be used, and the sinks. Raises
         StateInUseError."""
@@ -225,6 +230,18 @@ class Worker:
     def serve(self, make: Callable[[], OomCapture]) -> None:
         """Have a capture made and served."""
         self.later(lambda: self._serve(Waiting(make(), None)))
+
+    def take_followed(self, capture: OomCapture) -> None:
+        """Serve a report of another machine, of which nothing on this host says more; for :meth:`later`."""
+        event = self._concluded(capture)
+        growth = _Growth(self._metrics.count_followed, settled=capture.settled)
+        outcome = self._store.put(capture, event, growth, self._boot_id)
+        self._measure_store()
+        if outcome != "known" and self._is_news(event, growth, outcome == "new"):
+            self._on_event(event)
+            self._outputs.notify()
+            self._outputs.emit(event)
+        self._told()
 
     def reopen_sinks(self, config: Config) -> None:
         """Close the sinks and open those of ``config``; for :meth:`later`."""
@@ -390,7 +407,7 @@ class Worker:
                 self._failures.failed("telling what was stored", error)
                 continue
             if capture is not None:
-                if key_of(capture) in self._deaths:
+                if capture.source.followed is None and key_of(capture) in self._deaths:
                     capture = cut_down(capture)
                 self._outputs.emit(self._concluded(capture))
         self._told()

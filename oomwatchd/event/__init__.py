@@ -22,7 +22,7 @@ from oomwatchd.diagnosis.user_killers import UserKill
 from oomwatchd.event.aftermath import Aftermath, aftermath
 from oomwatchd.formats import oom_kill
 from oomwatchd.formats.recognise import recognise
-from oomwatchd.records.capture import Mark, OomCapture, RowsLeftOut, Track, Unseen
+from oomwatchd.records.capture import Mark, OomCapture, RowsLeftOut, Track, Unseen, Via
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.records.nearing import Nearing, Warned
 from oomwatchd.records.report import (
@@ -42,6 +42,7 @@ from oomwatchd.records.report import (
 )
 from oomwatchd.reports.decode import decode
 from oomwatchd.reports.quoted import standing
+from oomwatchd.words.escape import harmless
 
 SCHEMA = "oomwatchd.event.v1"
 
@@ -56,6 +57,16 @@ class EventSource(Part, frozen=True, kw_only=True):
     first_seq: int | None = None
     last_seq: int | None = None
     name: str | None = None
+
+
+class EventHost(Part, frozen=True, kw_only=True):
+    """The machine that the event is of, where its log is followed from here."""
+
+    name: str
+    via: Via
+    address: str | None = None
+    #: whether it is certain that the kernel of that machine wrote it: never, over a line or a network
+    trusted: bool = False
 
 
 class EventTime(Part, frozen=True, kw_only=True):
@@ -87,6 +98,8 @@ class OomEvent(Part, frozen=True, kw_only=True):
     repeats: int = 0
     historical: bool = False
     source: EventSource
+    #: another machine, whose log is followed from here; None: this one, or a text that was analyzed
+    host: EventHost | None = None
     time: EventTime
     kernel: str | None
     arch: str | None
@@ -136,11 +149,18 @@ def event_id(capture: OomCapture) -> str:
 
     Boot id and sequence number of the first record where both are known; boot id, stamp and text of the
     first record for the journal, which has no numbers; number, stamp and text for raw records of an unknown
-    boot; for text all of it. What no record reports is told by the moment at which it was missed; a warning
+    boot; for text all of it. The name of a machine that is followed belongs to it, and the time of arrival
+    where no line has a time. What no record reports is told by the moment at which it was missed; a warning
     by its cgroup and the moment at which it was given."""
     if capture.nearing is not None:
         return near_id(capture.source.boot_id, capture.nearing)
     hasher = hashlib.blake2b(digest_size=10)
+    followed = capture.source.followed
+    if followed is not None:
+        hasher.update(f"{followed.name}\n".encode("utf-8", "replace"))
+        first = capture.records[0]
+        if first.usec is None and first.wall is None:  # the same words may come again after a reboot
+            hasher.update(f"{capture.detected}\n".encode())
     if capture.unseen is not None:
         hasher.update(f"{capture.source.boot_id}:unseen:{capture.detected}".encode())
         return hasher.hexdigest()
@@ -197,6 +217,8 @@ def conclude(capture: OomCapture) -> Conclusion:
         event = attempt(lambda: _near_event(capture, told), lambda: _bare(capture))
     else:
         event = _kernel_event(capture, attempt)
+    if event.host is not None:
+        event = msgspec.structs.replace(event, summary=f"{harmless(event.host.name)}: {event.summary}")
     if attempt.error is not None:
         words = f"{event.summary}; not all of it could be explained ({type(attempt.error).__name__})"
         event = msgspec.structs.replace(event, summary=words)
@@ -295,6 +317,7 @@ def _told(capture: OomCapture, report: OomReport, summary: str) -> OomEvent:
             last_seq=capture.last_seq,
             name=capture.source.name,
         ),
+        host=_host(capture),
         time=EventTime(
             kernel_seconds=None if report.first_usec is None else report.first_usec / 1e6,
             wall=rfc3339(wall),
@@ -328,6 +351,13 @@ def _told(capture: OomCapture, report: OomReport, summary: str) -> OomEvent:
         unseen=capture.unseen,
         warned=capture.warned,
     )
+
+
+def _host(capture: OomCapture) -> EventHost | None:
+    followed = capture.source.followed
+    if followed is None:
+        return None
+    return EventHost(name=followed.name, via=followed.via, address=followed.address)
 
 
 def _oomd_event(capture: OomCapture) -> OomEvent:

@@ -45,6 +45,8 @@ class Row(Protocol):
     @property
     def container(self) -> str | None: ...
     @property
+    def host(self) -> str | None: ...
+    @property
     def place(self) -> str | None: ...
     @property
     def summary(self) -> str | None: ...
@@ -87,7 +89,7 @@ def key_of(row: Row) -> Key:
     """Equal for events that say the same of the same: kind, limit, place, name and reason. The reason's
     figures and the ids of containers do not count."""
     place = row.place if row.container is not None else _kept(row.cgroup) or row.unit
-    return (row.kind, row.constraint, place, row.victim_comm, _reason(row.summary))
+    return (row.host, row.kind, row.constraint, place, row.victim_comm, _reason(row.summary))
 
 
 def key_of_event(event: OomEvent) -> Key:
@@ -103,7 +105,15 @@ def key_of_event(event: OomEvent) -> Key:
             event.oomd and event.oomd.cgroup,
         )
         place = _kept(next((path for path in paths if path), None)) or (whose.unit if whose else None)
-    return (event.kind, event.constraint, place, victim.comm if victim else None, _reason(event.summary))
+    host = event.host.name if event.host is not None else None
+    return (
+        host,
+        event.kind,
+        event.constraint,
+        place,
+        victim.comm if victim else None,
+        _reason(event.summary),
+    )
 
 
 def _kept(cgroup: str | None) -> str | None:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, get_args
 
+import msgspec
+
 from oomwatchd.delivery.policy import Delivery
 from oomwatchd.diagnosis.attribution import names_of, short_id
 from oomwatchd.diagnosis.headroom import Headroom
@@ -42,15 +44,27 @@ LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 
 #: units and containers with a series of their own; the kills of all others are counted as "other"
 MAX_UNITS = MAX_CONTAINERS = 50
+#: machines that are followed and have their own counts
+MAX_HOSTS = 128
 OTHER, UNKNOWN = "other", "unknown"
 
 EVENTS = "events"
 _UNITS, _CONTAINERS = "unit", "container"
+_HOST_KILLS, _HOST_EVENTS = "host_kills", "host_events"
 KILLS = "kills"
 _LATENCY = "latency"
 
 #: an event's id and its wall time
 Example = tuple[str, float | None]
+
+
+class Following(msgspec.Struct, frozen=True):
+    """What a follower of other machines says of itself: sources by name that are open or not, and by host the
+    bytes that were read and what was dropped, by reason."""
+
+    sources: dict[str, bool]
+    bytes: dict[str, int]
+    dropped: dict[tuple[str, str], int]
 
 
 class Numbers:
@@ -63,6 +77,11 @@ class Numbers:
         self.units = Series(_UNITS, MAX_UNITS, ((OTHER,), (UNKNOWN,)), clock)
         #: by namespace, pod and container
         self.containers = Series(_CONTAINERS, MAX_CONTAINERS, ((OTHER,) * 3,), clock)
+        #: kills and reports of each machine that is followed
+        self.host_kills = Series(_HOST_KILLS, MAX_HOSTS, ((OTHER,),), clock)
+        self.host_events = Series(_HOST_EVENTS, MAX_HOSTS, ((OTHER,),), clock)
+        #: what its sources are doing, None where nothing is followed
+        self.followed: Following | None = None
         #: the last event of each counter: its id and time
         self.examples: dict[tuple[str, ...], Example] = {}
         self.parts: dict[str, tuple[bool, float]] = {}
@@ -111,6 +130,8 @@ class Metrics:
                 self._numbers.kills[constraint] = counters.get(f"{KILLS} {constraint}", 0.0)
             self._numbers.units.load(counters)
             self._numbers.containers.load(counters)
+            self._numbers.host_kills.load(counters)
+            self._numbers.host_events.load(counters)
             self._numbers.buckets = [
                 counters.get(f"{_LATENCY} {n}", 0.0) for n in range(len(self._numbers.buckets))
             ]
@@ -135,6 +156,7 @@ class Metrics:
         }
         saved |= {f"{KILLS} {constraint}": n for constraint, n in self._numbers.kills.items() if n}
         saved |= self._numbers.units.saved() | self._numbers.containers.saved()
+        saved |= self._numbers.host_kills.saved() | self._numbers.host_events.saved()
         saved |= {f"{_LATENCY} {number}": n for number, n in enumerate(self._numbers.buckets) if n}
         saved |= {f"{_LATENCY} sum": self._numbers.latency_sum, "undecoded": self._numbers.undecoded}
         saved |= {"suppressed": self._numbers.suppressed, "headless": self._numbers.headless}
@@ -171,6 +193,21 @@ class Metrics:
             if kills and (moment := _seconds(event)) is not None:
                 self._numbers.last_kill = max(moment, self._numbers.last_kill or 0.0)
             return self._saved()
+
+    def count_followed(
+        self, event: OomEvent, reports: int, kills: int, undecoded: int
+    ) -> Mapping[str, float]:
+        """The same of an event of another machine, which has its own counters: none of this host's grows."""
+        name = _labels(event.host.name if event.host is not None else OTHER)
+        with self._lock:
+            self._numbers.host_events.add(name, float(reports))
+            self._numbers.host_kills.add(name, float(kills))
+            return self._numbers.host_kills.saved() | self._numbers.host_events.saved()
+
+    def following(self, state: Following) -> None:
+        """What the follower of other machines does."""
+        with self._lock:
+            self._numbers.followed = state
 
     def _count_places(self, event: OomEvent, kills: int) -> None:
         """Count the last ``kills`` kills of the event by unit and container; a later revision adds only its
@@ -341,13 +378,33 @@ class Metrics:
         with self._lock:
             self._numbers.store = (up, events, size, failures)
 
-    def collect(self) -> Iterator[Metric]:
-        """All families, with all label sets, as of one moment."""
+    def counted(self) -> object:
+        """What was counted and what works, to compare with what it was; the host's memory is not in it."""
+        with self._lock:
+            numbers = self._numbers
+            return (
+                *(dict(one) for one in (numbers.events, numbers.kills, numbers.sinks)),
+                *(one.counts() for one in (numbers.units, numbers.containers)),
+                *(one.counts() for one in (numbers.host_kills, numbers.host_events)),
+                *(numbers.kernel_kills, numbers.told_unseen, numbers.last_kill, numbers.store),
+                {name: up for name, (up, _) in numbers.parts.items()},
+            )
+
+    def seen(self) -> None:
+        """Each series is looked at once, in a file: none begins at 0."""
+        with self._lock:
+            for one in (self._numbers.units, self._numbers.containers):
+                one.seen()
+            for one in (self._numbers.host_kills, self._numbers.host_events):
+                one.seen()
+
+    def collect(self, *, host: bool = True) -> Iterator[Metric]:
+        """All families, with all label sets, of one moment; ``host``: with its memory's."""
         # without a scrape the library is not even loaded
         from oomwatchd.metrics.families import families
 
         # outside the lock: it reads files, and the watch must never wait for a scrape
-        seen = self._look()
+        seen = self._look() if host else Headroom()
         with self._lock:
             return iter(families(self._numbers, seen))
 

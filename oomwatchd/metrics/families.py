@@ -25,10 +25,12 @@ from oomwatchd.metrics import (
     KILLS,
     LATENCY_BUCKETS,
     MAX_CONTAINERS,
+    MAX_HOSTS,
     MAX_UNITS,
     OTHER,
     UNKNOWN,
     Example,
+    Following,
     Metrics,
     Numbers,
 )
@@ -39,10 +41,49 @@ from oomwatchd.words.escape import harmless
 #: orders of the unusable free ratio: one less than a page block of a megabyte, and what is asked for often
 ORDERS = (1, 2, 3, 4, 6, 9, 10)
 
+#: why something of a followed host is not used
+_REASONS = ("bytes", "lost", "event", "foreign", "datagram", "connection", "host")
+
 
 def families(numbers: Numbers, seen: Headroom) -> list[Metric]:
     """All families; call it under the lock of :class:`Metrics`."""
     return [*_counted(numbers), *_parts(numbers), *_headroom(seen), *_warnings(numbers)]
+
+
+def _followed(numbers: Numbers, state: Following) -> list[Metric]:
+    """Of the machines whose logs are followed: none of it is in the counters of this host."""
+    kills = CounterMetricFamily(
+        "oomwatchd_followed_oom_kills",
+        f"Kills that the logs of followed hosts report: the {MAX_HOSTS} that had the last ones, those of the "
+        f"rest as '{OTHER}'. Nothing proves that a kernel wrote them.",
+        labels=("host",),
+    )
+    events = CounterMetricFamily(
+        "oomwatchd_followed_oom_events", "Reports in the logs of followed hosts.", labels=("host",)
+    )
+    for family, series in ((kills, numbers.host_kills), (events, numbers.host_events)):
+        for labels, number in series.shown():
+            family.add_metric(labels, number)
+    up = GaugeMetricFamily(
+        "oomwatchd_followed_source_up", "1 if the source of other hosts' logs is open.", labels=("source",)
+    )
+    for name, well in state.sources.items():
+        up.add_metric([harmless(name)], float(well))
+    size = CounterMetricFamily(
+        "oomwatchd_followed_bytes", "Bytes read of the logs of followed hosts.", labels=("host",)
+    )
+    for name, number in state.bytes.items():
+        size.add_metric([harmless(name)], number)
+    dropped = CounterMetricFamily(
+        "oomwatchd_followed_dropped",
+        "What of followed hosts was not used. bytes: its queue was full. lost: records that did not come, by "
+        "their sequence numbers. event: more events than its share. foreign: messages of programs. datagram: "
+        "the socket was full. host: of more hosts than there is room for.",
+        labels=("host", "reason"),
+    )
+    for (name, reason), number in state.dropped.items():
+        dropped.add_metric([harmless(name), reason], number)
+    return [kills, events, up, size, dropped]
 
 
 def _counted(numbers: Numbers) -> list[Metric]:
@@ -90,6 +131,8 @@ def _counted(numbers: Numbers) -> list[Metric]:
     for labels, number in numbers.containers.shown():
         containers.add_metric(labels, number)
     families: list[Metric] = [build, events, kills, units, containers]
+    if numbers.followed is not None:
+        families += _followed(numbers, numbers.followed)
     if numbers.kernel_kills is not None:
         families.append(
             CounterMetricFamily(
@@ -355,17 +398,19 @@ def _headroom(seen: Headroom) -> list[Metric]:
 
 
 class _Collector(Collector):
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, *, host: bool) -> None:
         self._metrics = metrics
+        self._host = host
 
     def collect(self) -> Iterable[Metric]:
-        return self._metrics.collect()
+        return self._metrics.collect(host=self._host)
 
 
-def registry(metrics: Metrics) -> CollectorRegistry:
-    """A registry of its own that serves ``metrics`` alone (no process, platform or GC series)."""
+def registry(metrics: Metrics, *, host: bool = True) -> CollectorRegistry:
+    """A registry of its own that serves ``metrics`` alone (no process, platform or GC series); ``host``: with
+    the state of the host's memory."""
     own = CollectorRegistry(auto_describe=False)
-    own.register(_Collector(metrics))
+    own.register(_Collector(metrics, host=host))
     return own
 
 
@@ -438,6 +483,7 @@ def document() -> str:
     metrics.witness(0, 0)
     metrics.observe(_example)
     metrics.outlook((Outlook(cgroup="CGROUP", left_bytes=0),))
+    metrics.following(Following({"SOURCE": True}, {"HOST": 0}, {("HOST", reason): 0 for reason in _REASONS}))
     lines = [
         "# Metrics",
         "",

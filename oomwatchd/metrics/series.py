@@ -50,6 +50,14 @@ class Series:
             self._new.pop(oldest, None)
             self._gone.append(oldest)
 
+    def counts(self) -> dict[Labels, float]:
+        """What was counted, by label values."""
+        return {**self._held, **self._counts}
+
+    def seen(self) -> None:
+        """Nobody looks at what is new twice: it need not begin at 0."""
+        self._new.clear()
+
     def shown(self) -> Iterator[tuple[Labels, float]]:
         """Label values and counts for a scrape."""
         yield from self._held.items()

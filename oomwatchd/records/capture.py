@@ -33,13 +33,28 @@ SourceForm = Literal[
 ]
 
 
+#: how the log of another machine comes (``oomwatchd follow``)
+Via = Literal["serial", "file", "pipe", "command", "netconsole", "syslog"]
+
+
+class Followed(msgspec.Struct, frozen=True, kw_only=True):
+    """Another machine, whose log is followed: ``name`` is what it is called here, ``address`` where its
+    datagrams or connections come from, None where it has none. Nothing proves that its kernel wrote it."""
+
+    name: str
+    via: Via
+    address: str | None = None
+
+
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the records came from. ``name`` is a file's name for people, None live."""
+    """Where the records came from. ``name`` is a file's name for people, None live; ``followed`` the machine
+    that they are of, None for this host and for a text that is analyzed."""
 
     kind: SourceKind
     form: SourceForm
     boot_id: str | None = None
     name: str | None = None
+    followed: Followed | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

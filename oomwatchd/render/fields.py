@@ -309,6 +309,9 @@ def change(event: OomEvent) -> str:
 def origin(event: OomEvent) -> tuple[str, ...]:
     """When and where, and what the log lacks."""
     facts = []
+    if event.host is not None:
+        address = f" from {harmless(event.host.address)}" if event.host.address else ""
+        facts.append(f"host {harmless(event.host.name)} by {event.host.via}{address}, not proven")
     if event.time.wall is not None:
         facts.append(event.time.wall)
     if event.time.kernel_seconds is not None:

@@ -24,13 +24,18 @@ from oomwatchd.words.markup import html, markdown, mrkdwn, unmentioned
 #: the parts of a small payload; the others (task table, zones, slab, snapshots ...) may be megabytes
 _SMALL = (
     *("schema", "id", "kind", "summary", "complete", "missing", "lost_records", "revision", "repeats"),
-    *("historical", "source", "time", "kernel", "arch", "trigger", "constraint", "memcg", "kills"),
+    *("historical", "source", "host", "time", "kernel", "arch", "trigger", "constraint", "memcg", "kills"),
     *("victims", "findings", "attribution"),
 )
 #: victims of a group kill in a small payload; ``kills`` counts all
 _VICTIMS = 64
 #: characters of one text in a template
 _TEXT = 1200
+
+
+def host_of(event: OomEvent) -> str:
+    """The machine that the event is of: this one, or one that is followed."""
+    return host_name() if event.host is None else event.host.name
 
 
 def document(event: OomEvent, size: Literal["small", "full"]) -> dict[str, Any]:
@@ -63,7 +68,7 @@ def document(event: OomEvent, size: Literal["small", "full"]) -> dict[str, Any]:
 
 def linked(link: str, event: OomEvent) -> str:
     """A configured link with the event's id and the host's name in their places; empty if there is none."""
-    return link.replace("${id}", event.id).replace("${host}", host_name())
+    return link.replace("${id}", event.id).replace("${host}", host_of(event))
 
 
 def particulars(event: OomEvent, link: str, times: int = 1, since: str | None = None) -> dict[str, str | int]:
@@ -75,7 +80,7 @@ def particulars(event: OomEvent, link: str, times: int = 1, since: str | None = 
     victim = event.victims[0] if event.victims else None
     texts = {
         "id": event.id,
-        "host": host_name(),
+        "host": harmless(host_of(event)),
         "kind": event.kind,
         "severity": severity(event),
         "summary": event.summary,

@@ -24,11 +24,10 @@ from typing import Annotated, Any
 import msgspec
 
 from oomwatchd.event import OomEvent, rfc3339
-from oomwatchd.hostname import host_name
 from oomwatchd.sinks._error import SinkError
 from oomwatchd.sinks._http import HttpClient, HttpOptions
 from oomwatchd.sinks._particulars import ALERTNAMES, is_test, names, severity, unit_of
-from oomwatchd.sinks._payload import linked, particulars
+from oomwatchd.sinks._payload import host_of, linked, particulars
 from oomwatchd.words.escape import harmless
 from oomwatchd.words.markup import unmentioned
 
@@ -56,7 +55,7 @@ def alert(event: OomEvent, options: Options, now: float) -> dict[str, Any]:
     labels = {
         "alertname": ALERTNAMES[event.kind],
         "severity": severity(event),
-        "host": host_name(),
+        "host": harmless(host_of(event)),
         "constraint": event.constraint or "",
         "unit": unit_of(event) or "",
         "namespace": called.namespace or "",

@@ -92,6 +92,8 @@ class Database:
         if boot_id is not None:
             self.save_position(boot_id, -1 if capture.last_seq is None else capture.last_seq)
             self.save_counters(boot_id, counters)
+        elif counters and tally.boot_id is not None:
+            self.save_counters(tally.boot_id, counters)
         return "updated" if known else "new"
 
     def known(self, event_id: str, capture: OomCapture) -> Known | None:
@@ -199,11 +201,22 @@ class Database:
                 surplus = 1
             if surplus <= 0:
                 break
-            if not self.delete_oldest("number < ?", (newest,), min(surplus, _PRUNE_ROWS)):
+            whose, values = self._crowding()
+            if not self.delete_oldest(f"number < ?{whose}", (newest, *values), min(surplus, _PRUNE_ROWS)):
                 break
         if limits.max_age_seconds is not None:
             condition = "wall < ? AND wall > ? AND number < ?"
             self.delete_oldest(condition, (now - limits.max_age_seconds, _CLOCK_UNSET, newest), _PRUNE_ROWS)
+
+    def _crowding(self) -> tuple[str, tuple[object, ...]]:
+        """Whose events go first: those of the followed host that has most, while such hosts have more than
+        half of the store; then the oldest of all."""
+        rows = self.connection.execute(
+            "SELECT host, count(*) FROM event WHERE host IS NOT NULL GROUP BY host ORDER BY 2 DESC"
+        ).fetchall()
+        if rows and sum(count for _, count in rows) * 2 > self.events:
+            return " AND host = ?", (rows[0][0],)
+        return "", ()
 
     def delete_oldest(self, condition: str, values: tuple[object, ...], limit: int) -> int:
         """Delete up to ``limit`` of the oldest rows; how far a boot's rows went is kept, so that the same

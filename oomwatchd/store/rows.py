@@ -76,12 +76,16 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
     pod: str | None = None
     namespace: str | None = None
     container_id: str | None = None
+    #: the machine whose log is followed, None for this one
+    host: str | None = None
 
     @property
     def place(self) -> str | None:
-        """Where the victim lived: its container, else its unit, else its cgroup."""
+        """Where the victim lived: its container, else its unit, else its cgroup; before it the host where
+        that is another one."""
         names = Names(self.container, self.pod, self.namespace)
-        return place_of(names, container_id=self.container_id) or self.unit or self.cgroup
+        place = place_of(names, container_id=self.container_id) or self.unit or self.cgroup
+        return place if self.host is None else f"{self.host}: {place}" if place else self.host
 
 
 #: the columns of table ``event`` that are written, each with what becomes of it in a later revision: the new
@@ -110,6 +114,7 @@ COLUMNS: Mapping[str, Literal["new", "old", "greater", "known"]] = {
     "pod": "known",
     "namespace": "known",
     "container_id": "known",
+    "host": "old",
 }
 #: where a field of EventRow stands in the table under another name
 _NAMES = {"constraint": "constraint_name"}
@@ -157,6 +162,7 @@ def values_of(capture: OomCapture, event: OomEvent, now: float) -> tuple[Any, ..
         "pod": called.pod,
         "namespace": called.namespace,
         "container_id": whose.container_id if whose else told.container_id if told else None,
+        "host": event.host.name if event.host else None,
     }
     return tuple(values[name] for name in COLUMNS)
 
@@ -205,8 +211,10 @@ def _extent(capture: OomCapture) -> tuple[int, int, bool, int]:
 class Tally:
     """Calls ``count`` once, however often storing is tried, and remembers what it returned."""
 
-    def __init__(self, count: Count | None, event: OomEvent) -> None:
+    def __init__(self, count: Count | None, event: OomEvent, boot_id: str | None = None) -> None:
         self._count = count
+        #: the boot whose counters they are, where the event itself has none
+        self.boot_id = boot_id
         self._event = event
         self._counters: Mapping[str, float] | None = None
         #: whether the store took it, and by how many kill lines the event grew

@@ -87,11 +87,15 @@ MIGRATIONS = (
     ALTER TABLE event ADD COLUMN namespace TEXT;
     ALTER TABLE event ADD COLUMN container_id TEXT;
     """,
+    """
+    ALTER TABLE event ADD COLUMN host TEXT;
+    CREATE INDEX event_host ON event (host) WHERE host IS NOT NULL;
+    """,
 )
 #: the version that brought the news; a reader may meet a file that is older
 WITH_NEWS = 2
 #: columns that came later -> the version that brought them
-LATER = {"summary": 4, "container": 5, "pod": 5, "namespace": 5, "container_id": 5}
+LATER = {"summary": 4, "container": 5, "pod": 5, "namespace": 5, "container_id": 5, "host": 6}
 
 
 def connect(path: Path | Literal[":memory:"]) -> sqlite3.Connection:

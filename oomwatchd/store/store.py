@@ -157,15 +157,18 @@ class Store:
 
     # -- writing -----------------------------------------------------------------------------------
 
-    def put(self, capture: OomCapture, event: OomEvent, count: Count | None = None) -> Outcome:
+    def put(
+        self, capture: OomCapture, event: OomEvent, count: Count | None = None, boot_id: str | None = None
+    ) -> Outcome:
         """Store a capture, or a later revision of a stored one; "known": it brings nothing new.
 
         A later revision may come from another process, which read the ring again after a restart and knows
         nothing of the host at the time: what only the stored capture has is kept.
 
-        ``event`` is the one concluded from ``capture``. ``count`` is called at most once, see Count.
+        ``event`` is the one concluded from ``capture``. ``count`` is called at most once, see Count; what it
+        returns is saved for the capture's boot, or for ``boot_id`` where that is not known.
         """
-        tally = Tally(count, event)
+        tally = Tally(count, event, boot_id)
         with self._lock:
             try:
                 outcome = self.failover.write(lambda: self._put(capture, event, tally))
@@ -308,16 +311,18 @@ class Store:
         namespace: str | None = None,
         cgroup: str | None = None,
         comm: str | None = None,
+        host: str | None = None,
         after: tuple[float, int] | None = None,
     ) -> list[EventRow]:
         """Stored events, newest first; ``since`` <= wall < ``before``, seconds since the epoch; those that
-        come after the one with this (wall, number) in that order. ``kind`` and ``constraint`` are exact, of a
-        name its beginning suffices; ``container`` may be the beginning of its id, too."""
+        come after the one with this (wall, number) in that order. ``kind``, ``constraint`` and ``host`` are
+        exact, of a name its beginning suffices; ``container`` may be the beginning of its id, too."""
         wanted: dict[str, object] = {
             "wall >= ?": since,
             "wall < ?": before,
             "kind = ?": kind,
             "constraint_name = ?": constraint,
+            "host = ?": host,
             _begins("unit"): unit and (unit, unit),
             f"({_begins('container')} OR {_begins('container_id')})": container and (container,) * 4,
             _begins("pod"): pod and (pod, pod),

@@ -15,8 +15,8 @@ from oomwatchd.words.moments import FORMS, moment
 
 #: of one filter's value; a cgroup's path is at most PATH_MAX
 MAX_VALUE = 4096
-#: the first two are exact, the others the beginning of a name
-FILTERS = ("kind", "constraint", "unit", "container", "pod", "namespace", "comm", "cgroup")
+#: the first three are exact, the others the beginning of a name
+FILTERS = ("kind", "constraint", "host", "unit", "container", "pod", "namespace", "comm", "cgroup")
 TIMES = ("since", "before")
 #: rows that are read for one page of groups; 1000 take 30 ms
 GROUPED_ROWS = 2000
@@ -58,6 +58,7 @@ class Events(Protocol):
         cgroup: str | None = None,
         constraint: str | None = None,
         comm: str | None = None,
+        host: str | None = None,
         after: tuple[float, int] | None = None,
     ) -> Sequence[Row]: ...
 

@@ -61,7 +61,7 @@ def _each(group: Group[Row], query: Mapping[str, str]) -> str:
     # containers of one pod that were started again differ in the end of their paths
     path = commonprefix([one.cgroup or "" for one in group.rows])  # noqa: RUF071  # by character, as filters
     about = {"kind": row.kind, "comm": row.victim_comm, "cgroup": None if row.container else path}
-    about |= {"container": row.container, "pod": row.pod, "namespace": row.namespace}
+    about |= {"host": row.host, "container": row.container, "pod": row.pod, "namespace": row.namespace}
     fields |= {name: value for name, value in about.items() if value}
     # to the next second: the last one is to be among them
     fields |= {"since": repr(group.first), "before": repr(group.last + 1.0), "each": "1"}
@@ -72,6 +72,7 @@ def row_document(row: Row) -> dict[str, Any]:
     """An event of the list for programs."""
     return {
         "id": row.id,
+        "host": row.host,
         "url": f"/api/v1/events/{row.id}",
         "time": iso(row.wall),
         "kind": row.kind,

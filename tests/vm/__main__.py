@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.vm import full, kernels, power, trouble
+from tests.vm import board, full, kernels, power, trouble
 from tests.vm.checks import check
 from tests.vm.lab import LabError, cache_directory
 
@@ -32,6 +32,9 @@ def main() -> int:
     small.add_argument("--keep", type=Path, metavar="DIR", help="keep the recordings here")
     small.add_argument("--jobs", type=int, default=1, metavar="N", help="machines at a time")
     small.set_defaults(run=run_kernels)
+    boards = commands.add_parser("board", help="a board's console and netconsole, followed from here")
+    boards.add_argument("names", nargs="*", default=["bookworm-mipsel", "bookworm-armhf"], metavar="NAME")
+    boards.set_defaults(run=run_boards)
     whole = commands.add_parser("full", help="the package in a whole Debian 13")
     whole.add_argument("scripts", nargs="*", default=[*SCRIPTS], metavar="SCRIPT", help=", ".join(SCRIPTS))
     whole.add_argument("--memory", type=int, nargs="+", metavar="MIB")
@@ -51,6 +54,23 @@ def main() -> int:
         print(f"tests.vm: {error}", file=sys.stderr)
         return 1
     return 0 if good else 1
+
+
+def run_boards(args: argparse.Namespace) -> bool:
+    """One line for each board."""
+    print("| board | kills counted | own | serial | netconsole | same | slowest s | lost | seconds |")
+    print("|---|--:|--:|--:|--:|---|--:|--:|--:|", flush=True)
+    good = True
+    for name in args.names:
+        told = board.run(name, args.work, args.timeout)
+        kills = [sum(event.kills for event in events) for events in (told.own, told.serial, told.netconsole)]
+        same = [event.summary for event in told.own] == [
+            event.summary.partition(": ")[2] for event in told.netconsole
+        ]
+        good = good and same and kills == [told.kernel_kills] * 3
+        figures = (name, told.kernel_kills, *kills, "yes" if same else "no")
+        print("|", *(f"{one} |" for one in (*figures, f"{told.slowest:.2f}", told.lost, round(told.seconds))))
+    return good
 
 
 def run_kernels(args: argparse.Namespace) -> bool:

@@ -18,10 +18,10 @@ class FollowedFile:
 
     A new file of the same name (logrotate) continues where the old one ended; a file that was truncated
     (``copytruncate``) is read from its beginning. Raises OomwatchdError if there is no such file at first;
-    one that is gone later is waited for.
+    one that is gone later is waited for. ``most``: begin so many bytes before the end, by a whole line.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, most: int | None = None) -> None:
         self._path = Path(path)
         self._stream: BinaryIO = open_file(self._path)
         self._at = 0
@@ -31,6 +31,15 @@ class FollowedFile:
                 f"{harmless(path)} is not a growing text file",
                 hint="leave --follow out: a pipe is read as it comes",
             )
+        size = os.fstat(number).st_size
+        if most is not None and size > most:
+            self._stream.seek(size - most)
+            self._at = size - most + len(self._stream.readline())
+            self._stream.seek(self._at)
+
+    def close(self) -> None:
+        """End."""
+        self._stream.close()
 
     def news(self) -> Iterator[bytes]:
         """The data that was not read yet."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from oomwatchd.diagnosis.near import Near, neighbours
-from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.capture import Followed, OomCapture, Source
 from oomwatchd.reports.assemble import DEADLINE_USEC, PAUSE_SECONDS
 from oomwatchd.reports.captures import Captures
 from oomwatchd.reports.duplicates import Duplicates
@@ -31,15 +31,18 @@ BEGINNING: Final = 1 << 20
 class GrowingLog:
     """The reports of one log that is fed in; never raises on its content.
 
-    ``name`` is the log's, for people; ``boot_id`` the boot that raw ``/dev/kmsg`` records are of. Whoever
-    feeds it calls :meth:`rest` when the source has nothing more for now, and again every
-    :data:`REST_SECONDS` while :attr:`waits`; without rests reports come later, at the latest with
-    :meth:`finish`.
+    ``name`` is the log's, for people; ``boot_id`` the boot that raw ``/dev/kmsg`` records are of;
+    ``followed`` the machine whose log it is. Whoever feeds it calls :meth:`rest` when the source has nothing
+    more for now, and again every :data:`REST_SECONDS` while :attr:`waits`; without rests reports come later,
+    at the latest with :meth:`finish`.
     """
 
-    def __init__(self, name: str | None = None, boot_id: str | None = None) -> None:
+    def __init__(
+        self, name: str | None = None, boot_id: str | None = None, followed: Followed | None = None
+    ) -> None:
         self._name = name
         self._boot_id = boot_id
+        self._followed = followed
         #: the last line as far as it came
         self._line = b""
         self._fed_since_rest = False
@@ -62,7 +65,13 @@ class GrowingLog:
     def _source_of(self, reader: TextReader) -> Callable[[], Source]:
         def source() -> Source:
             self._beginning = None
-            return Source(kind="file", form=reader.form, boot_id=self._boot_id, name=self._name)
+            return Source(
+                kind="file",
+                form=reader.form,
+                boot_id=self._boot_id,
+                name=self._name,
+                followed=self._followed,
+            )
 
         return source
 

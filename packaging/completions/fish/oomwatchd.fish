@@ -50,8 +50,8 @@ function _shtab_oomwatchd_using
   test "$_shtab_oomwatchd_cmdpath" = "$argv"
 end
 
-set -g _shtab_oomwatchd_commands run analyze events 'events list' 'events show' 'events export' 'events deliveries' explain check-config notify-test doctor selftest
-set -g _shtab_oomwatchd_opts_with_value --boot --boot-id --cgroup --comm --config --container --directory --format --kind --limit --namespace --output --pod --pstore --since --state-directory --timeout --unit
+set -g _shtab_oomwatchd_commands run analyze follow events 'events list' 'events show' 'events export' 'events deliveries' explain check-config notify-test doctor selftest
+set -g _shtab_oomwatchd_opts_with_value --boot --boot-id --cgroup --comm --config --container --directory --format --host --kind --limit --namespace --output --pod --pstore --since --state-directory --timeout --unit
 
 complete -c oomwatchd -e
 complete -c oomwatchd -f
@@ -74,6 +74,11 @@ complete -c oomwatchd -n '_shtab_oomwatchd_using analyze' -l since -x -d 'of the
 complete -c oomwatchd -n '_shtab_oomwatchd_using analyze' -l directory -xka "(__fish_complete_directories)" -d 'the journal files in DIR; default: this host'"'"'s journal'
 complete -c oomwatchd -n '_shtab_oomwatchd_using analyze' -l pstore -xka "(__fish_complete_directories)" -d 'read what kernels saved when they panicked, instead of files; default: where the kernel and systemd-pstore keep it'
 complete -c oomwatchd -n '_shtab_oomwatchd_using analyze; and test $_shtab_oomwatchd_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'default: -, which is standard input'
+complete -c oomwatchd -n '_shtab_oomwatchd_using; and test $_shtab_oomwatchd_npos -eq 0' -a follow -d 'explain the OOM reports of other machines'"'"' logs as they come'
+complete -c oomwatchd -n '_shtab_oomwatchd_using follow' -s h -l help -d 'show this help message and exit'
+complete -c oomwatchd -n '_shtab_oomwatchd_using follow' -l raw -d 'write what comes, too, as it comes'
+complete -c oomwatchd -n '_shtab_oomwatchd_using follow' -l format -xka "text json jsonl markdown" -d 'default: text'
+complete -c oomwatchd -n '_shtab_oomwatchd_using follow' -l output -xka "(__fish_complete_path (commandline -ct))" -d 'default: standard output'
 complete -c oomwatchd -n '_shtab_oomwatchd_using; and test $_shtab_oomwatchd_npos -eq 0' -a events -d 'list, show and export stored events'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events' -s h -l help -d 'show this help message and exit'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events' -l state-directory -xka "(__fish_complete_directories)" -d 'where the store is'
@@ -89,6 +94,7 @@ complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l pod -x -d 'of t
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l namespace -x -d 'of the pods of this namespace; its beginning is enough'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l cgroup -x -d 'of this cgroup and those below it; its beginning is enough'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l comm -x -d 'whose victim had this name; its beginning is enough'
+complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l host -x -d 'of this machine, which is followed from here'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l each -d 'a row for each event, not one for those that say the same'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events list' -l json -d 'one JSON array, of each event'
 complete -c oomwatchd -n '_shtab_oomwatchd_using events; and test $_shtab_oomwatchd_npos -eq 0' -a show -d 'show one event'
