@@ -168,8 +168,8 @@ class SourcesSection(Section, frozen=True, kw_only=True):
 
 class Config(Section, frozen=True, kw_only=True):
     """The whole configuration. ``exit_after_idle_seconds``: end when nothing was under way for so long, 0:
-    never (``daemon.on_demand``). ``sinks`` maps the name of each sink that is mentioned to its ``Options``. The
-    name is its kind, followed by a hyphen and its own ``name`` where it has one."""
+    never (``daemon.on_demand``). ``sinks`` maps the name of each sink that is mentioned to its
+    ``Options``. The name is its kind, followed by a hyphen and its own ``name`` where it has one."""
 
     state_directory: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
