@@ -59,6 +59,7 @@ log = logging.getLogger(__name__)
 CATCH_UP_SECONDS = 5.0
 #: At the end, storing what is left may take this long.
 DRAIN_SECONDS = 5.0
+UNHURRIED_SECONDS = 60.0
 #: So much of the journal before the newest stored report is read again: as long as a run of repeats may last,
 #: and what the log clock may lag behind CLOCK_MONOTONIC.
 JOURNAL_AGAIN_USEC = 1_200_000_000
@@ -281,7 +282,8 @@ class Daemon:
             self._watch.flush()
         if self._textfile is not None:
             self._worker.later(self._textfile.write)
-        if not self._worker.stop(DRAIN_SECONDS):
+        # who started it on demand waits for its file, and nobody else waits
+        if not self._worker.stop(DRAIN_SECONDS if self._on_demand is None else UNHURRIED_SECONDS):
             left = self._worker.waiting
             log.error("%d reports were not stored in time; the next start reads them from the ring", left)
         self._front.stop()

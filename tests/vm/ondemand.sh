@@ -6,6 +6,7 @@ unit=oomwatchd-ondemand.service
 prom=/var/lib/oomwatchd/metrics/oomwatchd.prom
 ended() { [ "$(systemctl show --property=ActiveState --value $unit)" = inactive ]; }
 starts() { journalctl --quiet --no-pager --output=cat --unit=$unit | grep -c 'watching since'; }
+running() { cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\0' ' ' | grep -c 'oomwatchd run'; }
 told() { awk '$1 ~ /^oomwatchd_oom_kills_total/ {n += $NF} END {print n + 0}' $prom; }
 free_kib() { sync; echo 3 > /proc/sys/vm/drop_caches; sleep 1; awk '/^MemFree:/{print $2}' /proc/meminfo; }
 
@@ -32,7 +33,7 @@ systemctl daemon-reload
 part enabled; systemctl enable --now oomwatchd-ondemand.socket $unit
 until_within 60 ended
 part at_boot; echo "starts $(starts), told $(told), kernel $(oom_kills)"
-part idle; pgrep -fc 'oomwatchd run'; systemctl is-active oomwatchd-ondemand.socket
+part idle; running; systemctl is-active oomwatchd-ondemand.socket
 killed() { # how many
     until_within 90 sh -c "[ \"\$(awk '/^oom_kill /{print \$2}' /proc/vmstat)\" -ge $1 ]"
     sleep 3
@@ -54,7 +55,7 @@ ordinary labbox hog 0 'big hog'
 killed $((first + 1))
 part global; echo "starts $(($(starts) - begun)), told $(told), kernel $(oom_kills)"
 sleep 15; ended
-part before_the_end; echo "starts $(starts), told $(told), kernel $(oom_kills), processes $(pgrep -fc 'oomwatchd run')"
+part before_the_end; echo "starts $(starts), told $(told), kernel $(oom_kills), processes $(running)"
 part peak; journalctl --quiet --no-pager --output=cat --unit=$unit | grep -o 'Consumed.*' | tail -n 3
 part prom; cat $prom
 part export; ordinary oomwatchd events --state-directory /var/lib/oomwatchd export
