@@ -971,7 +971,8 @@ def kernel_of(trace: str, **stat: int) -> OomReport:
         ("__bpf_map_area_alloc array_map_alloc map_create __sys_bpf", "BPF maps"),
         ("memcg_charge_kernel_stack.part.0 copy_process kernel_clone", "threads and processes"),
         ("kmem_cache_alloc_lru shmem_alloc_inode alloc_inode shmem_mknod path_openat", "inodes and names"),
-        ("alloc_empty_file path_openat", "open files"),
+        ("alloc_empty_file path_openat", "open files, their inodes and names"),
+        ("kmem_cache_alloc alloc_inode proc_get_inode path_openat", "open files, their inodes and names"),
     ],
 )
 def test_kernel_memory_of_a_cgroup_is_told_by_what_was_asked_for_last(trace: str, holds: str) -> None:

@@ -224,18 +224,21 @@ PURPOSES: tuple[Purpose, ...] = (
         "wc -l /proc/PID/maps counts them; vm.max_map_count bounds them, larger mappings make fewer",
     ),
     _of(
-        r"alloc_inode|new_inode\w*|\w+_alloc_inode|__?d_alloc\w*|d_alloc\w*|\w+_mknod|\w+_mkdir|\w+_symlink",
-        "a file's inode or name",
+        r"\w+_mknod|\w+_mkdir|\w+_symlink|(?:__)?shmem_get_inode|(?:__)?shmem_file_setup|"
+        r"(?:vfs|shmem|ramfs|ext[234]|xfs_vn|btrfs|f2fs|ovl|fuse|nfs\d?)_create",
+        "a new file's inode or name",
         "inodes and names of files",
         "df -i shows a tmpfs with many files, slabtop -s c the caches; remove files, or bound a tmpfs "
         "(nr_inodes=)",
     ),
+    # to open a file asks for all three; what then stays the trace does not tell
     _of(
-        r"alloc_(?:empty_)?file\w*|__alloc_file|get_empty_filp|dup_fd|alloc_fdtable|expand_files|"
-        r"expand_fdtable|single_open\w*|seq_open\w*",
-        "an open file",
-        "open files",
-        f"{_FDS}; LimitNOFILE)",
+        r"alloc_inode|new_inode\w*|\w+_alloc_inode|__?d_alloc\w*|d_alloc\w*|alloc_(?:empty_)?file\w*|"
+        r"__alloc_file|get_empty_filp|dup_fd|alloc_fdtable|expand_files|expand_fdtable|single_open\w*|"
+        r"seq_open\w*",
+        "an open file, its inode or name",
+        "open files, their inodes and names",
+        f"{_FDS}; LimitNOFILE=); df -i shows a tmpfs with many files",
     ),
 )
 _ANY = re.compile("|".join(f"(?:{p.functions.pattern})" for p in PURPOSES))
