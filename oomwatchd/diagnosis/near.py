@@ -77,6 +77,13 @@ KINDS: tuple[Kind, ...] = (
         "oom_reaper: reaped process 411 (java), now anon-rss:0kB, file-rss:0kB, shmem-rss:0kB",
     ),
     _kind(
+        "pids_limit",
+        "a cgroup was at its limit of processes and threads, and a fork was refused: nothing was killed",
+        "pids.max and pids.events of that cgroup (TasksMax= of its unit) bound how many may run",
+        r"cgroup: fork rejected by pids controller in ",
+        "cgroup: fork rejected by pids controller in /system.slice/jobs.service",
+    ),
+    _kind(
         "unit_oom_killed",
         "the service manager saw that the kernel killed a process of a unit",
         _KERNEL_LOG,
@@ -216,7 +223,7 @@ KINDS: tuple[Kind, ...] = (
 #: one of these is in every line of some kind, in small letters: most lines are done with here
 _WORDS_OF_ANY = (
     *("oom", "mem", "kill", "137", "evict", "alloc", "anon", "tgid", "lmk", "nohang", "of size", "signal"),
-    *("corrective", "victim"),
+    *("corrective", "victim", "fork rejected"),
 )
 
 

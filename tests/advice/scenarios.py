@@ -138,7 +138,6 @@ CGROUPS = (
         cause="30 MiB in a tmpfs of a process that has ended; the worker needs 20 of 40",
         named=r"tmpfs|shared memory",
         where=BOTH,
-        small=True,
         work="group a ${LIMIT:-40M}; "
         + _TMPFS
         + 'within a dd if=/dev/zero of=$d/f bs=1M count=30 2>/dev/null; [ -z "$CLEAN" ] || rm $d/f;'
@@ -184,6 +183,7 @@ CGROUPS = (
         named=r"\bpipe",
         near=r"kernel'?s? (own )?memory|kernel held|in no",
         where=BOTH,
+        small=True,
         work="group a ${LIMIT:-40M}; within a causes pipes ${N:-1000} 2 piper",
         follow={
             "raise_limit": _did("limit 120 MiB", LIMIT="120M"),
@@ -473,9 +473,8 @@ CGROUPS = (
         name="cg-lock-cache",
         cause="50 MiB of a file locked in the page cache, limit 40",
         named=r"locked",
-        where=BOTH,
-        work="group a ${LIMIT:-40M}; f=${MNT:-/var/tmp}/adv.$$; dd if=/dev/zero of=$f bs=1M count=50 2>/dev/null; sync;"
-        " within a causes lock-file $f 2 pinner; rc=$?; rm $f; return $rc",
+        work="group a ${LIMIT:-40M}; disk_at /mnt; dd if=/dev/zero of=/mnt/f bs=1M count=50 2>/dev/null; sync;"
+        " echo 3 > /proc/sys/vm/drop_caches; within a causes lock-file /mnt/f 2 pinner",
         follow={**_DOUBLED},
     ),
     Scenario(
