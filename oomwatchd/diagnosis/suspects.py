@@ -88,10 +88,14 @@ def by_amount(case: Case) -> list[Suspect]:
             ),
             (
                 "DMA-BUFs",
-                "they take {size} (ls -l /proc/{pid}/fd; size in fdinfo); it has to close what is not used",
+                "its buffers take {size} (size in fdinfo of /proc/{pid}/fd); it has to close what is not used",
                 facts.dmabuf,
             ),
-            ("perf buffers", "they take {size} (VmPin; perf record -m makes them smaller)", facts.perf),
+            (
+                "perf buffers",
+                "its buffers take {size} (VmPin; perf record -m bounds them)",
+                facts.perf,
+            ),
         )
         for h in held[:1]
     ]

@@ -141,6 +141,8 @@ def analyze(kmsg: bytes) -> list[Json]:
 
 def counted(found: Iterable[Json], scenario: Scenario, ran: Ran) -> list[Json]:
     """Events of this run; of the whole machine, none inside a cgroup: that is bounded on purpose."""
+    # what was told before the kill is no report of it
+    found = [e for e in found if e.get("kind") != "oom_near"]
     out = [e for e in found if not ran.group or ran.group in str(e.get("memcg")) + str(e.get("trigger"))]
     if scenario.whole:
         out = [e for e in out if e.get("constraint") != "memcg"]
