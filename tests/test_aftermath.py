@@ -33,7 +33,7 @@ from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.render.html import render_html
 from oomwatchd.render.html.view import view
 from oomwatchd.render.terminal import render_text
-from oomwatchd.sources.manager import STEPS, ManagerJournal, OomdLine
+from oomwatchd.sources.manager import STEPS, KillerLine, ManagerJournal, OomdLine, Said
 from oomwatchd.store import EventRow, Store
 from tests.journals import REALTIME, TOOLS, Entry, entry, write_journal
 
@@ -73,8 +73,8 @@ def oomd_entry(usec: int, text: str = PRESSURE, boot: str = BOOT, **fields: byte
     return {**entry(text.encode(), boot, usec), **whole, **fields}
 
 
-def read_all(journal: ManagerJournal) -> list[UnitEntry | OomdLine]:
-    found: list[UnitEntry | OomdLine] = []
+def read_all(journal: ManagerJournal) -> list[Said]:
+    found: list[Said] = []
     while True:
         entries, drained = journal.read()
         found += entries
@@ -430,10 +430,34 @@ def told(usec: int) -> UnitEntry:
     return said("oomd_kill", usec, "web.service", text=TOLD)
 
 
+def killer(usec: int, text: str) -> KillerLine:
+    return KillerLine(usec=usec, wall=usec / 1e6, program="earlyoom", text=text)
+
+
+def test_earlyooms_lines_are_one_event_a_kill(rig: Rig) -> None:
+    at = rig.now
+    left = "mem avail:   120 of  3915 MiB ( 3.07%), swap free:    0 of    0 MiB ( 0.00%)"
+    sent = 'sending {} to process {} uid 1000 "web": badness 968, VmRSS 63 MiB'
+    rig.aftermath.take([killer(at, left), killer(at + 10, sent.format("SIGTERM", 7))])
+    assert rig.served == [] and rig.aftermath.busy
+    rig.aftermath.take([killer(at + 500_000, sent.format("SIGKILL", 7))])  # the same kill
+    rig.aftermath.take([killer(at + 600_000, sent.format("SIGTERM", 8))])  # another one
+    rig.now = at + 10_000_000
+    rig.aftermath.tick()
+    assert not rig.aftermath.busy
+    first, second = [conclude(capture).event for capture in rig.served]
+    assert first.kind == second.kind == "user_kill"
+    assert first.user_kill is not None and second.user_kill is not None
+    assert (first.user_kill.pid, first.user_kill.signal) == (7, "SIGKILL")
+    assert first.user_kill.available_bytes == 120 << 20
+    assert second.user_kill.pid == 8
+    assert first.kills == 0 and not first.historical
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_both_words_of_one_kill_are_one_event(rig: Rig, order: tuple[int, int]) -> None:
     at = rig.now
-    pair: list[UnitEntry | OomdLine]
+    pair: list[Said]
     pair = [line(at), told(at + 1000)] if order == (0, 1) else [told(at), line(at + 1000)]
     for one in pair:
         rig.aftermath.take([one])
@@ -575,7 +599,7 @@ def test_a_journal_that_fails_ends_the_listening_not_the_daemon(
         def __init__(self) -> None:
             pass
 
-        def read(self) -> tuple[list[UnitEntry | OomdLine], bool]:
+        def read(self) -> tuple[list[Said], bool]:
             rig.aftermath.stop()
             raise UnavailableError("the journal is damaged")
 

@@ -23,12 +23,13 @@ import msgspec
 from oomwatchd.cgroupfs import Hierarchy
 from oomwatchd.diagnosis import oomd
 from oomwatchd.diagnosis.attribution import Attribution, owner_of
+from oomwatchd.diagnosis.user_killers import Kills
 from oomwatchd.errors import OomwatchdError
 from oomwatchd.event import OomEvent
 from oomwatchd.observe.charge import charge_of
-from oomwatchd.records.capture import OomCapture, Source, UnitEntry, weight
+from oomwatchd.records.capture import OomCapture, Source, SourceForm, UnitEntry, weight
 from oomwatchd.records.kmsg import KmsgRecord
-from oomwatchd.sources.manager import ManagerJournal, OomdLine
+from oomwatchd.sources.manager import KillerLine, ManagerJournal, OomdLine, Said
 
 log = logging.getLogger(__name__)
 
@@ -115,6 +116,7 @@ class UnitWatch:
         self._listening: dict[str, _Listening] = {}
         self._recent: deque[UnitEntry] = deque(maxlen=KEPT_ENTRIES)
         self._kills: list[_Kill] = []
+        self._user_kills = Kills()
         self._ended = threading.Event()
         self._newest = -1
         # each written by one thread: batches handed to the worker, and those that it has taken
@@ -181,7 +183,7 @@ class UnitWatch:
     @property
     def busy(self) -> bool:
         """An event or a kill waits for entries of the journal."""
-        return bool(self._listening or self._kills)
+        return bool(self._listening or self._kills or self._user_kills.under_way)
 
     # -- the worker's ------------------------------------------------------------------------------
 
@@ -215,11 +217,15 @@ class UnitWatch:
             self._end(next(iter(self._listening)))
         self.tick()
 
-    def take(self, entries: list[UnitEntry | OomdLine], drained: bool = True) -> None:
+    def take(self, entries: list[Said], drained: bool = True) -> None:
         """What the journal said, in its order; until it is drained, it is as late as its last entry."""
         for entry in entries:
             if isinstance(entry, OomdLine):
                 self._line(entry)
+                continue
+            if isinstance(entry, KillerLine):
+                record = _record(entry)
+                self._issue_user_kill(entry.program, self._user_kills.feed(entry.program, record))
                 continue
             self._recent.append(entry)
             for waiting in self._listening.values():
@@ -243,6 +249,10 @@ class UnitWatch:
                 self._issue(kill)
             if now >= kill.usec + PAIR_USEC:
                 self._kills.remove(kill)
+
+        for program, last in self._user_kills.under_way:
+            if now >= (last.usec or 0) + HOLD_USEC:
+                self._issue_user_kill(program, self._user_kills.end(program))
 
     def _again(self, waiting: _Listening) -> None:
         waiting.changed = False
@@ -289,26 +299,31 @@ class UnitWatch:
     def _issue(self, kill: _Kill) -> None:
         entries = [entry for entry in (kill.line, kill.told) if entry is not None]
         kill.revision += 1
-        first = entries[0]
+        self._issue_of("oomd", [_record(entry) for entry in entries], kill.revision)
+
+    def _issue_user_kill(self, program: str, records: list[KmsgRecord]) -> None:
+        if records:
+            self._issue_of("earlyoom" if program == "earlyoom" else "nohang", records, 0)
+
+    def _issue_of(self, form: SourceForm, records: list[KmsgRecord], revision: int) -> None:
+        usec, wall = records[0].usec or 0, records[0].wall or 0.0
         self._serve(
             OomCapture(
-                source=Source(kind="journal", form="oomd", boot_id=self._boot_id),
-                records=tuple(
-                    KmsgRecord(
-                        text=entry.text,
-                        usec=entry.usec,
-                        wall=entry.wall,
-                        raw=entry.text.encode("utf-8", "replace"),
-                    )
-                    for entry in entries
-                ),
-                revision=kill.revision,
+                source=Source(kind="journal", form=form, boot_id=self._boot_id),
+                records=tuple(records),
+                revision=revision,
                 settled=True,
-                historical=first.usec < self._began,
-                wall_offset=first.wall - first.usec / 1e6,
-                detected=time.time() if first.usec >= self._began else None,
+                historical=usec < self._began,
+                wall_offset=wall - usec / 1e6,
+                detected=time.time() if usec >= self._began else None,
             )
         )
+
+
+def _record(entry: Said) -> KmsgRecord:
+    return KmsgRecord(
+        text=entry.text, usec=entry.usec, wall=entry.wall, raw=entry.text.encode("utf-8", "replace")
+    )
 
 
 def _is_managers(whose: Attribution) -> bool:

@@ -68,6 +68,52 @@ def tells(program: str, text: str) -> bool:
     return (_LEFT if program == "earlyoom" else _NOHANG_VICTIM).match(text) is not None
 
 
+#: lines of one kill
+_MAX_LINES = 8
+
+
+class Kills:
+    """Lines of these programs in, in their order; the lines of each kill out: what was left and whom it
+    chose, then the signal. A second signal to the same process is the same kill, so that a kill is given out
+    when something else follows it, or by :meth:`end`."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, list[KmsgRecord]] = {}
+        self._sent: dict[str, list[KmsgRecord]] = {}
+
+    def feed(self, program: str, record: KmsgRecord) -> list[KmsgRecord]:
+        """The kill before, if this line ends it, else nothing."""
+        if kills(program, record.text):
+            sent = self._sent.get(program)
+            told = self._told.pop(program, [])
+            if sent is not None and _pid(program, [record]) in (None, _pid(program, sent)) and not told:
+                sent.append(record)
+                return []
+            out = self.end(program)
+            self._sent[program] = [*told, record]
+            return out
+        if tells(program, record.text):
+            out = self.end(program) if program == "nohang" else []
+            self._told[program] = [*self._told.get(program, []), record][-_MAX_LINES:]
+            if program == "earlyoom":
+                self._told[program] = [record]  # it says how much is left every few seconds
+            return out
+        return []
+
+    @property
+    def under_way(self) -> list[tuple[str, KmsgRecord]]:
+        """Programs that sent a signal, and the last line of each."""
+        return [(program, records[-1]) for program, records in self._sent.items()]
+
+    def end(self, program: str) -> list[KmsgRecord]:
+        """The lines of the kill under way; none follow."""
+        return self._sent.pop(program, [])
+
+
+def _pid(program: str, records: list[KmsgRecord]) -> int | None:
+    return read(program, records).pid
+
+
 def read(program: str, records: Iterable[KmsgRecord]) -> UserKill:
     """The kill that these lines of the program tell of."""
     fields: dict[str, str | int | float | None] = {}

@@ -1,4 +1,4 @@
-"""What the service manager and systemd-oomd say in the journal of the running boot.
+"""What the service manager, systemd-oomd, earlyoom and nohang say in the journal of the running boot.
 
 Only entries whose sender journald verified are read: those of process 1 (``_PID=1``) with one of
 a few message ids, and those of systemd-oomd.service. Fields that begin with ``_`` are journald's own and no
@@ -18,9 +18,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from oomwatchd.diagnosis import user_killers
 from oomwatchd.diagnosis.oomd import killed_cgroup
 from oomwatchd.errors import UnavailableError
-from oomwatchd.records.capture import UnitEntry
+from oomwatchd.records.capture import SourceForm, UnitEntry
 from oomwatchd.records.kmsg import to_text
 from oomwatchd.sources.journal import Journal
 from oomwatchd.sources.mapped import release_journals
@@ -39,6 +40,12 @@ STEPS: Final[Mapping[str, Step]] = {
     "be02cf6855d2428ba40df7e9d022f03d": "start_failed",
 }
 OOMD_UNIT: Final = "systemd-oomd.service"
+#: daemons that kill before the kernel must, by their units
+KILLERS: Final[Mapping[str, SourceForm]] = {
+    "earlyoom.service": "earlyoom",
+    "nohang.service": "nohang",
+    "nohang-desktop.service": "nohang",
+}
 #: One bite.
 BITE_ENTRIES: Final = 64
 #: After so many unreadable entries in a row the file is given up.
@@ -53,6 +60,18 @@ class OomdLine(msgspec.Struct, frozen=True, kw_only=True):
     usec: int
     wall: float
     text: str
+
+
+class KillerLine(msgspec.Struct, frozen=True, kw_only=True):
+    """What earlyoom or nohang says of a kill; ``usec`` and ``wall`` as in UnitEntry."""
+
+    usec: int
+    wall: float
+    program: SourceForm
+    text: str
+
+
+Said = UnitEntry | OomdLine | KillerLine
 
 
 class ManagerJournal:
@@ -73,14 +92,15 @@ class ManagerJournal:
         for message in STEPS:
             reader.add_match(f"MESSAGE_ID={message}")
         reader.add_disjunction()
-        reader.add_match(f"_SYSTEMD_UNIT={OOMD_UNIT}")
+        for unit in (OOMD_UNIT, *KILLERS):
+            reader.add_match(f"_SYSTEMD_UNIT={unit}")
         reader.add_conjunction()
         reader.add_match(f"_BOOT_ID={boot_id}")
         reader.seek_head()
         reader.fileno()  # from here on new files are noticed
         return cls(reader, journal.name)
 
-    def read(self) -> tuple[list[UnitEntry | OomdLine], bool]:
+    def read(self) -> tuple[list[Said], bool]:
         """The next batch, and whether there is no more now. Raises UnavailableError when the journal
         cannot be read any more. The files that it mapped are released at once (``sources.mapped``)."""
         try:
@@ -88,8 +108,8 @@ class ManagerJournal:
         finally:
             release_journals()
 
-    def _read(self) -> tuple[list[UnitEntry | OomdLine], bool]:
-        found: list[UnitEntry | OomdLine] = []
+    def _read(self) -> tuple[list[Said], bool]:
+        found: list[Said] = []
         failed = 0
         try:
             self._reader.process()  # takes new and rotated files into account
@@ -115,7 +135,7 @@ class ManagerJournal:
         self._reader.close()
 
 
-def _item(entry: Mapping[str, Any]) -> UnitEntry | OomdLine | None:
+def _item(entry: Mapping[str, Any]) -> Said | None:
     usec = int(entry["__MONOTONIC_TIMESTAMP"].timestamp)
     wall = entry["__REALTIME_TIMESTAMP"] / 1e6
     text = _text(entry, "MESSAGE", _TEXT_BYTES)
@@ -131,8 +151,12 @@ def _item(entry: Mapping[str, Any]) -> UnitEntry | OomdLine | None:
             result=_result(entry, step),
             restarts=_number(entry, "N_RESTARTS") if step == "restart_scheduled" else None,
         )
-    if _text(entry, "_SYSTEMD_UNIT", _NAME_BYTES) == OOMD_UNIT and killed_cgroup(text) is not None:
+    sender = _text(entry, "_SYSTEMD_UNIT", _NAME_BYTES)
+    if sender == OOMD_UNIT and killed_cgroup(text) is not None:
         return OomdLine(usec=usec, wall=wall, text=text)
+    program = KILLERS.get(sender)
+    if program is not None and (user_killers.kills(program, text) or user_killers.tells(program, text)):
+        return KillerLine(usec=usec, wall=wall, program=program, text=text)
     return None
 
 

@@ -123,12 +123,12 @@ def listening(tmp_path: Path, manager: Manager) -> Iterator[ListeningDaemon]:
 
 
 @contextlib.contextmanager
-def oomd_cgroup() -> Iterator[str]:
-    """A cgroup from which journald takes a sender for systemd-oomd."""
+def unit_cgroup(path: str = OOMD) -> Iterator[str]:
+    """A cgroup from which journald takes a sender for a unit, systemd-oomd if none is named."""
     present = [path for path in HIERARCHIES if (path / "cgroup.procs").exists()]
     if not present:
         pytest.skip("no hierarchy of systemd's")
-    directory = present[0] / OOMD
+    directory = present[0] / path
     directory.mkdir(parents=True, exist_ok=True)
     try:
         yield str(directory)
@@ -189,7 +189,7 @@ def test_systemd_oomd_is_told_counted_and_stored_once(manager: Manager, listenin
         events = listening.samples()["oomwatchd_oom_events_total"]
         return sum(value for labels, value in events if labels["kind"] == "oomd_kill")
 
-    with oomd_cgroup() as cgroup:
+    with unit_cgroup() as cgroup:
         manager.says("Swap is currently not detected", _from=cgroup)
         manager.says(PRESSURE, _from=cgroup)
     manager.says(PRESSURE.replace("web", "forged"), _from="other")
@@ -217,4 +217,46 @@ def test_systemd_oomd_is_told_counted_and_stored_once(manager: Manager, listenin
     assert counted() == 2
     stored = [one for one in listening.stored() if one["kind"] == "oomd_kill"]
     assert sorted(one["oomd"]["unit"] for one in stored) == ["other.service", "web.service"]
+    assert "Traceback" not in listening.log()
+
+
+def earlyoom() -> list[str]:
+    """What the real one says while it kills the largest process of a PID namespace of its own, in which there
+    is one that holds memory."""
+    if (program := shutil.which("earlyoom", path="/usr/bin:/usr/sbin")) is None:
+        pytest.skip("needs earlyoom")
+    victim = (
+        "import ctypes, time; held = bytearray(50 << 20); ctypes.CDLL(None).prctl(15, b'victim', 0, 0, 0)"
+    )
+    script = (
+        f'{sys.executable} -c "{victim}; time.sleep(60)" & sleep 2; '
+        f"exec timeout 4 {program} -m 99 -s 100 -r 1 --prefer '^victim$'"
+    )
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", script]
+    done = subprocess.run(namespace, capture_output=True, text=True, check=False)
+    lines = (done.stdout + done.stderr).splitlines()
+    if not any(line.startswith("sending SIG") and '"victim"' in line for line in lines):
+        pytest.skip(f"earlyoom found nobody to kill here: {lines[-3:]}")
+    return lines
+
+
+def test_earlyooms_kill_is_an_event_of_its_own_kind(manager: Manager, listening: ListeningDaemon) -> None:
+    def mine() -> list[dict[str, Any]]:
+        return [line for line in listening.lines() if line["kind"] == "user_kill"]
+
+    lines = earlyoom()
+    [sent] = [line for line in lines if line.startswith("sending SIG") and '"victim"' in line]
+    manager.says(sent.replace("victim", "forged"), _from="other", SYSLOG_IDENTIFIER="earlyoom")
+    with unit_cgroup("system.slice/earlyoom.service") as cgroup:
+        for line in lines[: lines.index(sent) + 2]:
+            manager.says(line, _from=cgroup)
+        [event] = wait_for("the event", mine)
+    said = event["user_kill"]
+    assert (said["program"], said["comm"], said["signal"]) == ("earlyoom", "victim", "SIGTERM")
+    assert said["available_ratio"] > 0 and event["kills"] == 0
+    listening.settled()  # the kernel counted nothing
+    assert listening.stop() == 0
+    listening.start()
+    wait_for("the store", lambda: [one["kind"] for one in listening.stored()].count("user_kill") == 1)
+    assert len(mine()) == 1
     assert "Traceback" not in listening.log()

@@ -25,8 +25,6 @@ _TAGGED = re.compile(
 )
 #: bytes one of which stands in every line that is looked at
 _MARKS = (b"oomd", b"earlyoom", b"nohang")
-#: lines of one kill
-_MAX_LINES = 8
 
 
 class OtherKillers:
@@ -35,8 +33,7 @@ class OtherKillers:
     def __init__(self, source: Callable[[], Source]) -> None:
         self._source = source
         self._oomd: list[KmsgRecord] = []
-        self._told: dict[str, list[KmsgRecord]] = {}
-        self._sent: dict[str, list[KmsgRecord]] = {}
+        self._kills = user_killers.Kills()
 
     def feed(self, record: KmsgRecord) -> list[OomCapture]:
         """The next record of the text."""
@@ -54,8 +51,8 @@ class OtherKillers:
     def flush(self) -> list[OomCapture]:
         """The text ended, or rests."""
         out = self._end_oomd()
-        for program in list(self._sent):
-            out += self._end(program)
+        for program, _ in self._kills.under_way:
+            out += self._capture_of(program, self._kills.end(program))
         return out
 
     def _of_oomd(self, record: KmsgRecord, *, manager: bool) -> list[OomCapture]:
@@ -78,31 +75,11 @@ class OtherKillers:
         return [self._capture("oomd", records)] if records else []
 
     def _of_daemon(self, program: str, record: KmsgRecord) -> list[OomCapture]:
-        """What was left and whom it chose, then the signal; a second one to it is the same kill."""
-        if user_killers.kills(program, record.text):
-            sent = self._sent.get(program)
-            told = self._told.pop(program, [])
-            if sent is not None and _pid(program, [record]) in (None, _pid(program, sent)) and not told:
-                sent.append(record)
-                return []
-            out = self._end(program)
-            self._sent[program] = [*told, record]
-            return out
-        if user_killers.tells(program, record.text):
-            out = self._end(program) if program == "nohang" else []
-            self._told[program] = [*self._told.get(program, []), record][-_MAX_LINES:]
-            if program == "earlyoom":
-                self._told[program] = [record]  # it says how much is left every few seconds
-            return out
-        return []
+        return self._capture_of(program, self._kills.feed(program, record))
 
-    def _end(self, program: str) -> list[OomCapture]:
-        records = self._sent.pop(program, [])
-        return [self._capture("earlyoom" if program == "earlyoom" else "nohang", records)] if records else []
+    def _capture_of(self, program: str, records: list[KmsgRecord]) -> list[OomCapture]:
+        form: SourceForm = "earlyoom" if program == "earlyoom" else "nohang"
+        return [self._capture(form, records)] if records else []
 
     def _capture(self, form: SourceForm, records: list[KmsgRecord]) -> OomCapture:
         return OomCapture(source=replace(self._source(), form=form), records=tuple(records), settled=True)
-
-
-def _pid(program: str, records: list[KmsgRecord]) -> int | None:
-    return user_killers.read(program, records).pid
