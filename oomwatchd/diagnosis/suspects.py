@@ -88,7 +88,7 @@ def by_amount(case: Case) -> list[Suspect]:
             ),
             (
                 "DMA-BUFs",
-                "its buffers take {size} (size in fdinfo of /proc/{pid}/fd); it has to close what is not used",
+                "its buffers take {size} (size in fdinfo of /proc/{pid}/fd); it should close unused ones",
                 facts.dmabuf,
             ),
             (
