@@ -36,7 +36,6 @@ class Scenario(NamedTuple):
     load: str
     seconds: float
     kills: bool
-    after: float = 0.0
 
 
 SCENARIOS = (
@@ -53,6 +52,7 @@ SCENARIOS = (
     Scenario("kernel memory", "kernel_memory", 90, True),
     Scenario("leak beside page cache", "cache_then_leak", 120, True),
     Scenario("start of a virtual machine", "plateau", 15, False),
+    Scenario("short start", "short_start", 12, False),
     Scenario("slower start", "plateau", 20, False),
     Scenario("caches fill", "settling", 30, False),
     Scenario("mapped heap fills", "heap_mapped", 60, False),

@@ -142,6 +142,13 @@ def plateau(limit: int, seconds: float, share: float = 0.7) -> None:
     rest(120)
 
 
+def short_start(limit: int, seconds: float) -> None:
+    """The same, looked at for a moment only."""
+    begins()
+    grow(int(0.7 * limit), seconds)
+    rest(25)
+
+
 def settling(limit: int, seconds: float) -> None:
     """Caches of a program fill up, ever slower."""
     begins()

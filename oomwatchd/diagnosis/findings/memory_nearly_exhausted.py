@@ -17,7 +17,7 @@ from __future__ import annotations
 from oomwatchd.diagnosis import nearing
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.owners import Limit, owned
-from oomwatchd.records.report import Finding
+from oomwatchd.records.report import Finding, Task
 from oomwatchd.words.escape import harmless_name
 
 ID = "memory_nearly_exhausted"
@@ -46,13 +46,15 @@ def find(case: Case) -> Finding | None:
         title=TITLE,
         explanation=" ".join(said),
         evidence={name: value for name, value in figures.items() if value is not None},
-        advice=_advice(told),
+        advice=_advice(told, None if first is None else first.task),
     )
 
 
-def _advice(told: nearing.Near) -> str:
+def _advice(told: nearing.Near, largest: Task | None) -> str:
     grower = told.growers[0] if told.growers else None
     who = "what grows"
+    if grower is None and largest is not None and 2 * (largest.rss_bytes or 0) > told.used_bytes:
+        who = f"{harmless_name(largest.comm)} (pid {largest.pid}), which holds most,"
     if grower is not None:
         who = harmless_name(grower.name) + (f" (pid {grower.pid})" if grower.pid is not None else "")
     if told.cgroup is None:

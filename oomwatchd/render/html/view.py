@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
+from oomwatchd.diagnosis import nearing
 from oomwatchd.diagnosis.allocator import ZoneVerdict, suits, unusable_free_index
 from oomwatchd.diagnosis.badness import TaskScore
 from oomwatchd.diagnosis.findings import Case
@@ -114,6 +115,7 @@ class EventView(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: tuple[Bar, ...]
     cgroup_facts: tuple[Fact, ...]
     cgroup_split: tuple[Bar, ...]
+    near: tuple[Lines, ...]
     before: tuple[Lines, ...]
     marks: tuple[Fact, ...]
     after: tuple[Fact, ...]
@@ -166,6 +168,7 @@ def view(event: OomEvent, records: Sequence[KmsgRecord] = ()) -> EventView:
         cgroup=cgroup,
         cgroup_facts=tuple(_cgroup_facts(event)),
         cgroup_split=split,
+        near=tuple(_near(event)),
         before=tuple(_before(event)),
         marks=tuple(
             Fact(f"{number}. {fields.ago(seconds)}".strip(), said)
@@ -667,6 +670,68 @@ def _before(event: OomEvent) -> Iterator[Lines]:
         [("killed", "waiting", waits)],
         lambda v: f"{v:.1f} %",
         happened,
+    )
+
+
+#: so many times as long as it was watched, a projection is drawn
+_AHEAD = 3
+
+
+def _near(event: OomEvent) -> Iterator[Lines]:
+    """A warning's growth, and where it leads."""
+    near = event.near
+    if near is None or len(near.points) < 2:
+        return
+    first, last = near.points[0][0], near.points[-1][0]
+    ends = [near.soonest_seconds, *([near.latest_seconds] if near.latest_seconds is not None else [])]
+    ahead = max(ends) if near.reason == "growth" else 0.0
+    end = max(last, near.lead_seconds or 0.0, min(ahead, _AHEAD * max(-first, 1.0)), 1.0)
+    span, top = end - first, float(max(near.capacity_bytes, *(used for _, used in near.points)))
+
+    def drawn(points: Iterable[tuple[float, float]]) -> str:
+        return figures.line_points([(end - at, amount_) for at, amount_ in points], span, top)
+
+    def line(kind: str, title: str, value: str, points: Iterable[tuple[float, float]]) -> Line:
+        return Line(kind=kind, title=title, value=value, points=drawn(points))
+
+    held = amount(near.points[-1][1])
+    lines = [
+        line(
+            "anon", "held", f"{amount(near.points[0][1])} → {held}", [(t, float(b)) for t, b in near.points]
+        ),
+        line(
+            "free",
+            "limit" if near.limit_bytes is not None else "RAM and swap",
+            amount(near.capacity_bytes),
+            [(first, float(near.capacity_bytes)), (end, float(near.capacity_bytes))],
+        ),
+    ]
+    if near.reason == "growth":
+        for kind, title, seconds in (("killed", "soonest", ends[0]), ("swap", "latest", ends[-1])):
+            until = min(seconds, end) or end
+            left = near.capacity_bytes - near.used_bytes
+            then = near.used_bytes + left * min(1.0, until / max(seconds, 0.001))
+            lines.append(
+                line(
+                    kind,
+                    title,
+                    f"in {nearing.span(seconds, seconds)}",
+                    [(0.0, float(near.used_bytes)), (until, then)],
+                )
+            )
+    moments = [(0.0, "warning")]
+    if near.lead_seconds is not None:
+        moments.append((near.lead_seconds, "kill"))
+    yield Lines(
+        title="What is held, and where its growth leads",
+        text=f"{nearing.left_said(near)}",
+        top=amount(int(top)),
+        start=f"{-first:.0f} s before the warning",
+        end=f"{end:.0f} s after it",
+        lines=tuple(lines),
+        marks=tuple(
+            figures.Moment(round(100 * (at - first) / span, 2), label) for at, label in moments if at <= end
+        ),
     )
 
 

@@ -1,0 +1,252 @@
+"""A warning through everything: event, words, pages, journal, store, and the kill that it announced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from oomwatchd.config import WarningSection, parse
+from oomwatchd.daemon.nearing import Warnings
+from oomwatchd.event import conclude, near_id
+from oomwatchd.metrics import Metrics
+from oomwatchd.metrics.families import registry
+from oomwatchd.observe.host import Host
+from oomwatchd.observe.recorder import Recorder
+from oomwatchd.records.capture import OomCapture, Snapshot, Source, Track
+from oomwatchd.records.nearing import Candidate, Nearing
+from oomwatchd.render.html import render_html
+from oomwatchd.render.markdown import render_markdown
+from oomwatchd.render.terminal import render_text
+from oomwatchd.sinks import journal
+from oomwatchd.sinks._particulars import place, severity, unit_of
+from oomwatchd.store import Store
+from tests import samples
+
+MB = 1 << 20
+PATH = "/system.slice/b\x1b[31m.service"
+TOLD = Nearing(
+    cgroup="/system.slice/b.service",
+    limit_bytes=512 * MB,
+    capacity_bytes=512 * MB,
+    used_bytes=300 * MB,
+    cache_bytes=20 * MB,
+    usec=100_000_000,
+    wall=1_790_000_000.0,
+    since_usec=40_000_000,
+    grown_bytes=240 * MB,
+    rate_bytes_per_second=4.0 * MB,
+    soonest_seconds=51.0,
+    latest_seconds=58.0,
+    points=tuple((40_000_000 + n * 10_000_000, (60 + 40 * n) * MB) for n in range(7)),
+    candidates=(
+        Candidate(pid=7, comm="leak", rss_bytes=260 * MB),
+        Candidate(pid=8, comm="spared", rss_bytes=300 * MB, oom_score_adj=-1000),
+        Candidate(pid=9, comm="chosen", rss_bytes=20 * MB, oom_score_adj=900),
+    ),
+)
+TRACKS = (
+    Track(kind="process", name="leak", pid=7, cgroup="/system.slice/b.service", points=TOLD.points),
+    Track(kind="process", name="other", pid=3, cgroup="/system.slice/c.service", points=TOLD.points),
+    Track(kind="cgroup", name="/system.slice/b.service", points=TOLD.points),
+    Track(
+        kind="process",
+        name="calm",
+        pid=8,
+        cgroup="/system.slice/b.service",
+        points=((40_000_000, 9), (90_000_000, 9)),
+    ),
+)
+
+
+def capture(told: Nearing = TOLD, tracks: tuple[Track, ...] = TRACKS) -> OomCapture:
+    return OomCapture(
+        source=Source(kind="recorder", form="near", boot_id="0" * 32),
+        records=(),
+        revision=int(told.state != "near"),
+        settled=told.state != "near",
+        detected=told.wall,
+        page_size_bytes=4096,
+        nearing=told,
+        tracks=tracks,
+    )
+
+
+def test_the_event_says_who_grows_when_it_ends_and_who_would_be_killed() -> None:
+    event, error = conclude(capture())
+    assert error is None
+    assert (event.kind, event.kills, event.victims, event.constraint) == ("oom_near", 0, (), "memcg")
+    assert event.near is not None
+    assert [(one.name, one.pid) for one in event.near.growers] == [("leak", 7)]
+    assert (event.near.soonest_seconds, event.near.latest_seconds) == (51.0, 58.0)
+    assert event.near.left_bytes == 212 * MB
+    assert "leak (pid 7)" in event.summary
+    (finding,) = event.findings
+    # oom_badness(): 900 of oom_score_adj outweigh 260 MiB of 512
+    assert "would kill chosen (pid 9)" in finding.explanation
+    assert "leak (pid 7)" in finding.advice
+    assert (severity(event), place(event), unit_of(event)) == ("warning", "b.service", "b.service")
+
+
+def test_the_id_lasts_to_the_end() -> None:
+    ended = msgspec.structs.replace(TOLD, state="passed", passed="stopped", ended_usec=1, ended_wall=1.0)
+    ids = {conclude(capture(told)).event.id for told in (TOLD, ended)}
+    assert ids == {near_id("0" * 32, TOLD)}
+    assert "passed: the growth stopped" in conclude(capture(ended)).event.summary
+
+
+@pytest.mark.parametrize("told", [TOLD, msgspec.structs.replace(TOLD, cgroup=None, latest_seconds=None)])
+def test_every_medium_shows_it(told: Nearing) -> None:
+    event = conclude(capture(told)).event
+    for text in (render_text(event), render_markdown(event), render_html(event)):
+        assert "51 s" in text
+        assert "leak" in text
+    page = render_html(event)
+    assert "Where it leads" in page
+    assert page.count("polyline") >= 4
+
+
+def test_names_do_no_harm() -> None:
+    hostile = msgspec.structs.replace(TOLD, cgroup=PATH)
+    event = conclude(capture(hostile)).event
+    assert "\x1b" not in event.summary + render_text(event) + render_html(event)
+    assert "\x1b" not in "".join(finding.explanation + finding.advice for finding in event.findings)
+
+
+def test_the_journal_has_it_under_an_id_that_the_catalog_explains() -> None:
+    fields = dict(journal.fields(conclude(capture()).event))
+    assert (fields["OOM_KIND"], fields["PRIORITY"], fields["OOM_NEAR_STATE"]) == ("oom_near", 4, "near")
+    assert (fields["OOM_NEAR_SECONDS"], fields["OBJECT_SYSTEMD_UNIT"]) == (51.0, "b.service")
+    catalog = Path(__file__).parents[1] / "packaging/systemd/oomwatchd.catalog"
+    assert f"-- {fields['MESSAGE_ID']}\n" in catalog.read_text()
+
+
+def test_its_end_is_a_later_revision_in_the_store(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    ended = msgspec.structs.replace(TOLD, state="passed", passed="freed", ended_usec=1, ended_wall=1.0)
+    outcomes = [store.put(one, conclude(one).event) for one in (capture(), capture(ended, ()), capture())]
+    assert outcomes == ["new", "updated", "known"]
+    (row,) = store.list(limit=9)
+    assert (row.kind, row.unit, row.cgroup) == ("oom_near", "b.service", "/system.slice/b.service")
+    kept = store.get(row.id)
+    assert kept is not None
+    assert kept.nearing is not None
+    assert kept.nearing.state == "passed"
+    store.close()
+
+
+class Bench:
+    """Warnings on a made host whose memory is told sample by sample."""
+
+    def __init__(self, tmp_path: Path, **section: object) -> None:
+        self.proc = tmp_path / "proc"
+        (self.proc / "self").mkdir(parents=True)
+        for name in ("vmstat", "zoneinfo", "swaps", "self/mountinfo"):
+            (self.proc / name).write_text("")
+        self.tell(1000)
+        host = Host(proc=self.proc, sys=tmp_path, boot_id="0" * 32)
+        self.recorder = Recorder(host, parse({}, "x").recorder)
+        self.metrics = Metrics()
+        self.made: list[OomCapture] = []
+        options = msgspec.convert({"enabled": True, **section}, WarningSection)
+        self.warnings = Warnings(options, host, self.recorder, self.metrics, self.serve)
+        self.usec = 0
+
+    def serve(self, make: Callable[[], OomCapture]) -> None:
+        self.made.append(make())
+
+    def tell(self, available: int) -> None:
+        text = f"MemTotal: {1000 * 1024} kB\nMemAvailable: {available * 1024} kB\nSwapFree: 0 kB\n"
+        (self.proc / "meminfo").write_text(text)
+
+    def run(self, seconds: int, available: Callable[[int], int]) -> None:
+        for second in range(seconds):
+            self.tell(available(second))
+            self.usec += 1_000_000
+            if self.recorder.seconds_until_due(self.usec) <= 0:
+                self.recorder.run(self.usec, self.usec / 1e6)
+                self.warnings.look(self.usec, self.usec / 1e6)
+
+    def outcomes(self) -> dict[str, float]:
+        (family,) = [one for one in self.metrics.collect() if one.name == "oomwatchd_warnings"]
+        return {sample.labels["outcome"]: sample.value for sample in family.samples}
+
+
+def kill(usec: int) -> OomCapture:
+    at = Snapshot(usec=usec, wall=usec / 1e6)
+    return msgspec.structs.replace(samples.capture(), historical=False, detected=at.wall, at=at)
+
+
+def test_a_machine_that_runs_out_is_told_of_and_its_kill_links_to_that(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.run(30, lambda _second: 900)
+    bench.run(60, lambda second: 900 - 10 * second)
+    (near,) = bench.made
+    assert near.nearing is not None
+    assert (near.nearing.state, near.nearing.cgroup) == ("near", None)
+    killed = kill(bench.usec + 5_000_000)
+    event = msgspec.structs.replace(conclude(killed).event, kind="oom_kill", constraint="none")
+    linked = bench.warnings.linked(killed, event)
+    assert linked.warned is not None
+    assert linked.warned.id == conclude(near).event.id
+    assert linked.warned.lead_seconds == pytest.approx((killed.detected or 0) - near.nearing.wall, abs=0.01)
+    assert conclude(linked).event.warned == linked.warned
+    ended = bench.made[-1].nearing
+    assert ended is not None
+    assert (ended.state, ended.kill_id) == ("came_true", event.id)
+    # a later revision of the same report says the same, and counts nothing
+    assert bench.warnings.linked(killed, event).warned == linked.warned
+    assert bench.outcomes() == {"came_true": 1, "passed": 0, "unknown": 0, "missed": 0}
+
+
+def test_a_kill_without_a_warning_is_a_miss_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.run(30, lambda _second: 900)
+    killed = kill(bench.usec)
+    event = msgspec.structs.replace(conclude(killed).event, kind="oom_kill", constraint="none")
+    again = msgspec.structs.replace(event, id="1" * 20)
+    assert bench.warnings.linked(killed, event).warned is None
+    assert bench.warnings.linked(killed, again).warned is None
+    assert bench.outcomes()["missed"] == 1
+
+
+def test_an_ending_watch_leaves_nothing_open(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.run(60, lambda second: 900 - 10 * second)
+    bench.warnings.close(bench.usec, bench.usec / 1e6)
+    assert [one.nearing and one.nearing.state for one in bench.made] == ["near", "unknown"]
+
+
+@pytest.mark.parametrize("quiet", [["machine"], ["m*"]])
+def test_who_is_named_quiet_is(quiet: list[str], tmp_path: Path) -> None:
+    bench = Bench(tmp_path, quiet=quiet)
+    bench.run(60, lambda second: 900 - 10 * second)
+    assert bench.made == []
+
+
+def test_the_hook_gets_an_empty_file_named_by_the_event(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, hook_directory=str(tmp_path / "near"))
+    bench.run(60, lambda second: 900 - 10 * second)
+    (file,) = (tmp_path / "near").iterdir()
+    assert (file.name, file.stat().st_size) == (conclude(bench.made[0]).event.id, 0)
+
+
+def test_a_calm_host_is_looked_at_no_more_often(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.run(600, lambda _second: 900)
+    assert bench.recorder.samples <= 61
+    assert bench.made == []
+
+
+def test_metrics_say_how_near_the_end_is(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.run(60, lambda second: 900 - 10 * second)
+    text = {family.name: family for family in bench.metrics.collect()}
+    assert registry(bench.metrics) is not None
+    (left,) = text["oomwatchd_exhaustion_left_bytes"].samples
+    (seconds,) = text["oomwatchd_exhaustion_seconds"].samples
+    (stands,) = text["oomwatchd_warning_open"].samples
+    assert (left.labels, stands.value) == ({"cgroup": ""}, 1)
+    assert seconds.value == pytest.approx(left.value / (10 * MB), rel=0.1)
