@@ -1,4 +1,4 @@
-"""A real leak is announced before the kernel kills, and a start that stops is not: two loads of tests.near."""
+"""A real leak is announced before the kernel kills, a start that stops is not: two loads of tests.near."""
 
 from __future__ import annotations
 
