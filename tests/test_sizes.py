@@ -18,6 +18,7 @@ LONG = frozenset(
         "formats/oom_kill.py",
         "formats/show_mem.py",
         "metrics/__init__.py",
+        "metrics/families.py",
         "observe/cgroup.py",
         "observe/recorder.py",
         "render/html/view.py",

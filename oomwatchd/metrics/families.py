@@ -1,5 +1,5 @@
 """The metric families, made of the numbers at each scrape with prometheus_client, which is loaded only for
-this."""
+this. Long, because it is one list: each family with its text, its labels and where its value comes from."""
 
 from __future__ import annotations
 
