@@ -1,6 +1,8 @@
 """The daemon: what lives as long as it does, how it begins and how it ends.
 
-One ``selectors`` loop hurries (``loop``), one worker may wait (``worker``).
+One ``selectors`` loop never waits (``loop``), one worker may (``worker``).
+
+One long class: it makes every part, and the order in which they begin and end is its work.
 """
 
 from __future__ import annotations
