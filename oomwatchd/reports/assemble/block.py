@@ -179,16 +179,22 @@ class Block:
         self.dirty = True
         if record.usec is not None:
             self.last = record.usec
-        self.count_rows(1)
+        rows = self.rows
+        rows.count += 1
+        if rows.count >= rows.most:
+            self._let_go()
         return True
 
     def count_rows(self, count: int) -> None:
         """So many rows of the task table were added; of too many the smallest go."""
         self.rows.count += count
-        if self.rows.too_many:
-            self.records = self.rows.let_go(self.records)
-            self.listed.clear()  # of those that stay; asked for where reports interleave alone
-            self.looked_at = 0
+        if self.rows.count >= self.rows.most:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.records = self.rows.let_go(self.records)
+        self.listed.clear()  # of those that stay; asked for where reports interleave alone
+        self.looked_at = 0
 
     def follows_at_once(self, record: KmsgRecord) -> bool:
         """No record stood between this one and the block's last, as far as numbers tell."""

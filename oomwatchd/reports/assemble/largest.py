@@ -42,6 +42,8 @@ class Rows:
 
     def __init__(self, kept: int) -> None:
         self._kept = kept
+        #: from so many rows on it is time to let some go
+        self.most = kept + kept // 2
         #: rows among the block's records
         self.count = 0
         #: what went, None: nothing
@@ -50,11 +52,6 @@ class Rows:
         self._places: list[int] = []
         self._looked_at = 0  # records that were looked at
         self._gone = bytearray()  # a bit for each pid that went
-
-    @property
-    def too_many(self) -> bool:
-        """It is time to let some go."""
-        return self.count >= self._kept + self._kept // 2
 
     def was_listed(self, pid: int | None) -> bool:
         """The row of this process went."""
