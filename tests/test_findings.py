@@ -981,6 +981,19 @@ def test_kernel_memory_of_a_cgroup_is_told_by_what_was_asked_for_last(trace: str
     assert one(given, "kernel_memory_large").advice.startswith("Raise MemoryMax= of a.slice above 512 MiB")
 
 
+@pytest.mark.parametrize(
+    ("stat", "said"),
+    [
+        ({"hugetlb": 480 * MIB}, "huge pages of the pool hold 94 % of it"),
+        ({}, "97 % of it is in no counter (accounted huge pages have none)"),
+        ({"file": 400 * MIB}, "page cache that was not dropped holds 78 % of it"),
+    ],
+)
+def test_what_fills_a_cgroup_is_told_where_no_process_does(stat: dict[str, int], said: str) -> None:
+    given = cgroup(stat={"anon": MIB, "file": 8 * MIB, "kernel": 4 * MIB, **stat}, tasks=(task(10, 1),))
+    assert line_of(given).endswith(said)
+
+
 def test_a_user_page_does_not_tell_what_the_kernel_holds() -> None:
     line = line_of(kernel_of("charge_memcg __mem_cgroup_charge do_anonymous_page handle_mm_fault"))
     assert line.endswith("(pipe or unix socket buffers, BPF maps, io_uring)")

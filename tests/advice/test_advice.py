@@ -109,6 +109,11 @@ def test_the_end_of_the_second_run() -> None:
     assert judge.cured(bad, [], limit, done) == "not cured"
 
 
+def test_what_was_told_before_the_kill_is_no_report() -> None:
+    near, kill = {"kind": "oom_near", "memcg": None}, {"kind": "oom_kill", "memcg": {"oom_path": "/a"}}
+    assert judge.counted([near, kill], _scenario("cg-limit"), ran("", b"", ())) == [kill]
+
+
 def test_the_sums_count_every_run() -> None:
     named = Verdict(named="yes")
     runs = [

@@ -98,6 +98,12 @@ def _held_together(case: Case) -> str:
         return f"{who} {case.ledger.percent(anon)} of it"
     if file >= HOLDS * whole:
         return f"page cache that was not dropped holds {case.ledger.percent(file)} of it"
+    huge, rest = case.ledger.held("hugepages") or 0, case.ledger.held("rest") or 0
+    if huge >= HOLDS * whole:
+        return f"huge pages of the pool hold {case.ledger.percent(huge)} of it"
+    if rest >= HOLDS * whole and case.ledger.held("anon") is not None:
+        # memory_hugetlb_accounting (6.6+) charges them; memory.stat names them from 6.13 on
+        return f"{case.ledger.percent(rest)} of it is in no counter (accounted huge pages have none)"
     return ""
 
 
