@@ -250,6 +250,34 @@ def test_pieces_of_one_line_are_joined() -> None:
     assert [record.text for record in block.records] == lines
 
 
+WORD_BY_WORD = [
+    "Mem-Info:", "Node 0 ", "DMA free:15872kB min:40kB low:48kB high:60kB", "lowmem_reserve[]:", " 0", " 808",
+    " 3849", "Node 0 ", "DMA: ", "2*4kB ", "(U) ", "1*8kB ", "(UE) ", "0*16kB ", "= 16kB", "7 pages RAM",
+]  # fmt: skip
+JOINED = [
+    "Mem-Info:", "Node 0 DMA free:15872kB min:40kB low:48kB high:60kB", "lowmem_reserve[]: 0 808 3849",
+    "Node 0 DMA: 2*4kB (U) 1*8kB (UE) 0*16kB = 16kB", "7 pages RAM",
+]  # fmt: skip
+
+
+def test_lines_that_are_printed_a_word_at_a_time_are_joined() -> None:
+    """Linux 4.9 begins a record at each of them."""
+    lines = lines_of("x", 7)
+    stream = records([lines[0], *WORD_BY_WORD, *lines[1:]])
+    (block,) = blocks_of(stream)
+    assert [record.text for record in block.records] == [lines[0], *JOINED, *lines[1:]]
+    memory = report_of(block).memory
+    assert memory is not None
+    (zone,) = memory.zones
+    assert (zone.node, zone.zone, zone.lowmem_reserve_bytes) == (0, "DMA", (0, 808 * 4096, 3849 * 4096))
+    assert report_of(block).undecoded == ()
+    # a line of another CPU between two words ends the line, and nothing else is lost
+    stream = records([lines[0], *WORD_BY_WORD[:5], "usb 1-1: new device", *WORD_BY_WORD[5:], *lines[1:]])
+    (block,) = blocks_of(stream)
+    assert JOINED[1] in [record.text for record in block.records]
+    assert lines[-1] == block.records[-1].text
+
+
 def test_memory_is_bounded_by_the_count_of_blocks() -> None:
     assembler = Assembler(early=False)
     for n in range(5000):

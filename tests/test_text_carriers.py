@@ -1,7 +1,8 @@
 """Whatever a document puts around its lines, its reports say the same.
 
 Carriers are generated from templates of kinds of tokens, with random names and words, one in another; the
-report without any carrier is what each must equal.
+report without any carrier is what each must equal. With ``OOMWATCHD_EXAMPLES=50`` in the environment pytest
+tries fifty times as many, others in each run.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import textwrap
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -46,6 +48,20 @@ def said(data: str) -> list[dict[str, Any]]:
     found, _ = reports(data.encode())
     fields: list[dict[str, Any]] = [msgspec.to_builtins(report) for report in found]
     return [{key: value for key, value in report.items() if key not in CLOCKS} for report in fields]
+
+
+#: how many times more examples than in the suite are tried, then at random
+TIMES = int(os.environ.get("OOMWATCHD_EXAMPLES", "1"))
+
+
+def trying(examples: int) -> settings:
+    """So many examples, or as many times more as were asked for."""
+    return settings(
+        max_examples=examples * TIMES,
+        deadline=None,
+        derandomize=TIMES == 1,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 
 Carrier = Callable[[list[str]], list[str]]
@@ -170,12 +186,124 @@ def fields(draw: st.DrawFn) -> Carrier:
     return carry
 
 
+@st.composite
+def documents(draw: st.DrawFn) -> Carrier:
+    """A document of JSON as a whole: an array or an object, over as many lines as its indentation makes."""
+    keys = draw(st.lists(_words, min_size=2, max_size=4, unique=True))
+    place = draw(st.integers(0, 1))
+    indent = draw(st.sampled_from([1, 2, 4]))
+    shape = draw(st.sampled_from(["strings", "objects", "under a key"]))
+
+    def carry(lines: list[str]) -> list[str]:
+        if shape == "strings":
+            whole: object = lines
+        else:
+            whole = [
+                {key: line if at == place else f"{key} {number}" for at, key in enumerate(keys)}
+                for number, line in enumerate(lines)
+            ]
+        if shape == "under a key":
+            whole = {keys[0]: whole}
+        return json.dumps(whole, indent=indent).splitlines()
+
+    return carry
+
+
+@st.composite
+def yamls(draw: st.DrawFn) -> Carrier:
+    """YAML: a list of strings or of mappings, or one block of lines."""
+    first, second = draw(st.lists(_words, min_size=2, max_size=2, unique=True))
+    shape = draw(st.sampled_from(["single", "double", "mapping", "block"]))
+
+    def single(line: str) -> str:
+        return "'" + line.replace("'", "''") + "'"
+
+    def carry(lines: list[str]) -> list[str]:
+        if shape == "block":
+            return [f"{first}: x", f"{second}: |", *(f"  {line}" for line in lines)]
+        if shape == "mapping":
+            return [
+                part
+                for number, line in enumerate(lines)
+                for part in (f"- {first}: {number}", f"  {second}: {single(line)}")
+            ]
+        return [f"- {single(line) if shape == 'single' else json.dumps(line)}" for line in lines]
+
+    return carry
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> Carrier:
+    """logfmt: values are quoted where they hold blanks."""
+    keys = draw(st.lists(_words, min_size=2, max_size=5, unique=True))
+    place = draw(st.integers(0, len(keys) - 1))
+
+    def carry(lines: list[str]) -> list[str]:
+        return [
+            " ".join(
+                f"{key}={json.dumps(line) if at == place else f'{key[::-1]}{number % (at + 2)}'}"
+                for at, key in enumerate(keys)
+            )
+            for number, line in enumerate(lines)
+        ]
+
+    return carry
+
+
+@st.composite
+def literals(draw: st.DrawFn) -> Carrier:
+    """Strings of a program's text."""
+    begin = draw(st.sampled_from(["b'{}\\n'", "'{}\\n'", '"{}\\n"', '"{}",', "b'{}',"]))
+    indent = draw(st.sampled_from(["", "  ", "    "]))
+
+    def carry(lines: list[str]) -> list[str]:
+        quote = '"' if '"' in begin else "'"
+        escaped = (line.replace("\\", "\\\\").replace(quote, "\\" + quote) for line in lines)
+        return [indent + begin.format(line) for line in escaped]
+
+    return carry
+
+
+@st.composite
+def cells(draw: st.DrawFn) -> Carrier:
+    """A table as people write it, with bars."""
+    host, word = draw(_hosts), draw(_words)
+    place = draw(st.integers(0, 2))
+    head = draw(st.booleans())
+
+    def row(texts: list[str]) -> str:
+        return "| " + " | ".join(texts) + " |"
+
+    def carry(lines: list[str]) -> list[str]:
+        out = [row([host, word, "text"]), row(["---"] * 3)] if head else []
+        for number, line in enumerate(lines):
+            texts = [host, f"{word}{number}"]
+            texts.insert(place, line)
+            out.append(row(texts))
+        return out
+
+    return carry
+
+
+@st.composite
+def unknown(draw: st.DrawFn) -> Carrier:
+    """Any words and signs before each line, and behind it, with a count in them."""
+    signs = "abcdefghijklmnopqrstuvwxyzABCDEFGH[](){}<>|=:;,.-+*#@!~/_ "
+    before = draw(st.text(signs, min_size=2, max_size=24)).strip(" ")
+    behind = draw(st.sampled_from(["", "", " [end]", " (x)", "  # y", " |"]))
+    counted = draw(st.booleans())
+    return lambda lines: [
+        f"{before}{number if counted else ''} {line}{behind}" for number, line in enumerate(lines)
+    ]
+
+
 def stamped(lines: list[str]) -> list[str]:
     """dmesg's own stamps."""
     return [f"[{20409.613189 + number / 1e6:12.6f}] {line}" for number, line in enumerate(lines)]
 
 
-carriers = st.one_of(prefixes(), objects(), tables(), fields())
+by_line = st.one_of(prefixes(), objects(), tables(), fields(), pairs(), cells(), unknown())
+carriers = st.one_of(by_line, documents(), yamls(), literals())
 inner = st.one_of(st.just(stamped), st.just(list[str]))
 
 
@@ -207,13 +335,13 @@ def bare() -> list[dict[str, Any]]:
     return found
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@trying(300)
 @given(outer=carriers, inner=inner)
 def test_a_carrier(outer: Carrier, inner: Carrier, bare: list[dict[str, Any]]) -> None:
     assert said("\n".join(outer(inner(SHORT)))) == bare
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@trying(200)
 @given(outer=carriers, middle=carriers, inner=inner)
 def test_a_carrier_in_another(
     outer: Carrier, middle: Carrier, inner: Carrier, bare: list[dict[str, Any]]
@@ -221,7 +349,7 @@ def test_a_carrier_in_another(
     assert said("\n".join(outer(middle(inner(SHORT))))) == bare
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@trying(60)
 @given(outer=carriers, inner=inner)
 def test_a_whole_report_in_a_carrier(
     outer: Carrier, inner: Carrier, whole: tuple[list[str], list[dict[str, Any]]]
@@ -230,7 +358,7 @@ def test_a_whole_report_in_a_carrier(
     assert said("\n".join(outer(inner(lines)))) == expected
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@trying(100)
 @given(width=st.integers(50, 140), inner=inner, anywhere=st.booleans())
 def test_a_wrap_at_any_column(width: int, inner: Carrier, anywhere: bool, bare: list[dict[str, Any]]) -> None:
     pieces = [

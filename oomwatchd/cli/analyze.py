@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, get_args
 
 from oomwatchd.cli import EX_INTERRUPTED, complain
 from oomwatchd.cli._output import Format, Writer, keep, opened
-from oomwatchd.cli.events import since
 from oomwatchd.errors import OomwatchdError, UsageError
 from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.reports.captures import captures_of
@@ -62,7 +61,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="of the journal: a boot id, 0 for the current boot, -1 for the one before; default: all",
     )
     parser.add_argument(
-        "--since", type=since, metavar="TIME", help="of the journal: from 2h, 3d ago, or a date"
+        "--since", type=_since, metavar="TIME", help="of the journal: from 2h, 3d ago, or a date"
     )
     parser.add_argument(
         "--directory", type=Path, metavar="DIR", help="the journal files in DIR; default: this host's journal"
@@ -76,6 +75,12 @@ def add_parser(subparsers: Subparsers) -> None:
         " systemd-pstore keep it",
     )
     parser.set_defaults(run=run)
+
+
+def _since(text: str) -> float:
+    from oomwatchd.cli.events import since  # with it comes the store
+
+    return since(text)
 
 
 def _boot(text: str) -> int | str:

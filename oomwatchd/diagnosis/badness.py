@@ -101,7 +101,9 @@ def score_table(report: OomReport, *, swap_total_bytes: int | None = None) -> Sc
     for total, rule in _hypotheses(report, formula, totals):
         computed = None
         if candidate is not None and total is not None:
-            computed = _permille(candidate, formula, total, rule, page)
+            footprint = footprint_bytes(candidate, page)
+            points = _points(candidate, footprint, formula, total, rule, page)
+            computed = _permille(points, formula, total)
         distance = abs(computed - printed) if computed is not None and printed is not None else 0
         if best is None or distance < best[0]:
             best = (distance, total, rule, computed)
@@ -251,21 +253,24 @@ def _row(task: Task, formula: Formula, total: int | None, rule: RootRule, page: 
     footprint = footprint_bytes(task, page)
     if why is not None:
         return TaskScore(task=task, points=None, footprint_bytes=footprint, excluded_by=why)
+    points = _points(task, footprint, formula, total, rule, page)
     return TaskScore(
         task=task,
-        points=_points(task, formula, total, rule, page),
+        points=points,
         footprint_bytes=footprint,
-        permille=None if total is None else _permille(task, formula, total, rule, page),
+        permille=None if total is None else _permille(points, formula, total),
     )
 
 
-def _points(task: Task, formula: Formula, total: int | None, rule: RootRule, page: int) -> int:
+def _points(
+    task: Task, footprint: int, formula: Formula, total: int | None, rule: RootRule, page: int
+) -> int:
     """oom_badness(); without ``total`` an adjustment other than 0 cannot be weighed and is left out."""
     if formula == "total_vm":
         points = (task.total_vm_bytes or 0) // page
         shift = (task.extra or {}).get("oom_adj") or 0
         return max(points, 1) << min(shift, 15) if shift > 0 else points >> min(-shift, 17)
-    pages = footprint_bytes(task, page) // page
+    pages = footprint // page
     adjust = task.oom_score_adj or 0
     if formula == "permille":
         points = pages * 1000 // total if total else pages
@@ -279,8 +284,7 @@ def _points(task: Task, formula: Formula, total: int | None, rule: RootRule, pag
     return pages + adjust * ((total or 0) // 1000)
 
 
-def _permille(task: Task, formula: Formula, total: int, rule: RootRule, page: int) -> int:
-    points = _points(task, formula, total, rule, page)
+def _permille(points: int, formula: Formula, total: int) -> int:
     if formula != "pages":
         return points
     return max(points, 1) * 1000 // total if total else 0

@@ -121,6 +121,13 @@ KINDS: tuple[Kind, ...] = (
         "[ OK ] Sending SIGTERM to the victim",
     ),
     _kind(
+        "cgroup_killer",
+        "a program that kills whole cgroups under memory pressure before the kernel must",
+        "the kernel has no report of it; its trigger is that program's own: Talos has OOMConfig",
+        r"[Ss]ending SIGKILL to (?:the )?cgroup\b|OOMController|\boomd\b.{0,80}(?:memory pressure|[Kk]ill)",
+        '[talos] Sending SIGKILL to cgroup {"controller": "runtime.OOMController", "cgroup": "/pods/7"}',
+    ),
+    _kind(
         "lmkd",
         "Android's low memory killer, which kills apps by their importance before the kernel must",
         "the kernel's own kills are 'Out of memory: Killed process' in logcat -b kernel or dmesg",

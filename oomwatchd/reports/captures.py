@@ -45,7 +45,8 @@ class Captures:
 
     def feed(self, item: KmsgRecord | KmsgGap) -> list[OomCapture]:
         """The next record."""
-        return self._fold_all(self._assembler.feed(item))
+        signals = self._assembler.feed(item)
+        return self._fold_all(signals) if signals else []
 
     def drain(self, now: float) -> list[OomCapture]:
         """Nothing more can be read at ``now`` (seconds of any clock that does not go back). Returns what is

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from oomwatchd.formats import Section
+from oomwatchd.formats import Section, pieces
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.records.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord
 from oomwatchd.reports.assemble import runs
@@ -162,8 +162,11 @@ class Assembler:
         elif usec is None and (stamp := stamp_of(record)) is not None:
             self._advance(stamp, kernel_clock=False)
         blocks = self._reports.blocks
-        if blocks and blocks[-1].takes_row(record):
-            return
+        if blocks:
+            if blocks[-1].takes_row(record):
+                return
+            if record.seq is not None and record.text[:1] in pieces.GOES_ON and self._placing.goes_on(record):
+                return
         found = recognise(record.text, raw=record.is_whole)
         if self._restarted:
             self._restarted = False

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import msgspec
 
-from oomwatchd.formats import Proof, Role, Section, dump_stack, neighbours, oom_kill
+from oomwatchd.formats import Proof, Role, Section, dump_stack, neighbours, oom_kill, pieces
 from oomwatchd.formats.recognise import Recognised, recognise, recognise_row
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.reports.assemble.block import MAX_RECORDS, Block, stamp_of
@@ -90,16 +90,29 @@ class Placing:
                 continue
             if len(block.records[-1].text) > MAX_JOINED:
                 return False
-            last = block.records.pop()
-            joined = msgspec.structs.replace(
-                last, text=last.text + record.text, raw=last.raw + b"\n" + record.raw
-            )
-            found = recognise(joined.text, raw=True)
-            block.add(joined, found[0] if found else None)
-            if found and found[0].role is Role.VICTIM:
-                self._expect(block, found, joined)
+            self._join(block, block.records[-1].text + record.text, record)
             return True
         return False
+
+    def goes_on(self, record: KmsgRecord) -> bool:
+        """Join a further word of a line that this kernel prints a word at a time; whether it was."""
+        block = self._newest(record.caller)
+        if block is None or not block.records:
+            return False
+        text = pieces.joined(block.records[-1].text, record.text)
+        if text is None:
+            return False
+        self._join(block, text, record)
+        return True
+
+    def _join(self, block: Block, text: str, record: KmsgRecord) -> None:
+        """The block's last line goes on: it becomes this text, and may be told only now."""
+        last = block.records.pop()
+        joined = msgspec.structs.replace(last, text=text, raw=last.raw + b"\n" + record.raw)
+        found = recognise(joined.text, raw=True)
+        block.add(joined, found[0] if found else None)
+        if found and found[0].role is Role.VICTIM:
+            self._expect(block, found, joined)
 
     # -- by role -----------------------------------------------------------------------------------
 

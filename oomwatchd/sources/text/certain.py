@@ -87,6 +87,12 @@ def begins(line: str, at: int) -> bool:
     return found is not None and found.at == 0
 
 
+def is_at_once(text: str) -> bool:
+    """Whether a text begins with kernel text."""
+    found = find(text)
+    return found is not None and not text[: found.at].strip(" \t")
+
+
 def holds(text: str) -> bool:
     """Whether kernel text stands anywhere in a text of some lines."""
     return any(

@@ -101,7 +101,9 @@ class GrowingLog:
             if len(self._window) > HEAD:
                 self._window, self._unfinished = None, False
         for record in self._reading.feed(data):
-            yield from self._once(self._captures.feed(record) + self._others.feed(record))
+            found = self._captures.feed(record)
+            if (others := self._others.feed(record)) or found:
+                yield from self._once(found + others)
 
     def _once(self, found: list[OomCapture]) -> list[OomCapture]:
         return [capture for one in found for capture in self._duplicates.take(one)]

@@ -12,25 +12,24 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from oomwatchd.formats import pieces
 from oomwatchd.records.kmsg import FACILITY_KERN, KmsgRecord, unescape
 from oomwatchd.sources.text import certain
 from oomwatchd.sources.text.prefix import QUOTE, unescape_octal
 from oomwatchd.sources.text.whitespace import restore_blanks
 from oomwatchd.sources.text.wrap import (
-    IN_PIECES,
     MAX_JOINED,
-    MAX_PIECES,
-    PIECE_FIRST,
     LineKind,
     Piece,
     Widths,
     complete,
     goes_on,
-    is_piece,
+    is_whole,
     kind_of,
     mend_blanks,
     seam,
     split_inner,
+    whole_row,
 )
 
 _COLUMNS: Final = re.compile(r"\[ *pid *\](.*)")
@@ -77,16 +76,43 @@ class Joiner:
         self._prefixed = False
         self._piece: Piece | None = None
         self._columns: int | None = None
+        self._row = whole_row(None)
+        #: the line that is held is whole, and has no prefix
+        self._whole = False
+        self._may_be_whole = widths == Widths() and not strip and not doubled
+
+    def take_whole(self, text: str, raw: bytes, out: list[KmsgRecord]) -> bool:
+        """The short way for a line without a prefix that nothing has to be mended in; whether it was one."""
+        if not self._may_be_whole:
+            return False
+        if text[:1] == "[":
+            if self._row.fullmatch(text) is None:
+                return False
+        elif not is_whole(text):
+            return False
+        record = KmsgRecord(text=text, raw=raw)
+        held = self._held
+        if held is None or self._whole:
+            if held is not None:
+                out.append(held)
+            self._held = record
+            self._prefixed = False
+            self._piece = None
+        else:
+            self._push_unprefixed(record, out)
+        self._whole = self._held is record
+        return True
 
     def push(self, record: KmsgRecord, prefixed: bool, out: list[KmsgRecord]) -> None:
         """Take one physical line; append to ``out`` what is known to be whole."""
+        self._whole = False
         if prefixed:
             held = self._held
             if held is not None:
                 if record.raw == self._line and (self.doubled or record.usec is not None):
                     self._twice(held, record)
                     return
-                if len(record.text) < 64 and record.text[:1] in PIECE_FIRST and self._continues(held, record):
+                if held.text[:4] in pieces.BEGUN and self._continues(held, record):
                     return
                 out.append(self._release(held))
             self._line = record.raw
@@ -98,12 +124,12 @@ class Joiner:
 
     def push_whole(self, record: KmsgRecord, out: list[KmsgRecord]) -> None:
         """Take a record that is whole in itself, unless the kernel printed the line in pieces."""
+        self._whole = False
         held = self._held
-        if held is not None and record.text[:1] in PIECE_FIRST and self._continues(held, record):
+        if held is not None and self._continues(held, record):
             return
         self.flush(out)
-        kind = kind_of(record.text) if record.text[-2:] in (":", ": ") or record.text[-1:] == ":" else None
-        if kind is not None and kind.name in IN_PIECES:
+        if pieces.is_begun(record.text):
             self._held = record
             self._prefixed = True
             self._line = b""
@@ -111,17 +137,12 @@ class Joiner:
             out.append(record)
 
     def _continues(self, held: KmsgRecord, record: KmsgRecord) -> bool:
-        """Whether a record is a further piece of the line that is held (printk's continuations, which
-        4.9 and its like made records of their own); it is then added to it."""
-        piece = self._current()
-        kind = piece.kind
-        if kind is None or kind.name not in IN_PIECES or not is_piece(kind, record.text):
+        """Whether a record is a further word of the line that is held; it is then added to it."""
+        text = pieces.joined(held.text, record.text)
+        if text is None:
             return False
-        if piece.pieces >= MAX_PIECES:
-            return False
-        text = f"{held.text.rstrip(' ')} {record.text.strip(' ')}"
         self._held = replace(held, text=text, raw=held.raw + b"\n" + record.raw)
-        self._piece = piece._replace(text=text, pieces=piece.pieces + 1, length=len(text))
+        self._piece = None
         return True
 
     def _twice(self, held: KmsgRecord, record: KmsgRecord) -> None:
@@ -152,6 +173,7 @@ class Joiner:
             return record
         if "pid" in text[:9] and (columns := _COLUMNS.match(text)) is not None:
             self._columns = len(columns[1].split()) - 1
+            self._row = whole_row(self._columns)
         piece = self._piece
         mended = text
         if piece is not None and (piece.pieces > 1 or not self._prefixed):

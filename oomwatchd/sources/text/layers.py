@@ -19,8 +19,8 @@ DELIMITERS: Final = r"\s\[\](){}<>\"'|:,;=\\"
 _ESCAPE: Final = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|([0-3][0-7]{2})|(.))", re.S)
 _LETTERS: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "", "a": "\a", "b": "\b", "e": "\x1b", "f": "\f"}
 _LITERAL: Final = re.compile(
-    r"(?:[ \t]{0,16}>){0,16}[ \t]*[bBrRuUfFL]{0,2}"
-    r"(?:\"(?P<double>(?:[^\"\\]|\\.)*)\"|'(?P<single>(?:[^'\\]|\\.)*)'|`(?P<back>[^`]*)`)[ \t,;)\\+.]*$"
+    r"(?:[ \t]{0,16}>){0,16}[ \t]*(?:- {1,8})?[bBrRuUfFL]{0,2}"
+    r"(?:\"(?P<double>(?:[^\"\\]|\\.)*)\"|'(?P<single>(?:[^'\\]|\\.|'')*)'|`(?P<back>[^`]*)`)[ \t,;)\\+.]*$"
 )
 
 
@@ -124,6 +124,27 @@ class Column(NamedTuple):
         return Cut(_parts(cells[self.place]), " ".join(cells[: self.place]))
 
 
+class Others(NamedTuple):
+    """The other fields of records whose text stands in a field, and the signs between records."""
+
+    def undo(self, line: str) -> Cut | None:
+        """Nothing of such a line."""
+        if _OTHERS.match(line) is None and _OTHERS_BEHIND.search(line, 0, _LOOK) is None:
+            return None
+        return None if certain.find(line) is not None or certain.begins(line, 0) else Cut([])
+
+
+_LOOK: Final = 512
+_OTHERS: Final = re.compile(
+    r"[ \t]*(?:- {1,8})?[\"']?[A-Za-z_@][\w.@/-]{0,63}[\"']?[ \t]*(?::(?:[ \t]|$)|=>|=)"
+)
+#: the same behind what else stands before each line
+_OTHERS_BEHIND: Final = re.compile(
+    r"(?<![\w\"])\"[A-Za-z_@][\w.@/-]{0,63}\"[ \t]*:[ \t]|[ \t]- [A-Za-z_][\w.@/-]{0,63}: "
+    r"|(?:^|[ \t])[\]\[{}(),-]{1,4}[ \t]*$"
+)
+
+
 class Literals(NamedTuple):
     """Strings of a program's text, a line each; ``ended``: line ends are written out, and a string without
     one goes on in the next."""
@@ -139,11 +160,23 @@ class Literals(NamedTuple):
 def literal(line: str) -> str | None:
     """What stands between the quotes of a line that is one string of a program's text; None for others."""
     match = _LITERAL.match(line)
-    return None if match is None or match.lastgroup is None else match[match.lastgroup]
+    if match is None or match.lastgroup is None:
+        return None
+    body = match[match.lastgroup]
+    if match.lastgroup == "single" and "''" in body:  # quotes are doubled, so backslashes are themselves
+        return body.replace("\\", "\\\\").replace("''", "'")
+    return body
+
+
+#: a sign that parts columns by itself, with a blank or an end beside it: flags are parted by it, too
+_BAR: Final = re.compile(r"(?:^|(?<=[ \t]))\|(?=[ \t]|$)")
+BAR: Final = "|"
 
 
 def row(line: str, delimiter: str) -> list[str]:
     """The cells of a line; none where it cannot be read."""
+    if delimiter == BAR:
+        return [cell.strip(" \t") for cell in _BAR.split(line.strip(" \t"))]
     try:
         return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
     except csv.Error:
@@ -217,7 +250,7 @@ def leaves(value: object) -> Iterator[tuple[tuple[str, ...], str]]:
             ]
 
 
-Layer = Template | Label | Column | Literals | Json
+Layer = Template | Label | Column | Literals | Json | Others
 #: layers of which each line has one
 Stage = tuple[Layer, ...]
 

@@ -23,12 +23,14 @@ from oomwatchd.formats.recognise import ALL, recognise
 from oomwatchd.records.kmsg import FACILITY_KERN
 from oomwatchd.sources.text import certain
 from oomwatchd.sources.text.layers import (
+    BAR,
     DELIMITERS,
     Column,
     Json,
     Label,
     Layer,
     Literals,
+    Others,
     Stage,
     Template,
     json_in,
@@ -79,7 +81,11 @@ _MAX_WORDS: Final = 12
 #: facilities that kernel text may have, where any is said
 _KERNELS: Final = (None, FACILITY_KERN)
 _NOTHING: Final = re.compile("")
+_NEVER: Final = re.compile("(?!)")
 _QUOTES: Final = frozenset("\"'")
+#: what stands behind the last quote of a list's element or an argument
+_BEHIND_QUOTE: Final = r"[ \t,;.)\]}]*$"
+_CLOSED: Final = re.compile("[\"']" + _BEHIND_QUOTE)
 _DELIMITERS: Final = (",", ";", "\t")
 
 
@@ -125,19 +131,29 @@ def _stage(lines: Sequence[str]) -> Stage:
             Label.of(label) for label, times in counted.most_common(MAX_SHAPES) if times > 1 or len(wrong) < 4
         ]
         wrong = [sample for sample, label in zip(wrong, labels, strict=True) if not label]
+    if wrong and (column := _column(wrong, (BAR,))) is not None:  # bars part a prefix, too
+        layers.append(column)
+        wrong = [sample for sample in wrong if column.undo(sample.line) is None]
     if wrong:
         others = set(wrong)
         layers += _templates(wrong, [sample for sample in samples if sample not in others], lines)
         wrong = [sample for sample in wrong if all(layer.undo(sample.line) is None for layer in layers)]
+    if layers and not wrong and count == len(samples) and all(map(_is_of_fields, layers)):
+        layers.append(Others())
     # what explains a few of many lines is a likeness of lines that were broken or run together
     return tuple(layers) if 2 * len(wrong) <= count else ()
+
+
+def _is_of_fields(layer: Layer) -> bool:
+    """Whether a layer is of a record's field: lines without it are other fields."""
+    return bool(layer.quote) if isinstance(layer, Template) else isinstance(layer, Label | Json | Column)
 
 
 def _behind(samples: Sequence[Sample]) -> Stage:
     """What stands behind lines that have nothing unknown before them."""
     if len({sample.form for sample in samples}) < _FORMS_FOR_SUFFIX:
         return ()
-    if (column := _column(samples)) is not None:
+    if (column := _column(samples) or _column(samples, (BAR,))) is not None:
         return (column,)
     suffix = _suffix([(sample.form, sample.line[sample.at :]) for sample in samples], "")
     return () if suffix is None else (Template(_NOTHING, _NOTHING, suffix),)
@@ -179,7 +195,7 @@ def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:  # 
         for line in lines:
             found = reader.take(line, line.encode("utf-8", "backslashreplace"))
             if found is not None:
-                texts += sum(certain.find(record.text) is not None for record in found)
+                texts += sum(certain.is_at_once(record.text) for record in found)
                 if line.lstrip(" \t")[:1] in ("{", '"'):
                     read += [sample for sample in wrong if sample.line is line]
         if read and 10 * texts >= 8 * len(read):
@@ -215,9 +231,9 @@ def _json_paths(wrong: Sequence[Sample]) -> frozenset[tuple[str, ...]]:
     return frozenset(found)
 
 
-def _column(wrong: Sequence[Sample]) -> Column | None:
+def _column(wrong: Sequence[Sample], delimiters: Sequence[str] = _DELIMITERS) -> Column | None:
     """The column in which the text stands, in nearly every line."""
-    for delimiter in _DELIMITERS:
+    for delimiter in delimiters:
         if 10 * sum(delimiter in line[:at] or delimiter in line[-64:] for line, at, _ in wrong) < 9 * len(
             wrong
         ):
@@ -243,7 +259,7 @@ def _label_of(sample: Sample) -> str:
     line, at, _ = sample
     for match in _LABEL.finditer(line, 0, at):
         quote = match[2]
-        between = line[match.end() : at].replace("\\\\", "").replace("\\" + quote, "")
+        between = line[match.end() : at].replace("\\\\", "").replace("\\" + quote, "").replace(quote * 2, "")
         if quote not in between:
             return match[1] if _has(Label.of(match[1]), sample) else ""
     return ""
@@ -406,7 +422,11 @@ def _suffix(ends: Sequence[tuple[str, str]], closes: str) -> re.Pattern[str] | N
     """What stands behind every text; None: nothing, or there is no text."""
     if not ends:
         return None
-    tokens = [_tokens(end.rstrip(" \t\r")) for _, end in ends]
+    if closes in _QUOTES and all(_CLOSED.search(end) for _, end in ends):
+        return re.compile(re.escape(closes) + "+" + _BEHIND_QUOTE)
+    # the last element of a list has no comma behind its quote
+    comma = re.compile(re.escape(closes) + r",(?=[ \t]|$)") if closes in _QUOTES else _NEVER
+    tokens = [_tokens(comma.sub(closes, end.rstrip(" \t\r"))) for _, end in ends]
     first = tokens[0]
     patterns: list[str] = []
     text = ""
@@ -421,7 +441,7 @@ def _suffix(ends: Sequence[tuple[str, str]], closes: str) -> re.Pattern[str] | N
         figures = all(token[0].isdigit() for token in column)
         if kind == "w" and not figures and len(set(column)) > 1:
             break
-        patterns.append(_pattern(kind, column, free=figures, last=False))
+        patterns.append(_pattern(kind, column, free=figures, last=False) + ",?" * (kind == closes))
         text = column[0] + text
     while patterns and text[:1].isalnum():  # whole words of the text may be the same too
         text = text[len(first[-len(patterns)]) :]

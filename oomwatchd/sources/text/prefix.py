@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from oomwatchd.formats.recognise import ALL
 from oomwatchd.records.capture import SourceForm
 from oomwatchd.records.kmsg import FACILITY_KERN, KmsgRecord, parse_record
+from oomwatchd.words.deferred import Deferred
 
 FACILITY_USER: Final = 1
 
@@ -71,24 +72,22 @@ _NO_HOST: Final = rf"(?!(?:{_HEADS}|Code|Stack ?|R[A-Z\d]{{2}}|E[A-Z]{{2}}):)"
 _TAG: Final = _NO_HOST + r"(?P<tag>[^\s:\[\]]{1,128})(?:\[\d{1,10}\])?:(?: |$)"
 _HOST: Final = _NO_HOST + r"(?P<host>\S{0,254}[^\s:])"
 
-_DMESG = re.compile(rf"(?:<(?P<pri>\d{{1,3}})>)?{_STAMP}(?: ?{_CALLER})? ?(?P<text>.*)", re.S)
-_SYSLOG = re.compile(
+_DMESG = Deferred(rf"(?:<(?P<pri>\d{{1,3}})>)?{_STAMP}(?: ?{_CALLER})? ?(?P<text>.*)", re.S)
+_SYSLOG = Deferred(
     rf"[A-Z][a-z]{{2}} [ \d]\d \d\d:\d\d:\d\d {_HOST} {_TAG}(?:{_STAMP}(?: ?{_CALLER})? ?)?(?P<text>.*)",
     re.S,
 )
-_ISO_SYSLOG = re.compile(rf"{_ISO} {_HOST} {_TAG}(?:{_STAMP}(?: ?{_CALLER})? ?)?(?P<text>.*)", re.S)
+_ISO_SYSLOG = Deferred(rf"{_ISO} {_HOST} {_TAG}(?:{_STAMP}(?: ?{_CALLER})? ?)?(?P<text>.*)", re.S)
 # dmesg -T and -x as they are printed in English; other shapes of them are read layer by layer
-_DMESG_T = re.compile(
+_DMESG_T = Deferred(
     rf"\[[A-Z][a-z]{{2}} [A-Z][a-z]{{2}} [ \d]\d \d\d:\d\d:\d\d \d{{4}}\](?: ?{_CALLER})? ?(?P<text>.*)", re.S
 )
-_DMESG_X = re.compile(
-    rf"kern *:(?P<level>{'|'.join(_LEVELS)}) *: {_STAMP}(?: ?{_CALLER})? ?(?P<text>.*)", re.S
-)
+_DMESG_X = Deferred(rf"kern *:(?P<level>{'|'.join(_LEVELS)}) *: {_STAMP}(?: ?{_CALLER})? ?(?P<text>.*)", re.S)
 # the most frequent of all: dmesg as it is, with no caller of any kind before the text (or a task's row)
 _DMESG_BARE = re.compile(
     r"\[ *(\d{1,12})\.(\d{6})\] ((?! {0,2}[-.]?\(\d|[(\[]|$)[^\n]*|\[ *\d{1,10}\] [^\n]*)"
 )
-_KMSG = re.compile(r"\d{1,4},\d{1,20},\d{1,20}(?:,[^;\s]{0,200})?;")
+_KMSG = Deferred(r"\d{1,4},\d{1,20},\d{1,20}(?:,[^;\s]{0,200})?;")
 
 _VENDOR_FIRST: Final = frozenset("([-. <")
 _SHAPES = (_DMESG, _SYSLOG, _ISO_SYSLOG, _KMSG, _DMESG_T, _DMESG_X)
@@ -96,46 +95,44 @@ _SHAPES = (_DMESG, _SYSLOG, _ISO_SYSLOG, _KMSG, _DMESG_T, _DMESG_X)
 #: mail quoting and the bars of quoted or piped output, with the indentation around them
 QUOTE = re.compile(r"(?:[ \t]{0,64}[>|])+[ \t]?")
 
-_PRI = re.compile(r"<(\d{1,3})>(?P<rfc5424>1 )?")
+_PRI = Deferred(r"<(\d{1,3})>(?P<rfc5424>1 )?")
 # RFC 5424: TIMESTAMP HOST APP PROCID MSGID [SD-ELEMENT]... MSG
-_RFC5424 = re.compile(
+_RFC5424 = Deferred(
     rf"(?:{_ISO}|-) (?P<host>\S{{1,255}}) (?P<tag>\S{{1,128}}) \S{{1,128}} \S{{1,128}} "
     r"(?:-|(?:\[[^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
 )
 # the same without its priority, as rsyslog's template for files has it
-_RFC5424_BARE = re.compile(
+_RFC5424_BARE = Deferred(
     rf"{_ISO} (?P<host>\S{{1,255}}) (?P<tag>[^\s:]{{1,128}}) (?:-|\d{{1,10}}) (?:-|\S{{1,32}}) "
     r"(?:-|(?:\[[^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
 )
-_TIME_HOST_TAG = re.compile(
+_TIME_HOST_TAG = Deferred(
     rf"(?:(?:[^\W\d]{{2,9}}\.? )?{_ISO}(?: {_ZONES})?|{_BSD}|(?P<unix>\d{{9,10}}\.\d{{1,9}}))[ \t]+"
     rf"(?:{_HOST} )?{_TAG}"
 )
-_TIME = re.compile(rf"(?:{_ISO}(?: {_ZONES})?|{_BSD})(?: |$)")
+_TIME = Deferred(rf"(?:{_ISO}(?: {_ZONES})?|{_BSD})(?: |$)")
 # Talos puts the node's name before and the time behind
-_DECODED = re.compile(
+_DECODED = Deferred(
     rf"(?:[\w.:-]{{1,255}}: +)?(?P<facility>[a-z]{{3,8}}\d?) *: *(?P<level>{'|'.join(_LEVEL_NAMES)}) *:"
     rf"(?: \[{_ISO}\]:)? ?"
 )
-_STAMP_DELTA = re.compile(r"\[ *(?P<sec>\d{1,12})\.(?P<frac>\d{1,9}) +<[ +\d.]{1,20}>\] ?")
+_STAMP_DELTA = Deferred(r"\[ *(?P<sec>\d{1,12})\.(?P<frac>\d{1,9}) +<[ +\d.]{1,20}>\] ?")
 _STAMP_PLAIN = re.compile(_STAMP + " ?")
 # dmesg --time-format=delta and =reltime
-_RELATIVE = re.compile(
-    r"\[(?:<[ +\d.]{1,20}>| *\+\d{1,9}\.\d{1,9}|[^\W\d]{1,9}\.? {0,2}\d{1,2} \d\d:\d\d)\] ?"
-)
+_RELATIVE = Deferred(r"\[(?:<[ +\d.]{1,20}>| *\+\d{1,9}\.\d{1,9}|[^\W\d]{1,9}\.? {0,2}\d{1,2} \d\d:\d\d)\] ?")
 # dmesg -T, also where the words of the date are not English, and terminal programs' time marks
-_HUMAN = re.compile(r"\[(?P<human>[^\[\]]{0,48}\d{1,2}:\d\d:\d\d[^\[\]]{0,24})\] ?")
+_HUMAN = Deferred(r"\[(?P<human>[^\[\]]{0,48}\d{1,2}:\d\d:\d\d[^\[\]]{0,24})\] ?")
 _HUMAN_ISO = re.compile(_ISO)
 _CALLER_PLAIN = re.compile(_CALLER + " ?")
 _KERNEL_TAG = re.compile(r"kernel(?:\[\d{1,10}\])?:(?: |$)")
-_HOST_MONOTONIC = re.compile(rf"{_HOST} {_TAG}")
+_HOST_MONOTONIC = Deferred(rf"{_HOST} {_TAG}")
 # vendors' own callers behind the stamp: (0)[123:comm] of MediaTek, [0:  comm:  123] of Samsung
-_VENDOR = re.compile(
+_VENDOR = Deferred(
     r" {0,3}(?:<\d>)?[-.]?(?:\(\d{1,3}\))?"
     r"\[(?:\d{1,2}: *[^\]\[]{1,16}: *)?(?P<pid>\d{1,10})(?::[^\]\[]{1,24})?\] ?"
 )
 # a prefix that nobody foresaw, with the kernel's own stamp or name behind it
-_ANYTHING = re.compile(r"(?P<before>\S[^\n]{0,200}?)[\s\]](?=\[ *\d{1,12}\.\d{6}\](?:[ \[]|$))")
+_ANYTHING = Deferred(r"(?P<before>\S[^\n]{0,200}?)[\s\]](?=\[ *\d{1,12}\.\d{6}\](?:[ \[]|$))")
 _CLOCK = re.compile(r"(?<!\d)\d\d:\d\d:\d\d(?!\d)")
 _KERNEL_LAST = re.compile(r"(?<![\w/-])kernel(?:\[\d{1,10}\])?:?[ \t]*$")
 _OCTAL = re.compile(r"#(0[0-3][0-7]|177)")
@@ -287,6 +284,10 @@ class PrefixParser:
             self.kernel_tag_seen = True
             return FACILITY_KERN
         return FACILITY_USER if self.kernel_tag_seen else None
+
+    def count_other(self) -> None:
+        """A line that was not asked about has no prefix."""
+        self.forms["other"] = self.forms.get("other", 0) + 1
 
     def _count(self, form: SourceForm) -> None:
         self.forms[form] = self.forms.get(form, 0) + 1

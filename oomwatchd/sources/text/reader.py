@@ -12,6 +12,7 @@ One long class: a line passes from step to step of it, and each step may be the 
 from __future__ import annotations
 
 import codecs
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
@@ -34,6 +35,7 @@ HEAD: Final = 1 << 20
 _LOOK: Final = 32
 #: certain breaks show the width but for the length of a word
 _SLACK: Final = 8
+_BARE_QUOTE: Final = re.compile(r'(?<!\\)"')
 _JSON_FIRST: Final = frozenset(' \t{}]",')
 _JSON_BEGIN: Final = frozenset('{}]",[')
 
@@ -232,10 +234,12 @@ class TextReader:
         """The same as :meth:`_lines` for text that nothing has to be undone in."""
         parser = self._parser
         parse, parse_bare = parser.parse, parser.parse_bare
-        push = self._joiner.push
+        push, take_whole = self._joiner.push, self._joiner.take_whole
         for line in filter(bytes.strip, lines) if self._manner.spaced else lines:
             text = line.decode("utf-8", "backslashreplace")
-            if (bare := parse_bare(text, line)) is not None:
+            if not parser.prefixed and take_whole(text, line, out):
+                parser.count_other()
+            elif (bare := parse_bare(text, line)) is not None:
                 push(bare, True, out)
             elif len(line) > MAX_LINE:
                 for part in _bounded((line,)):
@@ -317,7 +321,8 @@ class TextReader:
     def _end_literal(self, raw: bytes, out: list[KmsgRecord]) -> None:
         body, self._open = self._open, ""
         if body:
-            self._learned(f'"{body}"', raw, out)
+            quoted = _BARE_QUOTE.sub('\\\\"', body)  # it may have stood in quotes of the other kind
+            self._learned(f'"{quoted}"', raw, out)
 
     def _learned(self, text: str, raw: bytes, out: list[KmsgRecord]) -> None:
         for inner, before, cut in undo(self._manner.stages, text):

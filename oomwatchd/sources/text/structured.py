@@ -28,7 +28,7 @@ _PAIR: Final = 2
 _FIELD: Final = re.compile(r'[ \t]*"(?P<key>[^"\\]{1,128})"[ \t]*:[ \t]*(?P<value>\S.*)$')
 _OPENS: Final = re.compile(r"[ \t]*(?:\},?[ \t]*)?\{[ \t]*$")
 _CLOSES: Final = re.compile(r"[ \t]*\}[ \t]*(?:[,\]}]+[ \t]*)?$")
-_FRAME: Final = re.compile(r'[ \t]*(?:"dmesg"[ \t]*:[ \t]*\[|\[|\]|\][ \t]*\}|\}|,)[ \t]*$')
+_FRAME: Final = re.compile(r'[ \t]*(?:"[^"\\]{1,128}"[ \t]*:[ \t]*[\[{]|\[|[\]}][\]} \t]*,?|,)[ \t]*$')
 # journalctl -o verbose: a time with the entry's cursor, then its fields, each on a line of its own
 _VERBOSE: Final = re.compile(
     r"[ \t]{0,64}(?:[^\W\d]{2,9}\.? )?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})?(?: \S{1,16})? "

@@ -10,10 +10,11 @@ import re
 from typing import Final
 
 from oomwatchd.formats.recognise import ALL
+from oomwatchd.words.deferred import Deferred
 
 # (how the line begins without blanks, substitutions that put them back)
 _LINES: Final = tuple(
-    (re.compile(unspaced.start), tuple((re.compile(pattern), by) for pattern, by in unspaced.blanks))
+    (Deferred(unspaced.start), tuple((pattern, by) for pattern, by in unspaced.blanks))
     for unspaced in dict.fromkeys(
         form.copies.unspaced for form in ALL if form.copies is not None and form.copies.unspaced is not None
     )
@@ -25,6 +26,6 @@ def restore_blanks(text: str) -> str:
     for line, marks in _LINES:
         if line.match(text) is not None:
             for pattern, by in marks:
-                text = pattern.sub(by, text)
+                text = re.sub(pattern, by, text)
             return text.strip(" ")
     return text

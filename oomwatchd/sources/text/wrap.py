@@ -15,8 +15,9 @@ import itertools
 import re
 from typing import Final, NamedTuple
 
-from oomwatchd.formats import COMM_BYTES
+from oomwatchd.formats import COMM_BYTES, Form, Role, show_mem
 from oomwatchd.formats.recognise import ALL
+from oomwatchd.words.deferred import Deferred
 
 #: a line is mended from at most this many pieces and characters, so that hostile text costs linear time
 MAX_PIECES: Final = 64
@@ -58,13 +59,13 @@ KINDS: Final = (
 )
 
 _BY_NAME: Final = {kind.name: kind for kind in KINDS}
-_START: Final = re.compile("|".join(f"(?P<{kind.name}>{kind.start})" for kind in KINDS))
-_END: Final = {kind.name: re.compile(f"(?:{kind.end})[ \t]*$") for kind in KINDS if kind.end is not None}
-_SO_FAR: Final = {kind.name: re.compile(kind.so_far) for kind in KINDS if kind.so_far is not None}
-_WORD: Final = {kind.name: re.compile(kind.word) for kind in KINDS if kind.word is not None}
+_START: Final = Deferred("|".join(f"(?P<{kind.name}>{kind.start})" for kind in KINDS))
+_END: Final = {kind.name: Deferred(f"(?:{kind.end})[ \t]*$") for kind in KINDS if kind.end is not None}
+_SO_FAR: Final = {kind.name: Deferred(kind.so_far) for kind in KINDS if kind.so_far is not None}
+_WORD: Final = {kind.name: Deferred(kind.word) for kind in KINDS if kind.word is not None}
 _ROW_HEAD: Final = re.compile(r"\[ *\d+\]((?: +-?\d+)+)(?: +(\S.*)?)?$")
 #: marks by which people say that they left something out
-_ELISION: Final = re.compile(
+_ELISION: Final = Deferred(
     r"\s*(?:\[?\(?(?:\.{2,}|…|snip|trim|cut|skipped)|<(?:snip|trim|cut|skip|\.\.)|-{3,}\s*8<|={6,}|-{6,}|#(?:\s|$)|`{3}|~{3}"
     r"|</(?:pre|code)>)",
     re.I,
@@ -82,7 +83,7 @@ _PID_LAST: Final = re.compile(r"process \d{1,10},?[ \t]*$")
 _NEVER_FIRST: Final = ",;:)"
 
 # Where a kernel line begins inside a longer text. Only what no word of another kernel line looks like.
-_INNER: Final = re.compile(
+_INNER: Final = Deferred(
     # what quotes a kill line, or a field that holds it
     r"(?<=[ \t\"'`>=:\u2018\u201c])"
     r"(?:Memory cgroup out of memory|Out of [Mm]emory(?: \([a-z_]+\))?): (?:[Kk]ill|OOM victim)"
@@ -96,23 +97,12 @@ _INNER: Final = re.compile(
     + ")"
 )
 
-#: lines that some kernels print a word at a time (pr_cont() of show_free_areas()), and how a word begins
-IN_PIECES: Final = frozenset({"lowmem_reserve", "buddy"})
-PIECE_FIRST: Final = frozenset(" 0123456789(=")
-
-
-def is_piece(kind: LineKind, text: str) -> bool:
-    """Whether all words of a text may be further ones of such a line."""
-    return len(text) <= _MAX_PIECE and all(_word_of(kind, word) for word in text.split())
-
-
-_MAX_PIECE: Final = 64
 _INVOKED: Final = " invoked oom-killer: "
 #: what stands in a prompt or a speaker's mark, and in hardly a name
 _ODD: Final = frozenset("<>[]{}$#|=\"'`")
 
 # "Memory cgroup stats for PATH:" and what follows it, or only pairs
-_PAIRS: Final = re.compile(
+_PAIRS: Final = Deferred(
     r"(Memory cgroup stats for [^:]{1,4096}: )?(?:[a-z][a-z0-9_]{1,40} \d{1,20}(?: |$)){2,}"
 )
 _PAIR: Final = re.compile(r"[a-z][a-z0-9_]{1,40} \d{1,20}(?: |$)")
@@ -142,7 +132,7 @@ def split_stamps(line: str) -> list[str]:
 
 
 # a line of journalctl or syslog, whose tag is the kernel's
-_HEADED: Final = re.compile(r"[A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d (\S{1,255} )kernel: ")
+_HEADED: Final = Deferred(r"[A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d (\S{1,255} )kernel: ")
 #: signs of quotation, blanks
 _BEFORE: Final = " \t>|"
 # line ends that were written out, with a stamp behind
@@ -169,6 +159,47 @@ def kind_of(text: str) -> LineKind | None:
     """The kind of line that begins here; None for all others."""
     match = _START.match(text.lstrip(" \t")[:200].rstrip(" \t"))
     return None if match is None or match.lastgroup is None else _BY_NAME[match.lastgroup]
+
+
+def _is_closed(form: Form) -> bool:
+    """Whether nothing but such a line is such a line to its end. Of totals every piece is one."""
+    if not form.begins or form.open_ended or form.role is Role.NEIGHBOUR or form is show_mem.TOTALS:
+        return False
+    longer = (form.pattern.fullmatch(f"{sample} x") for sample in form.samples)
+    return not any(match is not None and not _is_loose(match) for match in longer)
+
+
+def _is_loose(match: re.Match[str]) -> bool:
+    """Whether something is taken in that only copies have."""
+    groups = match.groupdict()
+    return bool(groups.get("loose") or groups.get("cut"))
+
+
+_CLOSED: Final[dict[str, tuple[re.Pattern[str], ...]]] = {}
+for _form in ALL:
+    for _begin in _form.begins if _is_closed(_form) else ():
+        _CLOSED[_begin] = (*_CLOSED.get(_begin, ()), _form.pattern)
+#: lines of a stack dump, statistics of a cgroup, counts of pages
+_CLOSED_ROW: Final = Deferred(
+    r" (?:\[<[0-9a-f]{8,16}>\] )?(?:\? )?[\w.$]{1,128}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[\w{1,56}\])?"
+    r"|(?: [0-9a-f]{8,16}){1,8}|[a-z][a-z0-9_]{1,40} \d{1,19}|\d{1,14} (?:total )?pages? [A-Za-z/ ]{1,32}"
+)
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text without a prefix is certainly one line of the kernel's, and all of it: nothing goes on
+    behind it, nothing has to be parted or mended in it. Rows of a task table are left out."""
+    for pattern in _CLOSED.get(text[:4], ()):
+        match = pattern.fullmatch(text)
+        if match is not None:
+            return text[-1] not in " \t" and not _is_loose(match)
+    return _CLOSED_ROW.fullmatch(text) is not None
+
+
+def whole_row(columns: int | None) -> re.Pattern[str]:
+    """A row of a task table with a name of one word, under a head with so many columns before the name."""
+    count = "{6,9}" if columns is None else f"{{{columns}}}"
+    return re.compile(rf"\[ *\d{{1,10}}\](?: +-?\d{{1,14}}){count} +\S{{1,{COMM_BYTES}}}")
 
 
 def split_inner(text: str) -> list[str]:
