@@ -110,6 +110,15 @@ def test_a_lone_line_of_a_log_is_an_event(around: str, line: str) -> None:
     assert len(read(f"{around.format(line)}\n".encode())[0]) == 1
 
 
+def test_strings_of_a_program_that_have_names_are_no_event() -> None:
+    """Test data: even lines that would prove a report."""
+    dump = "CPU: 1 PID: 7 Comm: java Not tainted 6.1.0 #1"
+    lines = (f'    private const string L{n} = "[1.{n}] {line}";' for n, line in enumerate((HEADER, dump, KILL)))
+    assert read("\n".join(lines).encode())[0] == []
+    lines = (f"    b'[    1.00000{n}] {line}\\n'" for n, line in enumerate((HEADER, dump, KILL)))
+    assert len(read("\n".join(lines).encode())[0]) == 1
+
+
 @pytest.mark.parametrize("mask", ["...", "%#x(%pGg)", "<mask>", "0xNN", "…"])
 def test_a_mask_is_a_number(mask: str) -> None:
     text = f"[  100.000000] X invoked oom-killer: gfp_mask={mask}, order=0, oom_score_adj=0\n"

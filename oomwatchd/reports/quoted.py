@@ -36,6 +36,9 @@ _IN_CODE = re.compile(
 _IN_CALL = re.compile(r"\w[\[(]\s*[a-zA-Z]{0,2}[\"'`]")
 #: what closes one: ``";``, ``")``, ``"`` and a blank and more code
 _CODE_ENDS = re.compile(r"^\s*(?:\\n)?[\"'`]{1,3}\s*(?:[;)+]|\.\w+\(|,\s*[\w\"'`(&]+\)|\|\s*\w)")
+#: a string that gets a name, as a statement of its own
+_DECLARED = re.compile(r"^\s*(?:[\w<>:*&]+\s+){0,5}\w+(?:\[\])?\s*:?=\s*[a-zA-Z@$]{0,2}[\"'`][^\"'`]*$")
+_STATEMENT_ENDS = re.compile(r"(?:\\n)?[\"'`]?\s*;\s*$")
 _COMMENT = re.compile(r"^\s*(?:(?://+!?|#+|/\*+|\*|--|;+|%+|<!--|REM\b)\s*[^\W\d_]|//|/\*)")
 #: two words of a sentence before it
 _SENTENCE = re.compile(r"(?<![=\w-])(?!kernel\b|kern\b)[A-Za-z]?[a-z]+ (?!kernel\b)[a-z]{2,}(?![=\w-])")
@@ -46,6 +49,8 @@ _BEFORE_KERNEL = re.compile(r"(?<!\S)\S+ +kernel: *$")
 
 def standing(records: Sequence[KmsgRecord]) -> Standing:
     """How certain it is that these records of a block are a report. Never raises."""
+    if records and not records[0].is_whole and all(map(_is_declared, records)):
+        return "quoted"
     lone: list[KmsgRecord] = []
     bare_header = False
     for record in records:
@@ -67,6 +72,12 @@ def standing(records: Sequence[KmsgRecord]) -> Standing:
         return "quoted"
     timed = any(record.usec is not None or record.wall is not None for record in lone)
     return "certain" if timed or any(_around(record)[0].strip(" \t>|") for record in lone) else "unstamped"
+
+
+def _is_declared(record: KmsgRecord) -> bool:
+    """Whether a program's text gives the line a name: a test's data."""
+    before, after = _around(record)
+    return _DECLARED.search(before) is not None and _STATEMENT_ENDS.match(after) is not None
 
 
 def _is_quoted(record: KmsgRecord) -> bool:
