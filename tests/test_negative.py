@@ -113,9 +113,10 @@ def test_a_lone_line_of_a_log_is_an_event(around: str, line: str) -> None:
 def test_strings_of_a_program_that_have_names_are_no_event() -> None:
     """Test data: even lines that would prove a report."""
     dump = "CPU: 1 PID: 7 Comm: java Not tainted 6.1.0 #1"
-    lines = (f'    private const string L{n} = "[1.{n}] {line}";' for n, line in enumerate((HEADER, dump, KILL)))
+    report = (HEADER, dump, KILL)
+    lines = (f'    private const string L{n} = "[1.{n}] {line}";' for n, line in enumerate(report))
     assert read("\n".join(lines).encode())[0] == []
-    lines = (f"    b'[    1.00000{n}] {line}\\n'" for n, line in enumerate((HEADER, dump, KILL)))
+    lines = (f"    b'[    1.00000{n}] {line}\\n'" for n, line in enumerate(report))
     assert len(read("\n".join(lines).encode())[0]) == 1
 
 

@@ -338,7 +338,8 @@ def bare() -> list[dict[str, Any]]:
 @trying(300)
 @given(outer=carriers, inner=inner)
 def test_a_carrier(outer: Carrier, inner: Carrier, bare: list[dict[str, Any]]) -> None:
-    assert said("\n".join(outer(inner(SHORT)))) == bare
+    text = "\n".join(outer(inner(SHORT)))
+    assert said(text) == bare, text
 
 
 @trying(200)
@@ -346,7 +347,8 @@ def test_a_carrier(outer: Carrier, inner: Carrier, bare: list[dict[str, Any]]) -
 def test_a_carrier_in_another(
     outer: Carrier, middle: Carrier, inner: Carrier, bare: list[dict[str, Any]]
 ) -> None:
-    assert said("\n".join(outer(middle(inner(SHORT))))) == bare
+    text = "\n".join(outer(middle(inner(SHORT))))
+    assert said(text) == bare, text
 
 
 @trying(60)

@@ -38,7 +38,7 @@ _IN_CALL = re.compile(r"\w[\[(]\s*[a-zA-Z]{0,2}[\"'`]")
 _CODE_ENDS = re.compile(r"^\s*(?:\\n)?[\"'`]{1,3}\s*(?:[;)+]|\.\w+\(|,\s*[\w\"'`(&]+\)|\|\s*\w)")
 #: a string that gets a name, as a statement of its own
 _DECLARED = re.compile(r"^\s*(?:[\w<>:*&]+\s+){0,5}\w+(?:\[\])?\s*:?=\s*[a-zA-Z@$]{0,2}[\"'`][^\"'`]*$")
-_STATEMENT_ENDS = re.compile(r"(?:\\n)?[\"'`]?\s*;\s*$")
+_STATEMENT_ENDS = re.compile(rb"[\"'`]\s*;\s*\Z")
 _COMMENT = re.compile(r"^\s*(?:(?://+!?|#+|/\*+|\*|--|;+|%+|<!--|REM\b)\s*[^\W\d_]|//|/\*)")
 #: two words of a sentence before it
 _SENTENCE = re.compile(r"(?<![=\w-])(?!kernel\b|kern\b)[A-Za-z]?[a-z]+ (?!kernel\b)[a-z]{2,}(?![=\w-])")
@@ -76,8 +76,8 @@ def standing(records: Sequence[KmsgRecord]) -> Standing:
 
 def _is_declared(record: KmsgRecord) -> bool:
     """Whether a program's text gives the line a name: a test's data."""
-    before, after = _around(record)
-    return _DECLARED.search(before) is not None and _STATEMENT_ENDS.match(after) is not None
+    ends = _STATEMENT_ENDS.search(record.raw[-80:]) is not None
+    return ends and _DECLARED.search(_around(record)[0]) is not None
 
 
 def _is_quoted(record: KmsgRecord) -> bool:

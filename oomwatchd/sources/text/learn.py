@@ -86,7 +86,7 @@ _QUOTES: Final = frozenset("\"'")
 #: what stands behind the last quote of a list's element or an argument
 _BEHIND_QUOTE: Final = r"[ \t,;.)\]}]*$"
 _CLOSED: Final = re.compile("[\"']" + _BEHIND_QUOTE)
-_DELIMITERS: Final = (",", ";", "\t")
+_DELIMITERS: Final = (",", ";", "\t", BAR)
 
 
 class Sample(NamedTuple):
@@ -131,9 +131,6 @@ def _stage(lines: Sequence[str]) -> Stage:
             Label.of(label) for label, times in counted.most_common(MAX_SHAPES) if times > 1 or len(wrong) < 4
         ]
         wrong = [sample for sample, label in zip(wrong, labels, strict=True) if not label]
-    if wrong and (column := _column(wrong, (BAR,))) is not None:  # bars part a prefix, too
-        layers.append(column)
-        wrong = [sample for sample in wrong if column.undo(sample.line) is None]
     if wrong:
         others = set(wrong)
         layers += _templates(wrong, [sample for sample in samples if sample not in others], lines)
@@ -153,7 +150,7 @@ def _behind(samples: Sequence[Sample]) -> Stage:
     """What stands behind lines that have nothing unknown before them."""
     if len({sample.form for sample in samples}) < _FORMS_FOR_SUFFIX:
         return ()
-    if (column := _column(samples) or _column(samples, (BAR,))) is not None:
+    if (column := _column(samples)) is not None:
         return (column,)
     suffix = _suffix([(sample.form, sample.line[sample.at :]) for sample in samples], "")
     return () if suffix is None else (Template(_NOTHING, _NOTHING, suffix),)
@@ -231,12 +228,14 @@ def _json_paths(wrong: Sequence[Sample]) -> frozenset[tuple[str, ...]]:
     return frozenset(found)
 
 
-def _column(wrong: Sequence[Sample], delimiters: Sequence[str] = _DELIMITERS) -> Column | None:
+def _column(wrong: Sequence[Sample]) -> Column | None:
     """The column in which the text stands, in nearly every line."""
-    for delimiter in delimiters:
+    for delimiter in _DELIMITERS:
         if 10 * sum(delimiter in line[:at] or delimiter in line[-64:] for line, at, _ in wrong) < 9 * len(
             wrong
         ):
+            continue
+        if all(_is_within_label(sample, delimiter) for sample in wrong[:_TRIED]):
             continue
         places: Counter[tuple[int, int]] = Counter()
         quoted = 0
@@ -254,15 +253,26 @@ def _column(wrong: Sequence[Sample], delimiters: Sequence[str] = _DELIMITERS) ->
     return None
 
 
+def _is_within_label(sample: Sample, delimiter: str) -> bool:
+    """Whether the first such sign stands in the quoted string that holds the text, before it."""
+    label, at = _label_at(sample)
+    return bool(label) and at < sample.line.find(delimiter) < sample.at
+
+
 def _label_of(sample: Sample) -> str:
     """The label of the outermost quoted string in which the text stands; "" if it stands in none."""
+    return _label_at(sample)[0]
+
+
+def _label_at(sample: Sample) -> tuple[str, int]:
+    """The same, and where it begins."""
     line, at, _ = sample
     for match in _LABEL.finditer(line, 0, at):
         quote = match[2]
         between = line[match.end() : at].replace("\\\\", "").replace("\\" + quote, "").replace(quote * 2, "")
         if quote not in between:
-            return match[1] if _has(Label.of(match[1]), sample) else ""
-    return ""
+            return (match[1] if _has(Label.of(match[1]), sample) else ""), match.start()
+    return "", 0
 
 
 def _has(label: Label, sample: Sample) -> bool:
