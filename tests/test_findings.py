@@ -917,6 +917,16 @@ def test_a_leak_is_named_with_its_rate_and_unit() -> None:
     assert finding.evidence["growth_per_minute_bytes"] == pytest.approx(300 * MIB, rel=0.01)
 
 
+@pytest.mark.parametrize("name", ["qemu-system-x86", "kvm", "CPU 0/KVM"])
+def test_a_virtual_machine_that_grew_is_not_told_to_tune_its_heap(name: str) -> None:
+    leak = msgspec.structs.replace(LEAK, name=name)
+    advice = one((cgroup(), recorded(tracks=(leak,))), "leak_suspect").advice
+    assert "the guest's RAM" in advice
+    assert "heap" not in advice and "workers" not in advice
+    other = one((cgroup(), recorded(tracks=(LEAK,))), "leak_suspect").advice
+    assert "heap, cache, number of workers" in other
+
+
 def test_many_small_processes_are_told_by_their_cgroup_and_unit() -> None:
     finding = one((report(tasks=OTHERS), recorded(crowds=(CROWD,))), "many_small_processes")
     assert (finding.evidence["cgroup"], finding.evidence["unit"]) == (CROWD.cgroup, "jobs.service")
@@ -1264,6 +1274,30 @@ def test_the_limit_of_a_cgroup_above_is_told_from_its_own() -> None:
 def test_the_knob_is_that_of_whoever_manages_the_cgroup(path: str, fields: Any, advice: str) -> None:
     memcg = Memcg(oom_path=path, memory=MemcgCounter(usage_bytes=512 * MIB, limit_bytes=512 * MIB), **fields)
     assert one(cgroup(memcg=memcg), "memcg_limit_reached").advice.startswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("task", "advice"),
+    [
+        (
+            f"/kubepods/besteffort/pod{POD}/{ID}",
+            f"Set resources.limits.memory of container {ID[:12]} of pod {POD}: without a limit (best-effort)",
+        ),
+        (
+            f"/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{POD.replace('-', '_')}.slice/"
+            f"cri-containerd-{ID}.scope",
+            f"Set resources.limits.memory of container {ID[:12]}",
+        ),
+        (f"/kubepods/burstable/pod{POD}/{ID}", "Run less on the node"),
+        (None, "Run less on the node"),
+    ],
+)
+def test_a_pod_without_a_limit_gets_one_and_the_reserve_stays(task: str | None, advice: str) -> None:
+    counter = MemcgCounter(usage_bytes=512 * MIB, limit_bytes=512 * MIB)
+    memcg = Memcg(oom_path="/kubepods", task_path=task, memory=counter, **V1)
+    said = one(cgroup(memcg=memcg), "memcg_limit_reached").advice
+    assert said.startswith(advice)
+    assert ("--kube-reserved" in said) is said.startswith("Run less")
 
 
 def test_a_cgroup_below_its_limit_was_not_at_it() -> None:

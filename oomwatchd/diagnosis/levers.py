@@ -45,7 +45,10 @@ _SETTINGS = (
 
 
 def own_settings(comm: str) -> str:
-    """``its own settings (...)`` with those that a known program has."""
+    """``its own settings (...)`` with those that a known program has; of a hypervisor, which has neither heap
+    nor workers, what its guest is given."""
+    if comm.startswith(_HYPERVISORS):
+        return "the guest's RAM"
     known = next((words for name, words in _SETTINGS if re.fullmatch(name, comm)), None)
     return f"its own settings ({known or 'heap, cache, number of workers'})"
 
@@ -58,8 +61,7 @@ def bound_process(case: Case, comm: str, pid: int | None) -> str:
             "Give the machine more RAM or a smaller initramfs: process 1 itself held the memory, and it "
             "cannot be bounded."
         )
-    guest = comm.startswith(_HYPERVISORS)
-    own = "the guest's RAM" if guest else own_settings(comm)
+    own = own_settings(comm)
     path = cgroup_of(case, pid)
     found = owned(path, case.container_names) if path else None
     if found is not None and found.kind != "unit":

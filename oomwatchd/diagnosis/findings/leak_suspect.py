@@ -19,7 +19,8 @@ from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.diagnosis.growth import POINTS, SHARE, Climb, climb_of, grows
-from oomwatchd.diagnosis.levers import duration, setting
+from oomwatchd.diagnosis.levers import duration, own_settings, setting
+from oomwatchd.diagnosis.owners import owned
 from oomwatchd.procfs import meminfo
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
@@ -84,19 +85,20 @@ def _user(case: Case) -> Claim | None:
 
 def _advice(case: Case, called: str, climb: Climb, whole: int) -> str:
     """What a larger limit would be worth."""
+    track = climb.track
+    place = owned(track.name, case.container_names) if track.kind == "cgroup" else None
+    guest = place is not None and place.kind == "virtual machine"
+    own = "the guest's RAM" if guest else own_settings(track.name if track.kind == "process" else "")
     rate = f"at {size(climb.per_minute)} a minute"
     for_so_long = duration(60 * whole / climb.per_minute if climb.per_minute else 0)
     if case.in_cgroup:
         return (
             f"Find what {called} keeps and does not give back: {rate} a limit of {size(2 * whole)} lasts "
-            f"{for_so_long} longer. Bound its heap or cache, or restart it before; raise the limit only if "
-            "it "
-            "then stops growing."
+            f"{for_so_long} longer. Bound it by {own}, or restart it before; raise the limit only if it then "
+            "stops growing."
         )
     return (
-        f"Bound {called}: its own settings (heap, cache, workers), or "
-        f"{setting(case, 'MemoryMax=', 'a limit of its cgroup')}, so that it "
-        "alone "
+        f"Bound {called}: {own}, or {setting(case, 'MemoryMax=', 'a limit of its cgroup')}, so that it alone "
         f"is hit; find what it keeps: {rate} {size(whole)} more RAM last {for_so_long}."
     )
 

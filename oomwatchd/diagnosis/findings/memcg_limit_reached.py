@@ -24,7 +24,7 @@ from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.diagnosis.levers import begin_with, of_all_pods, own_settings, raise_it
 from oomwatchd.diagnosis.memcg import at_limit, charge_bytes, kinds, limit_hit
-from oomwatchd.diagnosis.owners import called
+from oomwatchd.diagnosis.owners import called, owned
 from oomwatchd.diagnosis.summary import room_for_path
 from oomwatchd.records.report import Finding, Memcg, MemcgCounter
 from oomwatchd.words.amounts import percent, size
@@ -183,10 +183,26 @@ def _no_swap(memcg: Memcg) -> str:
     return "It may use no swap (memory.swap.max 0), so nothing anonymous can be moved out."
 
 
+def _best_effort(case: Case, memcg: Memcg) -> str | None:
+    """The knob of the victim's container, where that is in a pod that has no limit."""
+    path = memcg.task_path or ""
+    classes = (one.removesuffix(".slice").removeprefix("kubelet-") for one in path.split("/"))
+    if not any(one in ("besteffort", "kubepods-besteffort") for one in classes):
+        return None
+    found = owned(path, case.container_names)
+    return found.what if found is not None and found.kind in ("container", "pod") else None
+
+
 def _advice(case: Case, memcg: Memcg, counter: MemcgCounter | None) -> str:
     if memcg.oom_path is None and (counter is None or counter.limit_bytes is None):
         return ""
     if of_all_pods(memcg):
+        pod = _best_effort(case, memcg)
+        if pod is not None:
+            return (
+                f"Set {pod}: without a limit (best-effort) it may take all that the kubelet leaves the pods "
+                "of the node; what is reserved for others is not the cause."
+            )
         return (
             "Run less on the node, or give its pods requests and limits (resources.limits.memory): all pods "
             f"together are at what the kubelet leaves them; or {raise_it(case).lower()}."
