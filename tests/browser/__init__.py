@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -74,6 +75,17 @@ class Browser:
             if message["method"] == "Network.requestWillBeSent":
                 urls.append(message["params"]["request"]["url"])
         return [url for url in urls if urlsplit(url).scheme != "data"]
+
+    def violations(self) -> list[str]:
+        """What axe-core finds of the page against WCAG 2.1 A and AA, one line a rule; nothing is fetched."""
+        self.driver.set_script_timeout(120)
+        self.driver.execute_script(files("axe_core_python").joinpath("axe.min.js").read_text("utf-8"))
+        found = self.driver.execute_async_script(
+            "const told = arguments[arguments.length - 1];"
+            "axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']})"
+            ".then(result => told(result.violations), error => told([{id: String(error), nodes: []}]));"
+        )
+        return [f"{one['id']}: {[node['html'][:120] for node in one['nodes'][:3]]}" for one in found]
 
     def picture(self, file: Path, *, tallest: int = 3000) -> None:
         """The page from its top as WebP, at most ``tallest`` CSS pixels of it."""

@@ -185,6 +185,20 @@ def test_no_page_is_wider_than_the_screen(
     well(browser, site)
 
 
+@pytest.mark.parametrize(("size", "dark"), [(PHONE, True), (DESKTOP, False)], ids=["phone-dark", "desktop"])
+def test_axe_finds_nothing(browser: Browser, site: Site, size: tuple[int, int], dark: bool) -> None:
+    browser.shape(size, dark=dark)
+    newest = next(iter(site.store.list(limit=1))).id
+    found = {}
+    for path in ("/", "/events", f"/events/{newest}"):
+        browser.open(site.address + path)
+        if said := browser.violations():
+            found[path] = said
+    assert found == {}
+    browser.run("document.body.append(new Image())")
+    assert [said.partition(":")[0] for said in browser.violations()] == ["image-alt", "region"]
+
+
 def test_all_is_there_without_scripts(browser: Browser, site: Site) -> None:
     browser.shape(scripts=False)
     for path, count in (("/", 8), ("/events", 50), ("/events?unit=db.service", 10)):
