@@ -49,6 +49,7 @@ from oomwatchd.observe.host import Host
 from oomwatchd.observe.snapshot import Snapshots
 from oomwatchd.records.capture import Mark, OomCapture, Source
 from oomwatchd.records.kmsg import KmsgGap, KmsgRecord, parse_record
+from oomwatchd.render.fields import died
 from oomwatchd.reports.assemble import Assembler, Signal
 from oomwatchd.reports.storms import Covered
 from oomwatchd.sources.kmsg import KmsgSource
@@ -491,6 +492,29 @@ def test_the_time_before_that_cannot_be_told_costs_no_kill(tmp_path: Path) -> No
     with contextlib.closing(Store.open_reader(tmp_path)) as store:
         stored = [store.get(row.id) for row in store.list()]
     assert {capture.marks for capture in stored if capture is not None} == {(), (mark,)}
+
+
+def test_why_a_containers_name_is_not_known_is_told_with_the_kill(tmp_path: Path) -> None:
+    """Docker's files are root's, and there is no helper to read them."""
+    metrics, seen = Metrics(), list[OomEvent]()
+    names = ContainerNames(tmp_path / "host", tmp_path / "proc")
+    path = f"/docker/{'ab' * 32}"
+    names.learn([path])
+    names.wait()
+    patient = Worker(settings(tmp_path), metrics, seen.append, names=names)
+    patient.open()
+    patient.start()
+    lines = [line.replace("task_memcg=/cs", f"task_memcg={path}").encode() for line in LINES]
+    records = tuple(record for line in lines if (record := parse_record(line)))
+    patient.submit(msgspec.structs.replace(a_capture(), records=records), None)
+    assert patient.stop(10)
+    [whose] = [one for one in seen[0].attribution if one.role == "victim"]
+    assert whose.container_name is None
+    assert whose.container_unnamed == (
+        f"{tmp_path}/host/run/oomwatchd-names.socket: No such file or directory; "
+        "oomwatchd doctor says how to mend it"
+    )
+    assert f"in container abababababab (name unknown: {tmp_path}/host/run/" in died(seen[0])
 
 
 def test_what_cannot_be_added_to_a_report_costs_no_kill(tmp_path: Path) -> None:

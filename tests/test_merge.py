@@ -70,6 +70,7 @@ KNOWN: dict[str, Any] = {
     "left_out": RowsLeftOut(rows=9, rss_pages=1, swap_pages=1, page_tables_bytes=1),
     "crowds": (Crowd(cgroup="/a", pids=(1, 2)),),
     "container_names": (("75269d3c5c23", "shop-db"),),
+    "names_obstacle": "/run/oomwatchd-names.socket: No such file or directory",
     "charge_after": CgroupCharge(path="/a", usage_bytes=1),
     "unit_log": (UnitEntry(usec=1, wall=1.0, unit="a.service", step="started", text="Started"),),
     "unit_watch_seconds": 60.0,

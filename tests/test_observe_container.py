@@ -178,7 +178,8 @@ def test_where_there_is_no_helper_that_is_said(tmp_path: Path) -> None:
     names = ContainerNames(tmp_path, tmp_path / "proc", nobody)
     names.learn([PATH])
     names.wait()
-    assert names.obstacle == f"{tmp_path}/run/oomwatchd-names.socket: No such file or directory"
+    helper = f"{tmp_path}/run/oomwatchd-names.socket"
+    assert names.obstacle == f"{helper}: No such file or directory; oomwatchd doctor says how to mend it"
 
 
 def test_names_are_bounded_and_the_used_ones_stay(tmp_path: Path) -> None:

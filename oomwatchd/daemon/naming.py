@@ -35,7 +35,7 @@ class Naming:
         """Learn what is due."""
         if self._names.obstacle not in (None, self._said):
             self._said = self._names.obstacle
-            log.info("works without the names of some containers: %s (see `oomwatchd doctor`)", self._said)
+            log.info("works without the names of some containers: %s", self._said)
         if self._cgroups.made == self._learnt:
             return
         if self._due is None:

@@ -27,10 +27,11 @@ from oomwatchd.daemon.outputs import Outputs
 from oomwatchd.daemon.own_deaths import OwnDeaths
 from oomwatchd.daemon.unit_watch import UnitWatch
 from oomwatchd.daemon.waiting import CUT_CAPTURES, FULL_CAPTURES, Waiting, WaitingRoom, cut_down, key_of
+from oomwatchd.diagnosis.attribution import has_name
 from oomwatchd.errors import OomwatchdError, UnavailableError
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.metrics import Metrics
-from oomwatchd.observe.container import ContainerNames
+from oomwatchd.observe.container import NOT_FOUND, ContainerNames
 from oomwatchd.observe.hierarchy import memory_hierarchy
 from oomwatchd.observe.history import Before
 from oomwatchd.observe.host import Host, sees_kernel_pids
@@ -347,9 +348,12 @@ class Worker:
         names = self._names.named(path for path in paths if path is not None)
         known = {one.container_id for one in event.attribution if one.container_name is not None}
         held = dict(capture.container_names)
-        if not names.keys() - held.keys() - known:
-            return capture
-        return msgspec.structs.replace(capture, container_names=tuple((held | names).items()))
+        if names.keys() - held.keys() - known:
+            capture = msgspec.structs.replace(capture, container_names=tuple((held | names).items()))
+        unnamed = {one.container_id for one in event.attribution if has_name(one)} - known - names.keys()
+        if unnamed and capture.names_obstacle is None:
+            capture = msgspec.structs.replace(capture, names_obstacle=self._names.obstacle or NOT_FOUND)
+        return capture
 
     def _placed(self, capture: OomCapture, event: OomEvent) -> OomCapture:
         """With what is in the cgroup at its limit, and with the cgroups of a large task table: many small

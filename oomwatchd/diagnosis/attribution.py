@@ -48,6 +48,8 @@ class Attribution(Owner, frozen=True, kw_only=True):
     role: Literal["trigger", "victim"]
     cgroup: str | None = None
     container_name: str | None = None
+    #: live only: why the container's name is not known
+    container_unnamed: str | None = None
     executable: str | None = None
     command_line: str | None = None
     learnt: str | None = None
@@ -106,6 +108,11 @@ def names_of(whose: Attribution | None) -> Names:
     if len(words) == 6 and words[0] == "k8s" and all(words[1:4]):
         return Names(words[1], words[2], words[3])
     return Names(name)
+
+
+def has_name(owner: Owner) -> bool:
+    """Whether it is a container with a drawn id, which people call something else."""
+    return owner.container_id is not None and _ID.match(owner.container_id) is not None
 
 
 def place_of(names: Names, *, container_id: str | None = None, pod_uid: str | None = None) -> str | None:
@@ -212,12 +219,15 @@ def _machine(segment: str) -> tuple[str | None, str] | None:
 
 
 def attribute(
-    report: OomReport, processes: Iterable[ProcessFacts] = (), names: Mapping[str, str] | None = None
+    report: OomReport,
+    processes: Iterable[ProcessFacts] = (),
+    names: Mapping[str, str] | None = None,
+    obstacle: str | None = None,
 ) -> tuple[Attribution, ...]:
     """Whose the trigger and each victim were, as far as the report and /proc told.
 
     The report's own words come first: the task_memcg of the summary line is the victim's cgroup. ``names``:
-    what runtimes call containers, by id.
+    what runtimes call containers, by id; ``obstacle``: why some are not known.
     """
     facts = {process.pid: process for process in processes}
     memcg = report.memcg
@@ -247,6 +257,7 @@ def attribute(
                 container_runtime=owner.container_runtime,
                 container_id=owner.container_id,
                 container_name=name,
+                container_unnamed=obstacle if name is None and has_name(owner) else None,
                 pod_uid=owner.pod_uid,
                 executable=known.executable if known else None,
                 command_line=known.command_line if known else None,

@@ -257,7 +257,10 @@ def _kernel_event(capture: OomCapture, attempt: _Attempt) -> OomEvent:
         findings=diagnosis.findings,
         snapshots=attempt(lambda: _snapshots(capture), lambda: None),
         attribution=attempt(
-            lambda: attribute(report, capture.processes, dict(capture.container_names)), tuple
+            lambda: attribute(
+                report, capture.processes, dict(capture.container_names), capture.names_obstacle
+            ),
+            tuple,
         ),
         aftermath=attempt(lambda: aftermath(capture), lambda: None),
     )

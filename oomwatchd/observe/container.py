@@ -28,6 +28,8 @@ HELPER = "run/oomwatchd-names.socket"
 HELPER_SECONDS = 10.0
 #: An id without a name is asked for once more after so long.
 AGAIN_SECONDS = 1.0
+#: where nothing keeps the names from being read
+NOT_FOUND = "no link, conmon or file of a runtime tells it"
 _ANSWER_BYTES = 1024 * 1024
 #: whose containers have a conmon
 _CONMON = frozenset({"podman", "cri-o", None})
@@ -181,7 +183,8 @@ class ContainerNames:
         try:
             names = self._ask(ids, str(self._root / HELPER))
         except OSError as error:
-            self.obstacle = f"{self._root / HELPER}: {error.strerror or error}"
+            why = error.strerror or error
+            self.obstacle = f"{self._root / HELPER}: {why}; oomwatchd doctor says how to mend it"
             return {}
         self.obstacle = None
         return names

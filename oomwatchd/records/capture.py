@@ -255,6 +255,8 @@ class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
     crowds: tuple[Crowd, ...] = ()
     #: container ids with what their runtimes call them, of containers whose processes nobody saw alive
     container_names: tuple[tuple[str, str], ...] = ()
+    #: why the name of one of its containers is not known; None where all are, or there is none
+    names_obstacle: str | None = None
     #: what the cgroup at its limit was charged when the report had settled; None where it was gone by then
     charge_after: CgroupCharge | None = None
     #: what the service manager said of the victims' units afterwards, the oldest first, bounded

@@ -244,6 +244,8 @@ def _home(event: OomEvent, victim: Victim) -> str:
         if whose.container_name is not None:
             kind = "" if names_of(whose).pod is None else "container "
             return f"{kind}{harmless_name(told)} ({harmless_name(short_id(whose.container_id))})"
+        if whose.container_unnamed is not None:
+            return f"{harmless_name(told)} (name unknown: {harmless_name(whose.container_unnamed)})"
         return "" if said and whose.pod_uid is None else harmless_name(told)
     if said:
         return ""
