@@ -25,6 +25,6 @@ for path in 'python3*/test' 'python3*/idlelib' 'python3*/ensurepip' 'python3*/py
     set -- "$@" --dpkgopt="path-exclude=/usr/lib/$path/*"
 done
 export deb
-mmdebstrap --quiet --mode=root --variant=extract --include="$depends,base-files,ca-certificates" \
+mmdebstrap --quiet --mode=chrootless --variant=extract --include="$depends,base-files,ca-certificates" \
     --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Retries "3"' \
     --aptopt='Acquire::Check-Valid-Until "false"' "$@" --extract-hook="sh $here/finish.sh \"\$1\"" "$suite" "$target"
