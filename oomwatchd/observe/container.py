@@ -25,7 +25,7 @@ MOST = 4096
 MOST_ASKED = 1024
 #: below the host's root
 HELPER = "run/oomwatchd-names.socket"
-HELPER_SECONDS = 10.0
+HELPER_SECONDS = 30.0
 #: An id without a name is asked for once more after so long.
 AGAIN_SECONDS = 1.0
 #: where nothing keeps the names from being read
