@@ -1,4 +1,4 @@
-"""The release recipe, on a clone: the version in its three places, the packages that come of it."""
+"""The release recipe, on a clone: the version in its places, the packages that come of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.release import ROOT, ReleaseError, debian_version, make, notes, prepare, version_of
+from tools.release import PLACES, ROOT, ReleaseError, debian_version, make, notes, prepare, version_of
 
 TITLE = "## [Unreleased]\n"
 WHEN = datetime(2026, 12, 1, 10, 0, tzinfo=UTC)
@@ -18,7 +18,7 @@ WHEN = datetime(2026, 12, 1, 10, 0, tzinfo=UTC)
 @pytest.fixture
 def places(tmp_path: Path) -> Path:
     """A tree with the files that have the version."""
-    for name in ("oomwatchd/__init__.py", "CHANGELOG.md", "packaging/debian/changelog"):
+    for name in PLACES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     changelog = tmp_path / "CHANGELOG.md"

@@ -32,10 +32,10 @@ class ReleaseError(Exception):
 
 
 def prepare(root: Path, version: str, today: datetime) -> None:
-    """Write ``version`` into the package, CHANGELOG.md and the Debian changelog. Raises ReleaseError."""
+    """Write ``version`` into all places that have it. Raises ReleaseError."""
     if not _VERSION.fullmatch(version):
         raise ReleaseError(f"{version} is not a version: MAJOR.MINOR.PATCH")
-    package, changelog, debian = _places(root)
+    package, changelog, debian, manifest = _places(root)
     words = changelog.read_text()
     if f"## [{version}]" in words:
         raise ReleaseError(f"{changelog.name} has a section {version} already")
@@ -46,6 +46,7 @@ def prepare(root: Path, version: str, today: datetime) -> None:
     package.write_text(
         re.sub(r'^__version__ = ".*"$', f'__version__ = "{version}"', package.read_text(), flags=re.MULTILINE)
     )
+    manifest.write_text(re.sub(r'(?<=newTag: )".*"', f'"{version}"', manifest.read_text()))
     older = debian.read_text()
     by = _MAINTAINER.search(older)
     if by is None:
@@ -56,8 +57,16 @@ def prepare(root: Path, version: str, today: datetime) -> None:
     )
 
 
-def _places(root: Path) -> tuple[Path, Path, Path]:
-    return root / "oomwatchd/__init__.py", root / "CHANGELOG.md", root / "packaging/debian/changelog"
+PLACES = (
+    "oomwatchd/__init__.py",
+    "CHANGELOG.md",
+    "packaging/debian/changelog",
+    "packaging/kubernetes/base/kustomization.yaml",
+)
+
+
+def _places(root: Path) -> list[Path]:
+    return [root / name for name in PLACES]
 
 
 def debian_version(version: str) -> str:
@@ -74,8 +83,8 @@ def notes(changelog: str, section: str) -> str:
 
 
 def version_of(root: Path) -> str:
-    """The version, the same in all three places. Raises ReleaseError."""
-    package, changelog, debian = _places(root)
+    """The version, the same in all places. Raises ReleaseError."""
+    package, changelog, debian, manifest = _places(root)
     found = re.search(r'^__version__ = "(.*)"$', package.read_text(), re.MULTILINE)
     version = found[1] if found else "?"
     first = debian.read_text().partition(")")[0].partition("(")[2]
@@ -83,6 +92,8 @@ def version_of(root: Path) -> str:
         raise ReleaseError(f"{debian.name} begins with {first}, the package is {version}: run `prepare`")
     if not notes(changelog.read_text(), version):
         raise ReleaseError(f"{changelog.name} has no section {version}: run `prepare`")
+    if f'newTag: "{version}"\n' not in manifest.read_text():
+        raise ReleaseError(f"{manifest.name} names another image than {version}: run `prepare`")
     return version
 
 
