@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from tools.release import PLACES, ROOT, ReleaseError, debian_version, make, notes, prepare, version_of
+from tests.readme import blocks
+from tools.release import (
+    PLACES,
+    ROOT,
+    TRIED,
+    ReleaseError,
+    debian_version,
+    make,
+    notes,
+    prepare,
+    version_of,
+)
 
 TITLE = "## [Unreleased]\n"
 WHEN = datetime(2026, 12, 1, 10, 0, tzinfo=UTC)
@@ -92,5 +106,18 @@ def test_the_packages_are_built_installed_and_tried(tmp_path: Path) -> None:
     ]
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tmp_path / "dist", check=True)
     assert "- A thing." in (tmp_path / "dist/NOTES.md").read_text()
+    # the README's first command, with this wheel in place of the one from PyPI
+    shown = next(block.text.splitlines()[0] for block in blocks("console") if "pipx run" in block.text)
+    words = shlex.split(shown.removeprefix("$ ").replace("mips.log", str(ROOT / TRIED)))
+    assert words[:3] == ["pipx", "run", "oomwatchd"]
+    wheel = str(tmp_path / "dist/oomwatchd-7.1.0-py3-none-any.whl")
+    done = subprocess.run(
+        [sys.executable, "-m", *words[:2], "--spec", wheel, *words[2:]],
+        env={**os.environ, "PIPX_HOME": str(tmp_path / "pipx"), "PIPX_DEFAULT_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("DIED     min_free_kbytes (pid 118")
     with pytest.raises(ReleaseError, match="is not empty"):
         make(clone, tmp_path / "dist", deb=False)

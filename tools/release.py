@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+(?:(?:a|b|rc)[0-9]+)?")
 _MAINTAINER = re.compile(r"^ -- (.*?)  ", re.MULTILINE)
 #: a report of a real kernel, which each package must explain
-_TRIED = "tests/data/corpus/seed/mips-3.10-highmem.log"
+TRIED = "tests/data/corpus/seed/mips-3.10-highmem.log"
 
 
 class ReleaseError(Exception):
@@ -113,7 +113,7 @@ def make(root: Path, output: Path, *, deb: bool = True) -> list[Path]:
         if deb:
             _do(["sh", "packaging/debian/build.sh", str(output)], clean)
         for built in sorted([*output.glob("*.whl"), *output.glob("*.tar.gz")]):
-            _try(built, Path(work) / f"try-{built.suffix}", version, clean / _TRIED)
+            _try(built, Path(work) / f"try-{built.suffix}", version, clean / TRIED)
         if deb:
             _try_deb(next(output.glob("*.deb")), Path(work) / "deb", version)
         (output / "NOTES.md").write_text(f"{notes((clean / 'CHANGELOG.md').read_text(), version)}\n")
