@@ -159,7 +159,7 @@ def rows(count: int, hosts: int, now: float, chance: random.Random) -> Iterator[
             "host": f"node-{host:06d}",
             "pool": POOLS[host % len(POOLS)],
         }
-        if row["constraint"] == "memcg":
+        if row["oom_constraint"] == "memcg":
             row |= {
                 "namespace": f"team-{service % 60}",
                 "container": f"service-{service}",

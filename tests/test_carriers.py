@@ -73,6 +73,19 @@ def test_alone_it_is_nothing(carrier: Carrier) -> None:
 
 
 @pytest.mark.parametrize("carrier", CARRIERS, ids=lambda carrier: carrier.name)
+def test_behind_line_breaks_and_other_controls_it_is_nothing(carrier: Carrier) -> None:
+    """/dev/kmsg escapes them, and what is read back has them again, within one record."""
+    chance = Random(carrier.name)  # noqa: S311
+    said = {}
+    for text in chance.sample(BEGINNINGS, SAMPLE):
+        for controls in ("\n{}", "{}\n", "\n{}\n", "\r{}", "\x1b[2K{}", "\u2028{}", "\t{}", "\0{}"):
+            signals, forged = signals_of(carrier.records(controls.format(text.replace("{", "("))))
+            if signals or forged:
+                said[controls, text] = [type(signal).__name__ for signal in signals]
+    assert said == {}
+
+
+@pytest.mark.parametrize("carrier", CARRIERS, ids=lambda carrier: carrier.name)
 def test_beside_a_lone_kill_line_it_is_nothing(carrier: Carrier) -> None:
     alone = told([KILLED])
     changed = {}

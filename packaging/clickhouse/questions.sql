@@ -9,15 +9,15 @@ SELECT image, sum(kills) AS killed, uniq(pod) AS pods, uniq(toDate(time)) AS day
 FROM
 (
     SELECT namespace, container, pod, time, kills FROM oom.events FINAL
-    WHERE time >= now() - 7 * 86400 AND constraint = 'memcg' AND container != ''
-)
-ANY LEFT JOIN (SELECT namespace, container, image FROM oom.images) USING (namespace, container)
+    WHERE time >= now() - 7 * 86400 AND oom_constraint = 'memcg' AND container != ''
+) AS happened
+ANY LEFT JOIN (SELECT namespace, container, image FROM oom.images) AS known USING (namespace, container)
 GROUP BY image HAVING days >= 4 ORDER BY killed DESC LIMIT 20;
 
 -- Which node pool runs out of memory as a whole, per host that did
 SELECT pool, sum(kills) AS killed, uniq(host) AS hosts, round(sum(kills) / uniq(host), 2) AS per_host
 FROM oom.events FINAL
-WHERE time >= now() - 7 * 86400 AND constraint != 'memcg' AND kind != 'test'
+WHERE time >= now() - 7 * 86400 AND oom_constraint != 'memcg' AND kind != 'test'
 GROUP BY pool ORDER BY killed DESC;
 
 -- A day before and a day after a rollout

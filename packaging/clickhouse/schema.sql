@@ -1,4 +1,4 @@
--- OOM events of a fleet in ClickHouse (18.16 and later). docs/fleet.md says how they come here.
+-- OOM events of a fleet in ClickHouse (run with 18.16 and 26.9). docs/fleet.md says how they come here.
 CREATE DATABASE IF NOT EXISTS oom;
 
 -- One row an event. The id is the same however often it is delivered; of two rows of one event the one with
@@ -12,7 +12,7 @@ CREATE TABLE IF NOT EXISTS oom.events
     pool String,
     kind String,
     severity String,
-    constraint String,
+    oom_constraint String,
     namespace String,
     pod String,
     container String,

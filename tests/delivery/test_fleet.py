@@ -19,7 +19,7 @@ import msgspec
 import pytest
 import yaml
 
-from benchmarks.fleet import PACKAGED, clickhouse
+from benchmarks.fleet import PACKAGED, clickhouse, statements
 from oomwatchd.config import parse
 from oomwatchd.event import OomEvent, rfc3339
 from oomwatchd.sinks import webhook
@@ -204,6 +204,21 @@ def test_events_in_clickhouse(tmp_path: Path) -> None:
             for macro, words in MACROS.items():
                 query = query.replace(macro, words)
             server.ask(query)
+
+
+def test_the_questions_in_the_newest_engine() -> None:
+    """The embedded one of PyPI, where it was installed by hand: it is larger than all else together."""
+    engine = pytest.importorskip("chdb.session", reason="needs chdb").Session()
+    for name in ("schema.sql", "questions.sql"):
+        for _, statement in statements((PACKAGED / name).read_text()):
+            engine.query(statement, "CSV")
+    first = json.loads((PACKAGED / "event.json").read_text())
+    row = dict.fromkeys(first, "") | {"event_id": "a", "time": "2026-11-30T14:00:00.123Z", "victim_pid": 1}
+    for kills in (1, 3, 1):
+        said = json.dumps(row | {"kills": kills, "repeats": 0})
+        into = "INSERT INTO oom.events SETTINGS date_time_input_format='best_effort' FORMAT JSONEachRow"
+        engine.query(f"{into} {said}")
+    assert str(engine.query("SELECT kills FROM oom.events FINAL")).strip() == "3"
 
 
 def test_rsyslog_as_it_is_shown(tmp_path: Path) -> None:
