@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from msgspec.structs import replace
 from oomwatchd.cgroupfs import Hierarchy
 from oomwatchd.daemon.live_facts import EARLY_KEPT_USEC, EARLY_USEC, LATE_USEC, SHARED_USEC, LiveFacts
 from oomwatchd.observe.charge import contents_of
+from oomwatchd.observe.descriptors import Descriptors
 from oomwatchd.observe.group import Group
 from oomwatchd.observe.holders import Holders
 from oomwatchd.observe.host import Host, read_host
@@ -77,8 +79,11 @@ def test_tables_of_the_kernel_are_added_up() -> None:
 
 
 def test_a_status_is_read_field_by_field() -> None:
-    said = holders.status(b"Name:\tVmLck:\nThreads:\t3\nVmLck:\t      12 kB\nVmPin:\t       1 kB\n")
+    said = holders.status(
+        b"Name:\tVmLck:\nFDSize:\t64\nThreads:\t3\nVmLck:\t      12 kB\nVmPin:\t       1 kB\n"
+    )
     assert (said.name, said.threads, said.locked_bytes, said.pinned_bytes) == ("VmLck:", 3, 12288, 1024)
+    assert said.descriptors == 64
     assert holders.status(b"") == holders.Status()
 
 
@@ -205,6 +210,26 @@ def test_a_real_process_with_pipes_and_a_memfd() -> None:
     assert "vm.min_free_kbytes = " in parts["sysctl"]
     assert cost < 2.0
     assert sum(map(len, parts.values())) < 16 * 1024
+
+
+def test_of_very_many_descriptors_some_are_looked_at() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 6000:
+        pytest.skip("so many files may not be open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (6000, hard))
+    opened = [os.open("/dev/null", os.O_RDONLY)]
+    try:
+        while len(opened) < 5000:
+            opened.append(os.dup(opened[0]))
+        kinds, _ = Descriptors(Path("/proc")).of(os.getpid(), 8192)
+        # before 6.2 the size of the table
+        assert kinds["file"] == pytest.approx(5000, rel=0.02) or kinds["file"] == pytest.approx(
+            8192, rel=0.02
+        )
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user's process is to be looked at")

@@ -93,9 +93,12 @@ def lever_for(case: Case, cache: str) -> str:
         bounds = f"{setting(case, 'LimitNOFILE=', 'ulimit -n')} and fs.file-max bound them"
         if opened is None:
             return f"Find who has so many files open (ls /proc/*/fd | wc -l), and close them; {bounds}."
+        # before 6.2 the size of its table: no more than all that are open
+        total = case.facts.sysctl.get("fs.file-nr", "").split()[:1]
+        count = min([opened.amount, *(int(word) for word in total if word.isdecimal())])
         return (
             f"End {harmless_name(opened.name)} (pid {opened.pid}) or have it open less: it has "
-            f"{opened.amount} files open (ls -l /proc/{opened.pid}/fd); {bounds}."
+            f"{count} files open (ls -l /proc/{opened.pid}/fd); {bounds}."
         )
     if means == "threads":
         most = next(iter(case.facts.threads), None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 
 from oomwatchd.observe.host import read_bytes, read_whole
@@ -45,22 +46,23 @@ class Descriptors:
         self._seen: set[tuple[int, int]] = set()
         self._packet: dict[str, frozenset[int]] = {}
 
-    def of(self, pid: int) -> tuple[Counter[str], dict[str, int]]:
+    def of(self, pid: int, most: int) -> tuple[Counter[str], dict[str, int]]:
         """How many of each kind, and bytes of those in AMOUNTS. The one kind is ``all`` where kinds are not
-        shown."""
+        shown. ``most``: it has no more than that (FDSize)."""
         directory = f"{self._proc}/{pid}/fd"
         amounts: dict[str, int] = {}
         try:
-            names = os.listdir(directory)  # noqa: PTH208  # maybe hundreds of thousands
+            with os.scandir(directory) as entries:
+                # maybe there are hundreds of thousands, for each of which the kernel makes an inode
+                names = [entry.name for entry in islice(entries, _LOOKED_AT)]
         except OSError:
-            try:
-                # since 6.2 its size is the number of descriptors (proc_fd_getattr())
-                return Counter(all=os.stat(directory).st_size), amounts  # noqa: PTH116
-            except OSError:
-                return Counter(), amounts
+            return Counter(all=self._count(directory)), amounts
+        count = len(names)
+        if count == _LOOKED_AT:
+            count = max(count, self._count(directory) or most)
         kinds: Counter[str] = Counter()
         packet: frozenset[int] | None = None
-        for name in names[:_LOOKED_AT]:
+        for name in names:
             try:
                 link = os.fsencode(os.readlink(f"{directory}/{name}"))  # noqa: PTH115
             except OSError:
@@ -75,10 +77,17 @@ class Descriptors:
                 amounts[kind] = amounts.get(kind, 0) + amount
         looked_at = kinds.total()
         if not looked_at:
-            return Counter(all=len(names)), amounts
-        if len(names) > looked_at:
-            kinds = Counter({kind: count * len(names) // looked_at for kind, count in kinds.items()})
+            return Counter(all=count), amounts
+        if count > looked_at:
+            kinds = Counter({kind: seen * count // looked_at for kind, seen in kinds.items()})
         return kinds, amounts
+
+    def _count(self, directory: str) -> int:
+        """Since 6.2 the size of the directory is the number of descriptors (proc_fd_getattr()); else 0."""
+        try:
+            return os.stat(directory).st_size  # noqa: PTH116
+        except OSError:
+            return 0
 
     def _amount(self, pid: int, name: str, kind: str) -> int:
         """Bytes behind one descriptor; 0 of a file that was seen before. All BPF objects and rings share an

@@ -219,7 +219,7 @@ class Holders:
             found["locked"].append((said.locked_bytes + said.pinned_bytes, who))
             if said.threads > 1:
                 found["threads"].append((said.threads, who))
-            counts, amounts = descriptors.of(pid)
+            counts, amounts = descriptors.of(pid, said.descriptors)
             if counts["perf"] and said.pinned_bytes:
                 amounts["perf"] = said.pinned_bytes  # perf_mmap(): beyond what every user may lock
             for kind, count in counts.items():

@@ -73,6 +73,8 @@ class Status(msgspec.Struct, frozen=True):
     locked_bytes: int = 0
     pinned_bytes: int = 0
     shmem_bytes: int = 0
+    #: places in its table of descriptors, a power of two: no more are open
+    descriptors: int = 0
 
 
 def status(text: bytes) -> Status:
@@ -89,6 +91,7 @@ def status(text: bytes) -> Status:
         locked_bytes=number(b"VmLck") * 1024,
         pinned_bytes=number(b"VmPin") * 1024,
         shmem_bytes=number(b"RssShmem") * 1024,
+        descriptors=number(b"FDSize"),
     )
 
 

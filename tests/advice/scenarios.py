@@ -852,6 +852,7 @@ WHOLE = (
         follow={
             "slab": LOOK,
             "see_descriptors": LOOK,
+            "objects": _did("opener: 1000 files", N=1000),
             "end_holder": _did("opener: 1000 files", N=1000),
         },
         looks={
