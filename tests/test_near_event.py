@@ -137,6 +137,23 @@ def test_its_end_is_a_later_revision_in_the_store(tmp_path: Path) -> None:
     store.close()
 
 
+def test_what_an_earlier_daemon_left_open_ends_as_unknown(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "state")
+    ended = msgspec.structs.replace(
+        TOLD, usec=5, state="passed", passed="freed", ended_usec=6, ended_wall=1.0
+    )
+    for one in (capture(), capture(ended)):
+        store.put(one, conclude(one).event)
+    bench = Bench(tmp_path)
+    (left,) = bench.warnings.left_open(store)
+    assert store.put(left, conclude(left).event) == "updated"
+    assert bench.warnings.left_open(store) == []
+    assert left.nearing is not None
+    assert (left.nearing.usec, left.nearing.state) == (TOLD.usec, "unknown")
+    assert bench.outcomes()["unknown"] == 1
+    store.close()
+
+
 class Bench:
     """Warnings on a made host whose memory is told sample by sample."""
 

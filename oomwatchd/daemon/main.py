@@ -238,6 +238,8 @@ class Daemon:
         self._front.start()
         self._worker.start()
         self._worker.look_afterwards(self._host)
+        if (warnings := self._warnings) is not None:
+            self._worker.later(lambda: self._worker.take(warnings.left_open(self._worker.store)))
         self._catch_up()
         self._worker.store.when_renewed(self._begin_anew)
         self._worker.later(self._report_panics)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from oomwatchd.observe.looks import Looks, candidates
 from oomwatchd.observe.recorder import Recorder
 from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.records.nearing import Candidate, Nearing, Warned
+from oomwatchd.store import Store, StoreError
 from oomwatchd.warning.incidents import Incidents, Reading
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,8 @@ _OPEN_SECONDS = 2.0
 _SIGHT_SECONDS = 300.0
 #: Kills whose warning is remembered, for their later revisions.
 _KEPT = 256
+#: Warnings that are looked at for one without an end.
+_LEFT_OPEN = 64
 #: Kills without a warning within this time are one exhaustion.
 _SAME_SECONDS = 30.0
 
@@ -154,6 +158,23 @@ class Warnings:
         pids_known = {one.pid for one in known[:8]}
         paths = {told.cgroup} if told.cgroup is not None else set()
         return history.before(pids_known, paths).added_to(capture)
+
+    def left_open(self, store: Store) -> list[OomCapture]:
+        """The warnings that an earlier daemon left without an end: nobody knows what became of them."""
+        found = []
+        with suppress(StoreError):
+            for row in store.list(limit=_LEFT_OPEN, kind="oom_near"):
+                capture = None if row.settled else store.get(row.id)
+                if capture is None or capture.nearing is None:
+                    continue
+                self._metrics.warned("unknown")
+                told = msgspec.structs.replace(capture.nearing, state="unknown")
+                found.append(
+                    msgspec.structs.replace(
+                        capture, revision=capture.revision + 1, settled=True, nearing=told
+                    )
+                )
+        return found
 
     def linked(self, capture: OomCapture, event: OomEvent) -> OomCapture:
         """A kill's capture with the warning that it had, if it had one; the warning has come true then."""
