@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from oomwatchd.event import event_id
+from oomwatchd.event.identity import event_id
 from oomwatchd.records.capture import OomCapture
 from oomwatchd.sources.text import REST_SECONDS, GrowingLog
 

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from oomwatchd.event import OomEvent, conclude, event_id, rfc3339
+from oomwatchd.event import OomEvent, conclude, rfc3339
+from oomwatchd.event.identity import event_id
 from oomwatchd.records.capture import OomCapture, ProcessFacts, Source
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.render.json import encode, event_document

@@ -10,7 +10,8 @@ import pytest
 
 from oomwatchd.config import WarningSection, parse
 from oomwatchd.daemon.nearing import Warnings
-from oomwatchd.event import conclude, near_id
+from oomwatchd.event import conclude
+from oomwatchd.event.identity import near_id
 from oomwatchd.metrics import Metrics
 from oomwatchd.metrics.families import registry
 from oomwatchd.observe.host import Host

@@ -20,7 +20,8 @@ from oomwatchd.delivery.policy import (
     pause,
 )
 from oomwatchd.errors import DeliveryError
-from oomwatchd.event import Conclusion, OomEvent, event_id
+from oomwatchd.event import Conclusion, OomEvent
+from oomwatchd.event.identity import event_id
 from oomwatchd.records.capture import OomCapture
 from oomwatchd.store import FILE_NAME, Limits, Store
 from tests.samples import capture, event, malformed

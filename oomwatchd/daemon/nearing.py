@@ -19,7 +19,8 @@ import msgspec
 from oomwatchd.config import WarningSection
 from oomwatchd.daemon.log import OncePerKind
 from oomwatchd.diagnosis.attribution import owner_of, short_id
-from oomwatchd.event import OomEvent, near_id
+from oomwatchd.event import OomEvent
+from oomwatchd.event.identity import near_id
 from oomwatchd.metrics import Metrics
 from oomwatchd.observe.history import History
 from oomwatchd.observe.host import Host

@@ -5,7 +5,6 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,6 +19,7 @@ from oomwatchd.diagnosis.nearing import Near
 from oomwatchd.diagnosis.oomd import OomdKill
 from oomwatchd.diagnosis.user_killers import UserKill
 from oomwatchd.event.aftermath import Aftermath, aftermath
+from oomwatchd.event.identity import event_id
 from oomwatchd.formats import oom_kill
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.records.capture import Mark, OomCapture, RowsLeftOut, Track, Unseen, Via
@@ -142,45 +142,6 @@ class OomEvent(Part, frozen=True, kw_only=True):
     near: Near | None = None
     #: the warning that came before this kill, live only
     warned: Warned | None = None
-
-
-def event_id(capture: OomCapture) -> str:
-    """The same records give the same id: live, after a restart, or from a file.
-
-    Boot id and sequence number of the first record where both are known; boot id, stamp and text of the
-    first record for the journal, which has no numbers; number, stamp and text for raw records of an unknown
-    boot; for text all of it. The name of a machine that is followed belongs to it, and the time of arrival
-    where no line has a time. What no record reports is told by the moment at which it was missed; a warning
-    by its cgroup and the moment at which it was given."""
-    if capture.nearing is not None:
-        return near_id(capture.source.boot_id, capture.nearing)
-    hasher = hashlib.blake2b(digest_size=10)
-    followed = capture.source.followed
-    if followed is not None:
-        hasher.update(f"{followed.name}\n".encode("utf-8", "replace"))
-        first = capture.records[0]
-        if first.usec is None and first.wall is None:  # the same words may come again after a reboot
-            hasher.update(f"{capture.detected}\n".encode())
-    if capture.unseen is not None:
-        hasher.update(f"{capture.source.boot_id}:unseen:{capture.detected}".encode())
-        return hasher.hexdigest()
-    if capture.source.boot_id and capture.first_seq is not None:
-        hasher.update(f"{capture.source.boot_id}:{capture.first_seq}".encode())
-        return hasher.hexdigest()
-    if capture.source.boot_id and capture.records and capture.records[0].usec is not None:
-        first = capture.records[0]
-        hasher.update(f"{capture.source.boot_id}:{first.usec}:{first.text}".encode("utf-8", "replace"))
-        return hasher.hexdigest()
-    records = capture.records[:1] if capture.first_seq is not None else capture.records
-    lines = [f"{record.seq}:{record.usec}:{record.wall}:{record.text}\n" for record in records]
-    hasher.update("".join(lines).encode("utf-8", "replace"))
-    return hasher.hexdigest()
-
-
-def near_id(boot_id: str | None, told: Nearing) -> str:
-    """The id of a warning, which it keeps to its end."""
-    text = f"{boot_id}:near:{told.usec}:{told.cgroup or ''}"
-    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=10).hexdigest()
 
 
 def rfc3339(seconds: float | None) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from oomwatchd.event import event_id
+from oomwatchd.event.identity import event_id
 from oomwatchd.follow.netconsole import Item, Sequence, is_extended
 from oomwatchd.records.capture import Followed, OomCapture, Source
 from oomwatchd.records.kmsg import FACILITY_KERN, KmsgGap

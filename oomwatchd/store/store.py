@@ -18,7 +18,8 @@ from typing import Any
 
 from oomwatchd.delivery.policy import Delivery, News
 from oomwatchd.errors import PermissionDeniedError
-from oomwatchd.event import OomEvent, event_id
+from oomwatchd.event import OomEvent
+from oomwatchd.event.identity import event_id
 from oomwatchd.records.capture import OomCapture
 from oomwatchd.store.failover import Failover, connected
 from oomwatchd.store.files import FILE_NAME, check_kinds, has_whole_log, is_corrupt, move_aside, reason

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from oomwatchd.event import OomEvent, event_id
+from oomwatchd.event import OomEvent
+from oomwatchd.event.identity import event_id
 from oomwatchd.follow import board as boards_module
 from oomwatchd.follow.board import BURST_EVENTS, MAX_QUEUED, Board
 from oomwatchd.follow.netconsole import HOLD_SECONDS, MAX_FRAGMENTED, Sequence, is_extended
