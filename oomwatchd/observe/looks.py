@@ -41,7 +41,8 @@ _THEIRS, _MAPPED_ANEW = 0.7, 0.25
 #: Of a zram device, swapped pages stay in memory, compressed: what it gives is less than what it holds.
 _ZRAM_HELPS = 0.6
 _FULL_AVG10 = re.compile(rb"^full avg10=(\d+\.\d+)", re.MULTILINE)
-_REFAULTS = re.compile(rb"^workingset_refault\w* (\d+)$", re.MULTILINE)
+#: with all below it (v1: total_); of the machine
+_REFAULTS = re.compile(rb"^(total_)?workingset_refault\w* (\d+)$", re.MULTILINE)
 _STAT_BYTES = 16384
 _CANDIDATES = 64
 
@@ -311,7 +312,8 @@ def _kib(text: bytes, name: bytes) -> int | None:
 
 def _refaults(text: bytes, page: int) -> int | None:
     found = _REFAULTS.findall(text)
-    return sum(map(int, found)) * page if found else None
+    total = any(prefix for prefix, _ in found)
+    return sum(int(n) for prefix, n in found if bool(prefix) == total) * page if found else None
 
 
 def _mounts(host: Host) -> dict[str, tuple[int, int]]:
