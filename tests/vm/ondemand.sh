@@ -12,6 +12,8 @@ free_kib() { sync; echo 3 > /proc/sys/vm/drop_caches; sleep 1; awk '/^MemFree:/{
 
 active > /dev/null
 part resident; memory
+# the manager wants 16 MiB free there to read its units again
+mount -o remount,size=40M /run
 systemctl disable --now oomwatchd.service oomwatchd.socket oomwatchd-kmsg.socket oomwatchd-names.socket
 rm -rf /var/lib/private/oomwatchd /var/lib/oomwatchd
 mkdir -p /etc/oomwatchd
