@@ -89,6 +89,8 @@ def test_it_ends_when_nothing_was_under_way_for_so_long() -> None:
         assert one.expired(False, 19.5)
         os.write(writing, b"kill\n" * 10_000)
         one.drain()
+        assert os.get_blocking(reading), "a shell that reads it next must wait in it"
+        os.set_blocking(reading, False)
         with pytest.raises(BlockingIOError):
             os.read(reading, 1)
     finally:

@@ -89,6 +89,18 @@ def test_systemd_accepts_the_units_of_the_examples(tmp_path: Path) -> None:
     assert "oom-mail is not executable" in analyze("verify", "--man=no", *paths).stderr, "it can fail"
 
 
+def test_systemd_accepts_the_units_on_demand(tmp_path: Path) -> None:
+    examples = UNITS / "examples"
+    paths = []
+    for unit in examples.glob("oomwatchd-ondemand.*"):
+        text = unit.read_text().replace("ExecStart=/usr/bin/oomwatchd", f"ExecStart={sys.executable}")
+        (tmp_path / unit.name).write_text(text)
+        paths.append(str(tmp_path / unit.name))
+    assert len(paths) == 2
+    done = analyze("verify", "--man=no", *paths)
+    assert (said_of("ondemand", done), done.returncode) == ([], 0)
+
+
 def test_systemd_refuses_a_mistyped_unit(units: Path) -> None:
     """The check above can fail."""
     service = units / "oomwatchd.service"

@@ -22,8 +22,6 @@ class OnDemand:
         self.seconds = seconds
         self._trigger = trigger
         self._busy_at = now
-        for descriptor in trigger:
-            os.set_blocking(descriptor, False)
 
     def expired(self, busy: bool, now: float) -> bool:
         """Whether to end; ``busy``: something is under way."""
@@ -38,9 +36,14 @@ class OnDemand:
     def drain(self) -> None:
         """Take what the trigger holds. What comes afterwards starts the next one."""
         for descriptor in self._trigger:
+            # whoever holds it besides may block in reading it
+            blocking = os.get_blocking(descriptor)
+            os.set_blocking(descriptor, False)
             try:
                 for _ in range(_MOST_READS):
                     if not os.read(descriptor, 65536):
                         break
             except OSError:  # there is no more
                 continue
+            finally:
+                os.set_blocking(descriptor, blocking)

@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.vm import board, full, kernels, power, trouble
+from tests.vm import board, full, kernels, power, trouble, waiter
 from tests.vm.checks import check
 from tests.vm.lab import LabError, cache_directory
 
@@ -35,6 +35,12 @@ def main() -> int:
     boards = commands.add_parser("board", help="a board's console and netconsole, followed from here")
     boards.add_argument("names", nargs="*", default=["bookworm-mipsel", "bookworm-armhf"], metavar="NAME")
     boards.set_defaults(run=run_boards)
+    small_waiter = commands.add_parser("waiter", help="the script that waits for kills, with BusyBox")
+    small_waiter.add_argument(
+        "names", nargs="*", default=["bookworm-amd64", "bookworm-mipsel"], metavar="NAME"
+    )
+    small_waiter.add_argument("--memory", type=int, default=128, metavar="MIB")
+    small_waiter.set_defaults(run=run_waiter)
     whole = commands.add_parser("full", help="the package in a whole Debian 13")
     whole.add_argument("scripts", nargs="*", default=[*SCRIPTS], metavar="SCRIPT", help=", ".join(SCRIPTS))
     whole.add_argument("--memory", type=int, nargs="+", metavar="MIB")
@@ -71,6 +77,14 @@ def run_boards(args: argparse.Namespace) -> bool:
         figures = (name, told.kernel_kills, *kills, "yes" if same else "no")
         print("|", *(f"{one} |" for one in (*figures, f"{told.slowest:.2f}", told.lost, round(told.seconds))))
     return good
+
+
+def run_waiter(args: argparse.Namespace) -> bool:
+    """What each machine said, a line a part."""
+    for name in args.names:
+        for part, text in waiter.run(name, args.work, args.timeout, args.memory).items():
+            print(f"{name} {part}: {' | '.join(text.split(chr(10)))}", flush=True)
+    return True
 
 
 def run_kernels(args: argparse.Namespace) -> bool:

@@ -1,4 +1,4 @@
-"""packaging/ondemand/oomwatchd-ondemand on a real kernel with BusyBox alone: what it costs, and when it wakes."""
+"""packaging/ondemand/oomwatchd-ondemand on a real kernel with BusyBox alone: its cost, and when it wakes."""
 
 from __future__ import annotations
 
