@@ -95,7 +95,7 @@ class StoreSection(Section, frozen=True, kw_only=True):
     what to do when another daemon uses the state directory: exit, or watch with events in memory only."""
 
     max_events: Positive = 10_000
-    max_bytes: Annotated[int, msgspec.Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
+    max_bytes: Annotated[int, msgspec.Meta(ge=256 * 1024)] = 64 * 1024 * 1024
     max_age_days: Positive = 365
     in_use: Literal["end", "memory"] = "end"
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
+import re
 import signal
 import sqlite3
 import stat
@@ -21,6 +23,7 @@ from oomwatchd.diagnosis.attribution import Attribution
 from oomwatchd.errors import PermissionDeniedError
 from oomwatchd.event import OomEvent
 from oomwatchd.records.capture import OomCapture, ProcessFacts, Snapshot
+from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.store import FILE_NAME, MEMORY_BYTES, Limits, Store, StoreError
 from oomwatchd.store.schema import LATER
 from tests.samples import BOOT, OTHER_BOOT, WALL, capture, event, malformed
@@ -669,4 +672,33 @@ def test_what_was_stored_and_not_told_is_known_at_the_next_start(tmp_path: Path)
     store.close()
     store = Store.open(tmp_path)
     assert [news.event_id for news in store.untold(9)] == [event(300).id]
+    store.close()
+
+
+def test_a_store_of_256_kib_wears_no_flash(tmp_path: Path) -> None:
+    """A small board: what it takes of the disk, with its log, and what each event writes."""
+    rest = "".join(map(chr, range(33, 120))) * 40
+
+    def written() -> int:
+        return int(re.search(r"write_bytes: (\d+)", Path("/proc/self/io").read_text())[1])  # type: ignore[index]
+
+    store = Store.open(tmp_path, limits=Limits(max_bytes=256 << 10, max_events=100))
+    largest, before = 0, written()
+    for seq in range(0, 4000, 10):
+        records = tuple(
+            KmsgRecord(text=f"{n} {random.Random(n).random()} {rest}", seq=n, usec=n, raw=b"x")  # noqa: S311
+            for n in range(seq, seq + 5)
+        )
+        store.put(msgspec.structs.replace(capture(seq), records=records), event(seq))
+        largest = max(
+            largest, sum(file.stat().st_size for file in tmp_path.iterdir() if "-shm" not in file.name)
+        )
+    each = (written() - before) / 400
+    assert len(store.list(limit=1000)) > 10
+    assert largest <= 448 << 10
+    assert each <= 96 << 10
+    idle = written()
+    for _ in range(100):
+        store.check()
+    assert written() == idle
     store.close()

@@ -16,7 +16,7 @@ from oomwatchd.store.database import Database
 from oomwatchd.store.files import FileWatch, check_whole, is_corrupt, move_aside, reason
 from oomwatchd.store.news import NewsTable
 from oomwatchd.store.rows import Limits, StoreError
-from oomwatchd.store.schema import PATIENCE_SECONDS, connect, set_patience, transaction
+from oomwatchd.store.schema import PATIENCE_SECONDS, bound_log, connect, set_patience, transaction
 
 log = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ class Failover:
         try:
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
             self.corrupt = move_aside(self._path, why, self._clock())
-            connection, self._watch = connected(self._path)
+            connection, self._watch = connected(self._path, self._limits.max_bytes)
         except (OSError, sqlite3.Error, StoreError) as failure:
             self.failure = f"no new store can be begun: {reason(failure)}"
             log.error("%s; events are kept in memory, and it is tried again", self.failure)
@@ -202,12 +202,12 @@ class Failover:
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             try:
-                connection, watch = connected(path)
+                connection, watch = connected(path, self._limits.max_bytes)
             except sqlite3.Error as error:
                 if not is_corrupt(error):
                     raise
                 self.corrupt = move_aside(path, f"is corrupt ({error})", self._clock())
-                connection, watch = connected(path)
+                connection, watch = connected(path, self._limits.max_bytes)
         except (OSError, sqlite3.Error, StoreError):
             return
         self.memory, held = self.file, self.memory
@@ -220,11 +220,13 @@ class Failover:
         self.on_renewed()
 
 
-def connected(path: Path) -> tuple[sqlite3.Connection, FileWatch]:
-    """The file, made if absent, found whole. Raises OSError, sqlite3.Error or StoreError."""
+def connected(path: Path, max_bytes: int | None) -> tuple[sqlite3.Connection, FileWatch]:
+    """The file, made if absent, found whole; its log within a quarter of ``max_bytes``. Raises OSError,
+    sqlite3.Error or StoreError."""
     path.touch(mode=0o600)
     connection = connect(path)
     try:
+        bound_log(connection, max_bytes)
         check_whole(connection)
         return connection, FileWatch(path)
     except BaseException:

@@ -118,6 +118,15 @@ def connect(path: Path | Literal[":memory:"]) -> sqlite3.Connection:
     return connection
 
 
+def bound_log(connection: sqlite3.Connection, max_bytes: int | None) -> None:
+    """Keep the write-ahead log in proportion: it may take a quarter of the store's bound, where SQLite's own
+    is 1000 pages, 4 MiB. A small log is copied to the file more often."""
+    page = scalar(connection, "PRAGMA page_size")
+    pages = 1000 if max_bytes is None else min(1000, max(8, max_bytes // 4 // page))
+    connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+    connection.execute(f"PRAGMA journal_size_limit = {min(1 << 20, pages * page)}")
+
+
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection for reading only, beside a daemon that writes. Raises sqlite3.Error or StoreError."""
     # A write-ahead log needs a file for shared memory. Without it (and without the right to make it,

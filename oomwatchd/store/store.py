@@ -113,12 +113,12 @@ class Store:
                     path,
                 )
             try:
-                connection, watch = connected(path)
+                connection, watch = connected(path, limits.max_bytes)
             except sqlite3.DatabaseError as error:
                 if not is_corrupt(error):
                     raise
                 corrupt = move_aside(path, f"is corrupt ({error})", clock())
-                connection, watch = connected(path)
+                connection, watch = connected(path, limits.max_bytes)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"cannot open the store {path}: {reason(error)}",
