@@ -413,7 +413,7 @@ CGROUPS = (
         cause="60 MiB in extended attributes of files in a tmpfs, limit 40",
         named=r"extended attributes",
         near=_KERNEL,
-        where=BOTH,
+        where=(HOST,),  # 6.1, the kernel of the machines, charges them to nobody
         work="group a ${LIMIT:-40M}; "
         + _TMPFS
         + "within a causes attributes 60 $d 2 tagger; rc=$?; umount $d; return $rc",
@@ -421,15 +421,15 @@ CGROUPS = (
     ),
     Scenario(
         name="cg-polled",
-        cause="300000 epoll entries, limit 40",
+        cause="80000 epoll entries, limit 12",
         named=r"epoll",
         near=_KERNEL,
-        work="group a ${LIMIT:-40M}; within a causes polled 300000 2 poller",
-        follow={"raise_limit": _did("limit 120 MiB", LIMIT="120M"), "see_descriptors": LOOK},
+        work="group a ${LIMIT:-12M}; within a causes polled 80000 2 poller",
+        follow={"raise_limit": _did("limit 60 MiB", LIMIT="60M"), "see_descriptors": LOOK},
         looks={
             "descriptors": Look(
-                f"limited a 300M; within a causes polled 300000 4 poller & sleep 2; {_FDS}; wait $!",
-                r"\d{6} poller",
+                f"limited a 300M; within a causes polled 80000 4 poller & sleep 2; {_FDS}; wait $!",
+                r"\d{5} poller",
             )
         },
     ),
