@@ -11,7 +11,6 @@ MODULE_LINES, CLASS_LINES = 450, 250
 #: what is longer, below the package; whose module says why at its top
 LONG = frozenset(
     {
-        "daemon/main.py",
         "daemon/worker.py",
         "delivery/outbox.py",
         "diagnosis/allocator.py",

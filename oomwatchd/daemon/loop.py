@@ -14,12 +14,15 @@ from oomwatchd.daemon.kill_check import KillCheck
 from oomwatchd.daemon.log import OncePerKind
 from oomwatchd.daemon.naming import Naming
 from oomwatchd.daemon.settings import Settings
+from oomwatchd.daemon.waiting import FULL_CAPTURES
 from oomwatchd.daemon.watch import Watch
 from oomwatchd.daemon.worker import Worker
 from oomwatchd.metrics import Metrics
 from oomwatchd.notify import Notifier
 from oomwatchd.observe.recorder import Recorder
 from oomwatchd.observe.snapshot import Snapshots
+from oomwatchd.sources.journal import JournalSource
+from oomwatchd.sources.kmsg import KmsgSource
 
 if TYPE_CHECKING:
     from oomwatchd.daemon.nearing import Warnings
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: How long reading the ring as it stands may take: a flood must not delay the watch for ever.
+CATCH_UP_SECONDS = 5.0
 #: How often the kernel's own count is read for kills that the log did not show.
 POLL_SECONDS = 10.0
 #: It may be read this much sooner when the loop runs anyway: one wakeup serves it and the recorder.
@@ -68,8 +73,22 @@ class Loop:
         self.expired = False
         self._polled = self._fed = self._tended = time.monotonic()
 
-    def begin(self) -> None:
-        """The log was read to its end: start all intervals now."""
+    def catch_up(self, source: KmsgSource | JournalSource) -> None:
+        """Read the ring as it stands. The kernel's count belongs to the moment at which the log was empty: it
+        is read before a reading that finds nothing. All intervals start now."""
+        watch, worker, snapshots = self._parts.watch, self._parts.worker, self._parts.snapshots
+        until = time.monotonic() + CATCH_UP_SECONDS
+        kernel_kills, seq = snapshots.oom_kills(), -1
+        self._parts.check.agree(kernel_kills or 0)
+        while time.monotonic() < until:
+            if worker.waiting > FULL_CAPTURES // 2:
+                time.sleep(0.01)  # nothing hurries yet: no report need lose its details
+            elif watch.read():
+                if source.last_seq in (None, seq):
+                    break
+                kernel_kills, seq = snapshots.oom_kills(), source.last_seq or 0
+        watch.catch_up_done()
+        self._parts.metrics.kernel_kills(kernel_kills)
         self._polled = self._fed = self._tended = time.monotonic()
 
     def register(self, selector: selectors.BaseSelector) -> None:

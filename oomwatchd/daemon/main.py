@@ -1,8 +1,6 @@
 """The daemon: what lives as long as it does, how it begins and how it ends.
 
 One ``selectors`` loop never waits (``loop``), one worker may (``worker``).
-
-One long class: it makes every part, and the order in which they begin and end is its work.
 """
 
 from __future__ import annotations
@@ -14,13 +12,13 @@ import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from oomwatchd import __version__, plugs
 from oomwatchd.config import Config
 from oomwatchd.daemon import protect
+from oomwatchd.daemon.boot_start import BootStart
 from oomwatchd.daemon.clocks import now
 from oomwatchd.daemon.front import Front
 from oomwatchd.daemon.host_memory import HostMemory
@@ -30,10 +28,10 @@ from oomwatchd.daemon.log import is_journal, start_logging
 from oomwatchd.daemon.log_source import cannot_be_polled, open_source
 from oomwatchd.daemon.loop import Loop, Parts
 from oomwatchd.daemon.naming import Naming
+from oomwatchd.daemon.optional import following_of, on_demand_of, textfile_of, warnings_of
 from oomwatchd.daemon.panics import panics, roots
 from oomwatchd.daemon.settings import Settings
 from oomwatchd.daemon.signals import catch
-from oomwatchd.daemon.waiting import FULL_CAPTURES
 from oomwatchd.daemon.watch import Watch
 from oomwatchd.daemon.worker import Worker
 from oomwatchd.errors import OomwatchdError, UnavailableError
@@ -47,24 +45,12 @@ from oomwatchd.observe.holders import Holders
 from oomwatchd.observe.host import read_host
 from oomwatchd.observe.recorder import Recorder
 from oomwatchd.observe.snapshot import Snapshots
-from oomwatchd.sources.journal import JournalSource
-
-if TYPE_CHECKING:
-    from oomwatchd.daemon.following import FollowedHosts
-    from oomwatchd.daemon.nearing import Warnings
-    from oomwatchd.daemon.on_demand import OnDemand
-    from oomwatchd.daemon.textfile import Textfile
 
 log = logging.getLogger(__name__)
 
-#: How long reading the ring as it stands may take: a flood must not delay the watch for ever.
-CATCH_UP_SECONDS = 5.0
 #: At the end, storing what is left may take this long.
 DRAIN_SECONDS = 5.0
 UNHURRIED_SECONDS = 60.0
-#: So much of the journal before the newest stored report is read again: as long as a run of repeats may last,
-#: and what the log clock may lag behind CLOCK_MONOTONIC.
-JOURNAL_AGAIN_USEC = 1_200_000_000
 
 
 class Daemon:
@@ -111,18 +97,10 @@ class Daemon:
         naming: Naming | None = None
         if self._recorder is not None:
             naming = Naming(names, self._recorder.cgroups, self._worker.later)
-        self._warnings: Warnings | None = None
-        if self._recorder is not None and config.warning.enabled:
-            from oomwatchd.daemon.nearing import Warnings  # a quarter MiB that others do without
-
-            self._warnings = Warnings(
-                config.warning, self._host, self._recorder, self._metrics, self._worker.serve, names.get
-            )
-            self._worker.warned = self._warnings.linked
+        self._warnings = warnings_of(config, self._host, self._recorder, self._metrics, self._worker, names)
         self._worker.open()
         boot_id = self._host.boot_id
-        counters = self._worker.load_counters(boot_id)
-        self._metrics.load(counters)
+        self._boot_start = BootStart(self._source.kind, self._worker, self._metrics, boot_id)
         self._check = KillCheck(
             self._source.kind,
             self._host,
@@ -131,33 +109,10 @@ class Daemon:
             self._recorder,
             marks=config.witness.mark_victim,
         )
-        self._began = f"began_{'seq' if self._source.kind == 'kmsg' else 'usec'}"
-        self._on_demand: OnDemand | None = None
-        if (seconds := config.exit_after_idle_seconds) > 0:
-            from oomwatchd.daemon.on_demand import BEFORE_ALL, OnDemand
-
-            self._on_demand = OnDemand(seconds, descriptors.get("trigger", ()), time.monotonic())
-            if self._began not in counters:  # started by a kill: all that the ring holds was watched for
-                counters[self._began] = BEFORE_ALL
-                self._metrics.kernel_kills(0)
-        self._textfile: Textfile | None = None
-        if config.metrics.textfile:
-            from oomwatchd.daemon.textfile import Textfile
-
-            path = Path(config.metrics.textfile)
-            self._textfile = Textfile(path, self._metrics, alone=not self._front.serves)
-        self._following: FollowedHosts | None = None
-        if config.sources.follow:
-            from oomwatchd.daemon.following import FollowedHosts
-
-            self._following = FollowedHosts(
-                config.sources, self._metrics, self._worker.later, self._worker.take_followed
-            )
-        began = counters.get(self._began)
-        if isinstance(self._source, JournalSource) and began is not None:
-            stored = self._worker.last_usec(boot_id)
-            if stored is not None:
-                self._source.skip_to(stored - JOURNAL_AGAIN_USEC)
+        self._on_demand = on_demand_of(config, descriptors.get("trigger", ()), self._boot_start)
+        self._textfile = textfile_of(config, self._metrics, serves=self._front.serves)
+        self._following = following_of(config, self._metrics, self._worker)
+        self._boot_start.skip_known(self._source)
         self._watch = Watch(
             self._source,
             self._host,
@@ -167,7 +122,7 @@ class Daemon:
             now,
             command_line=config.capture.command_line,
             position=self._worker.position(boot_id),
-            began_seq=None if began is None else int(began),
+            began_seq=self._boot_start.number,
             covered=self._worker.covered(boot_id),
             on_victim=self._check.on_victim,
             on_report=self._worker.look_around,
@@ -240,8 +195,9 @@ class Daemon:
         self._worker.look_afterwards(self._host)
         if (warnings := self._warnings) is not None:
             self._worker.later(lambda: self._worker.take(warnings.left_open(self._worker.store)))
-        self._catch_up()
-        self._worker.store.when_renewed(self._begin_anew)
+        self._loop.catch_up(self._source)
+        self._worker.later(lambda: self._boot_start.save(self._watch.began_seq or 0))
+        self._worker.store.when_renewed(self._count_anew)
         self._worker.later(self._report_panics)
         protect.freeze()
         if (obstacle := protect.lock_memory()) is not None:
@@ -252,24 +208,6 @@ class Daemon:
         self._front.ready()
         self._notifier("READY=1", f"STATUS={self._front.status_line()}")
         log.info("%s", self._front.status_line())
-
-    def _catch_up(self) -> None:
-        """Read the ring as it stands. The kernel's count belongs to the moment at which the log was
-        empty: read before a reading that finds nothing."""
-        until = time.monotonic() + CATCH_UP_SECONDS
-        kernel_kills, seq = self._snapshots.oom_kills(), -1
-        self._check.agree(kernel_kills or 0)
-        while time.monotonic() < until:
-            if self._worker.waiting > FULL_CAPTURES // 2:
-                time.sleep(0.01)  # nothing hurries yet: no report need lose its details
-            elif self._watch.read():
-                if self._source.last_seq in (None, seq):
-                    break
-                kernel_kills, seq = self._snapshots.oom_kills(), self._source.last_seq or 0
-        self._watch.catch_up_done()
-        self._metrics.kernel_kills(kernel_kills)
-        self._worker.later(self._save_beginning)
-        self._loop.begin()
 
     def _end(self) -> int:
         self._notifier("STOPPING=1")
@@ -332,16 +270,10 @@ class Daemon:
         except OomwatchdError as error:
             log.info("works without the panics that pstore kept: %s", error)
 
-    def _save_beginning(self) -> None:
-        """Save from which record and from which kernel count on this boot is watched."""
-        began = {self._began: float(self._watch.began_seq or 0)}
-        self._worker.save_counters(self._host.boot_id, {**self._metrics.saved(), **began})
-
-    def _begin_anew(self) -> None:
-        """A new store replaced a corrupt one: save that what was read until now is counted. The next daemon
-        finds none of it stored, and must not count it again."""
-        began = {self._began: float(self._watch.newest)}
-        self._worker.save_counters(self._host.boot_id, {**self._metrics.saved(), **began})
+    def _count_anew(self) -> None:
+        """A new store replaced a corrupt one: the next daemon finds nothing of what was read stored, and must
+        not count it again."""
+        self._boot_start.save(self._watch.newest)
 
     def _reload(self) -> None:
         """Apply a changed configuration as far as a running daemon can; a wrong one changes nothing."""
