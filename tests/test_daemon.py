@@ -30,7 +30,7 @@ from oomwatchd.daemon.clocks import Times
 from oomwatchd.daemon.evidence import FORESEEN_USEC
 from oomwatchd.daemon.live_facts import LiveFacts
 from oomwatchd.daemon.log import LINE_BYTES, OncePerKind, StderrHandler
-from oomwatchd.daemon.loop import Loop
+from oomwatchd.daemon.loop import Loop, Parts
 from oomwatchd.daemon.main import Daemon
 from oomwatchd.daemon.serving import Serving
 from oomwatchd.daemon.settings import Settings
@@ -254,9 +254,8 @@ def test_what_one_bite_leaves_is_read_at_once(rig: Rig, monkeypatch: pytest.Monk
     rig.write(*LINES)
     rig.read_at(KILL_USEC)
     rig.watch.catch_up_done()
-    parts: Any = SimpleNamespace(
-        watch=rig.watch, recorder=None, naming=None, notifier=SimpleNamespace(watchdog_seconds=None)
-    )
+    needed = {"watch": rig.watch, "notifier": SimpleNamespace(watchdog_seconds=None)}
+    parts: Any = SimpleNamespace(**(dict.fromkeys(Parts._fields) | needed))
     loop = Loop(parts)
     rig.read_at(KILL_USEC + 6_000_000)
     assert loop.timeout() > 1.0
