@@ -42,7 +42,8 @@ def run(name: str, cache: Path, seconds: float, memory_mib: int) -> dict[str, st
         del qemu[qemu.index("-m") :]
         ran = boot(
             [
-                *(*qemu, "-m", str(memory_mib), "-kernel", kernel, "-initrd", archive, "-no-reboot"),
+                *qemu,
+                *("-m", str(memory_mib), "-kernel", str(kernel), "-initrd", str(archive), "-no-reboot"),
                 *("-append", f"console={machine.console} quiet panic=1"),
             ],
             directory,
