@@ -97,8 +97,11 @@ def version_of(root: Path) -> str:
     return version
 
 
-def make(root: Path, output: Path, *, deb: bool = True) -> list[Path]:
-    """Build and try everything from what is committed; the files. Raises ReleaseError, CalledProcessError."""
+def make(
+    root: Path, output: Path, *, deb: bool = True, tried: Sequence[str] = ("*.whl", "*.tar.gz")
+) -> list[Path]:
+    """Build everything from what is committed, install and try those of the patterns ``tried``; the files.
+    Raises ReleaseError, CalledProcessError."""
     if _said(["git", "status", "--porcelain", "--untracked-files=no"], root):
         raise ReleaseError("there are changes that are not committed")
     version = version_of(root)
@@ -112,7 +115,7 @@ def make(root: Path, output: Path, *, deb: bool = True) -> list[Path]:
         _do([sys.executable, "-m", "build", "--outdir", str(output), str(clean)], clean)
         if deb:
             _do(["sh", "packaging/debian/build.sh", str(output)], clean)
-        for built in sorted([*output.glob("*.whl"), *output.glob("*.tar.gz")]):
+        for built in sorted(path for pattern in tried for path in output.glob(pattern)):
             _try(built, Path(work) / f"try-{built.suffix}", version, clean / TRIED)
         if deb:
             _try_deb(next(output.glob("*.deb")), Path(work) / "deb", version)
