@@ -21,7 +21,7 @@ from oomwatchd.records.nearing import Candidate, Nearing
 from oomwatchd.render.html import render_html
 from oomwatchd.render.markdown import render_markdown
 from oomwatchd.render.terminal import render_text
-from oomwatchd.sinks import journal
+from oomwatchd.sinks import alertmanager, journal
 from oomwatchd.sinks._particulars import place, severity, unit_of
 from oomwatchd.store import Store
 from tests import samples
@@ -124,6 +124,16 @@ def test_the_journal_has_it_under_an_id_that_the_catalog_explains() -> None:
     assert f"-- {fields['MESSAGE_ID']}\n" in catalog.read_text()
 
 
+def test_an_alert_ends_with_its_warning() -> None:
+    ended = msgspec.structs.replace(TOLD, state="passed", passed="freed", ended_usec=1, ended_wall=1.0)
+    options = alertmanager.Options(urls=["http://x"])
+    ends = [
+        alertmanager.alert(conclude(capture(told)).event, options, 1_790_000_100.0)["endsAt"]
+        for told in (TOLD, ended)
+    ]
+    assert ends == ["2026-09-21T15:15:00.000Z", "2026-09-21T14:15:00.000Z"]
+
+
 def test_its_end_is_a_later_revision_in_the_store(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
     ended = msgspec.structs.replace(TOLD, state="passed", passed="freed", ended_usec=1, ended_wall=1.0)
@@ -131,6 +141,8 @@ def test_its_end_is_a_later_revision_in_the_store(tmp_path: Path) -> None:
     assert outcomes == ["new", "updated", "known"]
     (row,) = store.list(limit=9)
     assert (row.kind, row.unit, row.cgroup) == ("oom_near", "b.service", "/system.slice/b.service")
+    # both are news to whoever fetches from the store
+    assert [news.event_id for news in store.news(0, 9)] == [row.id, row.id]
     kept = store.get(row.id)
     assert kept is not None
     assert kept.nearing is not None

@@ -425,7 +425,10 @@ class Worker:
         return event
 
     def _is_news(self, event: OomEvent, growth: _Growth, new: bool) -> bool:
-        """A revision is sent when it has new kills; a storm's last revision is sent for its count."""
+        """A revision is sent when it has new kills; a storm's last revision is sent for its count, a
+        warning's for its end."""
+        if event.near is not None:
+            return True
         unsent = self._unsent_repeats.pop(event.id, 0) + (0 if new else growth.reports)
         if new or growth.kills:
             return True

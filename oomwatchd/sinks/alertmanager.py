@@ -7,9 +7,9 @@ adds. A value is cut after 256 characters. ``event_id`` makes each event an aler
 delivery the same one; group by ``alertname`` and ``host``. Who and why stand in the annotations ``summary``
 and ``description``.
 
-An alert ends by itself after ``firing_seconds``: a kill is over when it is reported. An event goes to all
-Alertmanagers in ``urls``; it is delivered when one took it, because they agree among themselves on
-notifications.
+An alert ends by itself after ``firing_seconds``: a kill is over when it is reported. That of a warning ends
+with the warning. An event goes to all Alertmanagers in ``urls``; it is delivered when one took it, because
+they agree among themselves on notifications.
 
 Source: Alertmanager's api/v2/openapi.yaml
 """
@@ -77,11 +77,15 @@ def alert(event: OomEvent, options: Options, now: float) -> dict[str, Any]:
         # Alertmanager's own templates for chats and mails escape no mention
         "annotations": {name: unmentioned(str(text)) for name, text in annotations.items() if text},
         "startsAt": _begin(event, now),
-        "endsAt": rfc3339(now + options.firing_seconds),
+        "endsAt": rfc3339(now if _is_over(event) else now + options.firing_seconds),
     }
     if link := linked(options.link, event):
         made["generatorURL"] = link
     return made
+
+
+def _is_over(event: OomEvent) -> bool:
+    return event.near is not None and event.near.state != "near"
 
 
 def _begin(event: OomEvent, now: float) -> str | None:

@@ -158,12 +158,14 @@ class Journal:
         self._socket: socket.socket | None = None
         self._stalled = False
         self._as_root = True
-        self._sent: deque[tuple[str, int, int]] = deque(maxlen=_SENT)
+        self._sent: deque[tuple[str, int, int, str | None]] = deque(maxlen=_SENT)
         self._bound = RateBound()
 
     def emit(self, event: OomEvent) -> None:
-        """Send the event; a later revision only if it has more kills or repeats. Raises SinkError."""
-        key = (event.id, event.kills, event.repeats)
+        """Send the event; a later revision only if it has more kills or repeats, or ends a warning. Raises
+        SinkError."""
+        state = event.near.state if event.near is not None else None
+        key = (event.id, event.kills, event.repeats, state)
         if key in self._sent:
             return
         left_out: int | None = 0

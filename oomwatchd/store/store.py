@@ -203,7 +203,8 @@ class Store:
 
     def _note(self, news: NewsTable, capture: OomCapture, event: OomEvent, new: bool, tally: Tally) -> None:
         grown = tally.grown and (tally.kills > 0 or (capture.settled and capture.repeats > 0))
-        if not event.historical and (new or grown):
+        ended = tally.grown and event.near is not None and capture.settled
+        if not event.historical and (new or grown or ended):
             self.failover.last_news = news.note(event.id, self._clock())
 
     def completed(self, capture: OomCapture) -> OomCapture:
