@@ -15,6 +15,7 @@ LONG = frozenset(
         "delivery/outbox.py",
         "diagnosis/allocator.py",
         "diagnosis/case.py",
+        "follow/follower.py",
         "formats/oom_kill.py",
         "formats/show_mem.py",
         "metrics/__init__.py",
@@ -27,6 +28,7 @@ LONG = frozenset(
         "sources/text/learn.py",
         "sources/text/prefix.py",
         "sources/text/reader.py",
+        "sources/text/wrap.py",
         "store/store.py",
         "web/server.py",
     }

@@ -2,7 +2,9 @@
 
 What is read and what is worked at are two things: sockets are emptied first, each machine has a bounded queue
 of its own, and the one that took least time lately is served first. So a machine that says much, or whose
-text is hard to read, puts off nobody but itself.
+text is hard to read, delays only itself.
+
+One long class: opening, reading and the turns of all sources share one selector and one clock.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from contextlib import suppress
 from oomwatchd.errors import OomwatchdError
 from oomwatchd.follow.address import NAME_CHARACTERS, Place
 from oomwatchd.follow.board import Board
-from oomwatchd.follow.channels import CHANNELS, FIRST_WAIT, LAST_WAIT, Arrival, Channel, File
+from oomwatchd.follow.channels import FIRST_WAIT, LAST_WAIT, Arrival, Channel, File
+from oomwatchd.follow.network import CHANNELS
 from oomwatchd.records.capture import Followed, OomCapture
 from oomwatchd.sources.text import REST_SECONDS
 from oomwatchd.words.escape import harmless

@@ -20,8 +20,8 @@ from oomwatchd.config import FollowSection
 from oomwatchd.errors import NoInputError, OomwatchdError, UnavailableError, UsageError
 from oomwatchd.event import OomEvent
 from oomwatchd.follow.address import place_of, place_of_argument
-from oomwatchd.follow.channels import Connections, Datagrams
 from oomwatchd.follow.follower import MAX_BOARDS, Follower
+from oomwatchd.follow.network import Connections, Datagrams
 from oomwatchd.follow.syslog import Frames, read_message
 from oomwatchd.records.capture import OomCapture
 from tests.follow.boards import datagrams, events, raw_records

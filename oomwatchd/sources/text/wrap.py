@@ -7,6 +7,8 @@ A physical line goes on the one before if that one has not reached its end and t
 remains doubtful is decided by the width at which the text was broken. Nothing here knows a kernel version.
 
 How the lines look is said by their forms (``formats.Copies``).
+
+Longer than others because every way in which lines are broken has its few lines here.
 """
 
 from __future__ import annotations
