@@ -240,6 +240,13 @@ PURPOSES: tuple[Purpose, ...] = (
         "open files, their inodes and names",
         f"{_FDS}; LimitNOFILE=); df -i shows a tmpfs with many files",
     ),
+    _of(
+        r"drm_\w+|ttm_\w+|i915_\w+|amdgpu_\w+|dma_heap_\w+|ion_\w+",
+        "a graphics buffer",
+        "graphics buffers",
+        "drm-total-* in /proc/PID/fdinfo and /sys/kernel/debug/dri show whose",
+        uncounted=True,
+    ),
 )
 _ANY = re.compile("|".join(f"(?:{p.functions.pattern})" for p in PURPOSES))
 #: a charge for the kernel's own data (mm/memcontrol.c), not for a page of a process or a file

@@ -9,18 +9,16 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from oomwatchd.diagnosis.purpose import PURPOSES
+from oomwatchd.diagnosis.purpose import purpose
 
 
 class Work(NamedTuple):
-    """Functions that are called for this work alone; what it is; what to do; whether it is the cause; whether
-    what it takes is in no counter."""
+    """Functions that are called for this work alone; what it is; what to do; whether it is the cause."""
 
     functions: re.Pattern[str]
     words: str
     advice: str = ""
     decides: bool = False
-    uncounted: bool = False
 
 
 _WORKS = (
@@ -40,15 +38,11 @@ _WORKS = (
     Work(re.compile(r"should_failslab|should_fail_alloc_page|should_fail(?:_ex)?"), "fault injection"),
     Work(re.compile(r"do_coredump|elf_core_dump|vfs_coredump"), "a core dump was being written"),
     Work(re.compile(r"create_object|__?kmemleak_\w+"), "the kernel's own leak detector (kmemleak)"),
-    Work(
-        re.compile(r"drm_\w+|ttm_\w+|i915_\w+|amdgpu_\w+|dma_heap_\w+|ion_\w+"),
-        "a graphics buffer",
-        uncounted=True,
-    ),
-    *(Work(p.functions, p.words, uncounted=p.uncounted) for p in PURPOSES),
     Work(re.compile(r"shmem_\w+"), "shared memory (tmpfs)"),
     Work(re.compile(r"page_cache_ra_\w+|page_cache_readahead\w*|filemap_fault"), "reading a file"),
 )
+#: those before which what kernel memory was asked for is looked for
+_GENERAL = 2
 #: all of them: most functions of a trace are none
 _ANY = re.compile("|".join(f"(?:{work.functions.pattern})" for work in _WORKS))
 
@@ -56,7 +50,12 @@ _ANY = re.compile("|".join(f"(?:{work.functions.pattern})" for work in _WORKS))
 def work_of(trace: Sequence[str]) -> tuple[Work, str] | None:
     """The work that a trace tells of, and the function that does; None where it tells of none."""
     known = [function for function in trace if _called(_ANY, (function,))]
-    work = next((w for w in _WORKS if _called(w.functions, known)), None)
+    asked = purpose(trace)
+    works = list(_WORKS)
+    if asked is not None:
+        works.insert(-_GENERAL, Work(asked.functions, asked.words))
+        known = list(trace)
+    work = next((w for w in works if _called(w.functions, known)), None)
     return None if work is None else (work, next(f for f in known if _called(work.functions, (f,))))
 
 
