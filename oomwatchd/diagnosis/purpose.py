@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -19,7 +20,8 @@ import msgspec
 class Purpose(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of kernel data."""
 
-    functions: re.Pattern[str]
+    #: a regular expression, compiled when it is first needed: most hosts never have a report
+    functions: str
     #: what one request is for: "a pipe"
     words: str
     #: what holds the memory: "pipe buffers"
@@ -31,7 +33,7 @@ class Purpose(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _of(functions: str, words: str, holds: str, look: str, *, uncounted: bool = False) -> Purpose:
-    return Purpose(functions=re.compile(functions), words=words, holds=holds, look=look, uncounted=uncounted)
+    return Purpose(functions=functions, words=words, holds=holds, look=look, uncounted=uncounted)
 
 
 _FDS = "ls -l /proc/PID/fd shows who has many; end it or bound it (ulimit -n"
@@ -248,9 +250,8 @@ PURPOSES: tuple[Purpose, ...] = (
         uncounted=True,
     ),
 )
-_ANY = re.compile("|".join(f"(?:{p.functions.pattern})" for p in PURPOSES))
 #: a charge for the kernel's own data (mm/memcontrol.c), not for a page of a process or a file
-_KERNEL_CHARGE = re.compile(
+_KERNEL_CHARGE = (
     r"obj_cgroup_charge\w*|__memcg_kmem_\w+|memcg_kmem_\w+|memcg_charge_kernel_stack\w*|memcg_charge_slab|"
     r"__memcg_slab_\w+|memcg_slab_\w+|__memcg_charge_slab"
 )
@@ -258,11 +259,17 @@ _KERNEL_CHARGE = re.compile(
 
 def purpose(trace: Sequence[str]) -> Purpose | None:
     """What a trace's request was for; None where no function of it is of one purpose alone."""
-    names = [function.partition(".")[0] for function in trace]
-    known = [name for name in names if _ANY.fullmatch(name)]
-    return next((p for p in PURPOSES if any(p.functions.fullmatch(name) for name in known)), None)
+    first = min((_place(function.partition(".")[0]) for function in trace), default=len(PURPOSES))
+    return PURPOSES[first] if first < len(PURPOSES) else None
+
+
+@lru_cache(maxsize=512)
+def _place(function: str) -> int:
+    """Of the first purpose that has this function; their number where none has it."""
+    known = (place for place, p in enumerate(PURPOSES) if re.fullmatch(p.functions, function))
+    return next(known, len(PURPOSES))
 
 
 def for_the_kernel(trace: Sequence[str]) -> bool:
     """The request was charged as the kernel's own memory."""
-    return any(_KERNEL_CHARGE.fullmatch(function.partition(".")[0]) for function in trace)
+    return any(re.fullmatch(_KERNEL_CHARGE, function.partition(".")[0]) for function in trace)
