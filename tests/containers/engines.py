@@ -73,8 +73,8 @@ class Engine:
         return image
 
 
-def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+def _run(*command: str, directory: Path | None = None) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=directory)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
     return done.stdout.strip().rpartition("\n")[2]
 
@@ -100,6 +100,7 @@ class Podman(Engine):
             ),
             *("--cgroup-manager", "cgroupfs", "--storage-driver", "vfs", "--runtime", "/usr/sbin/runc"),
             *arguments,
+            directory=self.work,  # where conmon notes that its container was killed
         )
 
     def start(self) -> None:
