@@ -18,6 +18,7 @@ import msgspec
 
 from oomwatchd.config import WarningSection
 from oomwatchd.daemon.log import OncePerKind
+from oomwatchd.diagnosis import nearing  # noqa: F401  # now, not when memory is short
 from oomwatchd.diagnosis.attribution import owner_of, short_id
 from oomwatchd.event import OomEvent
 from oomwatchd.event.identity import near_id

@@ -12,10 +12,9 @@ from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from oomwatchd.diagnosis import nearing, oomd, user_killers
+from oomwatchd.diagnosis import oomd, user_killers
 from oomwatchd.diagnosis.attribution import Attribution, attribute
 from oomwatchd.diagnosis.findings import Case, Diagnosis, diagnose, memory_nearly_exhausted
-from oomwatchd.diagnosis.nearing import Near
 from oomwatchd.diagnosis.oomd import OomdKill
 from oomwatchd.diagnosis.user_killers import UserKill
 from oomwatchd.event.aftermath import Aftermath, aftermath
@@ -24,6 +23,7 @@ from oomwatchd.formats import oom_kill
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.records.capture import Mark, OomCapture, RowsLeftOut, Track, Unseen, Via
 from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.near import Near
 from oomwatchd.records.nearing import Nearing, Warned
 from oomwatchd.records.report import (
     Allocation,
@@ -357,6 +357,8 @@ def _user_kill_event(capture: OomCapture) -> OomEvent:
 
 def _near_event(capture: OomCapture, told: Nearing) -> OomEvent:
     """A warning: no report of the kernel's, nobody was killed yet."""
+    from oomwatchd.diagnosis import nearing  # a daemon that gives no warnings does without
+
     report = nearing.report_of(capture, told)
     near = nearing.near_of(capture, told, rfc3339(told.ended_wall))
     found = memory_nearly_exhausted.find(Case(report, capture))

@@ -14,9 +14,9 @@ may fill its limit (a batch job) is silenced by ``[warning] quiet``."""
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis import nearing
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.owners import Limit, owned
+from oomwatchd.records.near import Near
 from oomwatchd.records.report import Finding, Task
 from oomwatchd.words.escape import harmless_name
 
@@ -27,6 +27,8 @@ TITLE = "Memory is about to be exhausted"
 def find(case: Case) -> Finding | None:
     if case.capture is None or case.capture.nearing is None:
         return None
+    from oomwatchd.diagnosis import nearing  # a daemon that gives no warnings does without
+
     told = nearing.near_of(case.capture, case.capture.nearing, None)
     said = [f"{nearing.place(told)}: {nearing.left_said(told)}."]
     said += [f"It grows: {nearing.grower_said(one)}." for one in told.growers]
@@ -50,7 +52,7 @@ def find(case: Case) -> Finding | None:
     )
 
 
-def _advice(told: nearing.Near, largest: Task | None) -> str:
+def _advice(told: Near, largest: Task | None) -> str:
     grower = told.growers[0] if told.growers else None
     who = "what grows"
     if grower is None and largest is not None and 2 * (largest.rss_bytes or 0) > told.used_bytes:
