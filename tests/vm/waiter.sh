@@ -30,6 +30,7 @@ waiter=$!
 sleep 5
 echo "@@TRACING $([ -e /sys/kernel/tracing/instances/oomwatchd-ondemand/trace_pipe ] && echo yes || echo no)"
 echo "@@COST_KIB $((before - $(slab)))"
+echo "@@GREP $(grep -h -E '^(Rss|Anonymous):' /proc/$(cat /proc/$waiter/task/$waiter/children | cut -d' ' -f1)/smaps_rollup | tr -s ' \n' ' ')"
 echo "@@SHELL $(grep -h -E '^(Rss|Anonymous):' /proc/$waiter/smaps_rollup | tr -s ' \n' ' ')"
 one=$(grep -h ^voluntary /proc/$waiter/status); sleep 10; two=$(grep -h ^voluntary /proc/$waiter/status)
 echo "@@IDLE $one $two"
