@@ -167,6 +167,7 @@ def tracing(tmp_path: Path) -> Path:
         (directory / "events/oom/mark_victim").mkdir(parents=True)
         (directory / "events/oom/mark_victim/enable").write_text("0\n")
     (instance / "buffer_percent").write_text("50\n")
+    (root / "buffer_size_kb").write_text("7 (expanded: 1408)\n")
     os.mkfifo(instance / "trace_pipe")
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal: 65536 kB\nMemFree: 100 kB\nMemAvailable: 50000 kB\n")
@@ -220,6 +221,7 @@ def test_the_script_blocks_until_a_victim_is_marked(tmp_path: Path, tracing: Pat
         assert len(until(tmp_path / "runs", 2)) == 2
         assert (tracing / "instances/oomwatchd-ondemand/events/oom/mark_victim/enable").read_text() == "1\n"
         assert (tracing / "instances/oomwatchd-ondemand/buffer_percent").read_text() == "0\n"
+        assert (tracing / "buffer_size_kb").read_text() == "7\n"
         pipe.close()
     finally:
         process.kill()
