@@ -25,7 +25,7 @@ hog() { # CGROUP: a line that never ends
 starts() { wc -l < /runs; }
 touch /runs
 before=$(slab)
-OOMWATCHD=/bin/stub START_KIB=4096 sh /bin/oomwatchd-ondemand &
+INSTANCE=${INSTANCE-oomwatchd-ondemand} OOMWATCHD=/bin/stub START_KIB=4096 sh /bin/oomwatchd-ondemand &
 waiter=$!
 sleep 5
 echo "@@TRACING $([ -e /sys/kernel/tracing/instances/oomwatchd-ondemand/trace_pipe ] && echo yes || echo no)"
