@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -290,8 +290,13 @@ def test_of_a_victim_is_known_what_it_held_before() -> None:
         def processes(self) -> dict[str, str]:
             return self.early
 
+        ended: frozenset[str] = frozenset()
+
         def look(self) -> dict[str, str]:
             return self.late
+
+        def gone(self, pids: Iterable[str]) -> set[str]:
+            return set(pids) & self.ended
 
     cpu = iter([0.0, 1.0, 5.0, 5.0])
     facts = LiveFacts(Changing(Host()), None, 4096, cpu=lambda: next(cpu))
@@ -307,6 +312,10 @@ def test_of_a_victim_is_known_what_it_held_before() -> None:
     assert seen.at.parts["memfd"] == "5 7 a b"
     other = facts.added_to(replace(at(began), processes=(ProcessFacts(pid=8),)))
     assert other.at is not None and other.at.parts["descriptors"] == Changing.late["descriptors"]
+    # a victim of a later report, which is gone by now
+    Changing.ended = frozenset({"7"})
+    other = facts.added_to(replace(at(began), processes=(ProcessFacts(pid=8),)))
+    assert other.at is not None and other.at.parts["descriptors"].startswith("9000 pipe 7 victim")
     late = facts.added_to(replace(at(EARLY_KEPT_USEC + 1), processes=(ProcessFacts(pid=7),)))
     assert late.at is not None and "memfd" not in late.at.parts
 

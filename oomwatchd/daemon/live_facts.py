@@ -88,8 +88,9 @@ class LiveFacts:
         parts = min(near, key=lambda look: look[0])[1] if near else {}
         early = [looked for usec, looked in self._early if 0 <= at.usec - usec <= EARLY_KEPT_USEC]
         if early:
-            victims = {str(facts.pid) for facts in capture.processes}
-            parts = {**parts, **_with_lines_of(victims, parts, early[-1])}
+            # of an avalanche of kills the one that held it all may be the last, and gone all the same
+            ended = {str(facts.pid) for facts in capture.processes} | self._holders.gone(_pids(early[-1]))
+            parts = {**parts, **_with_lines_of(ended, parts, early[-1])}
         return _with_parts(capture, {**parts, **self._contents.get(_number(capture), {})})
 
     def look_into(self, capture: OomCapture, path: str | None) -> OomCapture:
@@ -106,6 +107,11 @@ class LiveFacts:
 def _number(capture: OomCapture) -> int:
     number = capture.records[0].number if capture.records else None
     return -1 if number is None else number
+
+
+def _pids(parts: dict[str, str]) -> set[str]:
+    lines = ((name, line) for name, text in parts.items() for line in text.split("\n") if line)
+    return {line.split(" ")[PID_FIELD[name]] for name, line in lines}
 
 
 def _with_lines_of(pids: set[str], parts: dict[str, str], early: dict[str, str]) -> dict[str, str]:

@@ -236,6 +236,10 @@ class Holders:
         parts["descriptors"] = "\n".join(sorted(most, key=lambda line: -int(line.partition(" ")[0])))
         return {part: text for part, text in parts.items() if text}
 
+    def gone(self, pids: Iterable[str]) -> set[str]:
+        """Those of these processes that are there no more."""
+        return {pid for pid in pids if not os.path.exists(f"{self._host.proc}/{pid}")}  # noqa: PTH110
+
     def _is_kernel_thread(self, pid: int) -> bool:
         """It runs no program (proc_exe_link()): a thread of the kernel, or one that has ended. False where
         nobody says."""
