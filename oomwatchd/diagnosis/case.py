@@ -280,7 +280,7 @@ class Case:
         """The modules whose functions the call trace passes, the nearest to the allocator first; what is
         behind a question mark was only found on the stack."""
         texts = (record.text for record in self.capture.records) if self.capture is not None else ()
-        found = (_TRACED.match(text) for text in texts)
+        found = (_TRACED.match(text) for text in texts if "+0x" in text)
         return tuple(dict.fromkeys(m[1] for m in found if m is not None))
 
     @property

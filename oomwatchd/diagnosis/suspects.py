@@ -229,10 +229,11 @@ def modules(case: Case) -> tuple[str, ...] | None:
         return case.facts.modules
     texts = [record.text for record in case.capture.records] if case.capture is not None else []
     for text in texts:
-        linked = _LINKED.search(text)
+        linked = _LINKED.search(text) if "Modules linked in:" in text else None
         if linked and (names := tuple(_MARKED.findall(linked[1]))):
             return names[:_MODULES]
-    return () if any(_TAINT.search(text) for text in texts) else None
+    tainted = (text for text in texts if "Tainted: " in text or "_MODULE" in text)
+    return () if any(map(_TAINT.search, tainted)) else None
 
 
 def unload(names: tuple[str, ...]) -> str:

@@ -85,6 +85,8 @@ class Joiner:
         """The short way for a line without a prefix that nothing has to be mended in; whether it was one."""
         if not self._may_be_whole:
             return False
+        if text[:2] == "  ":
+            text = text.lstrip(" ")  # under a line's first: what is whole begins without
         if text[:1] == "[":
             if self._row.fullmatch(text) is None:
                 return False

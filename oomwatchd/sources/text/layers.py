@@ -141,7 +141,7 @@ _OTHERS: Final = re.compile(
 #: the same behind what else stands before each line
 _OTHERS_BEHIND: Final = re.compile(
     r"(?<![\w\"])\"[A-Za-z_@][\w.@/-]{0,63}\"[ \t]*:[ \t]|[ \t]- [A-Za-z_][\w.@/-]{0,63}: "
-    r"|(?:^|[ \t])[\]\[{}(),-]{1,4}[ \t]*$"
+    r"|(?:^|[ \t])(?:[\]\[{}(),-]{1,4}[ \t]*$|[\]}],?[ \t]|[\[{][ \t])"
 )
 
 

@@ -181,10 +181,12 @@ _CLOSED: Final[dict[str, tuple[re.Pattern[str], ...]]] = {}
 for _form in ALL:
     for _begin in _form.begins if _is_closed(_form) else ():
         _CLOSED[_begin] = (*_CLOSED.get(_begin, ()), _form.pattern)
-#: lines of a stack dump, statistics of a cgroup, counts of pages
+#: lines of a stack dump, registers, statistics of a cgroup, counts of pages
 _CLOSED_ROW: Final = Deferred(
     r" (?:\[<[0-9a-f]{8,16}>\] )?(?:\? )?[\w.$]{1,128}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[\w{1,56}\])?"
-    r"|(?: [0-9a-f]{8,16}){1,8}|[a-z][a-z0-9_]{1,40} \d{1,19}|\d{1,14} (?:total )?pages? [A-Za-z/ ]{1,32}"
+    r"| </?[A-Z]{3,8}>|Call Trace:|(?: [0-9a-f]{8,16}){1,8}|[a-z][a-z0-9_]{1,40} \d{1,19}"
+    r"|R[A-Z0-9]{2}: [0-9a-f]{16}(?: R[A-Z0-9]{2}: [0-9a-f]{16}){2}|RS?[PI]P: [0-9a-f]{2,4}:0x[0-9a-f]{1,16}"
+    r"|\d{1,14} (?:total )?(?:pagecache )?pages?(?: [A-Za-z/ ]{1,32})?"
 )
 
 
