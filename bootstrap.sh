@@ -13,8 +13,8 @@ set -eu
 packages='ca-certificates gcc libc6-dev libsystemd-dev libudev1 pkg-config python3 python3-dev python3-venv'
 # systemd brings systemd-analyze and journald (it does not become PID 1 by that), chromium shows the pages,
 # netbase makes /etc/hosts, which says what localhost is.
-packages_for_tests='busybox-static chromium chromium-driver fish groff-base iproute2 logrotate mandoc netbase openssl
-systemd systemd-journal-remote util-linux zsh'
+packages_for_tests='busybox-static chromium chromium-driver fish groff-base iproute2 logrotate mandoc netbase openrc
+openssl rpm shellcheck systemd systemd-journal-remote util-linux zsh'
 # kubectl renders what packaging/kubernetes applies; it comes from elsewhere on many machines.
 command -v kubectl >/dev/null || packages_for_tests="$packages_for_tests kubernetes-client"
 

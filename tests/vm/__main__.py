@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.vm import board, full, kernels, power, trouble, waiter
+from tests.vm import board, full, kernels, ondemand, power, trouble, waiter
 from tests.vm.checks import check
 from tests.vm.lab import LabError, cache_directory
 
@@ -41,6 +41,9 @@ def main() -> int:
     )
     small_waiter.add_argument("--memory", type=int, default=128, metavar="MIB")
     small_waiter.set_defaults(run=run_waiter)
+    called = commands.add_parser("ondemand", help="the profile without a process, in a whole Debian 13")
+    called.add_argument("--memory", type=int, default=256, metavar="MIB")
+    called.set_defaults(run=run_on_demand)
     whole = commands.add_parser("full", help="the package in a whole Debian 13")
     whole.add_argument("scripts", nargs="*", default=[*SCRIPTS], metavar="SCRIPT", help=", ".join(SCRIPTS))
     whole.add_argument("--memory", type=int, nargs="+", metavar="MIB")
@@ -85,6 +88,17 @@ def run_waiter(args: argparse.Namespace) -> bool:
         for part, text in waiter.run(name, args.work, args.timeout, args.memory).items():
             print(f"{name} {part}: {' | '.join(text.split(chr(10)))}", flush=True)
     return True
+
+
+def run_on_demand(args: argparse.Namespace) -> bool:
+    """Each claim on a line."""
+    with tempfile.TemporaryDirectory(prefix="oomwatchd-lab-", dir=full.SCRATCH) as scratch:
+        directory = Path(scratch)
+        image = full.install(full.package(args.work, directory), args.work, directory)
+        claims = ondemand.test(image, args.memory, args.timeout)
+    for claim in claims:
+        print(f"{'yes' if claim.holds else 'NO '} {claim.text}")
+    return all(claim.holds for claim in claims)
 
 
 def run_kernels(args: argparse.Namespace) -> bool:
