@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import os
+import shutil
 import socket
 import ssl
 import struct
@@ -368,6 +369,30 @@ def test_tls(serve: Serve, issued: Certificates) -> None:
         status(server, "/metrics")
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     assert status(server, "/metrics", tls=context) == 200
+
+
+@pytest.mark.parametrize("kind", ["other's key", "no PEM", "directory", "absent", "empty", "fifo"])
+@pytest.mark.parametrize("which", ["server.pem", "server.key"])
+def test_wrong_files_are_one_clear_error_at_once(
+    kind: str, which: str, issued: Certificates, tmp_path: Path
+) -> None:
+    for name in ("server.pem", "server.key"):
+        shutil.copy(issued.directory / name, tmp_path / name)
+    wrong = tmp_path / which
+    wrong.unlink()
+    match kind:
+        case "other's key":
+            shutil.copy(issued.directory / which.replace("server", "client"), wrong)
+        case "directory":
+            wrong.mkdir()
+        case "fifo":
+            os.mkfifo(wrong)
+        case "no PEM" | "empty":
+            wrong.write_text("garbage\n" if kind == "no PEM" else "")
+    file = web_config(tmp_path, TLS)
+    with pytest.raises(ConfigError) as caught:
+        Access(file)
+    assert str(caught.value).startswith(f"{file}: ") and "\n" not in str(caught.value)
 
 
 def test_tls_serves_many_requests_and_large_answers(serve: Serve, issued: Certificates) -> None:

@@ -119,6 +119,10 @@ def tls_context(tls: TlsSection, path: Path) -> ssl.SSLContext:  # noqa: C901 - 
         except ValueError as error:
             raise wrong(f"curve_preferences: this OpenSSL cannot be held to {curve}") from error
     try:
+        for name in filter(None, (tls.cert_file, tls.key_file, tls.client_ca_file)):
+            file = path.parent / name
+            if file.exists() and not file.is_file():  # a FIFO would hold up whoever opens it
+                raise wrong(f"certificate or key: {file} is not a file")
         with _as_file(tls.cert) as cert, _as_file(tls.key) as key:
             context.load_cert_chain(
                 path.parent / tls.cert_file if tls.cert_file else cert,
