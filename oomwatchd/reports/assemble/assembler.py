@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from oomwatchd.formats import Section, pieces
+from oomwatchd.formats import Section, pieces, show_mem
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.records.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord
 from oomwatchd.reports.assemble import runs
@@ -19,6 +19,9 @@ from oomwatchd.reports.assemble.placing import Placing
 CLOCK_RESTART_USEC = 2_000_000
 #: how often it is checked what is due, on the log clock
 _CHECK_USEC = QUIET_USEC // 2
+
+#: what the last line is, where a kernel may print it a word at a time
+_MAY_GO_ON = (None, show_mem.LOWMEM_RESERVE, show_mem.BUDDY)
 
 
 class Assembler:
@@ -165,7 +168,13 @@ class Assembler:
         if blocks:
             if blocks[-1].takes_row(record):
                 return
-            if record.seq is not None and record.text[:1] in pieces.GOES_ON and self._placing.goes_on(record):
+            begun = blocks[-1].last_form
+            if (
+                begun in _MAY_GO_ON
+                and record.seq is not None
+                and record.text[:1] in pieces.GOES_ON
+                and self._placing.goes_on(record)
+            ):
                 return
         found = recognise(record.text, raw=record.is_whole)
         if self._restarted:
