@@ -24,7 +24,7 @@ SUITE = "trixie"
 #: what the system has besides the package and what that depends on
 PACKAGES = (
     *("systemd-sysv", "systemd-oomd", "dbus", "udev", "kmod", "linux-image-cloud-amd64", "initramfs-tools"),
-    "curl",
+    *("curl", "podman", "crun", "busybox-static"),
 )
 #: the memory that ramoops keeps over a restart
 RAMOOPS_MIB = 1

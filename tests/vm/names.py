@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.vm import full
 from tests.vm.checks import Claim
 
 NAME = "shop-db"
+PODMAN = "shop-cache"
 
 
 def test(image: Path, memory_mib: int, seconds: float) -> list[Claim]:
@@ -38,4 +40,52 @@ def test(image: Path, memory_mib: int, seconds: float) -> list[Claim]:
             f"{4 << 20} {result.one('segment')} " in parts.get("sysv", ""),
         ),
         Claim("settings are known", "vm.min_free_kbytes = " in parts.get("sysctl", "")),
+        *_podman(result),
     ]
+
+
+def _podman(result: full.Result) -> list[Claim]:
+    """Each kill in a container of Podman's, in all that is told."""
+    listed = [one for one in result.json("events") if one["container"] == PODMAN]
+    journal = [one for one in result.json_lines("journal") if one.get("OOM_CONTAINER_NAME") == PODMAN]
+    series = f'oomwatchd_container_oom_kills_total{{container="{PODMAN}",namespace="",pod=""}}'
+    counted = {
+        name: float(value)
+        for name, _, value in (line.rpartition(" ") for line in result.one("podman_metrics").splitlines())
+    }
+    sent = [_attributes(record) for record in _records(result)]
+    named = [one.get("container.name") for one in sent if one.get("container.runtime.name") == "podman"]
+    return [
+        Claim(
+            f"Podman: killed three times ({result.one('podman_status')!r})",
+            result.one("podman_status").split() == ["137"] * 3,
+        ),
+        Claim(f"Podman: {len(listed)} events by its name", len(listed) == 3),
+        Claim(f"Podman: {len(journal)} journal entries by its name", len(journal) == 3),
+        Claim(
+            f"Podman: in the line: {[one['MESSAGE'] for one in journal]}",
+            all(_in_line(one) for one in journal),
+        ),
+        Claim(f"Podman: metric {counted}", counted.get(series) == 3),
+        Claim(f"Podman: OTLP {named}", named == [PODMAN] * 3),
+    ]
+
+
+def _in_line(entry: dict[str, Any]) -> bool:
+    return f"container {PODMAN}" in entry["MESSAGE"]
+
+
+def _records(result: full.Result) -> list[dict[str, Any]]:
+    """The log records of all OTLP requests."""
+    bodies = [json.loads(request["body"]) for request in result.json_lines("podman_otlp")]
+    return [
+        record
+        for body in bodies
+        for resource in body["resourceLogs"]
+        for scope in resource["scopeLogs"]
+        for record in scope["logRecords"]
+    ]
+
+
+def _attributes(record: dict[str, Any]) -> dict[str, Any]:
+    return {pair["key"]: pair["value"].get("stringValue") for pair in record["attributes"]}
