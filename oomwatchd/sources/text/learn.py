@@ -192,7 +192,8 @@ def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:  # 
         for line in lines:
             found = reader.take(line, line.encode("utf-8", "backslashreplace"))
             if found is not None:
-                texts += sum(certain.is_at_once(record.text) for record in found)
+                if not parser.guessed:  # what stands before the text is known
+                    texts += sum(certain.is_at_once(record.text) for record in found)
                 if line.lstrip(" \t")[:1] in ("{", '"'):
                     read += [sample for sample in wrong if sample.line is line]
         if read and 10 * texts >= 8 * len(read):
