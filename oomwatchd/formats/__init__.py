@@ -1,13 +1,13 @@
 """What kernels print about running out of memory: one module for each kernel file that prints it.
 
-A *form* is one wording, and says all that is known of it: where it stands in a report, what it means for
-cutting reports, how it is read, how it looks where people wrapped it or lost its blanks, real samples.
+A *form* describes one wording completely: where it stands in a report, what it means for cutting reports,
+how it is read, how wrapped or unspaced copies of it look, and real samples.
 Lines that describe themselves (``key:NkB`` lists, ``name value`` rows, tables with a header) have one
 form for all kernels; prose has one form per wording. No form asks for the kernel's version:
 distributions backport.
 
-**A new kernel wording is one entry in ``FORMS`` of its module and its reader beside it**; a module is found
-by being here, and nobody else lists forms:
+**A new kernel wording is one entry in ``FORMS`` of its module and its reader beside it.** Every module of
+this package is found by itself; forms are listed nowhere else:
 
 * ``reports.decode`` calls its reader, which writes what the line says into its part (``formats.parts``);
 * ``recognise`` finds the form of a line by ``begins`` and ``pattern`` (or ``marks``, where a line begins
@@ -19,9 +19,9 @@ by being here, and nobody else lists forms:
 ``tests/test_forms.py`` walks all forms.
 
 Names of processes and cgroups are hostile: every pattern is anchored at the beginning of the record,
-and what follows a name is anchored at its end. Other lines of the kernel's begin with words that a user
-chooses (``NAME[PID]: segfault at ...``, a firewall's log prefix): a raw record is of a form only if all of
-it is, to its end, and names in it keep to their size (``recognise``).
+and what follows a name is anchored at its end. Some other kernel lines begin with words that a user chooses
+(``NAME[PID]: segfault at ...``, a firewall's log prefix). So a raw record has a form only if the form
+matches all of it and no name in it is too long (``recognise``).
 
 Core: no clock, no file, no socket.
 """
@@ -42,7 +42,7 @@ Match = re.Match[str]
 
 #: a process name has 15 bytes (TASK_COMM_LEN 16 with its end)
 COMM_BYTES = 15
-#: with these a copy's line may begin, and a task's name hardly
+#: quotation marks: a copied line may begin with one, a task's name hardly ever does
 QUOTES = "\"'`\u2018\u201c\u201d"
 
 
@@ -66,11 +66,12 @@ class Section(IntEnum):
 class Role(Enum):
     """What a line means for cutting reports.
 
-    ``NEIGHBOUR`` is no part of a report. ``BEFORE`` stands before one and tells of it. ``REFUSED`` says
-    that what was asked for by hand came to nothing. ``HEADER`` begins one. ``DUMP`` heads a stack dump, of
-    anybody: it begins a report only where the OOM killer stands in the call trace. ``BODY`` goes on with one.
-    ``VICTIM`` names who is chosen. ``KILL`` says that a process is killed, ``OUTCOME`` ends a report without
-    that. ``EXTRA`` stands beside the kill lines. ``AFTER`` tells of a process that was killed.
+    ``NEIGHBOUR`` is no part of a report. ``BEFORE`` stands before a report and announces it. ``REFUSED``: an
+    OOM kill was requested by hand (sysrq) and refused. ``HEADER`` begins a report. ``DUMP`` is the head of a
+    stack dump, which may be anybody's: it begins a report only if the OOM killer is in the call trace.
+    ``BODY`` continues a report. ``VICTIM`` names the chosen process. ``KILL`` says that a process is killed;
+    ``OUTCOME`` ends a report without a kill. ``EXTRA`` stands beside the kill lines. ``AFTER`` is about a
+    process that was killed before.
     """
 
     NEIGHBOUR = auto()
@@ -86,14 +87,16 @@ class Role(Enum):
     AFTER = auto()
 
 
-#: lines that must not be lost of a report, however much of it has to go: who was killed, and why
+#: lines that say who was killed and why: they are kept however much of a report must be dropped
 ESSENTIAL = frozenset({Role.HEADER, Role.VICTIM, Role.KILL, Role.OUTCOME, Role.EXTRA})
 
 
 class Proof(IntEnum):
-    """What one line proves without any other of its report. ``IN_TEXT``: that a report was here, if a text
-    has nothing more of it; among raw records, which are all there, it needs the others. ``ALONE``: that the
-    kernel printed it, so that a report is here."""
+    """What one line proves without the other lines of its report.
+
+    ``IN_TEXT``: in a text, where the rest may be lost, it proves a report; among raw records, which are
+    complete, it needs the other lines. ``ALONE``: only the kernel prints it, so it always proves a report.
+    """
 
     NONE = 0
     IN_TEXT = 1
@@ -101,28 +104,30 @@ class Proof(IntEnum):
 
 
 class Unspaced(msgspec.Struct, frozen=True, gc=False):
-    """A copy of a line that lost all its blanks: a pattern of its beginning, and substitutions (``re.sub``),
-    in their order, that put the blanks back."""
+    """A copied line that lost all its blanks: a pattern for its beginning, and the substitutions (``re.sub``,
+    in this order) that put the blanks back."""
 
     start: str
     blanks: tuple[tuple[str, str], ...]
 
 
 class Copies(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """How a line looks in what people paste: all that is needed to put it together again. Patterns as text,
-    for whoever mends copies compiles those of all forms together, in the order of ``recognise.ALL``.
+    """How a line looks in what people paste: all that is needed to put it together again. Patterns are text,
+    because those of all forms are compiled together, in the order of ``recognise.ALL``.
 
-    ``start``    how such a line begins (leading blanks removed): as little of it as tells it from all other
-                 text, for the line may be broken behind any word; an alternative may end with ``$``.
-    ``end``      what stands at its end; what is held is complete when it comes to it. "": complete after
-                 any word; None: nobody can say by its text (a name ends it, or free words).
-    ``words``    the shape of each of its words, by which a piece of it is told from other text; None: any.
+    ``start``    how the line begins (leading blanks removed). The pattern is as short as still tells the line
+                 from other text, because the line may be broken after any word; an alternative may end
+                 with ``$``.
+    ``end``      what stands at its end: the line is complete once this was read. "": it is complete after
+                 any word; None: its text cannot tell (it ends with a name or free words).
+    ``words``    the shape of its words, which tells a piece of it from other text; None: any.
     ``closed``   nothing follows ``end``; False where free words or a name may.
-    ``free``     most of it is one long word, a path, or prose: it goes on until ``end``, whatever comes.
-    ``so_far``   all of it as far as it may have come, where only that tells what goes on with it.
-    ``mends``    a blank inside a word (``28k B``) is closed again where ``words`` knows the joined word only.
-    ``inner``    how it begins inside a longer text of several lines run together: only what no word of
-                 another line looks like; None: it is not looked for.
+    ``free``     most of it is one long word, a path or prose: whatever comes belongs to it, up to ``end``.
+    ``so_far``   matches every part of the line that may have been read so far; needed where only that tells
+                 what may continue it.
+    ``mends``    a blank inside a word (``28k B``) is removed where ``words`` matches the joined word only.
+    ``inner``    how it begins inside several lines run together: only what no word of another line looks
+                 like; None: it is not looked for.
     ``unspaced`` how it looks without its blanks; None: they cannot be put back, or it has none.
     """
 
@@ -151,25 +156,26 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, eq=False, gc=False):
     ``role``     what it means for cutting reports.
     ``pattern``  matched at the beginning of the text (leading blanks removed). Groups that mean the same
                  have the same name everywhere: ``comm`` and ``pid`` are a process, ``path`` of a line of
-                 section MEMCG is the cgroup at its limit. Groups ``loose`` and ``cut`` are what is taken in
-                 copies only: no kernel prints it so.
-    ``open_ended`` free words or a path stand at its end, so that all that begins alike is such a line. Among
-                 raw records it counts only beside lines that nobody else can print.
+                 section MEMCG is the cgroup at its limit. Groups ``loose`` and ``cut`` match only in copies:
+                 no kernel prints them.
+    ``open_ended`` the line ends with free words or a path, so it matches any line with the same beginning.
+                 Among raw records it counts only beside lines that only the kernel can print.
     ``begins``   the first four characters of such a line (of the text without leading blanks), or
                  () where a line begins with a name or a number.
-    ``marks``    words one of which stands in such a line, where it begins with a name.
-    ``in_place`` only its place tells such a line (a row of a table): it is looked for in its section alone.
+    ``marks``    for a line that begins with a name: such a line holds one of these words.
+    ``in_place`` the line is known only by its place (a row of a table), so it is looked for only in its
+                 section.
     ``opens``    a block may begin with such a line: the head of the report was lost.
-    ``proof``    what such a line proves by itself; a block none of whose lines proves a report is dropped.
+    ``proof``    what such a line proves by itself; a block is dropped if none of its lines proves a report.
     ``failure``  a header of an allocation that failed, not of the OOM killer.
-    ``once``     a report has it once: a second one is another report's.
-    ``once_by``  groups of the pattern: a report has one such line of the same values.
+    ``once``     a report has at most one such line: a second one belongs to another report.
+    ``once_by``  groups of the pattern: a report has at most one such line with the same values in them.
     ``repeats_comm`` its ``comm`` is that of the header.
-    ``needles``  words one of which stands in every such line, for a search through whole files; of each
-                 report at least one line has needles. () for lines that are not looked for.
+    ``needles``  for a search through whole files: every such line holds one of these words. At least one line
+                 of each report has needles. () for lines that are not searched for.
     ``copies``   how it looks in what people paste; None: such a line is not put together again.
-    ``reads``    takes the match's figures into the parts of the report. ValueError or OverflowError where
-                 they do not fit: the line is kept as undecoded.
+    ``reads``    writes the match's figures into the parts of the report. It raises ValueError or
+                 OverflowError if they do not fit: the line is kept as undecoded.
     ``samples``  real lines.
     ``source``   kernel file and function, and the versions the wording was read in.
     """

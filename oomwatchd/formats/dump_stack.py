@@ -31,7 +31,7 @@ _UNSPACED_DUMP = Unspaced(
 
 
 def is_named(header: str | None, comm: str) -> bool:
-    """Whether a line of raw records that names a task can be of the report with this header."""
+    """Whether a raw record that names a task can belong to the report with this header."""
     return header is None or header.strip(" \t") == comm.strip(" \t")
 
 
@@ -56,8 +56,8 @@ def _read_dump(parts: Parts, m: Match) -> None:
     dump.release = m["release"]
     if dump.release is not None and not parts.raw:
         dump.release = _BEHIND_RELEASE.sub("", dump.release)
-    # the same name stands in the header; in text one of the two may have lost its first word to a
-    # prefix, or kept a rest of one
+    # the header has the same name; in a text, one of the two may have lost its first word to a prefix, or
+    # may still hold part of one
     header, name = trigger.comm, m["comm"]
     if header is None or (
         not parts.raw
@@ -147,7 +147,7 @@ CALL_TRACE = Form(
 
 FORMS = (CPU, PID, HARDWARE, CALL_TRACE)
 
-#: begins at the beginning of a word, that a long one is looked at once
+#: begins at the beginning of a word, so that a long word is tried only once
 _SYMBOL = re.compile(r"(\?\s*)?(?<![\w.$])[\d.$]*([A-Za-z_][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
 #: scripts/decode_stacktrace.sh puts the source line in the place of the offset
 _DECODED = re.compile(r"^\s*(\? )?([A-Za-z_][\w.$]*) \([\w./-]+:\d+(?: [^)]*)?\)")
@@ -156,7 +156,7 @@ _X86_64 = re.compile(r"\bR(?:IP|SP|AX|BP): ")
 _I386 = re.compile(r"\bE(?:IP|AX): ")
 
 
-#: a line of a call trace, of all architectures: addresses, functions, modules, and what stands between
+#: a line of a call trace on any architecture: addresses, functions, modules, and what stands between
 _TRACE = re.compile(
     r"[ \t]*(?:(?:\(?\[<?[0-9a-f]{4,16}>?\]|<[0-9a-f]{4,16}>|\(?[\w.$]{1,200}\+0x[0-9a-f]+/0x[0-9a-f]+\)?"
     r"|\([\w.$]{1,200}\)|\[\w[\w .-]{0,120}\]|\?|from|[ER]?IP:|[0-9a-f]{4}:|NIP|LR|pc|lr|:)"
@@ -165,14 +165,14 @@ _TRACE = re.compile(
 
 
 def is_trace(text: str) -> bool:
-    """Whether a whole record is one of a call trace, and nothing else."""
+    """Whether the whole record is a line of a call trace."""
     return _TRACE.match(text) is not None
 
 
 def symbols(text: str, *, raw: bool = False) -> list[str]:
-    """The functions of one stack line, in its order (re-flowed text has several); none for registers,
-    addresses, and entries that the unwinder marks as unsure (``?``). ``raw``: the text is a whole record, and
-    is none of a call trace if it has other words too."""
+    """The functions of one stack line, in order (re-flowed text has several). Registers, addresses and
+    entries that the unwinder marks as unsure (``?``) give none. ``raw``: the text is a whole record, so it
+    gives none if it holds words that no call trace has."""
     if raw and not is_trace(text):
         return []
     if found := _ARM.findall(text):

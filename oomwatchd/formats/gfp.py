@@ -1,9 +1,8 @@
 """include/linux/gfp.h, include/trace/events/mmflags.h: allocation flags, as numbers and as names.
 
 From 4.6 on the kernel prints the names itself (``%pGg``) and the numbers are not to be trusted: they
-were renumbered many times and depend on the configuration from 6.9 on. Before, only the number is
-printed; which table holds is told by the number and by other lines of the same report, never by a
-version alone.
+were renumbered many times and depend on the configuration from 6.9 on. Before 4.6 only the number is
+printed. The number and other lines of the same report tell which table applies, never a version alone.
 """
 
 from __future__ import annotations
@@ -100,7 +99,7 @@ _AMBIGUOUS = 0x100000
 
 
 def era_of(mask: int, *, oomkilladj: bool = False, since_4_1: bool = False, since_4_5: bool = False) -> Era:
-    """Whose table a bare mask is read with.
+    """The era whose table decodes a bare mask.
 
     ``oomkilladj``: the header has that key (up to 2.6.31). ``since_4_1``: the report has lines that
     came with 4.0 or 4.1 (nr_pmds, free_pcp). ``since_4_5``: its kill line has shmem-rss.
@@ -115,9 +114,11 @@ def era_of(mask: int, *, oomkilladj: bool = False, since_4_1: bool = False, sinc
 
 
 def is_later(mask: int) -> bool:
-    """Whether a bare mask is of a kernel that prints the names (4.6 and later): whoever copied the line left
-    them out. Up to 4.3 who may start I/O may wait (0x10), in 4.4 and 4.5 reclaim has bit 25, and REPEAT and
-    NOFAIL (0xc00) exclude each other; later 0x10 is another flag and 0xc00 is reclaim."""
+    """Whether a bare mask comes from a kernel that prints the names (4.6 and later): the copy left them out.
+
+    Up to 4.3 a mask that allows I/O also allows waiting (0x10). In 4.4 and 4.5 reclaim has bit 25, and REPEAT
+    and NOFAIL (0xc00) exclude each other. Later 0x10 is another flag and 0xc00 is reclaim.
+    """
     if mask & _KSWAPD_RECLAIM_44:
         return False
     return mask & 0xC00 == 0xC00 or (mask & 0xC0 != 0 and not mask & 0x10)

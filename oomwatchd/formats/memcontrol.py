@@ -135,8 +135,8 @@ STATS = Form(
     section=Section.MEMCG,
     role=Role.BODY,
     begins=("Memo",),
-    # a path may hold all that follows it: a run of statistics that something follows is taken as a whole, for
-    # else each of its colons would be tried, to the run's end
+    # a path may hold whatever follows it. A run of statistics is matched as a whole (possessive): otherwise
+    # each of its colons would be tried in turn, up to the run's end
     pattern=rx(
         r"Memory cgroup stats(?: for (?P<path>(?>(?<!\w)(?:\w+: ?\d+KB ?)+(?!$)|.)*?))?"
         r": *(?P<stats>(?:\w+: ?\d+KB ?)*)$"
@@ -246,7 +246,7 @@ _STATS = re.compile(r"(?:[a-z][a-z0-9_]* \d{1,19}(?:\0|\Z))+", re.ASCII)
 
 
 def stat_count(texts: Sequence[str]) -> int:
-    """How many of these lines are statistics of one row each, up to the first that is not."""
+    """The number of lines, counted from the first, that are statistics with one row each."""
     joined = "\0".join(texts)
     rows = _STATS.match(joined)
     if rows is None:

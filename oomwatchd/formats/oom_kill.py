@@ -1,8 +1,8 @@
 """mm/oom_kill.c: the header, the task table, the summary line, the kill lines, the reaper.
 
 Also the panic that may end a report (kernel/panic.c) and the rate limit's own line (lib/ratelimit.c).
-The longest module of the room, because that file prints most of a report: one form after the other, each to
-be read alone.
+The longest module of the room, because that file prints most of a report: one form after the other, and each
+can be read alone.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ HEADER = Form(
     name="header",
     section=Section.HEADER,
     role=Role.HEADER,
-    # the mask is a number, or the line is cut before it: else it is source code, or about such a line
+    # the mask is a number, or the line is cut before it; anything else is source code or prose about such a
+    # line
     pattern=rx(
         r"(?P<comm>.{0,80}?) invoked oom(?:-killer)?(?!.*?gfp_mask=(?!0x[0-9a-f]|[0-9a-f]+\b|0?x?$))"
         r"(?:: ?(?P<rest>gfp_mask=0x[0-9a-f]+(?:\([^)]*\))?(?:, *\w+=[^\s,]*(?:,[\d-]+)*)*\s*$|(?P<loose>.+))"
@@ -82,7 +83,7 @@ HEADER = Form(
     source='mm/oom_kill.c dump_header(), 2.6.27 to 7.3; EulerOS without "-killer"',
 )
 
-#: what any kernel says of the request, whatever verb a vendor put before it
+#: a vendor's own verb, then the request as any kernel prints it
 VENDOR_HEADER = Form(
     name="vendor_header",
     section=Section.HEADER,
@@ -110,7 +111,7 @@ VENDOR_HEADER = Form(
     source="Broadcom's kernels of ASUS routers",
 )
 
-#: it names no task yet
+#: headers of old kernels, which name no task
 BARE_HEADER = Form(
     name="bare_header",
     section=Section.HEADER,
@@ -132,7 +133,7 @@ BARE_HEADER = Form(
 
 
 def _in_beancounter(parts: Parts, number: str | None) -> None:
-    """A container of OpenVZ is known by the number of its user beancounter; 0 is the host."""
+    """Note the OpenVZ container, which is known by the number of its user beancounter; 0 is the host."""
     if number is not None and int(number):
         parts.memcg.beancounter = f"UB {int(number)}"
 
@@ -376,8 +377,8 @@ INTENT = Form(
 
 
 def _name_of_cut(parts: Parts, pid: int, cut: str) -> str:
-    """A kill line ends behind its pid: the task table gives the name, or the line that chose it, else
-    what is left of it. ValueError without any: the pid may be cut, too."""
+    """The name for a kill line that is cut after its pid: from the task table, else from the line that chose
+    the process, else what is left of the name. ValueError if there is none: the pid may be cut, too."""
     chosen = parts.outcome.chosen
     listed = dict(zip(parts.table.pids, parts.table.names, strict=True))
     if pid in listed:
@@ -803,8 +804,8 @@ _WITHOUT_UNIT = frozenset({"UID", "oom_score_adj"})
 
 
 def sizes(text: str) -> dict[str, int]:
-    """``total-vm:1kB, anon-rss:2kB, UID:0 pgtables:3kB`` -> figures by name, units as printed. An amount that
-    has lost its unit was cut, perhaps inside its figure: it is left out."""
+    """``total-vm:1kB, anon-rss:2kB, UID:0 pgtables:3kB`` -> figures by name, units as printed. An amount
+    without its unit was cut, perhaps inside the figure: it is left out."""
     return {name: int(figure) for name, figure, unit in _SIZE.findall(text) if unit or name in _WITHOUT_UNIT}
 
 
@@ -823,9 +824,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     uid: int | None = None
 
 
-#: without the uid the line is cut, and the pid may be
+#: a line without the uid is cut, perhaps inside the pid
 _SUMMARY_END = rx(r",pid=(\d+),uid=(\d+)\s*$")
-#: a copy that was set out for reading has blanks behind its commas
+#: a copy that was laid out for reading has blanks after its commas
 _SUMMARY_SPACED = re.compile(
     r",\s+(?=(?:nodemask|cpuset|mems_allowed|oom_memcg|task_memcg|task|pid|uid)=|global_oom)"
 )
@@ -838,12 +839,12 @@ _CPUSET = re.compile(r",cpuset=(.*?),mems_allowed=([\d,-]*?)" + _NEXT, re.DOTALL
 
 
 def parse_summary(constraint: str, rest: str, known_comm: str | None = None) -> Summary:
-    """Cut the summary line. Names in it are hostile, so it is cut from both ends towards the middle.
+    """Split the summary line. Names in it are hostile, so it is split from both ends towards the middle.
 
     From the right: ``,pid=N,uid=N``, then the process name (15 bytes; ``known_comm``, from the kill
     line or the task table, settles where it begins). From the left: nodemask, cpuset and
-    mems_allowed. What remains are the cgroup paths: the victim's lies in the tree of the one at its
-    limit, so the cut between the two is where that holds.
+    mems_allowed. What remains are the cgroup paths. The victim's cgroup lies in the tree of the cgroup at
+    its limit, and this tells where the first path ends.
     """
     fields: dict[str, str | int | bool | None] = {}
     if rest[1:2].isspace():
@@ -876,7 +877,7 @@ def parse_summary(constraint: str, rest: str, known_comm: str | None = None) -> 
     elif rest.startswith(",task_memcg="):
         fields["task_memcg"] = rest[len(",task_memcg=") :]
     for field in ("oom_memcg", "task_memcg"):
-        # a path begins with "/"; the last one of a line without its end may be cut anywhere
+        # a path begins with "/"; in a line that lost its end, the last path may be cut anywhere
         path = fields.get(field)
         if isinstance(path, str) and (path[:1] != "/" or (cut and field == "task_memcg")):
             fields[field] = None

@@ -1,6 +1,6 @@
 """What the lines of one report say, part by part, as printed: in the kernel's units, nothing derived.
 
-The readers of the forms write here, one line after the other; ``reports.decode`` makes the report of it.
+The readers of the forms write here, one line after the other; ``reports.decode`` builds the report from it.
 
 Core: no clock, no file, no socket.
 """
@@ -26,7 +26,7 @@ _NODEMASK = re.compile(r"nodemask=(\(null\)|[\d,-]*\d)")
 
 
 class TriggerLines:
-    """Who asked for memory, and for which: the header and the lines behind it that name the task."""
+    """Who asked for memory, and what for: the header and the lines after it that name the task."""
 
     __slots__ = (
         "comm", "cpu", "cpuset", "mems", "nodemask", "order", "panicked", "pid", "request", "sysrq", "uid",
@@ -171,7 +171,7 @@ class OutcomeLines:
 
 
 class Parts:
-    """One report under way. ``raw``: its records are whole ones of /dev/kmsg, no copies by people."""
+    """The report being read. ``raw``: its records are whole records of /dev/kmsg, not copies by people."""
 
     __slots__ = ("dump", "elided", "memcg", "memory", "outcome", "raw", "slab", "table", "trigger")
 

@@ -1,9 +1,9 @@
 """Lines that some kernels print a word at a time, each word a record of its own.
 
 ``show_free_areas()`` and ``show_node()`` (mm/page_alloc.c) said ``printk(" %ld", ...)`` up to 4.9, which
-since 4.9 begins a new record without a sign that it goes on: ``lowmem_reserve[]:``, `` 0``, `` 808``;
-``Node 0 ``, ``DMA: ``, ``4*4kB ``, ``(U) ``, ``= 24kB``. What is begun and which word may come next is
-certain, so the records and the text of such a kernel are joined by one rule.
+since 4.9 begins a new record without a sign that it continues a line: ``lowmem_reserve[]:``, `` 0``,
+`` 808``; ``Node 0 ``, ``DMA: ``, ``4*4kB ``, ``(U) ``, ``= 24kB``. The beginning of such a line says which
+words may follow, so one rule joins both the records and the text of such a kernel.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-#: no line of these is longer, joined
+#: no joined line is longer
 MAX_JOINED: Final = 4096
 
 _ZONES: Final = "(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
 _NODE: Final = r"Node \d{1,4}"
 _ORDER: Final = r"\d{1,14}\*\d{1,14}kB|\([A-Z]{1,8}\)"
-#: what is begun -> what goes on with it
+#: beginning of a line -> what may follow it
 _LINES: Final = (
     (re.compile(rf"{_NODE} ?$"), re.compile(rf"{_ZONES}(?::[ \t]*$| free:\d| per-cpu:)")),
     (
@@ -29,13 +29,13 @@ _LINES: Final = (
         re.compile(rf"(?:(?:{_ORDER}|= \d{{1,14}}kB|=|(?<== )\d{{1,14}}kB) ?)+$"),
     ),
 )
-#: the first letters of what is begun, and the first letter of what goes on
+#: the first letters of such a beginning; the first letters of what may follow
 BEGUN: Final = frozenset({"Node", "lowm", "prot", "DMA:", "DMA3", "Norm", "High", "Mova", "Devi"})
 GOES_ON: Final = frozenset(" -0123456789(=DNHM")
 
 
 def joined(begun: str, more: str) -> str | None:
-    """The line that goes on with these words; None where they are none of it."""
+    """The line joined with these words; None where they do not belong to it."""
     if begun[:4] not in BEGUN or more[:1] not in GOES_ON or len(begun) + len(more) > MAX_JOINED:
         return None
     for line, words in _LINES:
@@ -45,5 +45,5 @@ def joined(begun: str, more: str) -> str | None:
 
 
 def is_begun(text: str) -> bool:
-    """Whether such a line may go on."""
+    """Whether this is such a line and more of it may follow."""
     return text[:4] in BEGUN and any(line.match(text) is not None for line, _ in _LINES)

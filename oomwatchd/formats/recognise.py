@@ -11,7 +11,7 @@ from oomwatchd.formats import COMM_BYTES, Form, Match, Role, Section, oom_kill, 
 
 
 def _tables() -> list[tuple[Form, ...]]:
-    """``FORMS`` of each module of this room: those of a report in its order, then what stands near one."""
+    """``FORMS`` of each module of this room: the forms of a report in its order, then the neighbours."""
     room, _, own = __name__.rpartition(".")
     modules = [plugs.plug(room, name) for name in plugs.names(room) if name != own]
     tables: list[tuple[Form, ...]] = [module.FORMS for module in modules if hasattr(module, "FORMS")]
@@ -40,13 +40,13 @@ _MARKED = tuple((mark, forms) for mark, forms in _BY_MARK.items() if mark != oom
 _ROW_BEGINS = frozenset("[- \t\\0123456789") | {""}
 
 
-@lru_cache(maxsize=128)  # who decodes a report asks again what who cut it asked
+@lru_cache(maxsize=128)  # each line is asked for twice: to cut the report, then to decode it
 def recognise(text: str, *, raw: bool = False) -> Recognised | None:
     """The form of a line, with its match; None for a line that is not of a report.
 
-    ``raw``: the text is one whole record of /dev/kmsg: a form must be all of it, to its end, with nothing
-    that is taken in copies only (groups ``loose``, ``cut``) and no name longer than a process name.
-    Rows that only their place tells (memcg statistics, slab rows, allocation rows, stack lines) are
+    ``raw``: the text is one whole record of /dev/kmsg. Then a form must match all of it, to its end, without
+    what only copies have (groups ``loose``, ``cut``) and without a name longer than a process name.
+    Rows that are known only by their place (memcg statistics, slab rows, allocation rows, stack lines) are
     left to ``recognise_row``.
     """
     if oom_kill.HEADER_MARK in text:
@@ -81,7 +81,7 @@ def _first(forms: tuple[Form, ...], text: str, raw: bool) -> Recognised | None:
     return None
 
 
-#: groups that hold a process name, and what is taken in copies only
+#: groups that hold a process name, and groups that match only in copies
 _NAMES = frozenset({"comm", "by"})
 _IN_COPIES = frozenset({"loose", "cut"})
 _GROUPS: dict[Form, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -115,8 +115,8 @@ _ANYWHERE = tuple(_BY_MARK)
 
 
 def nothing_recognised(records: str, count: int) -> bool:
-    """Whether it is plain that ``recognise`` knows none of these, and none continues another: ``count`` raw
-    records of /dev/kmsg, a line each."""
+    """Whether a quick look shows that ``recognise`` knows none of these ``count`` raw records of /dev/kmsg
+    (one line each), and that none continues another."""
     parts = records.split(";")
     beginnings = set(map(_BEGINNING, parts[1:]))
     plain = len(parts) == count + 1 and set(map(_END, parts[:-1])) == {",-"}
@@ -132,8 +132,8 @@ def nothing_recognised(records: str, count: int) -> bool:
 
 
 def unknown_count(texts: Sequence[str]) -> int:
-    """How many of these lines, none with a NUL, are plainly not known to ``recognise``, up to the first that
-    may be."""
+    """The number of lines, counted from the first, that ``recognise`` surely does not know. No line holds a
+    NUL."""
     count = 0
     for text in texts:
         beginning = text.lstrip(" \t")[:4]
@@ -149,6 +149,6 @@ def unknown_count(texts: Sequence[str]) -> int:
 
 
 def recognise_row(text: str, section: Section, *, raw: bool = False) -> Recognised | None:
-    """Rows that only their place in the report tells; ``raw`` as for ``recognise``."""
+    """The form of a row that is known only by its place in the report; ``raw`` as for ``recognise``."""
     forms = _BY_SECTION.get(section)
     return _first(forms, text.lstrip(" \t"), raw) if forms else None

@@ -14,7 +14,7 @@ from oomwatchd.records.report import FreeBlocks, Hugepages, Node
 
 _ZONE = r"(?:Node (?P<node>\d+) )?(?P<zone>DMA32|DMA|Normal|HighMem|Movable|Device)"
 ZONES = r"(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
-#: as copies are looked through
+#: the node, in the patterns for copies
 _OF_NODE = r"(?:Node \d+,? ?)?"
 _AMOUNT_WORD = r"[\w()]+:-?\d+[kK]B"
 #: what follows the first amount of a node or zone; a key without figure ends it
@@ -429,7 +429,7 @@ FORMS = (
     SWAP_CACHE_STATS, PAGES,
 )  # fmt: skip
 
-#: names and figures have bounds, or a long word would be read anew from each of its letters
+#: names and figures are bounded: otherwise a long word would be tried again from each of its letters
 _AMOUNT = rx(r"([A-Za-z_]{1,64}+(?:\((?:anon|file)\))?): ?(-?\d{1,20}+)([kK]B)?")
 _UNRECLAIMABLE = re.compile(r"all_unreclaimable\? (yes|no)")
 

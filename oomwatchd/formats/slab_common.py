@@ -47,7 +47,7 @@ SLAB_ROW = Form(
     role=Role.BODY,
     in_place=True,
     pattern=rx(
-        # a cache's name has no blank but in the name of its memory cgroup, which stands in brackets
+        # a cache's name has no blank, except in the name of its memory cgroup (in brackets)
         r"(?P<name>[^\s(]+(?:\(.*?\))?|(?P<loose>\S.*?)(?<! )) +(?P<used>\d+)KB +(?P<total>\d+)KB\s*$"
     ),
     copies=Copies(start=r"\S.{0,63}?  +\d+KB(?: |$)", end=r"\d+KB +\d+KB", words=r"\d+KB"),

@@ -1,7 +1,7 @@
 """The task table of a report (dump_tasks()): rows as text -> columns of figures -> Task.
 
-A report of a large host is mostly this table, so the rows are only kept while the report is read, and
-parsed together: one pattern over all of them, then column by column.
+A report of a large host is mostly this table. So the rows are only collected while the report is read, and
+then parsed together: one pattern over all of them, then column by column.
 
 Core: no clock, no file, no socket.
 """
@@ -39,12 +39,12 @@ _MAX_INSERTED = 3
 
 
 class TaskTable:
-    """Rows as they come, then what they say. ``raw``: they are whole records, so that what has a longer name
-    than a process' is none of a table with a head.
+    """Collects rows, then tells what they say. ``raw``: they are whole records; in a table with a header, a
+    row whose name is longer than a process name is then rejected.
 
-    Columns are known by the table's head alone; of a table that lost it by their count, where the figures
-    bear that out. ``unsure``: the rows have other columns than is known of, so that no figure is told.
-    ``rejected`` holds the rows that do not fit the columns. Both once the table was read.
+    The table's header names the columns. If the header is lost, the number of columns tells them, if the
+    figures agree. ``unsure``: the rows have unknown columns, so no figure is told. ``rejected`` holds the
+    rows that do not fit the columns. Both are set when the table is parsed.
     """
 
     def __init__(self, *, raw: bool = False) -> None:
@@ -63,8 +63,8 @@ class TaskTable:
         return bool(self._texts)
 
     def header(self, columns: Iterable[str]) -> None:
-        """The header was read: names of the figures after the pid. ValueError for another header than that
-        of the rows before."""
+        """Take the header: names of the figures after the pid. ValueError if the rows before it have another
+        header."""
         columns = tuple(columns)
         if self._texts and columns != self.columns:
             raise ValueError("the rows before it have other columns")
@@ -78,21 +78,21 @@ class TaskTable:
         return self._columns
 
     def takes(self, text: str) -> bool:
-        """Keep a line that looks like a row of this table; whether it does."""
+        """Keep the line if it looks like a row of this table; return whether it does."""
         if (self._columns or self._headless) and text[:1] == "[" and text[1:8].lstrip(" ")[:1].isdigit():
             self._texts.append(text)
             return True
         return False
 
     def take_rows(self, texts: Sequence[str]) -> int:
-        """Keep those of the next lines that look like rows of this table, up to the first that does not; how
-        many they are."""
+        """Keep the next lines up to the first that does not look like a row of this table; return how many
+        were kept."""
         count = row_count(texts) if self._columns or self._headless else 0
         self._texts += texts[:count]
         return count
 
     def take_without_header(self, text: str) -> None:
-        """A row before any header. ValueError when there is a header, for then the row does not fit it."""
+        """Keep a row of a table without a header. ValueError if there is one: the row does not fit it."""
         if self._columns:
             raise ValueError("the row has fewer figures than the header has columns")
         self._headless = True
@@ -122,8 +122,8 @@ class TaskTable:
         return self._figures[self.columns.index(column)][self._pids.index(pid)]
 
     def contradicts(self, pid: int, total_vm: int) -> None:
-        """What else is known of a process in this table: its total_vm, in pages. A row that says something
-        else by far was printed with other columns."""
+        """Compare a process' row with its total_vm (pages) from another line. If they differ by far, the row
+        was printed with other columns."""
         said = self.figure(pid, "total_vm")
         if said is None or said == total_vm:
             return
@@ -211,14 +211,14 @@ class TaskTable:
 
 
 def _figures_before(name: str) -> int:
-    """Numbers that stand before a name, and are none of it if all names have them."""
+    """How many numbers stand before the name; if all rows have them, they are columns and not part of it."""
     words = name.split()
     return next((n for n, word in enumerate(words[:-1]) if not _NUMBER.match(word)), max(0, len(words) - 1))
 
 
 def _columns_of(texts: Sequence[str]) -> tuple[str, ...]:
-    """The columns of rows without a header: by the count of figures that all have, and by what the figures
-    say of each other. A name that is a number cannot be told from a column: the smallest known table wins."""
+    """The columns of rows without a header: from the number of figures that all rows have, and from relations
+    between the figures. A name that is a number looks like a column: the smallest known table wins."""
     rows = [_LEADING.match(text) for text in texts]
     figures = [list(map(int, row[1].split())) for row in rows if row is not None]
     count = min(map(len, figures), default=0)
@@ -241,8 +241,8 @@ def _columns_of(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def _bears_out(names: Sequence[str], columns: Sequence[Sequence[int]]) -> bool:
-    """Whether figures may stand under these names: nobody holds more than it has mapped, the adjustment has
-    its bounds."""
+    """Whether the figures fit these column names: no process holds more than it has mapped, and the
+    adjustment is within its bounds."""
     named = dict(zip(names, columns, strict=False))
     mapped, held = named.get("total_vm", ()), named.get("rss", ())
     adjustment = named.get("oom_score_adj", named.get("oom_adj", ()))
@@ -260,9 +260,9 @@ _LEADING = re.compile(r"\[ *\d{1,10}\]((?:\s+-?\d{1,14}(?=\s))+)")
 
 
 def _split(texts: Sequence[str], count: int) -> tuple[list[list[int]], Sequence[str]]:
-    """Rows that are all as the kernel prints them, cut at their blanks: pids and the other columns, names.
-    ValueError or msgspec.DecodeError when one is not, or has a name that is empty or begins with a blank (the
-    pattern reads those)."""
+    """Split rows at their blanks: pids and the other columns, names. ValueError or msgspec.DecodeError if a
+    row is not as the kernel prints it, or its name is empty or begins with a blank (the pattern reads
+    those)."""
     heads, *columns, names = zip(*[text[1:].split(None, count + 1) for text in texts], strict=True)
     if len(columns) != count or any(map(_begins_with_blank, texts, names)):
         raise ValueError("a name is empty or begins with a blank")
@@ -277,7 +277,7 @@ def _is_name(name: str) -> bool:
 
 
 def _without_remark(name: str) -> str:
-    """A name without what an author wrote behind it, or wrapped before it: none is longer than 15 bytes."""
+    """The name without a remark that an author added after it. Only a name over 15 bytes can hold one."""
     if printed_bytes(name) <= COMM_BYTES:
         return name
     name = name.lstrip(" ")
@@ -293,8 +293,8 @@ def _begins_with_blank(text: str, name: str) -> bool:
 
 
 def _numbers(columns: Sequence[Sequence[str]]) -> list[list[int]]:
-    """Columns of decimal numbers of at most 14 digits (formats.rx() says why), the first of pids. ValueError
-    or msgspec.DecodeError if one is none."""
+    """Parse columns of decimal numbers of at most 14 digits (formats.rx() says why); the first holds pids.
+    ValueError or msgspec.DecodeError if a field is not such a number."""
     text = ",".join(map(",".join, columns))
     figures = _DECODER.decode(f"[{text}]")  # takes a third of the time of as many int()
     count = len(columns[0])
@@ -318,7 +318,7 @@ _ROWS = re.compile(r"(?:\[ {0,6}[0-9][^\0]*+(?:\0|\Z))+")
 
 
 def row_count(texts: Sequence[str]) -> int:
-    """How many of these lines look like rows of a task table, up to the first that does not."""
+    """The number of lines, counted from the first, that look like rows of a task table."""
     if not texts or texts[0][:1] != "[":
         return 0
     joined = "\0".join(texts)
