@@ -16,7 +16,7 @@ from oomwatchd.reports.storms import UPDATE_USEC, Fold, Folded
 
 
 class Captures:
-    """The reports of one boot's records, each once and when it is complete, in the order of the text.
+    """The reports of one boot's records: each once, when it is complete, in the order of the text.
 
     ``source`` is asked when a report is found; ``wall_offset``: seconds since the epoch minus the log clock.
     """
@@ -30,12 +30,12 @@ class Captures:
 
     @property
     def idle(self) -> bool:
-        """No report is open: lines that belong to none change nothing."""
+        """No report is open: lines that belong to no report change nothing."""
         return self._assembler.idle
 
     @property
     def has_finished(self) -> bool:
-        """Some report has its last line and waits for what may still belong to it."""
+        """Some report has its last line and waits for lines that may still belong to it."""
         return self._assembler.has_finished
 
     @property
@@ -49,9 +49,9 @@ class Captures:
         return self._fold_all(signals) if signals else []
 
     def drain(self, now: float) -> list[OomCapture]:
-        """Nothing more can be read at ``now`` (seconds of any clock that does not go back). Returns what is
-        complete, and what got nothing more in time. Repeats come out when they have ended, or every so
-        often."""
+        """Nothing more can be read at ``now`` (seconds of any clock that does not go back). Returns the
+        reports that are complete, and those that got no line for too long. Repeats are returned when they
+        have ended, and from time to time before."""
         found = self._fold_all(self._assembler.drain(now))
         if self._fold.is_empty:
             self._holds_since = None

@@ -1,4 +1,4 @@
-"""Which parts a report should have and does not.
+"""Which parts a report lacks.
 
 Core: no clock, no file, no socket.
 """
@@ -16,10 +16,10 @@ _HEADERS = frozenset(form.name for form in ALL if form.role is Role.HEADER)
 
 
 def missing_parts(parts: Parts, seen: Set[str], constraint: Constraint | None) -> tuple[str, ...]:
-    """The parts that a report of this kind has and this one does not.
+    """The parts that a report of this kind should have and this one lacks.
 
-    A report without a task table is complete where vm.oom_dump_tasks is 0: the whole table is absent and the
-    parts around it are there. A call trace follows every header.
+    A report without any of the task table is complete if the parts around the table are there: then
+    vm.oom_dump_tasks is 0. A call trace follows every header.
     """
     missing = ["elided"] if parts.elided else []
     header = bool(seen & _HEADERS)
@@ -44,12 +44,13 @@ def missing_parts(parts: Parts, seen: Set[str], constraint: Constraint | None) -
 
 
 def _is_memcg_whole(parts: Parts) -> bool:
-    """Up to 3.8 a cgroup's report has the zones, from 3.9 on the cgroup's statistics in their place."""
+    """Whether the cgroup part is whole: up to 3.8 a cgroup's report has the zones, from 3.9 on the cgroup's
+    statistics in their place."""
     return bool(parts.memory.zones) or bool(parts.memcg.counters and parts.memcg.stats)
 
 
 def _is_mem_info_whole(parts: Parts, seen: Set[str]) -> bool:
-    """Each zone is printed twice: its amounts, then its free blocks."""
+    """Whether the Mem-Info part is whole: each zone is printed twice, its amounts, then its free blocks."""
     zones = parts.memory.zones
     return (
         bool(zones)
@@ -59,7 +60,7 @@ def _is_mem_info_whole(parts: Parts, seen: Set[str]) -> bool:
 
 
 def _is_table_cut(parts: Parts, seen: Set[str], header: bool) -> bool:
-    """The table lacks its header or rows: the victim's row is always printed."""
+    """Whether the table lacks its header or rows: the victim's row is always printed."""
     has_head = oom_kill.TASKS_HEADER.name in seen
     if not parts.table:
         if not has_head:
@@ -76,7 +77,8 @@ def _is_table_cut(parts: Parts, seen: Set[str], header: bool) -> bool:
 
 
 def _summary_expected(parts: Parts, header: bool) -> bool:
-    """5.4 and later print a summary line with every header; a lone kill line has lost both."""
+    """Whether there should be a summary line: 5.4 and later print one with every header; a lone kill line has
+    lost both."""
     if any("pgtables" in victim.figures for victim in parts.outcome.victims.values()):
         return True
     return not header and parts.outcome.kills > 0 and parts.outcome.chosen is None

@@ -1,8 +1,8 @@
 """The records of one block -> OomReport.
 
-Every line is read by its form's reader into the parts of the report (``formats.parts``); a line that no form
-matches, or whose figures do not fit, is kept in ``undecoded``. Then the module named after each part makes
-that part from what its lines say together.
+The reader of each line's form writes its figures into the parts of the report (``formats.parts``). A line
+that no form matches, or whose figures do not fit, is kept in ``undecoded``. Then one module for each part
+builds that part from all its lines.
 
 Core: no clock, no file, no socket.
 """
@@ -32,10 +32,10 @@ def decode(
     kernel: str | None = None,
     arch: str | None = None,
 ) -> OomReport:
-    """Decode one block. It never raises on a record's content.
+    """Decode one block. Never raises on a record's content.
 
-    ``page_size_bytes``, ``kernel`` and ``arch`` are those of the host, where the records are known to be its
-    own; else they are taken from the text, or stay None.
+    ``page_size_bytes``, ``kernel`` and ``arch`` are the host's; they are given only if the records are known
+    to be the host's own. Otherwise they are taken from the text, or stay None.
     """
     lines = _Lines(records if isinstance(records, Sequence) else tuple(records))
     lines.read()
@@ -80,7 +80,7 @@ def decode(
 
 
 class _Lines:
-    """Reads the lines of one block in their order; ``seen`` holds the names of the forms that were there."""
+    """Reads the lines of one block in their order; ``seen`` holds the names of the forms found."""
 
     def __init__(self, records: Sequence[KmsgRecord]) -> None:
         self.first = records[0] if records else None
@@ -142,7 +142,7 @@ class _Lines:
 
 
 def _in_stack_dump(stack: Sequence[str]) -> bool:
-    """MIPS ends the hex words of its stack with dots of its own."""
+    """Whether dots end a stack dump in hex: MIPS prints them itself, so nobody left lines out."""
     return len(stack) > 1 and bool(_HEX_WORDS.search(stack[-2][-80:]))
 
 

@@ -1,8 +1,8 @@
-"""The same report from several outputs of one paste is one event: ``grep -r`` over /var/log, kern.log and the
+"""Recognise copies of one report in a paste of several outputs: ``grep -r`` over /var/log, kern.log and the
 journal, dmesg twice.
 
 A kill line names a process and all its sizes, so the same line is the same kill, unless the kernel's own
-stamps say otherwise. A report without one is identified by its header and its stamp.
+stamps differ. A report without a kill line is identified by its header and its stamp.
 
 Core: no clock, no file, no socket.
 """
@@ -16,14 +16,14 @@ from typing import NamedTuple
 from oomwatchd.records.capture import OomCapture
 from oomwatchd.records.kmsg import KmsgRecord
 
-#: captures that wait for a better copy, and the records of all of them
+#: captures that wait for a better copy, and the records that they hold in all
 MAX_HELD = 64
 MAX_HELD_RECORDS = 20_000
-#: reports that are remembered to know their copies
+#: reports that are remembered to recognise their copies
 MAX_KNOWN = 4096
 #: the last reports with the same line: a new one is compared with all of them
 MAX_ALIKE = 64
-#: stamps of one line in two outputs: one of them may be rounded to the second
+#: how far apart the stamps of one line may be in two outputs: one may be rounded to the second
 APART_USEC = 1_000_000
 
 Key = str
@@ -31,7 +31,7 @@ Key = str
 
 
 class Duplicates:
-    """Captures in, each report once: of its copies the one with the most lines, in the place of the first.
+    """Captures in, each report once: the copy with the most lines, in the place of the first copy.
 
     A capture is held back for a better copy until ``release`` or until too many are.
     """
@@ -41,7 +41,7 @@ class Duplicates:
         self._known: OrderedDict[Key, list[_Known]] = OrderedDict()
 
     def take(self, capture: OomCapture) -> list[OomCapture]:
-        """The next capture; those that need not be held any longer."""
+        """Take the next capture; return those that need not be held any longer."""
         keys = _keys(capture)
         same = next((known for key, usec in keys if (known := self._same(key, usec)) is not None), None)
         if same is None:
@@ -66,7 +66,7 @@ class Duplicates:
         return out
 
     def _forget(self, gone: OomCapture) -> None:
-        """It was returned: a better copy comes too late."""
+        """This capture was returned: a better copy would come too late."""
         for key, _ in _keys(gone):
             self._known[key] = [
                 _Known(known.usec, None if known.capture is gone else known.capture)
@@ -91,7 +91,7 @@ class Duplicates:
 
 
 class _Known(NamedTuple):
-    """A report by one of its keys: the line's stamp, and the capture while it is held."""
+    """A report known by one of its keys: the line's stamp, and the capture while it is held."""
 
     usec: int | None
     capture: OomCapture | None

@@ -17,9 +17,9 @@ _ELIDED_PATH = re.compile(r"/(?:\.{3}|\u2026)(?:/|$)")
 def paths_of(parts: Parts) -> tuple[str | None, str | None]:
     """The cgroup at its limit and the task's cgroup, from lines that end with a path (up to 4.20).
 
-    Any line with the same beginning would match them. So among raw records they count only beside the
-    cgroup's usage or statistics, if the cgroup at its limit is that of the statistics and the task's cgroup
-    is below it.
+    Any line with the same beginning would match their forms. So among raw records they count only beside the
+    cgroup's usage or statistics, and only if the cgroup at its limit is that of the statistics and the task's
+    cgroup is below it.
     """
     claims, lines = parts.memcg.claims, parts.memcg
     if lines.beancounter is not None:
@@ -54,7 +54,7 @@ def memcg_of(parts: Parts, summary: oom_kill.Summary | None) -> Memcg | None:
         oom_path = summary.oom_memcg
     if summary and summary.task_memcg is not None:
         task_path = summary.task_memcg
-    if not parts.raw:  # a path that was shortened by hand is not known
+    if not parts.raw:  # a path that a person shortened is unknown
         oom_path, task_path = (
             None if path is not None and _ELIDED_PATH.search(path) else path for path in (oom_path, task_path)
         )

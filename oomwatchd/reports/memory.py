@@ -1,4 +1,4 @@
-"""Nodes, zones, swap, page counts: the Memory of a report, and the page size they are counted in.
+"""The Memory of a report (nodes, zones, swap, page counts) and the page size it is counted in.
 
 Core: no clock, no file, no socket.
 """
@@ -9,21 +9,21 @@ from oomwatchd.formats.parts import MemoryLines, Parts, ZoneLines
 from oomwatchd.records.report import Memory, Swap, Zone
 
 _PAGE_SIZES_KB = (4, 8, 16, 32, 64, 256)
-#: architectures whose kernels have pages of one size alone
+#: architectures whose kernels have only one page size
 _ONE_SIZE = {"x86_64": 4096, "i386": 4096, "i486": 4096, "i586": 4096, "i686": 4096, "s390x": 4096} | {
     "riscv64": 4096,
     "arm": 4096,
     "armv7hl": 4096,
     "sparc64": 8192,
 }
-#: counts of fewer pages say too little; how far counters that are read at once may be off, and others; how
-#: many must agree
+#: the fewest pages of a count that is used; how far two amounts may differ that were read almost together,
+#: and that were read at different times; how many counters must agree
 _PAGES, _SMALL, _LARGE, _AGREE = 64, 0.02, 0.2, 3
 
 
 def page_size_of(parts: Parts, given: int | None, arch: str | None) -> int | None:
-    """Bytes: the buddy list's order 0 block; else an amount that is printed in pages and in kB; else what the
-    architecture has alone; else ``given``, the host's own."""
+    """The page size in bytes: from the buddy list's order 0 block; else from an amount that is printed both
+    in pages and in kB; else the architecture's only page size; else ``given``, the host's own."""
     if parts.memory.buddy_page_size:
         return parts.memory.buddy_page_size
     for victim in parts.outcome.victims.values():
@@ -35,8 +35,9 @@ def page_size_of(parts: Parts, given: int | None, arch: str | None) -> int | Non
 
 
 def _of_both_counts(lines: MemoryLines) -> int | None:
-    """The totals are in pages; the same counters of all nodes (4.8+), or of all zones, are in kB. They are
-    read one after another, so that they differ a little, and nodes may be left out: three must agree."""
+    """The page size from the totals, which are in pages, and the same counters of all nodes (4.8+) or of all
+    zones, which are in kB. The kernel reads them one after another, so they differ a little, and nodes may be
+    left out: three must agree."""
     found: list[int] = []
     for name, pages in lines.totals.items():
         for amounts in ([n.amounts for n in lines.nodes.values()], [z.amounts for z in lines.zones.values()]):
@@ -49,7 +50,8 @@ def _of_both_counts(lines: MemoryLines) -> int | None:
 
 
 def _of_resident(parts: Parts) -> int | None:
-    """The kill line's resident memory, in kB, against the victim's row, in pages: it may have grown since."""
+    """The page size from the kill line's resident memory, in kB, and the victim's row, in pages. The process
+    may have grown between the two."""
     for victim in parts.outcome.victims.values():
         kinds = [victim.figures.get(kind) for kind in ("anon-rss", "file-rss", "shmem-rss")]
         kb, pages = sum(kind or 0 for kind in kinds), parts.table.figure(victim.pid, "rss")
@@ -59,7 +61,7 @@ def _of_resident(parts: Parts) -> int | None:
 
 
 def _nearest(amount: int, pages: int, off: float) -> int | None:
-    """The page size that makes so many pages this amount, give or take a part of it."""
+    """The page size with which ``pages`` come nearest to ``amount``, within the share ``off`` of it."""
     sizes = (size * 1024 for size in _PAGE_SIZES_KB)
     return next((size for size in sizes if abs(amount - size * pages) <= off * size * pages), None)
 

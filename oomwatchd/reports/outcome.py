@@ -20,7 +20,7 @@ _CONSTRAINTS: dict[str, Constraint] = {
 }
 #: outcomes of a global OOM; a "compulsory" panic_on_oom (2) takes place under any constraint
 _SYSTEM_WIDE = ("no killable processes", "deadlocked on memory", "system-wide", "panic_on_oom is selected")
-#: who charges a cgroup, and finds it at its limit
+#: functions that charge a cgroup and can find it at its limit
 _CHARGING = frozenset({
     "mem_cgroup_oom_synchronize", "mem_cgroup_handle_oom", "__mem_cgroup_try_charge", "try_charge",
     "try_charge_memcg",
@@ -46,7 +46,7 @@ def summary_of(parts: Parts) -> oom_kill.Summary | None:
 
 
 def check_table(parts: Parts, page_size: int | None) -> None:
-    """Check the task table against the kill lines, which name their figures."""
+    """Check the task table against the kill lines, whose figures have names."""
     for victim in parts.outcome.victims.values():
         total_vm_kb = victim.figures.get("total-vm", victim.figures.get("vsz"))
         if total_vm_kb and page_size:
@@ -68,7 +68,7 @@ def constraint_of(parts: Parts, summary: oom_kill.Summary | None) -> tuple[Const
     if summary:
         printed = _CONSTRAINTS.get(summary.constraint)
         if printed == "none" and (in_memcg or summary.oom_memcg is not None) and not summary.global_oom:
-            return "memcg", "text"  # 5.2-mm and 5.3-rc printed NONE for a limit's OOM
+            return "memcg", "text"  # 5.2-mm and 5.3-rc printed NONE for a cgroup at its limit
         if printed:
             return printed, "line"
         if summary.oom_memcg is not None:
@@ -110,7 +110,7 @@ def chosen_of(parts: Parts, summary: oom_kill.Summary | None) -> tuple[int | Non
 
 
 def victims_of(parts: Parts, summary: oom_kill.Summary | None) -> tuple[Victim, ...]:
-    """Who was killed; in a text that ends with the choice, who was chosen."""
+    """The victims; in a text that ends before the kill line, the chosen process."""
     lines = parts.outcome
     if not lines.victims and lines.outcome is None and not parts.raw:
         pid, comm = chosen_of(parts, summary)

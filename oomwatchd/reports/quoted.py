@@ -1,8 +1,8 @@
-"""Whether lines that read like a report are one, or are quoted: source code, a test, a sentence, a sample.
+"""Tell a report from quoted lines of one: source code, a test, a sentence, a sample.
 
-A whole report proves itself. A header or a kill line alone is believed where it stands as a log has it: at
-the beginning of its line, or behind what a carrier puts there. Only text is judged: a record of the ring
-buffer or the journal has nothing around it.
+A whole report proves itself. A header or a kill line alone is believed if it stands as in a log: at the
+beginning of its line, or after a log's prefix. Only text is judged: a record of the ring buffer or the
+journal has nothing around it.
 
 Core: no clock, no file, no socket.
 """
@@ -26,7 +26,7 @@ _STAMPED = re.compile(
     r"\s*(?:[\[({<\"']{0,2}\d{1,4}[-/:.,]\d|<\d|\[ *\d|(?:[A-Z][a-z]{2},? +){1,2}\d|\d{9,}\b"
     r"|[{\"'>|`]*\s*\[ *\d)"
 )
-#: what opens a string in source code: behind an assignment, a call, a word of a language; not ``key="``
+#: what opens a string in source code: after an assignment, a call or a keyword; not ``key="``
 _IN_CODE = re.compile(
     r"(?:[\w\])>*]\s*(?::?=|=>|\+|<<|\?)\s+|[\w\])]\s*\(\s*"
     r"|\b(?:return|echo|printf?|e?grep|case|assert\w*|in)\s+|^\s*)"
@@ -34,16 +34,16 @@ _IN_CODE = re.compile(
 )
 #: the same with words between: ``Log["Log: '``
 _IN_CALL = re.compile(r"\w[\[(]\s*[a-zA-Z]{0,2}[\"'`]")
-#: what closes one: ``";``, ``")``, ``"`` and a blank and more code
+#: what closes a string in source code: ``";``, ``")``, ``"`` and a blank and more code
 _CODE_ENDS = re.compile(r"^\s*(?:\\n)?[\"'`]{1,3}\s*(?:[;)+]|\.\w+\(|,\s*[\w\"'`(&]+\)|\|\s*\w)")
 #: a string that gets a name, as a statement of its own
 _DECLARED = re.compile(r"^\s*(?:[\w<>:*&]+\s+){0,5}\w+(?:\[\])?\s*:?=\s*[a-zA-Z@$]{0,2}[\"'`][^\"'`]*$")
 _STATEMENT_ENDS = re.compile(rb"[\"'`]\s*;\s*\Z")
 _COMMENT = re.compile(r"^\s*(?:(?://+!?|#+|/\*+|\*|--|;+|%+|<!--|REM\b)\s*[^\W\d_]|//|/\*)")
-#: two words of a sentence before it
+#: two words of a sentence before the text
 _SENTENCE = re.compile(r"(?<![=\w-])(?!kernel\b|kern\b)[A-Za-z]?[a-z]+ (?!kernel\b)[a-z]{2,}(?![=\w-])")
-# \S+ begins where a word does, and a time where its run of figures does: else a long word takes the square of
-# its length
+# \S+ is tried only where a word begins, and a time only where its digits begin: otherwise a long word takes
+# quadratic time
 _BEFORE_KERNEL = re.compile(r"(?<!\S)\S+ +kernel: *$")
 
 
@@ -75,7 +75,7 @@ def standing(records: Sequence[KmsgRecord]) -> Standing:
 
 
 def _is_declared(record: KmsgRecord) -> bool:
-    """Whether a program's text gives the line a name: a test's data."""
+    """Whether the line is a string that source code assigns to a name, as a test's data."""
     ends = _STATEMENT_ENDS.search(record.raw[-80:]) is not None
     return ends and _DECLARED.search(_around(record)[0]) is not None
 
@@ -94,8 +94,8 @@ def _is_quoted(record: KmsgRecord) -> bool:
 
 
 def _around(record: KmsgRecord) -> tuple[str, str]:
-    """What stands in the line before and behind the kernel's text, as it was read. What a header's name may
-    have taken in is before it, but for the last word."""
+    """What stands in the line before and after the kernel's text, as it was read. If a header's name has
+    several words, all but the last count as standing before the text."""
     line = record.raw.decode("utf-8", "replace")
     text = record.text.strip()
     if (found := recognise(record.text)) is not None and found[0] is oom_kill.HEADER:
@@ -118,5 +118,5 @@ _TAIL_TIME = re.compile(
 
 
 def _without_time(before: str) -> str:
-    """Without stamps and a syslog's head, which stand between a quote and the kernel's text."""
+    """``before`` without stamps and syslog header, which may stand between a quote and the kernel's text."""
     return _TAIL_TIME.sub("", before).rstrip(" \t") if before else before

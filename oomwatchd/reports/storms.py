@@ -1,8 +1,8 @@
 """Repeated reports without a victim -> one report with a count.
 
-While a cgroup is at its limit and none of its tasks may be killed, each failed charge ends in a whole
-report ("Out of memory and no killable processes..."), which the kernel does not rate limit: hundreds in
-a second, for minutes. Repeats of one trigger (name and pid) in one cgroup are folded into the first.
+While a cgroup is at its limit and none of its tasks may be killed, each failed charge prints a whole report
+("Out of memory and no killable processes..."). The kernel does not rate limit these: hundreds come each
+second, for minutes. Repeats of one trigger (name and pid) in one cgroup are folded into the first.
 
 A report with a kill line is never folded, whatever else it says: kills are counted one by one.
 
@@ -21,20 +21,20 @@ from oomwatchd.formats.recognise import recognise
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.reports.assemble import OomBlock
 
-#: a run of repeats has ended when this much of the log's time brought none
+#: a run of repeats has ended when none came for this long on the log clock
 GAP_USEC = 10_000_000
 #: while repeats continue the count is issued again this often (live)
 UPDATE_USEC = 10_000_000
 #: a run is closed after this long; the next report begins another
 SPAN_USEC = 600_000_000
-#: the log clock of another boot, not jitter between CPUs
+#: a stamp this far back is the log clock of another boot, not jitter between CPUs
 CLOCK_RESTART_USEC = 2_000_000
 
-#: runs under way at one time
+#: open runs at one time
 MAX_OPEN = 64
-#: ended runs whose members are still known as counted
+#: ended runs whose reports are still recognised as counted
 MAX_COVERED = 256
-#: reports that wait for one before them to be complete, where the order of the text is kept
+#: where the order of the text is kept: reports that wait for an earlier one to be complete
 MAX_WAITING = 256
 
 
@@ -86,7 +86,7 @@ def storm_key(records: Sequence[KmsgRecord]) -> StormKey | None:
 
 
 class _Run:
-    """One run of repeats under way."""
+    """One open run of repeats."""
 
     __slots__ = ("began", "block", "closed", "issued", "key", "last", "latest", "repeats", "revision", "slot")
 
@@ -114,9 +114,10 @@ class _Run:
 class Fold:
     """Blocks in, blocks with their repeats out. Never raises on a record's content.
 
-    ``early`` (live): the first report of a run comes out at once, its growing count from time to time,
-    ``settled`` at the end. Without it each run comes out once, when it has ended, in the order of the text.
-    ``covered`` are the runs that an earlier process stored: what of them is read again is dropped.
+    ``early`` (live): the first report of a run is returned at once, again with its growing count from time to
+    time, and ``settled`` at the end. Without it each run is returned once, when it has ended, in the order of
+    the text. ``covered`` are runs that an earlier process stored: reports of these that are read again are
+    dropped.
     """
 
     def __init__(self, *, early: bool = True, covered: Iterable[Covered] = ()) -> None:
@@ -124,16 +125,16 @@ class Fold:
         self._open: dict[Hashable, _Run] = {}
         self._covered = deque(covered, maxlen=MAX_COVERED)
         self._waiting: deque[Folded | _Run] = deque()
-        #: reports that were taken as repeats of others
+        #: reports that were folded into others
         self.folded = 0
 
     @property
     def is_empty(self) -> bool:
-        """No run is under way, nothing waits for one."""
+        """No run is open, and nothing waits for one."""
         return not self._open and not self._waiting
 
     def take(self, block: OomBlock, scope: Hashable = None) -> list[Folded]:
-        """The next block. Blocks of different ``scope`` are never folded into one."""
+        """Take the next block. Blocks of different ``scope`` are never folded together."""
         now = _stamp(block.records[-1])
         out = [] if now is None else self._expire(now)
         key = storm_key(block.records)

@@ -1,4 +1,4 @@
-"""Who asked for memory, which and how much: the Trigger of a report.
+"""The Trigger of a report: who asked for memory, which kind and how much.
 
 Core: no clock, no file, no socket.
 """
@@ -13,16 +13,16 @@ from oomwatchd.formats.parts import Parts
 from oomwatchd.records.report import Trigger
 
 _MASK = rx(r"gfp_mask=(0x[0-9a-f]{1,16}|[0-9a-f]{1,16})(?:\(([^)]*)\)?)?")
-#: text may have lost the "|" to a program that took it for a quotation mark
+#: what ends a flag name; a program that took "|" for a sign of quotation may have removed it
 _FLAG_END = re.compile(r"\||(?<=[A-Z0-9])(?=__GFP_)")
 _SCORE_ADJ = rx(r"oom_score_adj=(-?\d+)")
 _OLD_ADJ = rx(r"(?:oom_adj|oomkilladj)=(-?\d+)")
-#: forms of kernels that print flag names; where one of them is seen a bare number stays a number
+#: forms of kernels that print flag names: if one is seen, a bare number is not decoded
 _NAMES_ARE_PRINTED = frozenset({oom_kill.SUMMARY.name, show_mem.NODE.name, oom_kill.TASKS_TITLE.name})
 
 
 def trigger_of(parts: Parts, seen: Set[str], summary: oom_kill.Summary | None) -> Trigger:
-    """The trigger; what the summary line says of cpuset and nodes comes first."""
+    """The trigger; for cpuset and nodes the summary line goes first."""
     lines = parts.trigger
     mask = _MASK.search(lines.request)
     bits = int(mask[1], 16) if mask else None
@@ -53,7 +53,7 @@ def trigger_of(parts: Parts, seen: Set[str], summary: oom_kill.Summary | None) -
 
 
 def _flags(parts: Parts, seen: Set[str], bits: int | None, names: str | None) -> tuple[str, ...] | None:
-    """The mask's flags: the printed names, else by the table of the kernel's era; None where unknown."""
+    """The mask's flags: the printed names, else from the table of the kernel's era; None where unknown."""
     if names is not None:
         flags = tuple(name for name in _FLAG_END.split(re.sub(r"\s", "", names)) if name)
         return None if "..." in flags else flags

@@ -15,20 +15,20 @@ from oomwatchd.reports.assemble.block import Signal, stamp_of
 from oomwatchd.reports.assemble.open_reports import DRAINED_USEC, QUIET_USEC, OpenReports
 from oomwatchd.reports.assemble.placing import Placing
 
-#: the log clock of another boot, not jitter between CPUs
+#: a stamp this far back is the log clock of another boot, not jitter between CPUs
 CLOCK_RESTART_USEC = 2_000_000
-#: how often it is checked what is due, on the log clock
+#: how often due blocks are looked for, on the log clock
 _CHECK_USEC = QUIET_USEC // 2
 
-#: what the last line is, where a kernel may print it a word at a time
+#: forms of a last line that some kernels print a word at a time
 _MAY_GO_ON = (None, show_mem.LOWMEM_RESERVE, show_mem.BUDDY)
 
 
 class Assembler:
     """Cuts blocks out of a stream of records. Never raises on a record's content.
 
-    ``early`` issues a block as soon as its kill lines are there and again when more followed (live);
-    without it each block is issued once, when it is complete for good, in the order of the text.
+    ``early`` (live) issues a block as soon as its kill lines are there, and again when more lines followed.
+    Without it each block is issued once, when nothing more can come, in the order of the text.
     """
 
     def __init__(self, *, early: bool = True) -> None:
@@ -54,8 +54,7 @@ class Assembler:
 
     @property
     def has_finished(self) -> bool:
-        """Some report has its last line (a failed allocation has none) and was not issued for the last
-        time."""
+        """Some report has its last line (a failed allocation has none) and will be issued again."""
         return self._reports.has_finished
 
     @property
@@ -65,7 +64,8 @@ class Assembler:
 
     @property
     def unfinished_usec(self) -> int | None:
-        """The stamp of the newest record of a report whose end was not read; None: there is none."""
+        """The stamp of the newest record of a report whose end was not read yet; None: there is no such
+        report."""
         return self._reports.unfinished_usec
 
     def feed(self, item: KmsgRecord | KmsgGap, now_usec: int | None = None) -> list[Signal]:
@@ -81,13 +81,13 @@ class Assembler:
 
     def take_run(self, items: Sequence[KmsgRecord | KmsgGap], at: int) -> int:
         """Take the next items together where they only continue the open block: rows of its task table, memcg
-        statistics, lines of its call trace; that is most of a report. Returns how many were taken; 0 says
+        statistics, lines of its call trace. These are most of a report. Returns how many were taken; 0 says
         nothing about the next item."""
         blocks, now = self._reports.blocks, self._now
         if not blocks or blocks[-1].finished or self._restarted or now is None or not self._kernel_clock:
             return 0
         block = blocks[-1]
-        if now < self._checked:  # the clock fell back a little: what is due must be looked at
+        if now < self._checked:  # the clock fell back a little: look for due blocks
             return 0
         if self._placing.held and not block.in_table:
             return 0
@@ -112,7 +112,7 @@ class Assembler:
 
     def drain(self, now: float) -> list[Signal]:
         """For a saved log that grows: nothing more can be read at ``now`` (seconds, on any clock of the
-        caller). Issues each block that got nothing new for a while by that clock, whatever the stamps say."""
+        caller). Issues each block that got no record for a while by that clock; stamps do not matter."""
         self._reports.drain(now)
         return self._reports.signals()
 
@@ -124,7 +124,7 @@ class Assembler:
     # -- time --------------------------------------------------------------------------------------
 
     def _is_due(self, usec: int) -> bool:
-        """Whether the log clock's new time changes anything; the short way for most records."""
+        """Whether this time of the log clock makes anything due; the short way for most records."""
         now = self._now
         if now is None or not self._kernel_clock or not now <= usec < self._checked + _CHECK_USEC:
             return True
@@ -132,8 +132,8 @@ class Assembler:
         return False
 
     def _advance(self, stamp: int, *, kernel_clock: bool) -> None:
-        """The record's stamp is the time. A clock that fell back belongs to another boot, unless the report
-        continues (then the stamps are damaged): the next line decides."""
+        """Take the record's stamp as the time. A clock that fell back belongs to another boot, unless the
+        report continues (then the stamps are damaged): the next line decides."""
         if kernel_clock != self._kernel_clock:
             self._kernel_clock = kernel_clock
             self._reports.restart_clock()

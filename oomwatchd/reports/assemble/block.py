@@ -29,13 +29,13 @@ class ReportBegan(msgspec.Struct, frozen=True, gc=False):
 
 class VictimChosen(msgspec.Struct, frozen=True, gc=False):
     """The kernel named the process that it kills, microseconds before its death. ``cgroup`` is its memory
-    cgroup where that is printed with it."""
+    cgroup if the same line names it."""
 
     pid: int
     comm: str
     record: KmsgRecord
     cgroup: str | None = None
-    #: a kill line, and no other line yet shows that the kernel printed it
+    #: this is a kill line, and no other line shows yet that the kernel printed it
     lone: bool = False
 
 
@@ -46,8 +46,8 @@ class OomBlock(msgspec.Struct, frozen=True, kw_only=True):
     whole block with the same first record and a higher revision. ``settled`` says that no further
     revision will come. ``lost_records`` were lost inside the block. ``closed_by`` says what ended it:
     ``kill``, ``outcome`` (panic, no killable process ...), ``deadline``, ``superseded``, ``bound``,
-    ``clock`` (a new boot), ``end`` (of the input). ``lone``: it holds lines of one form only, and among raw
-    records such a line proves nothing alone (``daemon.forgery``).
+    ``clock`` (a new boot), ``end`` (of the input). ``lone``: all its lines are of one form; among raw records
+    such lines alone prove nothing (``daemon.forgery``).
     """
 
     records: tuple[KmsgRecord, ...]
@@ -80,7 +80,7 @@ class Block:
         self.comm: str | None = None  # the task that the header names
         self.section = Section.BEFORE
         self.seen: set[str] = set()
-        self.led = False  # lines that announce it stood before its first line
+        self.led = False  # lines that announce it came before its first line
         self.last_form: Form | None = None
         self.last: int | None = None  # stamp of the newest record
         self.lost = 0
@@ -93,7 +93,7 @@ class Block:
         self.group = False
         self.reaped: KmsgRecord | None = None  # a line of the reaper, while no kill line names its process
         self.foreign = False  # it began after a line of another killer: it must prove that it is a report
-        self.had: set[tuple[str, ...]] = set()  # lines that a report has once of the same values
+        self.had: set[tuple[str, ...]] = set()  # lines seen that a report has only once with the same values
         self.listed: set[str] = set()  # pids of the task table, as printed
         self.looked_at = 0  # records whose pids are in it
         self.failure = False
@@ -127,12 +127,12 @@ class Block:
                 self.proven = form.proof >= (Proof.IN_TEXT if in_text else Proof.ALONE)
 
     def note(self, form: Form, m: Match) -> None:
-        """Remember a line that a report has once of the same values."""
+        """Remember a line that a report has only once with the same values."""
         if form.once_by:
             self.had.add(_values(form, m))
 
     def repeats(self, form: Form, m: Match) -> bool:
-        """It has this line already: a second one belongs to another report."""
+        """Whether it has this line already: a second one belongs to another report."""
         if form.once_by:
             return _values(form, m) in self.had
         return form.once and form.name in self.seen
@@ -156,7 +156,7 @@ class Block:
 
     @property
     def in_stack(self) -> bool:
-        """A line that no form knows is one of its stack dump."""
+        """Whether a line that no form matches belongs to its stack dump."""
         return _FIRST_OF_STACK <= self.section <= _LAST_OF_STACK
 
     def accepts(self, caller: str | None) -> bool:
@@ -164,7 +164,8 @@ class Block:
         return caller is None or self.caller is None or caller == self.caller
 
     def takes_row(self, record: KmsgRecord) -> bool:
-        """Most lines of a long report are rows of its task table: the short way for them."""
+        """Add the record if it is a row of the task table, and return whether it was: the short way for most
+        lines of a long report."""
         text = record.text
         if (
             not self.in_table
@@ -186,41 +187,42 @@ class Block:
         return True
 
     def count_rows(self, count: int) -> None:
-        """So many rows of the task table were added; of too many the smallest go."""
+        """Note that ``count`` rows of the task table were added; if there are too many, drop the smallest."""
         self.rows.count += count
         if self.rows.count >= self.rows.most:
             self._let_go()
 
     def _let_go(self) -> None:
         self.records = self.rows.let_go(self.records)
-        self.listed.clear()  # of those that stay; asked for where reports interleave alone
+        self.listed.clear()  # built again from the rows that stay; needed only where reports interleave
         self.looked_at = 0
 
     def follows_at_once(self, record: KmsgRecord) -> bool:
-        """No record stood between this one and the block's last, as far as numbers tell."""
+        """Whether no record came between the block's last and this one, as far as sequence numbers tell."""
         last = self.records[-1].seq
         return record.seq is None or last is None or record.seq == last + 1
 
     def lists(self, pid: int | None) -> bool:
-        """The task table has a row of this process."""
+        """Whether the task table has a row of this process."""
         self.listed.update(filter(None, map(_pid_text, self.records[self.looked_at :])))
         self.looked_at = len(self.records)
         return str(pid) in self.listed or self.rows.was_listed(pid)
 
     def close(self, why: str) -> None:
-        """Its end was read, or is not waited for any more; ``why`` is one of ``OomBlock.closed_by``."""
+        """Its end was read or is no longer waited for; ``why`` is one of ``OomBlock.closed_by``."""
         self.finished = True
         self.in_table = False
         self.closed_by = self.closed_by or why
 
     def has_rested(self, now: float, patience: float) -> bool:
-        """It got no record for ``patience`` seconds, by the clock of whoever asks again and again."""
+        """Whether it got no record for ``patience`` seconds, by the clock of the caller, who asks
+        repeatedly."""
         if self.weighed != len(self.records):
             self.weighed, self.rested = len(self.records), now
         return now - self.rested >= patience
 
     def issue(self, *, settled: bool) -> OomBlock:
-        """What the block has by now."""
+        """The block as it is now."""
         if self.reaped is not None and self.finished and not self.victims and not self.outcome:
             self.add(self.reaped, oom_kill.REAPED)
             self.reaped = None

@@ -1,4 +1,4 @@
-"""A task table longer than is kept: the largest tasks stay, the others become a sum.
+"""Cut long task tables: the largest tasks stay, the others become a sum.
 
 A host has up to 4 million tasks, and each row costs half a KiB while its report is under way.
 
@@ -16,7 +16,7 @@ from oomwatchd.records.kmsg import KmsgRecord
 #: rows that a report keeps: live, where the daemon's own memory is limited, and of a saved log
 LIVE_ROWS = 4_096
 SAVED_ROWS = 32_768
-#: of so many one is kept because of its oom_score_adj
+#: one in so many of the kept rows is kept for its oom_score_adj
 _BY_ADJ = 8
 _PAGE_BYTES = 4096
 _PID_LIMIT = 1 << 22  # PID_MAX_LIMIT
@@ -36,25 +36,25 @@ class _Row(NamedTuple):
 
 
 class Rows:
-    """How many rows a report has, and what of them was left out.
+    """How many rows a report has, and which were left out.
 
     ``kept`` is how many stay; up to half as many more may gather before the others go."""
 
     def __init__(self, kept: int) -> None:
         self._kept = kept
-        #: from so many rows on it is time to let some go
+        #: with this many rows, some are dropped
         self.most = kept + kept // 2
         #: rows among the block's records
         self.count = 0
-        #: what went, None: nothing
+        #: the rows that were dropped; None: none
         self.left_out: RowsLeftOut | None = None
         self._rows: list[_Row] = []  # those that stayed last time, and where they stand
         self._places: list[int] = []
         self._looked_at = 0  # records that were looked at
-        self._gone = bytearray()  # a bit for each pid that went
+        self._gone = bytearray()  # one bit for each pid whose row was dropped
 
     def was_listed(self, pid: int | None) -> bool:
-        """The row of this process went."""
+        """Whether the row of this process was dropped."""
         return pid is not None and pid >> 3 < len(self._gone) and bool(self._gone[pid >> 3] & 1 << (pid & 7))
 
     def let_go(self, records: Sequence[KmsgRecord]) -> list[KmsgRecord]:
@@ -81,14 +81,14 @@ class Rows:
         return [records[at] for at in kept]
 
     def _choose(self, rows: Sequence[_Row]) -> list[bool]:
-        """Which stay: an eighth for those that the kernel was told to kill first, else the largest."""
+        """Which rows stay: one eighth are those with the highest oom_score_adj, the rest the largest."""
         first = sorted(((row.adj, row.pages) for row in rows if row.adj > 0), reverse=True)
         first = first[: self._kept // _BY_ADJ]
         least_first = first[-1] if first else (1 << 30, 0)
         room = self._kept - len(first)
         least = sorted((row.pages for row in rows), reverse=True)[min(room, len(rows)) - 1]
         stay = [row.pages > least or (row.adj, row.pages) >= least_first for row in rows]
-        ties = self._kept - sum(stay)  # of equals the first
+        ties = self._kept - sum(stay)  # among equals the first stay
         for at, row in enumerate(rows):
             if ties > 0 and not stay[at] and row.pages == least:
                 stay[at] = True

@@ -1,4 +1,4 @@
-"""The reports under way, and when each is issued: time, lost records, signals.
+"""The open reports, and when each is issued: time, lost records, signals.
 
 Core: no clock. Time is what ``expire`` is told, in microseconds of the log clock.
 """
@@ -10,37 +10,36 @@ from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.reports.assemble.block import Block, ReportBegan, Signal, VictimChosen
 from oomwatchd.reports.assemble.largest import LIVE_ROWS, SAVED_ROWS
 
-#: a block with its kill lines is issued when the log's next record is later than this: the lines of a group
-#: kill follow within microseconds, and what a slow console delays further comes as a revision
+#: a block with its kill lines is issued when the log's next record is this much later: the lines of a group
+#: kill follow within microseconds, and lines that a slow console delays longer come as a revision
 QUIET_USEC = 5_000
-#: the same where the log holds nothing more: a kill line ends its report unless it is a group's
+#: the same when the log holds nothing more: a kill line ends its report unless a group is killed
 DRAINED_USEC = 150
 #: the reaper waits 2 s since 5.18 and tries for 1 s: later lines are not expected
 SETTLE_USEC = 5_000_000
 #: a block that still lacks its kill line is given up after this much silence
 DEADLINE_USEC = 10_000_000
-#: in a saved log nobody waits, and a slow console may have stretched the report
+#: the same in a saved log: nobody waits for it, and a slow console may have stretched the report
 OFFLINE_DEADLINE_USEC = 600_000_000
-#: a saved log that still grows: a report has ended when the source brought nothing to it for this long by
-#: whoever watches it; one that lacks its kill line waits for ``DEADLINE_USEC``
+#: in a saved log that still grows, a report has ended when the source brought no line of it for this long on
+#: the caller's clock; a report that lacks its kill line waits for ``DEADLINE_USEC``
 PAUSE_SECONDS = 0.25
 #: an allocation failure has no closing line
 FAILURE_USEC = 1_000_000
 
 MAX_UNFINISHED = 8
 MAX_WAITING = 64
-#: records of all reports under way when one more begins, live: some 4 MiB
+#: live: the most records that open reports may hold when one more begins, about 4 MiB
 MAX_HELD = 8_192
-#: lines before a report that tell of it
+#: lines kept that may announce a report
 MAX_BEFORE = 4
 
 
 class OpenReports:
-    """The blocks under way, oldest first (``blocks``), and the signals that they gave since they were last
-    fetched (``out``).
+    """The open blocks, oldest first (``blocks``), and their signals since these were last fetched (``out``).
 
-    ``early`` issues a block as soon as its kill lines are there and again when more followed (live);
-    without it each block is issued once, when it is complete for good, in the order of the text.
+    ``early`` (live) issues a block as soon as its kill lines are there, and again when more lines followed.
+    Without it each block is issued once, when nothing more can come, in the order of the text.
     """
 
     def __init__(self, *, early: bool) -> None:
@@ -51,24 +50,25 @@ class OpenReports:
 
     @property
     def idle(self) -> bool:
-        """No block is under way."""
+        """No block is open."""
         return not self._before and all(block.finished for block in self.blocks)
 
     @property
     def has_finished(self) -> bool:
-        """Some report has its end (that of a failed allocation has none) and was not issued for good."""
+        """Some report has its last line (a failed allocation has none) and will be issued again."""
         return any((block.finished or block.failure) and block.proven for block in self.blocks)
 
     @property
     def unfinished_usec(self) -> int | None:
-        """The stamp of the newest record of a report whose end was not read; None: there is none."""
+        """The stamp of the newest record of a report whose end was not read yet; None: there is no such
+        report."""
         return max(
             (block.last for block in self.blocks if not block.finished and block.last is not None),
             default=None,
         )
 
     def signals(self) -> list[Signal]:
-        """What is to be said since this was asked last."""
+        """The signals since the last call."""
         out, self.out = self.out, []
         return out
 
@@ -94,7 +94,7 @@ class OpenReports:
         return block
 
     def _bound_records(self) -> None:
-        """Live, a report is held for some seconds behind its end; large ones are given up earlier."""
+        """Live, a report is held for some seconds after its end; large ones are let go earlier."""
         held = sum(len(block.records) for block in self.blocks)
         for block in [block for block in self.blocks if block.finished]:
             if held <= MAX_HELD:
@@ -103,15 +103,15 @@ class OpenReports:
             self._retire(block)
 
     def keep_before(self, record: KmsgRecord) -> None:
-        """A line that tells of a report to come."""
+        """Keep a line that announces a report."""
         self._before = [*self._before[1 - MAX_BEFORE :], record]
 
     def forget_before(self) -> None:
-        """No report comes."""
+        """Drop the lines that announced a report: none came."""
         self._before.clear()
 
     def add_before(self, block: Block, only: Form | None = None) -> None:
-        """The lines that told of this report become its first; ``only`` those of one form."""
+        """Put the lines that announced this report at its beginning; ``only``: lines of this form alone."""
         for record in self._before:
             if only is None or only.pattern.match(record.text.lstrip()):
                 block.add(record, None)
@@ -128,7 +128,7 @@ class OpenReports:
         *,
         killed: bool = False,
     ) -> None:
-        """Say once who is to be killed, or by its kill line was (``killed``)."""
+        """Signal once who will be killed, or was killed according to its kill line (``killed``)."""
         if pid not in block.named:
             block.named.add(pid)
             self.out.append(VictimChosen(pid, comm, record, cgroup, killed and block.lone))
@@ -163,7 +163,7 @@ class OpenReports:
                 block.lost += lost
 
     def restart_clock(self) -> None:
-        """The stamps are of another clock from here on: those before cannot be compared."""
+        """From here on the stamps are of another clock and cannot be compared with those before."""
         for block in self.blocks:
             block.last = None
 
@@ -174,8 +174,8 @@ class OpenReports:
             self._retire(block)
 
     def drain(self, now: float) -> None:
-        """Issue what got nothing new for a while before ``now`` (seconds, any clock of the reader's),
-        whatever the stamps say."""
+        """Issue each block that got no record for a while before ``now`` (seconds, any clock of the caller);
+        stamps do not matter."""
         for block in list(self.blocks):
             patience = PAUSE_SECONDS if block.finished or block.failure else DEADLINE_USEC / 1e6
             if block.has_rested(now, patience):
@@ -199,7 +199,7 @@ class OpenReports:
         return quiet if self._early and block.dirty else SETTLE_USEC
 
     def _retire(self, block: Block) -> None:
-        """No more will come to this block: issue it, in the order of the text where order is kept."""
+        """Nothing more will come for this block: issue it, in the order of the text where order is kept."""
         if self._early:
             self.blocks.remove(block)
             if block.proven:

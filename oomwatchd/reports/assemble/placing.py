@@ -1,7 +1,7 @@
 """Which report a line belongs to: by its form's role, by who printed it, by what may come next.
 
-One class, longer than others: each role of a line has one method, and the ways to find the block of a line
-are shared by several of them.
+One long class: each role of a line has one method, and several of these share the ways to find a line's
+block.
 
 Core: no clock.
 """
@@ -19,9 +19,9 @@ from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.reports.assemble.block import MAX_RECORDS, Block, stamp_of
 from oomwatchd.reports.assemble.open_reports import OpenReports
 
-#: members of a group are killed in one loop
+#: the kernel kills a group in one loop: all its kill lines come within this time
 GROUP_USEC = 1_000_000
-#: a report's lines follow each other within this time, except on slow consoles, which delay all of it
+#: a report's lines follow each other within this time, except on a slow console, which delays all of them
 APART_USEC = 1_000_000
 MAX_HELD = 40
 MAX_LEADING = 4
@@ -36,17 +36,17 @@ class Placing:
 
     def __init__(self, reports: OpenReports) -> None:
         self._reports = reports
-        #: a stack dump outside of any report, as far as it was read
+        #: the lines read so far of a stack dump outside any report
         self.held: list[KmsgRecord] = []
-        #: open-ended lines outside of any report: they count if a line of a report comes next
+        #: open-ended lines outside any report: they count if a line of a report comes next
         self._leading: list[KmsgRecord] = []
-        #: when another killer, which dumps memory and tasks too, announced a kill
+        #: when another killer, which also dumps memory and tasks, announced a kill
         self._other_killer: int | None = None
         #: lines that say that a process was killed
         self.kill_lines = 0
 
     def place(self, record: KmsgRecord, found: Recognised) -> None:
-        """A line of a known form."""
+        """Place a line of a known form."""
         leading, self._leading = self._leading, []
         form = found[0]
         if form.role is Role.BODY and record.is_whole:
@@ -58,7 +58,7 @@ class Placing:
         self._by_role[found[0].role](self, record, found)
 
     def place_unknown(self, record: KmsgRecord) -> None:
-        """A line that no form matches, or that only its place tells."""
+        """Place a line that no form matches, or that is known only by its place."""
         self._leading = []
         if not self._reports.blocks and not self.held:
             return  # most records of all
@@ -95,7 +95,8 @@ class Placing:
         return False
 
     def goes_on(self, record: KmsgRecord) -> bool:
-        """Join a further word of a line that this kernel prints a word at a time; whether it was."""
+        """Join a further word of a line that this kernel prints a word at a time; return whether it was
+        one."""
         block = self._newest(record.caller)
         if block is None or not block.records:
             return False
@@ -106,7 +107,7 @@ class Placing:
         return True
 
     def _join(self, block: Block, text: str, record: KmsgRecord) -> None:
-        """The block's last line goes on: it becomes this text, and may be told only now."""
+        """Replace the block's last line by this longer text, whose form may be known only now."""
         last = block.records.pop()
         joined = msgspec.structs.replace(last, text=text, raw=last.raw + b"\n" + record.raw)
         found = recognise(joined.text, raw=True)
@@ -117,7 +118,7 @@ class Placing:
     # -- by role -----------------------------------------------------------------------------------
 
     def _neighbour(self, record: KmsgRecord, found: Recognised) -> None:
-        """No part of a report. The dumps after a line of another killer are that killer's."""
+        """A line near a report but not part of it. Dumps after a line of another killer are that killer's."""
         if found[0] is neighbours.LOWMEMORYKILLER:
             self._other_killer = stamp_of(record) or 0
 
@@ -153,7 +154,7 @@ class Placing:
             _add(block, record, found)
             return
         self.held = [record]
-        # panic() says on which kernel it happened; the head of the report may be lost
+        # panic() names the kernel; the head of the report may be lost
         newest = self._reports.blocks[-1:]
         if newest and newest[0].last_form is oom_kill.PANIC and newest[0].accepts(record.caller):
             newest[0].add(record, found[0])
@@ -191,7 +192,7 @@ class Placing:
         self._reports.name(block, pid, comm, record, killed=True)
 
     def _open_at_victim(self, record: KmsgRecord) -> Block:
-        """A report without a head; the sysrq line before it may be there."""
+        """Open a report that lost its head; the sysrq line before it may have been kept."""
         block = self._reports.open(record)
         self._reports.add_before(block, oom_kill.SYSRQ)
         return block
@@ -249,8 +250,9 @@ class Placing:
             self._reaped_unnamed(record, pid, m["comm"])
 
     def _reaped_unnamed(self, record: KmsgRecord, pid: int, comm: str) -> None:
-        """The kill line was rate limited, or a search left it out. After the task table the report has its
-        victim. Before it, the line may be about an earlier kill; it counts if no kill line follows."""
+        """A reaper line without a kill line: that was rate limited, or a search left it out. After the task
+        table the line names the report's victim. Before the table it may be about an earlier kill, so it
+        counts only if no kill line follows."""
         for block in reversed(self._reports.blocks):
             if block.finished or block.failure or block.victims or block.reaped or not block.proven:
                 continue
@@ -268,22 +270,22 @@ class Placing:
     # -- open-ended lines --------------------------------------------------------------------------
 
     def _open_ended(self, record: KmsgRecord, found: Recognised, leading: list[KmsgRecord]) -> None:
-        """A raw record of which only the beginning is fixed: it is kept where it fits into a report, but it
-        opens none, proves none, and does not show which part of the report was reached."""
+        """A raw record of which only the beginning is fixed. It is kept where it fits into a report, but it
+        neither opens nor proves one and does not show which part of the report was reached."""
         form = found[0]
         block = self._fitting(record, found)
         if block is not None:
             _add(block, record, found, in_place=block.section >= form.section)
         elif self.held:
             self._hold(record)
-        elif leading and form is oom_kill.TASKS_ROW:  # the second row at once: the rest of a table
+        elif leading and form is oom_kill.TASKS_ROW:  # a second row right after the first: a cut table
             self._begin_with([*leading, record], record.caller)
         else:
             self._leading = [*leading[1 - MAX_LEADING :], record]
 
     def _begin_with(self, leading: list[KmsgRecord], caller: str | None) -> None:
-        """A report whose head is lost continues: the lines of the same caller right before it belong to
-        it."""
+        """Open-ended lines right before a report that lost its head belong to it, if the caller is the
+        same."""
         if any(record.caller != caller for record in leading):
             return
         block = self._reports.open(leading[0])
@@ -306,7 +308,7 @@ class Placing:
         return block
 
     def _named_after(self, record: KmsgRecord, found: Recognised) -> Block | None:
-        """The block whose header names the task that this line names, where several are under way."""
+        """The block whose header names the same task as this line, where several blocks are open."""
         form, m = found
         unfinished = [
             block
@@ -320,8 +322,9 @@ class Placing:
         )
 
     def _fitting(self, record: KmsgRecord, found: Recognised, comm: str | None = None) -> Block | None:
-        """The block in which this line may come next: the smallest step forward, newer blocks first. A block
-        that has the line already is left out. ``comm``: its header names this task, or is lost."""
+        """The block in which this line may come next: the block nearest before this line's section, newer
+        blocks first. A block that already has the line is left out. ``comm``: only blocks whose header names
+        this task or is lost."""
         form, m = found
         best: Block | None = None
         best_cost = 100.0
@@ -369,8 +372,8 @@ class Placing:
         return None
 
     def _hold(self, record: KmsgRecord) -> None:
-        """A stack dump outside of any report: where the OOM killer is in its call trace, it belongs to a
-        report whose header was lost."""
+        """Hold a line of a stack dump outside any report: if the OOM killer is in its call trace, the dump
+        belongs to a report that lost its header."""
         self.held.append(record)
         if not _KILLER_SYMBOLS.isdisjoint(dump_stack.symbols(record.text, raw=record.is_whole)):
             block = self._reports.open(self.held[0])
@@ -382,7 +385,7 @@ class Placing:
             self.held = []
 
     def _expect(self, block: Block, found: Recognised, record: KmsgRecord) -> None:
-        """The line names who is chosen: the kill line must name the same."""
+        """Note the chosen process that this line names: the kill line must name the same one."""
         pid, comm, cgroup = _chosen(found)
         if pid is not None:
             block.expects = pid
@@ -414,13 +417,13 @@ def _add(block: Block, record: KmsgRecord, found: Recognised, *, in_place: bool 
 
 
 def _is_later(record: KmsgRecord, stamp: int | None) -> bool:
-    """Whether a record is later than this by more than a report takes between two of its lines."""
+    """Whether a record is later than ``stamp`` by more than two lines of one report lie apart."""
     later = stamp_of(record)
     return later is not None and stamp is not None and later - stamp > APART_USEC
 
 
 def _chosen(found: Recognised) -> tuple[int | None, str, str | None]:
-    """Pid, name and cgroup of who is chosen, as far as the line names them."""
+    """Pid, name and cgroup of the chosen process, as far as the line names them."""
     form, m = found
     if form is oom_kill.SUMMARY:
         summary = oom_kill.parse_summary(m["constraint"], m["rest"])

@@ -1,5 +1,5 @@
-"""Records that only continue a block, taken together: rows of its task table, memcg statistics, lines of its
-call trace; that is most of a report.
+"""Take records that only continue a block many at a time: rows of its task table, memcg statistics, lines of
+its call trace. These are most of a report.
 
 Core: no clock.
 """
@@ -18,7 +18,7 @@ from oomwatchd.formats.task_table import row_count
 from oomwatchd.records.kmsg import KmsgGap, KmsgRecord
 from oomwatchd.reports.assemble.block import MAX_RECORDS, MAX_STACK, Block
 
-#: records that are taken at once: of a long run, of a short one
+#: how many records are taken at once, in a long run and in a short one
 MAX_RUN = 256
 SHORT_RUN = 48
 
@@ -27,8 +27,8 @@ _KEYS = attrgetter("seq", "flag", "facility", "caller")
 
 
 class _Kind(msgspec.Struct, frozen=True, eq=False):
-    """Lines that follow each other and only continue a block. ``count`` says how many of the texts are such
-    lines, from the first on; ``form`` is their form, None where they have none."""
+    """Lines that follow each other and only continue a block. ``count`` returns how many of the texts,
+    counted from the first, are such lines; ``form`` is their form, None where they have none."""
 
     count: Callable[[Sequence[str]], int]
     form: Form | None
@@ -49,9 +49,9 @@ def take(
     begin: int,
     end: int,
 ) -> tuple[int, KmsgRecord] | None:
-    """Add the items from ``at`` on that only continue the block, as long as their stamps lie in [``begin``,
-    ``end``), their numbers follow ``last_seq`` without a gap and nothing else is unusual. Returns how many
-    were taken and the last of them, or None."""
+    """Add the items from ``at`` on that only continue the block: as long as their stamps lie in [``begin``,
+    ``end``), their sequence numbers follow ``last_seq`` without a gap and nothing else is unusual. Returns
+    how many were taken and the last of them, or None."""
     kind = _kind_of(block)
     first = items[at]
     if kind is None or isinstance(first, KmsgGap) or not kind.count([first.text]):
