@@ -1,15 +1,15 @@
-"""Plug room: one finding a module. ``diagnose()`` asks each of them; a module is found by being here.
+"""The findings, one a module. ``diagnose()`` asks each of them; every module in this package is loaded.
 
 A finding module has
 
 * a docstring: its page in docs/findings.md and in ``oomwatchd explain ID``,
 * ``ID`` and ``TITLE``,
-* ``find(case)``: a Finding, a Claim (a Finding that also speaks for the line and for what to change),
-  several, or None. It may raise: the others go on without it.
+* ``find(case)``: returns a Finding, a Claim (a Finding that also adds to the summary line and to the
+  advice), several of them, or None. If it raises, the other findings still run.
 
 Modules whose name begins with ``_`` are shared parts, not findings.
 
-Core: no clock, no file, no socket.
+Pure: reads no clock, no file and no socket.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from oomwatchd.words.escape import harmless
 
 __all__ = ["Case", "Diagnosis", "Diagnostic", "diagnose", "diagnostics"]
 
-#: what a finding module's find() returns
+#: What a finding module's find() returns.
 Answer = Finding | Claim | Iterable[Finding | Claim] | None
 
 _RANK: dict[Severity, int] = {"critical": 0, "warning": 1, "info": 2}
 
 
 class Diagnostic(msgspec.Struct, frozen=True):
-    """One finding module: its id, title, page of documentation and its question to a case."""
+    """One finding module: its id, title, documentation page and ``find()`` function."""
 
     id: str
     title: str
@@ -46,7 +46,7 @@ class Diagnostic(msgspec.Struct, frozen=True):
     @property
     def page(self) -> str:
         """The module's docstring."""
-        import inspect  # 0.7 MiB that the daemon has no use for
+        import inspect  # costs 0.7 MiB; the daemon never needs it
 
         return inspect.cleandoc(self.module.__doc__ or "")
 
@@ -55,25 +55,27 @@ def _diagnostic(module: ModuleType) -> Diagnostic:
     return Diagnostic(module.ID, module.TITLE, module, module.find)
 
 
-# loaded here and now: under memory pressure nothing new is read from disk
+# Loaded at import time: under memory pressure nothing may have to be read from disk.
 _DIAGNOSTICS = tuple(_diagnostic(module) for module in plugs(__name__).values())
 
 
 def diagnostics() -> tuple[Diagnostic, ...]:
-    """All findings there are, by id."""
+    """All findings, sorted by id."""
     return _DIAGNOSTICS
 
 
 class Diagnosis(msgspec.Struct, frozen=True):
-    """What all findings say of one report: the findings, the cause first, and the line."""
+    """The result for one report: the findings, with the cause first, and the one-line summary."""
 
     findings: tuple[Finding, ...]
     summary: str
 
 
 def diagnose(report: OomReport, capture: OomCapture | None = None) -> Diagnosis:
-    """The diagnosis of a report. First the finding whose advice mends the cause and the one that names the
-    cause, often one and the same; then the gravest, equals by what they hold of the whole.
+    """Diagnose a report.
+
+    The first finding is the one whose advice removes the cause. The finding that names the cause follows,
+    if it is another one. The rest are sorted by severity, then by the share of memory that they measure.
 
     Never raises. A finding that fails is left out and named in a ``finding_failed`` entry.
     """
@@ -98,7 +100,7 @@ def diagnose(report: OomReport, capture: OomCapture | None = None) -> Diagnosis:
 
 
 def _plain(finding: Finding) -> Finding:
-    """Names of processes and cgroups are anybody's: in what people read nothing acts on a terminal."""
+    """Escape the texts: an attacker can choose process and cgroup names, and none may control a terminal."""
     texts = (finding.title, finding.explanation, finding.advice)
     if all(text.isascii() and text.isprintable() for text in texts):
         return finding
@@ -117,8 +119,7 @@ def _claims(answer: Answer) -> list[Claim]:
 
 
 def _weight(finding: Finding) -> float:
-    """Among equals of severity what holds most of the memory speaks first; a finding that measures no
-    share stands in the middle."""
+    """The sort key within one severity: the share of memory. A finding that measures no share gets 0.5."""
     share = finding.evidence.get("share_ratio")
     return share if isinstance(share, float) else 0.5
 

@@ -1,10 +1,10 @@
-"""An allocation waited for seconds and went on waiting.
+"""An allocation waited for seconds and is still waiting.
 
-``page allocation stalls for Nms`` (4.10 to 4.14) comes from a task that has asked for memory for more than
-10 s. Nothing has failed yet: reclaim, or who is to free memory, does not get on. Usual: a slow or hung
-device that dirty pages wait for, a task that holds a lock of the memory management and gets no CPU, per-CPU
-work that does not run. The traces of the other stalled tasks, and what the workqueue watchdog says after
-them, tell which.
+The kernel prints ``page allocation stalls for Nms`` (4.10 to 4.14) when a task has waited more than 10 s for
+memory. Nothing has failed yet, but reclaim makes no progress. Usual causes are a slow or hung device that
+dirty pages must be written to, a task that holds a memory management lock but gets no CPU time, and per-CPU
+work that does not run. To find the cause, compare the traces of the other stalled tasks and read what the
+workqueue watchdog prints after them.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """An aftershock: the process that asked had been killed already.
 
-The page allocator tries small requests that may wait (up to order 3, without __GFP_NORETRY) until they
-succeed, or until the task that asks has itself been chosen by the OOM killer. Such a task may use half of
-what is below the min watermark (ALLOC_OOM); when that is gone too, its request fails. A failure of that kind
-belongs to the kill before it, and asks for nothing of its own.
+The page allocator retries a small request that may wait (up to order 3, without __GFP_NORETRY) until it
+succeeds, or until the OOM killer has chosen the requesting task itself. Such a victim may use half of the
+memory below the min watermark (ALLOC_OOM). When that is used up too, its request fails. Such a failure is a
+consequence of the earlier kill and needs no change of its own.
 
-The kernel kills nobody for zones below Normal (__alloc_pages_may_oom()), so that requests for those fail too.
+Requests for zones below Normal can fail too, because the kernel kills nobody for them
+(__alloc_pages_may_oom()).
 
-A task that reclaims (PF_MEMALLOC: zram writes out a page, say) has no mark at all, and fails when nothing is
-free; its call trace shows that, and it is no victim.
+A task that is itself reclaiming memory (PF_MEMALLOC, for example while zram writes out a page) ignores the
+watermarks and fails only when nothing is free. Its call trace shows this; it is not a victim.
 
 Source: __alloc_pages_slowpath() (tsk_is_oom_victim(), TIF_MEMDIE up to 4.13), __perform_reclaim().
 """

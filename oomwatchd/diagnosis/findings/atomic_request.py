@@ -1,10 +1,11 @@
 """An atomic request failed: it may not wait for reclaim.
 
-Interrupt handlers and code under a spinlock (GFP_ATOMIC, GFP_NOWAIT) take what is free above their reduced
-mark, at once, or nothing. Such failures come in bursts, mostly of network traffic, while kswapd catches up;
-callers that cope (receive buffers are asked for again) make them harmless. They are no OOM: nobody is killed.
+Interrupt handlers and code under a spinlock (GFP_ATOMIC, GFP_NOWAIT) either get memory at once, above a
+reduced watermark, or fail. Such failures come in bursts, mostly under network traffic, until kswapd catches
+up. They are harmless if the caller copes with them (the network stack, for example, asks for receive buffers
+again). They are not OOM events: nobody is killed.
 
-Where they come often, ``vm.min_free_kbytes`` keeps more free, so that a burst finds more.
+If they are frequent, raise ``vm.min_free_kbytes``: the kernel then keeps more memory free for bursts.
 """
 
 from __future__ import annotations

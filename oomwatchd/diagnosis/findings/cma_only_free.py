@@ -1,11 +1,11 @@
-"""What is free belongs to CMA, which this request may not use.
+"""The free memory belongs to CMA, which this request may not use.
 
-CMA areas are set aside for devices; meanwhile only movable pages may live there. An unmovable request
-(most of the kernel's own) sees them as if they were in use: a zone may have much free memory and nothing
-for it.
+CMA areas are set aside for devices. While the devices do not use them, they hold movable pages only. An
+unmovable request (most of the kernel's own) cannot use them: a zone may have much free memory and still have
+none for that request.
 
-The size is set by ``cma=`` on the kernel command line, by CONFIG_CMA_SIZE_MBYTES or by the device tree
-(reserved-memory, linux,cma): give CMA only what the devices need.
+``cma=`` on the kernel command line, CONFIG_CMA_SIZE_MBYTES or the device tree (reserved-memory, linux,cma)
+sets the size. Give CMA only what the devices need.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from oomwatchd.words.text import ratio
 ID = "cma_only_free"
 TITLE = "What is free belongs to CMA"
 
-#: of what is free: below this it made the difference of a moment, no more
+#: Share of the free memory. Below it, CMA only moved the kill by a moment.
 _SHARE = 0.5
-#: of the memory in all allowed zones: what a smaller area must give back to be worth the advice
+#: Share of the memory in all allowed zones that a smaller CMA area must give back to be worth advising.
 _WORTH_SHARE = 0.05
 
 
@@ -32,7 +32,7 @@ def find(case: Case) -> Iterator[Claim]:
         usable, required, free = verdict.usable_bytes, verdict.required_most_bytes, verdict.free_bytes or 0
         if usable is None or required is None or usable + verdict.cma_bytes <= required:
             continue
-        # below its mark, or so near to it that a moment decides: then nearly all that is free is CMA
+        # The zone is below its mark, or just above it with nearly all of its free memory in CMA.
         failing = verdict.shortfall_bytes is not None
         low = verdict.record.bytes_of("low") or 0
         mostly = verdict.cma_bytes >= _SHARE * free

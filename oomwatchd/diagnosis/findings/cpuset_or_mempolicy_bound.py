@@ -1,17 +1,19 @@
-"""The process was confined to some NUMA nodes, and these were full.
+"""The process was confined to NUMA nodes that were full.
 
-A cpuset (``cpuset.mems``) or a memory policy (numactl --membind, mbind(), set_mempolicy()) limits a
-process to some nodes. When they are full the kernel kills, even if another node has room: only processes
-that may use the same nodes are considered.
+A cpuset (``cpuset.mems``) or a memory policy (numactl --membind, mbind(), set_mempolicy()) limits a process
+to some nodes. When these nodes are full, the kernel kills, even if other nodes have free memory. It considers
+only processes that may use the same nodes.
 
-A node may also have much free and nothing for the request: memory that was hot-added or set aside as zone
+A node may also have much free memory of the wrong kind. Memory that was hot-added or set aside as zone
 Movable holds user pages only, not the kernel's own data (``unsuited_free_bytes``). A container that is bound
 to such a node cannot even start.
 
-The report lists only the allowed nodes; what the others had is the machine's total less what these print,
-or live what /proc/zoneinfo says above the high watermarks. ``other_nodes_free_bytes`` is null where neither
-is there. Widen ``cpuset.mems``, use a preferred instead of a
-binding policy (``--preferred``, MPOL_PREFERRED_MANY), or move work between the nodes.
+The report lists only the allowed nodes. The free memory of the other nodes is the machine's total minus what
+these nodes print. On a live system it is read from /proc/zoneinfo (free memory above the high watermarks).
+``other_nodes_free_bytes`` is null if neither is known.
+
+Widen ``cpuset.mems``, use a preferred policy instead of a binding one (``--preferred``,
+MPOL_PREFERRED_MANY), or move work to other nodes.
 """
 
 from __future__ import annotations
@@ -86,13 +88,13 @@ def _advice(knob: str, others: int | None, unsuited: bool) -> str:
 
 
 def _unsuited(case: Case, nodes: frozenset[int] | None) -> list[ZoneVerdict]:
-    """The zones of the allowed nodes, where all of them are of a kind that the request may not use."""
+    """The zones of the allowed nodes, if the request may use none of them because of its class zone."""
     here = [v for v in case.verdicts if nodes is None or v.node in nodes]
     return here if here and all(v.excluded_by == "class zone" for v in here) else []
 
 
 def _free_elsewhere(case: Case, nodes: frozenset[int]) -> int | None:
-    """Free above the high watermark on nodes outside ``nodes``; None where nothing of them is known."""
+    """Free bytes above the high watermark on nodes outside ``nodes``; None if unknown."""
     printed = [z for z in case.zones if z.node is not None and z.node not in nodes]
     if printed:
         return sum(max((z.bytes_of("free") or 0) - (z.bytes_of("high") or 0), 0) for z in printed)

@@ -1,10 +1,10 @@
 """Most of the page cache waits to be written.
 
-Dirty pages and pages under writeback cannot be dropped until they are on disk. When they make up most of the
-file pages, reclaim waits for the device: a slow USB stick, a network file system that hangs, a cgroup whose
-limit is small against its writes.
+Dirty pages and pages under writeback cannot be dropped before they are written to disk. When most file pages
+are in this state, reclaim waits for the device. Usual causes are a slow USB stick, a network file system that
+hangs, and a cgroup whose limit is small compared to its writes.
 
-``vm.dirty_bytes`` and ``vm.dirty_background_bytes`` bound how much may wait.
+``vm.dirty_bytes`` and ``vm.dirty_background_bytes`` limit how much may be dirty.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from oomwatchd.words.text import ratio
 ID = "dirty_or_writeback_stuck"
 TITLE = "Most of the page cache waits to be written"
 
-#: of the file pages, and (so that it matters) of the whole; and to be the cause
+#: Least shares of the file pages and of the whole, and the share of the whole that makes it the cause.
 _OF_FILE, _OF_WHOLE, _DECIDES = 0.50, 0.05, 0.20
 
 
@@ -57,7 +57,7 @@ def find(case: Case) -> Claim | None:
         cause=Cause(
             tier=Tier.HELD,
             text=f"dirty page cache that waits to be written holds {case.ledger.percent(waiting)} {case.of}",
-            # it stands in everybody's way until the device is done
+            # reclaim is blocked until the device has written it: rank it higher
             excess_bytes=waiting + (whole >> 3),
         )
         if waiting >= _DECIDES * whole
@@ -71,7 +71,7 @@ def _advice(case: Case) -> str:
             "Bound what may wait with vm.dirty_bytes and vm.dirty_background_bytes (some seconds of what the "
             f"device writes; {LASTS}), and see whether the device or file system behind it keeps up."
         )
-    # a cgroup of version 1 has no share of the dirty limits (cgroup writeback is of version 2)
+    # cgroup v1 has no dirty limits of its own (cgroup writeback needs v2)
     part = (
         "the machine's own; a cgroup of version 1 has none"
         if is_v1(case.report.memcg or Memcg())

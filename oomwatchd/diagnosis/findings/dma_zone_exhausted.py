@@ -1,12 +1,12 @@
-"""The request may use one low zone only, and that is used up while others have memory.
+"""The request may use only one low zone, and that zone is used up while others have free memory.
 
-GFP_DMA and GFP_DMA32 are for devices that reach the first part of memory alone: zone DMA (16 MiB on x86,
-1 GiB on some arm64 boards) or DMA32 (4 GiB). No amount of free memory above helps such a request, no process
-can be killed for it (__alloc_pages_may_oom() kills nobody for zones below Normal), and more RAM adds nothing
-to the zone. The call trace names who asks.
+GFP_DMA and GFP_DMA32 are for devices that can address only the first part of memory: zone DMA (16 MiB on x86,
+1 GiB on some arm64 boards) or DMA32 (4 GiB). Free memory above these zones does not help such a request. The
+kernel kills nobody for zones below Normal (__alloc_pages_may_oom()), and more RAM adds nothing to them. The
+call trace names the caller.
 
-What helps: a driver that asks for less, or at its start, or sets a wider DMA mask; an IOMMU; for the pools of
-the DMA API ``coherent_pool=``, ``swiotlb=`` and ``cma=`` on the kernel's command line.
+These help: a driver that asks for less, allocates at its start, or sets a wider DMA mask; an IOMMU. For the
+pools of the DMA API, set ``coherent_pool=``, ``swiotlb=`` and ``cma=`` on the kernel command line.
 
 Source: gfp_zone(), dma_direct_optimal_gfp_mask(), kernel/dma/pool.c.
 """
@@ -22,9 +22,9 @@ from oomwatchd.words.escape import harmless, harmless_name
 ID = "dma_zone_exhausted"
 TITLE = "The one zone that the request may use is used up"
 
-#: of the zone: most of it is free, and broken up or held back
+#: Share of the zone. If more is free, the zone is fragmented or its memory is reserved, not used up.
 _MOSTLY = 0.5
-#: the pools that the DMA API fills itself (kernel/dma/pool.c)
+#: Functions that fill the DMA API's own pools (kernel/dma/pool.c).
 _POOL = ("dma_atomic_pool_init", "atomic_pool_expand", "atomic_pool_work_fn", "atomic_pool_resize")
 
 
@@ -40,7 +40,7 @@ def find(case: Case) -> Claim | None:
     if any(v.fits for v in case.verdicts) or free <= short or not whole:
         return None
     if (low.free_bytes or 0) > _MOSTLY * whole:
-        return None  # broken up: what holds that back says it
+        return None  # fragmented or reserved: other findings explain that
     trace = case.report.trigger.call_trace
     caller = f"{harmless(case.caller)} (by the call trace)" if case.caller else "the driver that asks"
     asker = harmless_name(case.report.trigger.comm) if case.report.trigger.comm else "Who asked"

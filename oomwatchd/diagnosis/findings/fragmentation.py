@@ -1,13 +1,13 @@
 """Free memory, but no block large enough.
 
-A request above order 0 needs 2^order pages in a row, from a list that it may use. A zone can have plenty
-free in single pages and still refuse. ``unusable_ratio`` is the kernel's unusable free index: the share of
-the zone's free memory that cannot serve this order (0 none, 1 all). The buddy line's letters say which
-kinds of pages hold the blocks there are: U unmovable, M movable, E reclaimable, C CMA, H the high-order
+A request above order 0 needs 2^order contiguous pages from a free list that it may use. A zone can have
+plenty of free single pages and still refuse. ``unusable_ratio`` is the kernel's unusable free index: the
+share of the zone's free memory that cannot serve this order (0 none, 1 all). The letters of the buddy line
+give the migrate types of the free blocks: U unmovable, M movable, E reclaimable, C CMA, H the high-order
 atomic reserve, I isolated.
 
-``vm.min_free_kbytes`` keeps more free and with it more large blocks, ``vm.watermark_boost_factor`` and
-``vm.compaction_proactiveness`` (5.9+) let the kernel assemble blocks ahead of time; writing 1 to
+``vm.min_free_kbytes`` keeps more memory free, and with it more large blocks. ``vm.watermark_boost_factor``
+and ``vm.compaction_proactiveness`` (5.9+) let the kernel assemble blocks ahead of time; writing 1 to
 /proc/sys/vm/compact_memory does so once. The lasting fix is a caller that does not ask for large blocks
 (jumbo frames, large kmalloc buffers, drivers without scatter-gather).
 """
@@ -26,7 +26,7 @@ from oomwatchd.words.amounts import kib
 ID = "fragmentation"
 TITLE = "Free memory, but no block large enough"
 
-#: of any kernel that Linux runs with
+#: The largest page size of any Linux kernel, in bytes.
 _LARGEST_PAGE = 64 << 10
 
 _LETTERS = {
@@ -44,8 +44,8 @@ def find(case: Case) -> Iterator[Claim]:
     request = case.request
     if request is None or request.order == 0:
         return
-    # a zone that is above its mark by amount and refuses for want of a block: that is fragmentation; where
-    # the log lacks the amounts, the blocks alone decide
+    # Fragmentation: the zone has enough free memory but no block of the order. If the log lacks the amounts,
+    # the blocks alone decide.
     for verdict in case.verdicts:
         if verdict.allowed and verdict.shortfall_bytes is None:
             if verdict.block_available is False:
@@ -55,13 +55,13 @@ def find(case: Case) -> Iterator[Claim]:
 
 
 def _above(verdict: ZoneVerdict, request: Request) -> bool:
-    """Free exceeds min by more than the request, whatever the page size."""
+    """Whether free exceeds min by more than the request, for any page size."""
     free, minimum = verdict.free_bytes, verdict.record.bytes_of("min")
     return free is not None and minimum is not None and free - minimum > _LARGEST_PAGE << request.order
 
 
 def _uncompacted(case: Case, verdict: ZoneVerdict, request: Request) -> Claim:
-    """No buddy line says which blocks there are; the kernel says that it cannot make any."""
+    """The claim for a report without a buddy line whose kernel has no compaction."""
     finding = Finding(
         id=ID,
         severity="critical",

@@ -1,8 +1,8 @@
-"""The kernel left out the report's first part.
+"""The kernel left out the first part of the report.
 
-Header, memory and task table are printed at most ten times in five seconds; the kill lines always. In a
-storm of kills some therefore stand alone, without a reason. The reports before and after, of the same
-storm, tell why.
+The kernel prints header, memory and task table at most ten times in five seconds, but always prints the kill
+lines. In a burst of kills some kill lines therefore stand alone, without a reason. The reports just before
+and after them, from the same burst, give the reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def find(case: Case) -> Finding | None:
             "kills they belong to stand alone in the log.",
             evidence={"suppressed_headers": report.suppressed_headers},
         )
-    # a pasted text may simply begin late; the ring buffer, read whole and without loss, does not
+    # A pasted text may begin in the middle of a report. The ring buffer, read without loss, does not.
     live = capture is not None and capture.source.kind == "kmsg" and not capture.historical
     if not live or "header" not in report.missing or not report.kills or report.lost_records:
         return None

@@ -1,11 +1,11 @@
-"""Memory is set aside for huge pages.
+"""Memory is reserved for huge pages.
 
-Pages of the hugetlb pool (``vm.nr_hugepages``, ``hugepages=`` at boot) belong to the pool, used or not;
-nothing else can have them, and no kill brings them back. Surplus pages are given back when freed, the
-others are not. A free page may still be promised to a process that has mapped and not yet touched it
-(``HugePages_Rsvd``), which reports do not print.
+Pages of the hugetlb pool (``vm.nr_hugepages``, ``hugepages=`` at boot) belong to the pool, used or not.
+Nothing else can use them, and no kill frees them. Surplus pages return to the system when they are freed; the
+others do not. A free page may still be promised to a process that has mapped it but not touched it yet
+(``HugePages_Rsvd``, which reports do not print).
 
-Make the pool as large as its users (a database, a hypervisor, DPDK) need and no larger.
+Make the pool as large as its users (a database, a hypervisor, DPDK) need, and no larger.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from oomwatchd.words.amounts import percent, size
 ID = "hugepages_reserved"
 TITLE = "Memory is set aside for huge pages"
 
-#: of RAM: unused pages of the pool, or the whole pool
+#: Shares of RAM: of the pool's unused pages, and of the whole pool. Either one is enough.
 _UNUSED, _POOL = 0.05, 0.50
 
 

@@ -1,18 +1,22 @@
 """The kernel's own memory fills the cgroup.
 
-What the kernel keeps for the processes of a cgroup is charged to it: slab (inodes, open files), kernel stacks
-(threads), page tables, per-CPU data, vmalloc, compressed swap. The rest has no name in memory.stat: buffers
-of pipes and unix sockets, BPF maps, io_uring, message queues. A kill frees it only as far as the descriptors
-behind it are closed. cgroup v1 prints one sum for all kinds (``kmem``); version 2 has printed one since 5.18,
-before it what no kind names is told here.
+Memory that the kernel keeps for the processes of a cgroup is charged to that cgroup: slab (inodes, open
+files), kernel stacks (threads), page tables, per-CPU data, vmalloc, compressed swap. memory.stat has no name
+for the rest: buffers of pipes and unix sockets, BPF maps, io_uring, message queues. A kill frees it only when
+the file descriptors behind it are closed. cgroup v1 prints one sum for all kinds (``kmem``), v2 does so since
+5.18. For older v2 kernels the sum is the memory that no printed counter names.
 
-Which kind it is, is taken from the first of these that says so: a named kind of memory.stat; page tables of
-the task table; live, who of the cgroup has many descriptors or threads; the call trace, which tells what was
-asked for last (most likely more of what fills it); live, which kind the machine has more of since the last
-look before.
+The kind is taken from the first of these sources that gives one:
 
-``kernel_rest_bytes`` is the sum less the named kinds. What the sockets of a network hold is counted beside it
-in version 2 (``sock``).
+1. live: BPF maps of a process of the cgroup;
+2. a named kind of memory.stat;
+3. page tables of the task table;
+4. live: a process of the cgroup with many descriptors or threads;
+5. the call trace: the last request is most likely of the kind that fills the cgroup;
+6. live: the kind of kernel memory that grew on the machine within the last minute.
+
+``kernel_rest_bytes`` is the sum minus the named kinds. cgroup v2 counts buffers of network sockets separately
+(``sock``).
 """
 
 from __future__ import annotations
@@ -35,11 +39,11 @@ from oomwatchd.words.escape import harmless_name
 ID = "kernel_memory_large"
 TITLE = "The kernel's own memory fills the cgroup"
 
-#: of the kernel's own: one kind explains it
+#: Share of the kernel memory. One kind with this share explains it.
 _MOSTLY = 0.5
-#: threads: fewer have no stacks that matter
+#: Threads. The stacks of fewer threads do not matter.
 _MANY = 500
-#: what memory.stat names and a finding of its own tells
+#: Kinds that memory.stat names and that have their own finding.
 _OWN: tuple[Kind, ...] = ("slab_unreclaimable", "kernel_stack", "pagetables")
 _UNNAMED = "pipe or unix socket buffers, BPF maps, io_uring"
 _V1 = "slab, threads, page tables, pipes, sockets or BPF: cgroup v1 does not say"
@@ -50,14 +54,14 @@ _COUNT = (
 
 
 class _What(NamedTuple):
-    """What it is: for the line, as a sentence, and how it is made less."""
+    """What the memory is: for the summary line, as a sentence, and how to reduce it."""
 
     text: str
     said: str
     less: str
 
 
-#: kinds that memory.stat names and no other finding tells of: (kind, what it is, how it is made less)
+#: Kinds that memory.stat names and that have no other finding: (kind, what it is, how to reduce it).
 _KINDS: tuple[tuple[Kind, str, str], ...] = (
     ("zspages", "compressed swap (zswap)", "bound it: memory.zswap.max of the cgroup"),
     (
@@ -76,7 +80,7 @@ _KINDS: tuple[tuple[Kind, str, str], ...] = (
         "have it hold less: fewer open files, or remove files of a tmpfs (df -i)",
     ),
 )
-#: of /proc/meminfo: what grew in the machine while the cgroup filled
+#: Fields of /proc/meminfo that grow on the machine while the cgroup fills.
 _GREW: tuple[tuple[tuple[str, ...], str], ...] = (
     (("SUnreclaim", "SReclaimable"), "slab (inodes and names of files, sockets and the like)"),
     (("KernelStack",), "kernel stacks (threads)"),
@@ -84,7 +88,7 @@ _GREW: tuple[tuple[tuple[str, ...], str], ...] = (
     (("Percpu",), "per-CPU data"),
     (("VmallocUsed",), "vmalloc"),
 )
-#: looks that are older tell of other work
+#: Older recorder samples say nothing about this cgroup's growth.
 _LATELY_USEC = 60_000_000
 
 
@@ -99,7 +103,7 @@ def find(case: Case) -> Claim | None:
     rest = case.ledger.held("kernel_rest") or case.ledger.held("rest") or 0
     unnamed = not old and rest >= _MOSTLY * kernel
     what = _what(case, kernel)
-    # a kind that has a name has a finding of its own, nearer to the cause
+    # a named kind has its own finding, which is nearer to the cause
     named = max((case.ledger.held(kind) or 0 for kind in _OWN), default=0)
     held = rest if unnamed else kernel
     unknown = _V1 if old else _UNNAMED if unnamed else None
@@ -134,8 +138,8 @@ def find(case: Case) -> Claim | None:
 
 
 def _kernel(case: Case) -> int | None:
-    """The kernel's own. Without a sum for it (version 2 up to 5.17) what no kind names, where the request was
-    one for the kernel: huge pages that are accounted (6.6+) have no name either."""
+    """The cgroup's kernel memory in bytes. Without a printed sum (v2 up to 5.17) it is the unnamed rest, and
+    only if the request was for kernel memory: accounted huge pages (6.6+) have no name either."""
     memcg = case.report.memcg or Memcg()
     kernel, rest = kinds(memcg).kernel, case.ledger.held("rest")
     if kernel is not None or rest is None or (case.ledger.held("anon") is None and not memcg.stat):
@@ -179,7 +183,7 @@ def _what(case: Case, kernel: int) -> _What | None:
 
 
 def _many_threads(case: Case, within: set[int | str]) -> str | None:
-    """Live: a process of the cgroup with so many threads that their stacks matter."""
+    """Live: a process of the cgroup that has enough threads for their stacks to matter."""
     most = next(
         (h for h in case.facts.threads if (h.pid in within or h.name in within) and h.amount >= _MANY), None
     )
@@ -187,7 +191,7 @@ def _many_threads(case: Case, within: set[int | str]) -> str | None:
 
 
 def _grew(case: Case, least: float) -> _What | None:
-    """Live: the kind of which the machine has so much more than within the last minute."""
+    """Live: the kind of kernel memory that grew on the machine by ``least`` bytes within the last minute."""
     if case.capture is None or case.at is None:
         return None
     looks = [meminfo(s) for s in case.capture.before if case.at.usec - s.usec <= _LATELY_USEC]
@@ -200,6 +204,6 @@ def _grew(case: Case, least: float) -> _What | None:
 
 
 def _more(now: Mapping[str, int], looks: Sequence[Mapping[str, int]], names: Sequence[str]) -> int:
-    """By how much these fields together are above their least."""
+    """How far the sum of these fields is above its lowest earlier sample."""
     known = [sum(look[name] for name in names) for look in looks if all(name in look for name in names)]
     return sum(now.get(name, 0) for name in names) - min(known) if known else 0

@@ -3,7 +3,7 @@
 Each thread has a kernel stack (16 KiB on 64-bit, 8 KiB on most 32-bit machines) that cannot be reclaimed.
 Two percent of RAM in stacks means tens of thousands of threads on a small server.
 
-Bound them: ``TasksMax=`` in the unit, ``pids.max`` in the cgroup, ``kernel.threads-max``, ulimit -u.
+Limit the threads: ``TasksMax=`` in the unit, ``pids.max`` in the cgroup, ``kernel.threads-max``, ulimit -u.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from oomwatchd.words.escape import harmless_name
 ID = "kernel_stacks_large"
 TITLE = "Kernel stacks are large: very many threads"
 
-#: of RAM; a thousand threads on 4 GiB make 0.4 %
+#: Shares of RAM. A thousand threads use 0.4 % of 4 GiB.
 _LARGE, _HUGE = 0.02, 0.10
-#: fewer threads (of 16 KiB) are what a small machine has anyway
+#: Stacks of 16 KiB. Even a small machine has up to this many threads.
 _MANY = 1000
 
 
@@ -31,7 +31,7 @@ def find(case: Case) -> Claim | None:
     if stacks < _HUGE * whole and stacks >> 14 < _MANY:
         return None
     if case.in_cgroup and stacks < 2 * _HUGE * whole:
-        return None  # a cgroup of a few pages
+        return None  # the cgroup is tiny
     most = next(iter(case.facts.threads), None)
     who = f" {harmless_name(most.name)} (pid {most.pid}) has {most.amount} threads." if most else ""
     return Claim(

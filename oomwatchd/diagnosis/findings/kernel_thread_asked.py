@@ -1,10 +1,10 @@
-"""A thread of the kernel asked, not a program.
+"""A kernel thread requested the memory, not a program.
 
-kworker, kswapd, kthreadd and their like have no memory of their own. What they work on asked: a file system
-that writes back or replays its journal, the network, a driver, a new thread of the kernel. Where that work
-pins what it has allocated, no kill gives it back.
+kworker, kswapd, kthreadd and similar threads have no memory of their own. They request memory for the work
+they do: a file system that writes back or replays its journal, the network, a driver, a new kernel thread. If
+that work pins the memory it allocated, no kill frees it.
 
-The call trace or the line ``Workqueue:`` names the work.
+The call trace or the ``Workqueue:`` line names the work.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The kernel counted kills that its log did not report.
 
-`oom_kill` of /proc/vmstat counts each kill. When it has grown by more than there were kill lines, and stays
-so, the difference is told once, as an event without a report: the ring buffer was overwritten before it was
-read (a flood of messages, a daemon that was stopped), or the daemon's own queue was full. The event's `kills`
-are 0, for it has no kill line; `unseen` says how many there were.
+`oom_kill` in /proc/vmstat counts each kill. If it grows by more than the number of kill lines, and the
+difference stays, the daemon reports the difference once, as an event without a report. Either the ring
+buffer was overwritten before it was read (a flood of messages, a stopped daemon), or the daemon's own queue
+was full. The event's `kills` is 0, because it has no kill line; `unseen` is the number of missing kills.
 
-Other witnesses say where to look: the cgroups whose own counts of kills grew in that time, and, where
-`[witness] mark_victim` is on, the names of the processes that were marked as victims.
+Other sources show where to look: the cgroups whose own kill counters grew in that time and, if
+`[witness] mark_victim` is on, the names of the processes that the kernel marked as victims.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
 """Something grew steadily until the kill.
 
-Taken from the flight recorder (the minutes before) and the state on detection. Named is, first, the process
-or cgroup that the kill was about and that grew along a line (least squares, nine tenths of the variation
-explained) by a tenth of the limit at least: of its cgroup's where that was hit, else of RAM. Of a process
-that began not long before the first look, the line begins with nothing at its start; it ends with what the
-report says of it. Else the kind of memory of the whole machine that grew most, at nearly every step:
-``AnonPages`` is the processes' own data,
-``Shmem`` tmpfs and shared segments, ``SUnreclaim`` kernel objects, ``PageTables`` and ``KernelStack`` follow
-from many processes or threads.
+This uses the flight recorder (the minutes before the kill) and the state on detection. First it looks at the
+process or cgroup that the kill was about. That one is named if it grew along a line (least squares, nine
+tenths of the variation explained) by at least a tenth of the limit: of the cgroup's limit if that was hit,
+otherwise of RAM. For a process that started shortly before the first sample, the line starts at 0 when the
+process started, and ends with the size in the report.
 
-Steady growth over minutes may be a load that came up as well as a leak; the rate tells how long a larger
-limit would have lasted.
+If that gives nothing, it names the kind of memory that grew most on the whole machine, at nearly every step:
+``AnonPages`` is the processes' own data, ``Shmem`` is tmpfs and shared segments, ``SUnreclaim`` is kernel
+objects, ``PageTables`` and ``KernelStack`` come from many processes or threads.
+
+Steady growth over minutes may be a rising load as well as a leak. The rate shows how long a larger limit
+would have lasted.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ID = "leak_suspect"
 TITLE = "Something grew steadily until the kill"
 
 _KINDS = ("AnonPages", "Shmem", "SUnreclaim", "PageTables", "KernelStack", "Percpu")
-#: to be the cause: what it held of the limit at last, and how much of that came in this time
+#: To be the cause: its final share of the limit, and the share of that which it gained while recorded.
 _DECIDES, _MOST = 0.5, 0.5
 
 
@@ -40,7 +41,7 @@ def find(case: Case) -> Claim | None:
 
 
 def _user(case: Case) -> Claim | None:
-    """A process or a cgroup."""
+    """The claim for a process or cgroup that grew."""
     climb = climb_of(case)
     if climb is None:
         return None
@@ -72,10 +73,10 @@ def _user(case: Case) -> Claim | None:
         advice=_advice(case, called, climb, whole),
     )
     text = f"{called} grew steadily, {size(climb.per_minute)} a minute, until the kill"
-    # half of the whole: less is not what it was about
+    # below half of the whole it is not the cause
     grown = climb.last - climb.first
     decides = climb.last >= _DECIDES * whole and grown >= _MOST * climb.last
-    # of a cgroup: kernel memory, shared memory or a cache that grew has a finding that names it
+    # growth of a cgroup in kernel memory, shared memory or cache has its own finding
     if case.in_cgroup and track.kind == "cgroup":
         decides = decides and (case.ledger.held("anon") or 0) >= _MOST * whole
     return Claim(
@@ -84,7 +85,7 @@ def _user(case: Case) -> Claim | None:
 
 
 def _advice(case: Case, called: str, climb: Climb, whole: int) -> str:
-    """What a larger limit would be worth."""
+    """The advice: how long a larger limit would have lasted."""
     track = climb.track
     place = owned(track.name, case.container_names) if track.kind == "cgroup" else None
     guest = place is not None and place.kind == "virtual machine"
@@ -104,7 +105,7 @@ def _advice(case: Case, called: str, climb: Climb, whole: int) -> str:
 
 
 def _kind(case: Case) -> Claim | None:
-    """A kind of memory of the whole machine."""
+    """The claim for a kind of memory that grew on the whole machine."""
     if case.capture is None or case.at is None:
         return None
     snapshots = [*case.capture.before, case.at]

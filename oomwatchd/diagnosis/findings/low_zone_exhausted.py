@@ -1,11 +1,11 @@
 """32-bit: low memory is used up while high memory is free.
 
-A 32-bit kernel can address only the first part of RAM directly (about 896 MB on i386). Its own data, page
-tables, kernel stacks, slab and most drivers' buffers must live there, in DMA and Normal. HighMem serves
-user pages only. When Normal runs out, free HighMem does not help.
+A 32-bit kernel can directly address only the first part of RAM (about 896 MB on i386). Its own data, page
+tables, kernel stacks, slab and most drivers' buffers must be there, in DMA and Normal. HighMem serves user
+pages only. When Normal runs out, free HighMem does not help.
 
-A 64-bit kernel has no such line. On a 32-bit one: fewer threads, fewer and smaller kernel caches,
-CONFIG_HIGHPTE for page tables, another VMSPLIT, and no more RAM than the low zone can describe.
+A 64-bit kernel has no such limit. On a 32-bit kernel, use fewer threads, fewer and smaller kernel caches,
+CONFIG_HIGHPTE for page tables, another VMSPLIT, and no more RAM than low memory can manage.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from oomwatchd.words.amounts import kib, size
 ID = "low_zone_exhausted"
 TITLE = "Low memory is used up while HighMem is free"
 
-#: of the low zone
+#: Share of the low zone. Page cache with this share is what fills it.
 _MOSTLY = 0.5
 
 
@@ -62,8 +62,8 @@ def find(case: Case) -> Claim | None:
 
 
 def _high(case: Case, high: ZoneVerdict | None, request: Request) -> tuple[int | None, int | None]:
-    """HighMem's free memory and high watermark. Since 6.1 its line is left out where the request may not use
-    it; its free memory is then what the machine had beyond the printed zones."""
+    """HighMem's free memory and high watermark. Since 6.1 the kernel omits the zone's line if the request may
+    not use it; its free memory is then the machine's total minus the printed zones."""
     if high is not None:
         return high.record.bytes_of("free"), high.record.bytes_of("high")
     memory = case.report.memory

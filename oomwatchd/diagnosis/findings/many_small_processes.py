@@ -1,13 +1,13 @@
 """Many small processes together hold the memory.
 
-They have one name, or live in one cgroup, whatever they are called. None of them stands out, so killing one
-frees little and the next kill follows: a fork bomb, a worker pool without bound, jobs that pile up because
-they no longer finish.
+They share a name or a cgroup. None of them stands out, so killing one frees little and the next kill follows.
+Usual causes are a fork bomb, a worker pool without a limit, and jobs that pile up because they no longer
+finish.
 
-Which cgroup a process of the table is in is known where a cgroup was at its limit (all of them are below it),
-and live, from /proc just after the kill.
+The cgroup of a process in the table is known in two cases: a cgroup was at its limit (every listed process is
+in or below it), or the daemon read it from /proc just after the kill.
 
-Bound the number: ``TasksMax=`` of the unit, ``pids.max``, the pool's own settings (MaxRequestWorkers,
+Limit the number: ``TasksMax=`` of the unit, ``pids.max``, the pool's own settings (MaxRequestWorkers,
 pm.max_children, concurrency of cron jobs).
 """
 
@@ -29,9 +29,9 @@ from oomwatchd.words.text import middle_cut, ratio
 ID = "many_small_processes"
 TITLE = "Many small processes together hold the memory"
 
-#: so many, together this share of all resident memory, none of them more than a tenth of it
+#: Least number of processes, their least share of all resident memory, and the largest share of one of them.
 _COUNT, _SHARE, _LARGEST = 20, 0.5, 0.1
-#: kills of one crowd that was too large come within that time
+#: Kills within this time are of one crowd, not of a crowd that grew again.
 _LATER_USEC = 10_000_000
 
 
@@ -69,7 +69,8 @@ def _by_cgroup(case: Case, sized: list[Task]) -> Iterator[_Group]:
 
 
 def _largest(groups: Iterable[_Group], whole: int) -> _Group | None:
-    """The group that holds most, if it is one of many small; of equals the later one, which is narrower."""
+    """The group that holds most, if it consists of many small processes. Among equals, the later (narrower)
+    group is taken."""
     group = max(reversed(list(groups)), key=lambda one: one.together, default=None)
     if group is None or not whole or len(group.tasks) < _COUNT:
         return None
@@ -78,7 +79,7 @@ def _largest(groups: Iterable[_Group], whole: int) -> _Group | None:
 
 
 def _multiplies(case: Case) -> bool:
-    """Killed again and again under one name: whatever room there is, they fill it."""
+    """Whether processes of the victim's name were killed again and again: they fill any limit."""
     victim, end = case.victim, case.report.first_usec
     earlier = case.capture.earlier if case.capture is not None else ()
     if victim is None or end is None:
@@ -122,7 +123,7 @@ def _told(case: Case, group: _Group, whole: int, *, comm: str | None, cgroup: st
         else f"Bound how {bound}, or {limit}.",
     )
     name = harmless_name(comm) if comm is not None else "small"
-    # shared pages are in each one's rss
+    # rss counts shared pages once for each process
     own = sum(t.rss_anon_bytes if t.rss_anon_bytes is not None else t.rss_bytes or 0 for t in tasks)
     anon, shmem = case.ledger.held("anon"), case.ledger.held("shmem")
     held = own if anon is None else min(own, anon + (shmem or 0))

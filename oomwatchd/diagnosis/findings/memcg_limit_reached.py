@@ -1,14 +1,14 @@
 """A memory cgroup was at its limit.
 
-The machine may have had plenty: the cgroup had not. The evidence says whose limit it was (``oom_memcg``:
-the cgroup of the victim, or one above it, for which all cgroups below count), how full it was, how often
-the limit was hit (``failcnt``), and what the memory consisted of. ``anon`` is the processes' own data and
-can only go to swap, ``file`` is page cache including tmpfs (``shmem``), ``kernel`` is slab, stacks and page
-tables charged to the cgroup.
+The machine may have had plenty of free memory, but the cgroup had none left. The evidence says whose limit it
+was (``oom_memcg``: the victim's cgroup or one of its ancestors, whose limit covers all cgroups below), how
+full the cgroup was, how often it hit the limit (``failcnt``), and what its memory consisted of. ``anon`` is
+the processes' own data and can only go to swap, ``file`` is page cache including tmpfs (``shmem``),
+``kernel`` is slab, stacks and page tables charged to the cgroup.
 
-Where no counter of the cgroup is printed at its limit, that is said: the limit was raised or lifted
-meanwhile, memory was freed, or something else than the limit called the OOM killer for the cgroup (a BPF
-program). Whoever or whatever holds most of the memory has a finding of its own.
+If no printed counter of the cgroup is at its limit, the finding says so. Then the limit was raised or removed
+meanwhile, memory was freed, or something other than the limit called the OOM killer for the cgroup (a BPF
+program). A separate finding names what holds most of the memory.
 
 Raise ``memory.max`` (cgroup v1: ``memory.limit_in_bytes``, systemd: ``MemoryMax=``, Kubernetes:
 ``resources.limits.memory``), or make the workload smaller. ``memory.high`` slows a cgroup down before it
@@ -75,13 +75,13 @@ def find(case: Case) -> Claim | None:
     return Claim(
         finding=finding,
         refusal=Refusal(text=_refused(case, memcg, which, counter, reached), rank=30),
-        # whoever holds it says so; the limit is the lever where nothing nearer is
+        # the finding of the holder comes first; the limit is the lever only if no finding names a holder
         cause=Cause(tier=Tier.TOGETHER, text=_held_together(case) if reached else ""),
     )
 
 
 def _by_itself(case: Case) -> str:
-    """How the one that holds most is made smaller."""
+    """How to make the largest process smaller; empty if no process is large enough."""
     largest, whole = case.largest, case.ledger.whole_bytes
     if largest is None or not whole or largest.bytes < HOLDS * whole:
         return ""
@@ -89,7 +89,7 @@ def _by_itself(case: Case) -> str:
 
 
 def _held_together(case: Case) -> str:
-    """What holds most of it, where no finding names one holder."""
+    """What holds most of the memory, for a report in which no finding names one holder."""
     anon, file = case.ledger.held("anon") or 0, case.ledger.held("file") or 0
     whole = case.ledger.whole_bytes or 1 << 62
     if anon >= max(HOLDS * whole, file):
@@ -102,7 +102,7 @@ def _held_together(case: Case) -> str:
     if huge >= HOLDS * whole:
         return f"huge pages of the pool hold {case.ledger.percent(huge)} of it"
     if rest >= HOLDS * whole and case.ledger.held("anon") is not None:
-        # memory_hugetlb_accounting (6.6+) charges them; memory.stat names them from 6.13 on
+        # memory_hugetlb_accounting (6.6+) charges huge pages; memory.stat lists them only since 6.13
         return f"{case.ledger.percent(rest)} of it is in no counter (accounted huge pages have none)"
     return ""
 
@@ -117,12 +117,12 @@ def _refused(case: Case, memcg: Memcg, which: str | None, counter: MemcgCounter 
     return f"{text} (memory+swap too)" if _swap_tied(memcg) else text
 
 
-#: a longer name of a unit or cgroup is not kept whole
+#: Longer names of units and cgroups are cut.
 _NAME = 50
 
 
 def _called(path: str | None, room: int, names: Mapping[str, str]) -> str:
-    """What people call it, where that is known of a container, or where its path is too long to show."""
+    """The container's name if it is known, or a shorter name if the path is too long to show."""
     if path is None:
         return "its cgroup"
     name = harmless_name(path)
@@ -184,7 +184,7 @@ def _no_swap(memcg: Memcg) -> str:
 
 
 def _best_effort(case: Case, memcg: Memcg) -> str | None:
-    """The knob of the victim's container, where that is in a pod that has no limit."""
+    """The setting of the victim's container, if its pod has no limit."""
     path = memcg.task_path or ""
     classes = (one.removesuffix(".slice").removeprefix("kubelet-") for one in path.split("/"))
     if not any(one in ("besteffort", "kubepods-besteffort") for one in classes):

@@ -1,8 +1,8 @@
 """The cgroup may not use (more) swap.
 
-A cgroup at its memory limit can still push anonymous memory to swap, unless its swap limit is 0 or used
-up: ``memory.swap.max`` (v2), or ``memory.memsw.limit_in_bytes``, which bounds memory and swap together (v1).
-That may be intended: containers usually get none, so that they are killed rather than slow.
+A cgroup at its memory limit can still move anonymous memory to swap, unless its swap limit is 0 or used up:
+``memory.swap.max`` (v2), or ``memory.memsw.limit_in_bytes``, which limits memory and swap together (v1). This
+may be intended: containers usually get no swap, so that they are killed instead of becoming slow.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from oomwatchd.words.amounts import size
 ID = "memcg_swap_limited"
 TITLE = "The cgroup's swap is limited"
 
-#: a swap counter this full has no room
+#: A swap counter this full has no room left.
 _FULL = 0.98
-#: of the usage in anonymous memory: with less, swap would not have helped
+#: Share of the usage that is anonymous memory. With less, swap would not have helped.
 _WORTH = 0.25
 
 
@@ -44,7 +44,7 @@ def find(case: Case) -> Claim | None:
         return None
     unit = charge_bytes(case.report)
     if memcg.memory is not None and not any(at_limit(c, unit) for c in (memcg.memory, memcg.memory_swap)):
-        return None  # nothing had to be moved out
+        return None  # nothing had to go to swap
     anon, whole = kinds(memcg).anon, memcg.memory.usage_bytes if memcg.memory is not None else 0
     what = "may not use swap" if room == 0 else f"has used up the {size(room)} of swap it may use"
     finding = Finding(
@@ -57,7 +57,7 @@ def find(case: Case) -> Claim | None:
         if anon is None or anon >= _WORTH * whole
         else "",
     )
-    # most containers get no swap on purpose: it is worth a word where there is some to be had
+    # most containers get no swap on purpose: the finding is useful only if the machine has swap
     told = room > 0 or bool(case.meminfo_at.get("SwapTotal"))
     text = f" (its {size(room)} of swap are full)" if room else " (no swap allowed)"
     return Claim(finding=finding, refusal=Refusal(text=text, rank=89, place="behind") if told else None)

@@ -1,16 +1,17 @@
-"""A machine or a cgroup is about to run out of memory: nobody was killed yet.
+"""A machine or a cgroup is about to run out of memory; nobody has been killed yet.
 
-What cannot be dropped grew for a while, steadily, and leaves nothing within the horizon (``[warning]
-horizon_seconds``) if it goes on like that; or next to nothing is left and tasks wait while the kernel reads
-again what it has just reclaimed. Page cache does not count, for the kernel drops it first; swap counts as far
-as it may be used. ``soonest_seconds`` and ``latest_seconds`` are the range of the end. docs/warnings.md says
-how it is decided.
+The warning comes in two cases. Either the memory that cannot be dropped has grown steadily for a while and
+will use up everything within the horizon (``[warning] horizon_seconds``) at that rate. Or almost nothing is
+left and tasks wait while the kernel reads back what it has just reclaimed. Page cache does not count, because
+the kernel drops it first; swap counts as far as it may be used. ``soonest_seconds`` and ``latest_seconds``
+are the range in which memory will run out. docs/warnings.md describes how this is decided.
 
-Whom the kernel would kill now is the first of the tasks listed (``oom_badness()`` in mm/oom_kill.c).
+The first of the listed tasks is the one that the kernel would kill now (``oom_badness()`` in mm/oom_kill.c).
 
-What can be done before the end: stop or restart what grows, as its owner would want it; raise the limit of
-the cgroup if the machine has the memory; on a whole machine stop what matters least, or add swap. A unit that
-may fill its limit (a batch job) is silenced by ``[warning] quiet``."""
+Before memory runs out, stop or restart what grows, as its owner would want it, or raise the limit of the
+cgroup if the machine has the memory. On a whole machine, stop what matters least, or add swap. For a unit
+that may fill its limit (a batch job), ``[warning] quiet`` turns the warning off.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ TITLE = "Memory is about to be exhausted"
 def find(case: Case) -> Finding | None:
     if case.capture is None or case.capture.nearing is None:
         return None
-    from oomwatchd.diagnosis import nearing  # a daemon that gives no warnings does without
+    from oomwatchd.diagnosis import nearing  # a daemon without warnings never loads it
 
     told = nearing.near_of(case.capture, case.capture.nearing, None)
     said = [f"{nearing.place(told)}: {nearing.left_said(told)}."]

@@ -1,12 +1,12 @@
 """The kill gave little memory back.
 
-Compared is ``MemAvailable`` on detection and when the report had settled, five seconds after its last line,
-with what the victims held by the kill line (anonymous and shared memory, resident). Where less than a quarter
-of it came back, the kill did not help: the victim has not ended, its memory is shared or locked, or something
-else took it at once.
+The finding compares ``MemAvailable`` on detection with ``MemAvailable`` when the report had settled, five
+seconds after its last line. The increase is measured against what the victims held by the kill line
+(anonymous and shared memory, resident). If less than a quarter of that came back, the kill did not help: the
+victim has not ended, its memory is shared or locked, or something else took it at once.
 
-Only told of a shortage of the whole machine. What the cgroup at its limit is charged afterwards stands in the
-report.
+This finding covers shortages of the whole machine only. For a cgroup at its limit, the report shows what the
+cgroup is charged afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from oomwatchd.words.text import ratio
 ID = "memory_not_recovered"
 TITLE = "The kill gave little memory back"
 
-#: of what the victims held; victims that held less than this share of RAM say nothing
+#: Share of the victims' memory that must come back, and the least share of RAM that they must have held.
 _BACK, _WORTH = 0.25, 0.02
 
 

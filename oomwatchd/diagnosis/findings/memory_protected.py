@@ -1,8 +1,9 @@
 """Cgroups are protected from reclaim.
 
-``memory.min`` keeps that much of a cgroup out of reclaim's reach even if somebody is killed for it,
-``memory.low`` as long as others have something to give. Everybody else has to do without what is protected.
-6.19+ print the protection that a report met; live the cgroups are asked (MemoryMin=, MemoryLow= of units).
+The kernel does not reclaim the first ``memory.min`` bytes of a cgroup, even if it must kill instead.
+``memory.low`` protects a cgroup as long as other cgroups have reclaimable memory. All others must do without
+the protected memory. Kernels since 6.19 print the protection that a report met. On a live system the daemon
+reads it from the cgroups (MemoryMin=, MemoryLow= of units).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from oomwatchd.words.text import middle_cut
 ID = "memory_protected"
 TITLE = "Cgroups are protected from reclaim"
 
-#: of RAM
+#: Share of RAM.
 _LARGE = 0.1
 
 
@@ -38,7 +39,7 @@ def find(case: Case) -> Claim | None:
     swap = case.report.memory.swap if case.report.memory is not None else None
     if swap is not None and swap.free_bytes:
         evictable += min(case.ledger.held("anon") or 0, swap.free_bytes)
-    # without it reclaim would have had pages to drop or to swap out
+    # without the protection, reclaim would have had pages to drop or to swap out
     decides = held >= _LARGE * whole and evictable >= max(case.shortfall_bytes, int(_LARGE * whole))
     amount = held or low
     return Claim(

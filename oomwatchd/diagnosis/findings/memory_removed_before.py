@@ -1,8 +1,8 @@
 """The machine had less memory than shortly before.
 
-``MemTotal`` fell between the first record of the flight recorder and the kill: memory was unplugged or
-taken back by the hypervisor's balloon. The shortage was then made from outside. A swap area that was taken
-out of use meanwhile counts too: what it held had to go back to RAM.
+``MemTotal`` fell between the first sample of the flight recorder and the kill: memory was unplugged, or the
+hypervisor's balloon took it back. The shortage then came from outside. A swap area that was taken out of use
+meanwhile counts too, because its content had to go back to RAM.
 
 Look at the hypervisor's balloon target and at hotplug events of that time.
 """
@@ -22,7 +22,7 @@ from oomwatchd.words.text import plural
 ID = "memory_removed_before"
 TITLE = "Memory was taken from the machine before"
 
-#: of the former total; smaller changes are the kernel's own (init sections freed, huge page metadata)
+#: Share of the former total. Smaller changes are the kernel's own (freed init sections, huge page metadata).
 _SHARE = 0.01
 
 

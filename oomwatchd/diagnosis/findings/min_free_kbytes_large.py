@@ -1,9 +1,9 @@
 """The min watermarks hold back much memory.
 
-``vm.min_free_kbytes`` is what the kernel keeps free for its own emergencies; ordinary requests fail below
-it. By default it is small (4 * sqrt(RAM in kB), at most 256 MiB; transparent huge pages raise it, never
-above 5 % of low memory). Set far higher it takes memory away from everybody and brings the kill forward. The
-low and high watermarks move with it.
+``vm.min_free_kbytes`` is what the kernel keeps free for its own emergencies; ordinary requests may not go
+below it. The default is small (4 * sqrt(RAM in kB), at most 256 MiB; transparent huge pages raise it, never
+above 5 % of low memory). A much higher value takes memory away from everything else and brings the kill
+forward. The low and high watermarks rise with it.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from oomwatchd.words.escape import harmless
 ID = "min_free_kbytes_large"
 TITLE = "vm.min_free_kbytes is set high"
 
-#: of the zones' memory; what the kernel sets by itself stays below
+#: Share of the zones' memory. The kernel's own setting stays below it.
 _LARGE = 0.055
-#: zones that are named
+#: Largest number of zones that the text names.
 _NAMED = 4
 
 
 def find(case: Case) -> Claim | None:
     if case.in_cgroup:
-        return None  # the machine's memory is not what ran out
-    # HighMem and Movable get only a token min, the rest of vm.min_free_kbytes goes to the others
+        return None  # the cgroup ran out, not the machine
+    # HighMem and Movable get only a token min; vm.min_free_kbytes is spread over the other zones
     zones = [z for z in case.zones if z.zone not in ("HighMem", "Movable", "Device")]
     page = case.report.page_size_bytes
     minimum = sum((z.bytes_of("min") or 0) - boost_bytes(z, page) for z in zones)
     managed = sum(z.managed_bytes or 0 for z in zones)
     if not managed or minimum < _LARGE * managed:
         return None
-    # init_per_zone_wmark_min(): int_sqrt(lowmem_kbytes * 16), 128 at least, 256 MiB at most
+    # init_per_zone_wmark_min(): int_sqrt(lowmem_kbytes * 16), at least 128 kB, at most 256 MiB
     default = min(max(int((managed // 1024 * 16) ** 0.5), 128), 256 << 10) * 1024
     if minimum < 2 * default:
         return None
@@ -71,7 +71,7 @@ def find(case: Case) -> Claim | None:
 
 
 def _beyond(zones: list[Zone]) -> str:
-    """Zones whose mark is more than they have: after a balloon it stays what it was for all of the RAM."""
+    """Zones whose min mark exceeds their memory. A balloon shrinks a zone, but its mark stays."""
     labels = [
         z.zone if z.node is None else f"node {z.node} {z.zone}"
         for z in zones
@@ -82,6 +82,6 @@ def _beyond(zones: list[Zone]) -> str:
 
 
 def _set(case: Case) -> str:
-    """Live: what it is set to."""
+    """Live: the current value of vm.min_free_kbytes."""
     value = case.facts.sysctl.get("vm.min_free_kbytes", "")
     return f" vm.min_free_kbytes is {value}." if value.isdecimal() else ""

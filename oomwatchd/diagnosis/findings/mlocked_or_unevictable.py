@@ -1,9 +1,9 @@
 """Much memory is locked or otherwise unevictable.
 
-mlock(), mlockall(), SHM_LOCK, ramfs and pinned pages take memory out of the kernel's reach: it can neither
-drop it nor move it to swap.
+mlock(), mlockall(), SHM_LOCK, ramfs and pinned pages make memory unevictable: the kernel can neither drop it
+nor move it to swap.
 
-``VmLck`` in /proc/PID/status names the process; RLIMIT_MEMLOCK (``LimitMEMLOCK=``) bounds it.
+``VmLck`` in /proc/PID/status names the process; RLIMIT_MEMLOCK (``LimitMEMLOCK=``) limits it.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from oomwatchd.words.escape import harmless_name
 ID = "mlocked_or_unevictable"
 TITLE = "Much memory is locked or unevictable"
 
-#: of the whole
+#: Share of the whole.
 _LARGE = 0.25
-#: of what is unevictable: mlock() explains it
+#: Share of the unevictable memory. If mlock() has at least this share, it is named as the reason.
 _MOSTLY = 0.5
 
 
@@ -62,7 +62,7 @@ def find(case: Case) -> Claim | None:
             tier=Tier.HELD,
             text=f"locked or unevictable memory holds {case.ledger.percent(held)} "
             f"{case.of}{_holder(case, by_lock=by_lock)}",
-            # who locks it is also who holds it: the lock is the more telling of the two
+            # the process that locks the memory also holds it: rank the lock above the holder
             excess_bytes=held + (whole >> 4),
         )
         if held >= HOLDS * whole
@@ -71,7 +71,7 @@ def find(case: Case) -> Claim | None:
 
 
 def _holder(case: Case, *, by_lock: bool) -> str:
-    """The process that holds most, where it is large enough to be the one."""
+    """The ramfs mount or the process to name in the summary line; empty if no process is large enough."""
     if case.facts.ramfs and not by_lock and not case.in_cgroup:
         return f", ramfs on {harmless_name(case.facts.ramfs[0])}"
     largest = case.largest

@@ -1,10 +1,12 @@
-"""What is free is in zone Movable, which the kernel's own data may not use.
+"""The free memory is in zone Movable, which the kernel's own data may not use.
 
-``kernelcore=``, ``movablecore=`` and ``movable_node`` set a part of RAM aside as zone Movable, as does memory
-that was hot-added as movable. Only user pages may live there. When the other zones fill with the kernel's own
-data (slab, page tables, network), an allocation of the kernel fails and kills, however much Movable has free.
+``kernelcore=``, ``movablecore=`` and ``movable_node`` reserve a part of RAM as zone Movable. Memory that was
+hot-added as movable is in this zone too. Only user pages may be there. When the kernel's own data (slab, page
+tables, network) fills the other zones, a kernel allocation fails and the OOM killer kills, no matter how much
+memory is free in Movable.
 
-Give the kernel's zones more (``kernelcore=`` larger, or neither parameter), or have the kernel hold less.
+Give the kernel's zones more memory (a larger ``kernelcore=``, or neither parameter), or make the kernel hold
+less.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def find(case: Case) -> Claim | None:
     movable = [v for v in case.verdicts if v.zone == "Movable" and v.excluded_by == "class zone"]
     managed: int | None = None
     if movable:
-        # above its high watermark, as after any reclaim
+        # only what is above the high watermark, which any reclaim restores
         free = sum(max((v.free_bytes or 0) - (v.record.bytes_of("high") or 0), 0) for v in movable)
         managed = sum(v.managed_bytes or 0 for v in movable)
     elif _not_printed(case, low, request):
@@ -77,12 +79,15 @@ def find(case: Case) -> Claim | None:
 
 
 def _not_printed(case: Case, low: ZoneVerdict, request: Request) -> bool:
-    """Since 6.1 a report leaves out the zones above the request's own (show_free_areas(): max_zone_idx). A
-    zone above is there all the same where a lower one keeps a reserve against requests for it."""
+    """Whether there is a zone Movable that the report does not print.
+
+    Since 6.1 a report omits the zones above the request's own (show_free_areas(): max_zone_idx). Such a zone
+    exists if a lower zone keeps a reserve against requests for it.
+    """
     memory = case.report.memory
     if memory is None or memory.highmem_bytes or request.class_zone not in ("DMA", "DMA32", "Normal"):
         return False
     layouts = zone_layouts(case.zones)
-    # against Normal, whatever the request's own zone: DMA32 and Normal are above DMA, too
+    # compare with Normal, not with the request's own zone: DMA32 and Normal are above DMA too
     above, normal = (reserve_for(low.record, zone, layouts) for zone in ("Movable", "Normal"))
     return above is not None and normal is not None and above > normal

@@ -1,9 +1,9 @@
 """There was nobody left to kill.
 
-Every process that could have been chosen is exempt (oom_score_adj -1000, init, kernel threads), belongs to
-another cgroup, or was already killed and has not died yet. For a cgroup the failed charge is simply repeated;
-the report may then come hundreds of times a second, and is one event here that counts them. For the whole
-machine the kernel panics.
+Each process that could have been chosen is exempt (oom_score_adj -1000, init, kernel threads), belongs to
+another cgroup, or was already killed but has not died yet. In a cgroup, the failed charge is simply retried.
+The kernel may then print the report hundreds of times a second; they become one event, which counts them. If
+the whole machine has run out of memory, the kernel panics.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from oomwatchd.words.amounts import size
 ID = "no_killable_process"
 TITLE = "There was nobody left to kill"
 
-#: of the whole: what exempt processes must hold, for it to help if they were not
+#: Share of the whole. If exempt processes hold less, removing the exemption does not help.
 _MATTERS = 0.1
 
 
@@ -57,7 +57,7 @@ def _advice(case: Case, held: int) -> str:
         "" if case.systemd is False else " (OOMScoreAdjust=)"
     )
     if case.in_cgroup:
-        # nothing is killed and nothing goes on: who asks waits in its charge until there is room
+        # nothing is killed and nothing goes on: the requesting task retries its charge until there is room
         return (
             f"{raise_it(case)} if the exempt processes need more than the {size(held)} they hold; else "
             f"{less}: it is killed then, where it stands still now.{begin_with(case)}"
@@ -73,7 +73,7 @@ def _listed(case: Case, exempt: int, held: int) -> str:
     left = len(tasks) - exempt - init
     parts = [f"{exempt} with oom_score_adj -1000 ({size(held)})"] if exempt else []
     parts += ["init"] if init else []
-    # killed before and already reaped or dying (MMF_OOM_SKIP), in vfork(), or of no use
+    # skipped: reaped or dying after an earlier kill (MMF_OOM_SKIP), in vfork(), or without memory
     parts += (
         [f"{left} killed before and not gone yet, or without memory of the kind in question"] if left else []
     )

@@ -1,7 +1,7 @@
 """The report says nothing about swap.
 
-``Free swap`` and ``Total swap`` are printed by kernels with CONFIG_SWAP only, and pasted logs lose lines.
-Without them the state of swap is unknown; it is not zero. Every conclusion that needs it is left open.
+Only kernels with CONFIG_SWAP print ``Free swap`` and ``Total swap``, and pasted logs lose lines. Without
+these lines the state of swap is unknown; it is not zero. Each conclusion that needs it stays open.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The whole cgroup was killed together (memory.oom.group).
 
-A cgroup with ``memory.oom.group=1`` is one thing to the OOM killer: when a process in it is chosen, all
-others in it die too, but those with oom_score_adj -1000. systemd sets it with ``OOMPolicy=kill``, Kubernetes
-(1.28+, cgroup v2) for every container.
+The OOM killer treats a cgroup with ``memory.oom.group=1`` as a unit: when it chooses a process in it, all
+others in it die too, except those with oom_score_adj -1000. systemd sets it with ``OOMPolicy=kill``,
+Kubernetes (1.28+, cgroup v2) for every container.
 
-Where the rest of the cgroup may live on, set it to 0: ``OOMPolicy=continue``, or the kubelet's
-``singleProcessOOMKill``. Where it may not, what matters is the first victim.
+If the rest of the cgroup can live on, set it to 0: ``OOMPolicy=continue``, or the kubelet's
+``singleProcessOOMKill``. If it cannot, look at the first victim: it is the one the kernel chose.
 """
 
 from __future__ import annotations

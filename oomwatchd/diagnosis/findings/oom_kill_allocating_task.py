@@ -1,10 +1,10 @@
-"""Whoever asked was killed, by a setting.
+"""The process that asked was killed, by a setting.
 
-With ``vm.oom_kill_allocating_task=1`` the kernel does not choose by size: the task whose allocation failed is
-killed, however little it holds. Then the kill often frees little, whoever holds the memory lives on, and the
-next task that asks is next.
+With ``vm.oom_kill_allocating_task=1`` the kernel does not choose by size. It kills the task whose allocation
+failed, however little that task holds. Such a kill often frees little: the process that holds the memory
+lives on, and the next task that asks is killed next.
 
-Set it to 0 (the default), so that the largest is chosen.
+Set it to 0 (the default), so that the kernel chooses the largest.
 """
 
 from __future__ import annotations

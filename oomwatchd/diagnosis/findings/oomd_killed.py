@@ -1,14 +1,14 @@
 """systemd-oomd killed the processes of a cgroup.
 
-It acts before the kernel's OOM killer must: when the memory pressure of a monitored cgroup (``full`` avg10 of
-memory.pressure) was above a bound for a while, or when memory and swap were used beyond a bound. It then
-kills one whole cgroup below the monitored one: the one that reclaimed most, or that holds most swap. The
-kernel had not run out of memory yet, so there is no report of its own.
+It acts before the kernel's OOM killer has to. It kills when the memory pressure of a monitored cgroup
+(``full`` avg10 of memory.pressure) stays above a limit for a while, or when the use of memory and swap
+exceeds a limit. It then kills one whole cgroup below the monitored one: the one with the most reclaim
+activity, or with the most swap. The kernel had not run out of memory yet, so it printed no report.
 
-Bounds: ``ManagedOOMMemoryPressureLimit=`` of the monitored unit, ``DefaultMemoryPressureLimit=``,
+Limits: ``ManagedOOMMemoryPressureLimit=`` of the monitored unit, ``DefaultMemoryPressureLimit=``,
 ``DefaultMemoryPressureDurationSec=`` and ``SwapUsedLimit=`` in oomd.conf(5). ``ManagedOOMPreference=avoid``
-or ``omit`` (systemd.resource-control(5)) spares a unit. Where the unit is meant to be slow rather than dead,
-give it more memory or a higher ``MemoryHigh=``.
+or ``omit`` (systemd.resource-control(5)) spares a unit. If the unit should become slow instead of being
+killed, give it more memory or a higher ``MemoryHigh=``.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Strict overcommit was on, and memory ran out all the same.
+"""Strict overcommit was on, but memory ran out anyway.
 
-``vm.overcommit_memory`` 2 makes the kernel refuse an allocation that would take what all processes may ask
-for (``Committed_AS``) beyond ``CommitLimit``. That does not keep the OOM killer away: the limit counts swap,
-takes a share of RAM (``vm.overcommit_ratio``, or ``vm.overcommit_kbytes``) and knows nothing of what the
-kernel itself holds, nor of the limits of cgroups.
+With ``vm.overcommit_memory`` 2 the kernel refuses an allocation that would raise the memory promised to all
+processes (``Committed_AS``) above ``CommitLimit``. This does not prevent OOM kills: the limit counts swap and
+a share of RAM (``vm.overcommit_ratio``, or ``vm.overcommit_kbytes``), but ignores what the kernel itself
+holds and the limits of cgroups.
 
-Where the limit is above what RAM less the kernel's own memory can bear, lower it; where it is not, the
-kernel's memory or a cgroup's limit is what ran out.
+If the limit is larger than RAM without the kernel's own memory, lower it. If it is not, the kernel's memory
+or a cgroup's limit is what ran out.
 """
 
 from __future__ import annotations
@@ -46,6 +46,6 @@ def find(case: Case) -> Claim | None:
         else "",
     )
     text = f"strict overcommit (vm.overcommit_memory=2) promises {size(limit)} of {size(room)}"
-    # a limit that leaves the kernel nothing lets it come so far; what takes more comes first
+    # A limit that leaves nothing for the kernel permits the shortage, but does not cause it: rank it last.
     cause = Cause(tier=Tier.TAKEN, text=text, excess_bytes=1) if above else None
     return Claim(finding=finding, cause=cause)

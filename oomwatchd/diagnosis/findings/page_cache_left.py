@@ -1,13 +1,12 @@
 """Much page cache was left in a zone that was too full.
 
-Page cache that need not be written first is the first thing that reclaim drops. Where a zone refuses a
-request and holds much of it all the same, the kill came before its time: the cache was pinned or protected
-(``memory.min``, ``memory.low``, mlock), the writing of dirty pages around it was too slow for the kernel
-to wait for, or this version of the kernel reclaims badly. On 32-bit machines the
-cache of block devices (mkfs, dd to a device) must live in low memory.
+Reclaim first drops page cache that needs no writing. If a zone refuses a request but still holds much of it,
+the kill came too early. The cache was pinned or protected (``memory.min``, ``memory.low``, mlock), dirty
+pages were written too slowly for the kernel to wait, or this kernel version reclaims badly. On 32-bit
+machines the cache of block devices (mkfs, dd to a device) must be in low memory.
 
-Update the kernel if it is not a recent stable one; bound what may be dirty (``vm.dirty_bytes``), lower
-``memory.min`` and ``memory.low`` of other cgroups.
+Update the kernel if it is not a recent stable one, limit how much may be dirty (``vm.dirty_bytes``), and
+lower ``memory.min`` and ``memory.low`` of other cgroups.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from oomwatchd.words.amounts import percent, size
 ID = "page_cache_left"
 TITLE = "Much page cache was left"
 
-#: of the zones that refused; beyond the working set that a thrashing machine is left with
+#: Share of the zones that refused. A thrashing machine keeps less than this as its working set.
 _LARGE = 0.25
 
 
 def find(case: Case) -> Claim | None:
     full = [v for v in case.failing if not case.minor(v)]
-    # an allocation may fail because it must not wait for reclaim; a kill comes after it
+    # an allocation failure may mean that the request must not wait for reclaim; a kill always follows reclaim
     if case.report.kind == "page_alloc_failure" or not full or any(v.fits for v in case.verdicts):
         return None
     whole = sum(v.managed_bytes or 0 for v in full)

@@ -1,11 +1,11 @@
 """The page fault handler called the OOM killer, not the allocator.
 
-A report with ``gfp_mask=0x0`` at order 0 comes from the end of a page fault that failed with "out of memory"
-for any reason; what was asked is no longer known there. The machine may have had plenty: usually a memory
-cgroup refused a charge (up to 5.15), else a huge page pool or a driver gave up. From 5.16 on the kernel only
-retries and prints "Huh VM_FAULT_OOM leaked out".
+A report with ``gfp_mask=0x0`` at order 0 comes from a page fault that failed with "out of memory" for any
+reason. The handler no longer knows what was requested. The machine may have had plenty of memory: usually a
+memory cgroup refused a charge (up to 5.15), otherwise a huge page pool or a driver gave up. Since 5.16 the
+kernel only retries and prints "Huh VM_FAULT_OOM leaked out".
 
-Look for the limit or the pool behind it; with ``vm.panic_on_oom`` such a false alarm takes the machine down.
+Look for the limit or the pool that refused. With ``vm.panic_on_oom`` such a false alarm panics the machine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from oomwatchd.words.amounts import size
 ID = "page_fault_oom"
 TITLE = "A failed page fault called the OOM killer"
 
-#: of RAM free above the high watermarks: no shortage of the machine
+#: Share of RAM that is free above the high watermarks. With this much, the machine was not short of memory.
 _PLENTY = 0.1
 
 

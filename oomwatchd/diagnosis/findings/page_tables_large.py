@@ -1,10 +1,10 @@
 """Page tables hold much memory.
 
-Each process that maps a memory area needs page tables of its own for it: 8 bytes for each 4 KiB page, so
-1/512. A thousand database processes which all map a large shared segment pay that a thousand times.
+Each process that maps a memory area needs its own page tables for it: 8 bytes for each 4 KiB page, which is
+1/512. If a thousand database processes all map a large shared segment, they pay this a thousand times.
 
 Huge pages for the shared segment (``vm.nr_hugepages``, or transparent huge pages for tmpfs) cut the tables
-to 1/512; fewer processes (a connection pooler) help as well.
+to 1/512. Fewer processes (a connection pooler) help as well.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from oomwatchd.words.text import plural
 ID = "page_tables_large"
 TITLE = "Page tables are large"
 
-#: of RAM; memory mapped once costs 0.2 %
+#: Shares of RAM. Memory that is mapped once costs 0.2 %.
 _LARGE, _HUGE = 0.05, 0.20
-#: of the tables: one process is the reason
+#: Share of all page tables. One process with this share is the reason.
 _ONE = 0.5
 
 
 def find(case: Case) -> Claim | None:
     whole, tables = case.ledger.whole_bytes, case.ledger.held("pagetables")
-    # a cgroup of few pages has more tables than a machine, as each process has a few at least
+    # each process has at least a few tables, so their share is larger in a small cgroup than in a machine
     least = _HUGE if case.in_cgroup else _LARGE
     if tables is None or not whole or tables < least * whole:
         return None
@@ -70,7 +70,7 @@ def find(case: Case) -> Claim | None:
 
 
 def _advice(case: Case, shmem: int | None) -> str:
-    """``shmem`` where many processes map that much shared memory."""
+    """The advice. ``shmem`` is the shared memory in bytes that many processes map, if they do."""
     if shmem is not None:
         less = (
             f"map the shared memory ({size(shmem)}) with huge pages (vm.nr_hugepages), or run fewer "

@@ -1,9 +1,9 @@
 """The kernel panicked instead of killing.
 
-``vm.panic_on_oom`` 1 panics on a shortage of the whole machine, 2 ("compulsory") also on one of a cgroup,
-cpuset or memory policy. Together with ``kernel.panic`` the machine then restarts. A panic without that
-setting ("System is deadlocked on memory", up to 4.18 "no killable processes") means that nobody was left
-to kill.
+With ``vm.panic_on_oom`` 1 the kernel panics when the whole machine runs out of memory, with 2 ("compulsory")
+also when a cgroup, a cpuset or a memory policy does. If ``kernel.panic`` is set too, the machine then
+restarts. A panic without that setting ("System is deadlocked on memory", up to 4.18 "no killable processes")
+means that nobody was left to kill.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def find(case: Case) -> Claim | None:
         evidence={"outcome": outcome, "compulsory": int(compulsory)},
         advice=f"Set vm.panic_on_oom=0 if a killed process is better than a restart ({LASTS}).",
     )
-    # whoever holds the memory has a lever of its own; the panic is how it ended
+    # the finding of the holder has its own advice; the panic is only how it ended
     return Claim(
         finding=finding,
         refusal=Refusal(text=", and vm.panic_on_oom is set", rank=90, place="behind"),

@@ -3,8 +3,8 @@
 ``oom_score_adj`` -1000 (older: oom_adj -17) exempts a process, and the kernel never kills init. If such a
 process is the one that grew, others die in its place, one after the other, and little is freed.
 
-Reserve -1000 for what the machine cannot live without and what does not grow. ``OOMScoreAdjust=-900`` still
-protects but leaves a way out.
+Use -1000 only for processes that the machine cannot live without and that do not grow.
+``OOMScoreAdjust=-900`` also protects a process, but the kernel can still kill it as a last resort.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from oomwatchd.words.escape import harmless_name
 ID = "protected_giant"
 TITLE = "The largest consumer is exempt from being killed"
 
-#: of what all listed tasks hold, and of the memory there is: what is small was not what ran it out
+#: Least shares of what all listed tasks hold and of all memory. A smaller process is not the cause.
 _SHARE, _MATTERS = 0.2, 0.1
 
 

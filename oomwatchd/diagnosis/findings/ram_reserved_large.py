@@ -1,11 +1,11 @@
-"""Much of RAM was set aside at boot.
+"""Much of RAM was reserved at boot.
 
-A zone line prints what is ``present`` and what is ``managed``: the difference was taken before the allocator
-began and never comes back. A few percent are ordinary (the kernel itself, a description of each page); more
-is a crash kernel (``crashkernel=``), reserved regions of the device tree or the firmware, ``memmap=``, or a
-debugging kernel (KASAN takes an eighth). Huge pages reserved at boot are not among it.
+A zone line prints what is ``present`` and what is ``managed``. The difference was reserved before the page
+allocator started and never comes back. A few percent are normal (the kernel itself, the page structures).
+More comes from a crash kernel (``crashkernel=``), reserved regions of the device tree or the firmware,
+``memmap=``, or a debugging kernel (KASAN takes an eighth). Huge pages reserved at boot are not included.
 
-The first lines of the boot log say it: "Memory: ...K/...K available".
+The first lines of the boot log show it: "Memory: ...K/...K available".
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from oomwatchd.words.escape import harmless
 ID = "ram_reserved_large"
 TITLE = "Much of RAM was set aside at boot"
 
-#: of RAM
+#: Shares of RAM.
 _LARGE, _HUGE = 0.25, 0.40
-#: what the page structures and tables make of any RAM (64 bytes a page and hashes), and the kernel's image,
-#: firmware and initial data on a small machine
+#: What every machine reserves: a share of RAM for page structures (64 bytes a page) and hash tables, and
+#: bytes for the kernel's image, firmware and initial data.
 _USUAL, _IMAGE = 0.02, 80 << 20
 
 
@@ -68,13 +68,13 @@ def find(case: Case) -> Claim | None:
 
 
 def _limited(case: Case) -> str | None:
-    """``mem=`` on the command line (live): RAM above it is not even counted."""
+    """Live: ``mem=`` on the kernel command line. The kernel does not count RAM above it."""
     value = case.facts.command_line.get("mem")
     return f"mem={harmless(value)}" if value and value != "nopentium" else None
 
 
 def _why(case: Case) -> str:
-    """What of the command line (live) reserves memory."""
+    """Live: the parameters of the kernel command line that reserve memory."""
     line = case.facts.command_line
     return ", ".join(
         f"{n}={harmless(line[n])}" for n in ("crashkernel", "memmap", "cma", "movablecore") if n in line

@@ -1,8 +1,8 @@
 """The kernel had given up reclaiming.
 
-``all_unreclaimable? yes`` says that kswapd scanned again and again and freed nothing: on a zone (up to
-4.7) after scanning six times what is reclaimable, on a node (4.8+) after 16 fruitless rounds. Where all are
-marked and little page cache is left, the kill was not premature: there was nothing left to drop.
+``all_unreclaimable? yes`` means that kswapd scanned again and again and freed nothing: on a zone (up to
+4.7) after scanning six times its reclaimable pages, on a node (4.8+) after 16 fruitless rounds. If all zones
+or nodes are marked and little page cache is left, the kill was not premature: nothing was left to drop.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from oomwatchd.words.amounts import size
 ID = "reclaim_gave_up"
 TITLE = "The kernel had given up reclaiming"
 
-#: of RAM in page cache: so much is not "nothing left"
+#: Share of RAM in page cache. With this much, something was left to drop.
 _LEFT = 0.1
 
 

@@ -1,8 +1,9 @@
 """Part of the report was overwritten before it could be read.
 
-The kernel's ring buffer holds 128 KiB to some MiB. What floods it (a driver, a service that writes to
-/dev/kmsg) overwrites reports; figures may then be missing here, and whole kills elsewhere: compare
-`oomwatchd_oom_kills_unaccounted`, which is what the kernel counted and its log did not say.
+The kernel's ring buffer holds 128 KiB to a few MiB. A flood of messages (from a driver, or a service that
+writes to /dev/kmsg) overwrites reports. Figures of this report may then be missing, and other kills may be
+lost completely: compare `oomwatchd_oom_kills_unaccounted`, the kills that the kernel counted but its log did
+not report.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""The same is killed again and again.
+"""The same service or program is killed again and again.
 
-The daemon remembers the kills of the last hour (64 at most). Said is how many of them were in the same
-systemd unit, below whatever cgroup of it; else in the same cgroup, or, where no cgroup is known, had the same
-name: a service that is restarted into the same shortage, or a pool of workers that are killed one by one.
+The daemon remembers the kills of the last hour (at most 64). The finding counts those in the same systemd
+unit, in any cgroup below it. Without a unit it counts those in the same cgroup, and if no cgroup is known,
+those with the same name. Typical are a service that is restarted into the same shortage and a pool of workers
+that are killed one by one.
 
-Each kill alone looks like an accident; together they say that the limit does not fit, or that whoever
-restarts the process should wait longer.
+Each kill alone looks like an accident. Together they show that the limit does not fit, or that the process
+should be restarted after a longer delay.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from oomwatchd.words.text import middle_cut
 ID = "repeated_kills"
 TITLE = "The same was killed before"
 
-#: kills before this one
+#: Numbers of earlier kills.
 _SEVERAL, _MANY = 2, 10
 
 
@@ -65,7 +66,7 @@ def _alike(kill: EarlierKill, comm: str, cgroup: str | None) -> bool:
 
 
 def _unit(cgroup: str | None) -> tuple[str | None, int | None]:
-    """The unit, and whose it is: units of several users may have one name."""
+    """The unit and the uid of its user: units of different users may have the same name."""
     if cgroup is None:
         return None, None
     owner = owner_of(cgroup)

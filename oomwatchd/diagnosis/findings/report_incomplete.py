@@ -1,9 +1,9 @@
 """The figures that say why are not in this log.
 
-Container platforms and log shippers often pass on a line or two of a report: the head, the kill line, the
-summary. What they say is told: whose limit (``oom_memcg``), or that the whole machine ran out
-(``global_oom``), who was killed and how large that was. Who held the rest, and what was short, stands in the
-lines that are missing.
+Container platforms and log shippers often pass on only a line or two of a report: the head, the kill line,
+the summary. The finding tells what these lines say: whose limit it was (``oom_memcg``) or that the whole
+machine ran out (``global_oom``), who was killed, and how large the victim was. What held the rest, and what
+ran short, is in the missing lines.
 
 The kernel's own log has them: ``dmesg -T`` or ``journalctl -k`` on the host, not in the container.
 """
@@ -20,7 +20,7 @@ from oomwatchd.words.escape import harmless_name
 ID = "report_incomplete"
 TITLE = "The figures that say why are not in this log"
 
-#: a victim of less than this is no cause to name
+#: Bytes. A smaller victim is not named as the cause.
 _LARGE = 16 << 20
 _REST = "See the whole report: dmesg -T or journalctl -k on the host, around that time"
 
@@ -43,7 +43,7 @@ def find(case: Case) -> Claim | None:
         told.append(f"{victim.comm} (pid {victim.pid}) held {size(held)} resident.")
     cause = Cause(tier=Tier.UNSEEN, text="the log lacks the figures that say who held it")
     if victim is not None and held:
-        # the lever of a cgroup is its limit's
+        # for a cgroup, the advice is that of its limit
         cause = Cause(
             tier=Tier.UNSEEN if case.in_cgroup else Tier.TOGETHER,
             text=f"{harmless_name(victim.comm)} held {size(held)}",
@@ -64,7 +64,7 @@ def find(case: Case) -> Claim | None:
 
 
 def _told(case: Case) -> bool:
-    """The report has figures enough to say who held what of the whole."""
+    """Whether the report has enough figures to say what held the memory."""
     memcg = case.report.memcg
     counters = memcg is not None and (memcg.memory is not None or memcg.stat)
     account = case.ledger.whole_bytes is not None and case.ledger.bound("anon") is not None

@@ -1,9 +1,9 @@
 """By the printed figures the request would have passed.
 
-The memory part of a report is printed some milliseconds after the allocator gave up. If by then a zone
-fits again, memory was freed in between (a process ended, an earlier victim's memory came back), or the
-request was refused on a ground that no report prints. The kill was then a close call rather than a sign
-of lasting shortage.
+The kernel prints the memory part of a report some milliseconds after the allocator gave up. If a zone fits
+the request again by then, memory was freed in between (a process ended, an earlier victim's memory came
+back), or the request was refused for a reason that no report prints. The kill was then a close call, not a
+sign of lasting shortage.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from oomwatchd.words.escape import harmless
 ID = "request_fits_now"
 TITLE = "Memory came back between the refusal and the report"
 
-#: of RAM, in one zone: then nothing was short
+#: Share of RAM to spare in one zone. With this much, there was no shortage.
 _PLENTY = 0.1
-#: of RAM, free above the high marks, where nobody knows what was asked
+#: Share of RAM that is free above the high marks, for reports that do not say what was requested.
 _MOST = 0.4
 
 
@@ -29,7 +29,7 @@ def find(case: Case) -> Claim | None:
         return _mostly_free(case)
     if not fitting:
         return _perhaps(case)
-    # the last check before a kill demands the high mark, without CMA: most that fit fail it
+    # The last check before a kill demands the high mark, without CMA. Most zones that fit fail that check.
     killed = case.report.kind != "page_alloc_failure"
     first = next((v for v in fitting if v.passes or not killed), None)
     told = first or fitting[0]
@@ -73,7 +73,8 @@ def find(case: Case) -> Claim | None:
 
 
 def _mostly_free(case: Case) -> Claim | None:
-    """What was asked is not in the log; but with so much free above the high marks nothing ordinary fails."""
+    """The claim for a log without the request: with this much free above the high marks, no ordinary request
+    fails."""
     report, whole = case.report, case.bound_bytes
     trigger = report.trigger
     known = report.kind != "page_alloc_failure" and not trigger.sysrq and trigger.order != -1
@@ -105,7 +106,7 @@ def _mostly_free(case: Case) -> Claim | None:
 
 
 def _perhaps(case: Case) -> Claim | None:
-    """The log lacks lowmem_reserve, and a zone is above its high mark, with a block of the order."""
+    """The claim for a log without lowmem_reserve, if a zone is above its high mark and has a large block."""
     open_ = [v for v in case.verdicts if v.allowed and v.fits is None and v.block_available]
     if len(open_) != len([v for v in case.verdicts if v.allowed]):
         return None

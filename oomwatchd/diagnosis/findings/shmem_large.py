@@ -1,13 +1,14 @@
-"""Shared memory (tmpfs, SysV, memfd) holds much.
+"""Shared memory (tmpfs, SysV, memfd) holds much memory.
 
-Files in /dev/shm, /run, /tmp (where it is a tmpfs), System V segments, memfd and shared anonymous mappings
-live in memory, count as page cache, and yet can only go to swap. So do the buffers of some graphics
-drivers (i915 and others keep them in shmem). They do not vanish when a process is
-killed: a kill may free nothing.
+Files in /dev/shm, /run, /tmp (if it is a tmpfs), System V segments, memfd and shared anonymous mappings are
+kept in memory. They count as page cache, but can only go to swap. The same holds for the buffers of some
+graphics drivers (i915 and others keep them in shmem). They do not go away when a process is killed: a kill
+may free nothing.
 
-Live, the tmpfs mounts that hold most are named, and by how much they grew in the minutes before.
+On a live system the finding names the tmpfs mounts that hold most, and how much they grew in the minutes
+before.
 
-Look at ``df -t tmpfs``, ``ipcs -m`` and /dev/shm; bound a tmpfs with ``size=``, remove what is stale.
+Look at ``df -t tmpfs``, ``ipcs -m`` and /dev/shm; limit a tmpfs with ``size=`` and remove stale files.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from oomwatchd.words.escape import harmless_name
 ID = "shmem_large"
 TITLE = "Shared memory (tmpfs, SysV, memfd) is large"
 
-#: of the whole
+#: Shares of the whole.
 _LARGE, _HUGE = 0.20, 0.50
 
 
@@ -61,7 +62,7 @@ def find(case: Case) -> Claim | None:
 
 def _advice(case: Case) -> str:
     if case.in_cgroup:
-        # size= below the need turns a kill into ENOSPC
+        # a size= below what is needed makes writes fail with ENOSPC instead
         less = "remove it (tmpfs: rm; SysV: ipcs -m, ipcrm; memfd: ls -l /proc/*/fd)"
         text = raised_first(case, less, needed="that shared memory is needed")
         return f"{text} A mount's size= below the need fails with ENOSPC instead."
@@ -95,7 +96,7 @@ def _advice(case: Case) -> str:
 
 
 def _mapped(case: Case) -> tuple[str, int] | None:
-    """The process that maps most of it: by the table (6.8+), else by the kill line."""
+    """The process that maps most of it, from the task table (6.8+) or else from the kill line."""
     held = [(t.rss_shmem_bytes or 0, t.comm, t.pid) for t in case.report.tasks]
     held += [(v.shmem_rss_bytes or 0, v.comm, v.pid) for v in case.report.victims]
     most = max(held, default=None)
@@ -105,7 +106,7 @@ def _mapped(case: Case) -> tuple[str, int] | None:
 
 
 def _who(case: Case) -> str:
-    """Live: segments and memfds that no mount shows."""
+    """Live: the largest memfds and SysV segments, which belong to no mount."""
     said = [f"memfd of {harmless_name(h.name)} (pid {h.pid}) {size(h.amount)}" for h in case.facts.memfd[:2]]
     said += [f"SysV segment {harmless_name(h.name)} {size(h.amount)}" for h in case.facts.sysv[:2]]
     return f" Largest: {', '.join(said)}." if said and not case.in_cgroup else ""

@@ -1,12 +1,12 @@
 """One process holds most of the memory that processes hold.
 
-The share is taken of what all listed processes (of the cgroup, in a cgroup's report) hold, resident and in
-swap. Shared pages count in each process that maps them. Nothing is said where even that process holds little
-of the memory itself: then something else does; nor where the list shows it to hold most only because the
-table is cut, which the kernel's own count of anonymous memory tells.
+The share is relative to what all listed processes (of the cgroup, in a cgroup's report) hold, resident and in
+swap. Shared pages count in each process that maps them. The finding is not given if even that process holds
+little of the whole memory, because then something else holds it. It is not given either if the process is
+largest only because the table is cut, which the kernel's own count of anonymous memory shows.
 
-Bound the process: ``MemoryMax=`` in its unit, a container limit, its own settings (heap size, cache size,
-worker memory). A rising ``rss`` over days without a rising load is a leak.
+Limit the process: ``MemoryMax=`` in its unit, a container limit, its own settings (heap size, cache size,
+worker memory). If its ``rss`` rises over days without a rising load, it leaks.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from oomwatchd.words.text import plural, ratio
 ID = "single_process_dominates"
 TITLE = "One process holds most of the memory"
 
-#: of what the listed processes hold, and of the memory there is
+#: Least share of what the listed processes hold, and least share of all memory.
 _SHARE, _MATTERS = 0.5, 0.2
-#: of the machine's anonymous memory: a table that accounts for less is cut
+#: Share of the machine's anonymous memory. A table that accounts for less is cut.
 _LISTED = 0.5
-#: of what the process holds: in transparent huge pages
+#: Share of the process's memory that is in transparent huge pages.
 _THP = 0.8
 
 
@@ -41,7 +41,7 @@ def find(case: Case) -> Claim | None:
     if held < _SHARE * whole:
         return None
     if len(processes) < 2 and (not bound or held < _SHARE * bound):
-        return None  # alone in the list, and not known to be large: that says nothing
+        return None  # the only listed process, and not known to be large
     resident = sum(p.rss_bytes for p in processes)
     page = case.report.page_size_bytes
     pages = f" ({largest.rss_bytes // page} of {whole // page} pages)" if page and resident == whole else ""
@@ -78,12 +78,12 @@ def find(case: Case) -> Claim | None:
 
 
 def _cause(case: Case, largest: Process, thp: str) -> Cause | None:
-    """What is shared or was charged elsewhere is in rss as well: of the whole no more than what the whole has
-    in anonymous and shared memory."""
+    """The cause. rss also counts shared pages and pages charged elsewhere, so the amount is limited to the
+    anonymous and shared memory of the whole."""
     anon, shmem = case.ledger.held("anon"), case.ledger.held("shmem")
     held = largest.rss_bytes
     if anon is not None:
-        # rounded counters lag behind: a process of 98 % of the limit holds all of it
+        # the kernel's counters lag: a process with 98 % of the limit holds all of it
         held = min(held, anon + (shmem or 0) + (case.ledger.held("unevictable") or 0))
     bound, listed = case.bound_bytes or 1 << 62, sum(p.rss_bytes for p in case.processes)
     if listed > bound:
@@ -99,8 +99,8 @@ def _cause(case: Case, largest: Process, thp: str) -> Cause | None:
 
 
 def _huge(case: Case, rss: int) -> tuple[str, str, str]:
-    """Transparent huge pages hold memory that a process may never have touched: for the line, the text and
-    the advice."""
+    """Texts on transparent huge pages, which hold memory that a process may never have touched: for the
+    summary line, the explanation and the advice."""
     thp = case.total("anon_thp") or 0
     memcg = case.report.memcg
     if case.in_cgroup and memcg is not None:
@@ -118,7 +118,7 @@ def _huge(case: Case, rss: int) -> tuple[str, str, str]:
 
 
 def _unlisted(case: Case, whole: int) -> int:
-    """The machine's anonymous memory, where the listed processes cannot account for half of it; else 0."""
+    """The machine's anonymous memory if the listed processes account for less than half of it, else 0."""
     if case.in_cgroup:
         return 0
     anon = (case.total("active_anon") or 0) + (case.total("inactive_anon") or 0) - (case.total("shmem") or 0)

@@ -1,11 +1,11 @@
 """The kernel's own objects hold much memory and cannot be dropped.
 
 Unreclaimable slab is kernel data: network buffers, file descriptors, inotify watches, cgroup structures,
-a leak in a driver or filter. The kernel lists the caches by itself (4.15+) when unreclaimable slab is
-larger than all user pages together. Named are the largest caches, as printed.
+a leak in a driver or filter. Kernels since 4.15 list the slab caches when unreclaimable slab is larger than
+all user pages together. The finding names the largest caches, as printed.
 
-``slabtop -s c`` and /proc/slabinfo show who grows. A cache that only grows is a kernel leak
-(CONFIG_DEBUG_KMEMLEAK, slab_debug, memory allocation profiling from 6.10 on).
+``slabtop -s c`` and /proc/slabinfo show which cache grows. A cache that only grows is a kernel leak
+(CONFIG_DEBUG_KMEMLEAK, slab_debug, memory allocation profiling since 6.10).
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from oomwatchd.words.escape import harmless_name
 ID = "slab_unreclaimable_large"
 TITLE = "Unreclaimable slab is large"
 
-#: of the whole: beyond what busy servers have in ordinary operation
+#: Shares of the whole, above what busy servers use in normal operation.
 _LARGE, _HUGE = 0.15, 0.40
-#: of RAM: what a machine without any fault has
+#: Share of RAM that a healthy machine uses.
 _USUAL = 0.04
 
 
 def find(case: Case) -> Claim | None:
     whole, slab = case.ledger.whole_bytes, case.ledger.held("slab_unreclaimable")
-    # up to 2.6.31 one figure is both kinds; with so little page cache left it is the unreclaimable one
+    # Up to 2.6.31 one figure covers both kinds. With this little page cache left, it is unreclaimable.
     both = slab is None
     slab = case.ledger.held("slab") if both else slab
     if slab is None or not whole or slab < _LARGE * whole:
@@ -83,7 +83,7 @@ def _live(case: Case) -> list[tuple[str, int]]:
 
 
 def _most(case: Case, caches: list[tuple[str, int]], slab: int) -> str:
-    """The one cache that makes most of it up; else who keeps what is spread over many."""
+    """The one cache that holds most of the slab, or else the process that keeps objects of many caches."""
     if not caches or caches[0][1] < _HUGE * slab:
         keeper = _keeper(case)
         return "" if keeper is None else f"; {keeper.text}"
@@ -92,12 +92,12 @@ def _most(case: Case, caches: list[tuple[str, int]], slab: int) -> str:
 
 
 def _keeper(case: Case) -> Suspect | None:
-    """Live: who has network namespaces open; their data is in many caches."""
+    """Live: the process that keeps network namespaces open; their data is in many caches."""
     return None if case.in_cgroup else by_count(case, kinds={"netns"})
 
 
 def _asked(case: Case) -> str:
-    """Where no cache is named: what a cgroup at its limit asked for last is most likely of what fills it."""
+    """What a cgroup at its limit requested last: if no cache is named, this is most likely what fills it."""
     asked = purpose(case.report.trigger.call_trace) if case.in_cgroup else None
     return f"; asked for last: {asked.holds}" if asked is not None else ""
 

@@ -1,11 +1,11 @@
 """Buffers of network sockets fill the cgroup.
 
-Version 2 charges what TCP and UDP sockets queue to the cgroup of their owner (``sock`` in memory.stat),
-beside the kernel's other memory. It grows when a peer or the program itself does not read what has arrived,
-or sends faster than the other side takes it.
+cgroup v2 charges the queues of TCP and UDP sockets to the cgroup of their owner (``sock`` in memory.stat),
+separately from other kernel memory. The queues grow when the peer or the program itself does not read what
+has arrived, or when one side sends faster than the other reads.
 
-``ss -tm`` shows the queues (Recv-Q, skmem); ``net.ipv4.tcp_rmem`` and ``tcp_wmem`` bound one socket,
-SO_RCVBUF what a program asks for.
+``ss -tm`` shows the queues (Recv-Q, skmem). ``net.ipv4.tcp_rmem`` and ``tcp_wmem`` limit each socket,
+SO_RCVBUF limits the buffer that a program requests.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from oomwatchd.words.amounts import percent, size
 ID = "sockets_large"
 TITLE = "Socket buffers fill the cgroup"
 
-#: of the limit
+#: Share of the limit.
 _LARGE = 0.1
 
 

@@ -1,9 +1,9 @@
-"""The kernel suppressed more headers than there were reports without one.
+"""The kernel suppressed more report headers than the log has reports without a header.
 
-'oom_kill_process: N callbacks suppressed' says how many reports were printed without their first part since
-the last such line. The log should hold as many reports without a header. Fewer: the others were lost whole,
-or (before 5.1) their victims were ending already, of which those kernels print nothing. On kernels that do
-not count kills (before 4.13) this is the only word of lost ones.
+'oom_kill_process: N callbacks suppressed' gives the number of reports that were printed without their first
+part since the last such line. The log should hold as many reports without a header. If it holds fewer, the
+others were lost completely, or (before 5.1) their victims were already exiting and these kernels printed
+nothing. On kernels that do not count kills (before 4.13) this is the only sign of lost reports.
 """
 
 from __future__ import annotations

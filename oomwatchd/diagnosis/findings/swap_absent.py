@@ -1,8 +1,8 @@
 """The machine has no swap.
 
-The kernel said so (``Total swap = 0kB``). Anonymous memory cannot be reclaimed at all then: only page cache
-and slab give way, and the kill comes sooner and with less warning. Many servers and most boards and
-Kubernetes nodes are run so on purpose.
+The kernel printed ``Total swap = 0kB``. Without swap, anonymous memory cannot be reclaimed: only page cache
+and slab can shrink, and the kill comes sooner and with less warning. Many servers and most boards and
+Kubernetes nodes run without swap on purpose.
 
 A little swap, or zram on boards without a disk, lets rarely used anonymous memory make room.
 """
@@ -17,9 +17,9 @@ from oomwatchd.words.amounts import percent, size
 ID = "swap_absent"
 TITLE = "There is no swap"
 
-#: below this share of RAM in anonymous pages swap would not have made room worth naming
+#: Share of RAM in anonymous pages. With less, swap would have made little room.
 _ANON_SHARE = 0.5
-#: and below this none at all
+#: With less than this share, swap would have made almost no room.
 _HARDLY = 0.1
 
 

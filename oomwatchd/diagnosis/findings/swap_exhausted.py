@@ -1,10 +1,10 @@
 """Swap is full.
 
-Anonymous memory can only be reclaimed into swap. With swap full it stays where it is, and what the kernel
-can still drop (page cache) runs out next. A machine usually was slow for a while before: a look at the
-pressure (PSI) before the kill tells.
+The kernel can reclaim anonymous memory only into swap. When swap is full, that memory stays where it is, and
+the memory that can still be dropped (page cache) runs out next. Usually the machine was slow for a while
+before; the pressure (PSI) before the kill shows this.
 
-More swap buys time, not capacity. Find what grows, or add RAM.
+More swap only delays the kill. Find what grows, or add RAM.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from oomwatchd.words.text import ratio
 ID = "swap_exhausted"
 TITLE = "Swap is full"
 
-#: free swap below this share is of no use: clusters are taken per CPU and read-ahead wants neighbours
+#: Share of swap. Less free swap is unusable: each CPU allocates a cluster, and read-ahead needs neighbours.
 _FREE_SHARE = 0.02
 
 

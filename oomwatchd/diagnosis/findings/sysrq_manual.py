@@ -1,8 +1,8 @@
-"""Somebody asked for this kill by hand.
+"""Somebody requested this kill by hand.
 
-Alt+SysRq+F, or ``f`` written to /proc/sysrq-trigger (earlier earlyoom versions and some watchdogs do that),
-makes the kernel kill the process with the most points, however much memory is free. The memory part then
-shows an ordinary state and proves nothing. ``kernel.sysrq`` decides who may use the keys.
+Alt+SysRq+F, or ``f`` written to /proc/sysrq-trigger (by earlier earlyoom versions and some watchdogs), makes
+the kernel kill the process with the most points, however much memory is free. The memory part of the report
+then shows an ordinary state and is no evidence of a shortage. ``kernel.sysrq`` decides who may use the keys.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """A tmpfs mount grew before the kill.
 
-Taken from the flight recorder, which follows the largest tmpfs mounts that the daemon sees. What is written
-to a tmpfs is memory of whoever wrote it first, counts against that cgroup, and stays when the writer is
-killed: the kill gives none of it back. Told is each mount that grew by a twentieth of RAM in the recorded
-minutes, or, where a cgroup was at its limit, by a fifth of that limit, if the cgroup's own statistics show as
-much shared memory.
+This uses the flight recorder, which follows the largest tmpfs mounts that the daemon sees. A file in a tmpfs
+is memory. It is charged to the cgroup that wrote it first and stays when the writer is killed: the kill frees
+none of it. The finding names each mount that grew by a twentieth of RAM in the recorded minutes. If a cgroup
+was at its limit, it names each mount that grew by a fifth of that limit, if the cgroup's own statistics show
+as much shared memory.
 
-Bound the mount with ``size=``, clear what is stale, write to a disk instead. A tmpfs in another mount
-namespace (a container's) is not seen.
+Limit the mount with ``size=``, remove stale files, or write to a disk instead. The daemon does not see a
+tmpfs in another mount namespace (a container's).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from oomwatchd.words.escape import harmless_name
 ID = "tmpfs_grew"
 TITLE = "A tmpfs mount grew before the kill"
 
-#: of RAM; of a cgroup's limit
+#: Share of RAM, and share of a cgroup's limit.
 _GREW, _GREW_IN_CGROUP = 0.05, 0.20
-#: from where on it is the main thing, of the same
+#: Share of the same from which the growth is the main cause.
 _MUCH = 0.5
 
 
@@ -48,7 +48,8 @@ def find(case: Case) -> Iterator[Claim]:
 
 
 def _measure(case: Case) -> tuple[int | None, str, float, int | None]:
-    """What growth is compared with, its name, the least share of it, and the most that can be meant."""
+    """The whole that growth is compared with, its name, the least share of it, and an upper bound for the
+    growth (the cgroup's shared memory; None for the machine)."""
     memcg = case.report.memcg
     if case.report.constraint == "memcg":
         counter = memcg.memory if memcg is not None else None

@@ -1,8 +1,8 @@
 """The call trace says what the memory was for.
 
 The functions between the system call and the page allocator often name the work: an initramfs that is
-unpacked and does not fit, a core dump, a new thread's stack, a network driver's buffer. Where it is the
-kernel's own work the process that is named as the asker has little to do with it.
+unpacked and does not fit, a core dump, a new thread's stack, a network driver's buffer. If the kernel itself
+does the work, the process that the report names has little to do with it.
 """
 
 from __future__ import annotations

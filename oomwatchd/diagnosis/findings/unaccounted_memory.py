@@ -1,11 +1,12 @@
 """Memory that no counter of the report names.
 
-RAM less everything named: free, anonymous and file pages, slab, page tables, kernel stacks, huge pages, CPU
-lists. What remains was taken from the page allocator directly: drivers (GPU, network rings, vmalloc), a
-balloon that the hypervisor inflated, zram and zswap (until 6.17), percpu data, or a leak of whole pages.
+This is RAM minus everything that the report names: free, anonymous and file pages, slab, page tables, kernel
+stacks, huge pages, per-CPU page lists. The rest was taken directly from the page allocator: by drivers (GPU,
+network rings, vmalloc), a balloon that the hypervisor inflated, zram and zswap (until 6.17), percpu data, or
+a leak of whole pages.
 
-Memory allocation profiling (6.10+) names the code that holds it and the report then lists the largest;
-``/proc/vmallocinfo``, ``page_owner`` and the hypervisor's balloon figures are the other places to look.
+With memory allocation profiling (6.10+) the report lists the largest allocation sites in the kernel's code.
+Otherwise look at ``/proc/vmallocinfo``, ``page_owner`` and the hypervisor's balloon figures.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from oomwatchd.words.text import plural
 ID = "unaccounted_memory"
 TITLE = "Much memory is accounted to nobody"
 
-#: of RAM; ordinary systems have a few percent in drivers and percpu data
+#: Shares of RAM. Ordinary systems have a few percent in drivers and percpu data.
 _LARGE, _HUGE = 0.10, 0.40
-#: of RAM: page sets, drivers and per-CPU data of a machine without any fault
+#: Share of RAM that page sets, drivers and per-CPU data use on a healthy machine.
 _USUAL = 0.03
-#: in the line
+#: Largest number of modules that the summary line names.
 _NAMED_MODULES = 3
-#: what these allocate is in one of the counters above: slab, page cache, anonymous memory, page tables
+#: Allocations of these are in a named counter: slab, page cache, anonymous memory or page tables.
 _COUNTED = (
     "mm/slub.c",
     "mm/slab",
@@ -58,14 +59,14 @@ _COUNTED = (
 
 def find(case: Case) -> Claim | None:
     if case.in_cgroup:
-        return None  # the machine's memory is not what ran out
+        return None  # the cgroup ran out, not the machine
     whole, rest = case.ledger.whole_bytes, case.ledger.held("rest")
     if not whole or rest is None or case.confined:
         return None
-    # live a part of it has a name: it belongs to nobody all the same
+    # on a live system a part of it has a name, but it still belongs to no process
     vmalloc, percpu = case.ledger.held("vmalloc") or 0, case.ledger.held("percpu") or 0
     rest += vmalloc + percpu
-    # what accounts for each per-CPU object lies in vmalloc (pcpu_alloc_chunk(): obj_cgroups)
+    # the accounting data of per-CPU objects is in vmalloc (pcpu_alloc_chunk(): obj_cgroups)
     books = min(sum(h.amount for h in case.facts.vmalloc if h.name.startswith("pcpu_")), vmalloc)
     vmalloc, percpu = vmalloc - books, percpu + books
     excess = rest - int(_USUAL * whole)
@@ -119,7 +120,7 @@ def _named(case: Case, vmalloc: int, percpu: int) -> str:
 
 
 def _first(case: Case, rest: int) -> Suspect | None:
-    """Who explains most of it: by amount, else by the count of what it has open."""
+    """The suspect that explains most of it, by amount or else by the number of open objects."""
     top = next(iter(by_amount(case)), None)
     if top is not None and top.amount >= _HUGE * rest:
         return top

@@ -1,11 +1,11 @@
 """The victim's unit failed and was not started again.
 
-Taken from the service manager's own entries in the journal, listened to for a minute after the report: the
-unit entered the failed state, and within that time no restart was scheduled and no start followed. A unit
-whose ``RestartSec=`` is longer than that is told too.
+The daemon reads the service manager's own entries in the journal for a minute after the report. In that time
+the unit entered the failed state, no restart was scheduled and no start followed. A unit with a longer
+``RestartSec=`` is reported too.
 
-``Restart=on-failure`` has a unit started again, ``OOMPolicy=continue`` keeps the rest of its processes alive
-where one is killed.
+With ``Restart=on-failure`` systemd starts the unit again. ``OOMPolicy=continue`` keeps the rest of its
+processes alive when one is killed.
 """
 
 from __future__ import annotations

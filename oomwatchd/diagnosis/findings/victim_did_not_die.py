@@ -1,14 +1,15 @@
 """The victim's memory could not be taken back.
 
-The OOM reaper (4.6+) unmaps a victim's memory if the victim does not die by itself. "unable to reap" means
-that it could not get the victim's mmap lock for a second: a thread of it holds that lock, usually asleep in
-the kernel (D state: a dead disk, a hung network file system). The memory stays taken and the kernel goes on
-to the next victim. A reaper that reports a rest found pages that it may not touch (locked, shared, huge).
+The OOM reaper (4.6+) unmaps a victim's memory if the victim does not exit by itself. "unable to reap" means
+that the reaper could not get the victim's mmap lock for a second. A thread of the victim holds that lock and
+usually sleeps in the kernel (D state: a dead disk, a hung network file system). The memory stays in use and
+the kernel chooses the next victim. If the reaper reports remaining memory, it found pages that it may not
+unmap (locked, shared, huge).
 
-Live, a victim that was still there when the report had settled, five seconds after its last line, is told
-too.
+On a live system the finding also covers a victim that was still there when the report had settled, five
+seconds after its last line.
 
-What the victim waits for is the fault to fix; /proc/PID/stack and the dump after the line name it.
+Fix what the victim waits for; /proc/PID/stack and the dump after the line name it.
 """
 
 from __future__ import annotations

@@ -1,25 +1,25 @@
 """The victim is not the process that holds most; here is why.
 
 The kernel kills the process with the most points: resident memory, swap and page tables, plus
-``oom_score_adj`` thousandths of all memory. The score table repeats that sum. Where the victim is not the
-largest, or not the first of the table, one of these is the reason (``reason`` in the evidence):
+``oom_score_adj`` thousandths of all memory. The score table repeats that sum. If the victim is not the
+largest process, or not the first of the table, ``reason`` in the evidence is one of these:
 
-* ``oom_score_adj``: an adjustment put the victim above, or the larger one below it; ``exempt``: the larger
-  one could not be chosen at all (-1000, init).
-* ``floor`` (up to 5.8): a negative ``oom_score_adj`` took all of them below 0, which counts as 1; among
-  equals the order of the list decides.
-* ``page_size_unknown``: the table counts pages, and the report does not tell how large they are.
-* ``root_bonus`` (up to 4.16): root's processes are spared a little.
+* ``oom_score_adj``: an adjustment raised the victim, or lowered the larger process; ``exempt``: the larger
+  process could not be chosen at all (-1000, init).
+* ``floor`` (up to 5.8): a negative ``oom_score_adj`` took all scores below 0, and each counts as 1. Among
+  equal scores the order of the list decides.
+* ``page_size_unknown``: the table counts pages, and the report does not give the page size.
+* ``root_bonus`` (up to 4.16): the kernel lowers the score of root's processes a little.
 * ``child_sacrificed`` (up to 5.0): the kernel chose a process and killed one of its children instead.
-* ``allocating_task``: ``vm.oom_kill_allocating_task`` is set; whoever asks is killed.
-* ``thread``: up to 4.18 the pid of a thread could be printed; its process is in the table by another.
-* ``stale_counters``: the figures lie so close that the kernel's own counters (kept for each thread or CPU
-  and read roughly) decide.
+* ``allocating_task``: ``vm.oom_kill_allocating_task`` is set, so the requesting task is killed.
+* ``thread``: up to 4.18 the printed pid could be a thread's; the table lists its process under another pid.
+* ``stale_counters``: the scores are so close that the inaccuracy of the kernel's counters (kept for each
+  thread or CPU and read approximately) decides.
 * ``not_in_table``: the victim has no row: the table is cut, or it changed while it was printed.
 * ``not_printed``: the formula of old kernels needs figures that are not printed (children and run time up
   to 2.6.35, swap and page tables up to 3.5).
-* ``skipped``: the first of the table was passed over on a ground that is not printed: it was already
-  dying or reaped, was in vfork(), or might not use the nodes in question.
+* ``skipped``: the kernel skipped the first process of the table for a reason that it does not print: the
+  process was already dying or reaped, was in vfork(), or could not use the nodes in question.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from oomwatchd.words.escape import harmless_name
 ID = "victim_not_largest"
 TITLE = "The victim is not the largest process"
 
-#: SPLIT_RSS_COUNTING (up to 6.1): a thread keeps up to 64 page faults to itself; the per-CPU counters
-#: since 6.2 are read to within a batch of 32 or more for each CPU. The table does not tell how many
-#: threads or CPUs, so: this many pages, or this share of the larger figure
+#: How stale a counter may be: this many pages, or this share of the larger figure. With SPLIT_RSS_COUNTING
+#: (up to 6.1) a thread counts up to 64 page faults locally. Since 6.2 the per-CPU counters may be off by a
+#: batch of 32 or more for each CPU. The table does not give the number of threads or CPUs.
 _STALE_PAGES, _STALE_SHARE = 1024, 0.02
-#: of the memory there is: a process this large should have been the one
+#: Share of all memory. A process this large should have been the victim.
 _GIANT = 0.2
 
 
@@ -62,7 +62,7 @@ def find(case: Case) -> Finding | Claim | None:
         title = TITLE
     else:
         title = "The victim is not the first of the score table"
-    # whoever holds the memory was left alone: the next kill will help as little
+    # the process that holds the memory lives on: the next kill will free as little
     grave = reason == "skipped" and first.footprint_bytes >= _GIANT * (case.bound_bytes or 0)
     return Finding(
         id=ID,

@@ -1,7 +1,7 @@
-"""Who asked for memory is not who was killed.
+"""The process that asked for memory is not the one that was killed.
 
-The process in the first line ("invoked oom-killer") is the one whose request came last, and may be anybody: a
-small daemon, the kernel's own worker. It is not to blame. The kernel kills who holds most.
+The process in the first line ("invoked oom-killer") only made the last request. It may be any process: a
+small daemon, a kernel worker. It is not to blame. The kernel kills the process that holds most.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ TITLE = "Who asked is not who was killed"
 def find(case: Case) -> Finding | None:
     trigger, victim = case.report.trigger, case.victim
     if case.report.allocating_task:
-        return None  # who asked was killed for it
+        return None  # the requesting process was the victim
     if victim is None or trigger.pid is None or trigger.sysrq or trigger.pid == victim.pid:
         return None
-    # a thread asks under its own pid, and carries its process's name unless it renamed itself
+    # a thread requests under its own pid, but has its process's name unless it renamed itself
     if trigger.comm == victim.comm:
         return None
     return Finding(

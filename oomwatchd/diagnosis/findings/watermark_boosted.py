@@ -1,13 +1,12 @@
-"""A passing watermark boost made the difference.
+"""A temporary watermark boost made the difference.
 
-When allocations of different kinds mix within a block of pages the kernel raises the zone's watermarks
-for a while (5.0+), so that kswapd frees more and fragmentation stays low. Since 5.16 the zone line prints
-the raise as ``boost``; before, the distance of ``low`` from ``min``, which is a quarter of ``min`` without
-it, tells the least that it was. The raise counts for ``min`` too: a zone with enough free memory then refuses
-ordinary requests. It goes away as kswapd catches up, but under a heavy load it can be there at the wrong
-moment.
+When allocations of different kinds mix in one block of pages, the kernel raises the zone's watermarks for a
+while (5.0+). kswapd then frees more, which keeps fragmentation low. Since 5.16 the zone line prints the raise
+as ``boost``. Before that, the finding derives a lower bound: without a boost, ``low`` is a quarter of ``min``
+above ``min``. The boost also raises ``min``, so a zone with enough free memory then refuses ordinary
+requests. It ends when kswapd catches up, but under heavy load it can be active at the wrong moment.
 
-A boost of less than a fiftieth of the zone is only worth an ``info``: without it the kill would have come a
+A boost of less than a fiftieth of the zone gives only an ``info``: without it the kill would have come a
 little later.
 
 ``vm.watermark_boost_factor`` sets its size in hundredths of a percent of the high watermark (15000 by
@@ -28,7 +27,7 @@ from oomwatchd.words.amounts import kib
 ID = "watermark_boosted"
 TITLE = "A passing watermark boost made the difference"
 
-#: of the zone; less is soon used up by whoever fills it
+#: Share of the zone. A smaller amount would have been used up soon anyway.
 _LARGE = 0.02
 
 

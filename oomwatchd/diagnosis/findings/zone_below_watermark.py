@@ -1,18 +1,18 @@
 """A zone had too little free memory for this request.
 
-The page allocator takes memory from a zone only while more than a mark stays free: the zone's ``min``
+The page allocator takes memory from a zone only while more than a certain mark stays free: the zone's ``min``
 watermark (less for privileged requests) plus its ``lowmem_reserve`` for the kind of request. The reserve
-protects low zones from requests that could also use a higher one: a zone may look comfortable, above even
-its ``high`` watermark, and yet have nothing for this request. Free CMA pages and the high-order atomic
-reserve do not count for requests that may not take them.
+protects low zones from requests that could also use a higher zone. A zone may therefore be above even its
+``high`` watermark and still have nothing for this request. Free CMA pages and the high-order atomic reserve
+do not count for requests that may not use them.
 
-The evidence gives the sum: ``usable_bytes`` had to be more than ``required_bytes``, and
-``shortfall_bytes`` was missing. One such finding for each zone that the request was allowed to use, in
-the order in which the kernel tried them; a zone that holds less than a tenth of the allowed memory (DMA
-on most machines) is only worth an ``info``.
+The evidence gives the sum: ``usable_bytes`` had to be more than ``required_bytes``, and ``shortfall_bytes``
+was missing. There is one such finding for each zone that the request was allowed to use, in the order in
+which the kernel tried them. A zone that holds less than a tenth of the allowed memory (DMA on most machines)
+gives only an ``info``.
 
-The figures were printed shortly after the check. What to change depends on who holds the memory: see the
-other findings. Where the reserve alone made the difference, ``vm.lowmem_reserve_ratio`` decides its size.
+The kernel printed the figures shortly after the check. What to change depends on what holds the memory: see
+the other findings. If only the reserve made the difference, ``vm.lowmem_reserve_ratio`` decides its size.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from oomwatchd.words.escape import harmless
 ID = "zone_below_watermark"
 TITLE = "A zone has too little free memory for this request"
 
-#: of the memory in all allowed zones: what a smaller reserve must gain to be more than a short delay
+#: Share of the memory in all allowed zones. A smaller reserve that gains less only delays the kill.
 _WORTH_SHARE = 0.05
-#: of the zone: a boost that large is told in the line
+#: Share of the zone. The summary line mentions a boost of at least this size.
 _BOOST = 0.02
-#: of the zone: a reserve this much larger than it was not computed from what it has now
+#: Multiple of the zone. A reserve this large was not computed from the zone's present size.
 _ABSURD = 4.0
 
 
@@ -68,7 +68,7 @@ def find(case: Case) -> Iterator[Claim]:
             advice="" if minor else _advice(verdict, case.allowed_bytes),
         )
         refusal = Refusal(text=_short(case, verdict), rank=50) if verdict is case.nearest else None
-        # of nothing but small zones, one that fits again is the better word
+        # if all failing zones are small, a zone that fits again explains more
         told = refusal is not None and not (minor and any(v.fits for v in case.verdicts))
         reserve = Cause(tier=Tier.BARRED, text="", excess_bytes=verdict.reserve_bytes or 0)
         yield Claim(
@@ -123,7 +123,7 @@ def _explanation(verdict: ZoneVerdict, request: Request) -> str:
 
 
 def _not_counted(verdict: ZoneVerdict, less: int) -> str:
-    """What of the free memory this request may not take."""
+    """The free memory that this request may not use."""
     parts = [
         (verdict.cma_bytes, "in CMA areas"),
         (verdict.highatomic_bytes, "reserved for atomic requests of high order"),
@@ -138,7 +138,7 @@ def _advice(verdict: ZoneVerdict, allowed: int) -> str:
     if usable is None or mark is None or not reserve or usable - mark < _WORTH_SHARE * allowed:
         return ""
     if mark >= (verdict.managed_bytes or mark + 1) or reserve >= _ABSURD * (verdict.managed_bytes or 0) > 0:
-        return ""  # a mark beyond the zone is a balloon's or a broken figure, not a reserve's doing
+        return ""  # a mark larger than the zone comes from a balloon or a broken figure, not from a reserve
     return (
         f"Raise {verdict.zone}'s number in vm.lowmem_reserve_ratio ({LASTS}): without the reserve of "
         f"{kib(reserve)} "
