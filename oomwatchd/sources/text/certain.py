@@ -27,10 +27,12 @@ for _form in ALL:
     for _begin in _form.begins:
         _FORMS[_begin] = (*_FORMS.get(_begin, ()), _form)
 _LENGTHS: Final = sorted({len(begin) for begin in _FORMS}, reverse=True)
+_LONGEST: Final = sorted(_FORMS, key=len, reverse=True)
 # a beginning inside a word is none; a row's bracket may stand behind anything
 _BEGIN: Final = re.compile(
+    f"(?=[{re.escape(''.join(sorted({begin[0] for begin in _FORMS})))}])"  # soon tells most places
     r"(?<![A-Za-z0-9_])(?:"
-    + "|".join(re.escape(begin) for begin in sorted(_FORMS, key=len, reverse=True) if begin[0] != "[")
+    + "|".join(re.escape(begin) for begin in _LONGEST if begin[0] != "[")
     + r")|\[(?= {0,6}(?:\d{1,7}\] +\d+ +\d|pid))"
 )
 #: so many letters of a wording, without names and figures, are enough where the rest was broken off
@@ -46,6 +48,15 @@ for _begin, _forms in _FORMS.items():
             and len(head) >= _HEAD[0]
         }.values()
     )
+#: by what :data:`_BEGIN` found: the beginnings that may stand there, the longest first
+_THERE: Final = {
+    found: tuple(
+        (begin, _FORMS[begin], _HEADS[begin])
+        for begin in _LONGEST
+        if (begin[0] == "[" if found == "[" else found.startswith(begin))
+    )
+    for found in {*_FORMS, "["}
+}
 
 
 class Certain(NamedTuple):
@@ -62,12 +73,14 @@ def find(line: str) -> Certain | None:
         if tried == _MAX_TRIED:
             return None
         at = begin.start()
-        for length in _LENGTHS:
-            for form in _FORMS.get(line[at : at + length], ()):
+        for there, forms, heads in _THERE[begin[0]]:
+            if not line.startswith(there, at):
+                continue
+            for form in forms:
                 match = form.pattern.match(line, at)
                 if match is not None and match.end() - at >= _MIN_MATCH:
                     return Certain(at, form)
-            for head, form in _HEADS.get(line[at : at + length], ()):
+            for head, form in heads:
                 if line.startswith(head, at):
                     return Certain(at, form)
     return None

@@ -55,6 +55,8 @@ _TRIED: Final = 6
 #: the text is told by its first letters
 _TEXT: Final = 12
 _FORMS_FOR_SUFFIX: Final = 3
+#: texts that are looked at before all are
+_FEW: Final = 16
 
 _TOKEN: Final = re.compile(rf"[ \t]+|[^{DELIMITERS}]+|.", re.S)
 _WORD: Final = f"[^{DELIMITERS}]"
@@ -178,6 +180,8 @@ def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:  # 
     texts = 0
     for sample in samples:
         line, at, _ = sample
+        if parser.bare_at(line) == at:
+            continue
         record = parser.parse(line, line.encode("utf-8", "backslashreplace"))
         if not parser.guessed and record.text.lstrip(" \t").startswith(line[at : at + _TEXT]):
             continue
@@ -232,9 +236,13 @@ def _json_paths(wrong: Sequence[Sample]) -> frozenset[tuple[str, ...]]:
 def _column(wrong: Sequence[Sample]) -> Column | None:
     """The column in which the text stands, in nearly every line."""
     for delimiter in _DELIMITERS:
-        if 10 * sum(delimiter in line[:at] or delimiter in line[-64:] for line, at, _ in wrong) < 9 * len(
-            wrong
-        ):
+        room = len(wrong) // 10  # lines that may be without it
+        for line, at, _ in wrong:
+            if delimiter not in line[:at] and delimiter not in line[-64:]:
+                room -= 1
+                if room < 0:
+                    break
+        if room < 0:
             continue
         if all(_is_within_label(sample, delimiter) for sample in wrong[:_TRIED]):
             continue
@@ -437,7 +445,10 @@ def _suffix(ends: Sequence[tuple[str, str]], closes: str) -> re.Pattern[str] | N
         return re.compile(re.escape(closes) + "+" + _BEHIND_QUOTE)
     # the last element of a list has no comma behind its quote
     comma = re.compile(re.escape(closes) + r",(?=[ \t]|$)") if closes in _QUOTES else _NEVER
-    tokens = [_tokens(comma.sub(closes, end.rstrip(" \t\r"))) for _, end in ends]
+    few = [_tokens(comma.sub(closes, end.rstrip(" \t\r"))) for _, end in ends[:_FEW]]
+    if not _end_alike(few):  # most texts do not, which a few of them show
+        return None
+    tokens = few + [_tokens(comma.sub(closes, end.rstrip(" \t\r"))) for _, end in ends[_FEW:]]
     first = tokens[0]
     patterns: list[str] = []
     text = ""
@@ -462,6 +473,17 @@ def _suffix(ends: Sequence[tuple[str, str]], closes: str) -> re.Pattern[str] | N
     if not enough or not text.strip() or all(character.isalnum() or character in " \t" for character in text):
         return None
     return re.compile("[ \\t]*" + "".join(reversed(patterns)) + r"[ \t\r]*$")
+
+
+def _end_alike(tokens: Sequence[Sequence[str]]) -> bool:
+    """Whether the last tokens of these texts may be one suffix."""
+    if any(len(some) < 2 for some in tokens):
+        return False
+    column = [some[-1] for some in tokens]
+    kinds = {_shape([token])[0] for token in column}
+    if len(kinds) > 1:
+        return False
+    return kinds != {"w"} or len(set(column)) == 1 or all(token[0].isdigit() for token in column)
 
 
 def _tail_template(rest: Sequence[Sample]) -> Template | None:

@@ -196,6 +196,13 @@ class PrefixParser:
         self.forms["dmesg"] = self.forms.get("dmesg", 0) + 1
         return KmsgRecord(text=text, usec=int(seconds) * 1_000_000 + int(fraction), raw=raw)
 
+    def bare_at(self, line: str) -> int | None:
+        """Where the text of such a line begins, as :meth:`parse` would find it; None for all others."""
+        if self._shape is not _DMESG or self.guessed or "kernel: " in line:
+            return None
+        match = _DMESG_BARE.fullmatch(line)
+        return None if match is None else match.start(3)
+
     def parse(self, line: str, raw: bytes) -> KmsgRecord:
         """One line without its newline. ``raw`` is kept in the record. Never raises."""
         shape = self._shape
