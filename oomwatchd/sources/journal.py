@@ -1,4 +1,4 @@
-"""The journal as a source: what journald read from /dev/kmsg, of this boot and of earlier ones.
+"""The journal as a source: records that journald read from /dev/kmsg, in this boot and earlier ones.
 
 Source: systemd.journal-fields(7), sd_journal_open(3), sd_journal_get_fd(3), systemd's
 ``src/journal/journald-kmsg.c`` (``dev_kmsg_record()``). journald unescapes the text and keeps a record's
@@ -28,14 +28,14 @@ from oomwatchd.words.escape import harmless
 #: One batch: what is read before the loop looks at signals and timers again.
 BITE_RECORDS: Final = 256
 BITE_SECONDS: Final = 0.05
-#: After so many unreadable entries in a row the file is given up. It is one batch, because each batch counts
-#: anew.
+#: After this many unreadable entries in a row the file is given up. It equals one batch because each batch
+#: starts its own count.
 MAX_DAMAGED: Final = BITE_RECORDS
 
-#: SD_MESSAGE_JOURNAL_MISSED: the ring overtook journald
+#: SD_MESSAGE_JOURNAL_MISSED: the ring buffer overtook journald
 _MISSED_ID: Final = "e9bf28e6e834481bb6f48f548ad13606"
 _MISSED: Final = re.compile(r"Missed (\d{1,18}) kernel messages")
-#: a journal directory holds files, and directories named by a machine id with files
+#: a journal directory holds files, and directories with files that are named by a machine id
 _MACHINE: Final = "[0-9a-f]" * 32 + "*"
 _FILES: Final = ("*.journal", "*.journal~", f"{_MACHINE}/*.journal", f"{_MACHINE}/*.journal~")
 _SYSTEM_DIRECTORIES: Final = (Path("/var/log/journal"), Path("/run/log/journal"))
@@ -44,8 +44,8 @@ _SYSTEM_DIRECTORIES: Final = (Path("/var/log/journal"), Path("/run/log/journal")
 class JournalBoot(msgspec.Struct, frozen=True, kw_only=True):
     """One boot in the journal. Each boot has its own log clock and needs an assembler of its own.
 
-    ``id`` is the boot id (32 hexadecimal digits), ``hostname`` as the entries have it; ``first`` and
-    ``last`` are the times of its entries, seconds since the epoch.
+    ``id`` is the boot id (32 hexadecimal digits), ``hostname`` is as in the entries; ``first`` and ``last``
+    are the times of its first and last entry, seconds since the epoch.
     """
 
     id: str
@@ -74,7 +74,7 @@ class Journal:
         if directory is not None and not directory.is_dir():
             raise NoInputError(f"there is no directory {harmless(str(directory))}", hint="check the name")
         _check(places, directory)
-        journal = _systemd_journal()  # and libsystemd with it, which takes a MiB
+        journal = _systemd_journal()  # loads libsystemd too, which takes 1 MiB
         converters = {
             "MESSAGE": to_text,
             "_HOSTNAME": to_text,
@@ -143,7 +143,7 @@ class Journal:
         return chosen
 
     def records(self, boot: JournalBoot, since: float | None = None) -> Iterator[KmsgRecord | KmsgGap]:
-        """The kernel's records of one boot, in their order, from ``since`` (seconds since the epoch) on.
+        """The kernel's records of one boot, in order, from ``since`` (seconds since the epoch) on.
 
         One iteration at a time: the next call moves the journal's only position. Raises UnavailableError
         when the files are damaged so that nothing more can be read.
@@ -194,13 +194,13 @@ class JournalSource:
         self.last_seq: None = None
         #: entries that could not be read
         self.malformed = 0
-        #: none is passed over
+        #: records passed over: none ever is
         self.passed = 0
 
     @classmethod
     def open(cls, directory: Path | None = None) -> JournalSource:
-        """Open the journal at the oldest kernel record of the running boot, as with the ring buffer: what was
-        stored already is recognised by its identity. Raises what ``Journal.open`` raises.
+        """Open the journal at the oldest kernel record of the running boot, like the ring buffer: the store
+        recognises reports that it already has. Raises what ``Journal.open`` raises.
         """
         journal = Journal.open(directory)
         _match_kernel(journal.reader, _current_boot())
@@ -209,7 +209,7 @@ class JournalSource:
 
     def skip_to(self, usec: int) -> None:
         """Continue at the first entry that journald took at ``usec`` (CLOCK_MONOTONIC of this boot, in
-        microseconds) or later; at the very first where there is none yet."""
+        microseconds) or later; at the oldest entry if there is none yet."""
         self._reader.seek_monotonic(max(0, usec) / 1e6, _current_boot())
 
     def fileno(self) -> int:
@@ -269,7 +269,7 @@ def _bite(
 
 
 def _item(entry: Mapping[str, Any]) -> KmsgRecord | KmsgGap:
-    """One entry as the record that it was."""
+    """The record that this entry holds."""
     text = _one(entry.get("MESSAGE")) or ""
     if _one(entry.get("MESSAGE_ID")) == _MISSED_ID:
         missed = _MISSED.match(text)
@@ -288,7 +288,7 @@ def _item(entry: Mapping[str, Any]) -> KmsgRecord | KmsgGap:
 
 
 def _one(value: Any) -> Any:
-    """A field may stand in an entry more than once: the first."""
+    """The first value of a field, which an entry may have more than once."""
     return value[0] if isinstance(value, list) else value
 
 

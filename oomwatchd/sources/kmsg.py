@@ -1,4 +1,4 @@
-"""/dev/kmsg as a source: one descriptor, read without ever waiting, in bounded batches.
+"""/dev/kmsg as a source: one descriptor, read in bounded batches and never blocking.
 
 Source: Documentation/ABI/testing/dev-kmsg, kernel/printk/printk.c (``devkmsg_read()``,
 ``devkmsg_llseek()``).
@@ -35,9 +35,9 @@ _LOOK_RECORDS = 16
 class KmsgSource:
     """The open device. Not thread-safe; belongs to the loop that reads.
 
-    A record that was lost, whether overwritten before it was read (EPIPE) or too long for the buffer
-    (EINVAL), shows as a jump of the next record's sequence number. Only then is it known how many were lost,
-    so the gap is reported there.
+    A lost record, whether overwritten before it was read (EPIPE) or too long for the buffer (EINVAL), shows
+    as a jump in the next record's sequence number. Only the next record tells how many were lost, so the gap
+    is reported there.
     """
 
     kind: Literal["kmsg"] = "kmsg"
@@ -59,9 +59,9 @@ class KmsgSource:
         self._clock = clock
         #: sequence number of the newest record read
         self.last_seq: int | None = None
-        #: reads that gave no record, because they were not in the kernel's format
+        #: reads that gave no record because the data was not in the kernel's format
         self.malformed = 0
-        #: records that were passed over: read and not returned
+        #: records passed over: read but not returned
         self.passed = 0
 
     @classmethod
@@ -80,8 +80,8 @@ class KmsgSource:
     def adopt(cls, descriptor: int, name: str) -> KmsgSource:
         """Take over a descriptor that the service manager opened, and move it back to the oldest record.
 
-        The manager keeps the file description, so its position is where the last daemon stopped reading;
-        what that one read but had not stored must be read again.
+        The manager keeps the file description, so its position is where the last daemon stopped reading.
+        Records that it had read but not stored must be read again.
         """
         try:
             os.lseek(descriptor, 0, os.SEEK_SET)
@@ -99,8 +99,8 @@ class KmsgSource:
     def read(self, *, idle: bool = False) -> tuple[list[KmsgRecord | KmsgGap], bool]:
         """The next batch of records and gaps, and whether the log is drained.
 
-        ``idle``: no report is open. Of a batch without a line of a report only the first and the last record
-        are returned then; the others are counted in ``passed``.
+        ``idle``: no report is open. Then a batch without any line of a report returns only its first and last
+        record; the others are counted in ``passed``.
         Raises UnavailableError when the log itself has ended, which the real device never does.
         """
         pieces: list[bytes] = []
@@ -122,7 +122,7 @@ class KmsgSource:
         return items, drained
 
     def _follow_each_other(self, records: list[KmsgRecord | None]) -> bool:
-        """Whether no record is missing or malformed since the last one read; if so they are taken."""
+        """Whether no record is missing or malformed since the last one read; if so, take them."""
         seqs = [None if record is None else record.seq for record in records]
         first = seqs[0]
         if first is None or self.last_seq not in (None, first - 1):
@@ -153,7 +153,7 @@ class KmsgSource:
         return False
 
     def _pass_over(self, pieces: list[bytes], items: list[KmsgRecord | KmsgGap]) -> bool:
-        """Whether none of these records matters: then only the first and the last of them are taken."""
+        """Whether none of these records matters; if so, take only the first and the last of them."""
         first, last = parse_record(pieces[0]), parse_record(pieces[-1])
         if first is None or last is None or first.seq is None or last.seq is None:
             return False
@@ -198,7 +198,7 @@ def _cannot_open(device: str, error: OSError, proc: Path = Path("/proc")) -> Oom
     return PermissionDeniedError(message, hint=hint)
 
 
-#: then the log does not refuse (check_syslog_permissions()), but the rules for devices
+#: with CAP_SYSLOG not the log refuses (check_syslog_permissions()), but the rules for devices
 _REFUSED_THOUGH_CAPABLE = (
     "CAP_SYSLOG is there, so the device cgroup of this container refuses the device: docker or podman run"
     " --device /dev/kmsg, which a mount does not replace; in Kubernetes a device plugin or privileged"
@@ -238,11 +238,11 @@ def _sysctl(proc: Path, name: str) -> str:
 class LogClock:
     """The kernel log's clock, estimated from CLOCK_MONOTONIC.
 
-    Records are stamped with ``local_clock()``, which runs beside CLOCK_MONOTONIC but is not disciplined
-    by NTP: after months of uptime the two are seconds to minutes apart. A record was printed after the
-    log was last seen empty and before it was read, so each reading bounds the difference from both sides.
-    The estimate moves only when a reading contradicts it: a late reading (the daemon was stopped, the machine
-    thrashed) is not taken for a slow clock.
+    Records are stamped with ``local_clock()``, which starts with CLOCK_MONOTONIC but is not disciplined by
+    NTP: after months of uptime the two are seconds to minutes apart. A record was printed after the log was
+    last seen empty and before it was read, so each reading bounds the difference from both sides. The
+    estimate moves only when a reading contradicts it, so a late reading (the daemon was stopped, the machine
+    thrashed) does not look like a slow clock.
     """
 
     def __init__(self) -> None:
@@ -250,8 +250,9 @@ class LogClock:
         self.skew_usec = 0
 
     def saw(self, oldest: int, newest: int, empty_at: int | None, read_at: int) -> None:
-        """Records stamped from ``oldest`` to ``newest`` were read at ``read_at``; at ``empty_at`` (None:
-        unknown) the log held nothing unread. All in microseconds, the last two of CLOCK_MONOTONIC."""
+        """Take one reading: records stamped ``oldest`` to ``newest`` were read at ``read_at``; at
+        ``empty_at`` (None: unknown) the log held nothing unread. All are microseconds, the last two of
+        CLOCK_MONOTONIC."""
         if empty_at is not None:
             self.skew_usec = min(self.skew_usec, oldest - empty_at)
         self.skew_usec = max(self.skew_usec, newest - read_at)

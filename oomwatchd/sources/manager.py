@@ -2,12 +2,12 @@
 
 Only entries whose sender journald verified are read: those of process 1 (``_PID=1``) with one of
 a few message ids, and those of systemd-oomd.service. Fields that begin with ``_`` are journald's own and no
-client can set them. What a user's own manager says of its units is left out: any of that user's processes
-could have written it.
+client can set them. Entries of a user's own manager about its units are left out: any of that user's
+processes could have written them.
 
 Source: systemd.journal-fields(7), sd-messages.h, systemd ``src/core/unit.c``, ``src/core/service.c``.
-systemd-python lets other threads run while it seeks and waits; what it copies under the interpreter's lock is
-one entry at a time.
+systemd-python releases the interpreter's lock (GIL) while it seeks and waits, and holds it only to copy one
+entry at a time.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ STEPS: Final[Mapping[str, Step]] = {
     "be02cf6855d2428ba40df7e9d022f03d": "start_failed",
 }
 OOMD_UNIT: Final = "systemd-oomd.service"
-#: daemons that kill before the kernel must, by their units
+#: daemons that kill before the kernel has to, by unit
 KILLERS: Final[Mapping[str, SourceForm]] = {
     "earlyoom.service": "earlyoom",
     "nohang.service": "nohang",
     "nohang-desktop.service": "nohang",
 }
-#: One bite.
+#: Entries of one batch.
 BITE_ENTRIES: Final = 64
-#: After so many unreadable entries in a row the file is given up.
+#: After this many unreadable entries in a row the file is given up.
 _MAX_DAMAGED: Final = 1000
 _TEXT_BYTES: Final = 4096
 _NAME_BYTES: Final = 256
@@ -63,7 +63,7 @@ class OomdLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KillerLine(msgspec.Struct, frozen=True, kw_only=True):
-    """What earlyoom or nohang says of a kill; ``usec`` and ``wall`` as in UnitEntry."""
+    """A line of earlyoom or nohang about a kill; ``usec`` and ``wall`` as in UnitEntry."""
 
     usec: int
     wall: float
@@ -75,7 +75,7 @@ Said = UnitEntry | OomdLine | KillerLine
 
 
 class ManagerJournal:
-    """These entries of one boot, from its oldest on. Not thread-safe."""
+    """These entries of one boot, oldest first. Not thread-safe."""
 
     def __init__(self, reader: Any, name: str) -> None:
         self._reader = reader
@@ -85,7 +85,7 @@ class ManagerJournal:
 
     @classmethod
     def open(cls, boot_id: str, directory: Path | None = None) -> ManagerJournal:
-        """Raises what ``Journal.open`` raises."""
+        """Open the journal. Raises what ``Journal.open`` raises."""
         journal = Journal.open(directory)
         reader = journal.reader
         reader.add_match("_PID=1")
@@ -101,8 +101,8 @@ class ManagerJournal:
         return cls(reader, journal.name)
 
     def read(self) -> tuple[list[Said], bool]:
-        """The next batch, and whether there is no more now. Raises UnavailableError when the journal
-        cannot be read any more. The files that it mapped are released at once (``sources.mapped``)."""
+        """The next batch, and whether there is nothing more for now. Raises UnavailableError when the journal
+        cannot be read any more. Releases the mapped files at once (``sources.mapped``)."""
         try:
             return self._read()
         finally:
@@ -173,7 +173,7 @@ def _result(entry: Mapping[str, Any], step: Step) -> str | None:
 
 
 def _text(entry: Mapping[str, Any], name: str, limit: int) -> str:
-    """A field may stand in an entry more than once, and may have been read as another type."""
+    """A field as text. An entry may have the field more than once, or as another type."""
     value = entry.get(name)
     if isinstance(value, list):
         value = value[0]

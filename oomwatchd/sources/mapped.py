@@ -1,9 +1,9 @@
 """Release the memory of mapped journal files.
 
-libsystemd maps journal files in windows of 8 MiB and keeps them. The daemon's pages are locked as they are
-first used, later mappings included (mlockall(2), MCL_FUTURE with MCL_ONFAULT): of a journal of 72 MiB that
-was read 58 MiB stayed locked, in a unit with MemoryMax=96M. So they are unlocked and dropped after each
-reading; they stay mapped, and are read again from the page cache.
+libsystemd maps journal files in windows of 8 MiB and keeps them mapped. The daemon locks each of its pages
+when it is first used, in later mappings too (mlockall(2), MCL_FUTURE with MCL_ONFAULT). After a journal of
+72 MiB was read, 58 MiB stayed locked, in a unit with MemoryMax=96M. So the pages are unlocked and dropped
+after each reading. They stay mapped and are read again from the page cache.
 
 Sources: munlock(2), madvise(2), proc_pid_maps(5).
 """

@@ -1,13 +1,13 @@
-"""pstore as a source: what a kernel saved of its log when it panicked, read after the reboot.
+"""pstore as a source: the end of the log that a kernel saved when it panicked, read after the reboot.
 
 Source: Documentation/ABI/testing/pstore, ``fs/pstore/platform.c`` (``pstore_dump()``), ``fs/pstore/inode.c``
 (``pstore_mkfile()``), systemd-pstore(8).
 
-A backend takes little at a time, so the kernel saves the log in parts, the newest first. Each begins with a
-line such as ``Panic#1 Part2``, and holds whole lines as syslog(2) gives them: ``<4>[   12.345678] text``. The
+A backend takes little at a time, so the kernel saves the log in parts, newest first. Each part begins with a
+line such as ``Panic#1 Part2`` and holds whole lines as syslog(2) gives them: ``<4>[   12.345678] text``. The
 files are ``dmesg-BACKEND-NUMBER`` in /sys/fs/pstore, until systemd-pstore moves them below
-/var/lib/systemd/pstore and adds a joined ``dmesg.txt``. The other records there (``console-``, ``pmsg-``)
-hold what user space wrote, not marked as such, and are not read.
+/var/lib/systemd/pstore and adds a joined ``dmesg.txt``. The other records there (``console-``, ``pmsg-``) are
+not read: they hold text from user space that is not marked as such.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 #: where the kernel and systemd-pstore keep dumps
 ROOTS: Final = (Path("/sys/fs/pstore"), Path("/var/lib/systemd/pstore"))
-#: the kernel saves some ten KiB for each dump; larger files are no dumps
+#: the kernel saves some ten KiB for each dump; larger files are not dumps
 MAX_FILE_BYTES: Final = 4 << 20
 MAX_FILES: Final = 10_000
 _PACKED: Final = 8
@@ -48,11 +48,11 @@ _LINE: Final = re.compile(
 
 
 class PstoreDump(msgspec.Struct, frozen=True, kw_only=True):
-    """One dump. A dump is of an earlier boot, so its records need an assembler of their own.
+    """One dump. It comes from an earlier boot, so its records need their own assembler.
 
-    ``name`` is for people; ``reason`` as the kernel names it (Panic, Oops, Emergency ...). ``records`` are in
-    the order of time; a gap stands where a part is missing or cut. ``wall_offset`` is seconds since the epoch
-    minus the log clock, None where it is not known (the time of an archived file is when it was moved).
+    ``name`` is for people; ``reason`` is the kernel's word (Panic, Oops, Emergency ...). ``records`` are in
+    order of time, with a gap where a part is missing or cut. ``wall_offset`` is seconds since the epoch minus
+    the log clock; None where unknown (an archived file's time is when it was moved).
     """
 
     name: str
@@ -65,10 +65,10 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One part as found in a file."""
 
     file: Path
-    group: str  # parts of one dump have it in common
+    group: str  # the same for all parts of one dump
     reason: str
     part: int
-    order: tuple[float, int]  # when and as which it was written
+    order: tuple[float, int]  # when it was written, and its number
     saved: float | None  # seconds since the epoch, where known
     text: bytes
 
@@ -79,12 +79,12 @@ def read_pstore(
     mounts: Path = Path("/proc/self/mounts"),
     most_bytes: int | None = None,
 ) -> Iterator[PstoreDump]:
-    """The dumps below these directories, oldest first; a dump that is found twice (joined and in parts, in
-    the kernel's store and in the archive) comes once. A root that does not exist has none.
+    """The dumps below these directories, oldest first. A dump that is found twice (joined and in parts, in
+    the kernel's store and in the archive) is returned once. A root that does not exist is skipped.
 
     At most ``most_bytes`` of the newest files are read: all of it is held until the last dump is returned. A
-    dump has the same records, and its reports the same ids, wherever it was found: so what was stored once is
-    recognised. Raises PermissionDeniedError for a root that may not be read.
+    dump has the same records, and its reports have the same ids, wherever it was found, so the store
+    recognises reports that it already has. Raises PermissionDeniedError for a root that may not be read.
     """
     found: dict[Path, bool] = {}
     for root in roots:
@@ -101,8 +101,8 @@ def read_pstore(
 
 
 def _newest(files: list[Path], most_bytes: int) -> list[Path]:
-    """The newest dumps that fit into so many bytes, in the order given. A dump is read whole or not at all:
-    without a part its ids would differ."""
+    """The newest dumps that fit into ``most_bytes``, in the order given. A dump is read whole or not at all:
+    with a part missing its ids would differ."""
     known: list[tuple[float, int, Path]] = []
     for file in files:
         try:
@@ -140,7 +140,7 @@ def _is_pstore(root: Path, mounts: Path) -> bool:
 
 
 def _files(root: Path) -> list[Path]:
-    """The dump files below a root, parts before what was joined of them. Raises PermissionDeniedError."""
+    """The dump files below a root, parts before joined files. Raises PermissionDeniedError."""
     found: list[Path] = []
 
     def refuse(error: OSError) -> None:
@@ -196,7 +196,7 @@ def _read(file: Path, live: bool) -> Iterator[_Part]:
 
 
 def _inflate(data: bytes) -> bytes | None:
-    """A record that the kernel could not decompress itself: deflate, with zlib's frame (up to 4.9) or not."""
+    """Decompress a record that the kernel could not: deflate, with zlib's frame (up to 4.9) or without."""
     for window_bits in (zlib.MAX_WBITS, -zlib.MAX_WBITS):
         try:
             plain = zlib.decompressobj(window_bits).decompress(data, MAX_FILE_BYTES)
@@ -208,8 +208,8 @@ def _inflate(data: bytes) -> bytes | None:
 
 
 def _dumps(parts: list[_Part]) -> Iterator[list[_Part]]:
-    """Parts -> the parts of one dump, newest first. Numbers begin anew with each boot: a dump ends where the
-    number of the part does not grow, or much later."""
+    """Group parts into dumps, newest part first. Numbers restart with each boot: a dump ends where the part's
+    number does not grow, or where the next part was written much later."""
     dump: list[_Part] = []
     found = []
     for part in sorted(parts, key=lambda part: (part.group, part.order)):
@@ -235,7 +235,7 @@ def _join(dump: list[_Part]) -> PstoreDump:
             records.append(KmsgGap(None))
         records += found
         expected = part.part - 1
-    if expected:  # the newest parts have the panic itself
+    if expected:  # parts are missing, and the newest ones hold the panic itself
         records.append(KmsgGap(None))
     stamps = [record.usec for record in records if isinstance(record, KmsgRecord) and record.usec is not None]
     saved = dump[0].saved
@@ -248,9 +248,9 @@ def _join(dump: list[_Part]) -> PstoreDump:
 
 
 def _records(text: bytes) -> tuple[list[KmsgRecord], bool]:
-    """The lines of a part, and whether it begins in the middle of one. A record of several lines has the
-    prefix before each of them; a line without a prefix is not of the log (the end of a cut line, ramoops's
-    note on error correction)."""
+    """The lines of a part, and whether it begins in the middle of a line. A record of several lines has the
+    prefix on each of them. A line without a prefix is not part of the log: it is the end of a cut line, or
+    ramoops's note on error correction."""
     lines = text.split(b"\n")
     records = []
     for line in lines:

@@ -1,12 +1,14 @@
 """The trace point ``oom:mark_victim`` as a second witness of kills, in a tracing instance of its own.
 
-It fires for each process that is marked as a victim, whatever the kernel log keeps or loses; a process that
-is exiting by itself is marked, too, and not killed. It needs a mounted tracefs and root, or an instance that
-root made for us (packaging/systemd/oomwatchd.service.d/trace.conf). Beside it ``printk:console`` tells of the
-first line of a report: the kernel log itself wakes its readers with the next timer tick only.
+It fires for each process that is marked as a victim, even if the kernel log loses the report. A process that
+is already exiting is marked too, but not killed. It needs a mounted tracefs and root, or an instance that
+root made for us (packaging/systemd/oomwatchd.service.d/trace.conf). The trace point ``printk:console`` is
+switched on too, for the first line of a report: the kernel log itself wakes its readers only at the next
+timer tick.
 
-Read from ``trace_pipe_raw``, for the text of ``trace_pipe`` gives names unescaped: a newline in one makes a
-second line. Sources: Documentation/trace/ftrace.rst, kernel/trace/ring_buffer.c (``struct buffer_data_page``,
+The raw ``trace_pipe_raw`` is read, because ``trace_pipe`` does not escape names: a newline in a name would
+make a second line. Sources: Documentation/trace/ftrace.rst, kernel/trace/ring_buffer.c (``struct
+buffer_data_page``,
 ``struct ring_buffer_event``), include/trace/events/oom.h (4.13; with the name since 6.9).
 """
 
@@ -28,16 +30,16 @@ from oomwatchd.records.kmsg import to_text
 
 #: an instance that root made for a service that may not use tracefs itself (the drop-in trace.conf)
 HANDED = Path("/run/oomwatchd-trace")
-#: where tracefs is, first that has it
+#: where tracefs may be mounted; the first that is counts
 ROOTS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 INSTANCE = "oomwatchd"
-#: for each CPU; some 200 victims
+#: buffer of each CPU, for about 200 victims
 BUFFER_KIB = 16
-#: of the kernel's own filter of events (Documentation/trace/events.rst)
+#: an event filter for the kernel (Documentation/trace/events.rst)
 FIRST_LINE = f'msg ~ "*{HEADER_MARK}*"'
 #: pages that one reading takes from one CPU
 MAX_PAGES = 16
-#: a sub-buffer is a page at least, up to 64 KiB where that is the page size
+#: the largest sub-buffer: it is at least a page, which may be 64 KiB
 _PAGE_BYTES = 65536
 _COMM_BYTES = 15
 
@@ -52,7 +54,7 @@ class Marked(msgspec.Struct, frozen=True, gc=False):
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """Where the fields lie, from the event's ``format`` and from ``header_page``."""
+    """The offsets of the fields, from the event's ``format`` and from ``header_page``."""
 
     event_id: int
     pid: int
@@ -75,7 +77,7 @@ _MISSED_EVENTS = 1 << 31
 
 
 def parse_layout(event: str, page: str) -> Layout:
-    """Raises ValueError when the files are not what they are on any known kernel."""
+    """Read the offsets. Raises ValueError if the files look like those of no known kernel."""
     number = _ID.search(event)
     fields = {m["name"]: m for m in _FIELD.finditer(event)}
     header = {m["name"]: m for m in _FIELD.finditer(page)}
@@ -149,7 +151,7 @@ def _set_up(directory: Path) -> None:
     (directory / "trace").write_text("")
     (directory / "trace_clock").write_text("mono")
     (directory / "buffer_size_kb").write_text(str(BUFFER_KIB))
-    with suppress(OSError):  # 5.0+; before it, as with 0, any event wakes who polls
+    with suppress(OSError):  # 5.0+; before 5.0, as with 0, any event wakes a poll
         (directory / "buffer_percent").write_text("0")
     with suppress(OSError):  # up to 5.14 it fires only for what a console prints
         (directory / "events/printk/console/filter").write_text(FIRST_LINE)
@@ -169,7 +171,8 @@ class MarkedVictims:
 
     @classmethod
     def open(cls, roots: tuple[Path, ...] = (HANDED, *ROOTS)) -> MarkedVictims:
-        """Make the instance, if nobody did for us, and open it. Raises UnavailableError with the reason."""
+        """Make the instance, if none was made for us, and open it. Raises UnavailableError with the
+        reason."""
         root = next((root for root in roots if _has_event(root)), None)
         if root is None:
             raise UnavailableError(
@@ -197,12 +200,12 @@ class MarkedVictims:
         return marks
 
     def descriptors(self) -> tuple[int, ...]:
-        """Readable when a report begins, and as soon as a victim is marked, microseconds before its kill line
-        is printed."""
+        """Descriptors that become readable when a report begins, and as soon as a victim is marked,
+        microseconds before its kill line is printed."""
         return tuple(self._pipes)
 
     def read(self, pipe: int | None = None) -> list[Marked]:
-        """Who was marked since the last reading, in the order of time; ``pipe``: on that CPU alone."""
+        """The victims marked since the last reading, in order of time; ``pipe``: only those of that CPU."""
         found: list[Marked] = []
         for page in self._pages(self._pipes if pipe is None else (pipe,)):
             marked, missed = parse_page(page, self._layout)

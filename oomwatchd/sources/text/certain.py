@@ -1,7 +1,7 @@
 """Find where kernel text certainly begins in a line, whatever stands before it.
 
-A form of :mod:`oomwatchd.formats` that begins with fixed letters and matches proves it. A line that begins
-with a task's name has no such place; what stands before the others is cut from it too.
+A place is certain if a form of :mod:`oomwatchd.formats` that begins with fixed letters matches there. A line
+that begins with a task's name has no such place; its prefix is learned from the other lines.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Final, NamedTuple
 from oomwatchd.formats import COMM_BYTES, Form, neighbours, oom_kill, printed_bytes, show_mem
 from oomwatchd.formats.recognise import ALL
 
-#: what is read of a line, and beginnings that are tried in it
+#: how much of a line is read, and how many places in it are tried
 _MAX_LINE: Final = 8192
 _MAX_TRIED: Final = 16
 #: a shorter match proves nothing
 _MIN_MATCH: Final = 8
-#: "oom-killer:" stands in the middle of every header, totals in one of several lines
+#: forms that also match inside other lines: every header holds "oom-killer:", and totals may be run together
 _WITHIN: Final = frozenset({oom_kill.BARE_HEADER.name, show_mem.TOTALS.name})
 
 _FORMS: Final[dict[str, tuple[Form, ...]]] = {}
@@ -28,14 +28,14 @@ for _form in ALL:
         _FORMS[_begin] = (*_FORMS.get(_begin, ()), _form)
 _LENGTHS: Final = sorted({len(begin) for begin in _FORMS}, reverse=True)
 _LONGEST: Final = sorted(_FORMS, key=len, reverse=True)
-# a beginning inside a word is none; a row's bracket may stand behind anything
+# kernel text does not begin inside a word; only a row's bracket may follow anything
 _BEGIN: Final = re.compile(
     f"(?=[{re.escape(''.join(sorted({begin[0] for begin in _FORMS})))}])"  # soon tells most places
     r"(?<![A-Za-z0-9_])(?:"
     + "|".join(re.escape(begin) for begin in _LONGEST if begin[0] != "[")
     + r")|\[(?= {0,6}(?:\d{1,7}\] +\d+ +\d|pid))"
 )
-#: so many letters of a wording, without names and figures, are enough where the rest was broken off
+#: this many letters of a wording, without names and figures, are enough if the rest was broken off
 _HEAD: Final = (16, 28)
 _HEADS: Final[dict[str, tuple[tuple[str, Form], ...]]] = {}
 for _begin, _forms in _FORMS.items():
@@ -101,7 +101,7 @@ def begins(line: str, at: int) -> bool:
 
 
 def is_at_once(text: str) -> bool:
-    """Whether a text begins with kernel text."""
+    """Whether the text begins with kernel text."""
     found = find(text)
     return found is not None and not text[: found.at].strip(" \t")
 
@@ -114,7 +114,7 @@ def holds(text: str) -> bool:
 
 
 def is_flush_left(text: str) -> bool:
-    """Whether the kernel prints such a line without blanks before it, though a copy indented it."""
+    """Whether the kernel prints such a line without leading blanks, so that an indent is the copy's."""
     return any(
         form.pattern.match(text) is not None
         for length in _LENGTHS

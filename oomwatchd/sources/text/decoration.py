@@ -1,8 +1,8 @@
 """What people and programs put around the lines of a log: numbers, bullets, comment signs, code marks, bars.
 
-It is judged from the beginning of a text as a whole, because lines of the kernel begin with figures and stars
-too: a number must count the lines, a sign must stand before most lines of the kernel, a pair of marks stands
-before and behind one line.
+Decoration is judged from the whole beginning of a text, because kernel lines begin with figures and stars
+too. A number must count the lines, a sign must stand before most kernel lines, and a pair of marks must stand
+before and after one line.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BOXED: Final = re.compile(
     rb"\[/?" + _BOX + rb"(?:=[^\]\r\n]{0,80})?\]|\{(?:noformat|code(?::[^}\r\n]{0,80})?)\}", re.I
 )
 _BOX_END: Final = re.compile(rb"\[/" + _BOX + rb"\]|\{(?:noformat|code)\}|\[code\]", re.I)
-#: a syslog's facility and severity, as some templates put them behind; marks of a line's end
+#: a syslog's facility and severity, which some templates put at the end; marks of a line's end
 _PRIORITY: Final = re.compile(
     rb"[ \t]{0,8}\[(?:kern|user|daemon|syslog|local[0-7])\."
     rb"(?:emerg|alert|crit|err|error|warn|warning|notice|info|debug)\][ \t\r]{0,200}$"
@@ -49,12 +49,12 @@ _BLANKS: Final = frozenset((b" ", b"\t"))
 _MAY_COUNT: Final = _BLANKS | {bytes((digit,)) for digit in b"0123456789"}
 _MAY_SIGN: Final = _BLANKS | {bytes((sign,)) for sign in _FIRST}
 _MAY_PAIR: Final = _BLANKS | {bytes((mark,)) for mark in _PAIR_FIRST}
-#: lines that are looked at closely
+#: how many lines are examined
 _SAMPLE: Final = 4096
 
 
 class Decoration(NamedTuple):
-    """What is to be taken off every line that has it."""
+    """The decoration to remove from every line that has it."""
 
     numbers: bool = False
     sign: bytes = b""
@@ -62,7 +62,7 @@ class Decoration(NamedTuple):
     boxes: bool = False
     priorities: bool = False
     end: bytes = b""
-    #: all of it stands behind signs of quotation
+    #: all of the text is quoted (``>``)
     quoted: bool = False
 
     def undo(self, line: bytes) -> bytes:
@@ -92,7 +92,7 @@ NONE: Final = Decoration()
 
 
 def judge(said: list[bytes], together: bytes) -> Decoration:
-    """What stands around the lines: judged from those that are not blank, and from the text in one piece."""
+    """The decoration of a text, from its lines that are not blank and from the text in one piece."""
     if not said:
         return NONE
     if said[0].lstrip(b" \t")[:1] == b">" or said[-1].lstrip(b" \t")[:1] == b">":
@@ -106,7 +106,7 @@ def judge(said: list[bytes], together: bytes) -> Decoration:
 def _judge(said: list[bytes], together: bytes) -> Decoration:
     if not said:
         return NONE
-    # most texts are not, which their lines' first letters show
+    # most texts have none, which the first letters of their lines show
     first = {line[:1] for line in said}
     numbers = not first.isdisjoint(_MAY_COUNT) and _is_numbered(said)
     lines = said
@@ -139,7 +139,7 @@ def _judge(said: list[bytes], together: bytes) -> Decoration:
 
 
 def _within(match: re.Match[bytes]) -> bytes:
-    """What stands between a pair of marks; "** 7 printk messages dropped **" is the kernel's own."""
+    """The text between a pair of marks; "** 7 printk messages dropped **" is the kernel's own."""
     marked: bytes | None = match["marked"]
     if marked is None:
         return match["quoted"] or match["barred"].rstrip(b" \t")
@@ -147,7 +147,7 @@ def _within(match: re.Match[bytes]) -> bytes:
 
 
 def _is_numbered(said: list[bytes]) -> bool:
-    """Whether most lines begin with a number that counts them, or counts some of many (``grep -n``)."""
+    """Whether most lines begin with their line number, in this text or in a longer one (``grep -n``)."""
     room = len(said) // 3
     numbers: list[int] = []
     for line in said:

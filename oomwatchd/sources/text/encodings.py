@@ -1,4 +1,4 @@
-"""Undo what carried the text: quoted-printable, HTML, Markdown, terminal escape codes, typography."""
+"""Undo the encoding of a copied text: quoted-printable, HTML, Markdown, terminal escape codes, typography."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _ANSI: Final = re.compile(
     rb"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)|[()*+][0-9A-B]|[=>78cDEHMNOZ])"
 )
 _UNCLEAN: Final = (b"\xc2\xa0", b"\xc2\xad", b"\xe2\x80", b"\xe2\x81", b"\xef\xbb\xbf")
-# what cannot be seen: soft hyphens, zero width blanks and (non-)joiners, marks of direction, byte order marks
+# invisible characters: soft hyphens, zero width blanks and (non-)joiners, marks of direction, byte order
+# marks
 _UNSEEN: Final = re.compile(
     rb"\xc2\xad|\xe2\x80[\x8b\x8c\x8e\x8f\xaa-\xae]|\xe2\x81[\xa0\xa6-\xa9]|\xef\xbb\xbf"
 )
@@ -30,26 +31,26 @@ _BREAK: Final = re.compile(rb"<(?:br(?:\s[^<>]{0,300})?/?|/(?:p|li|pre|div|tr|td
 _CLOSING: Final = re.compile(rb"</" + _TAGS + rb">|<br ?/?>")
 _OPENING: Final = re.compile(rb"<" + _TAGS + rb"[ >/]")
 
-# Markdown writers put a backslash before what could be a sign of theirs; the kernel's own words have none
+# Markdown writers put a backslash before characters that Markdown uses; the kernel's own words have none
 _ESCAPED: Final = re.compile(rb"[A-Za-z]\\_[A-Za-z]")
 _UNESCAPED: Final = re.compile(rb"[A-Za-z]_[A-Za-z]")
 _BACKSLASH: Final = re.compile(rb"\\([!-/:-@\[-`{-~])")
 
 _DASH: Final = rb"\xe2(?:\x80[\x90-\x95]|\x88\x92)"
-#: words of the kernel with a dash that an editor made of their hyphen
+#: words of the kernel in which an editor turned the hyphen into a dash
 _TYPESET: Final = re.compile(
     rb"oom" + _DASH + rb"kill|(?:anon|file|shmem)" + _DASH + rb"rss|total" + _DASH + rb"vm"
     rb"|\xef\xac\x81le(?:[-:]|" + _DASH + rb")|[0-9](?:\xc3\x97|\xe2\x88\x97)[0-9]{1,9}kB"
 )
 _DASHES: Final = re.compile(_DASH)
 _TIMES: Final = re.compile(rb"(?<=[0-9])(?:\xc3\x97|\xe2\x88\x97)(?=[0-9]{1,9}kB)")
-#: letters that a printed page joins
+#: ligatures: letters that a printed page joins
 _LIGATURES: Final = {
     b"\xef\xac" + bytes((last,)): letters
     for last, letters in zip(range(0x80, 0x85), (b"ff", b"fi", b"fl", b"ffi", b"ffl"), strict=True)
 }
 _LIGATURE: Final = re.compile(rb"\xef\xac[\x80-\x84]")
-# colours whose escape character was written out, or lost
+# colour codes whose escape character was written out or lost
 _COLOUR: Final = re.compile(
     rb"(?:\^\[|\\x1b|\\033|\\e|\\u001b|\xe2\x90\x9b|\xe2\x86\x90)?\[\d{1,3}(?:;\d{1,3}){0,4}m"
 )
@@ -60,7 +61,7 @@ _COLOURED: Final = re.compile(
 
 
 class Carrier(NamedTuple):
-    """How the text was carried, judged from its beginning."""
+    """How the text was encoded, judged from its beginning."""
 
     quoted_printable: bool = False
     html: bool = False
@@ -70,7 +71,7 @@ class Carrier(NamedTuple):
     bold: bool = False
 
     def of_raw_records(self) -> Carrier:
-        """What may carry the records of /dev/kmsg, which have no such thing in them as typography."""
+        """The encodings that records of /dev/kmsg may have; typography is not one of them."""
         carrier = self._replace(markdown=False, typeset=False, coloured=False, bold=False)
         return PLAIN if carrier == PLAIN else carrier
 
@@ -79,10 +80,13 @@ PLAIN: Final = Carrier()
 
 
 def judge(head: bytes) -> Carrier:
-    """Quoted-printable: nearly every ``=`` is an escape, as no kernel text writes it. HTML: there are
-    entities, or tags that open and close, and no ``<`` but those of tags. Markdown: most underscores inside
-    words are escaped. Typeset: in the kernel's own words hyphens have become dashes,
-    letters ligatures, or stars signs of multiplication."""
+    """Judge how a text was encoded.
+
+    Quoted-printable: nearly every ``=`` is an escape, which no kernel text has. HTML: there are entities, or
+    tags that open and close, and every ``<`` belongs to a tag. Markdown: most underscores inside words are
+    escaped. Typeset: in the kernel's own words hyphens became dashes, letters became ligatures, or stars
+    became multiplication signs.
+    """
     quoted_printable = False
     if b"=3D" in head:
         signs = [len(match[0]) for match in _EQUALS.finditer(head)]
@@ -113,8 +117,8 @@ def _is_coloured(head: bytes) -> bool:
 
 
 def quoted_printable(line: bytes) -> bytes:
-    """Undo RFC 2045's escapes in one line whose soft breaks are already closed; what is no UTF-8 then is
-    taken for Latin-1, in which mails come that have no other letters than blanks of their own kind."""
+    """Undo RFC 2045's escapes in one line whose soft breaks are already joined. A result that is not UTF-8 is
+    read as Latin-1: some mails have no other special characters than Latin-1's hard blanks."""
     line = _QP.sub(lambda match: bytes((int(match[1], 16),)), line)
     try:
         line.decode()
@@ -131,7 +135,7 @@ def is_dirty(data: bytes) -> bool:
 
 
 def clean(line: bytes) -> list[bytes]:
-    """A physical line without terminal codes; a carriage return inside begins a further line."""
+    """A physical line without terminal codes; a carriage return inside it begins another line."""
     if not is_dirty(line):
         return [line]
     if b"\x1b" in line:
@@ -149,7 +153,7 @@ def is_console(line: bytes) -> bool:
 
 
 def unmark(line: bytes) -> bytes:
-    """A line of HTML as text, of several lines where its tags part them."""
+    """A line of HTML as text; it has several lines if its tags separate them."""
     if b"<" in line:
         line = _TAG.sub(b"", _BREAK.sub(b"\n", line).rstrip(b"\r\n \t"))
     text = line.decode("utf-8", "backslashreplace")
@@ -184,5 +188,5 @@ def untypeset(line: bytes) -> bytes:
 
 
 def uncolour(line: bytes) -> bytes:
-    """Take colours away whose escape character is no control character any more."""
+    """Remove colour codes whose escape character was written out or lost."""
     return _COLOURED.sub(b"", line) if b"m" in line else line

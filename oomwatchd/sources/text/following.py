@@ -1,4 +1,4 @@
-"""Follow a log file that grows and is rotated, by its name, as ``tail -F`` does."""
+"""Follow a log file by its name while it grows and is rotated, like ``tail -F``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from oomwatchd.words.escape import harmless
 
 
 class FollowedFile:
-    """One file. :meth:`news` gives what came since it was asked last, from the beginning of the file on.
+    """One followed file. :meth:`news` gives the data since the last call, at first from the file's beginning.
 
-    A new file of the same name (logrotate) continues where the old one ended; a file that was truncated
-    (``copytruncate``) is read from its beginning. Raises OomwatchdError if there is no such file at first;
-    one that is gone later is waited for. ``most``: begin so many bytes before the end, by a whole line.
+    A new file with the same name (logrotate) continues where the old one ended; a truncated file
+    (``copytruncate``) is read from its beginning. Raises OomwatchdError if the file does not exist at first;
+    a file that disappears later is waited for. ``most``: begin at most this many bytes before the end, with
+    a whole line.
     """
 
     def __init__(self, path: str, most: int | None = None) -> None:
@@ -42,7 +43,7 @@ class FollowedFile:
         self._stream.close()
 
     def news(self) -> Iterator[bytes]:
-        """The data that was not read yet."""
+        """The data that came since the last call."""
         yield from self._read()
         while (stream := self._next()) is not None:
             yield from self._read()  # what was still written to the old one
@@ -58,7 +59,7 @@ class FollowedFile:
             yield data
 
     def _next(self) -> BinaryIO | None:
-        """The file that now has the name, or this one if it was cut short; None where it is the same."""
+        """The file that has the name now, or this one again if it was truncated; None if nothing changed."""
         try:
             named = self._path.stat()
             if not os.path.samestat(named, os.fstat(self._stream.fileno())):

@@ -1,9 +1,9 @@
 """A log as it comes: bytes -> captures, each as soon as its report is complete. No file, no clock.
 
-The carrier and the wrapping of a text are judged from the text as a whole, so nothing is concluded from its
-first lines while more may come: what came so far is read on trial whenever the source rests, and the result
-counts only when it shows a report's end. A log that is fed without rests (a file, a fast
-pipe) is read as a whole, as :func:`.prefilter.records` does.
+The encoding and the wrapping of a text are judged from the text as a whole, so its first lines alone decide
+nothing while more may come. Whenever the source rests, the text so far is read on trial, and the result
+counts only if it shows a report's end. A log that is fed without rests (a file, a fast pipe) is read as a
+whole, as by :func:`.prefilter.records`.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from oomwatchd.sources.text.other_killers import OtherKillers
 from oomwatchd.sources.text.prefilter import CONTEXT, PrefilteredReader
 from oomwatchd.sources.text.reader import HEAD, TextReader
 
-#: how often ``rest`` is to be called while ``waits``: two rests bring a report in half a second
+#: how often to call ``rest`` while ``waits`` is true: two rests give a report within half a second
 REST_SECONDS: Final = PAUSE_SECONDS
-#: how much of a text without a report is searched for what is near one
+#: how much of a text without a report is searched for lines that are near an OOM kill
 BEGINNING: Final = 1 << 20
 
 
 class GrowingLog:
     """The reports of one log that is fed in; never raises on its content.
 
-    ``name`` is the log's, for people; ``boot_id`` the boot that raw ``/dev/kmsg`` records are of;
-    ``followed`` the machine whose log it is. Whoever feeds it calls :meth:`rest` when the source has nothing
-    more for now, and again every :data:`REST_SECONDS` while :attr:`waits`; without rests reports come later,
-    at the latest with :meth:`finish`.
+    ``name`` names the log for people; ``boot_id`` is the boot of raw ``/dev/kmsg`` records; ``followed`` is
+    the machine whose log it is. The caller feeds data and calls :meth:`rest` when the source has nothing more
+    for now, and again every :data:`REST_SECONDS` while :attr:`waits` is true. Without rests, reports come
+    later, at the latest with :meth:`finish`.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class GrowingLog:
         self._name = name
         self._boot_id = boot_id
         self._followed = followed
-        #: the last line as far as it came
+        #: the part of the last line that came so far
         self._line = b""
         self._fed_since_rest = False
         self._last_fed = 0.0
@@ -57,9 +57,9 @@ class GrowingLog:
         self._captures = captures = Captures(self._source_of(reader))
         self._others = OtherKillers(self._source_of(reader))
         self._reading = PrefilteredReader(lambda: captures.idle, reader)
-        #: what the reader was fed while it has not judged the text, None once it has
+        #: the data fed to the reader before it has judged the text; None once it has
         self._window: bytearray | None = bytearray()
-        #: the window, as far as it was read on trial, holds a report that lacks its end
+        #: whether the trial reading found a report without its end
         self._unfinished = False
 
     def _source_of(self, reader: TextReader) -> Callable[[], Source]:
@@ -77,7 +77,7 @@ class GrowingLog:
 
     @property
     def neighbours(self) -> list[Near]:
-        """What is near an OOM kill in the text's beginning, where no report was found."""
+        """Lines near an OOM kill in the text's beginning, if no report was found."""
         if self._beginning is None:
             return []
         text = bytes(self._beginning).replace(b"\0", b"").decode("utf-8", "backslashreplace")
@@ -85,12 +85,12 @@ class GrowingLog:
 
     @property
     def waits(self) -> bool:
-        """Whether the passing of time alone may complete a report."""
+        """Whether time alone, without new data, may complete a report."""
         return self._fed_since_rest or self._unfinished or not self._captures.is_empty
 
     def feed(self, data: bytes) -> Iterator[OomCapture]:
-        """The next data, cut anywhere; reports that are certainly complete, and of which no better
-        copy is waited for."""
+        """Take the next data, cut anywhere; return reports that are certainly complete and wait for no better
+        copy."""
         self._fed_since_rest = True
         if self._beginning is not None and len(self._beginning) < BEGINNING:
             self._beginning += data[:BEGINNING]
@@ -109,8 +109,8 @@ class GrowingLog:
         return [capture for one in found for capture in self._duplicates.take(one)]
 
     def rest(self, now: float) -> list[OomCapture]:
-        """The source has nothing more at ``now`` (seconds of a clock that does not go back): the reports that
-        are complete by then."""
+        """The source has nothing more at ``now`` (seconds of a clock that does not go back): return the
+        reports that are complete by then."""
         fed, self._fed_since_rest = self._fed_since_rest, False
         if fed:
             self._last_fed = now
@@ -140,11 +140,11 @@ class GrowingLog:
         yield from self._duplicates.release()
 
     def _judge(self, window: bytes, overdue: bool) -> list[OomCapture]:
-        """Read the window on trial. The trial is taken for good where it shows a report's end, or none is
+        """Read the window on trial. The trial's result is kept if it shows a report's end, or if no end is
         expected any more."""
         if not spells_needle(window):
             if len(window) > CONTEXT:
-                # what stands far before a report says nothing of it
+                # text far before a report says nothing about it
                 self._restart(window[window.find(b"\n", len(window) - CONTEXT) + 1 :])
             self._unfinished = False
             return []

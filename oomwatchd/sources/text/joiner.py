@@ -1,7 +1,7 @@
-"""Physical lines -> kernel lines: broken ones are joined, run-together ones parted.
+"""Physical lines -> kernel lines: join broken lines, split lines that were run together.
 
-What is known of kernel lines is in :mod:`.wrap`; here is the line that is held until its neighbour is seen.
-One long class: every rule looks at the line that is held and at the one that comes.
+:mod:`.wrap` knows how kernel lines look; the class here holds a line until the next one is seen.
+One long class: every rule compares the held line with the next one.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ from oomwatchd.sources.text.wrap import (
 _COLUMNS: Final = re.compile(r"\[ *pid *\](.*)")
 # dictionary lines of a raw record: " SUBSYSTEM=pci"
 _DICTIONARY: Final = re.compile(r" [A-Z_]{1,64}=")
-# what a terminal multiplexer's status left at the end of a padded line
+# the rest of a terminal multiplexer's status at the end of a padded line
 _STATUS: Final = re.compile(r"\[\d{1,7}/\d{1,7}\]$")
 
-#: what is kept of a line and its copies
+#: bytes kept of a line and its copies
 _COPIES_BYTES: Final = 16_384
-#: what a line begins or ends with that may have to be mended on its way out
+#: first and last characters of a line that may need mending before it is released
 _LOOK_FIRST: Final = frozenset(("", " ", "\t", "["))
 _LOOK_LAST: Final = frozenset((" ", "\t", "]"))
 
 
 class Joiner:
-    """Physical lines -> kernel lines. Holds one line until it is known that the next does not go on it."""
+    """Physical lines -> kernel lines. Holds one line until it is clear that the next does not continue it."""
 
     def __init__(
         self,
@@ -58,10 +58,10 @@ class Joiner:
         doubled: bool = False,
     ) -> None:
         self.widths = widths
-        #: whether lines may have been run together, and whether any was found so
+        #: whether lines may have been run together, and whether such a line was found
         self.together = together
         self.parted = False
-        #: while the head is read for the first time
+        #: true while the head is read for the first time
         self.learning = learning
         #: widths of lines that were certainly broken, and lengths at which one was broken inside a word
         self.broken: list[int] = []
@@ -69,7 +69,7 @@ class Joiner:
         #: widths of lines that may have been broken
         self.possible: list[int] = []
         self._strip = strip
-        #: every line of the text stands twice
+        #: every line of the text is there twice
         self.doubled = doubled
         self._line = b""
         self._held: KmsgRecord | None = None
@@ -77,16 +77,16 @@ class Joiner:
         self._piece: Piece | None = None
         self._columns: int | None = None
         self._row = whole_row(None)
-        #: the line that is held is whole, and has no prefix
+        #: the held line is whole and has no prefix
         self._whole = False
         self._may_be_whole = widths == Widths() and not strip and not doubled
 
     def take_whole(self, text: str, raw: bytes, out: list[KmsgRecord]) -> bool:
-        """The short way for a line without a prefix that nothing has to be mended in; whether it was one."""
+        """Take a line without a prefix that needs no mending (the short way); return whether it was one."""
         if not self._may_be_whole:
             return False
         if text[:2] == "  ":
-            text = text.lstrip(" ")  # under a line's first: what is whole begins without
+            text = text.lstrip(" ")  # a further line of a message is indented; whole lines are not
         if text[:1] == "[":
             if self._row.fullmatch(text) is None:
                 return False
@@ -106,7 +106,7 @@ class Joiner:
         return True
 
     def push(self, record: KmsgRecord, prefixed: bool, out: list[KmsgRecord]) -> None:
-        """Take one physical line; append to ``out`` what is known to be whole."""
+        """Take one physical line; append lines to ``out`` that are certainly whole."""
         self._whole = False
         if prefixed:
             held = self._held
@@ -139,7 +139,7 @@ class Joiner:
             out.append(record)
 
     def _continues(self, held: KmsgRecord, record: KmsgRecord) -> bool:
-        """Whether a record is a further word of the line that is held; it is then added to it."""
+        """If the record is a further word of the held line, add it; return whether it was."""
         text = pieces.joined(held.text, record.text)
         if text is None:
             return False
@@ -148,20 +148,21 @@ class Joiner:
         return True
 
     def _twice(self, held: KmsgRecord, record: KmsgRecord) -> None:
-        """Two daemons wrote the same line, or a copy has it twice: the kernel does not print a line twice in
-        one microsecond. Of a line that stands there any number of times some copies are kept."""
+        """Drop a second copy of the held line: two daemons wrote it, or the text has it twice. The kernel
+        does not print a line twice in one microsecond. If there are many copies, the bytes of only some are
+        kept."""
         if held.seq is None and len(held.raw) < _COPIES_BYTES:
             self._held = replace(held, raw=held.raw + b"\n" + record.raw)
 
     def flush(self, out: list[KmsgRecord]) -> None:
-        """The input ended, or the next line is not the neighbour of the one held."""
+        """Release the held line: the input ended, or the next line does not follow it directly."""
         if self._held is not None:
             out.append(self._release(self._held))
             self._held = None
             self._piece = None
 
     def _release(self, record: KmsgRecord) -> KmsgRecord:  # noqa: C901 - one branch for each way a line may go on
-        """The record as it goes out."""
+        """The record in its final form."""
         text = record.text
         if record.seq is not None:
             return record
@@ -198,7 +199,7 @@ class Joiner:
         return record if mended is text else replace(record, text=mended)
 
     def _current(self) -> Piece:
-        """What :mod:`.wrap` needs to know of the line that is held."""
+        """The held line as :mod:`.wrap` needs it."""
         if self._piece is None:
             assert self._held is not None
             self._piece = self._first_piece(self._held, kind_of(self._held.text))
@@ -246,13 +247,13 @@ class Joiner:
             start = kind_of(text)
         else:
             return
-        # an empty line parts what is around it and says nothing
+        # an empty line separates its neighbours and says nothing itself
         if text.strip():
             self._begin(record, start, out)
 
     @staticmethod
     def _is_under(held: KmsgRecord, text: str) -> bool:
-        """Whether journalctl printed this as a further line of a program's message: under its first."""
+        """Whether journalctl printed this under the first line of a program's message, as a further line."""
         first = held.raw.partition(b"\n")[0].decode("utf-8", "backslashreplace")
         return 8 < len(first) - len(held.text) == len(text) - len(text.lstrip(" ")) and bool(text.strip())
 
@@ -272,16 +273,16 @@ class Joiner:
     def _join(self, held: KmsgRecord, piece: Piece, record: KmsgRecord, out: list[KmsgRecord]) -> None:  # noqa: C901 - one branch for each way a line may go on
         text = record.text
         broken = held.text.rstrip(" \t")
-        if broken.endswith("\\"):  # a shell's sign that the line goes on
+        if broken.endswith("\\"):  # a shell's sign that the line continues
             held = replace(held, text=broken[:-1])
             piece = piece._replace(text=broken[:-1])
             text = text.lstrip(" \t")
         if held.seq is not None:
             text = unescape(text.encode()).decode("utf-8", "backslashreplace")
         if piece.kind is not None and piece.kind.name == "summary":
-            text = text.lstrip(" \t")  # one long word: blanks are the indentation of what quoted it
+            text = text.lstrip(" \t")  # one long word: leading blanks are the indent of a quotation
         elif text[:1] == "\t" or text[:2] == "  ":
-            text = " " + text.lstrip(" \t")  # whoever wrapped it indented what goes on
+            text = " " + text.lstrip(" \t")  # the wrapping indented the rest
         begun = held.text.rstrip(" \t") if self._strip else held.text
         if begun is not held.text:
             piece = piece._replace(text=begun)

@@ -1,7 +1,7 @@
-"""What a document puts around its lines, one layer of it, and how to take it off.
+"""Layers: what a document puts around its lines, and how to remove it.
 
-A layer was learned from the document (:mod:`.learn`); it takes a line and answers the lines in it, or None
-where the line is not carried so. None of them knows a product.
+A layer is learned from the document (:mod:`.learn`). It takes a line and returns the lines inside it, or None
+if the line does not have this layer. No layer is made for one product.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from oomwatchd.sources.text import certain
 
-#: what tokens of a prefix are parted by
+#: characters that separate the tokens of a prefix
 DELIMITERS: Final = r"\s\[\](){}<>\"'|:,;=\\"
 _ESCAPE: Final = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|([0-3][0-7]{2})|(.))", re.S)
 _LETTERS: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "", "a": "\a", "b": "\b", "e": "\x1b", "f": "\f"}
@@ -25,14 +25,14 @@ _LITERAL: Final = re.compile(
 
 
 class Cut(NamedTuple):
-    """The lines in a line, and what stood before them."""
+    """The lines found inside a line, and the text before them."""
 
     lines: list[str]
     before: str = ""
 
 
 def unescape(text: str, quote: str) -> str:
-    """The text of a quoted string: backslash escapes, or a quote that stands twice."""
+    """Undo the escapes of a quoted string: backslashes, or doubled quotes."""
     if "\\" in text:
         text = _ESCAPE.sub(_escaped, text)
     return text.replace(quote * 2, quote) if quote * 2 in text else text
@@ -47,7 +47,7 @@ def _escaped(match: re.Match[str]) -> str:
     else:
         return _LETTERS.get(letter, letter)
     if code == 0 or (code > 0x7F and unicode is None):
-        return match[0]  # a byte, which the kernel's escapes are too
+        return match[0]  # an escaped byte: the kernel writes such escapes itself
     return match[0] if 0xD800 <= code < 0xE000 else chr(code)
 
 
@@ -56,8 +56,8 @@ def _parts(text: str) -> list[str]:
 
 
 class Template(NamedTuple):
-    """A prefix, and perhaps what stands behind the text, as patterns. ``loose``: the same with any words in
-    it, for lines whose text is certain. ``quote``: the text is quoted."""
+    """A prefix, and perhaps a suffix, as patterns. ``loose``: the same prefix with any words in it, for lines
+    whose text is certain. ``quote``: the text is quoted."""
 
     prefix: re.Pattern[str]
     loose: re.Pattern[str]
@@ -80,7 +80,7 @@ class Template(NamedTuple):
 
 
 class Label(NamedTuple):
-    """The value that stands behind a label: ``label="text"``, ``"label": "text"``, ``'label'=>'text'``."""
+    """The value after a label: ``label="text"``, ``"label": "text"``, ``'label'=>'text'``."""
 
     label: str
     pattern: re.Pattern[str]
@@ -110,7 +110,7 @@ class Label(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One column of a table whose cells are parted by a sign, quoted where they hold it."""
+    """One column of a table with a delimiter; cells that hold the delimiter are quoted."""
 
     delimiter: str
     place: int
@@ -125,10 +125,10 @@ class Column(NamedTuple):
 
 
 class Others(NamedTuple):
-    """The other fields of records whose text stands in a field, and the signs between records."""
+    """Lines of a record other than the field with the text: other fields, and separators of records."""
 
     def undo(self, line: str) -> Cut | None:
-        """Nothing of such a line."""
+        """No lines, if it is such a line."""
         if _OTHERS.match(line) is None and _OTHERS_BEHIND.search(line, 0, _LOOK) is None:
             return None
         return None if certain.find(line) is not None or certain.begins(line, 0) else Cut([])
@@ -138,7 +138,7 @@ _LOOK: Final = 512
 _OTHERS: Final = re.compile(
     r"[ \t]*(?:- {1,8})?[\"']?[A-Za-z_@][\w.@/-]{0,63}[\"']?[ \t]*(?::(?:[ \t]|$)|=>|=)"
 )
-#: the same behind what else stands before each line
+#: the same after other text before each line
 _OTHERS_BEHIND: Final = re.compile(
     r"(?<![\w\"])\"[A-Za-z_@][\w.@/-]{0,63}\"[ \t]*:[ \t]|[ \t]- [A-Za-z_][\w.@/-]{0,63}: "
     r"|(?:^|[ \t])(?:[\]\[{}(),-]{1,4}[ \t]*$|[\]}],?[ \t]|[\[{][ \t])"
@@ -146,35 +146,35 @@ _OTHERS_BEHIND: Final = re.compile(
 
 
 class Literals(NamedTuple):
-    """Strings of a program's text, a line each; ``ended``: line ends are written out, and a string without
-    one goes on in the next."""
+    """String literals of source code, one on each line; ``ended``: line ends are written out (``\\n``), and a
+    string without one continues in the next."""
 
     ended: bool
 
     def undo(self, line: str) -> Cut | None:
-        """The line of a string that is whole in itself."""
+        """The text of a literal that is one whole line."""
         body = literal(line)
         return None if body is None else Cut(_parts(unescape(body, "")))
 
 
 def literal(line: str) -> str | None:
-    """What stands between the quotes of a line that is one string of a program's text; None for others."""
+    """The text between the quotes of a line that is one string literal of source code; None for others."""
     match = _LITERAL.match(line)
     if match is None or match.lastgroup is None:
         return None
     body = match[match.lastgroup]
-    if match.lastgroup == "single" and "''" in body:  # quotes are doubled, so backslashes are themselves
+    if match.lastgroup == "single" and "''" in body:  # quotes are doubled, so backslashes are literal
         return body.replace("\\", "\\\\").replace("''", "'")
     return body
 
 
-#: a sign that parts columns by itself, with a blank or an end beside it: flags are parted by it, too
+#: "|" between columns has a blank or the line's end on both sides; between flags it has none
 _BAR: Final = re.compile(r"(?:^|(?<=[ \t]))\|(?=[ \t]|$)")
 BAR: Final = "|"
 
 
 def row(line: str, delimiter: str) -> list[str]:
-    """The cells of a line; none where it cannot be read."""
+    """The cells of a line; none if it cannot be read."""
     if delimiter == BAR:
         return [cell.strip(" \t") for cell in _BAR.split(line.strip(" \t"))]
     try:
@@ -184,7 +184,7 @@ def row(line: str, delimiter: str) -> list[str]:
 
 
 class Json(NamedTuple):
-    """The strings of JSON objects that stand under one of these paths, whatever stands before the object."""
+    """The strings under one of these paths in a JSON object, whatever stands before the object."""
 
     paths: frozenset[tuple[str, ...]]
 
@@ -201,7 +201,7 @@ class Json(NamedTuple):
 
 
 _DECODER: Final = json.JSONDecoder(strict=False)
-#: places at which JSON is looked for in a line; values that are looked at, and how deep
+#: bounds: places in a line where JSON is tried; values examined, and how deep
 _MAX_BEGINS: Final = 4
 MAX_NODES: Final = 4096
 MAX_DEPTH: Final = 12
@@ -209,7 +209,7 @@ _PAIR: Final = 2
 
 
 def json_in(line: str) -> tuple[int, object] | None:
-    """Where an object (or a list with one) begins in the line, and its value; None if none does."""
+    """Where a JSON object (or a list with one) begins in the line, and its value; None if there is none."""
     at = -1
     for _ in range(_MAX_BEGINS):
         at = _json_begin(line, at + 1)
@@ -230,7 +230,7 @@ def _json_begin(line: str, at: int) -> int:
 
 
 def leaves(value: object) -> Iterator[tuple[tuple[str, ...], str]]:
-    """The strings in a JSON value, each with its path; an element of a pair is told by its place."""
+    """The strings in a JSON value, each with its path; in a list of two, the path holds the place."""
     waiting: list[tuple[tuple[str, ...], object]] = [((), value)]
     for _ in range(MAX_NODES):
         if not waiting:
@@ -251,12 +251,12 @@ def leaves(value: object) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 Layer = Template | Label | Column | Literals | Json | Others
-#: layers of which each line has one
+#: alternative layers: each line has one of them
 Stage = tuple[Layer, ...]
 
 
 def undo(stages: tuple[Stage, ...], line: str, at: int = 0) -> Iterator[tuple[str, str, bool]]:
-    """The lines in a line, what stood before each, and whether anything was taken off."""
+    """The lines inside a line, the text before each, and whether any layer was removed."""
     for index in range(at, len(stages)):
         for layer in stages[index]:
             cut = layer.undo(line)

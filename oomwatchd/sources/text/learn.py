@@ -1,13 +1,13 @@
-"""Learn from a document what stands before and behind its kernel lines.
+"""Learn from a document what stands before and after its kernel lines.
 
-Kernel text is recognisable by itself (:mod:`.certain`). Where a line certainly holds some and the known
-prefixes do not account for what stands before it, that is the document's own: a collector's columns, a
-field of a record, a cell of a table. It is learned as a template of kinds of tokens from the lines that are
-certain, and holds for all lines. What is carried twice is learned layer by layer.
+Kernel text is recognisable by itself (:mod:`.certain`). If a line certainly holds kernel text and no known
+prefix explains what stands before it, that prefix is the document's own: a collector's columns, a field of a
+record, a cell of a table. It is learned from the certain lines as a template of token kinds, and used for all
+lines. Nested prefixes are learned layer by layer.
 
 Pure: the same lines give the same layers.
 
-Longer than others because learning is one chain of small steps, each of which only the next one uses.
+Longer than others because learning is one chain of small steps, each used only by the next.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ from oomwatchd.sources.text.prefix import PrefixParser
 from oomwatchd.sources.text.structured import JsonReader
 from oomwatchd.sources.text.wrap import kind_of
 
-#: layers in each other
+#: nested layers at most
 MAX_STAGES: Final = 5
 #: lines that are learned from, shapes of one layer, and characters of a prefix
 SAMPLE: Final = 512
 MAX_SHAPES: Final = 16
 MAX_PREFIX: Final = 512
 _MAX_TOKENS: Final = 192
-#: lines on which it is tried where the known prefixes begin
+#: how many lines are tried to find where the known prefixes begin
 _TRIED: Final = 6
-#: the text is told by its first letters
+#: how many of its first letters identify a text
 _TEXT: Final = 12
 _FORMS_FOR_SUFFIX: Final = 3
 #: texts that are looked at before all are
@@ -76,23 +76,23 @@ _VOCABULARY: Final = frozenset(
     for word in _LETTERS.findall(sample)
     if word != "kernel"
 )
-#: one of so many lines has the prefix at least: others were wrapped, or are fields
+#: at least one in so many lines must have the prefix: others may be wrapped, or other fields
 _MIN_COVERED: Final = 5
-#: more words than these in one place are any
+#: with more different words than this in one place, any word fits there
 _MAX_WORDS: Final = 12
-#: facilities that kernel text may have, where any is said
+#: facilities that kernel text may have; None: the line names none
 _KERNELS: Final = (None, FACILITY_KERN)
 _NOTHING: Final = re.compile("")
 _NEVER: Final = re.compile("(?!)")
 _QUOTES: Final = frozenset("\"'")
-#: what stands behind the last quote of a list's element or an argument
+#: what may follow the last quote of a list's element or an argument
 _BEHIND_QUOTE: Final = r"[ \t,;.)\]}]*$"
 _CLOSED: Final = re.compile("[\"']" + _BEHIND_QUOTE)
 _DELIMITERS: Final = (",", ";", "\t", BAR)
 
 
 class Sample(NamedTuple):
-    """A line that holds kernel text, where that begins, and of which form it is."""
+    """A line that holds kernel text, where the text begins, and its form."""
 
     line: str
     at: int
@@ -100,7 +100,7 @@ class Sample(NamedTuple):
 
 
 def learn(lines: Sequence[str]) -> tuple[Stage, ...]:
-    """What is to be taken off the lines of a document before its known prefixes, outermost first."""
+    """The layers to remove from the lines of a document before its known prefixes, outermost first."""
     stages: list[Stage] = []
     for _ in range(MAX_STAGES):
         stage = _stage(lines)
@@ -139,17 +139,17 @@ def _stage(lines: Sequence[str]) -> Stage:
         wrong = [sample for sample in wrong if all(layer.undo(sample.line) is None for layer in layers)]
     if layers and not wrong and count == len(samples) and all(map(_is_of_fields, layers)):
         layers.append(Others())
-    # what explains a few of many lines is a likeness of lines that were broken or run together
+    # layers that explain only a few of many lines match by chance: those lines were broken or run together
     return tuple(layers) if 2 * len(wrong) <= count else ()
 
 
 def _is_of_fields(layer: Layer) -> bool:
-    """Whether a layer is of a record's field: lines without it are other fields."""
+    """Whether the layer is a record's field: lines without it are other fields."""
     return bool(layer.quote) if isinstance(layer, Template) else isinstance(layer, Label | Json | Column)
 
 
 def _behind(samples: Sequence[Sample]) -> Stage:
-    """What stands behind lines that have nothing unknown before them."""
+    """The suffix of lines that have no unknown prefix."""
     if len({sample.form for sample in samples}) < _FORMS_FOR_SUFFIX:
         return ()
     if (column := _column(samples)) is not None:
@@ -167,7 +167,7 @@ def _samples(lines: Sequence[str]) -> Iterable[Sample]:
 
 
 def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:  # noqa: C901 - one branch for each reason
-    """The samples that the known prefixes do not lead to the text of."""
+    """The samples whose text is not found by removing known prefixes."""
     parser = PrefixParser()
     reader = JsonReader(parser)
     for line in lines:
@@ -196,7 +196,7 @@ def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:  # 
         for line in lines:
             found = reader.take(line, line.encode("utf-8", "backslashreplace"))
             if found is not None:
-                if not parser.guessed:  # what stands before the text is known
+                if not parser.guessed:  # the prefix is a known one
                     texts += sum(certain.is_at_once(record.text) for record in found)
                 if line.lstrip(" \t")[:1] in ("{", '"'):
                     read += [sample for sample in wrong if sample.line is line]
@@ -206,7 +206,7 @@ def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:  # 
 
 
 def _is_kernels(before: str) -> bool:
-    """Whether what stands before the text is the end of another line of the kernel's."""
+    """Whether the text is preceded by the end of another kernel line."""
     if '"' in before or "{" in before or _CLOCK.search(before) is not None:
         return False  # no line of a report has any of these
     words = _LETTERS.findall(before)
@@ -214,7 +214,7 @@ def _is_kernels(before: str) -> bool:
 
 
 def _literals(lines: Sequence[str]) -> Literals | None:
-    """The document is a program's text, all of strings."""
+    """The layer of source code whose lines are all string literals; None for other documents."""
     found = [body for line in lines if (body := literal(line)) is not None]
     if 2 * len(found) < sum(bool(line.strip()) for line in lines):
         return None
@@ -234,7 +234,7 @@ def _json_paths(wrong: Sequence[Sample]) -> frozenset[tuple[str, ...]]:
 
 
 def _column(wrong: Sequence[Sample]) -> Column | None:
-    """The column in which the text stands, in nearly every line."""
+    """The column that holds the text in nearly every line."""
     for delimiter in _DELIMITERS:
         room = len(wrong) // 10  # lines that may be without it
         for line, at, _ in wrong:
@@ -263,13 +263,13 @@ def _column(wrong: Sequence[Sample]) -> Column | None:
 
 
 def _is_within_label(sample: Sample, delimiter: str) -> bool:
-    """Whether the first such sign stands in the quoted string that holds the text, before it."""
+    """Whether the first delimiter stands before the text, inside the quoted string that holds the text."""
     label, at = _label_at(sample)
     return bool(label) and at < sample.line.find(delimiter) < sample.at
 
 
 def _label_of(sample: Sample) -> str:
-    """The label of the outermost quoted string in which the text stands; "" if it stands in none."""
+    """The label of the outermost quoted string that holds the text; "" if there is none."""
     return _label_at(sample)[0]
 
 
@@ -307,7 +307,7 @@ def _templates(wrong: Sequence[Sample], fine: Sequence[Sample], lines: Sequence[
         tokens = _tokens(sample.line[: sample.at])
         if tokens and len(tokens) <= _MAX_TOKENS:
             shapes.setdefault(_shape(tokens), []).append((sample, tokens))
-    # a table's cell that has quotes only where it needs them: they are left to the table
+    # a table may quote only the cells that need it: such quotes are left to the table's layer
     unquoted = {_shape(_tokens(sample.line[: sample.at])) for sample in fine} | shapes.keys()
     cells = {shape for shape in unquoted if (*shape, '"') in shapes}
     for shape in cells:
@@ -336,7 +336,7 @@ def _templates(wrong: Sequence[Sample], fine: Sequence[Sample], lines: Sequence[
 
 
 def _is_one_phrase(shape: Sequence[str], columns: Sequence[Sequence[str]]) -> bool:
-    """Whether a prefix has always the same words, and often."""
+    """Whether the prefix is frequent and always has the same words."""
     words = [column for kind, column in zip(shape, columns, strict=True) if kind == "w"]
     return (
         len(columns[0]) > 2
@@ -346,15 +346,15 @@ def _is_one_phrase(shape: Sequence[str], columns: Sequence[Sequence[str]]) -> bo
 
 
 def _is_on_all(template: Template, group: Sequence[tuple[Sample, list[str]]], around: Sequence[str]) -> bool:
-    """Whether nearly every line has it: then it may be any words or figures."""
+    """Whether nearly every line has the prefix: then any words or figures are accepted in it."""
     if len({sample.form for sample, _ in group}) < _FORMS_FOR_SUFFIX:
         return False
     return 10 * sum(template.prefix.match(line) is not None for line in around) >= 9 * len(around)
 
 
 def _is_custom(group: Sequence[tuple[Sample, list[str]]], samples: int) -> bool:
-    """Whether a prefix is the document's custom: it stands there again, or has a time in it. Behind the
-    kernel's own stamp it is rather what another line left there."""
+    """Whether the prefix belongs to the document: it occurs again, or holds a time. After the kernel's own
+    stamp it is more likely the rest of another line."""
     line, at, _ = group[0][0]
     stamp = _STAMP.match(line.lstrip(" \t>"))
     if stamp is not None:
@@ -365,8 +365,8 @@ def _is_custom(group: Sequence[tuple[Sample, list[str]]], samples: int) -> bool:
 def _template(
     shape: tuple[str, ...], group: Sequence[tuple[Sample, list[str]]], *, free: bool, whole: bool
 ) -> tuple[Template, bool]:
-    """The template of prefixes of one shape, and whether that could hardly be the kernel's own text; if
-    ``free``, with other words in it than those seen; if ``whole``, with the prefixes in it that are known."""
+    """The template for prefixes of one shape, and whether it could hardly match the kernel's own text.
+    ``free``: it also accepts words that were not seen. ``whole``: it includes known prefixes too."""
     length = len(shape) if whole else _known_from(group)
     columns = [[tokens[index] for _, tokens in group] for index in range(length)]
     strong = (
@@ -394,7 +394,7 @@ def _template(
 
 
 def _known_from(group: Sequence[tuple[Sample, list[str]]]) -> int:
-    """How many tokens stand before the prefixes that are known; all, if none is."""
+    """How many tokens stand before the known prefixes; all tokens, if no prefix is known."""
     count = len(group[0][1])
     best = count
     for length in range(1, count):
@@ -417,8 +417,8 @@ def _leads_to_text(sample: Sample, at: int) -> bool:
 
 
 def _pattern(kind: str, column: Sequence[str], *, free: bool, last: bool) -> str:
-    """One token of a prefix. Words of letters are the ones that were seen, unless any is ``free`` to stand
-    there."""
+    """The pattern for one token of a prefix. It accepts only words that were seen, or any word if
+    ``free``."""
     if kind == " ":
         return f"[ \\t]{{{min(map(len, column))}}}" if last else "[ \\t]+"
     if kind != "w":
@@ -438,7 +438,7 @@ def _pattern(kind: str, column: Sequence[str], *, free: bool, last: bool) -> str
 
 
 def _suffix(ends: Sequence[tuple[str, str]], closes: str) -> re.Pattern[str] | None:
-    """What stands behind every text; None: nothing, or there is no text."""
+    """The suffix of every text; None: there is none, or there is no text."""
     if not ends:
         return None
     if closes in _QUOTES and all(_CLOSED.search(end) for _, end in ends):
@@ -465,7 +465,7 @@ def _suffix(ends: Sequence[tuple[str, str]], closes: str) -> re.Pattern[str] | N
             break
         patterns.append(_pattern(kind, column, free=figures, last=False) + ",?" * (kind == closes))
         text = column[0] + text
-    while patterns and text[:1].isalnum():  # whole words of the text may be the same too
+    while patterns and text[:1].isalnum():  # the texts may end with the same words too
         text = text[len(first[-len(patterns)]) :]
         patterns.pop()
     forms = len({form for form, _ in ends})
@@ -487,7 +487,7 @@ def _end_alike(tokens: Sequence[Sequence[str]]) -> bool:
 
 
 def _tail_template(rest: Sequence[Sample]) -> Template | None:
-    """Prefixes of no one shape that end alike."""
+    """A template for prefixes of different shapes with the same end."""
     tokens = [_tokens(sample.line[: sample.at]) for sample in rest]
     tail = ""
     for place in range(1, min(map(len, tokens)) + 1):
@@ -506,7 +506,7 @@ def _tail_template(rest: Sequence[Sample]) -> Template | None:
 
 
 def _harmless(template: Template, fine: Sequence[Sample]) -> bool:
-    """Whether it takes nothing away from lines that are read well without it."""
+    """Whether the template leaves lines unchanged that are read well without it."""
     return all(
         (match := template.prefix.match(sample.line)) is None
         or match.end() == sample.at

@@ -1,7 +1,7 @@
-"""In which manner a document carries its lines: judged once, from its beginning as a whole, and then held.
+"""How a document carries its lines: judged once, from its whole beginning, and then kept.
 
-:func:`judge` is pure: bytes in, a :class:`Manner` out. :class:`Unwrapping` takes lines as they stand in the
-file and answers them as the kernel or its first collector wrote them.
+:func:`judge` is pure: bytes in, a :class:`Manner` out. :class:`Unwrapping` takes the lines of the file and
+returns them as the kernel or the first collector wrote them.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from oomwatchd.sources.text.needles import has_needle
 from oomwatchd.sources.text.structured import VERBOSE_MARK
 from oomwatchd.sources.text.wrap import split_headed, split_stamps, split_written, stamps_in
 
-#: a text may be wrapped inside a needle; a short one is looked at all the same
+#: a text up to this size is judged even if no needle is found: it may be wrapped inside one
 _SHORT: Final = 1 << 16
 #: a longer line is cut into pieces of this size
 MAX_LINE: Final = 64 * 1024
 
 _STAMP: Final = re.compile(rb"\[ *\d{1,12}\.\d{6}\]")
-#: seconds that may lie between the stamps of lines that were run together
+#: how far apart the stamps of lines may be that were run together
 _ONE_CLOCK: Final = 10_000_000
 _TWO_HEADS: Final = re.compile(rb" kernel: [^\n]* kernel: ")
 _RAW: Final = re.compile(rb"\d{1,4},\d{1,20},\d{1,20},")
@@ -33,15 +33,15 @@ _RAW_LINES: Final = 200
 
 
 class Manner(NamedTuple):
-    """How the lines of a document are carried.
+    """How a document carries its lines.
 
-    ``carrier``  how the whole was encoded.
+    ``carrier``  how the whole text was encoded.
     ``indent``   what stands before nearly every line.
     ``decoration``  what stands around the lines.
     ``stages``   the document's own prefixes and records, learned from it.
-    ``spaced``   every line is followed by a blank one, which says nothing.
+    ``spaced``   every line is followed by a blank line, which means nothing.
     ``padded``   most lines end in blanks that are not the kernel's.
-    ``doubled``  every line stands twice.
+    ``doubled``  every line is there twice.
     ``reflowed``, ``headed``, ``written``  lines run together: before stamps, before a syslog's headers,
                  with line ends written out.
     ``verbose``  entries of ``journalctl -o verbose``.
@@ -82,7 +82,7 @@ def judge(head: Sequence[bytes]) -> Manner:
     found = decoration.NONE
     device = 2 * sum(_RAW.match(line) is not None for line in said[:_RAW_LINES]) > len(said[:_RAW_LINES])
     if device:
-        # of the device's own records nobody's words are taken away
+        # nothing is removed from the device's own records
         carrier = carrier.of_raw_records()
     else:
         found = decoration.judge([line.removeprefix(indent) for line in said] if indent else said, together)
@@ -91,7 +91,7 @@ def judge(head: Sequence[bytes]) -> Manner:
         carrier=carrier,
         indent=indent,
         decoration=found,
-        # told by fewer steps where it cannot be
+        # the first test is cheap and rules most texts out
         spaced=10 * (len(head) - lines) >= 9 * (lines - 1) and _is_spaced(head),
         padded=padded * 2 > lines,
         doubled=_is_doubled(said),
@@ -118,11 +118,11 @@ def judge(head: Sequence[bytes]) -> Manner:
 
 
 class Unwrapping:
-    """Lines of the file -> lines of text, with all undone that is not learned but known."""
+    """Lines of the file -> lines of text: undoes everything except the learned layers."""
 
     def __init__(self, manner: Manner) -> None:
         self._manner = manner
-        #: a quoted-printable line that goes on
+        #: a quoted-printable line that continues
         self._soft = b""
         self._split = manner.reflowed or manner.headed or manner.written
         #: lines that show that a terminal or a serial line carried them
@@ -147,7 +147,7 @@ class Unwrapping:
         yield from self._decoded(raw)
 
     def flush(self) -> Iterator[tuple[str, bytes]]:
-        """What is held of a line that was to go on."""
+        """The held part of a line whose continuation did not come."""
         soft, self._soft = self._soft, b""
         if soft:
             yield from self._decoded(soft)
@@ -161,7 +161,7 @@ class Unwrapping:
         if carrier.html:
             tagged, line = line, encodings.unmark(line)
             if not line.strip() and tagged.strip():
-                return  # tags alone are no blank line
+                return  # a line of tags alone is not a blank line
             parts = line.split(b"\n")
         for part in parts:
             if carrier.markdown:
@@ -187,7 +187,7 @@ class Unwrapping:
                 yield text, part
 
     def _pieces(self, text: str) -> list[str]:
-        """The lines that one is made of."""
+        """The lines that were run together in this one."""
         manner = self._manner
         pieces = [text]
         if manner.written:
@@ -216,15 +216,15 @@ def _is_reflowed(head: Sequence[bytes], lines: int, together: bytes) -> bool:
 
 
 def _are_of_one_clock(stamps: list[bytes]) -> bool:
-    """Whether a line has several stamps, all the kernel's: a collector's are of another clock."""
+    """Whether the stamps of a line are all the kernel's; a collector's stamps are of another clock."""
     seconds = [float(stamp.strip(b"[] ")) for stamp in stamps]
     return len(seconds) > 1 and max(seconds) - min(seconds) < _ONE_CLOCK
 
 
 def _indentation(said: Sequence[bytes]) -> bytes:
-    """What whoever pasted the text indented nearly every line by: widths are counted from there."""
+    """The indent of nearly every line, which the author of the paste added: widths are counted from there."""
     room = len(said) // 10
-    for line in said:  # most texts are not, which soon shows
+    for line in said:  # most texts are not indented, which soon shows
         if line[:1] not in (b" ", b"\t"):
             room -= 1
             if room < 0:
@@ -240,13 +240,13 @@ def _indentation(said: Sequence[bytes]) -> bytes:
 
 
 def _is_spaced(lines: Sequence[bytes]) -> bool:
-    """Whether a blank line stands behind every line, as rich text written out as paragraphs has it."""
+    """Whether a blank line follows every line, as in rich text that was saved as paragraphs."""
     said = [bool(line.strip()) for line in lines]
     apart = sum(a > b for a, b in pairwise(said))
     return apart >= 3 and 10 * apart >= 9 * (sum(said) - 1)
 
 
 def _is_doubled(said: Sequence[bytes]) -> bool:
-    """Whether every line stands twice, one copy behind the other, as two log daemons or inputs write them."""
+    """Whether every line is there twice, one copy after the other, as two log daemons or inputs write it."""
     twice = sum(a == b for a, b in pairwise(said))
     return len(said) >= 6 and 5 * twice >= 2 * len(said) and len(set(said)) > 2

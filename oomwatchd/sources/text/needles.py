@@ -1,4 +1,4 @@
-"""What every report holds, and how to look for it fast."""
+"""Words that every report holds, and how to search for them fast."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import ctypes
 import string
 from typing import Final
 
-#: every report holds one of these in a line that can begin it. Each is a pass through the whole file, so they
-#: are few; they stand in the lines of all forms that have needles (tests/test_text_source.py holds that)
+#: every report holds one of these in a line that can begin it. Each costs a pass through the whole file, so
+#: there are few; all forms with needles are covered (tests/test_text_source.py checks that)
 NEEDLES: Final = (b"oom-kill", b"gfp_mask=0x", b"illed process ", b"mode:0x", b"llocation of length ")
 
-#: the letters of what stands in a line that proves a report, of the kernel's or of another killer's, for text
-#: that may be wrapped, indented or marked inside a word
+#: the letters of words that prove a report, of the kernel or of another killer, for text that may be wrapped,
+#: indented or marked inside a word
 _SPELT: Final = (
     b"oom", b"OOM", b"gfpmask", b"illprocess", b"illedprocess", b"utofmemory", b"modex", b"llocationoflength",
     b"anonrss", b"totalvm", b"sksstate", b"failcnt", b"asaresultof", b"emorycgroup", b"imitreachedof",
@@ -19,7 +19,7 @@ _SPELT: Final = (
 )  # fmt: skip
 _NO_LETTERS: Final = bytes(sorted(set(range(256)) - set(string.ascii_letters.encode())))
 
-# bytes.find costs three times as much as libc's memmem, and this is all that is done with most of a file
+# libc's memmem is three times as fast as bytes.find, and most of a file is only searched
 _memmem: Final = ctypes.CDLL(None).memmem
 _memmem.restype = ctypes.c_void_p
 _memmem.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
@@ -36,5 +36,5 @@ def has_needle(data: bytes) -> bool:
 
 
 def spells_needle(data: bytes) -> bool:
-    """Whether a report may begin in this data, however its lines are broken. Colours stand inside words."""
+    """Whether a report may begin in this data, however its lines are broken or coloured."""
     return b"\x1b" in data or _has(data.translate(None, _NO_LETTERS), _SPELT)

@@ -1,4 +1,4 @@
-"""A log that was printed newest first is turned round."""
+"""Reverse a log that was printed newest first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TIME_OF_DAY: Final = re.compile(rb"(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)")
 
 
 def _clock(record: KmsgRecord) -> tuple[bool, float] | None:
-    """The time that a line says, and whether it is the log clock's."""
+    """The time of a line, and whether it is the log clock's."""
     if record.usec is not None:
         return True, record.usec / 1e6
     match = _TIME_OF_DAY.search(record.raw, 0, 120)
@@ -21,14 +21,14 @@ def _clock(record: KmsgRecord) -> tuple[bool, float] | None:
 
 
 def _newest_first(records: list[KmsgRecord]) -> bool:
-    """Whether a log goes back in time, line by line, and its reports with it: clocks that fall may be those
-    of several logs in one mail."""
+    """Whether the log goes back in time, line by line, and within its reports too. A falling clock alone may
+    come from several logs in one mail."""
     clocks: dict[bool, list[float]] = {True: [], False: []}
     for record in records:
         if (clock := _clock(record)) is None:
             continue
         kind, seconds = clock
-        if kind and clocks[kind] and seconds > clocks[kind][-1]:  # time goes on: most logs are done with here
+        if kind and clocks[kind] and seconds > clocks[kind][-1]:  # time increases: most logs end here
             return False
         clocks[kind].append(seconds)
     said = clocks[True] if len(clocks[True]) >= len(clocks[False]) else clocks[False]
@@ -39,7 +39,8 @@ def _newest_first(records: list[KmsgRecord]) -> bool:
 
 
 def in_order(records: list[KmsgRecord]) -> list[KmsgRecord]:
-    """A short log that was printed newest first (``journalctl -r``, log viewers) is turned round."""
+    """The records, oldest first: a short log that was printed newest first (``journalctl -r``, log viewers)
+    is reversed."""
     if not _newest_first(records):
         return records
     groups: list[list[KmsgRecord]] = []

@@ -1,8 +1,8 @@
 """Kills by daemons in a pasted journal or syslog: systemd-oomd's, earlyoom's, nohang's. No file, no clock.
 
-Anybody can have written such a line, as any line of a text. They are looked for in what is read: of a large
-file its beginning, and the parts with a word of the kernel's or of a unit that ended by ``oom-kill``. Each
-further word to search a whole file for would cost as much as one of those (:mod:`.needles`).
+Anybody can have written such a line, like any line of a text. The lines are found only in text that is read
+anyway: the beginning of a large file, and the parts with a word of the kernel's or of a unit that ended with
+``oom-kill``. Each further word to search the whole file for would cost as much as these (:mod:`.needles`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class OtherKillers:
 
     def feed(self, record: KmsgRecord) -> list[OomCapture]:
         """The next record of the text."""
-        raw = record.raw  # of most lines that is all, and a loop costs more
+        raw = record.raw  # most lines end here, and a loop costs more
         if b"oomd" not in raw and b"earlyoom" not in raw and b"nohang" not in raw:
             return []
         line = record.raw.decode("utf-8", "backslashreplace")
@@ -55,7 +55,7 @@ class OtherKillers:
         return out
 
     def _of_oomd(self, record: KmsgRecord, *, manager: bool) -> list[OomCapture]:
-        """systemd-oomd's line, and the service manager's of the same unit behind it, are one kill."""
+        """Join systemd-oomd's line and the service manager's later line about the same unit into one kill."""
         if manager:
             unit = oomd.counted_unit(record.text)
             path = oomd.killed_cgroup(self._oomd[0].text) if self._oomd else None

@@ -1,9 +1,9 @@
 """Read a log of any size, fast: text without a report is not decoded.
 
-A chunk of the file without any of the needles cannot begin a report, and is passed over while no report is
-open. Where a needle is found, the text before it is read too, for what stands
-just before a report (``callbacks suppressed``, sysrq). In the beginning a needle is found however it is
-broken: a short text may be wrapped inside one, a long log is not.
+A chunk of the file without any needle cannot begin a report, so it is skipped while no report is open. Where
+a needle is found, the text before it is read too, for lines just before a report (``callbacks suppressed``,
+sysrq). In the beginning of a text, needles are also found if a line break divides them: a short text may be
+wrapped inside a needle, a long log is not.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.sources.text.needles import NEEDLES, has_needle, spells_needle
 from oomwatchd.sources.text.reader import TextReader
 
-#: so much of a text may be wrapped inside a needle
+#: up to here a text may be wrapped inside a needle
 SMALL: Final = 4 << 20
 CHUNK: Final = 1 << 20
 #: how much before a needle is read
 CONTEXT: Final = 64 << 10
 
 _SEAM: Final = max(map(len, NEEDLES)) - 1
-#: a broken needle spans so many bytes at most, with what stands before its second line
+#: the most bytes that a broken needle spans, with the prefix of its second line
 _BROKEN_SEAM: Final = 4096
 
 
 class PrefilteredReader:
-    """Data in, records out; data that cannot begin a report is passed over.
+    """Data in, records out; data that cannot begin a report is skipped.
 
-    ``idle`` says whether the consumer waits for nothing, so that text without a report's beginning may be
-    left out; it is asked after everything before was consumed. ``reader`` may be given to see its ``form``.
+    ``idle`` says whether the consumer has no open report, so that text without a report's beginning may be
+    skipped; it is asked after all earlier records were consumed. ``reader`` may be given to read its
+    ``form``.
     """
 
     def __init__(self, idle: Callable[[], bool] = lambda: True, reader: TextReader | None = None) -> None:
         self.reader = TextReader() if reader is None else reader
         self._idle = idle
         self._size = 0
-        #: the end of what came so far
+        #: the end of the data so far
         self._end = b""
-        #: the text so far, while it does not spell a needle and may be wrapped inside one
+        #: the text so far, while it holds no needle but may be wrapped inside one
         self._beginning: bytearray | None = bytearray()
-        #: what was passed over last; None while nothing is
+        #: the data that was skipped last; None while nothing is skipped
         self._passed: bytes | None = None
 
     def feed(self, data: bytes) -> Iterator[KmsgRecord]:
-        """The next data, cut anywhere; in pieces of a :data:`CHUNK` most can be passed over."""
+        """Take the next data, cut anywhere; pieces of :data:`CHUNK` bytes let most of it be skipped."""
         reader, before = self.reader, self._end
         self._size += len(data)
         self._end = (before + data[-_BROKEN_SEAM:])[-_BROKEN_SEAM:]
@@ -71,7 +72,7 @@ class PrefilteredReader:
                 yield from reader.feed(_tail(passed))
             yield from reader.feed(data)
         elif passed is None:
-            # the line that is half read, and the one held back, may yet begin a report
+            # the half-read line and the held line may still begin a report
             end = data.find(b"\n") + 1
             yield from reader.feed(data[:end])
             yield from reader.interrupt()
@@ -83,7 +84,7 @@ class PrefilteredReader:
             self._passed = data if len(data) >= CONTEXT else _tail(passed + data)
 
     def pause(self) -> list[KmsgRecord]:
-        """Nothing more comes for now: the lines that are whole."""
+        """Nothing more comes for now: return the whole lines."""
         return self.reader.pause()
 
     def flush(self) -> list[KmsgRecord]:
@@ -102,7 +103,7 @@ def records(
 
 
 def _tail(data: bytes) -> bytes:
-    """The last lines of what was left out."""
+    """The last lines of the skipped data."""
     if len(data) <= CONTEXT:
         return data
     at = len(data) - CONTEXT
