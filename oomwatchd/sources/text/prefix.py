@@ -1,8 +1,8 @@
-"""What stands before the kernel's text on a line of a log: who wrote it when.
+"""The prefix of a log line, before the kernel's text: who wrote it and when.
 
-Layers are taken off from the left, one after another, until none is recognised: a syslog header, then the
-``[stamp]`` of printk.time, then the caller. Every line is looked at for itself, so the form may change
-inside a file. The forms are those of dmesg(1) (util-linux ``sys-utils/dmesg.c``), journalctl(1),
+Layers are removed from the left, one after another, until none is recognised: a syslog header, then the
+``[stamp]`` of printk.time, then the caller. Every line is read by itself, so the form may change inside a
+file. The forms are those of dmesg(1) (util-linux ``sys-utils/dmesg.c``), journalctl(1),
 RFC 3164, RFC 5424, ISO 8601 syslog, ``/proc/kmsg`` (``<level>[stamp]``), Documentation/ABI/testing/dev-kmsg
 and the Kubernetes and Docker log files.
 
@@ -46,7 +46,7 @@ _CALLER: Final = r"\[ *(?P<caller>[TC]\d{1,10})\]"
 _ISO: Final = (
     r"(?P<iso>\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)? ?(?P<zone>Z|UTC|[+-]\d\d:?\d\d)?)"
 )
-# names of zones, that a task's name in capitals is not taken for one
+# names of time zones, so that a task's name in capitals is not taken for one
 _ZONES: Final = (
     r"(?:UTC|GMT|W?EST|WET|WAT|[CE]ES?T|[CE]AT|MSK|SAST|[ACEMP][SD]T|AK[SD]T|HST|BRT|ART|BST|IST|TRT|PKT|SGT|HKT|PHT"
     r"|[JK]ST|A[CEW][SD]T|NZ[SD]T)"
@@ -56,8 +56,8 @@ _BSD: Final = (
     r"(?:(?:[^\W\d]{2,9}\.? )?(?:[^\W\d]{1,9}\.? {1,2}\d{1,2}|\d{1,2} [^\W\d]{1,9}\.?|\d{1,2}月 {1,2}\d{1,2})"
     r"(?: \d{4})? )?\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?: (?P<bsdzone>" + _ZONES + r"|[+-]\d{2,4}))?"
 )
-# what a kernel line may begin with that looks like a host's name and a tag: the forms' first words, and the
-# registers of a stack dump
+# beginnings of kernel lines that look like a host name and a tag: the forms' first words, and the registers
+# of a stack dump
 _HEADS: Final = "|".join(
     sorted(
         {
@@ -78,12 +78,12 @@ _SYSLOG = Deferred(
     re.S,
 )
 _ISO_SYSLOG = Deferred(rf"{_ISO} {_HOST} {_TAG}(?:{_STAMP}(?: ?{_CALLER})? ?)?(?P<text>.*)", re.S)
-# dmesg -T and -x as they are printed in English; other shapes of them are read layer by layer
+# dmesg -T and -x in English; their other shapes are read layer by layer
 _DMESG_T = Deferred(
     rf"\[[A-Z][a-z]{{2}} [A-Z][a-z]{{2}} [ \d]\d \d\d:\d\d:\d\d \d{{4}}\](?: ?{_CALLER})? ?(?P<text>.*)", re.S
 )
 _DMESG_X = Deferred(rf"kern *:(?P<level>{'|'.join(_LEVELS)}) *: {_STAMP}(?: ?{_CALLER})? ?(?P<text>.*)", re.S)
-# the most frequent of all: dmesg as it is, with no caller of any kind before the text (or a task's row)
+# the most frequent form: plain dmesg without a caller before the text (or a task's row)
 _DMESG_BARE = re.compile(
     r"\[ *(\d{1,12})\.(\d{6})\] ((?! {0,2}[-.]?\(\d|[(\[]|$)[^\n]*|\[ *\d{1,10}\] [^\n]*)"
 )
@@ -101,7 +101,7 @@ _RFC5424 = Deferred(
     rf"(?:{_ISO}|-) (?P<host>\S{{1,255}}) (?P<tag>\S{{1,128}}) \S{{1,128}} \S{{1,128}} "
     r"(?:-|(?:\[[^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
 )
-# the same without its priority, as rsyslog's template for files has it
+# the same without the priority, as in rsyslog's file template
 _RFC5424_BARE = Deferred(
     rf"{_ISO} (?P<host>\S{{1,255}}) (?P<tag>[^\s:]{{1,128}}) (?:-|\d{{1,10}}) (?:-|\S{{1,32}}) "
     r"(?:-|(?:\[[^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
@@ -111,7 +111,7 @@ _TIME_HOST_TAG = Deferred(
     rf"(?:{_HOST} )?{_TAG}"
 )
 _TIME = Deferred(rf"(?:{_ISO}(?: {_ZONES})?|{_BSD})(?: |$)")
-# Talos puts the node's name before and the time behind
+# Talos puts the node's name first and the time last
 _DECODED = Deferred(
     rf"(?:[\w.:-]{{1,255}}: +)?(?P<facility>[a-z]{{3,8}}\d?) *: *(?P<level>{'|'.join(_LEVEL_NAMES)}) *:"
     rf"(?: \[{_ISO}\]:)? ?"
@@ -131,7 +131,7 @@ _VENDOR = Deferred(
     r" {0,3}(?:<\d>)?[-.]?(?:\(\d{1,3}\))?"
     r"\[(?:\d{1,2}: *[^\]\[]{1,16}: *)?(?P<pid>\d{1,10})(?::[^\]\[]{1,24})?\] ?"
 )
-# a prefix that nobody foresaw, with the kernel's own stamp or name behind it
+# an unknown prefix, followed by the kernel's own stamp or name
 _ANYTHING = Deferred(r"(?P<before>\S[^\n]{0,200}?)[\s\]](?=\[ *\d{1,12}\.\d{6}\](?:[ \[]|$))")
 _CLOCK = re.compile(r"(?<!\d)\d\d:\d\d:\d\d(?!\d)")
 _KERNEL_LAST = re.compile(r"(?<![\w/-])kernel(?:\[\d{1,10}\])?:?[ \t]*$")
@@ -139,7 +139,7 @@ _OCTAL = re.compile(r"#(0[0-3][0-7]|177)")
 
 
 def unescape_octal(text: str) -> str:
-    """Undo rsyslog's ``$EscapeControlCharactersOnReceive``: the lines of one record come back."""
+    """Undo rsyslog's ``$EscapeControlCharactersOnReceive``, which joins the lines of one record."""
     if "#" not in text or _OCTAL.search(text) is None:
         return text
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
@@ -152,7 +152,7 @@ def _usec(seconds: str, fraction: str) -> int:
 
 
 def _iso_seconds(text: str | None, zone: str | None) -> float | None:
-    """Seconds since the epoch of an ISO time; None without a zone, for nobody can say which one it was."""
+    """Seconds since the epoch of an ISO time; None without a zone, because the time is ambiguous then."""
     if text is None or zone is None:
         return None
     try:
@@ -168,25 +168,25 @@ def _iso_seconds(text: str | None, zone: str | None) -> float | None:
 
 
 class PrefixParser:
-    """Physical line -> :class:`KmsgRecord`, remembering which shape matched last.
+    """Physical line -> :class:`KmsgRecord`; remembers which shape matched last.
 
-    After each :meth:`parse`, ``prefixed`` says whether the line carried a prefix of its own, and ``before``
-    holds text that stood before a stamp in the middle of a line (a program's output on the same console).
-    ``forms`` counts the forms.
+    After each :meth:`parse`, ``prefixed`` says whether the line had a prefix, and ``before`` holds the text
+    before a stamp in the middle of the line (a program's output on the same console). ``forms`` counts the
+    forms.
     """
 
     def __init__(self) -> None:
         self.forms: dict[SourceForm, int] = {}
         self.prefixed = False
         self.before = ""
-        #: the prefix of the last line was none that is known, but for the kernel's stamp in it
+        #: the prefix of the last line was unknown, except for the kernel's stamp in it
         self.guessed = False
         self.kernel_tag_seen = False
         self._last_before = ""
         self._shape = _DMESG
 
     def parse_bare(self, line: str, raw: bytes) -> KmsgRecord | None:
-        """The short way for a line of plain dmesg, which most lines are; None for all others."""
+        """The short way for a line of plain dmesg, the most frequent form; None for all others."""
         match = _DMESG_BARE.fullmatch(line)
         if match is None or self._shape is not _DMESG or "kernel: " in line:
             return None
@@ -204,7 +204,7 @@ class PrefixParser:
         return None if match is None else match.start(3)
 
     def parse(self, line: str, raw: bytes) -> KmsgRecord:
-        """One line without its newline. ``raw`` is kept in the record. Never raises."""
+        """Parse one line, given without its newline. ``raw`` is kept in the record. Never raises."""
         shape = self._shape
         if shape is _KMSG:
             record = parse_record(raw) if line[:1].isdigit() else None
@@ -259,7 +259,8 @@ class PrefixParser:
         unescaped = unescape_octal(text)
         escaped = unescaped is not text
         text = unescaped
-        # journalctl and syslog files look alike; only a syslog keeps the kernel's stamp or escapes newlines
+        # journalctl and syslog files look alike, but only a syslog keeps the kernel's stamp or escapes
+        # newlines
         self._count("syslog" if seconds is not None or escaped else "journal")
         return KmsgRecord(
             text=text,
@@ -271,8 +272,8 @@ class PrefixParser:
         )
 
     def under(self, before: str, record: KmsgRecord) -> KmsgRecord:
-        """The record of the last line with what a prefix says that is not known as a whole: a time with its
-        zone, the kernel's tag."""
+        """The record of the last line, completed from an unknown prefix: a time with its zone, the kernel's
+        tag."""
         wall = record.wall
         if wall is None and (iso := _HUMAN_ISO.search(before)) is not None:
             wall = _iso_seconds(iso["iso"], iso["zone"])
@@ -285,15 +286,15 @@ class PrefixParser:
         return replace(record, wall=wall, facility=facility)
 
     def _facility_of(self, tag: str) -> int | None:
-        """kern for the kernel's tag; user for another one, but only where the kernel's own was seen: a log
-        whose kernel lines stand under a strange tag is still read."""
+        """kern for the kernel's tag; user for another tag, but only if the kernel's tag was seen in this log:
+        a log whose kernel lines have a strange tag is still read."""
         if tag in _KERNEL_TAGS:
             self.kernel_tag_seen = True
             return FACILITY_KERN
         return FACILITY_USER if self.kernel_tag_seen else None
 
     def count_other(self) -> None:
-        """A line that was not asked about has no prefix."""
+        """Count a line without a prefix that was not parsed here."""
         self.forms["other"] = self.forms.get("other", 0) + 1
 
     def _count(self, form: SourceForm) -> None:
@@ -312,7 +313,7 @@ class PrefixParser:
         return self._peel(line, raw)
 
     def _peel(self, line: str, raw: bytes) -> KmsgRecord:
-        """Take layer after layer off; what is left is the text."""
+        """Remove layer after layer; the rest is the text."""
         end = len(line)
         quote = QUOTE.match(line)
         at = quote.end() if quote else 0
@@ -355,8 +356,8 @@ class PrefixParser:
         )
 
     def _after(self, before: str, rest: KmsgRecord) -> KmsgRecord:
-        """The record behind what nobody foresaw: a collector's own columns, which hold a time or stand on
-        the line before too, or what a program printed on the same console."""
+        """The record after an unknown prefix: a collector's own columns, which hold a time or were on the
+        line before too, or a program's output on the same console."""
         collector = before == self._last_before or _CLOCK.search(before) is not None
         self._last_before = before
         self.before = "" if collector else before
@@ -365,7 +366,7 @@ class PrefixParser:
         return rest if wall is None or rest.wall is not None else replace(rest, wall=wall)
 
     def _layer(self, line: str, at: int, fields: _Fields) -> int | None:  # noqa: C901 - one branch for each kind of layer
-        """Where the text goes on after one layer that begins at ``at``; None where there is none."""
+        """The end of the layer that begins at ``at``; None if none begins there."""
         first = line[at]
         if first == "<":
             return _pri(line, at, fields, self)
@@ -414,7 +415,7 @@ class PrefixParser:
 
 
 class _Fields:
-    """What the layers of one line said."""
+    """The values found in the layers of one line."""
 
     __slots__ = ("caller", "facility", "form", "level", "stamped", "tagged", "usec", "wall")
 
@@ -448,7 +449,7 @@ def _pri(line: str, at: int, fields: _Fields, parser: PrefixParser) -> int | Non
 
 
 def _vendor(text: str, at: int) -> re.Match[str] | None:
-    """A vendor's own caller; without a name in it, it is a row of the task table."""
+    """A vendor's own caller; brackets without a name in them are a row of the task table."""
     match = _VENDOR.match(text, at)
     return match if match is not None and ":" in match[0] else None
 

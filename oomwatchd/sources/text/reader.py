@@ -1,12 +1,12 @@
 """Bytes of a log in any form -> :class:`KmsgRecord`. No file, no clock: data is fed in.
 
-The beginning of the text (:data:`HEAD` bytes) is held back until it was judged as a whole (:mod:`.manner`):
-how it was carried, what stands before its lines, whether and at which width it was wrapped. From there on it
-is a stream in constant memory. A short text is judged when it ends. So the records do not depend on how the
-data was cut into pieces. Where the beginning held no kernel text, the text is judged anew from the first
-line that may hold some.
+The beginning of the text (:data:`HEAD` bytes) is held back and judged as a whole (:mod:`.manner`): how it is
+encoded, which prefixes its lines have, whether and at which width it was wrapped. After that the text is
+streamed in constant memory. A short text is judged when it ends. So the records do not depend on how the data
+was cut into pieces. If the beginning held no kernel text, the text is judged again from the first line that
+may hold some.
 
-One long class: a line passes from step to step of it, and each step may be the last that it needs.
+One long class: a line goes through its methods step by step, and may be finished at each step.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from oomwatchd.sources.text.wrap import Widths
 HEAD: Final = 1 << 20
 #: bytes that tell UTF-16
 _LOOK: Final = 32
-#: certain breaks show the width but for the length of a word
+#: certain breaks show the width, except for the length of one word
 _SLACK: Final = 8
 _BARE_QUOTE: Final = re.compile(r'(?<!\\)"')
 _JSON_FIRST: Final = frozenset(' \t{}]",')
@@ -54,7 +54,7 @@ class TextReader:
         self._decoder: codecs.IncrementalDecoder | None = None
         self._rest = bytearray()
         self._begun = False
-        #: the lines that are judged, None while the manner is known
+        #: the lines held back to be judged; None once the manner is known
         self._head: list[bytes] | None = []
         self._head_size = 0
         self._joiner = Joiner(Widths())
@@ -62,7 +62,7 @@ class TextReader:
         self._hold(Manner())
 
     def _hold(self, manner: Manner) -> None:
-        """Read in this manner from now on."""
+        """Use this manner from now on."""
         self._manner = manner
         self._unwrapping = Unwrapping(manner)
         self._plain = manner.plain
@@ -75,7 +75,7 @@ class TextReader:
 
     @property
     def form(self) -> SourceForm:
-        """The form that most lines have; ``other`` where none has a prefix."""
+        """The form of most lines; ``other`` if no line has a prefix."""
         if self._export is not None:
             return "journal-json"
         forms = self._parser.forms
@@ -84,13 +84,13 @@ class TextReader:
             return "other"
         best = max(known, key=lambda form: known[form])
         if best == "journal" and "syslog" in known:
-            # the lines of programs look the same in both; only a syslog's kernel lines keep their stamps
+            # lines of programs look the same in both forms; only a syslog's kernel lines keep their stamps
             return "syslog"
         console = self._console + self._unwrapping.console
         return "console" if best == "dmesg" and console * 8 > sum(forms.values()) else best
 
     def feed(self, data: bytes) -> list[KmsgRecord]:
-        """Take data, cut anywhere; answer the records that are whole."""
+        """Take data, cut anywhere; return the whole records."""
         out: list[KmsgRecord] = []
         if not self._begun:
             self._rest += data
@@ -105,7 +105,7 @@ class TextReader:
         return out
 
     def flush(self) -> list[KmsgRecord]:
-        """The input has ended: the records that were held back."""
+        """The input has ended: return the records that were held back."""
         out: list[KmsgRecord] = []
         if not self._begun:
             data = self._begin()
@@ -120,15 +120,15 @@ class TextReader:
         return out
 
     def pause(self) -> list[KmsgRecord]:
-        """Nothing more comes for now: what was fed so far is judged as it is, and the lines that are whole
-        are given out. What is fed afterwards is read as this was."""
+        """Nothing more comes for now: judge the data so far and return its whole lines. Later data is read in
+        the same manner."""
         out: list[KmsgRecord] = []
         if self._begun and self._export is None:
             self._end(out, whole=True)
         return out
 
     def interrupt(self) -> list[KmsgRecord]:
-        """What is fed next does not follow what was fed last (a part of the file was left out)."""
+        """The next data does not follow the last directly (a part of the file was skipped)."""
         out: list[KmsgRecord] = []
         if self._begun and self._export is None:
             self._end_line(out)
@@ -152,7 +152,7 @@ class TextReader:
         self._joiner.flush(out)
 
     def _begin(self) -> bytes:
-        """The first bytes: byte order marks, and the binary export format."""
+        """Read the first bytes: byte order marks, and the binary export format."""
         self._begun = True
         data = bytes(self._rest)
         self._rest.clear()
@@ -186,7 +186,8 @@ class TextReader:
             self._lines([line], out)
 
     def _lines(self, lines: Sequence[bytes], out: list[KmsgRecord]) -> None:
-        """Whole lines: the head is filled up with them and judged, the others are read as it was."""
+        """Take whole lines: they fill the head, which is then judged; later lines are read in the same
+        manner."""
         head = self._head
         if head is None:
             self._behind_head(lines, out)
@@ -206,8 +207,8 @@ class TextReader:
                 return
 
     def _behind_head(self, lines: Sequence[bytes], out: list[KmsgRecord]) -> None:
-        """Whole lines behind the head, many at once; judged anew from the first that holds kernel text, if
-        the head had none."""
+        """Take many whole lines after the head. If the head had no kernel text, the text is judged again from
+        the first line that has some."""
         together = b"\n".join(lines)
         if not self._manner.sure and has_needle(together):
             first = next((at for at, line in enumerate(lines) if has_needle(line)), 0)
@@ -225,13 +226,13 @@ class TextReader:
                 self._physical(line, out)
 
     def _begin_anew(self, out: list[KmsgRecord]) -> None:
-        """The first line with kernel text, in a document whose beginning had none."""
+        """Judge again from here: the first line with kernel text in a document whose beginning had none."""
         self._end(out, whole=False)
         self._head = []
         self._head_size = 0
 
     def _plain_lines(self, lines: Iterable[bytes], out: list[KmsgRecord]) -> None:
-        """The same as :meth:`_lines` for text that nothing has to be undone in."""
+        """The same as :meth:`_lines`, for text in which nothing has to be undone."""
         parser = self._parser
         parse, parse_bare = parser.parse, parser.parse_bare
         push, take_whole = self._joiner.push, self._joiner.take_whole
@@ -253,12 +254,12 @@ class TextReader:
                 push(record, parser.prefixed, out)
 
     def _judge(self, out: list[KmsgRecord], *, whole: bool) -> None:
-        """The head is complete: how was this text carried and wrapped? Then read it."""
+        """The head is complete: judge how the text is encoded and wrapped, then read it."""
         head = self._head
         assert head is not None
         self._head = None
         manner = judge(head)
-        # first with what is certain, to learn the widths; then with them
+        # the first pass joins only certain breaks, to learn the widths; the second pass uses these
         saved = (dict(self._parser.forms), self._parser.kernel_tag_seen)
         trial = Joiner(Widths(), strip=manner.padded, learning=True, doubled=manner.doubled)
         records = self._read(head, manner, trial)
@@ -298,12 +299,12 @@ class TextReader:
         return records
 
     def _physical(self, raw: bytes, out: list[KmsgRecord]) -> None:
-        """One line as it stands in the file."""
+        """Take one line as it is in the file."""
         for text, part in self._unwrapping.take(raw):
             self._text(text, part, out)
 
     def _text(self, text: str, raw: bytes, out: list[KmsgRecord]) -> None:
-        """One line with all undone that is known; what was learned is taken off."""
+        """Take one line whose encoding is undone; remove the learned layers."""
         stages = self._manner.stages
         if not stages:
             self._record(text, raw, out)
@@ -321,7 +322,7 @@ class TextReader:
     def _end_literal(self, raw: bytes, out: list[KmsgRecord]) -> None:
         body, self._open = self._open, ""
         if body:
-            quoted = _BARE_QUOTE.sub('\\\\"', body)  # it may have stood in quotes of the other kind
+            quoted = _BARE_QUOTE.sub('\\\\"', body)  # it may have been inside quotes of the other kind
             self._learned(f'"{quoted}"', raw, out)
 
     def _learned(self, text: str, raw: bytes, out: list[KmsgRecord]) -> None:
@@ -351,7 +352,7 @@ class TextReader:
         self._joiner.push(record, parser.prefixed or cut, out)
 
     def _entries(self, records: list[KmsgRecord], out: list[KmsgRecord]) -> None:
-        """Records that came out of fields."""
+        """Take records that were read from fields."""
         for record in records:
             if record.whole:
                 self._joiner.push_whole(record, out)
@@ -364,7 +365,7 @@ class TextReader:
 
 
 def _without_mark(data: bytes) -> str | None:
-    """The encoding of text that is UTF-16 and does not say so: every second byte is none."""
+    """The encoding of UTF-16 text without a byte order mark: every second byte is NUL."""
     if len(data) < _LOOK or data.count(0) < _LOOK // 2 - 2:
         return None
     even, odd = data[::2], data[1::2]
@@ -387,8 +388,8 @@ def _bounded(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _hard_width(lengths: Counter[int], widest: int) -> int | None:
-    """The column at which lines were broken: the one of which most such lengths are multiples, and the
-    widest broken line's before others. Each break before may have been given a blank too much."""
+    """The column at which lines were broken: most lengths are multiples of it; among equals, the width of the
+    widest broken line wins. Each earlier break may have added one blank."""
     if not lengths:
         return None
 

@@ -20,16 +20,16 @@ from oomwatchd.sources.text.growing import REST_SECONDS
 from oomwatchd.words.escape import harmless
 
 _BUFFER: Final = 1 << 18
-#: what is read at once
+#: bytes read at once
 PIECE: Final = 1 << 20
-#: a source that brings less in a second is not read as fast as it can be
+#: a source that gives fewer bytes a second is slow: it pauses between lines
 _SLOW: Final = 256 << 10
 _GZIP: Final = b"\x1f\x8b"
 _XZ: Final = b"\xfd7zXZ\0"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _BZIP2: Final = b"BZh"  # the level, and the first block
 _BZIP2_BLOCK: Final = b"1AY&SY"
-#: what is no text and is not unpacked here: first bytes, what it is, how to get at the text
+#: formats that are not text and are not unpacked here: first bytes, name, how to get the text
 _FOREIGN: Final = (
     (b"PK\x03\x04", "a zip archive", "unzip -p {} | oomwatchd analyze"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "7z x -so {} | oomwatchd analyze"),
@@ -58,7 +58,7 @@ class _Counted(io.RawIOBase):
         return self._stream.fileno()
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        # readinto1 of a buffered stream: a pipe gives what is there
+        # readinto1 of a buffered stream does not wait: a pipe gives what it has
         read = getattr(self._stream, "readinto1", None) or getattr(self._stream, "readinto", None)
         if read is None:
             data = self._stream.read(len(buffer))
@@ -67,7 +67,7 @@ class _Counted(io.RawIOBase):
         else:
             while (
                 there := read(buffer)
-            ) is None:  # whoever shares a pipe may have made it one that does not wait
+            ) is None:  # another process that shares the pipe may have made it non-blocking
                 select.select([self._stream], [], [])
             count = there
         self._count += count
@@ -84,8 +84,8 @@ class _Counted(io.RawIOBase):
 class _Decompressed(io.RawIOBase):
     """A decompressor that reads as much as it can of a damaged file.
 
-    A log is often cut short; what was read before the damage is a log too. :exc:`NoInputError` is raised
-    only if not one byte could be read.
+    Compressed logs are often cut short, and the part before the damage is still useful. :exc:`NoInputError`
+    is raised only if not one byte could be read.
     """
 
     def __init__(self, stream: BinaryIO, name: str, errors: tuple[type[Exception], ...]) -> None:
@@ -170,9 +170,9 @@ def open_log(source: Path | str | BinaryIO, progress: Progress | None = None) ->
 
 
 def pieces(stream: BinaryIO, waits: Callable[[], bool]) -> Iterator[bytes | None]:
-    """What :func:`open_log` opened as it comes, in pieces of up to :data:`PIECE`. None says that the source
-    has nothing more for now: once where it paused, then every :data:`REST_SECONDS` while ``waits`` says so. A
-    file never pauses."""
+    """The data of a stream from :func:`open_log` as it comes, in pieces of up to :data:`PIECE` bytes. None
+    says that the source has nothing more for now: once when it pauses, then every :data:`REST_SECONDS` while
+    ``waits`` is true. A file never pauses."""
     descriptor = _pausing(stream)
     if descriptor is None:
         while data := stream.read(PIECE):
@@ -182,7 +182,7 @@ def pieces(stream: BinaryIO, waits: Callable[[], bool]) -> Iterator[bytes | None
     poller.register(descriptor, select.POLLIN)
     rested, came = time.monotonic(), 0
     buffered = cast(io.BufferedReader, stream)
-    while data := buffered.read1(PIECE):  # the first was there when it was opened
+    while data := buffered.read1(PIECE):  # the first piece is there since the stream was opened
         parts, size = [data], len(data)
         while size < PIECE and poller.poll(0) and (more := buffered.read1(PIECE - size)):
             parts.append(more)
@@ -191,7 +191,7 @@ def pieces(stream: BinaryIO, waits: Callable[[], bool]) -> Iterator[bytes | None
         yield b"".join(parts)
         while not poller.poll(0):
             now = time.monotonic()
-            # other lines may come all the time: a slow source is one that pauses between them
+            # a source may never be quiet: if it is slow, it counts as pausing between its lines
             if now - rested >= REST_SECONDS and came < _SLOW * (now - rested):
                 rested, came = now, 0
                 yield None
@@ -200,7 +200,7 @@ def pieces(stream: BinaryIO, waits: Callable[[], bool]) -> Iterator[bytes | None
 
 
 def _pausing(stream: BinaryIO) -> int | None:
-    """The descriptor of what is no file and not compressed."""
+    """The descriptor of a stream that can pause: not a file, and not compressed; else None."""
     try:
         descriptor = stream.fileno()
         return None if stat.S_ISREG(os.fstat(descriptor).st_mode) else descriptor
@@ -209,13 +209,13 @@ def _pausing(stream: BinaryIO) -> int | None:
 
 
 def is_compressed(first: bytes) -> bool:
-    """Whether a file that begins so (10 bytes) is compressed, or no text at all."""
+    """Whether a file with these first 10 bytes is compressed, or not text at all."""
     marks = (_GZIP, _XZ, _ZSTD, _BZIP2, *(mark for mark, _, _ in _FOREIGN))
     return first.startswith(marks)
 
 
 def _refuse_foreign(magic: bytes, name: str) -> None:
-    """Refuse what is not text, because "no OOM report" would be believed. Raises NoInputError."""
+    """Refuse input that is not text: "no OOM report" would be a false answer. Raises NoInputError."""
     stored = magic[8:10] == b"\0\0"  # an archive that is not compressed holds the text as it is
     for first, what, way in _FOREIGN:
         if magic.startswith(first) and not (first == b"PK\x03\x04" and stored):

@@ -16,15 +16,15 @@ from oomwatchd.records.kmsg import FACILITY_KERN, KmsgRecord, to_text
 from oomwatchd.sources.text import certain
 from oomwatchd.sources.text.prefix import FACILITY_USER, PrefixParser
 
-#: fields and bytes of one entry that are kept
+#: how many fields and bytes of one entry are kept
 MAX_FIELDS: Final = 512
 MAX_VALUE: Final = 64 * 1024
-#: objects, lists and values of one line of JSON that are looked into, and how deep
+#: how many objects, lists and values of one line of JSON are examined, and how deep
 MAX_NODES: Final = 4096
 MAX_DEPTH: Final = 8
 _PAIR: Final = 2
 
-# two runs of blanks never meet in these, whatever is absent between them: one would be divided in every way
+# no two runs of blanks can be adjacent in these patterns: the blanks would be divided in every possible way
 _FIELD: Final = re.compile(r'[ \t]*"(?P<key>[^"\\]{1,128})"[ \t]*:[ \t]*(?P<value>\S.*)$')
 _OPENS: Final = re.compile(r"[ \t]*(?:\},?[ \t]*)?\{[ \t]*$")
 _CLOSES: Final = re.compile(r"[ \t]*\}[ \t]*(?:[,\]}]+[ \t]*)?$")
@@ -49,7 +49,7 @@ def _text(value: object) -> str | None:
 
 
 def _field(line: str) -> tuple[str, str] | None:
-    """Key and value of a line that is one field of an object, the value as it is written."""
+    """Key and value of a line that is one field of an object, the value as written."""
     match = _FIELD.match(line)
     if match is None:
         return None
@@ -57,8 +57,8 @@ def _field(line: str) -> tuple[str, str] | None:
 
 
 def _string(line: str) -> str | None:
-    """The text of a line that is one string, an element of a list; or of one that is a field with kernel
-    text in it, whatever its name."""
+    """The text of a line that is one string (an element of a list), or a field of any name with kernel text
+    in it."""
     key, written = _field(line) or (None, line.strip().removesuffix(","))
     try:
         value = json.loads(written)
@@ -79,7 +79,7 @@ def _number(value: object) -> int | None:
 
 
 def entry_record(entry: Mapping[str, Any], raw: bytes) -> tuple[KmsgRecord, SourceForm] | None:
-    """One entry of fields -> record and form; None if it holds no message that is known here."""
+    """One entry of fields -> record and form; None if it holds no known message."""
     text = _text(entry.get("MESSAGE"))
     if text is not None:
         return _journal_record(entry, text, raw), "journal-json"
@@ -134,7 +134,7 @@ def _journal_record(entry: Mapping[str, Any], text: str, raw: bytes) -> KmsgReco
 
 
 class JsonReader:
-    """Lines of JSON -> records. :meth:`take` answers None for a line that is none of them."""
+    """Lines of JSON -> records. :meth:`take` returns None for a line that is not JSON."""
 
     def __init__(self, parser: PrefixParser) -> None:
         self._parser = parser
@@ -142,7 +142,7 @@ class JsonReader:
         self._lines: list[bytes] = []
 
     def take(self, line: str, raw: bytes) -> list[KmsgRecord] | None:
-        """The records that the line completes, perhaps none; None if the line is no JSON."""
+        """The records that the line completes, perhaps none; None if the line is not JSON."""
         if self._entry is not None:
             field = _field(line)
             if field is not None and len(self._entry) < MAX_FIELDS:
@@ -204,8 +204,8 @@ class JsonReader:
         return self._carried(entry, raw)
 
     def _carried(self, entry: Mapping[str, Any], raw: bytes) -> list[KmsgRecord] | None:
-        """What log stores and shippers wrap around a journal's entry or a line of any form: a string that has
-        kernel text in it, wherever it stands. None if there is none."""
+        """The records in a string with kernel text anywhere in the entry: log stores and shippers wrap a
+        journal entry or a line of any form like this. None if there is no such string."""
         records: list[KmsgRecord] = []
         found = False
         waiting: list[tuple[object, int]] = [(entry, 0)]
@@ -237,7 +237,7 @@ class JsonReader:
 
 
 class VerboseReader:
-    """The entries of ``journalctl -o verbose``, line by line. A value of several lines goes on under its
+    """The entries of ``journalctl -o verbose``, line by line. Further lines of a value are indented to its
     first; any other line ends the entry."""
 
     def __init__(self, parser: PrefixParser) -> None:
@@ -250,8 +250,8 @@ class VerboseReader:
         self._raw: list[bytes] = []
 
     def take(self, line: str, raw: bytes) -> list[KmsgRecord] | None:
-        """The records that the line completes, perhaps none; None if the line is of no entry. What
-        :meth:`flush` holds comes before that line."""
+        """The records that the line completes, perhaps none; None if the line belongs to no entry. Then call
+        :meth:`flush`: its records come before that line."""
         if _VERBOSE.match(line) is not None:
             records = self.flush()
             time = _VERBOSE_TIME.search(line)
@@ -283,11 +283,11 @@ class VerboseReader:
 
     @property
     def waits(self) -> bool:
-        """Whether an entry is begun."""
+        """Whether an entry has begun."""
         return self._entry is not None
 
     def flush(self) -> list[KmsgRecord]:
-        """The entry that was begun, as whole as it is."""
+        """The entry that has begun, as far as it was read."""
         self._end_field()
         entry, self._entry = self._entry, None
         found = None if entry is None else entry_record(entry, b"\n".join(self._raw))

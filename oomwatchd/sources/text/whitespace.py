@@ -1,7 +1,7 @@
-"""Give a kernel line its blanks back, where a copy lost all of them.
+"""Restore the blanks of a kernel line whose copy lost all of them.
 
-Some web forms and text taken from PDFs lose every blank. The form of a line says which blanks it had. Rows of
-a task table are lost: nothing separates their numbers any more.
+Some web forms and text copied from PDFs lose every blank. The form of a line says which blanks it had. Rows
+of a task table cannot be restored: nothing separates their numbers any more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LINES: Final = tuple(
 
 
 def restore_blanks(text: str) -> str:
-    """The line with its blanks, if it has none and is of a kind that must have some; else as it is."""
+    """The line with its blanks restored, if it has none and its form must have some; else unchanged."""
     for line, marks in _LINES:
         if line.match(text) is not None:
             for pattern, by in marks:

@@ -3,10 +3,10 @@
 People paste logs through mail programs, terminals and web forms, which break lines at a column, even inside
 a number, break them between words, or run them together. What a kernel line looks like is known, so a break
 can be mended: every kind of line has a *start*, most have an *end*, and the words between them have a shape.
-A physical line goes on the one before if that one has not reached its end and this one is no start; what
-remains doubtful is decided by the width at which the text was broken. Nothing here knows a kernel version.
+A physical line continues the one before if that one has not reached its end and this one is not a start. In
+doubt, the width at which the text was broken decides. Nothing here knows a kernel version.
 
-How the lines look is said by their forms (``formats.Copies``).
+The forms describe how lines look (``formats.Copies``).
 
 Longer than others because every way in which lines are broken has its few lines here.
 """
@@ -24,13 +24,13 @@ from oomwatchd.words.deferred import Deferred
 #: a line is mended from at most this many pieces and characters, so that hostile text costs linear time
 MAX_PIECES: Final = 64
 MAX_JOINED: Final = 16 * 1024
-#: the end of a line is looked for in its last characters only
+#: the end of a line is searched for only in this many last characters
 _TAIL: Final = 400
 
 
 class LineKind(NamedTuple):
-    """One kind of kernel line, as ``formats.Copies`` describes it: a form's, or one of others of the kernel's
-    lines that stand in a report. ``word`` is the shape of its words."""
+    """One kind of kernel line, as described by ``formats.Copies``: that of a form, or another kind of kernel
+    line that occurs in a report. ``word`` is the shape of its words."""
 
     name: str
     start: str
@@ -66,7 +66,7 @@ _END: Final = {kind.name: Deferred(f"(?:{kind.end})[ \t]*$") for kind in KINDS i
 _SO_FAR: Final = {kind.name: Deferred(kind.so_far) for kind in KINDS if kind.so_far is not None}
 _WORD: Final = {kind.name: Deferred(kind.word) for kind in KINDS if kind.word is not None}
 _ROW_HEAD: Final = re.compile(r"\[ *\d+\]((?: +-?\d+)+)(?: +(\S.*)?)?$")
-#: marks by which people say that they left something out
+#: marks that people write where they left something out
 _ELISION: Final = Deferred(
     r"\s*(?:\[?\(?(?:\.{2,}|…|snip|trim|cut|skipped)|<(?:snip|trim|cut|skip|\.\.)|-{3,}\s*8<|={6,}|-{6,}|#(?:\s|$)|`{3}|~{3}"
     r"|</(?:pre|code)>)",
@@ -78,7 +78,7 @@ _FEW_WORDS: Final = 4
 
 #: lines that begin with their node's name
 _OF_A_NODE: Final = frozenset({"zone", "buddy", "pcp_zone", "hugepages"})
-#: lines that name a task behind its number
+#: lines that name a task after its pid
 _NAMES_TASK: Final = frozenset({"killed", "reaped", "reap_failed"})
 _PID_LAST: Final = re.compile(r"process \d{1,10},?[ \t]*$")
 #: no line begins with these
@@ -86,13 +86,13 @@ _NEVER_FIRST: Final = ",;:)"
 
 # Where a kernel line begins inside a longer text. Only what no word of another kernel line looks like.
 _INNER: Final = Deferred(
-    # what quotes a kill line, or a field that holds it
+    # after the quote of a kill line, or the field that holds it
     r"(?<=[ \t\"'`>=:\u2018\u201c])"
     r"(?:Memory cgroup out of memory|Out of [Mm]emory(?: \([a-z_]+\))?): (?:[Kk]ill|OOM victim)"
-    # lines of which not even blanks are left between
+    # lines joined without even a blank
     r"|(?:(?<=\))|(?<=child))(?:(?:Memory cgroup out|Out) of memory: [Kk]ill(?:ed)?|Killed) process \d+ \("
     r"|(?<=[\"'`>])[^\s\"'`>]{1,15} invoked oom-killer: "
-    # another CPU's line in the midst of one, with its level
+    # another CPU's line with its level, inside a line
     r"|(?<=[ \t])<\d>(?=\S{1,15} invoked oom-killer: )"
     r"|(?<=[ \t])(?:"
     + "|".join(form.copies.inner for form in ALL if form.copies is not None and form.copies.inner is not None)
@@ -100,7 +100,7 @@ _INNER: Final = Deferred(
 )
 
 _INVOKED: Final = " invoked oom-killer: "
-#: what stands in a prompt or a speaker's mark, and in hardly a name
+#: characters of a prompt or a chat's speaker, rare in a name
 _ODD: Final = frozenset("<>[]{}$#|=\"'`")
 
 # "Memory cgroup stats for PATH:" and what follows it, or only pairs
@@ -115,7 +115,7 @@ _ESCAPE_ACROSS: Final = re.compile(r"[^#]*#(?:\n0[0-3][0-7]|0\n[0-3][0-7]|0[0-3]
 _LEVEL: Final = re.compile(r"^<\d>")
 _OWN_NODE: Final = re.compile(r"(?:^| )Node \d+,? $")
 
-#: a stamp, with a syslog header before it; a line with several was made of several
+#: a stamp, with a syslog header before it; a line with several stamps was several lines
 _STAMPED: Final = re.compile(
     r"(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,255} kernel: )?"
     r"(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{6}\](?=[ \[])"
@@ -123,12 +123,12 @@ _STAMPED: Final = re.compile(
 
 
 def stamps_in(line: str) -> int:
-    """How many stamps stand in a line."""
+    """How many stamps a line has."""
     return len(_STAMPED.findall(line))
 
 
 def split_stamps(line: str) -> list[str]:
-    """A line cut before each of its stamps but the first."""
+    """Split a line before each of its stamps except the first."""
     cuts = [match.start() for match in _STAMPED.finditer(line)][1:]
     return [line[a:b].rstrip(" \t") for a, b in itertools.pairwise((0, *cuts, len(line)))]
 
@@ -142,7 +142,7 @@ _WRITTEN: Final = re.compile(r"\\n(?=(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{6}\] )|\\n$"
 
 
 def split_headed(line: str) -> list[str]:
-    """A line of the kernel's that has others' headers of the same host in it, cut before each of them."""
+    """Split a kernel line before each further syslog header of the same host."""
     first = _HEADED.match(line.lstrip(_BEFORE))
     if first is None:
         return [line]
@@ -151,20 +151,21 @@ def split_headed(line: str) -> list[str]:
 
 
 def split_written(line: str) -> list[str]:
-    """A stamped line that has line ends written out, cut at them."""
+    """Split a stamped line at line ends that are written out (``\\n``)."""
     if _STAMPED.match(line.lstrip(_BEFORE)) is None:
         return [line]
     return [part for part in _WRITTEN.split(line) if part.strip()]
 
 
 def kind_of(text: str) -> LineKind | None:
-    """The kind of line that begins here; None for all others."""
+    """The kind of line that begins with this text; None for text of no kind."""
     match = _START.match(text.lstrip(" \t")[:200].rstrip(" \t"))
     return None if match is None or match.lastgroup is None else _BY_NAME[match.lastgroup]
 
 
 def _is_closed(form: Form) -> bool:
-    """Whether nothing but such a line is such a line to its end. Of totals every piece is one."""
+    """Whether a full match is certainly the whole line. A piece of a totals line matches too, so it is
+    not."""
     if not form.begins or form.open_ended or form.role is Role.NEIGHBOUR or form is show_mem.TOTALS:
         return False
     longer = (form.pattern.fullmatch(f"{sample} x") for sample in form.samples)
@@ -172,7 +173,7 @@ def _is_closed(form: Form) -> bool:
 
 
 def _is_loose(match: re.Match[str]) -> bool:
-    """Whether something is taken in that only copies have."""
+    """Whether the match took in text that only copies have."""
     groups = match.groupdict()
     return bool(groups.get("loose") or groups.get("cut"))
 
@@ -191,8 +192,8 @@ _CLOSED_ROW: Final = Deferred(
 
 
 def is_whole(text: str) -> bool:
-    """Whether a text without a prefix is certainly one line of the kernel's, and all of it: nothing goes on
-    behind it, nothing has to be parted or mended in it. Rows of a task table are left out."""
+    """Whether a text without a prefix is certainly one whole kernel line: nothing continues it, and nothing
+    in it has to be split or mended. Rows of a task table are not covered."""
     for pattern in _CLOSED.get(text[:4], ()):
         match = pattern.fullmatch(text)
         if match is not None:
@@ -201,13 +202,13 @@ def is_whole(text: str) -> bool:
 
 
 def whole_row(columns: int | None) -> re.Pattern[str]:
-    """A row of a task table with a name of one word, under a head with so many columns before the name."""
+    """The pattern of a task table's row with a name of one word; ``columns``: columns before the name."""
     count = "{6,9}" if columns is None else f"{{{columns}}}"
     return re.compile(rf"\[ *\d{{1,10}}\](?: +-?\d{{1,14}}){count} +\S{{1,{COMM_BYTES}}}")
 
 
 def split_inner(text: str) -> list[str]:
-    """The lines that a text without line ends is made of; one element where there is nothing to part."""
+    """The lines that were run together in a text; one element if there is nothing to split."""
     if len(text) < 40:
         return [text]
     cuts = [0]
@@ -233,16 +234,16 @@ def split_inner(text: str) -> list[str]:
 
 
 class Widths(NamedTuple):
-    """At which columns a text was broken: ``soft`` between words, ``hard`` anywhere; None if it was not."""
+    """The columns at which a text was broken: ``soft`` between words, ``hard`` anywhere; None: not broken."""
 
     soft: int | None = None
     hard: int | None = None
 
 
 class Piece(NamedTuple):
-    """The line so far: its text, its kind, how wide its last physical line was (without quote signs and
-    trailing blanks), how many characters all of it has so far, and from how many pieces it was made;
-    ``foreign``: its own prefix says that a program wrote it."""
+    """The line so far: its text, its kind, the width of its last physical line (without quote signs and
+    trailing blanks), its length so far, and the number of its pieces; ``foreign``: its prefix says that a
+    program wrote it."""
 
     text: str
     kind: LineKind | None
@@ -266,7 +267,7 @@ def _row_complete(text: str, columns: int | None) -> bool:
 
 
 def complete(piece: Piece) -> bool:
-    """Whether the line has come to its kind's end; lines of no kind are always whole."""
+    """Whether the line has reached the end of its kind; lines of no kind are always whole."""
     kind = piece.kind
     if kind is None:
         return True
@@ -279,7 +280,7 @@ def complete(piece: Piece) -> bool:
 
 
 def _full(piece: Piece, first: str, widths: Widths) -> bool:
-    """Whether the break after this line can be one that a width made: the next word would not have fitted."""
+    """Whether the break after this line can come from a width: the next word would not have fitted."""
     if widths.hard is not None and piece.length % widths.hard in (0, widths.hard - 1, widths.hard - 2):
         return piece.length > 0
     return (
@@ -301,7 +302,7 @@ def _last_word(text: str) -> str:
 
 
 def _escape_across(before: str, after: str) -> bool:
-    """Whether a syslog's ``#012`` was broken."""
+    """Whether the break divides a syslog's ``#012``."""
     return "#" in before[-3:] and _ESCAPE_ACROSS.match(f"{before[-3:]}\n{after[:3]}") is not None
 
 
@@ -320,7 +321,8 @@ def _begins_across(before: str, after: str) -> bool:
 
 
 def _parts_across(before: str, after: str) -> bool:
-    """The same for run-together text: a line that begins near the end of ``before`` goes on behind it."""
+    """The same for run-together text: whether a line that begins near the end of ``before`` continues in
+    ``after``."""
     if _PAIR_ACROSS.match(f"{before[-50:].strip()}\n{after[:100].lstrip()}"):
         return True
     tail = before[-48:].rstrip(" \t") + " "
@@ -346,7 +348,7 @@ def goes_on(  # noqa: C901 - one branch for each shape of a broken line
         return True
     stripped = text.strip(" \t")
     if not stripped or not piece.text.strip(" \t"):
-        # a stamp whose text was too long a word for its line; two blank lines are two
+        # a stamp alone: the next word was too long for its line. Two blank lines are two
         return bool(stripped) and piece.prefixed and piece.pieces == 1
     if _ELISION.match(text):
         return False
@@ -377,10 +379,10 @@ def goes_on(  # noqa: C901 - one branch for each shape of a broken line
     if kind is not None and piece.text.rstrip(" \t").endswith("\\"):
         return True
     if piece.prefixed and piece.text.endswith("\n"):
-        return True  # a syslog's record goes on behind its #012
+        return True  # a syslog record continues after its #012
     full = widths.hard is not None and piece.length % widths.hard == 0
     if full and piece.prefixed and start is not None and start.name in ("memcg_stat", "totals"):
-        # "eed 0" is no statistic if it stands behind a full line
+        # "eed 0" is not a statistic if it follows a full line
         return True
     if start is not None and piece.foreign and _full(piece, first, widths):
         return True  # a program's line that quotes the kernel was broken before the quotation
@@ -393,7 +395,7 @@ def goes_on(  # noqa: C901 - one branch for each shape of a broken line
     if stripped[0] == "(" and kind is not None and kind.name in _NAMES_TASK and _PID_LAST.search(piece.text):
         return True
     if kind is None and piece.text.endswith((" ?", "\t?", " ? ")):
-        return True  # the unwinder's mark of doubt, without what it doubts
+        return True  # the unwinder's mark of doubt (?) without its function
     if full and kind is not None:
         return True
     if whole:
@@ -402,18 +404,18 @@ def goes_on(  # noqa: C901 - one branch for each shape of a broken line
     if kind.name == "tasks_row":
         return len(stripped) <= COMM_BYTES or _full(piece, first, widths)
     if piece.prefixed and kind.name == "summary":
-        return stripped.count(" ") < _FEW_WORDS  # one long word, but for the blanks in names
+        return stripped.count(" ") < _FEW_WORDS  # one long word, except for blanks in names
     if piece.prefixed and (so_far := _SO_FAR.get(kind.name)) is not None:
         begun = piece.text.strip(" \t")
         return any(so_far.fullmatch(begun + between + stripped) for between in (" ", ""))
     if kind.free:
-        # one long word, a path, or prose: no shape to go by
+        # one long word, a path or prose: no shape tells
         return True
     return _full(piece, first, widths) or piece.prefixed
 
 
 def seam(piece: Piece, text: str, widths: Widths) -> tuple[str, bool]:
-    """What stood between the two parts, nothing or a blank, and whether their words alone say so."""
+    """What stood between the two parts (nothing or a blank), and whether their words alone tell it."""
     if piece.text[-1:] in ("", " ", "\t") or text[:1] in (" ", "\t"):
         return "", False
     last = _last_word(piece.text)
@@ -422,7 +424,7 @@ def seam(piece: Piece, text: str, widths: Widths) -> tuple[str, bool]:
     if first[0] in ",;:" or _escape_across(piece.text, text):
         return "", True
     if last[-1] == "-" and last[-2:-1].isalnum() and first[0].isalnum():
-        # mail programs break behind a hyphen too
+        # mail programs break after a hyphen too
         return "", False
     if (
         kind is not None
@@ -448,12 +450,12 @@ def seam(piece: Piece, text: str, widths: Widths) -> tuple[str, bool]:
     return " ", False
 
 
-#: a word of the kernel's with a unit is shorter; one that grew by each piece would take the square
+#: kernel words with a unit are shorter; a word that grew with each piece would take quadratic time
 _LONGEST_WORD = 256
 
 
 def mend_blanks(text: str, kind: LineKind | None) -> str:
-    """Close blanks that an earlier break left inside words: ``28k B`` is ``28kB``."""
+    """Remove blanks that an earlier break left inside words: ``28k B`` becomes ``28kB``."""
     if kind is None or not kind.mends:
         return text
     words = text.split(" ")
