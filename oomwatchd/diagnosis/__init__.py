@@ -1,1 +1,1 @@
-"""A report and the host around it -> why memory ran out, and what to change."""
+"""From a report and the state of the host: why memory ran out, and what to change."""

@@ -6,23 +6,24 @@ The kernel walks the zonelist (highest allowed zone of each node first) and take
 
 and, for a request above order 0, a block that large is free in a list that this request may use
 (mm/page_alloc.c: get_page_from_freelist(), __zone_watermark_ok(), gfp_to_alloc_flags()).
-An OOM kill means that every allowed zone said no.
+An OOM kill means that every allowed zone refused the request.
 
-**lowmem_reserve** has one entry for each zone type that the kernel was built with, but prints no
-names; which entry counts is inferred. Normal and Movable always exist; DMA, DMA32, HighMem and Device
-are options. Of all layouts with as many types as there are entries, those remain which hold every zone
-that the report names and in which every zone's entries up to its own are 0 (the kernel never sets
-those). Where all remaining layouts give the same amount for the request's class zone, that is the
-reserve; where they differ, it is unknown (None) and so is the verdict.
+**lowmem_reserve** has one entry for each zone type that the kernel was built with. The kernel prints no names
+for the entries, so this module infers which entry counts. Normal and Movable always exist; DMA, DMA32,
+HighMem and Device are build options. A layout is possible if it has as many types as there are entries,
+contains every zone that the report names, and has only 0 in every zone's entries up to its own (the kernel
+never sets those). If all possible layouts give the same amount for the request's class zone, that is the
+reserve. If they differ, the reserve is unknown (None) and so is the verdict.
 
-**How the rules changed**, told from the lines and not from a version: since 4.4 a request above order 0
-needs one suitable block; before, free memory without the lower orders had to exceed half the mark, a
-quarter, and so on.
+**Rules that changed** are recognised by the report's lines, not by the kernel version. Since 4.4 a request
+above order 0 needs one suitable block. Before, the free memory without the lower orders had to exceed half
+the mark, a quarter, and so on.
 
-The figures are those that were printed, some milliseconds after the check: a zone that fits by now is
-reported as fitting.
+The kernel prints the figures some milliseconds after the check. A zone that fits by then is reported as
+fitting.
 
-Longer than others because the rules are one computation: each step needs what those before it found.
+This module is longer than others because the rules are one computation: each step needs the results of the
+steps before it.
 
 Core: no clock, no file, no socket.
 """
@@ -37,14 +38,14 @@ import msgspec
 
 from oomwatchd.records.report import OomReport, Trigger, Zone
 
-#: zone types from lowest to highest (enum zone_type); a request may use its class zone and all below
+#: Zone types from lowest to highest (enum zone_type). A request may use its class zone and all zones below.
 ZONE_TYPES = ("DMA", "DMA32", "Normal", "HighMem", "Movable", "Device")
 _OPTIONAL = ("DMA", "DMA32", "HighMem", "Device")
 
 _RECLAIM = frozenset({"__GFP_DIRECT_RECLAIM", "__GFP_KSWAPD_RECLAIM"})
 _KERNEL = _RECLAIM | {"__GFP_IO", "__GFP_FS"}
 _MOVABLE = _KERNEL | {"__GFP_HARDWALL", "__GFP_HIGHMEM", "__GFP_MOVABLE"}
-#: composite names (include/linux/gfp_types.h) as far as the allocator's checks depend on them
+#: Composite flag names (include/linux/gfp_types.h) with the single flags that the allocator's checks use.
 _COMPOSITES: dict[str, frozenset[str]] = {
     "GFP_ATOMIC": frozenset({"__GFP_HIGH", "__GFP_ATOMIC", "__GFP_KSWAPD_RECLAIM"}),
     "GFP_NOWAIT": frozenset({"__GFP_KSWAPD_RECLAIM"}),
@@ -61,7 +62,7 @@ _COMPOSITES: dict[str, frozenset[str]] = {
     "GFP_DMA": frozenset({"__GFP_DMA"}),
     "GFP_DMA32": frozenset({"__GFP_DMA32"}),
     "__GFP_RECLAIM": _RECLAIM,
-    # up to 4.3; it let the request reclaim by itself, and kswapd was woken unless __GFP_NO_KSWAPD
+    # Up to 4.3: the request may reclaim directly, and wakes kswapd unless __GFP_NO_KSWAPD is set.
     "__GFP_WAIT": _RECLAIM,
 }
 #: __GFP_KSWAPD_RECLAIM of 4.4 to 4.9, a bit that no older kernel uses
@@ -69,12 +70,12 @@ _KSWAPD_RECLAIM_4_4 = 0x2000000
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked of the page allocator, as far as its checks depend on it."""
+    """A request to the page allocator: the properties that its checks depend on."""
 
     order: int
-    #: the highest zone type it may use
+    #: The highest zone type that it may use.
     class_zone: str
-    #: may take CMA pages (ALLOC_CMA: movable requests)
+    #: It may take CMA pages (ALLOC_CMA: movable requests).
     cma: bool
     #: __GFP_HIGH: half of min is enough (ALLOC_HIGH, ALLOC_MIN_RESERVE)
     high: bool
@@ -82,64 +83,65 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     harder: bool
     #: __GFP_MEMALLOC: no watermark at all (ALLOC_NO_WATERMARKS)
     no_watermarks: bool
-    #: nodes it may use, None: all that were printed
+    #: Nodes that it may use; None: all printed nodes.
     nodes: frozenset[int] | None
-    #: not __GFP_NOMEMALLOC: what its task may take of the reserves, the request may
+    #: Without __GFP_NOMEMALLOC: the request may use the reserves that its task may use.
     spares: bool = True
-    #: who asks was killed already: half of min is enough, the high-order atomic reserve is open (ALLOC_OOM)
+    #: The requesting task was already killed: half of min is enough, and it may use the high-order atomic
+    #: reserve (ALLOC_OOM).
     victim: bool = False
 
     @property
     def counts_boost(self) -> bool:
-        """All of a watermark boost stands in its way; else it is tried without one, or has a lower mark."""
+        """Whether the full watermark boost applies. If not, the kernel retries without it or uses a lower mark."""
         return not (self.victim or self.no_watermarks or (self.high and not self.order))
 
     @property
     def into_reserves(self) -> bool:
-        """May take blocks of the high-order atomic reserve."""
+        """Whether it may take blocks of the high-order atomic reserve."""
         return self.harder or self.victim
 
 
 class ZoneVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """One zone's answer to a request. Amounts in bytes; None is "cannot be known from the report"."""
+    """One zone's answer to a request. Amounts are in bytes; None means that the report does not tell."""
 
     record: Zone
-    #: False: above the class zone, on a node that the request may not use, or without any memory to give
-    #: (in no zonelist then); the rest is None
+    #: False: the zone is above the class zone, on a node that the request may not use, or without memory
+    #: (and so in no zonelist). The other fields are then None.
     allowed: bool
     excluded_by: Literal["class zone", "nodes", "empty"] | None = None
-    #: reserved for high-order atomic requests, which this one may not take
+    #: The high-order atomic reserve, if this request may not use it.
     highatomic_bytes: int = 0
-    #: free CMA pages, which this one may not take
+    #: Free CMA pages, if this request may not use them.
     cma_bytes: int = 0
-    #: free less what this request may not take, less the rest of its own block
+    #: Free memory minus what this request may not use, minus the rest of its own block.
     usable_bytes: int | None = None
-    #: min as reduced for this request
+    #: The min watermark as reduced for this request.
     mark_bytes: int | None = None
     reserve_bytes: int | None = None
-    #: usable must be more than this: mark + reserve; the least that it can be where the reserve is not known
-    #: but the answer is no for every amount that it can have
+    #: usable_bytes must be more than this: mark + reserve. If the reserve is unknown but each possible amount
+    #: gives a no, this is the smallest possible value.
     required_bytes: int | None = None
-    #: the most that it can be; the same where the reserve is known
+    #: The largest possible value; equal to required_bytes if the reserve is known.
     required_most_bytes: int | None = None
-    #: required - usable, where usable is not above required: at least so much
+    #: required - usable, if usable is not above required. A lower bound.
     shortfall_bytes: int | None = None
-    #: a free block at or above the order in a list this request may use; True for order 0
+    #: Whether a free block of at least the order is in a list that this request may use; True for order 0.
     block_available: bool | None = None
-    #: the kernel's answer on the printed figures
+    #: The kernel's answer for the printed figures.
     fits: bool | None = None
-    #: what the last check before a kill is short of: it demands the high mark, and counts no CMA page
-    #: (__alloc_pages_may_oom(): ALLOC_WMARK_HIGH); None where it would pass or is not known
+    #: The shortfall of the last check before a kill, which demands the high mark and counts no CMA page
+    #: (__alloc_pages_may_oom(): ALLOC_WMARK_HIGH). None if the check would pass or is unknown.
     last_short_bytes: int | None = None
 
     @property
     def passes(self) -> bool:
-        """Fits, and the last check before a kill would pass as well."""
+        """Whether the zone fits and the last check before a kill would pass too."""
         return self.fits is True and self.last_short_bytes is None
 
     @property
     def at_least(self) -> bool:
-        """The requirement and the shortfall are lower bounds."""
+        """Whether the requirement and the shortfall are lower bounds."""
         return self.required_bytes is not None and self.required_most_bytes != self.required_bytes
 
     @property
@@ -159,17 +161,17 @@ class ZoneVerdict(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def managed_bytes(self) -> int | None:
-        """What the zone's allocator has to give (older kernels: what is present)."""
+        """The memory that the zone's allocator manages (older kernels: the present memory)."""
         return self.record.managed_bytes
 
     @property
     def label(self) -> str:
-        """The zone for people: "Normal", on NUMA kernels "node 0 Normal"."""
+        """The zone's name for texts: "Normal", on NUMA kernels "node 0 Normal"."""
         return self.zone if self.node is None else f"node {self.node} {self.zone}"
 
 
 def expand(flags: Iterable[str]) -> frozenset[str]:
-    """Flag names with the composites (GFP_KERNEL ...) resolved into the single flags that matter here."""
+    """Flag names with the composites (GFP_KERNEL ...) expanded into the single flags that matter here."""
     single: set[str] = set()
     for flag in flags:
         single |= _COMPOSITES.get(flag, frozenset({flag}))
@@ -177,7 +179,7 @@ def expand(flags: Iterable[str]) -> frozenset[str]:
 
 
 def parse_nodes(text: str | None) -> frozenset[int] | None:
-    """A node list as the kernel prints it (``%*pbl``: "0-1,3"); None for none printed or "(null)"."""
+    """Parse a node list of the kernel (``%*pbl``: "0-1,3"); None if nothing or "(null)" was printed."""
     if text is None:
         return None
     nodes: set[int] = set()
@@ -185,8 +187,8 @@ def parse_nodes(text: str | None) -> frozenset[int] | None:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             return None
-        # a node number has at most 10 bits (MAX_NUMNODES): more is not a list of nodes, and may have
-        # more digits than int() takes
+        # A node number has at most 10 bits (MAX_NUMNODES). Anything larger is not a node list and may have
+        # more digits than int() accepts.
         if max(len(first), len(last)) > 4 or int(last or first) > 1023:
             return None
         nodes.update(range(int(first), int(last or first) + 1))
@@ -205,12 +207,12 @@ def class_zone(flags: frozenset[str]) -> str:
 
 
 def request_of(trigger: Trigger, *, by_cpuset: bool = False) -> Request | None:
-    """The request that failed, or None where there was none or nobody can say: manual (sysrq, order -1),
-    no gfp flags, and page-fault OOMs (mask 0: the fault handler no longer knew what was asked).
+    """The request that failed. None if there was none or it is unknown: a manual kill (sysrq, order -1),
+    no gfp flags, or a page-fault OOM (mask 0: the fault handler no longer knows the request).
 
-    ``by_cpuset``: the kernel itself said that the cpuset confined it. Else a cpuset binds only requests
-    for user memory (__GFP_HARDWALL): the kernel's own may take what the cpusets above have
-    (cpuset_node_allowed()), atomic ones what there is (gfp_to_alloc_flags() drops ALLOC_CPUSET).
+    ``by_cpuset``: the kernel printed that the cpuset confined the request. Otherwise a cpuset binds only
+    requests for user memory (__GFP_HARDWALL). The kernel's own requests may use the nodes of the cpusets
+    above (cpuset_node_allowed()), atomic requests all nodes (gfp_to_alloc_flags() drops ALLOC_CPUSET).
     """
     if trigger.sysrq or trigger.order is None or trigger.order < 0:
         return None
@@ -235,8 +237,8 @@ def request_of(trigger: Trigger, *, by_cpuset: bool = False) -> Request | None:
 
 
 def zone_layouts(zones: Sequence[Zone], highmem_bytes: int = 0) -> tuple[tuple[str, ...], ...]:
-    """The zone types the kernel may have been built with, from what its zones print; see the module's
-    text. Empty where no layout fits. ``highmem_bytes``: what the report counts as HighMem and Movable."""
+    """The possible sets of zone types of the kernel, inferred from its zones; see the module docstring.
+    Empty if no layout fits. ``highmem_bytes``: what the report counts as HighMem and Movable."""
     entries = [z.lowmem_reserve_bytes for z in zones if z.lowmem_reserve_bytes]
     if not entries or len({len(e) for e in entries}) != 1:
         return ()
@@ -251,8 +253,8 @@ def zone_layouts(zones: Sequence[Zone], highmem_bytes: int = 0) -> tuple[tuple[s
 
 
 def _highmem_counts(layout: tuple[str, ...], zones: Sequence[Zone]) -> bool:
-    """Whether every zone keeps more from a request for HighMem or Movable than from one for Normal: the
-    reserve is a share of all memory above the zone (setup_per_zone_lowmem_reserve()), unless it is none."""
+    """Whether every zone reserves more against requests for HighMem or Movable than against Normal. The
+    reserve is a share of all memory above the zone (setup_per_zone_lowmem_reserve()), unless it is 0."""
     normal = layout.index("Normal")
     above = [i for i, name in enumerate(layout) if name in ("HighMem", "Movable")]
     rows = [z.lowmem_reserve_bytes or () for z in zones if _rank(z.zone) <= _rank("Normal")]
@@ -264,7 +266,7 @@ def _own_entries_are_zero(layout: tuple[str, ...], zones: Sequence[Zone]) -> boo
 
 
 def _in_layout(zone_type: str, layout: tuple[str, ...]) -> str:
-    """A type that the kernel lacks stands for Normal (OPT_ZONE_DMA, OPT_ZONE_DMA32, OPT_ZONE_HIGHMEM)."""
+    """A zone type that the kernel lacks means Normal (OPT_ZONE_DMA, OPT_ZONE_DMA32, OPT_ZONE_HIGHMEM)."""
     return zone_type if zone_type in layout else "Normal"
 
 
@@ -280,10 +282,9 @@ def _reserves(zone: Zone, wanted: str, layouts: tuple[tuple[str, ...], ...]) -> 
 
 
 def zone_verdicts(report: OomReport, request: Request) -> tuple[ZoneVerdict, ...]:
-    """Every printed zone's answer to ``request``, in zonelist order: the highest zone of a node first.
+    """The answer of each printed zone to ``request``, in zonelist order: the highest zone of a node first.
 
-    The order of the nodes among themselves depends on distances that no report prints; they come by
-    number.
+    The order of the nodes depends on distances that no report prints, so nodes are sorted by number.
     """
     if report.memory is None:
         return ()
@@ -302,8 +303,8 @@ def _rank(zone_type: str) -> int:
 
 
 def _needs_one_block(report: OomReport) -> bool | None:
-    """Whether a request above order 0 needs one suitable block (4.4+), or the older rule of halves holds
-    (False); None where the lines do not tell."""
+    """Whether a request above order 0 needs one suitable block (4.4+). False: the older rule of halves
+    applies. None: the lines do not tell."""
     memory = report.memory
     if memory is None:
         return None
@@ -311,7 +312,7 @@ def _needs_one_block(report: OomReport) -> bool | None:
     if memory.nodes or "H" in letters or (report.trigger.gfp_mask or 0) & _KSWAPD_RECLAIM_4_4:
         return True  # node lines: 4.8+
     if "R" in letters or not any("free_pcp_bytes" in z.amounts for z in memory.zones):
-        return False  # the reserve type went in 4.4; free_pcp came in 4.1
+        return False  # 4.4 removed the reserve type, 4.1 added free_pcp
     return None
 
 
@@ -340,7 +341,7 @@ def _verdict(
         usable = free - highatomic - cma - rest_of_block
     if minimum is not None:
         if request.high and not request.order:
-            # zone_watermark_fast() tries such a request again without the boost (5.9+)
+            # zone_watermark_fast() retries such a request without the boost (5.9+)
             minimum -= zone.bytes_of("boost") or 0
         mark = _reduced(minimum // unit, request) * unit
     if mark is not None and reserve is not None:
@@ -348,11 +349,11 @@ def _verdict(
     most = required
     above: bool | None = None
     if usable is not None and required is not None:
-        # without any mark there has to be a page at least
+        # without a mark, at least one page must be free
         above = usable > required or (request.no_watermarks and request.order > 0)
         shortfall = None if above else required - usable
     elif usable is not None and mark is not None:
-        # the reserve is not known: every amount that it can be may give the same answer
+        # the reserve is unknown, but all possible amounts may give the same answer
         possible = _reserves(zone, wanted, layouts)
         if (request.no_watermarks and usable > 0) or (possible and usable > mark + max(possible)):
             above = True
@@ -380,7 +381,7 @@ def _verdict(
 
 
 def _last_short(zone: Zone, request: Request, free: int | None, less: int, reserve: int | None) -> int | None:
-    """What is missing for the check that the kernel makes with the OOM lock held, before it kills."""
+    """The shortfall in the kernel's last check, made under the OOM lock just before it kills."""
     high, cma = zone.bytes_of("high"), zone.bytes_of("free_cma") or 0
     if free is None or high is None or reserve is None or request.no_watermarks:
         return None
@@ -395,8 +396,8 @@ def _both(first: bool | None, second: bool | None) -> bool | None:
 
 
 def _highatomic(zone: Zone) -> int:
-    """What is kept for high-order atomic requests: the free part where printed (6.16+; the kernel counts
-    that since 6.12), else the whole reserve (5.6+), else 0 (4.4 to 5.5 have one but print none)."""
+    """The reserve for high-order atomic requests: its free part if printed (6.16+; the kernel counts it since
+    6.12), else the whole reserve (5.6+), else 0 (4.4 to 5.5 have a reserve but do not print it)."""
     free = zone.bytes_of("free_highatomic")
     return free if free is not None else zone.bytes_of("reserved_highatomic") or 0
 
@@ -406,7 +407,7 @@ def _reduced(pages: int, request: Request) -> int:
     if request.high:
         pages -= pages // 2
     if request.victim:
-        pages -= pages // 2  # in the place of a quarter
+        pages -= pages // 2  # instead of a quarter
     elif request.harder:
         pages -= pages // 4
     return pages
@@ -448,10 +449,10 @@ def _block_available(
 
 
 def boost_bytes(zone: Zone, page_size: int | None) -> int:
-    """The watermark boost that ``min`` includes (5.0+): as printed (5.16+), else the least that it can be.
+    """The watermark boost that ``min`` includes (5.0+): as printed (5.16+), else a lower bound.
 
-    low is min plus a quarter of it or more (__setup_per_zone_wmarks()), and the boost raises both alike:
-    what min has beyond four times their distance is a boost, but for what the division drops.
+    low is above min by at least a quarter of min (__setup_per_zone_wmarks()), and the boost raises both by
+    the same amount. So the part of min that exceeds four times their distance is a boost, apart from rounding.
     """
     printed = zone.bytes_of("boost")
     if printed is not None:

@@ -1,4 +1,4 @@
-"""What stands behind a slab cache of the kernel's, by its name, and what makes its objects fewer.
+"""The meaning of a kernel slab cache, by its name, and what reduces its objects.
 
 Core: no clock, no file, no socket.
 """
@@ -10,7 +10,7 @@ from oomwatchd.diagnosis.levers import setting
 from oomwatchd.diagnosis.suspects import modules, unload
 from oomwatchd.words.escape import harmless_name
 
-#: what stands behind a cache of that name, where it is one thing
+#: The meaning of each cache name that has only one.
 MEANS = {
     "kmemleak_object": "records of the kernel's own leak detector",
     "filp": "open files",
@@ -58,12 +58,12 @@ def _meant(cache: str) -> str | None:
 
 
 def meaning(cache: str) -> str:
-    """`` (open files)``; empty where the name says no more than itself."""
+    """`` (open files)``; empty if the name has no known meaning."""
     means = _meant(cache)
     return f" ({means})" if means else ""
 
 
-#: what bounds what stands behind a cache (by MEANS)
+#: What limits the objects of a cache, by their meaning (MEANS).
 _BOUNDS = {
     "names of files": "Have fewer files looked up at once, or raise vm.vfs_cache_pressure.",
     "processes": "Bound the number of processes: pids.max of their cgroup (TasksMax=).",
@@ -86,14 +86,14 @@ _BOUNDS = {
 
 
 def lever_for(case: Case, cache: str) -> str:
-    """What makes the objects of this cache fewer; empty where nobody can say."""
+    """What reduces the objects of this cache; empty if unknown."""
     means, own = _meant(cache), modules(case)
     opened = case.facts.descriptors.get("file")
     if means == "open files":
         bounds = f"{setting(case, 'LimitNOFILE=', 'ulimit -n')} and fs.file-max bound them"
         if opened is None:
             return f"Find who has so many files open (ls /proc/*/fd | wc -l), and close them; {bounds}."
-        # before 6.2 the size of its table: no more than all that are open
+        # before 6.2 this figure is the table size: cap it at the number of open files
         total = case.facts.sysctl.get("fs.file-nr", "").split()[:1]
         count = min([opened.amount, *(int(word) for word in total if word.isdecimal())])
         return (

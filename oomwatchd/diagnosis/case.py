@@ -1,6 +1,6 @@
-"""What a finding is asked about: the report, the host around it, and the shared arithmetic, once.
+"""The case that a finding examines: the report, the state of the host, and the figures that findings share.
 
-One long class: each figure that several findings need is a short property, computed when first asked for.
+The class is long because each figure that several findings need is a short property, computed on first use.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from oomwatchd.records.capture import OomCapture, Snapshot
 from oomwatchd.records.report import OomReport, Victim, Zone
 from oomwatchd.words.amounts import size
 
-#: of the whole: what a cause must hold to decide, beyond the moment
+#: Share of the whole that a cause must hold. Less would only have delayed the kill.
 _DECIDES = 0.1
-#: of the whole: what one holder must have, to be named as the cause
+#: Share of the whole that one holder must have to be named as the cause.
 HOLDS = 0.3
-#: of RAM: what all processes have of their own
+#: Share of RAM that makes the anonymous memory of all processes "most of RAM".
 _TOGETHER = 0.6
-#: functions of the report itself and of the page and slab allocators
+#: Functions that print the report, and functions of the page and slab allocators.
 _MM = re.compile(
     r"(?:dump_|show_|oom_kill|_*out_of_memory|_*(?:alloc|get_free)_?pages?|alloc_pages|_*get_free_page|"
     r"get_page_from|warn_alloc|_*k[mvz]*alloc|kmem_cache|allocate_slab|new_slab|_+slab|slab_|cache_alloc|"
@@ -45,21 +45,21 @@ _MM = re.compile(
 _THREADS = re.compile(
     r"kworker/|kswapd\d|kthreadd$|ksoftirqd/|khugepaged$|kcompactd\d|migration/|jbd2/|xfsaild/|rcu_|loop\d"
 )
-#: a function of a module in a call trace (%pS)
+#: A module's function in a call trace (%pS).
 _TRACED = re.compile(r"^ *(?:\[<[0-9a-fx]+>\] )?[\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+ \[([\w-]+)\]")
-#: PAGE_ALLOC_COSTLY_ORDER: up to here the page allocator tries until it succeeds
+#: PAGE_ALLOC_COSTLY_ORDER: up to this order the page allocator retries until it succeeds ...
 COSTLY_ORDER = 3
-#: but for these, and for zones below Normal, where nobody is killed
+#: ... except with these flags, and for zones below Normal, for which the kernel kills nobody.
 _MAY_FAIL = frozenset(
     {
         *("__GFP_NORETRY", "__GFP_RETRY_MAYFAIL", "__GFP_REPEAT", "__GFP_MEMALLOC", "__GFP_THISNODE"),
         *("__GFP_DMA", "__GFP_DMA32"),
     }
 )
-#: what reclaim calls to write a page out, or to shrink a cache
+#: Functions that reclaim calls to write out a page or to shrink a cache.
 _RECLAIM = re.compile(r"shrink_(?:page_list|folio_list|inactive_list|slab)\b|do_shrink_slab\b")
 _UNIT = re.compile(r"\.(?:slice|service|scope)\b")
-#: of the memory in all allowed zones
+#: Share of the memory in all allowed zones.
 _MINOR_SHARE = 0.1
 
 
@@ -86,13 +86,13 @@ class Case:
 
     @cached_property
     def request(self) -> Request | None:
-        """What was asked of the page allocator; None where it was not asked (a cgroup's limit, sysrq) or
-        nobody can say."""
+        """The request to the page allocator; None if there was none (a cgroup's limit, sysrq) or it is
+        unknown."""
         if self.report.constraint == "memcg":
             return None
         request = request_of(self.report.trigger, by_cpuset=self.report.constraint == "cpuset")
         if request is None or self.report.kind != "page_alloc_failure":
-            return request  # who invokes the OOM killer is neither
+            return request  # a task that invokes the OOM killer is neither reclaiming nor a victim
         free = self.reclaiming or (self.asker_is_victim and self.kernel_at_least(4, 14) is False)
         return replace(
             request,
@@ -112,13 +112,13 @@ class Case:
 
     @cached_property
     def nearest(self) -> ZoneVerdict | None:
-        """The zone that missed by the least: with so much more in it the request would have passed. Of
-        equals the one tried last; small zones only where there is no other."""
+        """The zone with the smallest shortfall: with that much more memory the request would have passed. If
+        several are equal, it is the one that the kernel tried last. A small zone counts only if all are small."""
         ranked = list(enumerate([v for v in self.failing if not self.minor(v)] or self.failing))
         return min(ranked, key=lambda p: (p[1].shortfall_bytes or 0, -p[0]))[1] if ranked else None
 
     def minor(self, verdict: ZoneVerdict) -> bool:
-        """A zone of so little of the allowed memory (DMA on most machines) decides nothing."""
+        """Whether the zone has too little of the allowed memory to matter (DMA on most machines)."""
         return (verdict.managed_bytes or 0) < _MINOR_SHARE * self.allowed_bytes
 
     @cached_property
@@ -139,17 +139,17 @@ class Case:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Who holds what of the whole: RAM, or the limit of the cgroup that was at it."""
+        """What holds how much of the whole: of RAM, or of the limit that a cgroup reached."""
         return ledger(self.report, self.meminfo_at)
 
     @cached_property
     def machine(self) -> Ledger:
-        """The same of the machine's RAM, whatever ran out."""
+        """The ledger of the machine's RAM, even if a cgroup ran out."""
         return of_machine(self.report.memory, self.meminfo_at)
 
     @cached_property
     def container_names(self) -> dict[str, str]:
-        """What runtimes call the containers that processes of the report were in, by id; live only."""
+        """The runtimes' names of the containers that the report's processes were in, by id; live only."""
         if self.capture is None:
             return {}
         facts = self.capture.processes
@@ -159,22 +159,22 @@ class Case:
 
     @property
     def in_cgroup(self) -> bool:
-        """A cgroup's limit ran out, not the machine's memory."""
+        """Whether a cgroup reached its limit, rather than the machine running out."""
         return self.report.constraint == "memcg"
 
     @property
     def of(self) -> str:
-        """How the line calls the whole: a cgroup's limit stands in front of it."""
+        """The words for the whole in the summary line, which has already named a cgroup's limit."""
         return "of it" if self.in_cgroup else f"of {self.ledger.whole_name}"
 
     @cached_property
     def largest(self) -> Process | None:
-        """The process that holds most, resident and in swap; by the table, else by the kill line."""
+        """The process that holds most, resident and in swap, by the task table or else by the kill line."""
         return max(self.processes, key=lambda p: p.bytes, default=None)
 
     @cached_property
     def processes(self) -> tuple[Process, ...]:
-        """Every listed process whose size is known. A cut table has one more in the kill line."""
+        """Every listed process of known size. If the table is cut, the kill line may add one."""
         listed = [
             Process(t.pid, t.comm, t.rss_bytes, t.swap_bytes or 0)
             for t in self.report.tasks
@@ -193,23 +193,23 @@ class Case:
 
     @cached_property
     def ram_bytes(self) -> int | None:
-        """The machine's RAM, with what is reserved of it."""
+        """The machine's RAM in bytes, including what is reserved."""
         memory = self.report.memory
         return self.meminfo_at.get("MemTotal") if memory is None else installed_bytes(memory)
 
     @property
     def bound_bytes(self) -> int | None:
-        """The memory that there was: the cgroup's limit, else the machine's RAM."""
+        """The memory that could be used: the cgroup's limit, else the machine's RAM."""
         return self.ledger.whole_bytes
 
     def decides(self, excess: int) -> bool:
-        """Whether so much more memory would have let the request pass, and not only for a moment: the nearest
-        zone's shortfall, and a tenth of the whole."""
+        """Whether ``excess`` more bytes would have prevented the kill, not only delayed it: they cover the
+        nearest zone's shortfall and a tenth of the whole."""
         return excess >= max(self.shortfall_bytes, int(_DECIDES * (self.bound_bytes or 0))) > 0
 
     @property
     def shortfall_bytes(self) -> int:
-        """What the nearest zone was short of; 0 where no zone is known to be."""
+        """The nearest zone's shortfall; 0 if no zone is known to be short."""
         return (self.nearest.shortfall_bytes or 0) if self.nearest is not None else 0
 
     def spare(self, excess: int) -> str:
@@ -220,8 +220,8 @@ class Case:
         return f" Without it the request would have passed, with {size(over)} to spare." if over > 0 else ""
 
     def passing_with_min(self, factor: float) -> int | None:
-        """Were every min watermark ``factor`` of what it is: the most that a zone would have had to spare
-        (__zone_watermark_ok()); None where none would have passed, or where one did anyway."""
+        """The most bytes that a zone would have had to spare if every min watermark were ``factor`` times its
+        value (__zone_watermark_ok()). None if no zone would have passed, or if one passes anyway."""
         if not self.failing or any(v.fits for v in self.verdicts):
             return None
         over = [
@@ -233,7 +233,7 @@ class Case:
         return most if most > 0 else None
 
     def boosted(self, verdict: ZoneVerdict) -> bool:
-        """Without the zone's watermark boost (5.0+) the request would have passed."""
+        """Whether the request would have passed without the zone's watermark boost (5.0+)."""
         if self.request is None or not self.request.counts_boost:
             return False
         usable, required = verdict.usable_bytes, verdict.required_bytes
@@ -241,19 +241,19 @@ class Case:
         return usable is not None and required is not None and usable > required - boost
 
     def barred(self, amount: int) -> bool:
-        """Whether so much, free but not for this request, would have let it pass."""
+        """Whether the request would have passed if it could have used these ``amount`` bytes of free memory."""
         return not any(v.fits for v in self.verdicts) and 0 < self.shortfall_bytes < amount
 
     @cached_property
     def of_processes(self) -> tuple[int, bool]:
-        """What all processes have of their own, and whether that is most of RAM."""
+        """The anonymous memory of all processes in bytes, and whether that is most of RAM."""
         own = self.ledger.held("anon") or 0
         return own, own >= _TOGETHER * (self.ledger.whole_bytes or 1 << 62)
 
     @cached_property
     def swapped_bytes(self) -> int:
-        """What listed processes have in swap though no swap is in use: swapoff is taking it out of use
-        (total_swap_pages falls first, try_to_unuse() follows); 0 where that is not so."""
+        """Bytes that listed processes have in swap although the machine has no swap left: swapoff is running
+        (total_swap_pages falls first, then try_to_unuse() moves pages back). Otherwise 0."""
         swap = self.report.memory.swap if self.report.memory is not None else None
         if swap is None or swap.total_bytes != 0:
             return 0
@@ -261,9 +261,11 @@ class Case:
 
     @cached_property
     def free_elsewhere(self) -> int | None:
-        """The machine's free memory less that of the printed zones: what the zones had that this report
-        leaves out (of nodes that the task may not use; since 6.1 also above the request's class zone). None
-        where all are printed, or no total is."""
+        """The free memory of the zones that the report omits: the machine's total minus the printed zones.
+
+        The kernel omits zones of nodes that the task may not use and, since 6.1, zones above the request's
+        class zone. None if all zones are printed, or if no total is.
+        """
         memory = self.report.memory
         free = memory.totals.get("free_bytes") if memory is not None else None
         if memory is None or free is None or not self.zones or not confined(memory):
@@ -272,49 +274,49 @@ class Case:
 
     @cached_property
     def caller(self) -> str | None:
-        """Who called the allocator: the first function of the call trace above mm's own."""
+        """The allocator's caller: the first function of the call trace outside mm."""
         return next((f for f in self.report.trigger.call_trace if not _MM.match(f)), None)
 
     @cached_property
     def trace_modules(self) -> tuple[str, ...]:
-        """The modules whose functions the call trace passes, the nearest to the allocator first; what is
-        behind a question mark was only found on the stack."""
+        """The modules with functions in the call trace, the nearest to the allocator first. Entries with a
+        question mark do not count: they were only found on the stack."""
         texts = (record.text for record in self.capture.records) if self.capture is not None else ()
         found = (_TRACED.match(text) for text in texts if "+0x" in text)
         return tuple(dict.fromkeys(m[1] for m in found if m is not None))
 
     @property
     def kernel_thread(self) -> bool:
-        """A thread of the kernel asked: by its name, or by where its call trace begins (kthread())."""
+        """Whether a kernel thread made the request, by its name or by the start of its trace (kthread())."""
         trigger = self.report.trigger
         return bool(_THREADS.match(trigger.comm or "")) or "kthread" in trigger.call_trace
 
     @cached_property
     def reclaiming(self) -> bool:
-        """Who asked was freeing memory (PF_MEMALLOC), by the call trace: the request is one of reclaim's own,
-        and no watermark holds for it."""
+        """Whether the requesting task was reclaiming memory (PF_MEMALLOC), by the call trace. No watermark
+        applies to such a request."""
         return any(_RECLAIM.match(function) for function in self.report.trigger.call_trace)
 
     @cached_property
     def asker_is_victim(self) -> bool:
-        """A request that may wait failed: only a task fails that was chosen by the OOM killer before
-        (__alloc_pages_slowpath()), or that reclaims."""
+        """Whether the requesting task had already been killed. A request that may wait fails only for a task
+        that the OOM killer chose before (__alloc_pages_slowpath()), or that reclaims."""
         trigger = self.report.trigger
         if self.report.kind != "page_alloc_failure" or not trigger.gfp_flags or trigger.order is None:
             return False
         if self.kernel_thread or self.stalled or self.reclaiming:
-            return False  # has no memory to be killed for; is still being served; may fail without any kill
+            return False  # never a victim; still waiting; may fail without a kill
         flags = expand(trigger.gfp_flags)
         return trigger.order <= COSTLY_ORDER and "__GFP_DIRECT_RECLAIM" in flags and not flags & _MAY_FAIL
 
     @property
     def stalled(self) -> bool:
-        """The request has waited for long and is still being served (4.10 to 4.14: warn_alloc())."""
+        """Whether the request has waited long and still waits (4.10 to 4.14: warn_alloc())."""
         return "stall" in (self.report.outcome or "").lower()
 
     @cached_property
     def compaction_off(self) -> bool:
-        """The kernel was built without CONFIG_COMPACTION, and says so (4.9+)."""
+        """Whether the kernel printed that it was built without CONFIG_COMPACTION (4.9+)."""
         records = self.capture.records if self.capture is not None else ()
         return any(COMPACTION.pattern.search(record.text) for record in records)
 
@@ -332,28 +334,28 @@ class Case:
 
     @cached_property
     def early(self) -> bool:
-        """Before any service runs: process 1 is all there is, or not even that."""
+        """Whether no service runs yet: there is only process 1, or not even that."""
         tasks = self.report.tasks
         if tasks:
             return all(task.pid <= 1 for task in tasks)
         return self.report.trigger.pid == 1 and "tasks" not in self.report.missing
 
     def kernel_at_least(self, major: int, minor: int) -> bool | None:
-        """Whether the kernel is so new, by its own release; None where the report does not name it. For
-        advice alone: what lines mean is read from the lines."""
+        """Whether the kernel has at least this release; None if the report does not name it. Only for advice:
+        the meaning of a line never depends on the release."""
         match = re.match(r"(\d+)\.(\d+)", self.report.kernel or "")
         return None if match is None else (int(match[1]), int(match[2])) >= (major, minor)
 
     @property
     def confined(self) -> bool:
-        """Not all zones are printed."""
+        """Whether the report omits zones."""
         if self.report.constraint in ("cpuset", "memory_policy"):
             return True
         return self.report.memory is not None and confined(self.report.memory)
 
     def total(self, name: str) -> int | None:
-        """A machine-wide counter of the report in bytes ("shmem", "slab_unreclaimable" ...), from the
-        totals, else the sum over nodes or zones."""
+        """A machine-wide counter of the report in bytes ("shmem", "slab_unreclaimable" ...), from the totals
+        or else summed over nodes or zones."""
         memory = self.report.memory
         if memory is None:
             return None
@@ -361,7 +363,7 @@ class Case:
 
     @property
     def anon_bytes(self) -> int | None:
-        """What only swap can take: anonymous memory and, on the same lists, shared memory."""
+        """The memory that can only go to swap: anonymous memory and the shared memory on the same lists."""
         amounts = [self.total(name) for name in ("active_anon", "inactive_anon")]
         return None if all(a is None for a in amounts) else sum(a or 0 for a in amounts)
 
@@ -382,7 +384,7 @@ class Case:
 
     @cached_property
     def facts(self) -> Facts:
-        """What the host said of itself beyond that, live only."""
+        """Further facts about the host; live only."""
         return facts(self.at)
 
     @cached_property

@@ -1,7 +1,7 @@
-"""What a finding says beside its text: what refused the request, and what the cause was.
+"""What a finding adds to its text: what refused the request, and what the cause was.
 
-A finding module answers with a :class:`Finding`, or with a :class:`Claim` around it. The line (WHY) and the
-advice that is shown first (CHANGE) are made of the claims alone, so that a new finding speaks for itself.
+A finding module returns a :class:`Finding`, or a :class:`Claim` around it. The summary line (WHY) and the
+advice that is shown first (CHANGE) use the claims alone, so a new finding needs no change elsewhere.
 
 Core: no clock, no file, no socket.
 """
@@ -18,46 +18,47 @@ from oomwatchd.records.report import Finding
 
 
 class Tier(IntEnum):
-    """How near a cause lies to the kill. The first tier that holds enough to decide is named."""
+    """How close a cause is to the kill. The cause with the lowest tier is named."""
 
-    #: a setting chose who dies or what happens, whoever held the memory
+    #: A setting decided what happens or who is killed, no matter what held the memory.
     MANNER = 0
-    #: memory was there, and this request was not to have it
+    #: Memory was free, but this request could not use it.
     BARRED = 1
-    #: the machine, or everybody on it, had less than it could: a setting, a reservation, the kernel itself
+    #: Something reduced the memory available to all: a setting, a reservation, the kernel itself.
     TAKEN = 2
-    #: it grew without an end in sight: more memory only postpones the kill
+    #: Something grew steadily; more memory only postpones the kill.
     GREW = 3
-    #: somebody holds it
+    #: One holder has the memory.
     HELD = 4
-    #: nobody stands out
+    #: No single holder stands out.
     TOGETHER = 5
-    #: what would say so is not in the log; its advice comes after all others
+    #: The log lacks the figures; this advice comes after all others.
     UNSEEN = 6
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """Why memory ran out, in one clause, and what would have been without it."""
+    """Why memory ran out, in one clause, and how much memory there would be without this cause."""
 
     tier: Tier
-    #: ``shared memory (tmpfs) holds 74 % of RAM``; empty where the advice alone is meant
+    #: ``shared memory (tmpfs) holds 74 % of RAM``; empty if only the finding's advice counts.
     text: str
-    #: bytes that the whole would have more without it; ranks causes of one tier
+    #: Bytes that would be free without this cause; ranks the causes of one tier.
     excess_bytes: int = 0
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
-    """What said no. The lowest rank is told; ``before`` and ``behind`` are told as well as it."""
+    """What refused the request. The refusal with the lowest rank is shown. Those with the place ``before`` or
+    ``behind`` are shown in addition."""
 
     text: str
     rank: int = 50
-    #: it explains all: no cause is told behind it
+    #: It explains everything: no cause is shown after it.
     alone: bool = False
     place: Literal["before", "first", "behind"] = "first"
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """A finding with what it says for the line. ``headline`` replaces the whole line."""
+    """A finding with its parts of the summary line. ``headline`` replaces the whole line."""
 
     finding: Finding
     refusal: Refusal | None = None
@@ -66,6 +67,6 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ranked(claims: Iterable[Claim]) -> list[Claim]:
-    """Those that name a cause, the one to be told first."""
+    """The claims that have a cause, the most important first."""
     causes = [c for c in claims if c.cause is not None]
     return sorted(causes, key=lambda c: (c.cause.tier, -c.cause.excess_bytes) if c.cause else (0, 0))

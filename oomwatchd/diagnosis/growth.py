@@ -1,4 +1,4 @@
-"""How fast the process or the cgroup that a kill was about grew: a line through the recorder's looks.
+"""The growth of the process or cgroup that the kill was about: a line through the recorder's samples.
 
 Core: no clock, no file, no socket.
 """
@@ -14,15 +14,16 @@ import msgspec
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.records.capture import Track
 
-#: fewer points are no trend; steps that grew; growth as a share of the limit; variation that a line explains
+#: Least number of points, and least growth as a share of the limit. Below: least share of steps that go up,
+#: and least share of the variation that the line explains.
 POINTS, SHARE = 5, 0.1
 _STEADY, _STRAIGHT = 0.8, 0.9
-#: A climb may have begun late: all of the time is tried first, then its last minute, then its last seconds.
+#: Growth may have begun late: the whole time is tried first, then the last minute, then the last 15 seconds.
 _WINDOWS_USEC = (1 << 62, 60_000_000, 15_000_000)
 
 
 class Climb(NamedTuple):
-    """Somebody's growth in bytes over so many seconds; ``whole`` is the limit (RAM) that it grew to."""
+    """The growth of a track in bytes, over ``seconds``; ``whole`` is the limit (or RAM) in bytes."""
 
     track: Track
     first: int
@@ -33,7 +34,7 @@ class Climb(NamedTuple):
 
 
 def climb_of(case: Case) -> Climb | None:
-    """That of the victim, else of the process or cgroup that took most; None where nothing grew steadily."""
+    """The victim's growth, else that of the process or cgroup that grew most; None without steady growth."""
     if case.capture is None:
         return None
     memcg = case.report.memcg
@@ -58,19 +59,19 @@ def climb_of(case: Case) -> Climb | None:
             climbs.append((about and track.kind == "process", climb))
     if not climbs:
         return None
-    # the victim's own, else the one that took most; of equals the process, which is nearer to the cause
+    # The victim first, then the largest growth. A process goes before its cgroup: it is nearer to the cause.
     return max(climbs, key=lambda c: (c[0], c[1].last - c[1].first, c[1].track.kind == "process"))[1]
 
 
 def _anchored(case: Case, track: Track) -> Track:
-    """The looks at a process, with what is known beyond them: at its start it held nothing, and at the kill
-    what the report says. On a busy host, or where it filled the limit soon, looks are few."""
+    """The samples of a process with two more points: it held nothing at its start, and at the kill it held
+    what the report says. A busy host, or a process that grew fast, has few samples."""
     if track.kind != "process" or case.capture is None or not track.points:
         return track
     points, end = list(track.points), case.at.usec if case.at is not None else None
     facts = next((f for f in case.capture.processes if f.pid == track.pid), None)
     start = facts.start_usec if facts is not None else None
-    # one that began long before the looks would make a line by itself
+    # a start long before the first sample would make a straight line by itself
     if start is not None and 0 < points[0][0] - start <= points[-1][0] - points[0][0]:
         points.insert(0, (start, 0))
     held = next((p.rss_bytes for p in case.processes if p.pid == track.pid), None)
@@ -97,7 +98,7 @@ def _climb(track: Track, whole: int) -> Climb | None:
 
 
 def _line(points: Sequence[tuple[float, int]]) -> tuple[float, float]:
-    """Slope of the least squares line (bytes a second), and the share of the variation that it explains."""
+    """The least squares line: its slope in bytes a second, and the share of the variation that it explains."""
     n = len(points)
     x_mean, y_mean = sum(x for x, _ in points) / n, sum(y for _, y in points) / n
     xx = sum((x - x_mean) ** 2 for x, _ in points)
@@ -107,6 +108,6 @@ def _line(points: Sequence[tuple[float, int]]) -> tuple[float, float]:
 
 
 def grows(amounts: Iterable[int]) -> bool:
-    """Nearly every step is one up."""
+    """Whether nearly every step goes up."""
     steps = [b - a for a, b in pairwise(amounts)]
     return sum(s > 0 for s in steps) >= _STEADY * len(steps)

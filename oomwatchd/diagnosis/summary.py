@@ -1,7 +1,8 @@
-"""One line for journals and lists: who, why, and who or what held the memory where one did. Its first 80
-characters carry who and why.
+"""The summary line for journals and lists: who was killed, why, and what held the memory if it is known.
 
-What a finding says of it stands in its claim (:mod:`oomwatchd.diagnosis.claims`); nothing here knows one.
+Its first 80 characters say who and why.
+
+The findings' parts come from their claims (:mod:`oomwatchd.diagnosis.claims`); this module knows no finding.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from oomwatchd.diagnosis.claims import Claim, ranked
 from oomwatchd.records.report import OomReport
 from oomwatchd.words.escape import harmless, harmless_name
 
-#: what a list or a journal shows of a line, and the least of a cgroup's path that still tells something
+#: Characters of a line that a list or journal shows, and the least useful length of a cgroup path.
 _LINE, _PATH = 80, 25
-#: around the path
+#: The words around the path, to count their length.
 _MEMCG_WORDS = ": cgroup  at its limit of 1.0 GiB"
 
 
 def summarize(report: OomReport, claims: Sequence[Claim]) -> str:
-    """Who died (or did not) and why, in one line that is safe to print: names are escaped.
+    """Who was killed (or that nobody was) and why, in one line that is safe to print: names are escaped.
 
     >>> summarize(report, claims)
     'java (pid 2543) killed: cgroup /system.slice/foo.service at its limit of 512 MiB'
@@ -36,7 +37,7 @@ def summarize(report: OomReport, claims: Sequence[Claim]) -> str:
 
 
 def room_for_path(report: OomReport) -> int:
-    """How many characters of a cgroup's path the line has room for."""
+    """The number of characters that the line has for a cgroup's path."""
     return max(_LINE - len(who(report)) - len(_MEMCG_WORDS), _PATH)
 
 

@@ -9,7 +9,7 @@ A finding module has
 
 Modules whose name begins with ``_`` are shared parts, not findings.
 
-Pure: reads no clock, no file and no socket.
+Core: no clock, no file, no socket.
 """
 
 from __future__ import annotations
