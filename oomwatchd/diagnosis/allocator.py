@@ -93,7 +93,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counts_boost(self) -> bool:
-        """Whether the full watermark boost applies. If not, the kernel retries without it or uses a lower mark."""
+        """Whether the full watermark boost applies. Other requests are tried without it or at a lower mark."""
         return not (self.victim or self.no_watermarks or (self.high and not self.order))
 
     @property
@@ -452,7 +452,7 @@ def boost_bytes(zone: Zone, page_size: int | None) -> int:
     """The watermark boost that ``min`` includes (5.0+): as printed (5.16+), else a lower bound.
 
     low is above min by at least a quarter of min (__setup_per_zone_wmarks()), and the boost raises both by
-    the same amount. So the part of min that exceeds four times their distance is a boost, apart from rounding.
+    the same amount. So the part of min above four times their distance is a boost, apart from rounding.
     """
     printed = zone.bytes_of("boost")
     if printed is not None:

@@ -1,4 +1,4 @@
-"""The score table: what ``oom_badness()`` gave each task of the table, and whether the choice follows.
+"""The score table: the points that ``oom_badness()`` gave each task, and whether they explain the choice.
 
 Three formulas (mm/oom_kill.c), told apart by the columns of the task table:
 
@@ -10,13 +10,13 @@ Three formulas (mm/oom_kill.c), told apart by the columns of the task table:
 * 3.6 and later: pages, rss + swap + page tables, plus oom_score_adj * (total / 1000). Root is spared
   30 permille of total (up to 3.13) or 3 % of its own points (3.14 to 4.16).
 
-``total`` is what the task may use at all (constrained_alloc()): RAM and swap; a cgroup's limit and its
-swap; the memory of the allowed nodes and swap. Where the kernel printed the victim's score (up to 5.0)
-the total and the root rule that reproduce it are taken.
+``total`` is all memory that the task may use (constrained_alloc()): RAM and swap, or a cgroup's limit and its
+swap, or the memory of the allowed nodes and swap. If the kernel printed the victim's score (up to 5.0), the
+total and the root rule that reproduce it are used.
 
-The table is printed after the choice, and up to 6.1 each thread keeps up to 64 page faults to itself, so
-a row may differ from what the kernel compared by some pages for each thread; 6.2 to 6.19 read per-CPU
-counters roughly.
+The kernel prints the table after the choice. Up to 6.1 each thread counts up to 64 page faults locally, so a
+row may differ from what the kernel compared by some pages for each thread. 6.2 to 6.19 read per-CPU counters
+approximately.
 
 Core: no clock, no file, no socket.
 """
@@ -33,7 +33,7 @@ from oomwatchd.records.report import OomReport, Task, Victim
 
 OOM_SCORE_ADJ_MIN = -1000
 OOM_DISABLE = -17
-#: limits at or above this mean "none" (v1 prints the counter's largest value)
+#: Limits at or above this mean "no limit" (v1 prints the counter's largest value).
 _UNLIMITED = 1 << 52
 
 Formula = Literal["total_vm", "permille", "pages"]
@@ -41,30 +41,30 @@ RootRule = Literal["none", "three_percent", "thirty_permille"]
 
 
 class TaskScore(msgspec.Struct, frozen=True, kw_only=True):
-    """One task's standing. ``points`` are pages (``permille`` formula: permille); None: not eligible."""
+    """One task's score. ``points`` are pages (permille in the ``permille`` formula); None: not eligible."""
 
     task: Task
     points: int | None
-    #: memory that killing it would free as the kernel counts: rss + swap + page tables, in bytes
+    #: Bytes that killing it would free by the kernel's count: rss + swap + page tables.
     footprint_bytes: int
-    #: /1000 of what may be used at all, the scale of the printed score and of /proc/PID/oom_score
+    #: Points in thousandths of all usable memory, the scale of the printed score and of /proc/PID/oom_score.
     permille: int | None = None
     excluded_by: Literal["oom_score_adj", "oom_adj", "init"] | None = None
 
 
 class ScoreTable(msgspec.Struct, frozen=True, kw_only=True):
-    """All tasks, the highest points first (equal points in the table's order), then the exempt ones."""
+    """All tasks: the eligible ones by falling points (equal points in the table's order), then the exempt."""
 
     rows: tuple[TaskScore, ...]
     formula: Formula
-    #: all terms of the formula were printed
+    #: Whether the report printed all terms of the formula.
     exact: bool
-    #: what the kernel took as "all memory", None where the report does not say
+    #: What the kernel took as "all memory"; None if the report does not say.
     total_bytes: int | None
     root_rule: RootRule
-    #: points of 0 and below count as 1 (up to 5.8): a negative oom_score_adj large enough makes equal
+    #: Points of 0 and below count as 1 (up to 5.8), so strongly negative adjustments make tasks equal.
     floored: bool
-    #: the score the kernel printed for the chosen process, and what this table gives it
+    #: The score that the kernel printed for the chosen process, and the score that this table gives it.
     printed_score: int | None = None
     computed_score: int | None = None
 
@@ -73,7 +73,7 @@ class ScoreTable(msgspec.Struct, frozen=True, kw_only=True):
         return next((r for r in self.rows if r.task.pid == pid), None)
 
     def rank(self, row: TaskScore) -> int | None:
-        """1 for the first; equal points share a rank. None for an exempt task."""
+        """The rank, from 1; equal points share a rank. None for an exempt task."""
         if row.points is None:
             return None
         points = row.points
@@ -83,8 +83,8 @@ class ScoreTable(msgspec.Struct, frozen=True, kw_only=True):
 def score_table(report: OomReport, *, swap_total_bytes: int | None = None) -> ScoreTable | None:
     """The scores of a report's task table, or None without one.
 
-    ``swap_total_bytes`` is the host's SwapTotal where a snapshot gave it: a cgroup's report does not
-    print it, and the kernel adds the swap that the cgroup may use.
+    ``swap_total_bytes`` is the host's SwapTotal if a snapshot gave it. A cgroup's report does not print it,
+    but the kernel adds the swap that the cgroup may use.
     """
     tasks = [t for t in report.tasks if t.rss_bytes is not None]
     page = report.page_size_bytes
@@ -110,10 +110,10 @@ def score_table(report: OomReport, *, swap_total_bytes: int | None = None) -> Sc
     _, total, rule, computed = best or (0, None, "none", None)
     rows = [_row(t, formula, total, rule, page) for t in tasks]
     if not certain and (printed is None or computed != printed):
-        # of a total that leaves the cgroup's swap out a share is no share: it may come to thousands
+        # without the cgroup's swap the total is too small: shares of it could exceed 1000
         rows = [msgspec.structs.replace(r, permille=None) for r in rows]
-    # the intent line that prints a score, and the counts of page tables, ended before the floor did; after
-    # that the choice tells
+    # Kernels that print a score or counts of page tables are older than 5.9 and have the floor. For others,
+    # the choice of the victim shows whether the floor applied.
     old = printed is not None or any(t.page_tables is not None for t in tasks)
     floored = formula != "total_vm" and (old or _floor_explains(rows, chosen_pid))
     if floored:
@@ -121,7 +121,7 @@ def score_table(report: OomReport, *, swap_total_bytes: int | None = None) -> Sc
             msgspec.structs.replace(r, points=None if r.points is None else max(r.points, 1)) for r in rows
         ]
     rows.sort(key=lambda r: (1, -r.footprint_bytes) if r.points is None else (0, -r.points))
-    # where all have the same adjustment, the order does not depend on the total
+    # if all tasks have the same adjustment, the order does not depend on the total
     exact = formula == "pages" and (certain or len({t.oom_score_adj for t in tasks}) == 1)
     return ScoreTable(
         rows=tuple(rows),
@@ -136,12 +136,12 @@ def score_table(report: OomReport, *, swap_total_bytes: int | None = None) -> Sc
 
 
 def chosen_victim(report: OomReport) -> Victim | None:
-    """The victim that was selected; the others died with it."""
+    """The selected victim; the other victims died with it."""
     return next((v for v in report.victims if v.role == "selected"), None)
 
 
 def footprint_bytes(task: Task, page_size: int) -> int:
-    """rss + swap + page tables: what oom_badness() counts of a task."""
+    """The memory that oom_badness() counts for a task, in bytes: rss + swap + page tables."""
     tables = task.pgtables_bytes
     if tables is None:
         pages = (task.page_tables or 0) + ((task.extra or {}).get("nr_pmds") or 0)
@@ -150,7 +150,7 @@ def footprint_bytes(task: Task, page_size: int) -> int:
 
 
 def _floor_explains(rows: list[TaskScore], chosen_pid: int | None) -> bool:
-    """Nobody has more than 0 points, and yet the chosen one is not the first."""
+    """Whether no task has more than 0 points, but the chosen task is not the first."""
     points = {r.task.pid: r.points for r in rows if r.points is not None}
     mine = points.get(chosen_pid) if chosen_pid is not None else None
     return mine is not None and mine < max(points.values()) <= 0
@@ -165,14 +165,14 @@ def _formula(report: OomReport) -> Formula:
 def _hypotheses(
     report: OomReport, formula: Formula, totals: list[int]
 ) -> Iterator[tuple[int | None, RootRule]]:
-    """(total in pages, root rule) in order of likelihood."""
+    """Pairs of total in pages and root rule, the most likely first."""
     rules: tuple[RootRule, ...]
     if formula == "total_vm":
         rules = ("none",)
     elif formula == "permille":
         rules = ("thirty_permille", "none")
     elif any(t.pgtables_bytes is not None for t in report.tasks):
-        rules = ("none", "three_percent")  # 4.15, 4.16 have the column and the rule
+        rules = ("none", "three_percent")  # 4.15 and 4.16 have both the column and the rule
     elif any("nr_pmds" in (t.extra or {}) for t in report.tasks):
         rules = ("three_percent", "none")  # none: root without CAP_SYS_ADMIN, as in a container
     else:
@@ -185,8 +185,8 @@ def _hypotheses(
 
 
 def _swap_room_unknown(report: OomReport, swap_total: int | None) -> bool:
-    """A cgroup's "all memory" includes the swap it may use, up to all that the host has: known only with
-    the host's figure, or where the cgroup may use none."""
+    """Whether the usable swap of a cgroup is unknown. The kernel adds it to "all memory", up to the host's
+    total. It is known only with the host's figure, or if the cgroup may use no swap."""
     if report.constraint != "memcg" or swap_total is not None or report.memcg is None:
         return False
     memcg = report.memcg
@@ -265,7 +265,7 @@ def _row(task: Task, formula: Formula, total: int | None, rule: RootRule, page: 
 def _points(
     task: Task, footprint: int, formula: Formula, total: int | None, rule: RootRule, page: int
 ) -> int:
-    """oom_badness(); without ``total`` an adjustment other than 0 cannot be weighed and is left out."""
+    """oom_badness() of one task. Without ``total`` an adjustment cannot be converted and is ignored."""
     if formula == "total_vm":
         points = (task.total_vm_bytes or 0) // page
         shift = (task.extra or {}).get("oom_adj") or 0

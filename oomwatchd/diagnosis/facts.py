@@ -1,7 +1,7 @@
-"""What a live host says of itself at the report, beyond /proc/meminfo and zoneinfo: who holds what kind.
+"""Facts about a live host at the time of the report, beyond /proc/meminfo and zoneinfo: who holds which kind.
 
-Each part of the snapshot is optional; one that could not be read is empty here, which is "unknown". Lines of
-a list are ``AMOUNT [WORD ...] NAME``, the largest first.
+Each part of the snapshot is optional. A part that could not be read is empty here, which means "unknown".
+Lines of a list have the form ``AMOUNT [WORD ...] NAME``, the largest first.
 
 Core: no clock, no file, no socket.
 """
@@ -17,7 +17,7 @@ from oomwatchd.records.capture import Snapshot
 
 
 class Held(msgspec.Struct, frozen=True):
-    """A line of a list: bytes (or a count), by whom or what; ``pid`` where it is a process."""
+    """A line of a list: an amount in bytes (or a count) and its holder; ``pid`` if that is a process."""
 
     amount: int
     name: str
@@ -27,37 +27,38 @@ class Held(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """See docs/architecture.md, "Live facts"."""
 
-    #: parameters of the kernel's command line; one without a value maps to ""
+    #: Parameters of the kernel command line; a parameter without a value maps to "".
     command_line: dict[str, str] = {}
     sysctl: dict[str, str] = {}
     slab: tuple[Held, ...] = ()
     vmalloc: tuple[Held, ...] = ()
-    #: what holds most descriptors of a kind (pipe, socket, file, memfd, bpf, io_uring): amount is a count
+    #: The process with the most descriptors of each kind (pipe, socket, file, memfd, bpf, io_uring); the
+    #: amount is a count.
     descriptors: dict[str, Held] = {}
     memfd: tuple[Held, ...] = ()
     sysv: tuple[Held, ...] = ()
     bpf: tuple[Held, ...] = ()
     packet: tuple[Held, ...] = ()
-    #: queues of io_uring, DMA-BUFs, buffers of perf
+    #: Queues of io_uring, DMA-BUFs, buffers of perf.
     io_uring: tuple[Held, ...] = ()
     dmabuf: tuple[Held, ...] = ()
     perf: tuple[Held, ...] = ()
-    #: AF_PACKET sockets of the host's network, whoever has them
+    #: Number of AF_PACKET sockets in the host's network namespace, of any process.
     packet_sockets: int = 0
     locked: tuple[Held, ...] = ()
     threads: tuple[Held, ...] = ()
     ramfs: tuple[str, ...] = ()
-    #: what zram devices hold in RAM (mem_used_total of mm_stat), and pages of zsmalloc
+    #: RAM that zram devices use (mem_used_total of mm_stat), and pages of zsmalloc.
     zram: tuple[Held, ...] = ()
-    #: what they hold, before it was compressed (orig_data_size)
+    #: Size of the zram data before compression (orig_data_size).
     zram_data_bytes: int = 0
     zspages: int = 0
     protected: tuple[Held, ...] = ()
-    #: modules from out of tree or unsigned (O, E in /proc/modules), the one loaded last first
+    #: Out-of-tree or unsigned modules (O, E in /proc/modules), the last loaded first.
     modules: tuple[str, ...] = ()
-    #: pages of all sockets of the namespace, by protocol
+    #: Pages of all sockets of the network namespace, by protocol.
     sockets: dict[str, int] = {}
-    #: first process ("systemd"), None where unknown
+    #: Name of process 1 ("systemd"); None if unknown.
     init: str | None = None
     memcg_slab: tuple[Held, ...] = ()
 
@@ -65,14 +66,14 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 _SYSCTL = re.compile(r"^([\w.-]+) *= *(.*?) *$", re.MULTILINE)
 _SOCKET = re.compile(r"^(\w+): .*\bmem (\d+)", re.MULTILINE)
 _ZSPAGES = re.compile(r"^nr_zspages (\d+)$", re.MULTILINE)
-#: lines of one list that are read
+#: Largest number of lines that are read of one list.
 _MOST = 16
-#: of a 64-bit number
+#: Largest number of decimal digits of a 64-bit number.
 _DIGITS = 20
 
 
 def facts(snapshot: Snapshot | None) -> Facts:
-    """What a snapshot's parts say. Never raises."""
+    """The facts in a snapshot. Never raises."""
     if snapshot is None:
         return Facts()
     parts = snapshot.parts
@@ -119,7 +120,7 @@ def _zram(text: str, field: int) -> tuple[Held, ...]:
 
 
 def _number(word: str) -> int:
-    """Of a word of decimal digits; 0 of any other, and of more digits than the kernel prints."""
+    """The number in a word of decimal digits; 0 for any other word and for too many digits."""
     return int(word) if word.isdecimal() and len(word) <= _DIGITS else 0
 
 

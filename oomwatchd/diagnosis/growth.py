@@ -98,7 +98,7 @@ def _climb(track: Track, whole: int) -> Climb | None:
 
 
 def _line(points: Sequence[tuple[float, int]]) -> tuple[float, float]:
-    """The least squares line: its slope in bytes a second, and the share of the variation that it explains."""
+    """The least squares line: its slope in bytes a second, and its explained share of the variation."""
     n = len(points)
     x_mean, y_mean = sum(x for x, _ in points) / n, sum(y for _, y in points) / n
     xx = sum((x - x_mean) ** 2 for x, _ in points)

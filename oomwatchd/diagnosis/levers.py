@@ -1,7 +1,7 @@
-"""How the knobs are turned, in words: which, to what, where it is written so that it lasts.
+"""The words of the advice: which setting to change, to what value, and where to write it so that it lasts.
 
-Advice fits the host: what it runs (systemd or not, cgroup v1 or v2), how old its kernel is, who owns the
-cgroup. Where that is not known the wording names both.
+The advice fits the host: systemd or not, cgroup v1 or v2, the kernel's age, the owner of the cgroup. If one
+of these is unknown, the advice names both settings.
 
 Core: no clock, no file, no socket.
 """
@@ -21,15 +21,15 @@ from oomwatchd.words.amounts import size
 from oomwatchd.words.escape import harmless_name
 from oomwatchd.words.text import middle_cut
 
-#: the kubelet's cgroups above those of the pods
+#: The kubelet's cgroups above those of the pods.
 _ALL_PODS = ("kubepods", "kubepods-burstable", "kubepods-besteffort", "burstable", "besteffort")
-#: a virtual machine's process has no heap and no workers to be tuned
+#: Names of hypervisor processes. They have no heap and no workers to tune.
 _HYPERVISORS = ("qemu-", "kvm", "CPU ", "cloud-hyperviso", "firecracker", "VBoxHeadless", "vmware-vmx")
-#: where a setting of vm. lasts
+#: How a vm. setting is made to last.
 LASTS = "sysctl -w; /etc/sysctl.d/ keeps it"
 
 
-#: how programs that people know call what bounds them, by the name of the process
+#: The memory settings of well-known programs, by process name.
 _SETTINGS = (
     (r"java", "-Xmx or -XX:MaxRAMPercentage, and room beside the heap"),
     (r"node(?:js)?", "--max-old-space-size"),
@@ -45,8 +45,8 @@ _SETTINGS = (
 
 
 def own_settings(comm: str) -> str:
-    """``its own settings (...)`` with those that a known program has; of a hypervisor, which has neither heap
-    nor workers, what its guest is given."""
+    """``its own settings (...)`` with those of a known program. For a hypervisor, which has neither heap nor
+    workers, the memory of its guest."""
     if comm.startswith(_HYPERVISORS):
         return "the guest's RAM"
     known = next((words for name, words in _SETTINGS if re.fullmatch(name, comm)), None)
@@ -54,7 +54,7 @@ def own_settings(comm: str) -> str:
 
 
 def bound_process(case: Case, comm: str, pid: int | None) -> str:
-    """How one process is kept from taking all of the machine."""
+    """How to keep one process from using all of the machine's memory."""
     name = harmless_name(comm)
     if pid == 1:
         return (
@@ -77,27 +77,27 @@ def bound_process(case: Case, comm: str, pid: int | None) -> str:
 
 
 def setting(case: Case, unit: str, otherwise: str) -> str:
-    """``TasksMax= of its unit (pids.max)``; where no systemd runs only what is in brackets."""
+    """``TasksMax= of its unit (pids.max)``; without systemd only the part in parentheses."""
     return otherwise if case.systemd is False else f"{unit} of its unit ({otherwise})"
 
 
 def cgroup_of(case: Case, pid: int | None) -> str | None:
-    """The cgroup of a process where /proc told it."""
+    """The cgroup of a process, if /proc showed it."""
     if case.capture is None or pid is None:
         return None
     return next((f.cgroup for f in case.capture.processes if f.pid == pid and f.cgroup), None)
 
 
 def unit_of(case: Case, pid: int | None) -> str | None:
-    """The unit of a process where /proc told its cgroup."""
+    """The unit of a process, if /proc showed its cgroup."""
     known = cgroup_of(case, pid)
     unit = owner_of(known).unit if known else None
     return None if unit is None else harmless_name(middle_cut(unit, 60))
 
 
 def is_v1(memcg: Memcg) -> bool | None:
-    """Whether the cgroup is of version 1: memory+swap and kmem have counters of their own there alone, swap
-    in version 2 alone. None where the report has neither."""
+    """Whether the cgroup is v1. Only v1 has counters for memory+swap and kmem, only v2 has one for swap. None
+    if the report has none of them and no telling statistics."""
     if memcg.memory_swap is not None or memcg.kmem is not None:
         return True
     if memcg.swap is not None:
@@ -108,14 +108,14 @@ def is_v1(memcg: Memcg) -> bool | None:
 
 
 def of_all_pods(memcg: Memcg) -> bool:
-    """The cgroup is the kubelet's own, above all pods or all of a class."""
+    """Whether the cgroup is the kubelet's own, above all pods or above all pods of a QoS class."""
     last = (memcg.oom_path or "").rstrip("/").rpartition("/")[2]
     return last.removesuffix(".slice") in _ALL_PODS
 
 
 def raise_limit(memcg: Memcg, which: str | None, limit: int | None, names: Mapping[str, str]) -> str:
-    """``raise WHAT above HOW MUCH``: the knob that whoever manages the cgroup turns. ``names`` are those of
-    containers by their ids."""
+    """``raise WHAT above HOW MUCH``, with the setting of the cgroup's manager. ``names`` are the names of
+    containers, by id."""
     above = f" above {size(limit)}" if limit else ""
     if which == "kmem":
         return f"raise or lift memory.kmem.limit_in_bytes{above} (deprecated)"
@@ -127,7 +127,7 @@ def raise_limit(memcg: Memcg, which: str | None, limit: int | None, names: Mappi
     knob = file or "memory.max; cgroup v1: memory.limit_in_bytes"
     path = memcg.oom_path or ""
     if of_all_pods(memcg):
-        # the kubelet's own: node capacity less what is reserved, or less what better pods requested
+        # the kubelet computes it: node capacity minus reservations, or minus requests of better QoS classes
         now = f" (now {size(limit)})" if limit else ""
         return f"raise the kubelet's bound for all pods{now} with a smaller --kube-reserved"
     found = owned(path, names)
@@ -135,7 +135,7 @@ def raise_limit(memcg: Memcg, which: str | None, limit: int | None, names: Mappi
     if found is not None and not (found.kind == "unit" and (both or which == "memory+swap")):
         return found.raised(Limit(above, knob, swap=both, swap_alone=which == "memory+swap" and not both))
     if both:
-        # the memory limit may not be above that of memory and swap together: EINVAL
+        # EINVAL if the memory limit exceeds the limit of memory and swap together
         where = f" of cgroup {harmless_name(middle_cut(path, 60))}" if path else ""
         most = memcg.memory_swap.limit_bytes if memcg.memory_swap is not None else None
         first = f" above {size(most)}" if most else above
@@ -145,8 +145,8 @@ def raise_limit(memcg: Memcg, which: str | None, limit: int | None, names: Mappi
 
 
 def _swap_tied(memcg: Memcg) -> bool:
-    """The memory limit may not be above that of memory and swap together: to double the former alone is
-    refused."""
+    """Whether the memory limit cannot be doubled alone: it may not exceed the limit of memory and swap
+    together."""
     memory, both = memcg.memory, memcg.memory_swap
     if memory is None or both is None or memory.limit_bytes is None or both.limit_bytes is None:
         return False
@@ -154,7 +154,7 @@ def _swap_tied(memcg: Memcg) -> bool:
 
 
 def raise_it(case: Case) -> str:
-    """The same for the limit that was hit, as a sentence without its end."""
+    """``Raise WHAT above HOW MUCH`` for the limit that was hit, without a full stop."""
     memcg = case.report.memcg or Memcg()
     which, counter = limit_hit(case.report)
     limit = counter.limit_bytes if counter is not None else None
@@ -163,14 +163,14 @@ def raise_it(case: Case) -> str:
 
 
 def raised_first(case: Case, less: str, *, needed: str = "the load needs it") -> str:
-    """Of a cgroup: its limit is raised if ``needed``, else ``less`` is done, and how one sees it. The limit
-    comes first: with less the work is less, too."""
+    """The advice for a cgroup: raise its limit if ``needed``, else do ``less``, and how to check the result.
+    Raising comes first, because using less memory also means doing less work."""
     return f"{raise_it(case)} if {needed}; else {less}.{begin_with(case)}"
 
 
 def begin_with(case: Case) -> str:
-    """How far a cgroup's limit is raised to begin with, how that lasts, and where one sees what is needed;
-    with a blank before it. Empty where the limit is not known or nobody's own."""
+    """A first value for a cgroup's limit, how to make it last, and where to see what is needed; starts with a
+    space. Empty if the limit is unknown or not set by a user."""
     memcg = case.report.memcg or Memcg()
     which, counter = limit_hit(case.report)
     limit = counter.limit_bytes if counter is not None else None
@@ -196,7 +196,7 @@ def _lasts(case: Case, memcg: Memcg, limit: int) -> str:
 
 
 def _peak(case: Case, memcg: Memcg, which: str | None) -> str:
-    """The kernel's own high-water mark; version 2 has it from 5.19 on."""
+    """Where to read the kernel's high-water mark; v2 has one since 5.19."""
     old = is_v1(memcg)
     if old is None or (not old and case.kernel_at_least(5, 19) is not True):
         return "; no further oom_kill in memory.events shows that it suffices" if old is False else ""
@@ -206,6 +206,6 @@ def _peak(case: Case, memcg: Memcg, which: str | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``75 s``, ``12 minutes``; one second at least."""
+    """``75 s``, ``12 minutes``; at least one second."""
     whole = max(int(seconds), 1)
     return f"{whole} s" if whole < 120 else f"{whole // 60} minutes"
