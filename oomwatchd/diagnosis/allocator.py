@@ -93,7 +93,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def counts_boost(self) -> bool:
-        """Whether the full watermark boost applies. Other requests are tried without it or at a lower mark."""
+        """Whether the full boost applies. The kernel tries others without it or at a lower mark."""
         return not (self.victim or self.no_watermarks or (self.high and not self.order))
 
     @property

@@ -113,7 +113,7 @@ class Case:
     @cached_property
     def nearest(self) -> ZoneVerdict | None:
         """The zone with the smallest shortfall: with that much more memory the request would have passed. If
-        several are equal, it is the one that the kernel tried last. Small zones count only if all are small."""
+        several are equal, it is the one that the kernel tried last. Small zones count if all are small."""
         ranked = list(enumerate([v for v in self.failing if not self.minor(v)] or self.failing))
         return min(ranked, key=lambda p: (p[1].shortfall_bytes or 0, -p[0]))[1] if ranked else None
 
@@ -241,7 +241,7 @@ class Case:
         return usable is not None and required is not None and usable > required - boost
 
     def barred(self, amount: int) -> bool:
-        """Whether the request would have passed if it could have used ``amount`` more bytes of free memory."""
+        """Whether the request would have passed if it could have used ``amount`` more free bytes."""
         return not any(v.fits for v in self.verdicts) and 0 < self.shortfall_bytes < amount
 
     @cached_property

@@ -1,9 +1,9 @@
-"""One account of all memory there was: the machine's RAM, or the limit of the cgroup that was at it.
+"""One account of all memory: of the machine's RAM, or of the limit that a cgroup reached.
 
-Every share that a finding, the line or a page tells is a share of this one whole, and the holders do not
-overlap: they add up to it, or what is left is a holder of its own ("in no counter"). Each amount is a bound:
-the kernel's counters are read one after another, some are not printed by every kernel, and a report may show
-some zones only. What is not known is never counted as nothing; it makes the remainder "at most".
+Every share in a finding, in the summary line or on a page is a share of this whole. The holders do not
+overlap: they add up to the whole, or the rest is a holder of its own ("in no counter"). Each amount is a
+bound: the kernel reads its counters one after another, not every kernel prints all of them, and a report may
+omit zones. An unknown amount never counts as 0; it makes the rest an upper bound ("at most").
 
 Sources: mm/show_mem.c (show_free_areas(), up to 6.2 mm/page_alloc.c), mm/memcontrol.c (memory_stats[],
 mem_cgroup_print_oom_meminfo()), fs/proc/meminfo.c.
@@ -46,9 +46,9 @@ Kind = Literal[
     "pcp",
     "rest",
 ]
-#: the whole where RAM is not told: its counters, which leave out what no counter has
+#: Name of the whole if the report does not give RAM: the sum of its counters, without uncounted memory.
 COUNTED = "what the report counts"
-#: what people call a holder, in a table
+#: The names of the holders in a table.
 TITLES: Mapping[Kind, str] = {
     "anon": "anonymous",
     "shmem": "shared (tmpfs, shm)",
@@ -74,7 +74,7 @@ TITLES: Mapping[Kind, str] = {
     "pcp": "free, on per-CPU lists",
     "rest": "in no counter (drivers ...)",
 }
-#: totals of Mem-Info that make a kind up (4.8+ and older names alike)
+#: The totals of Mem-Info that add up to a kind (names of 4.8+ and older).
 _TOTALS: Mapping[Kind, tuple[str, ...]] = {
     "anon": ("active_anon", "inactive_anon", "isolated_anon"),
     "shmem": ("shmem",),
@@ -88,12 +88,12 @@ _TOTALS: Mapping[Kind, tuple[str, ...]] = {
     "zspages": ("zspages",),
     "bounce": ("bounce", "Balloon"),
 }
-#: without these the remainder would hold what the report merely does not say
+#: Counters that must be printed; without them the rest would include memory that has a counter.
 _FOR_REST = ("free", "active_anon", "active_file")
 
 
 class Bound(msgspec.Struct, frozen=True):
-    """An amount in bytes as far as it is known, and what said so. ``most`` None: no more than the whole."""
+    """Bounds of an amount in bytes, and their source. ``most`` None: no more than the whole."""
 
     least: int
     most: int | None
@@ -108,7 +108,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bytes(self) -> int:
-        """What it holds at least."""
+        """The least amount that it holds."""
         return self.bound.least
 
     @property
@@ -118,25 +118,25 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole and its holders; ``whole_bytes`` None where the report does not tell it."""
+    """The whole and its holders; ``whole_bytes`` is None if the report does not tell it."""
 
     whole_bytes: int | None
-    #: "RAM", "the cgroup's limit" or COUNTED; "of it" is the same in the line, behind the cgroup's name
+    #: "RAM", "the cgroup's limit" or COUNTED. The summary line says "of it" after the cgroup's name.
     whole_name: str
     confined: bool = False
     holders: tuple[Holder, ...] = ()
 
     def bound(self, kind: Kind) -> Bound | None:
-        """What a kind holds; None where nothing says."""
+        """The bounds of what a kind holds; None if unknown."""
         return next((h.bound for h in self.holders if h.kind == kind), None)
 
     def held(self, kind: Kind) -> int | None:
-        """What a kind holds at least; None where nothing says."""
+        """The least amount that a kind holds; None if unknown."""
         bound = self.bound(kind)
         return None if bound is None else bound.least
 
     def share(self, amount: int) -> float:
-        """The share of the whole, 0.0 to 1.0; 0.0 where the whole is not known."""
+        """The share of the whole, 0.0 to 1.0; 0.0 if the whole is unknown."""
         return min(round(amount / self.whole_bytes, 6), 1.0) if self.whole_bytes else 0.0
 
     def percent(self, amount: int) -> str:
@@ -145,7 +145,7 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ledger(report: OomReport, meminfo: Mapping[str, int]) -> Ledger:
-    """The account of a report; ``meminfo`` is /proc/meminfo of that moment, empty offline."""
+    """The ledger of a report; ``meminfo`` is /proc/meminfo at that moment, empty offline."""
     if report.constraint == "memcg":
         return _of_cgroup(report.memcg or Memcg())
     return of_machine(report.memory, meminfo)
@@ -155,8 +155,8 @@ def ledger(report: OomReport, meminfo: Mapping[str, int]) -> Ledger:
 
 
 def total(memory: Memory, name: str) -> int | None:
-    """A machine-wide counter in bytes ("shmem", "slab_unreclaimable" ...): from the totals, else the sum over
-    nodes or zones."""
+    """A machine-wide counter in bytes ("shmem", "slab_unreclaimable" ...), from the totals or else summed
+    over nodes or zones."""
     known = memory.totals.get(f"{name}_bytes")
     if known is not None:
         return known
@@ -168,9 +168,12 @@ def total(memory: Memory, name: str) -> int | None:
 
 
 def installed_bytes(memory: Memory) -> int | None:
-    """RAM with what is reserved: what all printed zones have present, else "N pages RAM", which counts holes
-    on older kernels (show_mem() of the architecture), else what the zones manage. None where zones are left
-    out and nothing tells of the whole."""
+    """RAM in bytes, including what is reserved.
+
+    It is the present memory of all printed zones, else "N pages RAM" (which counts holes on older kernels,
+    show_mem() of the architecture), else the managed memory of the zones. None if zones are omitted and no
+    line gives the total.
+    """
     present, managed = _sum(memory.zones, "present"), _sum(memory.zones, "managed")
     if present and not confined(memory):
         return max(present, managed or 0)
@@ -184,27 +187,28 @@ def _sum(zones: Iterable[Zone], name: str) -> int | None:
     return None if not amounts or None in amounts else sum(a for a in amounts if a is not None)
 
 
-#: some of RAM may be in no zone that is printed (ZONE_DEVICE) or be counted by other rules (old ARM)
+#: Share of RAM in the printed zones. Some RAM may be in an unprinted zone (ZONE_DEVICE) or be counted by
+#: other rules (old ARM).
 _WHOLE = 0.9
-#: counters of CPUs that are not added up yet
+#: Bytes by which totals may lag because per-CPU counters are not added up yet.
 _LAG = 16 << 20
 
 
 def confined(memory: Memory) -> bool:
-    """Not all zones are printed: those of nodes that the asking task may not use are left out
-    (SHOW_MEM_FILTER_NODES), but their pages stay in the totals and in "N pages RAM". The same where a log has
-    lost a zone's line."""
+    """Whether the report omits zones. The kernel omits those of nodes that the requesting task may not use
+    (SHOW_MEM_FILTER_NODES), but counts them in the totals and in "N pages RAM". A log may also have lost a
+    zone's line."""
     usable = None if memory.ram_bytes is None else memory.ram_bytes - (memory.reserved_bytes or 0)
     printed = _sum(memory.zones, "managed") or _sum(memory.zones, "present")
     if usable is None:
-        # the totals are of the whole machine
+        # the totals cover the whole machine
         free, shown = memory.totals.get("free_bytes"), _sum(memory.zones, "free")
         return bool(free and shown is not None and shown < _WHOLE * free and free - shown > _LAG)
     return bool(printed and printed < _WHOLE * usable)
 
 
 def of_machine(memory: Memory | None, meminfo: Mapping[str, int]) -> Ledger:
-    """The account of the whole machine's RAM."""
+    """The ledger of the whole machine's RAM."""
     if memory is None:
         return _of_meminfo(meminfo)
     whole, partial = installed_bytes(memory), confined(memory)
@@ -227,7 +231,7 @@ def of_machine(memory: Memory | None, meminfo: Mapping[str, int]) -> Ledger:
     if whole is not None:
         holders += _rest(whole, found, memory, meminfo, partial)
     elif not partial and not any(total(memory, name) is None for name in _FOR_REST):
-        # RAM is that much at least
+        # the sum of the counters is a lower bound of RAM
         whole, name = sum(found.values()), COUNTED
     return Ledger(
         whole_bytes=whole,
@@ -238,8 +242,8 @@ def of_machine(memory: Memory | None, meminfo: Mapping[str, int]) -> Ledger:
 
 
 def _overlaps(found: dict[Kind, int], memory: Memory) -> None:
-    """Shared memory lies on the anonymous lists, or, locked, on the unevictable one; what waits to be written
-    is on the lists of files."""
+    """Remove double counts. Shared memory is on the anonymous lists, or on the unevictable list if it is
+    locked. Pages that wait to be written are on the file lists."""
     if "anon" in found and "shmem" in found:
         on_anon = min(found["shmem"], found["anon"])
         locked = min(found["shmem"] - on_anon, found.get("unevictable", 0))
@@ -254,8 +258,8 @@ def _overlaps(found: dict[Kind, int], memory: Memory) -> None:
 
 
 def _reserved(memory: Memory, partial: bool) -> int | None:
-    """What the page allocator does not have: reserved at boot, taken out since by a balloon, or not yet
-    handed over (deferred initialisation)."""
+    """Memory that the page allocator does not have: reserved at boot, taken later by a balloon, or not handed
+    over yet (deferred initialisation)."""
     present, managed = _sum(memory.zones, "present"), _sum(memory.zones, "managed")
     if not partial and present is not None:
         return None if managed is None else max(present - managed, 0)
@@ -263,7 +267,8 @@ def _reserved(memory: Memory, partial: bool) -> int | None:
 
 
 def _free(memory: Memory, free: int) -> dict[Kind, int]:
-    """Free memory: below the min watermarks nobody ordinary gets it, and CMA is for movable pages."""
+    """Free memory by kind: below the min watermarks it is for privileged requests only, and CMA is for
+    movable pages only."""
     back = cma = 0
     for zone in memory.zones:
         has, cma_free = zone.bytes_of("free") or 0, zone.bytes_of("free_cma") or 0
@@ -281,7 +286,7 @@ def _free(memory: Memory, free: int) -> dict[Kind, int]:
 def _rest(
     whole: int, found: dict[Kind, int], memory: Memory, meminfo: Mapping[str, int], partial: bool
 ) -> list[Holder]:
-    """What no counter of the report names; live /proc/meminfo names a part of it."""
+    """The memory that no counter of the report names. On a live system /proc/meminfo names a part of it."""
     rest = whole - sum(found.values())
     slab = any(total(memory, name) is not None for name in ("slab_unreclaimable", "slab"))
     if partial or rest <= 0 or not slab or any(total(memory, name) is None for name in _FOR_REST):
@@ -289,7 +294,7 @@ def _rest(
     holders = []
     for kind, name in (("percpu", "Percpu"), ("vmalloc", "VmallocUsed")):
         amount = meminfo.get(name, 0)
-        # kernel stacks are of vmalloc where CONFIG_VMAP_STACK is on, and counted above
+        # with CONFIG_VMAP_STACK, vmalloc includes the kernel stacks, which are already counted above
         if name == "VmallocUsed":
             amount = max(amount - found.get("kernel_stack", 0), 0)
         amount = min(amount, rest)
@@ -301,7 +306,7 @@ def _rest(
 
 
 def _of_meminfo(meminfo: Mapping[str, int]) -> Ledger:
-    """No memory part in the report: what the host said by itself."""
+    """The ledger from /proc/meminfo, for a report without a memory part."""
     names: Mapping[Kind, tuple[str, ...]] = {
         "anon": ("Active(anon)", "Inactive(anon)"),
         "shmem": ("Shmem",),
@@ -335,12 +340,12 @@ def _of_cgroup(memcg: Memcg) -> Ledger:
     if usage is not None and whole is not None:
         left = usage - sum(found.values())
         if left > 0:
-            # where the kinds are printed a rest is charges in stock; where none is, all of it
+            # with printed kinds, the rest is pre-charged stock of the CPUs; without, it is all memory
             holders.append(Holder(kind="rest", bound=Bound(left, left, "the rest of the usage")))
         if whole > usage:
             holders.append(Holder(kind="free", bound=Bound(whole - usage, whole - usage, "the limit")))
     elif found:
-        # composition without a usage line: the sum is the least that it held
+        # kinds without a usage line: their sum is a lower bound
         whole = sum(found.values())
     return Ledger(whole_bytes=whole, whole_name="the cgroup's limit", holders=_ordered(holders))
 
@@ -373,7 +378,7 @@ def _cgroup_kinds(parts: MemcgKinds) -> dict[Kind, int]:
     )
     named |= {kind: amount for kind, amount in others if amount is not None}
     if parts.kernel is not None:
-        # v1 and kernels up to 5.17 print no sum; of it, what no kind names: pipes, sockets' buffers, BPF ...
+        # v1 and kernels up to 5.17 print no sum. Its unnamed part: pipes, sockets' buffers, BPF ...
         named["kernel_rest"] = max(parts.kernel - sum(named.values()), 0)
     found |= named
     if parts.sock is not None:

@@ -1,9 +1,9 @@
-"""What is near an OOM kill and is none of the kernel's: who says so, and what to look for then.
+"""Lines that resemble an OOM report but are none: who writes them, and what to look for.
 
-A text without a report is seldom without a reason: another killer acted before the kernel had to, a runtime
-ran into its own limit, or the line that was pasted tells of a kill whose report lies elsewhere.
+A text without a report usually has a reason: another killer acted before the kernel, a runtime reached its
+own limit, or the pasted line is about a kill whose report is elsewhere.
 
-**A new neighbour is one entry of** :data:`KINDS`.
+**To add a kind, add one entry to** :data:`KINDS`.
 
 Core: no clock, no file, no socket.
 """
@@ -15,17 +15,17 @@ from collections.abc import Iterable
 
 import msgspec
 
-#: of a longer line no more is looked at
+#: Characters of a line that are searched.
 MAX_LINE = 4096
-#: kinds that are told of one text
+#: Largest number of kinds that are shown for one text.
 MAX_TOLD = 4
-#: what is shown of the line
+#: Characters of the line that are shown.
 _SHOWN = 80
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that may be mistaken for a report. ``what`` it is, and what to ``look_for``; ``pattern`` is
-    searched in a line; ``samples`` are real lines."""
+    """One kind of line that may be mistaken for a report: ``what`` it is, and what to ``look_for``.
+    ``pattern`` is searched in a line; ``samples`` are real lines."""
 
     id: str
     what: str
@@ -35,7 +35,7 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Near(msgspec.Struct, frozen=True, kw_only=True):
-    """A neighbour that was found: its first line, numbered from 1, and how many such lines there are."""
+    """A kind that was found: its first line, numbered from 1, and the number of such lines."""
 
     kind: Kind
     line: int
@@ -43,7 +43,7 @@ class Near(msgspec.Struct, frozen=True, kw_only=True):
     count: int = 1
 
     def told(self) -> str:
-        """In one line of plain words; the text comes from anywhere."""
+        """One line in plain words. It is escaped, because the text is not trusted."""
         more = f" and {self.count - 1} more" if self.count > 1 else ""
         return f"line {self.line}{more}: {self.kind.what} ({self.text!r}); {self.kind.look_for}"
 
@@ -56,7 +56,7 @@ _KERNEL_LOG = "the kernel's report is in its own log: journalctl -k or dmesg of 
 
 _WORDS = "(?:invoked oom|[Kk]ill(?:ed)? process|oom_reaper)"
 
-#: the more certain before the less: a line is of the first kind that knows it
+#: The more certain kinds come first: a line belongs to the first kind that matches.
 KINDS: tuple[Kind, ...] = (
     _kind(
         "source_code",
@@ -227,7 +227,7 @@ KINDS: tuple[Kind, ...] = (
 )
 
 
-#: one of these is in every line of some kind, in small letters: most lines are done with here
+#: Lower-case words, one of which is in every line of any kind. This quickly rules out most lines.
 _WORDS_OF_ANY = (
     *("oom", "mem", "kill", "137", "evict", "alloc", "anon", "tgid", "lmk", "nohang", "of size", "signal"),
     *("corrective", "victim", "fork rejected"),
@@ -235,8 +235,8 @@ _WORDS_OF_ANY = (
 
 
 def neighbours(lines: Iterable[str]) -> list[Near]:
-    """What is near an OOM kill in a text that holds no report: the first line of each kind, the most certain
-    kinds first; words about it only where there is nothing else."""
+    """The kinds that occur in a text without a report: the first line of each, the most certain kinds first.
+    Lines that merely mention an OOM kill count only if there is nothing else."""
     found: dict[str, Near] = {}
     for number, line in enumerate(lines, 1):
         small = line[:MAX_LINE].lower()

@@ -1,4 +1,4 @@
-"""A warning in words: who is near its end, who grows, whom the kernel would kill, what can be done now.
+"""A warning in words: what is about to run out, what grows, whom the kernel would kill, and what to do now.
 
 Core: no clock, no file, no socket.
 """
@@ -22,7 +22,7 @@ _SHARE = 0.1
 
 
 def near_of(capture: OomCapture, told: Nearing, ended: str | None) -> Near:
-    """What the event tells; ``ended`` is the end's time in words."""
+    """The content of the event; ``ended`` is the time of the end, in words."""
     owner = owner_of(told.cgroup) if told.cgroup is not None else None
     return Near(
         state=told.state,
@@ -54,7 +54,7 @@ def near_of(capture: OomCapture, told: Nearing, ended: str | None) -> Near:
 
 
 def growers(tracks: Iterable[Track], told: Nearing) -> tuple[Grower, ...]:
-    """Who grew since the growth began, the fastest first; a cgroup's own line is its growth itself."""
+    """What grew since the growth began, the fastest first, without the cgroup that the warning is about."""
     found = []
     for track in tracks:
         points = [point for point in track.points if told.since_usec <= point[0] <= told.usec]
@@ -75,7 +75,7 @@ def growers(tracks: Iterable[Track], told: Nearing) -> tuple[Grower, ...]:
                 seconds=round((points[-1][0] - points[0][0]) / 1e6, 3),
             )
         )
-    # a process says more than the cgroup it is in
+    # a process is more specific than its cgroup
     found.sort(key=lambda one: (one.kind != "process", -one.rate_bytes_per_second))
     return tuple(found[:_GROWERS])
 
@@ -86,7 +86,7 @@ def _is_inside(track: Track, cgroup: str) -> bool:
 
 
 def report_of(capture: OomCapture, told: Nearing) -> OomReport:
-    """The state of now in the form of a report: whose limit, and who would be weighed."""
+    """The present state in the form of a report: whose limit it is, and the tasks that could be killed."""
     memcg = None
     if told.cgroup is not None:
         counter = MemcgCounter(usage_bytes=told.used_bytes + told.cache_bytes, limit_bytes=told.limit_bytes)
@@ -118,7 +118,7 @@ def report_of(capture: OomCapture, told: Nearing) -> OomReport:
 
 
 def place(told: Near | Nearing) -> str:
-    """Whose memory ends, for people."""
+    """Whose memory is about to run out, in words."""
     if told.cgroup is None:
         return "the machine"
     owner = owner_of(told.cgroup)
@@ -162,7 +162,7 @@ _PASSED = {
 
 
 def ended_said(told: Near) -> str | None:
-    """What became of it; None while it stands."""
+    """How the warning ended; None while it is active."""
     if told.state == "came_true":
         return f"the kernel killed {_time(told.lead_seconds or 0.0)} after the warning"
     if told.state == "passed":
@@ -179,7 +179,7 @@ def grower_said(one: Grower) -> str:
 
 
 def summarize(told: Near) -> str:
-    """Who ends when, and who grows, in one line that is safe to print."""
+    """What runs out, when, and what grows, in one line that is safe to print."""
     what = "memory of" if told.cgroup is None else "memory limit of"
     grows = f"; {grower_said(told.growers[0])}" if told.growers else ""
     ended = ended_said(told)
