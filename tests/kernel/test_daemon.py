@@ -86,7 +86,7 @@ def test_one_kill_is_seen_by_everybody_who_asks(tmp_path: Path, journal: Path | 
         assert daemon.metric("oomwatchd_detection_latency_seconds_count") >= 1
         labels = {name for found in daemon.samples().values() for labels, _ in found for name in labels}
         # neither names of processes nor pids
-        known = {"kind", "constraint", "sink", "le", "version", "python", "part", "unit", "cgroup"}
+        known = {"kind", "constraint", "outcome", "sink", "le", "version", "python", "part", "unit", "cgroup"}
         assert labels <= known | {
             *("node", "memory_zone", "order", "share", "window_seconds", "found"),
             *("container", "pod", "namespace"),
