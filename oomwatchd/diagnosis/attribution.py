@@ -1,9 +1,9 @@
-"""Whose was it: cgroup path -> systemd unit, slice, user session, container, pod.
+"""The owner of a process: cgroup path -> systemd unit, slice, user session, container, pod.
 
-Paths are read by their segments. The host's unit is the outermost one: what lies below it is named by the
-unit itself, by a container's own manager, or by whoever the tree was handed to, and such a name must not
-pass for a unit of the host. The container and the pod are the innermost ones. Names are hostile; a segment
-that only looks like a part of something else changes nothing.
+Paths are read by segments. The host's unit is the outermost one. The names below it come from the unit
+itself, a container's own manager, or a delegate, and must not pass for a unit of the host. The container and
+the pod are the innermost ones. An attacker can choose names: a segment that only looks like part of another
+form is ignored.
 
 Sources: systemd.resource-control(5), ``src/basic/cgroup-util.c`` (``cg_path_get_unit()``,
 ``cg_path_get_user_unit()``); runc and crun ``cgroupsPath``; kubelet ``pkg/kubelet/cm`` (names of pods and
@@ -23,11 +23,11 @@ from oomwatchd.records.report import OomReport, Part
 
 
 class Owner(Part, frozen=True, kw_only=True):
-    """What the segments of one cgroup path say.
+    """The owner that the segments of one cgroup path give.
 
-    ``unit`` is the host's systemd unit, or below a user's manager (``user@UID.service``) that user's unit;
-    ``slice`` the slice it lies in. ``user_uid`` and ``session`` (as ``loginctl`` numbers them) belong to a
-    logged in user. ``container_runtime`` is None where the path does not tell it.
+    ``unit`` is the host's systemd unit, or below a user's manager (``user@UID.service``) that user's unit.
+    ``slice`` is the slice of the unit. ``user_uid`` and ``session`` (the number in ``loginctl``) belong to a
+    logged in user. ``container_runtime`` is None if the path does not tell it.
     """
 
     unit: str | None = None
@@ -40,15 +40,15 @@ class Owner(Part, frozen=True, kw_only=True):
 
 
 class Attribution(Owner, frozen=True, kw_only=True):
-    """Whose a process was: its cgroup, unit, container; ``learnt`` says how that is known: ``report`` (the
-    kernel printed it), ``proc`` (read from /proc in time), ``recorder`` (the flight recorder had seen the
-    process there), ``events`` (that cgroup's own count of kills grew)."""
+    """The cgroup, unit and container of a process. ``learnt`` is the source: ``report`` (the kernel printed
+    it), ``proc`` (read from /proc in time), ``recorder`` (the flight recorder had seen the process there),
+    ``events`` (the kill counter of that cgroup grew)."""
 
     pid: int
     role: Literal["trigger", "victim"]
     cgroup: str | None = None
     container_name: str | None = None
-    #: live only: why the container's name is not known
+    #: Why the container's name is unknown; live only.
     container_unnamed: str | None = None
     executable: str | None = None
     command_line: str | None = None
@@ -56,7 +56,7 @@ class Attribution(Owner, frozen=True, kw_only=True):
 
 
 class Names(NamedTuple):
-    """What people call a container: its own name, and in Kubernetes its pod's and the pod's namespace."""
+    """The names of a container: its own and, in Kubernetes, those of its pod and the pod's namespace."""
 
     container: str | None = None
     pod: str | None = None
@@ -64,8 +64,8 @@ class Names(NamedTuple):
 
 
 _ID = re.compile(r"[0-9a-f]{64}\Z")
-#: names that runtimes give to a container's cgroup before its id: with the systemd driver a scope, with the
-#: cgroupfs driver a bare directory
+#: Prefixes that runtimes put before the id in the name of a container's cgroup: a scope with the systemd
+#: driver, a plain directory with the cgroupfs driver.
 _PREFIXES = {
     "docker-": "docker",
     "cri-containerd-": "containerd",
@@ -74,13 +74,13 @@ _PREFIXES = {
     "libpod-payload-": "podman",
     "libpod-": "podman",
 }
-#: parents of a bare container id with the cgroupfs driver
+#: Parent directories of a plain container id with the cgroupfs driver.
 _PARENTS = {"docker": "docker", "libpod_parent": "podman", "actions_job": "docker"}
 _POD = re.compile(
     r"(?:(?:kubelet-)?kubepods(?:-burstable|-besteffort)?-)?"
     r"pod([0-9a-f]{8}([-_])[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?\Z"
 )
-#: above the pods; kind's nodes have the kubelet's own before it
+#: Cgroups above the pods. On kind's nodes the kubelet's own prefix precedes them.
 _PODS = ("kubepods", "kubepods.slice")
 _USER_SLICE = re.compile(r"user-(\d{1,10})\.slice\Z")
 _USER_MANAGER = re.compile(r"user@(\d{1,10})\.service\Z")
@@ -90,14 +90,14 @@ _ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
 
 
 def short_id(container_id: str) -> str:
-    """A container's id as its tools list it: the first 12 of 64 digits, else whole (LXC, nspawn: a name)."""
+    """A container's id as its tools list it: the first 12 of 64 digits, or the whole name (LXC, nspawn)."""
     return container_id[:12] if _ID.match(container_id) else container_id
 
 
 def names_of(whose: Attribution | None) -> Names:
     """The names within ``container_name``: ``namespace/pod/container`` in Kubernetes, ``k8s_CONTAINER_POD_
-    NAMESPACE_UID_ATTEMPT`` where its container is Docker's (cri-dockerd ``core/naming.go``), else the
-    container's alone."""
+    NAMESPACE_UID_ATTEMPT`` if Docker runs the container (cri-dockerd ``core/naming.go``), else only the
+    container's."""
     name = whose.container_name if whose is not None else None
     if not name:
         return Names()
@@ -111,12 +111,12 @@ def names_of(whose: Attribution | None) -> Names:
 
 
 def has_name(owner: Owner) -> bool:
-    """Whether it is a container with a drawn id, which people call something else."""
+    """Whether it is a container with a random id, which also has a name."""
     return owner.container_id is not None and _ID.match(owner.container_id) is not None
 
 
 def place_of(names: Names, *, container_id: str | None = None, pod_uid: str | None = None) -> str | None:
-    """A container as people call it, None for none. Names are not escaped."""
+    """The usual name of a container; None if there is no container. Names are not escaped."""
     if names.pod is not None:
         return "/".join(name for name in (names.namespace, names.pod, names.container) if name)
     if names.container is not None:
@@ -127,7 +127,7 @@ def place_of(names: Names, *, container_id: str | None = None, pod_uid: str | No
     return f"{short}, pod {pod_uid}" if pod_uid is not None else short
 
 
-#: what OpenVZ calls the resources of a container (formats.oom_kill)
+#: OpenVZ's name for the resources of a container (formats.oom_kill).
 _BEANCOUNTER = re.compile(r"UB (\d{1,10})\Z")
 
 
@@ -146,7 +146,7 @@ def owner_of(path: str) -> Owner:
             fields.pop("container_runtime", None)
             if runtime:
                 fields["container_runtime"] = runtime
-        # the systemd driver's names in a tree that systemd does not keep: slice:prefix:name
+        # names of the systemd driver in a tree that systemd does not manage: slice:prefix:name
         elif segment.count(":") == 2:
             parent, prefix, name = segment.split(":")
             if _ID.match(name) and (m := _POD.match(parent)):
@@ -159,12 +159,12 @@ def owner_of(path: str) -> Owner:
 
 
 def unit_name(segment: str) -> str:
-    """A unit's name with its escapes undone, as far as they stand for ASCII."""
+    """A unit's name with its ASCII escapes decoded."""
     return _ESCAPE.sub(lambda m: chr(int(m[1], 16)) if int(m[1], 16) < 0x80 else m[0], segment)
 
 
 def _units(segments: list[str], fields: dict[str, str | int]) -> None:
-    """Slices, then the unit; below a user's manager the same once more, for the user's own."""
+    """Read slices, then the unit. Below a user's manager, read both again for the user's own unit."""
     manager = False
     for at, segment in enumerate(segments):
         if segment.endswith(".slice"):
@@ -181,18 +181,18 @@ def _units(segments: list[str], fields: dict[str, str | int]) -> None:
                 return
             manager = True
         else:
-            return  # not systemd's any more
+            return  # no longer systemd's names
 
 
 def _container(segments: list[str], at: int) -> tuple[str | None, str] | None:
-    """The runtime, where the name tells it, and the id of the container whose cgroup is ``segments[at]``."""
+    """The runtime (if the name tells it) and the id of the container whose cgroup is ``segments[at]``."""
     segment, parent = segments[at], segments[at - 1] if at else ""
     for prefix, runtime in _PREFIXES.items():
         name = segment.removeprefix(prefix)
         if name != segment and _ID.match(name.removesuffix(".scope")):
             return runtime, name.removesuffix(".scope")
     if _ID.match(segment):
-        # /ecs/TASK/ID: the agent of Amazon ECS has Docker make it there
+        # /ecs/TASK/ID: Docker creates it there for the agent of Amazon ECS
         known = _PARENTS.get(parent) or ("docker" if "ecs" in segments[:at] else None)
         return (known, segment) if known or _POD.match(parent) else None
     if segment.startswith("lxc.payload.") and segment != "lxc.payload.":
@@ -203,7 +203,7 @@ def _container(segments: list[str], at: int) -> tuple[str | None, str] | None:
 
 
 def _machine(segment: str) -> tuple[str | None, str] | None:
-    """What systemd-machined keeps in its slice: systemd-nspawn's services and scopes, libvirt's scopes."""
+    """The container in a segment of systemd-machined's slice: systemd-nspawn's and libvirt's names."""
     if segment.startswith("systemd-nspawn@") and segment.endswith(".service"):
         runtime, name = "systemd-nspawn", segment.removeprefix("systemd-nspawn@").removesuffix(".service")
     elif segment.startswith("machine-") and segment.endswith(".scope"):
@@ -224,10 +224,10 @@ def attribute(
     names: Mapping[str, str] | None = None,
     obstacle: str | None = None,
 ) -> tuple[Attribution, ...]:
-    """Whose the trigger and each victim were, as far as the report and /proc told.
+    """The owners of the trigger and of each victim, as far as the report and /proc give them.
 
-    The report's own words come first: the task_memcg of the summary line is the victim's cgroup. ``names``:
-    what runtimes call containers, by id; ``obstacle``: why some are not known.
+    The report comes first: the task_memcg of the summary line is the victim's cgroup. ``names`` are the
+    runtimes' names of containers, by id; ``obstacle`` says why some are unknown.
     """
     facts = {process.pid: process for process in processes}
     memcg = report.memcg
@@ -235,7 +235,7 @@ def attribute(
 
     def add(pid: int, role: Literal["trigger", "victim"], path: str | None, learnt: str) -> None:
         known = facts.get(pid)
-        # a task that exits has left its cgroup for the root and given up its memory
+        # an exiting task has already moved to the root cgroup and freed its memory
         exiting = known is not None and known.cgroup == "/" and known.executable is None
         if path is None and known is not None and known.cgroup is not None and not exiting:
             path, learnt = known.cgroup, known.learnt
@@ -266,7 +266,7 @@ def attribute(
         )
 
     chosen = report.chosen_pid
-    if chosen is None:  # the kill line alone names it
+    if chosen is None:  # only the kill line names it
         chosen = next((victim.pid for victim in report.victims if victim.role == "selected"), None)
 
     def printed(pid: int) -> str | None:

@@ -1,8 +1,8 @@
-"""systemd-oomd's kills: its own words and the service manager's, read.
+"""Reads the lines about systemd-oomd's kills, from systemd-oomd itself and from the service manager.
 
-systemd-oomd(8) kills whole cgroups before the kernel must, and says so in the journal alone: one line with
-the cgroup and the reason. The service manager adds, for units of its own, how many processes that were.
-The kernel counts neither as an OOM kill.
+systemd-oomd(8) kills whole cgroups before the kernel has to. It reports this only in the journal: one line
+with the cgroup and the reason. For its own units, the service manager adds the number of killed processes.
+The kernel does not count these as OOM kills.
 
 Sources: systemd ``src/oom/oomd-manager.c`` (the wordings of 248 to 259), ``src/core/unit.c``
 (``unit_check_oomd_kill()``).
@@ -21,7 +21,7 @@ from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
 
 _SPAN = r"[0-9][0-9a-z. ]{0,60}"
-#: the reason is anchored at its end, so that a cgroup's name cannot pass for one
+#: The reason is anchored at the end of the line, so that a cgroup's name cannot pass for a reason.
 _KILLED = re.compile(
     r"(?:Killed (?P<old>/.*)|Marked (?P<new>/.*) for killing) due to (?P<reason>"
     r"memory pressure for (?P<watched>/.*) being (?P<pressure>\d+\.\d\d)% > (?P<bound>\d+\.\d\d)% for > "
@@ -38,9 +38,10 @@ _IN_UNIT = re.compile(
 class OomdKill(Owner, frozen=True, kw_only=True):
     """One kill by systemd-oomd.
 
-    ``reason`` is ``memory_pressure`` or ``swap_used``, None where only the service manager told of it;
-    ``said`` its words. ``watched_cgroup`` is the one whose pressure was too high, ``pressure_ratio`` its
-    avg10 against ``pressure_limit_ratio``. ``processes`` is how many were killed, None where nobody said.
+    ``reason`` is ``memory_pressure`` or ``swap_used``, or None if only the service manager reported the kill.
+    ``said`` is the text of the reason. ``watched_cgroup`` is the cgroup whose pressure was too high,
+    ``pressure_ratio`` its avg10 and ``pressure_limit_ratio`` the limit. ``processes`` is the number of killed
+    processes, or None if unknown.
     """
 
     cgroup: str | None = None
@@ -57,19 +58,19 @@ class OomdKill(Owner, frozen=True, kw_only=True):
 
 
 def counted_unit(text: str) -> str | None:
-    """The unit that the service manager names in such a line; None of any other line."""
+    """The unit that the service manager names in such a line; None for any other line."""
     found = _IN_UNIT.match(text)
     return found["unit"] if found else None
 
 
 def killed_cgroup(text: str) -> str | None:
-    """The cgroup that systemd-oomd says it killed; None of any other line."""
+    """The cgroup that systemd-oomd says it killed; None for any other line."""
     found = _KILLED.match(text)
     return (found["old"] or found["new"]) if found else None
 
 
 def read(records: Iterable[KmsgRecord]) -> OomdKill:
-    """The kill that these lines (one of each kind at most) tell of."""
+    """The kill that these lines describe (at most one line of each kind)."""
     fields: dict[str, str | float | int | None] = {}
     for record in records:
         if found := _KILLED.match(record.text):
@@ -82,7 +83,7 @@ def read(records: Iterable[KmsgRecord]) -> OomdKill:
 
 
 def summarize(kill: OomdKill) -> str:
-    """Who died and why, in one line that is safe to print."""
+    """What was killed and why, in one line that is safe to print."""
     who = harmless_name(kill.unit or kill.cgroup or "")
     if kill.container_id is not None:
         who = f"{kill.container_runtime or 'container'} {harmless_name(kill.container_id[:12])}"

@@ -1,9 +1,9 @@
-"""What kernel memory was asked for, by the functions of the call trace.
+"""The purpose of a request for kernel memory, by the functions of the call trace.
 
-A cgroup that the kernel's own memory fills asks, at its limit, most likely for more of what fills it: of
-60 MiB of pipes the request that fails is a pipe's. That is one sample, no count, and is told as such ("asked
-for last"). The functions are those between the system call and the allocator, which are called for one
-purpose alone; names are of all kernels since 2.6.32.
+If the kernel's own memory fills a cgroup, the request that fails at the limit is most likely for more of the
+same: with 60 MiB of pipe buffers, it is probably a pipe's request. That is one sample, not a count, and the
+text says so ("asked for last"). The functions are those between the system call and the allocator that are
+called for one purpose only. The names cover all kernels since 2.6.32.
 
 Core: no clock, no file, no socket.
 """
@@ -20,15 +20,15 @@ import msgspec
 class Purpose(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of kernel data."""
 
-    #: a regular expression, compiled when it is first needed: most hosts never have a report
+    #: A regular expression, compiled on first use: most hosts never have a report.
     functions: str
-    #: what one request is for: "a pipe"
+    #: What one request is for: "a pipe".
     words: str
-    #: what holds the memory: "pipe buffers"
+    #: What holds the memory: "pipe buffers".
     holds: str
-    #: where it is to be seen, and what bounds it
+    #: Where to see it, and what limits it.
     look: str
-    #: the machine's counters have no place for it
+    #: No counter of the machine includes it.
     uncounted: bool = False
 
 
@@ -38,7 +38,7 @@ def _of(functions: str, words: str, holds: str, look: str, *, uncounted: bool = 
 
 _FDS = "ls -l /proc/PID/fd shows who has many; end it or bound it (ulimit -n"
 
-#: the narrower first: a pipe has an inode, too, and nftables are told by netlink
+#: The more specific purposes come first: a pipe also has an inode, and nftables requests arrive by netlink.
 PURPOSES: tuple[Purpose, ...] = (
     _of(
         r"(?:anon_)?pipe_write|create_pipe_files|alloc_pipe_info|do_pipe2|__do_pipe_flags|do_pipe_flags|"
@@ -233,7 +233,7 @@ PURPOSES: tuple[Purpose, ...] = (
         "df -i shows a tmpfs with many files, slabtop -s c the caches; remove files, or bound a tmpfs "
         "(nr_inodes=)",
     ),
-    # to open a file asks for all three; what then stays the trace does not tell
+    # opening a file allocates all three; the trace does not tell which of them stays
     _of(
         r"alloc_inode|new_inode\w*|\w+_alloc_inode|__?d_alloc\w*|d_alloc\w*|alloc_(?:empty_)?file\w*|"
         r"__alloc_file|get_empty_filp|dup_fd|alloc_fdtable|expand_files|expand_fdtable|single_open\w*|"
@@ -250,7 +250,7 @@ PURPOSES: tuple[Purpose, ...] = (
         uncounted=True,
     ),
 )
-#: a charge for the kernel's own data (mm/memcontrol.c), not for a page of a process or a file
+#: Functions that charge the kernel's own data (mm/memcontrol.c), not a page of a process or a file.
 _KERNEL_CHARGE = (
     r"obj_cgroup_charge\w*|__memcg_kmem_\w+|memcg_kmem_\w+|memcg_charge_kernel_stack\w*|memcg_charge_slab|"
     r"__memcg_slab_\w+|memcg_slab_\w+|__memcg_charge_slab"
@@ -258,18 +258,18 @@ _KERNEL_CHARGE = (
 
 
 def purpose(trace: Sequence[str]) -> Purpose | None:
-    """What a trace's request was for; None where no function of it is of one purpose alone."""
+    """What a trace's request was for; None if none of its functions has a single purpose."""
     first = min((_place(function.partition(".")[0]) for function in trace), default=len(PURPOSES))
     return PURPOSES[first] if first < len(PURPOSES) else None
 
 
 @lru_cache(maxsize=512)
 def _place(function: str) -> int:
-    """Of the first purpose that has this function; their number where none has it."""
+    """The index of the first purpose that has this function; the number of purposes if none has it."""
     known = (place for place, p in enumerate(PURPOSES) if re.fullmatch(p.functions, function))
     return next(known, len(PURPOSES))
 
 
 def for_the_kernel(trace: Sequence[str]) -> bool:
-    """The request was charged as the kernel's own memory."""
+    """Whether the request was charged as the kernel's own memory."""
     return any(re.fullmatch(_KERNEL_CHARGE, function.partition(".")[0]) for function in trace)

@@ -1,7 +1,7 @@
-"""Who may hold the kernel memory that no counter names: what a live host says, and what taints say offline.
+"""Suspects for kernel memory that no counter names, from a live host's facts or, offline, from taint flags.
 
-Some facts are amounts (BPF's memlock, vmalloc by caller, sockets' pages), some are counts alone: a process
-with thousands of pipes or sockets open. A kernel with modules from out of tree says so in every dump.
+Some facts are amounts (BPF's memlock, vmalloc by caller, sockets' pages). Others are only counts: a process
+with thousands of open pipes or sockets. A kernel with out-of-tree modules says so in every dump.
 
 Core: no clock, no file, no socket.
 """
@@ -23,8 +23,8 @@ from oomwatchd.words.text import plural
 
 
 class _Kind(msgspec.Struct, frozen=True):
-    """Descriptors of one kind: how many are more than usual, what one of them holds at the very most, what it
-    is called, and how many may be bounded."""
+    """Descriptors of one kind: the number above which they are unusual, the most bytes that one can hold,
+    their name, and how to limit them."""
 
     many: int
     most_bytes: int
@@ -54,19 +54,19 @@ _SHRINK_ZSWAP = (
     "lower max_pool_percent of zswap (/sys/module/zswap/parameters), so that it writes to the swap behind "
     "it, or add RAM"
 )
-#: what compresses to more than this of itself hardly does
+#: Compression ratio. Data above it hardly compresses.
 _COMPRESSES = 0.7
 FOREIGN = "modules from out of tree or unsigned"
-#: what calls a module's own start (kernel/module)
+#: Functions that call a module's init function (kernel/module).
 _LOADS = frozenset({"do_init_module", "load_module", "do_one_initcall"})
-#: modules that are named
+#: Largest number of modules that are named.
 _MODULES = 8
 _MODULE = re.compile(r"\[([\w-]+)\]$")
 
 
 class Suspect(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody, in words, and what is done about it ("end it ..."); ``amount`` is 0 where only a count is
-    known."""
+    """A suspected holder, in words, and what to do about it ("end it ..."). ``amount`` is in bytes, 0 if only
+    a count is known."""
 
     amount: int
     text: str
@@ -74,7 +74,7 @@ class Suspect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def by_amount(case: Case) -> list[Suspect]:
-    """Those whose amount is known, the largest first."""
+    """The suspects with a known amount, the largest first."""
     facts, page = case.facts, case.report.page_size_bytes or 4096
     found = [
         _of(h, what, f"end {_who(h)}, or have it hold less: {how.format(size=size(h.amount), pid=h.pid)}")
@@ -111,7 +111,7 @@ def by_amount(case: Case) -> list[Suspect]:
     for h in facts.vmalloc[:1]:
         module, bpf = _MODULE.search(h.name), _BPF.match(h.name)
         if h.name.startswith("pcpu_") or (bpf and facts.bpf):
-            continue  # per-CPU data, which has a counter of its own; what has its owner above
+            continue  # per-CPU data has its own counter; the others have their owner above
         by = harmless_name(h.name)
         lever = f"find what vmalloc by {by} serves, and end or bound it (/proc/vmallocinfo: {size(h.amount)})"
         if module:
@@ -123,13 +123,13 @@ def by_amount(case: Case) -> list[Suspect]:
 
 
 def _compressed(case: Case, page: int) -> Suspect | None:
-    """Swap that is kept in RAM: it makes room only as far as it compresses (mm_stat, zram.rst)."""
+    """Swap that is kept in RAM. It frees only what compression saves (mm_stat, zram.rst)."""
     facts = case.facts
     used = sum(h.amount for h in facts.zram)
     amount = used or facts.zspages * page
     asking = _compressing(case)
     if not amount and asking is not None and (amount := swapped_bytes(case)):
-        # it asked for room for what it was to keep
+        # the compressed swap itself requested memory for its data
         lever = (
             "replace zram by swap on a disk, or give it a backing_dev: what does not compress takes as much "
             f"RAM as before ({size(amount)} are in swap; zramctl, mm_stat)"
@@ -152,12 +152,12 @@ def _compressed(case: Case, page: int) -> Suspect | None:
 
 
 def _compressing(case: Case) -> str | None:
-    """``zram`` or ``zswap`` where it was what asked."""
+    """``zram`` or ``zswap`` if it made the request."""
     return next((m[1] for f in case.report.trigger.call_trace if (m := _COMPRESSED.match(f))), None)
 
 
 def swapped_bytes(case: Case) -> int:
-    """What is in swap, by the report."""
+    """Bytes in swap, by the report."""
     swap = case.report.memory.swap if case.report.memory is not None else None
     return 0 if swap is None else max((swap.total_bytes or 0) - (swap.free_bytes or 0), 0)
 
@@ -168,9 +168,10 @@ def by_count(
     least: int = 0,
     kinds: Container[str] = _KINDS,
 ) -> Suspect | None:
-    """Who has many descriptors of one of these kinds, of these processes (by pid or name: a daemon in a
-    container sees other pids than the log has), so many that they can hold ``least`` bytes; None where nobody
-    has."""
+    """The process with enough descriptors of one kind to hold ``least`` bytes, or None.
+
+    Only the given processes count, by pid or name: a daemon in a container sees other pids than the log has.
+    """
     held = [
         (h.amount / kind.many, kind, h)
         for name, h in case.facts.descriptors.items()
@@ -194,8 +195,8 @@ def by_count(
 
 
 def by_trace(case: Case) -> Suspect | None:
-    """Who was at it when memory ran out: a request for more of what no counter has, or of a module that was
-    being loaded. What grows is what asks most often."""
+    """The suspect that made the failing request: for memory that no counter includes, or by a module that was
+    being loaded. What grows is also what requests most often."""
     trace, trigger = case.report.trigger.call_trace, case.report.trigger
     if not trigger.comm or case.kernel_thread:
         return None
@@ -223,8 +224,8 @@ def by_trace(case: Case) -> Suspect | None:
 
 
 def modules(case: Case) -> tuple[str, ...] | None:
-    """Modules from out of tree or unsigned, by name, the one loaded last first; () where the kernel only says
-    that it has one, None where it does not."""
+    """The names of out-of-tree or unsigned modules, the last loaded first. () if the kernel says only that it
+    has one, None if it reports none."""
     if case.facts.modules:
         return case.facts.modules
     texts = [record.text for record in case.capture.records] if case.capture is not None else []
@@ -237,7 +238,7 @@ def modules(case: Case) -> tuple[str, ...] | None:
 
 
 def unload(names: tuple[str, ...]) -> str:
-    """How these modules are got rid of; where the kernel does not name them, how they are found."""
+    """How to unload these modules, or how to find them if the kernel does not name them."""
     if not names:
         return f"Unload or update the {FOREIGN} (lsmod; O and E in /proc/modules)"
     first = names[0]

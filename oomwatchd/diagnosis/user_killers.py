@@ -1,6 +1,6 @@
-"""Kills by daemons that act before the kernel must: earlyoom and nohang, by their own words.
+"""Kills by daemons that act before the kernel has to: earlyoom and nohang, by their log lines.
 
-They watch how much memory and swap is left, and send one process a signal. The kernel counts no OOM kill.
+They watch how much memory and swap is left and send a signal to one process. The kernel counts no OOM kill.
 systemd-oomd, which kills whole cgroups, has its own module (:mod:`.oomd`).
 
 Sources: earlyoom ``kill.c`` (``kill_process()``, 1.0 to 1.8) and ``main.c``; nohang ``src/nohang``
@@ -19,7 +19,7 @@ from oomwatchd.records.report import Part
 from oomwatchd.words.amounts import size
 from oomwatchd.words.escape import harmless_name
 
-#: what is anchored at its end stands behind a name
+#: Parts after a name are anchored at the end of the line, because a name may contain anything.
 _EARLYOOM = re.compile(
     r"sending (?P<signal>SIG[A-Z]{3,4}) to process (?P<pid>\d{1,10})(?: uid (?P<uid>\d{1,10}))?"
     r" \"(?P<comm>.{0,80})\": (?:oom_score|badness) (?P<score>-?\d{1,6})"
@@ -38,10 +38,10 @@ _NOHANG_VICTIM = re.compile(
 
 
 class UserKill(Part, frozen=True, kw_only=True):
-    """One process that a daemon killed; None where it did not say.
+    """One process that a daemon killed. A field is None if the daemon did not log it.
 
-    ``signal`` is the last that was sent; ``score`` its badness; ``available_bytes`` and ``swap_free_bytes``
-    are what was left, with their shares of the whole.
+    ``signal`` is the last signal that was sent, ``score`` the badness of the process. ``available_bytes`` and
+    ``swap_free_bytes`` are what was left, with their shares of the whole.
     """
 
     program: str
@@ -59,30 +59,32 @@ class UserKill(Part, frozen=True, kw_only=True):
 
 
 def kills(program: str, text: str) -> bool:
-    """Whether this line of the program says that it sends a signal to a process."""
+    """Whether the program says in this line that it sends a signal to a process."""
     return (_EARLYOOM if program == "earlyoom" else _NOHANG).match(text) is not None
 
 
 def tells(program: str, text: str) -> bool:
-    """Whether this line says whom, or how much was left."""
+    """Whether this line names the victim or the memory that was left."""
     return (_LEFT if program == "earlyoom" else _NOHANG_VICTIM).match(text) is not None
 
 
-#: lines of one kill
+#: Largest number of lines of one kill.
 _MAX_LINES = 8
 
 
 class Kills:
-    """Lines of these programs in, in their order; the lines of each kill out: what was left and whom it
-    chose, then the signal. A second signal to the same process is the same kill, so that a kill is given out
-    when something else follows it, or by :meth:`end`."""
+    """Groups the lines of these programs by kill: what was left, the chosen process, then the signal.
+
+    A second signal to the same process belongs to the same kill. A kill is therefore returned when something
+    else follows it, or by :meth:`end`.
+    """
 
     def __init__(self) -> None:
         self._told: dict[str, list[KmsgRecord]] = {}
         self._sent: dict[str, list[KmsgRecord]] = {}
 
     def feed(self, program: str, record: KmsgRecord) -> list[KmsgRecord]:
-        """The kill before, if this line ends it, else nothing."""
+        """The lines of the previous kill if this line ends it, else nothing."""
         if kills(program, record.text):
             sent = self._sent.get(program)
             told = self._told.pop(program, [])
@@ -96,17 +98,17 @@ class Kills:
             out = self.end(program) if program == "nohang" else []
             self._told[program] = [*self._told.get(program, []), record][-_MAX_LINES:]
             if program == "earlyoom":
-                self._told[program] = [record]  # it says how much is left every few seconds
+                self._told[program] = [record]  # the program logs what is left every few seconds
             return out
         return []
 
     @property
     def under_way(self) -> list[tuple[str, KmsgRecord]]:
-        """Programs that sent a signal, and the last line of each."""
+        """The programs that have sent a signal, with the last line of each."""
         return [(program, records[-1]) for program, records in self._sent.items()]
 
     def end(self, program: str) -> list[KmsgRecord]:
-        """The lines of the kill under way; none follow."""
+        """The lines of the program's current kill, when no more lines follow."""
         return self._sent.pop(program, [])
 
 
@@ -115,7 +117,7 @@ def _pid(program: str, records: list[KmsgRecord]) -> int | None:
 
 
 def read(program: str, records: Iterable[KmsgRecord]) -> UserKill:
-    """The kill that these lines of the program tell of."""
+    """The kill that these lines of the program describe."""
     fields: dict[str, str | int | float | None] = {}
     for record in records:
         if program == "earlyoom" and (m := _EARLYOOM.match(record.text)):
@@ -146,7 +148,7 @@ def _ratio(percent: str) -> float | None:
 
 
 def summarize(kill: UserKill) -> str:
-    """Who died and why, in one line that is safe to print."""
+    """What was killed and why, in one line that is safe to print."""
     who = harmless_name(kill.comm) if kill.comm is not None else "a process"
     pid = "" if kill.pid is None else f" (pid {kill.pid})"
     left = ""

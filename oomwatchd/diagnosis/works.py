@@ -1,4 +1,4 @@
-"""What memory was for, by the functions of a call trace between the system call and the page allocator.
+"""The work that needed the memory, by the functions of a call trace between system call and page allocator.
 
 Core: no clock, no file, no socket.
 """
@@ -13,9 +13,9 @@ from oomwatchd.diagnosis.purpose import purpose
 
 
 class Work(NamedTuple):
-    """Functions that are called for this work alone; what it is; what to do; whether it is the cause."""
+    """Functions that are called only for this work, its name, the advice, and whether it is the cause."""
 
-    #: a regular expression, compiled with the first report: most hosts never have one
+    #: A regular expression, compiled with the first report: most hosts never have one.
     functions: str
     words: str
     advice: str = ""
@@ -42,12 +42,12 @@ _WORKS = (
     Work(r"shmem_\w+", "shared memory (tmpfs)"),
     Work(r"page_cache_ra_\w+|page_cache_readahead\w*|filemap_fault", "reading a file"),
 )
-#: those before which what kernel memory was asked for is looked for
+#: Number of general works at the end of the list. The purpose of kernel memory is looked for before them.
 _GENERAL = 2
 
 
 def work_of(trace: Sequence[str]) -> tuple[Work, str] | None:
-    """The work that a trace tells of, and the function that does; None where it tells of none."""
+    """The work that a trace shows, and the function that shows it; None if it shows none."""
     works, asked = list(_WORKS), purpose(trace)
     if asked is not None:
         works.insert(-_GENERAL, Work(asked.functions, asked.words))

@@ -1,9 +1,9 @@
-"""Plug room: who keeps a cgroup and its limit, one owner a module, found by being here.
+"""The managers of cgroups and their limits, one owner a module; every module in this package is loaded.
 
-An owner module has ``find(place)``: an :class:`Owned` for a cgroup that is this owner's, else None. Each
-knows how the path of its cgroups looks, what people call what is in it, and the knob of its limit. A path is
-one owner's: modules do not claim what another one knows better; one with ``LAST = True`` is asked when no
-other did.
+An owner module has ``find(place)``, which returns an :class:`Owned` for its own cgroups and None for others.
+It knows the form of its cgroup paths, the usual name of what is in them, and the setting of their limit. Each
+path has one owner: a module does not claim a path that another module knows better. A module with
+``LAST = True`` is asked only if no other module answered.
 
 Core: no clock, no file, no socket.
 """
@@ -20,8 +20,8 @@ from oomwatchd.plugs import plugs
 
 
 class Place(msgspec.Struct, frozen=True):
-    """One cgroup: its path, the segments of it, what they say of its owner and of that of the cgroup above;
-    ``name`` is what its runtime's files call its container, where that is known."""
+    """One cgroup: its path, the path's segments, its owner and the owner of its parent. ``name`` is the
+    container's name in its runtime's files, if known."""
 
     path: str
     segments: tuple[str, ...]
@@ -35,14 +35,14 @@ class Place(msgspec.Struct, frozen=True):
 
     @property
     def is_container(self) -> bool:
-        """The cgroup is the container's own, not one within it."""
+        """Whether the cgroup is the container's own, not one inside it."""
         owner = self.owner
         return owner.container_id is not None and owner.container_id != self.above.container_id
 
 
 class Limit(NamedTuple):
-    """The limit that is to be raised: ``above`` is " above AMOUNT" or nothing, ``files`` are the kernel's
-    names for it; ``swap``: that of memory and swap together has to be raised, too, ``swap_alone``: it alone.
+    """The limit to raise. ``above`` is " above AMOUNT" or empty, ``files`` are the kernel's names for it.
+    ``swap``: the limit of memory and swap together must be raised too. ``swap_alone``: only that limit.
     """
 
     above: str = ""
@@ -52,20 +52,20 @@ class Limit(NamedTuple):
 
 
 class Owned(msgspec.Struct, frozen=True):
-    """What people call a cgroup (``kind`` "container", "pod", "Slurm job" ...; of a unit the name alone is
-    enough), and how its limit is raised: ``raise WHAT above HOW MUCH (HOW)``. Without ``how`` the kernel's
-    file is named there."""
+    """The usual name of a cgroup (with ``kind`` "container", "pod", "Slurm job" ...; for a unit the name is
+    enough), and how to raise its limit: ``raise WHAT above HOW MUCH (HOW)``. Without ``how`` the kernel's
+    file is named."""
 
     kind: str
     name: str
     what: str
     how: str = ""
-    #: with ``how`` for a limit of memory and swap together; empty: as ``how``
+    #: Replaces ``how`` for a limit of memory and swap together; empty: the same as ``how``.
     how_swap: str = ""
     how_swap_alone: str = ""
 
     def raised(self, limit: Limit) -> str:
-        """The words for that limit."""
+        """The advice for that limit."""
         how = self.how
         if limit.swap_alone:
             how = self.how_swap_alone or self.how_swap or how
@@ -75,7 +75,7 @@ class Owned(msgspec.Struct, frozen=True):
 
 
 def placed(path: str, names: Mapping[str, str] | None = None) -> Place:
-    """``names`` are those of containers by their ids."""
+    """The place of a cgroup path. ``names`` are the names of containers, by id."""
     segments = tuple(segment for segment in path.split("/") if segment)
     owner = owner_of(path)
     above = owner_of("/".join(segments[:-1]))
@@ -83,7 +83,7 @@ def placed(path: str, names: Mapping[str, str] | None = None) -> Place:
 
 
 def owned(path: str, names: Mapping[str, str] | None = None) -> Owned | None:
-    """Who keeps the cgroup of that path; None: nobody that is known here."""
+    """The owner of the cgroup path; None if no module knows it."""
     place = placed(path, names)
     for module in _OWNERS:
         found: Owned | None = module.find(place)
@@ -93,15 +93,15 @@ def owned(path: str, names: Mapping[str, str] | None = None) -> Owned | None:
 
 
 def called(path: str, names: Mapping[str, str] | None = None) -> tuple[str, str] | None:
-    """What a cgroup is ("container", "pod", "unit", "Slurm job" ...) and what people call it; None where
-    nobody gave it a name."""
+    """The kind of a cgroup ("container", "pod", "unit", "Slurm job" ...) and its usual name; None if it has
+    no name."""
     found = owned(path, names)
     return None if found is None else (found.kind, found.name)
 
 
 def home_of(whose: Attribution | None) -> str | None:
-    """Where a process lived, as people call it: container, else what its owner calls it ("Slurm job 42.0"),
-    else unit, else cgroup. Names are not escaped."""
+    """The usual name of the place of a process: its container, else the owner's name ("Slurm job 42.0"), else
+    its unit, else its cgroup. Names are not escaped."""
     if whose is None:
         return None
     place = place_of(names_of(whose), container_id=whose.container_id, pod_uid=whose.pod_uid)
@@ -111,5 +111,5 @@ def home_of(whose: Attribution | None) -> str | None:
     return place or whose.unit or whose.cgroup or None
 
 
-# loaded here and now: under memory pressure nothing new is read from disk
+# Loaded at import time: under memory pressure nothing may have to be read from disk.
 _OWNERS = tuple(sorted(plugs(__name__).values(), key=lambda module: getattr(module, "LAST", False)))

@@ -17,7 +17,7 @@ _SNAP = re.compile(r"snap\.([^.]+)\.(.+?)(?:-[0-9a-f-]{36})?\.(?:scope|service)\
 
 
 def find(place: Place) -> Owned | None:
-    # the escapes of systemd stand for what the names have of its own signs
+    # systemd escapes the characters of a name that have a meaning in unit names
     if place.last != place.owner.unit:
         return None
     name = unit_name(place.last)

@@ -1,4 +1,4 @@
-"""Docker; compose, Nomad's and others' containers are Docker's, too (docker-container-update(1))."""
+"""Docker, also for containers of compose, Nomad and others that use Docker (docker-container-update(1))."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def find(place: Place) -> Owned | None:
     owner = place.owner
     if owner.container_runtime != "docker" or owner.pod_uid is not None or not place.is_container:
         return None
-    # a task of Amazon ECS is Docker's container in a cgroup of the agent's
+    # a task of Amazon ECS is a Docker container in a cgroup of the ECS agent
     if any(segment.startswith("ecstasks") or segment == "ecs" for segment in place.segments):
         return None
     name = place.name or short_id(owner.container_id or "")

@@ -1,5 +1,5 @@
-r"""Virtual machines of libvirt: ``machine-qemu\x2d1\x2dNAME.scope``, ``qemu-1-NAME.libvirt-qemu``, and below
-them ``libvirt``, ``emulator``, ``vcpu0`` (libvirt ``src/util/vircgroup.c``)."""
+r"""Virtual machines of libvirt: ``machine-qemu\x2d1\x2dNAME.scope``, ``qemu-1-NAME.libvirt-qemu``, and the
+cgroups ``libvirt``, ``emulator``, ``vcpu0`` below them (libvirt ``src/util/vircgroup.c``)."""
 
 from __future__ import annotations
 

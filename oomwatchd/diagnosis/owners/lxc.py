@@ -1,11 +1,11 @@
-"""LXC, and what is built on it: Incus and LXD (``lxc.payload.NAME``), Proxmox VE (``/lxc/NUMBER``)."""
+"""LXC and its users: Incus and LXD (``lxc.payload.NAME``), Proxmox VE (``/lxc/NUMBER``)."""
 
 from __future__ import annotations
 
 from oomwatchd.diagnosis.owners import Owned, Place
 from oomwatchd.words.escape import harmless_name
 
-#: cgroups that LXC makes within a container's
+#: Cgroups that LXC creates inside a container's cgroup.
 _INNER = ("ns", ".lxc")
 
 

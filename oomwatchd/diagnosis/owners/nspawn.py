@@ -1,4 +1,4 @@
-"""systemd-nspawn and what else registers with systemd-machined: its limit is its unit's."""
+"""systemd-nspawn and other users of systemd-machined: the limit is that of the unit."""
 
 from __future__ import annotations
 

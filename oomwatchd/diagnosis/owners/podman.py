@@ -1,4 +1,4 @@
-"""Podman (podman-update(1)); of a container of a quadlet the unit's file has the limit."""
+"""Podman (podman-update(1)). The limit of a quadlet's container is in the quadlet's unit file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""systemd's units and slices: the last to be asked, since much of the others' is in one of these."""
+"""systemd's units and slices. This module is asked last, for other owners' cgroups are often in a unit."""
 
 from __future__ import annotations
 
