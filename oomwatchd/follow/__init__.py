@@ -1,6 +1,6 @@
 """The logs of other machines, as they come: a serial line, a file, a command, netconsole, syslog.
 
-``address`` reads what a source is called, ``channels`` opens it, ``board`` makes captures of what comes of
-one machine, ``follower`` is the loop around all of them. Nothing that comes in proves whose it is: captures
-carry ``Source.followed``, everything is bounded, and no machine can keep another from being read.
+``address`` reads a source's name, ``channels`` opens it, ``board`` makes captures of one machine's data, and
+``follower`` is the loop around all of them. Nothing proves which machine sent the data: captures carry
+``Source.followed``, everything is bounded, and no machine can keep another from being read.
 """

@@ -1,4 +1,4 @@
-"""What a source is called on the command line and in the configuration: ``[NAME=]KIND:PLACE``."""
+"""How a source is written on the command line and in the configuration: ``[NAME=]KIND:PLACE``."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ FORMS = (
     " syslog-udp:[ADDRESS:]PORT, syslog-tcp:[ADDRESS:]PORT or syslog-tls:[ADDRESS:]PORT"
 )
 DEFAULT_SPEED = 115200
-#: what is left of a host's name
+#: the most characters that are kept of a host's name
 NAME_CHARACTERS = 64
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """One source. ``path`` is of serial, file and pipe ("-": standard input), ``words`` of a command,
-    ``listen`` of the others; ``name`` is the host's, or None where each sender is a host of its own."""
+    """One source. Serial, file and pipe have a ``path`` ("-": standard input), a command has ``words``, the
+    others have ``listen``; ``name`` is the host's, or None if each sender is a host of its own."""
 
     kind: Kind
     text: str
@@ -41,17 +41,17 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def via(self) -> Via:
-        """How an event says it."""
+        """The kind of source as events name it."""
         return "syslog" if self.kind.startswith("syslog") else self.kind  # type: ignore[return-value]
 
     @property
     def called(self) -> str:
-        """For people and metrics."""
+        """The source's name for people and metrics."""
         return self.name or self.text[:NAME_CHARACTERS]
 
 
 def place_of(section: FollowSection) -> Place:
-    """A section of the configuration. Raises UsageError."""
+    """Read one section of the configuration. Raises UsageError."""
     kind, colon, rest = section.source.partition(":")
     if not colon or kind not in get_args(Kind):
         raise UsageError(f"{section.source!r} is no source", hint=f"give {FORMS}")
@@ -86,7 +86,7 @@ def place_of(section: FollowSection) -> Place:
 
 
 def places_of(section: SourcesSection) -> list[Place]:
-    """All of the configuration. Raises ConfigError."""
+    """Read all sources of the configuration. Raises ConfigError."""
     places = []
     for number, one in enumerate(section.follow, 1):
         try:
@@ -97,8 +97,8 @@ def places_of(section: SourcesSection) -> list[Place]:
 
 
 def place_of_argument(text: str) -> Place:
-    """An argument of the command line; a path alone is told by what is there. Raises UsageError or
-    NoInputError."""
+    """Read an argument of the command line. For a path alone, the file there tells its kind. Raises
+    UsageError or NoInputError."""
     name, equals, rest = text.partition("=")
     if not equals or _NAME.fullmatch(name) is None or ":" in name:
         name, rest = "", text

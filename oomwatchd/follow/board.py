@@ -1,7 +1,7 @@
-"""What comes of one machine -> captures. Bounded in bytes, in events and in the time it takes.
+"""The data of one machine -> captures. Bounded in bytes, events and time.
 
-Text is searched for what every report holds (``sources.text.needles``); only where something is found is it
-read, with what stood before it. So a machine that says much of other things costs a search.
+Text is searched for words that every report holds (``sources.text.needles``). Only where one is found, the
+text is read, with some text before it. So a machine with much other text costs only the search.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from oomwatchd.reports.captures import Captures
 from oomwatchd.sources.text import GrowingLog
 from oomwatchd.sources.text.needles import NEEDLES, has_needle
 
-#: what may wait of one machine; more is dropped and counted
+#: bytes of one machine that may wait; more are dropped and counted
 MAX_QUEUED = 256 << 10
-#: text before a report that is read with it: it shows how lines are broken and what stands before them
+#: text before a report that is read too: it shows how lines are broken, and their prefixes
 CONTEXT = 32 << 10
-#: what is worked at in one turn
+#: bytes processed in one turn
 PIECE = 64 << 10
-#: events of one machine: so many at once, and so many a second in the long run
+#: limits of one machine's events: a burst, and a rate per second in the long run
 BURST_EVENTS = 200
 EVENTS_A_SECOND = 1.0
-#: reports that are remembered: a log that is read again (``dmesg --follow`` after a break) holds them, too
+#: reports remembered to recognise them when a log is read again (``dmesg --follow`` after a break)
 MAX_KNOWN = 512
 
 _SEAM = max(map(len, NEEDLES)) + 2
 
 
 class Board:
-    """One machine. ``put`` never waits and ``work`` never raises on what came.
+    """One machine. ``put`` never waits, and ``work`` never raises on any data.
 
     ``clock`` gives seconds since the epoch.
     """
@@ -51,9 +51,9 @@ class Board:
         self._known: OrderedDict[str, int] = OrderedDict()
         self._allowed = float(BURST_EVENTS)
         self._allowed_at: float | None = None
-        #: seconds of work lately, for whoever shares the time out
+        #: recent seconds of work, by which the follower shares its time
         self.spent = 0.0
-        #: when it is to be asked again, while it waits
+        #: when to call ``rest`` next, while it waits
         self.rest_due = 0.0
         self.last_came = 0.0
         self.bytes = 0
@@ -62,44 +62,44 @@ class Board:
 
     @property
     def lost(self) -> int:
-        """Records that did not arrive, by their sequence numbers."""
+        """The number of records that did not arrive, from their sequence numbers."""
         return 0 if self._records is None else self._records.sequence.lost
 
     @property
     def busy(self) -> bool:
-        """Whether there is work that need not wait for anything."""
+        """Whether there is work that can be done now."""
         return bool(self._queue)
 
     @property
     def waits(self) -> bool:
-        """Whether the passing of time alone may complete a report."""
+        """Whether time alone, without new data, may complete a report."""
         return self._text.active or (self._records is not None and self._records.waits)
 
     @property
     def held(self) -> int:
-        """Bytes of text that are being read, and of what waits."""
+        """Bytes of text being read, and bytes that wait."""
         return self._text.size + self._queued
 
     def drop(self, reason: str, count: int = 1) -> None:
-        """Count what is not used."""
+        """Count data that was not used."""
         self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     def put(self, data: bytes, now: float) -> None:
-        """What came, cut anywhere; of datagrams each one."""
+        """Take data, cut anywhere; datagrams one by one."""
         self.last_came = now
         self.bytes += len(data)
         if self._queued + len(data) > MAX_QUEUED:
             self.drop("bytes", len(data))
             self._cut = True
             return
-        if self._cut:  # what is on both sides of a hole is not one line
+        if self._cut:  # the data before and after a hole is not one line
             self._cut = False
             data = b"\n" + data if self.followed.via != "netconsole" else data
         self._queue.append(data)
         self._queued += len(data)
 
     def work(self, now: float, *, may_begin: bool = True) -> list[OomCapture]:
-        """Take up to :data:`PIECE` bytes of what waits; ``may_begin``: there is room to read another text."""
+        """Process up to :data:`PIECE` waiting bytes; ``may_begin``: there is room to read another text."""
         found: list[OomCapture] = []
         size = 0
         while self._queue and size < PIECE:
@@ -124,7 +124,7 @@ class Board:
         return self._told(found, now)
 
     def finish(self, now: float) -> list[OomCapture]:
-        """It has ended: nothing more comes."""
+        """The source has ended: nothing more comes."""
         found: list[OomCapture] = []
         while self._queue:
             found += self.work(now)
@@ -159,8 +159,8 @@ class Board:
         return True
 
     def _dated(self, capture: OomCapture) -> OomCapture:
-        """With the time of arrival. Of what comes at once it is that of the report, unless lines have their
-        own; a command may show what is long past."""
+        """The capture with its time of arrival. For a live source this is the report's time, unless its lines
+        have their own; a command may show old reports."""
         moment = self._clock()
         offset = capture.wall_offset
         last = capture.records[-1].usec
@@ -171,11 +171,11 @@ class Board:
 
 
 class _Text:
-    """A stream of text: searched, and read where a report may be."""
+    """A stream of text: searched, and read only where a report may be."""
 
     def __init__(self, followed: Followed) -> None:
         self._followed = followed
-        #: the end of what came
+        #: the end of the data so far
         self._tail = bytearray()
         self._log: GrowingLog | None = None
         self.size = 0
@@ -207,7 +207,7 @@ class _Text:
         found = self._log.rest(now)
         if not self._log.waits:
             self._log, self.size = None, 0
-            # the rest was read; of the last line the end may be missing
+            # the rest was read; the last line may not be complete
             self._tail = bytearray(self._tail[self._tail.rfind(b"\n") + 1 :])
         return found
 
@@ -219,7 +219,7 @@ class _Text:
 
 
 class _Records:
-    """A stream of records with numbers."""
+    """A stream of records with sequence numbers."""
 
     def __init__(self, followed: Followed) -> None:
         source = Source(kind="file", form="kmsg", followed=followed)
@@ -241,7 +241,7 @@ class _Records:
         return self._take(self.sequence.rest(now + 3600)) + self._captures.flush()
 
     def _take(self, items: list[Item]) -> list[OomCapture]:
-        """Programs can write to the ring buffer, but never with the kernel's facility."""
+        """Take records. Programs can write to the ring buffer, but never with the kernel's facility."""
         return [
             capture
             for item in items
@@ -251,5 +251,5 @@ class _Records:
 
 
 def _may_begin(data: bytes) -> bool:
-    """Whether a report may begin here, also where a line is broken inside the word that tells."""
+    """Whether a report may begin here, even if a line is broken inside its needle."""
     return has_needle(data) or (b"\n" in data and has_needle(data.replace(b"\r", b"").replace(b"\n", b"")))

@@ -1,6 +1,6 @@
 """Sources on this host, opened: serial lines, files, pipes, commands.
 
-Each gives what came, says what is wrong, and is opened again when it has ended. Those that listen on the
+Each source gives new data, reports faults, and is opened again when it has ended. Sources that listen on the
 network are in :mod:`.network`.
 """
 
@@ -20,30 +20,30 @@ from oomwatchd.follow.address import Place
 from oomwatchd.sources.text import FollowedFile
 from oomwatchd.words.escape import harmless
 
-#: what one source gives at once, so that the others have their turn
+#: the most bytes of one source in one turn, so that the others have their turn
 MAX_READ = 256 << 10
-#: how much of a file is read that was there before
+#: how many bytes of a file's old content are read
 MAX_OLD = 4 << 20
-#: seconds until a source is opened again, doubled up to the second
+#: seconds until a source is opened again: the first wait is doubled up to the last
 FIRST_WAIT, LAST_WAIT = 0.5, 60.0
 
 
 class Arrival(NamedTuple):
-    """What came: ``sender`` is None where the source has one host, else an address, or the name that the
-    sender gives itself."""
+    """Data that came. ``sender`` is None if the source has only one host; else an address, or the name that
+    the sender gives itself."""
 
     sender: str | None
     data: bytes
 
 
 class Channel:
-    """One source. ``descriptors`` are to be polled; ``read`` belongs to one of them and never waits."""
+    """One source. Its ``descriptors`` are polled; ``read`` reads one of them and never waits."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
-        #: counts of what was not taken: datagram, foreign, connection
+        #: counts of data that was not taken: datagram, foreign, connection
         self.dropped: dict[str, int] = {}
-        #: descriptors that were closed since they were asked for
+        #: descriptors closed since ``descriptors`` was last called
         self.closed: set[int] = set()
 
     def open(self) -> None:
@@ -54,7 +54,7 @@ class Channel:
         raise NotImplementedError
 
     def read(self, descriptor: int) -> Iterator[Arrival]:
-        """Raises EOFError, with what is wrong, where the source has ended."""
+        """The data that came. Raises EOFError, with the reason, when the source has ended."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class _Stream(Channel):
 
 
 def opened(path: str, flags: int) -> int:
-    """A descriptor that never waits. Raises OomwatchdError."""
+    """Open a descriptor that never blocks. Raises OomwatchdError."""
     try:
         return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
     except PermissionError:
@@ -127,7 +127,7 @@ class Serial(_Stream):
                 )
             speed = getattr(termios, f"B{self.place.speed}")
             mode = termios.tcgetattr(descriptor)
-            mode[0] = termios.IGNBRK  # a break is what a board that loses power sends
+            mode[0] = termios.IGNBRK  # a board that loses power sends a break
             mode[1] &= ~termios.OPOST
             mode[2] &= ~(termios.CSIZE | termios.PARENB | termios.CSTOPB | getattr(termios, "CRTSCTS", 0))
             mode[2] |= termios.CS8 | termios.CREAD | termios.CLOCAL
@@ -150,7 +150,7 @@ class Serial(_Stream):
 
 
 class Pipe(_Stream):
-    """A pipe: of standard input the end is the end, a named one may be opened by the next writer."""
+    """A pipe. Standard input ends once; a named pipe may be opened again by the next writer."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -160,7 +160,7 @@ class Pipe(_Stream):
         if self.place.path == "-":
             if stat.S_ISREG(os.fstat(0).st_mode):
                 raise NoInputError("standard input is a file", hint="give file:PATH, or use analyze")
-            # not made one that does not wait: whoever shares it did not ask for that
+            # not made non-blocking: that would change it for every process that shares it
             self._descriptor = 0
             return
         descriptor = opened(self.place.path, os.O_RDONLY)
@@ -175,7 +175,7 @@ class Pipe(_Stream):
         if descriptor != 0:
             yield from super().read(descriptor)
             return
-        data = os.read(0, 64 << 10)  # once: it was said to be there
+        data = os.read(0, 64 << 10)  # once only: the poll said that there is data
         if not data:
             raise EOFError(self.why_ended())
         yield Arrival(None, data)
@@ -197,7 +197,7 @@ class File(Channel):
         return []
 
     def news(self) -> Iterator[Arrival]:
-        """What came since it was asked last."""
+        """The data since the last call."""
         if self._file is not None:
             for data in self._file.news():
                 yield Arrival(None, data)
@@ -209,8 +209,8 @@ class File(Channel):
 
 
 class Command(_Stream):
-    """What a command writes, started again when it ends; without a shell. Its own words on standard error
-    say why it ended."""
+    """The output of a command, which runs without a shell and is started again when it ends. Its standard
+    error tells why it ended."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -247,7 +247,7 @@ class Command(_Stream):
         self._hear()
 
     def _hear(self) -> None:
-        """Read what it says on standard error; a pipe that nobody reads would stop it."""
+        """Read its standard error: a full pipe would block it."""
         try:
             while data := os.read(self._said, 4096):
                 self._last_words = (self._last_words + data)[-512:]

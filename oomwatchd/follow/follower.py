@@ -1,8 +1,8 @@
-"""The loop around all sources: reads what came, shares the time out, opens again what has ended.
+"""The loop around all sources: reads new data, shares the time, and opens ended sources again.
 
-What is read and what is worked at are two things: sockets are emptied first, each machine has a bounded queue
-of its own, and the one that took least time lately is served first. So a machine that says much, or whose
-text is hard to read, delays only itself.
+Reading and processing are separate: sockets are emptied first, each machine has its own bounded queue, and
+the machine that took the least time lately is served first. So a machine that sends much, or text that is
+hard to read, delays only itself.
 
 One long class: opening, reading and the turns of all sources share one selector and one clock.
 """
@@ -23,20 +23,20 @@ from oomwatchd.records.capture import Followed, OomCapture
 from oomwatchd.sources.text import REST_SECONDS
 from oomwatchd.words.escape import harmless
 
-#: machines that are followed at once; of unknown senders the one that is silent longest gives way
+#: machines followed at once; beyond it the unknown sender that was silent longest is dropped
 MAX_BOARDS = 128
 SILENT_SECONDS = 60.0
-#: work between two looks at the sources
+#: seconds of processing between two polls of the sources
 TURN_SECONDS = 0.05
-#: text that may be read at the same time, of all machines
+#: bytes of text that may be read at the same time, for all machines
 MAX_HELD = 8 << 20
-#: a source that held so long is opened again at once when it ends
+#: a source that was open this long is opened again at once when it ends
 STEADY_SECONDS = 60.0
 OTHER = "other"
 
 
 class _Source:
-    """A channel with when it is opened next."""
+    """A channel, and when it is opened next."""
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -45,14 +45,14 @@ class _Source:
         self.due: float | None = None
         self.since = 0.0
         self.registered: set[int] = set()
-        #: what was said of it last
+        #: the last message about it
         self.said: str | None = None
 
 
 class Follower:
-    """Follows all of ``places``. ``take`` gets each capture and answers whether there was room for it;
-    ``raw`` gets what comes as it comes, with the machine's name; ``say`` gets a line where a source ends
-    or is open again. ``now`` is a clock that does not go back, ``wall`` seconds since the epoch.
+    """Follows all of ``places``. ``take`` gets each capture and returns whether there was room for it;
+    ``raw`` gets all data at once when it comes, with the machine's name; ``say`` gets a line when a source
+    ends or is open again. ``now`` is a clock that does not go back, ``wall`` seconds since the epoch.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Follower:
         self._selector = selectors.DefaultSelector()
         self._sources = [_Source(CHANNELS[place.kind](place)) for place in places]
         self._boards: dict[str, Board] = {}
-        #: of machines that there was no room for, and of those that gave way
+        #: bytes of machines that found no room, and of dropped machines
         self._gone_bytes = 0
         self._gone_dropped: dict[str, int] = {}
         self._files_due = self._aged = now()
@@ -81,7 +81,8 @@ class Follower:
                 self._board(name, place, address)
 
     def open(self, *, strict: bool = False) -> None:
-        """Open all. What cannot be had is said and tried again, or raises OomwatchdError if ``strict``."""
+        """Open all sources. One that cannot be opened is reported and tried again later; if ``strict``,
+        raises OomwatchdError."""
         for source in self._sources:
             try:
                 self._open(source)
@@ -93,7 +94,7 @@ class Follower:
 
     @property
     def ended(self) -> bool:
-        """Whether no source can bring anything any more."""
+        """Whether no source can give data any more."""
         return not any(source.up or source.due is not None for source in self._sources)
 
     @property
@@ -106,11 +107,11 @@ class Follower:
         return {source.channel.place.called: source.up for source in self._sources}
 
     def bytes(self) -> dict[str, int]:
-        """What was read, by machine."""
+        """Bytes read, by machine."""
         return {**{name: board.bytes for name, board in self._boards.items()}, OTHER: self._gone_bytes}
 
     def dropped(self) -> dict[tuple[str, str], int]:
-        """What was not used, by machine (or source) and reason."""
+        """Counts of data that was not used, by machine (or source) and reason."""
         found = {(OTHER, reason): count for reason, count in self._gone_dropped.items()}
         for name, board in self._boards.items():
             found |= {(name, reason): count for reason, count in board.dropped.items()}
@@ -124,7 +125,7 @@ class Follower:
     # -- one turn ----------------------------------------------------------------------------------
 
     def turn(self, longest: float = 3600.0) -> None:
-        """Wait until something comes or is due, at most ``longest`` seconds, and serve it."""
+        """Wait at most ``longest`` seconds until data comes or something is due, and serve it."""
         for key, _ in self._selector.select(min(longest, self._timeout())):
             if isinstance(key.data, _Source):
                 self._read(key.data, key.fd)
@@ -145,11 +146,11 @@ class Follower:
         self._work()
 
     def wake_by(self, descriptor: int, told: Callable[[], None]) -> None:
-        """Have a turn end when this descriptor becomes readable, and ``told`` called."""
+        """Call ``told`` and end the turn when this descriptor becomes readable."""
         self._selector.register(descriptor, selectors.EVENT_READ, told)
 
     def finish(self) -> None:
-        """Nothing more comes of anything: what is complete by that."""
+        """All sources have ended: take the reports that are complete by that."""
         for board in self._boards.values():
             for capture in board.finish(self._now()):
                 self._give(board, capture)
@@ -182,9 +183,9 @@ class Follower:
             self._say(f"{source.channel.place.called}: open again")
 
     def _register(self, source: _Source) -> None:
-        """Poll what the channel has; a listener's connections come and go."""
+        """Poll the channel's present descriptors: a listener's connections come and go."""
         wanted = set(source.channel.descriptors()) if source.up else set()
-        # one that was closed may have its number again
+        # a new descriptor may have the number of a closed one
         for descriptor in (source.registered - wanted) | source.channel.closed:
             with suppress(KeyError, ValueError, OSError):
                 self._selector.unregister(descriptor)
@@ -263,7 +264,7 @@ class Follower:
         return board
 
     def _make_room(self) -> bool:
-        """Let the unknown sender go that is silent longest, if it is silent at all."""
+        """Drop the unknown sender that was silent longest, if any is silent."""
         kept = {place.name for place in (source.channel.place for source in self._sources)}
         kept |= {name for s in self._sources for name in s.channel.place.section.hosts.values()}
         now = self._now()
@@ -287,7 +288,7 @@ class Follower:
         self._gone_dropped[reason] = self._gone_dropped.get(reason, 0) + count
 
     def _work(self) -> None:
-        """Serve the machines for one turn, those first that took least time lately."""
+        """Serve the machines for one turn; those that took the least time lately go first."""
         now = self._now()
         until = now + TURN_SECONDS
         if now - self._aged >= 1.0:

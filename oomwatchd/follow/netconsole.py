@@ -1,10 +1,10 @@
-"""netconsole's extended datagrams -> records, in order, with what is missing between them.
+"""netconsole's extended datagrams -> records in order, with gaps where records are missing.
 
 Source: Documentation/networking/netconsole.rst, drivers/net/netconsole.c (``send_ext_msg_udp``)::
 
     [RELEASE,]PRI,SEQ,USEC,FLAG[,key=value...][,ncfrag=OFFSET/TOTAL];TEXT\\n KEY=VALUE\\n
 
-A record larger than a datagram comes in fragments of what stands behind the ``;``. No socket, no clock.
+If a record is larger than a datagram, its part after the ``;`` comes in fragments. No socket, no clock.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from oomwatchd.records.kmsg import KmsgGap, KmsgRecord, parse_record
 
 Item = KmsgRecord | KmsgGap
 
-#: a datagram may be overtaken by so many, or for so long, before it is given up
+#: a missing datagram is given up after this many later ones, or this many seconds
 MAX_HELD = 256
 HOLD_SECONDS = 0.5
-#: records under way whose fragments are not all here, and the most bytes of one (the kernel's are 1 KiB to 8)
+#: incomplete records that are held, and the most bytes of one (the kernel's have 1 KiB to 8 KiB)
 MAX_FRAGMENTED = 32
 MAX_BODY = 64 << 10
-#: one that comes so much too late is not of a new boot
+#: a record that is at most this late is not from a new boot
 _LATE_USEC = 5_000_000
 _HEAD = re.compile(rb"(?:[^,;\n]{1,65},)?(\d{1,4},(\d{1,18}),(\d{1,18}),[^;\n]{0,256});")
 _FRAGMENT = re.compile(rb",ncfrag=(\d{1,6})/(\d{1,6})")
 
 
 def is_extended(datagram: bytes) -> bool:
-    """Whether it is one of the extended format; else it is plain text."""
+    """Whether the datagram has the extended format; else it is plain text."""
     return _HEAD.match(datagram) is not None
 
 
 class _Parts(msgspec.Struct):
-    """A record whose fragments come one by one."""
+    """A record of which not all fragments have come."""
 
     head: bytes
     total: int
@@ -55,11 +55,11 @@ class Sequence:
 
     @property
     def waits(self) -> bool:
-        """Whether something that is missing may still come."""
+        """Whether a missing datagram may still come."""
         return bool(self._held or self._parts)
 
     def feed(self, datagram: bytes, now: float) -> list[Item]:
-        """The next datagram; what is in order with it. Never raises."""
+        """Take the next datagram; return the records that are in order now. Never raises."""
         match = _HEAD.match(datagram)
         if match is None:
             return []
@@ -68,7 +68,7 @@ class Sequence:
         if self._next is not None and seq < self._next:
             if usec + _LATE_USEC >= self._newest_usec:
                 return out  # a copy, or too late
-            out += self._release(everything=True)  # it was started anew
+            out += self._release(everything=True)  # the machine was rebooted
             self._next = None
             self._parts.clear()
         record = self._whole(seq, match, datagram)
@@ -90,13 +90,14 @@ class Sequence:
         return out
 
     def rest(self, now: float) -> list[Item]:
-        """Nothing came until ``now``: what was waited for in vain."""
+        """Nothing came until ``now``: give up missing datagrams that are overdue, and return the records
+        after them."""
         if self._held_since is None or now - self._held_since < HOLD_SECONDS:
             return []
         return self._give_up(now)
 
     def _give_up(self, now: float) -> list[Item]:
-        """What is missing before the first that is held is lost; so are records of which fragments are."""
+        """Count everything missing before the first held record as lost; incomplete records too."""
         if not self._held:
             self._parts.clear()  # the next one shows the gap
             self._held_since = None

@@ -16,13 +16,13 @@ from oomwatchd.follow.channels import MAX_READ, Arrival, Channel, Command, File,
 from oomwatchd.follow.syslog import Frames, read_message
 from oomwatchd.words.escape import harmless
 
-#: datagrams that one source gives at once, so that the others have their turn
+#: the most datagrams of one source in one turn, so that the others have their turn
 MAX_DATAGRAMS = 1024
 _DATAGRAM = 64 << 10
 _RECEIVE_BUFFER = 4 << 20
-#: of one listener: each is one sender, mostly
+#: connections of one listener; mostly each is one sender
 MAX_CONNECTIONS = 256
-#: SO_RXQ_OVFL of Linux's asm-generic/socket.h: the kernel counts what the socket had no room for
+#: SO_RXQ_OVFL of Linux's asm-generic/socket.h: the kernel counts datagrams that the socket had no room for
 _RXQ_OVFL = 40
 
 
@@ -80,7 +80,7 @@ class Datagrams(Channel):
 
 
 def of_message(channel: Channel, address: str, data: bytes) -> Arrival | None:
-    """A syslog message as a line of its host; None for one that is not the kernel's."""
+    """A syslog message as a line of its host; None if it is not the kernel's."""
     message = read_message(data)
     if message is None:
         channel.drop("foreign")
@@ -102,7 +102,7 @@ class Connections(Channel):
         super().__init__(place)
         self._listener: socket.socket | None = None
         self._context: ssl.SSLContext | None = None
-        #: the oldest in use first
+        #: the least recently used first
         self._open: dict[int, _Connection] = {}
 
     def open(self) -> None:
@@ -161,7 +161,7 @@ class Connections(Channel):
             if self._context is not None:
                 client = self._context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
             self._open[client.fileno()] = _Connection(client, plain_address(sender), Frames())
-            if len(self._open) > MAX_CONNECTIONS:  # the one that said nothing for longest
+            if len(self._open) > MAX_CONNECTIONS:  # close the one that was silent longest
                 self.drop("connection")
                 self._end(next(iter(self._open)))
 
@@ -180,13 +180,13 @@ class Connections(Channel):
 
 
 def plain_address(sender: object) -> str:
-    """A socket's address for people, without what IPv6 puts around one of IPv4."""
+    """A socket's address for people; an IPv4 address mapped into IPv6 is shown as IPv4."""
     host = str(sender[0]) if isinstance(sender, tuple) and sender else "unknown"
     return host.removeprefix("::ffff:").partition("%")[0]
 
 
 def bound(place: Place, kind: socket.SocketKind) -> socket.socket:
-    """A socket that never waits. Raises OomwatchdError."""
+    """A bound socket that never blocks. Raises OomwatchdError."""
     host, port = place.listen.host, place.listen.port
     tried = [host, "0.0.0.0"] if host == "::" else [host]  # noqa: S104 - where IPv6 is switched off
     failure: OSError | None = None
@@ -217,7 +217,7 @@ def bound(place: Place, kind: socket.SocketKind) -> socket.socket:
 
 
 def context_of(place: Place) -> ssl.SSLContext:
-    """TLS as the section says. Raises NoInputError."""
+    """The TLS context that the section describes. Raises NoInputError."""
     section = place.section
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -1,7 +1,8 @@
 """Syslog messages -> lines of text as a log file has them. RFC 3164, RFC 5424, framing of RFC 6587 and 5425.
 
-What is no kernel's message (its facility is another one, and its tag not ``kernel``) is left out: programs
-quote the kernel. Some senders give the kernel's own lines another facility (glibc's syslog(3) does).
+A message that is not the kernel's is left out, because programs quote the kernel. It is the kernel's if it
+has the facility kern or the tag ``kernel``: some senders give the kernel's lines another facility (glibc's
+syslog(3) does).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-#: a longer message is cut; RFC 5424 asks for 2048
+#: longer messages are cut; RFC 5424 asks for at least 2048 bytes
 MAX_MESSAGE = 16 << 10
 
 _PRIORITY = re.compile(rb"<(\d{1,3})>")
@@ -24,14 +25,14 @@ _OLD = re.compile(
 
 
 class Message(NamedTuple):
-    """One message of a kernel: what the sender calls itself, and the line."""
+    """One message of a kernel: the sender's name for itself, and the line."""
 
     host: str | None
     line: bytes
 
 
 def read_message(data: bytes) -> Message | None:
-    """A message; None for one that is not the kernel's."""
+    """Read a message; None if it is not the kernel's."""
     data = data[:MAX_MESSAGE].rstrip(b"\r\n\0").replace(b"\n", b" ")
     priority = _PRIORITY.match(data)
     facility = int(priority[1]) >> 3 if priority else None
@@ -50,13 +51,13 @@ def read_message(data: bytes) -> Message | None:
 
 
 class Frames:
-    """The messages of one connection: counted octets or lines, as the first byte of each says."""
+    """The messages of one connection: counted octets or lines; the first byte of each message tells which."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The messages that are whole. Raises ValueError where no message can be found any more."""
+        """The whole messages. Raises ValueError if no message can be found any more."""
         self._buffer += data
         found: list[bytes] = []
         while self._buffer:
