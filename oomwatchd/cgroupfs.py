@@ -1,4 +1,4 @@
-"""The files of the memory controller: what they are called in cgroup v1 and v2, and what stands in them.
+"""The files of the memory controller: their names in cgroup v1 and v2, and how to read them.
 
 Sources: Documentation/admin-guide/cgroup-v1/memory.rst, cgroup-v2.rst, cgroups(7).
 
@@ -16,28 +16,28 @@ _UNLIMITED = 1 << 62
 
 
 class Files(msgspec.Struct, frozen=True):
-    """The names of one version. ``kills`` are the files with the count ``oom_kill``, the first that is there
-    counts; ``inactive_file`` is the entry of ``memory.stat`` for page cache that is dropped first, of the
-    cgroup with all below it."""
+    """The names of one version. ``kills`` are the files with the count ``oom_kill``: the first that exists is
+    read. ``inactive_file`` is the entry of ``memory.stat`` for the page cache that is dropped first, in the
+    cgroup and all below it."""
 
     usage: str
     limit: str
     kills: tuple[str, ...]
     inactive_file: bytes
-    #: swap of its own (v2), memory and swap together (v1)
+    #: swap alone (v2), or memory and swap together (v1)
     swap_usage: str
     swap_limit: str
     #: of ``memory.stat``, with all below it: page cache and the kernel's caches, which are dropped before
     #: anybody is killed, and the pages of tmpfs and shared memory, which are not among them
     droppable: tuple[bytes, ...]
     shmem: bytes
-    #: the two files of swap count memory, too
+    #: the two swap files also count memory
     swap_with_memory: bool
     stat: str = "memory.stat"
     procs: str = "cgroup.procs"
 
 
-#: by version; memory.events of v2 (before memory.events.local, 5.2) counts for all cgroups above, too
+#: by version; memory.events of v2 (before memory.events.local, 5.2) also counts the kills in cgroups below
 FILES = {
     1: Files(
         usage="memory.usage_in_bytes",
@@ -62,11 +62,11 @@ FILES = {
         swap_with_memory=False,
     ),
 }
-#: of v1: the slab caches that are charged to the cgroup, in the form of /proc/slabinfo
+#: v1: the slab caches charged to the cgroup, in the format of /proc/slabinfo
 SLABINFO = "memory.kmem.slabinfo"
-#: of v2: what a cgroup keeps from reclaim, always and as long as others have something
+#: v2: memory protected from reclaim, always (min) or as long as unprotected memory is left (low)
 PROTECTION = ("memory.min", "memory.low")
-#: the file of v2 whose counts hold those of the cgroups below
+#: v2: the file whose counts include the cgroups below
 HIERARCHICAL_KILLS = "memory.events"
 
 
@@ -80,12 +80,12 @@ class Hierarchy(msgspec.Struct, frozen=True):
 
     @property
     def files(self) -> Files:
-        """What its files are called."""
+        """The names of its files."""
         return FILES[self.version]
 
     def directory(self, path: str) -> str | None:
-        """Where the cgroup of that path is; None if it is not below what is mounted here. A path of the log
-        is anybody's: it must not lead out of the mount."""
+        """The directory of the cgroup with this path; None if it is not below the mount. A path from the log
+        is untrusted: it must not lead out of the mount."""
         below = path[len(self.root) :]
         outside = not path.startswith(self.root) or not (below.startswith("/") or not below)
         if outside or ".." in path.split("/") or "\0" in path:
@@ -101,7 +101,8 @@ def amount(data: bytes | None) -> int | None:
 
 
 def entry(data: bytes | None, name: bytes) -> int | None:
-    """The number behind ``name`` in memory.stat, memory.events or memory.oom_control; None without one."""
+    """The number after ``name`` in memory.stat, memory.events or memory.oom_control; None if there is
+    none."""
     value = (b"\n" + (data or b"")).partition(b"\n" + name + b" ")[2].partition(b"\n")[0]
     return int(value) if value.isdigit() else None
 
@@ -112,11 +113,11 @@ def pids(data: bytes) -> list[int]:
 
 
 def memory_cgroup(text: bytes, *, exiting: bool = False) -> str | None:
-    """The path that counts for memory out of /proc/PID/cgroup: the v1 memory controller's where there is
-    one, else the unified hierarchy's (cgroups(7)). A cgroup's name may hold anything but a newline.
+    """The memory cgroup's path from /proc/PID/cgroup: the v1 memory controller's if there is one, else the
+    unified hierarchy's (cgroups(7)). A cgroup's name may hold anything except a newline.
 
-    Of an exiting process v1 says ``/``, wherever it lived, while the unified hierarchy still tells and marks
-    a cgroup that was removed (proc_cgroup_show()). Where systemd keeps both, they are alike.
+    For an exiting process v1 says ``/`` wherever it lived, but the unified hierarchy still tells the path and
+    marks a removed cgroup (proc_cgroup_show()). If systemd manages both hierarchies, their paths are equal.
     """
     unified = memory = None
     for line in text.split(b"\n"):

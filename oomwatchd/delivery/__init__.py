@@ -1,1 +1,1 @@
-"""From the store to the sinks: what waits, what is tried again, what is given up."""
+"""From the store to the sinks: waiting events, retries, and events that are given up."""

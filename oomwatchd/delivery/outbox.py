@@ -1,11 +1,11 @@
 """Hands stored events to sinks across the network: at least once, in order, for as long as it takes.
 
-Each sink has a thread and a place in the store's news of its own; none waits for another, and nothing
-waits for any of them. The place moves on only when the receiver has taken an event, so neither a restart
-nor an outage loses one. What a receiver gets twice carries the same id. Bounds: the store's own, and an
-age beyond which nobody wants to hear of it; what is given up is counted.
+Each sink has its own thread and its own position in the store's news. No sink waits for another, and nothing
+waits for a sink. The position advances only when the receiver has taken an event, so neither a restart nor an
+outage loses one. An event that is delivered twice has the same id. Bounds: those of the store, and an age
+beyond which an event is given up and counted.
 
-One long class: a lane is one thread, every step of which needs its position, its deadline and its failures.
+One long class: a lane is one thread, and every step needs its position, its deadline and its failures.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ log = logging.getLogger(__name__)
 
 #: older news are dropped
 MAX_AGE_SECONDS = 7 * 86400.0
-#: a wall clock before 2020 is one that was never set: age says nothing
+#: a wall clock before 2020 was never set: ages mean nothing then
 _CLOCK_UNSET = 1_577_836_800.0
-#: how long a stopping outbox waits for what is on its way
+#: how long a stopping outbox waits for deliveries under way
 STOP_SECONDS = 2.0
 _ERROR_LENGTH = 200
-#: failures in a row that a fault of our own counts as: half a minute's pause
+#: a fault of our own counts as this many failures in a row: a pause of half a minute
 _AFTER_A_FAULT = 6
 #: an attempt has its deadline (timeout_seconds, 60 at most): one that takes longer than two hangs
 OVERDUE_SECONDS = 120.0
-#: tasks of the events of one batch: with more no further event is added
+#: no further event is added to a batch whose events have more tasks than this
 _BATCH_TASKS = 4096
 #: a large event takes some 10 MiB while it is made: one lane at a time
 _EXPLAINING = threading.Lock()
-#: attempts at one event that end in a fault of our own, before it is given up
+#: an event is given up after this many attempts that end in a fault of our own
 _FAULTS = 3
 
 
 def _share() -> float:
-    """From 0 to 1, by chance; for this alone the module ``random`` would stay loaded."""
+    """A random number from 0 to 1, without loading the module ``random``."""
     return int.from_bytes(os.urandom(4)) / 2**32
 
 
@@ -67,13 +67,14 @@ class Receiver(Protocol):
 
 
 class Holding(Receiver, Protocol):
-    """A receiver that holds some of what it took, to tell it later as one message."""
+    """A receiver that holds some of the events it took, to send them later as one message."""
 
     def due(self) -> float | None:
-        """Seconds until it is to be told, None: nothing is held."""
+        """Seconds until the held events are due; None: none are held."""
 
     def tell_held(self, *, at_the_end: bool = False) -> None:
-        """Tell what is due, ``at_the_end`` all. Raises DeliveryError, and holds it on."""
+        """Send the held events that are due, ``at_the_end`` all. Raises DeliveryError, and keeps them
+        then."""
 
 
 def _holds(receiver: Receiver) -> TypeGuard[Holding]:
@@ -99,7 +100,7 @@ class Shelf(Protocol):
 
 
 class Lane:
-    """One receiver's way: what is next, whether it was taken, when to try again. Belongs to one thread."""
+    """The deliveries to one receiver: what is next, and when to try again. Belongs to one thread."""
 
     def __init__(
         self,
@@ -127,11 +128,11 @@ class Lane:
         self._said_overdue = False
         #: faults of our own in a row
         self._faults = 0
-        #: events that were refused one after the other, and when the first of them was
+        #: events refused in a row, when the first of them was refused, and the last one's id
         self._refused, self._refused_since, self._refused_id = 0, 0.0, ""
         self._lock = threading.Lock()
         self._ended = False
-        #: the last news of a batch that was refused as a whole: up to it they go one by one
+        #: the last news of a batch that was refused as a whole: up to it, events are sent one by one
         self._single_up_to = 0
         #: read by other threads
         self.state = state
@@ -139,12 +140,12 @@ class Lane:
         self.seconds = 0.0
 
     def end(self) -> None:
-        """Another takes over: what is still on its way changes nothing any more."""
+        """Another lane takes over: deliveries still under way change nothing any more."""
         with self._lock:
             self._ended = True
 
     def look(self) -> None:
-        """Count what waits, between two attempts."""
+        """Count waiting events between two attempts."""
         waiting = max(0, self._shelf.last_news - self.state.position)
         oldest = None
         if waiting:
@@ -154,8 +155,8 @@ class Lane:
 
     @property
     def seen(self) -> Delivery:
-        """The state as others should see it: an attempt that has not come to its end for so long that no
-        deadline of the receiver's explains it is a failure, too."""
+        """The state for others: an attempt that is longer under way than any deadline of the receiver counts
+        as a failure too."""
         began = self._began
         if began is None or time.monotonic() - began < OVERDUE_SECONDS:
             return self.state
@@ -174,11 +175,11 @@ class Lane:
 
     @property
     def idle_seconds(self) -> float | None:
-        """After how long a step is due though nothing waits; None: never."""
+        """Seconds until a step is due although nothing waits; None: never."""
         return self._receiver.due() if _holds(self._receiver) else None
 
     def tell_held(self, *, at_the_end: bool = False) -> None:
-        """Have the receiver tell what it holds and is due, ``at_the_end`` all of it."""
+        """Have the receiver send the held events that are due, ``at_the_end`` all."""
         if _holds(self._receiver):
             try:
                 self._receiver.tell_held(at_the_end=at_the_end)
@@ -188,7 +189,7 @@ class Lane:
                 self._save(failures=self.state.failures + 1, last_error=str(error)[:_ERROR_LENGTH])
 
     def step(self) -> float | None:
-        """Try what is next once; seconds until the next step is due, None: nothing waits."""
+        """Try the next events once. Returns seconds until the next step is due; None: nothing waits."""
         limit = 1 if self.state.position < self._single_up_to else self._receiver.batch
         news = self._shelf.news(self.state.position, limit)
         if not news:
@@ -220,8 +221,9 @@ class Lane:
         return 0.0
 
     def _delivered(self, events: Sequence[OomEvent]) -> DeliveryError | None:
-        """Hand the events over; what kept them from being taken. A fault of ours (an event that cannot be put
-        into the receiver's form) may return with each attempt: the third makes it a refusal."""
+        """Hand the events over; return the error if they were not taken. A fault of ours (an event that
+        cannot be put into the receiver's form) may recur with each attempt: the third one counts as a
+        refusal."""
         try:
             self._receiver.deliver(events)
         except DeliveryError as error:
@@ -244,7 +246,7 @@ class Lane:
         dropped: int,
         next_attempt: float | None = None,
     ) -> None:
-        """Go on behind these."""
+        """Move the position past these news."""
         last = news[-1].number
         missing = last - self.state.position - len(news)
         self._save(
@@ -274,7 +276,7 @@ class Lane:
                 continue
             tasks += len(event.tasks)
             where = event.memcg.oom_path if event.memcg else None
-            # a storm's last word always passes
+            # the last revision of a storm always passes
             passes = event.repeats or (
                 self._bound.take(event.id, event.kind, event.kills, where, item.wall) is not None
             )
@@ -285,7 +287,7 @@ class Lane:
         return events, dropped, left_out, len(news)
 
     def _event_of(self, item: News, now: float) -> OomEvent | None:
-        """None: it is gone, or too old to be told."""
+        """The event of this news; None: it is gone, or too old."""
         try:
             capture = self._shelf.get(item.event_id)
         except OomwatchdError as error:  # a damaged row
@@ -299,8 +301,8 @@ class Lane:
         return event
 
     def _is_old(self, item: News, capture: OomCapture, now: float) -> bool:
-        """Nobody wants to hear of it any more. Until a board without a clock of its own is told the time, it
-        notes that of its last shutdown: nothing of this boot is older than this boot."""
+        """Whether it is too old to deliver. A board without a battery-backed clock has the time of its last
+        shutdown until it learns the time, so an event of this boot is never older than this boot."""
         if now <= _CLOCK_UNSET or not _CLOCK_UNSET < item.wall < now - MAX_AGE_SECONDS:
             return False
         of_this_boot = self._boot_id is not None and capture.source.boot_id == self._boot_id
@@ -309,12 +311,13 @@ class Lane:
     def _given_up(
         self, error: DeliveryError, now: float, news: Sequence[News], event: OomEvent, left_out: int
     ) -> float:
-        """The receiver will never take this event. If it refused the one before, too, it may refuse all of
-        them, for a fault in what we send or in the receiver: then the next ones get the time to fix it."""
+        """Give up an event that the receiver will never take. If it also refused the one before, it may
+        refuse all, for a fault of ours or its own: then pause, so that there is time to fix it before the
+        next ones."""
         log.error("sink %s refuses event %s: %s; given up", self.state.sink, event.id, error)
         if not self._refused:
             self._refused_since = now
-        if event.id != self._refused_id:  # what is told again of the same one says nothing new
+        if event.id != self._refused_id:  # another refusal of the same event says nothing new
             self._refused += 1
         self._refused_id = event.id
         self._in_a_row = 0
@@ -367,8 +370,8 @@ class Outbox:
         on_state: Callable[[Delivery, float], None],
         boot_id: str | None = None,
     ) -> None:
-        """``on_state`` is told each state, and how many seconds the last attempt took. A receiver that is new
-        begins with what comes from now on. ``boot_id`` is this boot's. Raises OomwatchdError."""
+        """``on_state`` gets each state and the seconds that the last attempt took. A new receiver begins with
+        events from now on. ``boot_id`` is this boot's. Raises OomwatchdError."""
         self._on_state = on_state
         self._stopping = threading.Event()
         self._receivers = receivers
@@ -403,12 +406,12 @@ class Outbox:
             wake.set()
 
     def look(self) -> None:
-        """Say how each lane is doing, those too that hang; for every few seconds."""
+        """Report the state of each lane, even if it hangs; to be called every few seconds."""
         for lane, _, _ in self._lanes:
             self._on_state(lane.seen, lane.seconds)
 
     def stop(self, seconds: float = STOP_SECONDS) -> None:
-        """End; what is on its way gets ``seconds``. What was not taken by then is delivered by the next."""
+        """Stop; deliveries under way get ``seconds``. The next outbox delivers the rest."""
         self._stopping.set()
         self.notify()
         deadline = time.monotonic() + seconds

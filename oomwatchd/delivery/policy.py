@@ -1,4 +1,4 @@
-"""What the delivery of events is made of: a bound on what repeats, the state of one sink, pauses.
+"""Parts of the delivery of events: a bound on repeats, the state of one sink, pauses.
 
 Core: no clock, no file, no socket; times are arguments.
 """
@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import msgspec
 
-#: kinds that one trouble may bring about hundreds of times a second; nobody dies of them
+#: kinds that one fault may cause hundreds of times a second; they kill nothing
 BOUNDED_KINDS = frozenset({"oom_no_victim", "page_alloc_failure"})
-#: of such a kind and place one event passes in this time
+#: one event of such a kind and place passes in this time
 BOUND_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 300.0
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
-#: places that are remembered; a cgroup tree may have any number
+#: how many places are remembered: a cgroup tree may have any number
 _PLACES = 64
 
 
@@ -25,7 +25,7 @@ class _Place(msgspec.Struct):
 
 
 class RateBound:
-    """Lets one of a run of like events pass in a time, and counts the others.
+    """Lets one of a run of similar events pass in a time, and counts the others.
 
     Only events without a kill are ever left out. Each is stored and counted in the metrics nevertheless,
     and the next one of its kind and place that passes says how many came before it.
@@ -59,7 +59,7 @@ class RateBound:
 
 
 class Pace:
-    """``burst`` at once, then one in ``seconds``."""
+    """Allows ``burst`` at once, then one every ``seconds``."""
 
     def __init__(self, burst: int, seconds: float) -> None:
         self._burst = burst
@@ -68,7 +68,7 @@ class Pace:
         self._at: float | None = None
 
     def take(self, now: float) -> float:
-        """Take one at ``now`` (of a clock that does not jump): 0.0; else seconds until there is one."""
+        """Take one at ``now`` (of a clock that does not jump). Returns 0.0, or seconds until one is free."""
         passed = 0.0 if self._at is None else max(0.0, now - self._at)
         self._at = now
         self._left = min(self._burst, self._left + passed / self._seconds)
@@ -79,7 +79,7 @@ class Pace:
 
 
 class News(msgspec.Struct, frozen=True, kw_only=True):
-    """That there is something to tell of an event; ``wall`` is when it was noted, seconds since the epoch."""
+    """A note that an event is to be delivered; ``wall`` is when it was made, seconds since the epoch."""
 
     number: int
     event_id: str
@@ -89,9 +89,9 @@ class News(msgspec.Struct, frozen=True, kw_only=True):
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """How far a sink has come. Times are seconds since the epoch.
 
-    ``position`` is the number of the last news that is done with: all up to it were delivered, left out
-    or dropped. ``failures`` counts failed attempts, ``failed_since`` is when the present run of
-    them began, None while all is well.
+    ``position`` is the number of the last finished news: all up to it were delivered, left out or dropped.
+    ``failures`` counts failed attempts; ``failed_since`` is when the present run of failures began, None
+    while there is none.
     """
 
     sink: str

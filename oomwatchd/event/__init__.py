@@ -60,12 +60,12 @@ class EventSource(Part, frozen=True, kw_only=True):
 
 
 class EventHost(Part, frozen=True, kw_only=True):
-    """The machine that the event is of, where its log is followed from here."""
+    """The other machine that the event is about, whose log is followed here."""
 
     name: str
     via: Via
     address: str | None = None
-    #: whether it is certain that the kernel of that machine wrote it: never, over a line or a network
+    #: whether that machine's kernel certainly wrote it: never, over a serial line or a network
     trusted: bool = False
 
 
@@ -92,9 +92,9 @@ class OomEvent(Part, frozen=True, kw_only=True):
     complete: bool
     missing: tuple[str, ...]
     lost_records: int
-    #: of the same id: 0 at its first issue; later ones have more kills or repeats
+    #: revision of this id: 0 when first issued; later ones have more kills or repeats
     revision: int = 0
-    #: how many more reports of the same trigger and cgroup, none with a victim, this one stands for
+    #: how many more reports without a victim, of the same trigger and cgroup, this event stands for
     repeats: int = 0
     historical: bool = False
     source: EventSource
@@ -126,11 +126,11 @@ class OomEvent(Part, frozen=True, kw_only=True):
     marks: tuple[Mark, ...] = ()
     attribution: tuple[Attribution, ...] = ()
     undecoded: tuple[str, ...] = ()
-    #: of text: why this may be no report, in words; None where nothing speaks against it
+    #: for a text: why this may not be a real report, in words; None: no doubt
     doubt: str | None = None
     #: kills that the kernel counted and its log did not report; such an event has no ``kills`` of its own
     unseen: Unseen | None = None
-    #: what became of it, live only
+    #: memory, victims and units after the report, live only
     aftermath: Aftermath | None = None
     #: the smallest of the listed tasks, where the kernel listed more than are kept
     tasks_left_out: TasksLeftOut | None = None
@@ -165,8 +165,8 @@ class Conclusion(NamedTuple):
 def conclude(capture: OomCapture) -> Conclusion:
     """Decode, diagnose and attribute one capture.
 
-    Never raises: a fault of ours costs the part of the explanation that it struck, not the event. Whoever
-    calls decides where to say ``error``.
+    Never raises: a fault of ours loses only the part of the explanation in which it happened, not the event.
+    The caller decides where to report ``error``.
     """
     attempt = _Attempt()
     if capture.source.form in ("earlyoom", "nohang"):
@@ -211,7 +211,7 @@ class _Attempt:
 def _kernel_event(capture: OomCapture, attempt: _Attempt) -> OomEvent:
     report = attempt(lambda: _report(capture), lambda: _bare_report(capture))
     diagnosis = Diagnosis(findings=(), summary=_bare_summary(report))
-    if attempt.error is None:  # else findings would judge by what was not read
+    if attempt.error is None:  # else findings would take unread parts for missing ones
         diagnosis = attempt(lambda: diagnose(report, capture), lambda: diagnosis)
     return msgspec.structs.replace(
         _told(capture, report, diagnosis.summary),
@@ -257,7 +257,7 @@ def _left_out(rows: RowsLeftOut, page_size: int | None) -> TasksLeftOut:
 
 
 def _told(capture: OomCapture, report: OomReport, summary: str) -> OomEvent:
-    """What report and capture say themselves, without anything concluded from them."""
+    """The event with only what report and capture say themselves, without conclusions."""
     wall = report.first_wall
     if capture.wall_offset is not None and report.first_usec is not None:
         wall = report.first_usec / 1e6 + capture.wall_offset
@@ -325,8 +325,8 @@ def _host(capture: OomCapture) -> EventHost | None:
 
 
 def _oomd_event(capture: OomCapture) -> OomEvent:
-    """A kill by systemd-oomd, out of its journal entries: no report of the kernel's, and no kill that the
-    kernel counts."""
+    """The event of a kill by systemd-oomd, from its journal entries: the kernel neither reports nor counts
+    it."""
     kill = oomd.read(capture.records)
     report = OomReport(
         kind="oomd_kill",
@@ -343,7 +343,7 @@ def _oomd_event(capture: OomCapture) -> OomEvent:
 
 
 def _user_kill_event(capture: OomCapture) -> OomEvent:
-    """A kill by earlyoom or nohang, out of their own lines: no report of the kernel's."""
+    """The event of a kill by earlyoom or nohang, from their own lines: the kernel does not report it."""
     kill = user_killers.read(capture.source.form, capture.records)
     report = OomReport(
         kind="user_kill",
@@ -356,7 +356,7 @@ def _user_kill_event(capture: OomCapture) -> OomEvent:
 
 
 def _near_event(capture: OomCapture, told: Nearing) -> OomEvent:
-    """A warning: no report of the kernel's, nobody was killed yet."""
+    """The event of a warning: there is no kernel report, and nothing was killed yet."""
     from oomwatchd.diagnosis import nearing  # a daemon that gives no warnings does without
 
     report = nearing.report_of(capture, told)
@@ -376,7 +376,7 @@ def _bare(capture: OomCapture) -> OomEvent:
 
 
 def _bare_report(capture: OomCapture) -> OomReport:
-    """What is certain of a report that ``decode`` failed on: its identity, and its kill lines."""
+    """The certain part of a report on which ``decode`` failed: its identity and its kill lines."""
     killed = [m for record in capture.records for m in _kill_lines(record)]
     named = {m["pid"]: Victim(pid=int(m["pid"]), comm=m["comm"] or "") for m in killed}
     kind: Kind = "oom_kill" if killed or capture.unseen is not None else "oom_no_victim"
@@ -394,7 +394,7 @@ def _bare_report(capture: OomCapture) -> OomReport:
     )
 
 
-#: events that are no reports of the kernel's
+#: events that are not kernel reports
 _KINDS_OF_FORM: dict[str, Kind] = {"oomd": "oomd_kill", "near": "oom_near"}
 
 

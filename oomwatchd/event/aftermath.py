@@ -1,4 +1,4 @@
-"""What became of it: the host and the victims' units when the report had settled, and in the minute after.
+"""The aftermath: the host and the victims' units when the report had settled, and in the minute after.
 
 Core: no clock, no file, no socket.
 """
@@ -23,8 +23,8 @@ class UnitStep(Part, frozen=True, kw_only=True):
 
 
 class Aftermath(Part, frozen=True, kw_only=True):
-    """Memory on detection and when the report had settled (``seconds`` later), who of the victims was still
-    there, and what the service manager said of their units.
+    """Memory on detection and when the report had settled (``seconds`` later), the victims that were still
+    there, and the service manager's entries about their units.
 
     ``cgroup`` is the one whose limit was hit. ``unit_watch_seconds`` is how long the journal was listened to,
     None while it still is, or where nobody could.

@@ -1,4 +1,4 @@
-"""Events that say the same of the same: a crash loop is one group, however often it goes round.
+"""Group events that repeat: a crash loop is one group, however often it repeats.
 
 Two events belong together when they are of the same kind and limit, in the same place (container by its
 name, else cgroup), killed a process of the same name for the same reason, and no more than six hours lie
@@ -20,13 +20,13 @@ from oomwatchd.event import OomEvent
 
 #: between one event of a group and the next
 GAP_SECONDS = 6 * 3600.0
-#: an id that a runtime or the service manager draws anew for each start
+#: a random id that a runtime or the service manager makes for each start
 _DRAWN = re.compile(r"[0-9a-f]{32,}|(?<=container )[0-9a-f]{12}\b")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 class Row(Protocol):
-    """What is asked of an event; ``wall`` in seconds since the epoch."""
+    """The fields of an event that are needed here; ``wall`` in seconds since the epoch."""
 
     @property
     def wall(self) -> float: ...
@@ -56,14 +56,14 @@ R = TypeVar("R", bound=Row)
 
 
 class Group(Generic[R]):
-    """Events that say the same, the newest first; never empty."""
+    """Events that belong together, newest first; never empty."""
 
     def __init__(self, newest: R) -> None:
         self.rows = [newest]
 
     @property
     def newest(self) -> R:
-        """The one that speaks for all."""
+        """The newest event, which stands for all."""
         return self.rows[0]
 
     @property
@@ -78,7 +78,7 @@ class Group(Generic[R]):
 
     @property
     def kills(self) -> int:
-        """Of all of them."""
+        """The kills of all events."""
         return sum(row.kills for row in self.rows)
 
 
@@ -86,14 +86,14 @@ Key = tuple[str | None, ...]
 
 
 def key_of(row: Row) -> Key:
-    """Equal for events that say the same of the same: kind, limit, place, name and reason. The reason's
-    figures and the ids of containers do not count."""
+    """The group's key, equal for events that belong together: kind, limit, place, name and reason. Figures in
+    the reason and ids of containers are ignored."""
     place = row.place if row.container is not None else _kept(row.cgroup) or row.unit
     return (row.host, row.kind, row.constraint, place, row.victim_comm, _reason(row.summary))
 
 
 def key_of_event(event: OomEvent) -> Key:
-    """The same of an event that is at hand."""
+    """The same key for a whole event."""
     victim = event.victims[0] if event.victims else None
     whose = next((a for a in event.attribution if victim and a.pid == victim.pid), None)
     if whose is not None and whose.container_name is not None:
@@ -117,7 +117,7 @@ def key_of_event(event: OomEvent) -> Key:
 
 
 def _kept(cgroup: str | None) -> str | None:
-    """The path, without a container's id where it is in a pod: started again there it has another one."""
+    """The path without the id of a container in a pod: after a restart in the pod it has another one."""
     return _DRAWN.sub("#", cgroup) if cgroup and owner_of(cgroup).pod_uid is not None else cgroup
 
 
@@ -126,8 +126,8 @@ def _reason(summary: str | None) -> str:
 
 
 def grouped(rows: Iterable[R], most: int) -> tuple[Sequence[Group[R]], bool]:
-    """The first ``most`` groups of ``rows`` (newest first), and whether there was no room for another. Then
-    it ends before the row that would begin it; what follows may hold more of the same."""
+    """The first ``most`` groups of ``rows`` (newest first), and whether there was no room for another group.
+    Then it stops before the row that would begin that group; later rows may belong to the groups returned."""
     groups: list[Group[R]] = []
     open_groups: dict[Key, Group[R]] = {}
     for row in rows:

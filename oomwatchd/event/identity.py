@@ -1,4 +1,4 @@
-"""The id of an event: the same records give the same one, wherever and whenever they are read.
+"""The id of an event: the same records give the same id, wherever and whenever they are read.
 
 Core: no clock, no file, no socket.
 """
@@ -14,11 +14,11 @@ from oomwatchd.records.nearing import Nearing
 def event_id(capture: OomCapture) -> str:
     """The same records give the same id: live, after a restart, or from a file.
 
-    Boot id and sequence number of the first record where both are known; boot id, stamp and text of the
-    first record for the journal, which has no numbers; number, stamp and text for raw records of an unknown
-    boot; for text all of it. The name of a machine that is followed belongs to it, and the time of arrival
-    where no line has a time. What no record reports is told by the moment at which it was missed; a warning
-    by its cgroup and the moment at which it was given."""
+    The id is made from the boot id and sequence number of the first record, if both are known; for the
+    journal, which has no numbers, from boot id, stamp and text of the first record; for raw records of an
+    unknown boot, from number, stamp and text; for text, from all of it. For a followed machine its name is
+    added, and the time of arrival if no line has a time. A kill without a report is identified by the moment
+    at which the report was missed; a warning by its cgroup and the moment at which it was given."""
     if capture.nearing is not None:
         return near_id(capture.source.boot_id, capture.nearing)
     hasher = hashlib.blake2b(digest_size=10)

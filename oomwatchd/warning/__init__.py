@@ -1,4 +1,4 @@
-"""The warning before the kill: from samples of what is held to "this ends, then", and to what became of it.
+"""The warning before the kill: from samples of held memory to a forecast, and to how the warning ended.
 
 Core: no clock, no file, no socket.
 """

@@ -1,7 +1,7 @@
-"""Which warnings stand: opened once an incident, closed as come true or as passed, with why.
+"""The open warnings: each incident opens one, which closes as come true or as passed, with the reason.
 
-One for the machine and one for each cgroup with a limit, but of those that tell of the same growth (a cgroup,
-the one around it, the machine) only the one that ends first.
+The machine and each cgroup with a limit can have a warning. If several would tell of the same growth (a
+cgroup, its parent, the machine), only the one that ends first is given.
 
 Core: no clock, no file, no socket.
 """
@@ -18,27 +18,30 @@ from oomwatchd.records.nearing import Nearing, Passed, Reason
 from oomwatchd.warning.projection import Projection, project
 from oomwatchd.warning.series import Series
 
-#: Scopes followed, and told to metrics: those with the least room for their growth.
+#: How many scopes are followed, and how many are shown in metrics: those with the least room for their
+#: growth.
 MOST_SCOPES, MOST_TOLD = 64, 20
-#: A kill's report may come so much later than the memory that it freed.
+#: A kill's report may come this much later than the drop in memory that the kill caused.
 GRACE_USEC = 5_000_000
 #: Later kills of the same exhaustion belong to the same warning.
 SAME_USEC = 30_000_000
-#: Nothing was added for so long, and for so long as the growth took, at most for so long: it stopped.
+#: A growth has stopped if nothing was added for as long as it took, but at least the first and at most the
+#: second of these times.
 _STOPPED_USEC, _STOPPED_MOST_USEC = 30_000_000, 300_000_000
-#: A share of the growth, and of the capacity, given back: freed.
+#: Memory counts as freed if these shares of the growth and of the capacity were given back.
 _FREED_OF_GROWTH, _FREED_OF_CAPACITY = 0.3, 0.03
-#: Next to nothing is left, and tasks wait (PSI "full"), or so much of the capacity is read again each second.
+#: Almost nothing is left, and tasks wait (PSI "full"), or this share of the capacity is read again each
+#: second.
 _FULL_SHARE, _PRESSURE, _REFAULTS = 0.04, 0.15, 0.02
 _THRASHED_USEC = 3_000_000
-#: The same growth: so much of it is another's.
+#: Two growths are the same if this share of one is the other's.
 _SAME_GROWTH = 0.5
-#: Above a level that was held before and left again: this much of the capacity.
+#: A level counts as above one that was held and left before if it is higher by this share of the capacity.
 _ABOVE_MARK = 0.05
-#: ... unless it ends before anybody could look twice, with so much of the capacity used.
+#: ... unless the growth ends within these seconds, with this share of the capacity used.
 _SOON_SECONDS, _SOON_SHARE = 5.0, 0.9
 
-#: by how much the growth of a scope can go on at most, in bytes; None where nothing bounds it
+#: the most bytes by which a scope can still grow; None where nothing bounds it
 Bound = Callable[["Reading"], int | None]
 
 
@@ -55,18 +58,17 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     swap_left_bytes: int = 0
     pressure_full_ratio: float | None = None
     refaults_bytes: int | None = None
-    #: the kernel's own count of kills, where somebody asked
+    #: the kernel's own count of kills; None: not read
     kills: int | None = None
 
     @property
     def left_bytes(self) -> int:
-        """What may still be taken."""
+        """Bytes that can still be taken."""
         return max(0, self.capacity_bytes - self.used_bytes)
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is told of one scope while nothing happens; ``seconds`` until nothing is left, None: not in
-    sight."""
+    """The forecast for one scope; ``seconds`` until nothing is left, None: not in sight."""
 
     cgroup: str | None = None
     left_bytes: int
@@ -107,7 +109,7 @@ class _Scope:
 
 
 class Incidents:
-    """All scopes of one host. ``quiet(path)`` says of which cgroups nobody wants to hear."""
+    """All scopes of one host. ``quiet(path)`` says for which cgroups no warning is wanted."""
 
     def __init__(
         self,
@@ -120,15 +122,15 @@ class Incidents:
         self.quiet = quiet
         self._bound = bound
         self._scopes: dict[str | None, _Scope] = {}
-        #: warnings that came true: until when, and of whom
+        #: recent warnings that came true, by cgroup: until when they are remembered, and the warning
         self._lately: dict[str | None, tuple[int, Nearing]] = {}
-        #: how it looks for the nearest ones, as of the last look
+        #: the forecasts of the scopes that end first, as of the last look
         self.outlook: tuple[Outlook, ...] = ()
 
     # -- looking -----------------------------------------------------------------------------------
 
     def take(self, readings: Iterable[Reading], usec: int, wall: float) -> list[Nearing]:
-        """What changed: warnings that opened, and those that passed."""
+        """Take one look at all scopes; return the warnings that opened and those that passed."""
         seen = set()
         for reading in readings:
             if reading.cgroup not in self._scopes and len(self._scopes) >= MOST_SCOPES:
@@ -177,7 +179,7 @@ class Incidents:
         found = ask()
         if found is None or not found.near:
             return found
-        # asked only now: it costs a look at each process
+        # asked only now, because it reads each process
         bound = self._bound(reading)
         return found if bound is None else ask(bound_bytes=bound)
 
@@ -220,7 +222,8 @@ class Incidents:
         return None if known and not soon else "growth"
 
     def _is_told(self, path: str | None, scope: _Scope) -> bool:
-        """The same growth has its warning already: in a cgroup below, in one around, or as the machine's."""
+        """Whether the same growth already has a warning: in a child cgroup, in a parent, or for the
+        machine."""
         rate = scope.projection.rate if scope.projection else 0.0
         for other, one in self._scopes.items():
             if one.open is None or not _related(path, other):
@@ -247,7 +250,7 @@ class Incidents:
         scope.ending = why
         if usec - scope.ending_since < GRACE_USEC:
             return None
-        if why == "killed":  # and no report said of whom
+        if why == "killed":  # and no report named the victim
             lead = (scope.ending_since - scope.open.usec) / 1e6
             del self._scopes[scope.reading.cgroup]
             return _closed(scope, usec, wall, state="came_true", lead=lead)
@@ -285,8 +288,9 @@ class Incidents:
     def killed(
         self, limit: str | None, victim: str | None, usec: int, wall: float
     ) -> tuple[Nearing, float, bool] | None:
-        """The kernel killed at the limit of this cgroup (None: of the machine), in the cgroup ``victim``: the
-        warning of it as it ended, how many seconds before that it was, and whether it ended by this kill."""
+        """The kernel killed at the limit of this cgroup (None: of the machine), in the cgroup ``victim``.
+        Returns the warning of it as it ended, how many seconds before the kill it was given, and whether this
+        kill ended it."""
         whose: list[str | None] = [limit]
         if limit is None and victim is not None:
             whose += [p for p in (*self._scopes, *self._lately) if p is not None and _is_below(victim, p)]
@@ -298,18 +302,18 @@ class Incidents:
                 self._lately[path] = usec + SAME_USEC, done
                 if len(self._lately) > MOST_SCOPES:
                     del self._lately[next(iter(self._lately))]
-                # what comes now is another growth
+                # from here on it is another growth
                 del self._scopes[path]
                 return done, lead, True
             lately = self._lately.get(path)
             if lately is not None and usec < lately[0]:
                 return lately[1], max(0.0, (usec - lately[1].usec) / 1e6), False
-        for path in whose:  # what was held until now was too much: it is no level to come back from
+        for path in whose:  # this level led to a kill, so it is not one that was survived
             self._scopes.pop(path, None)
         return None
 
     def close(self, usec: int, wall: float) -> list[Nearing]:
-        """Nobody watches on: what stands ends as unknown."""
+        """Watching ends: close the open warnings as unknown."""
         return [
             _closed(scope, usec, wall, state="unknown")
             for scope in self._scopes.values()
@@ -331,7 +335,7 @@ class Incidents:
 
     @property
     def soonest_seconds(self) -> float | None:
-        """Until the first of all is exhausted; None: nothing is in sight."""
+        """Seconds until the first scope is exhausted; None: none is in sight."""
         return min((one.seconds for one in self.outlook if one.seconds is not None), default=None)
 
 
@@ -384,7 +388,7 @@ def _closed(
 
 
 def _is_below(path: str | None, other: str | None) -> bool:
-    """The first is inside the second, or is it."""
+    """Whether the first is inside the second, or the same."""
     if other is None or path == other:
         return True
     return path is not None and path.startswith(f"{other.rstrip('/')}/")

@@ -1,9 +1,9 @@
-"""When a growth ends: a range, and whether it is certain enough to wake somebody.
+"""When a growth exhausts its capacity: a range, and whether it is certain enough for a warning.
 
 A warning is a bet that growth goes on. It is taken where the growth was watched for long enough, compared
-with the time that is left (:data:`EVIDENCE`), did not slow down on its way, and has more room to go than what
-is known to bound it (memory that is mapped already, the size of a tmpfs). Short bursts at the start of a
-program are let pass, however steep, until little is left.
+with the time that is left (:data:`EVIDENCE`), did not slow down on its way, and is not known to be bounded
+before the end (by memory that is mapped already, or by the size of a tmpfs). Short bursts at the start of a
+program give no warning, however steep, until little is left.
 
 Core: no clock, no file, no socket.
 """
@@ -17,31 +17,32 @@ import msgspec
 
 from oomwatchd.warning.series import NOISE, Point, halves, slope
 
-#: A growth is believed to go on for this many times as long as it was watched.
+#: A growth is expected to continue for this many times as long as it was watched.
 EVIDENCE = 2.0
-#: ... and is watched for so long at least: full, where a start-up is still likely; and least, where a program
-#: that had meant to stop would have. In between by what share of the capacity is used.
+#: ... and must be watched for at least this long: the first time while little is used, when it may be a
+#: start-up; the second when nearly all is used. In between, the used share of the capacity decides.
 WATCHED_SECONDS, LEAST_SECONDS = 22.0, 4.0
 _LIKELY_SHARE, _LATE_SHARE = 0.82, 0.95
 _LEAST_POINTS = 4
-#: A growth this small says nothing.
+#: A smaller growth says nothing.
 _GROWN_SHARE = 4 * NOISE
-#: ... and one that is not some times as large as its wobbling, unless it took half of the capacity.
+#: ... nor does one that is less than this many times its wobble, unless it took half of the capacity.
 _WOBBLES, _GROWN_ENOUGH = 6.0, 0.5
-#: This share of it follows from its slope: the rest is noise, of which a long look always finds a low and a
-#: high.
+#: At least this share of a growth must follow from its slope: the rest is noise, which always has a low and a
+#: high over a long time.
 _EXPLAINED = 0.6
-#: Lately it must have grown at this share of its rate: between the last two looks; a long growth, which may
-#: come in steps, within the last part of its time.
+#: It must have grown at this share of its rate lately: between the last two looks; a long growth, which may
+#: come in steps, in the last part of its time.
 _LAST, _LAST_PART, _LONG_USEC = 0.4, 6, 40_000_000
-#: What began with a jump (this share of the growth at once, so much faster than now) is watched so many times
-#: as long: it may go on slowing down.
+#: A growth that began with a jump (this share of it at once, this much faster than now) must be watched this
+#: many times as long: it may slow down further.
 _JUMP, _FASTER, _JUMPED = 0.25, 1.5, 2.0
-#: The second half may be slower by so much and still count as steady.
+#: The second half still counts as steady at this share of the first half's rate.
 _STEADY = 0.97
-#: ... and a level where a slowing growth comes to rest is no end, unless it is this far above the capacity.
+#: ... and a slowing growth leads to no end, unless the level where it comes to rest is this many times the
+#: capacity.
 _CEILING = 1.1
-#: Of what may bound the growth, so much of the capacity must stay free for it to be no danger.
+#: A bounded growth is no danger if it leaves this share of the capacity free.
 _BOUND_MARGIN = 0.05
 
 
@@ -58,7 +59,7 @@ class Projection(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def middle(self) -> float:
-        """Seconds at the rate of now."""
+        """Seconds at the present rate."""
         return self.soonest if self.latest is None else (self.soonest + self.latest) / 2
 
 
@@ -72,14 +73,14 @@ def project(
 ) -> Projection | None:
     """Where the growth of ``points`` (:attr:`Series.growths`) leads; None where it leads to no end.
 
-    ``wobble`` is by how much it falls and rises all the time (:attr:`Series.wobble`), ``bound_bytes`` by how
-    much it can grow yet at most, where that is known.
+    ``wobble`` is how much it falls and rises all the time (:attr:`Series.wobble`); ``bound_bytes`` is the
+    most by which it can still grow, if known.
     """
     if len(points) < 2 or capacity <= 0:
         return None
     (began, first), (usec, used) = points[0], points[-1]
     seconds, grown, room = (usec - began) / 1e6, used - first, max(0, capacity - used)
-    # not from the onset on: the growth began somewhere between it and the next look
+    # without the first point: the growth began somewhere between it and the next look
     whole = slope(points)
     few = len(points) < _LEAST_POINTS
     parts = (points, points) if few else halves(points[1:])
@@ -110,7 +111,7 @@ def project(
 
 
 def _wanted_seconds(share: float) -> float:
-    """For how long a growth must have been watched: less, the fuller it is."""
+    """How long a growth must be watched: the more is used, the shorter."""
     late = min(1.0, max(0.0, (share - _LIKELY_SHARE) / (_LATE_SHARE - _LIKELY_SHARE)))
     return WATCHED_SECONDS + late * (LEAST_SECONDS - WATCHED_SECONDS)
 
@@ -130,8 +131,8 @@ def _still_grows(points: Sequence[Point], rate: float) -> bool:
 
 
 def _ceiling(parts: tuple[Sequence[Point], Sequence[Point]], early: float, late: float) -> float | None:
-    """Where a growth that slows down by the same factor each second, as from its first to its second half,
-    comes to rest; None of one that does not slow down."""
+    """The level where a slowing growth comes to rest, if it slows down further as it did from its first to
+    its second half (by the same factor each second). None: it does not slow down."""
     first, second = ((part[0][0] + part[-1][0]) / 2e6 for part in parts)
     if early <= 0 or late >= _STEADY * early or second <= first:
         return None

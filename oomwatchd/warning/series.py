@@ -1,4 +1,4 @@
-"""What one machine or cgroup held, over time: a bounded series, its growth under way, and robust slopes.
+"""The memory that one machine or cgroup held over time: a bounded series, its present growth, robust slopes.
 
 Core: no clock, no file, no socket.
 """
@@ -10,29 +10,29 @@ from itertools import pairwise
 
 Point = tuple[int, int]
 
-#: Points kept: the newer half as they came, the older ones thinned again and again, so that a growth of hours
-#: is known by its shape.
+#: Points kept. The newer half is complete, the older points are thinned repeatedly, so that the shape of a
+#: growth over hours is kept.
 MOST_POINTS = 64
-#: Less than this share of the capacity is no growth and no drop.
+#: Changes below this share of the capacity are neither growth nor drop.
 NOISE = 0.005
-#: A drop of this share of the growth, and of the capacity, ends the growth: a collector's sawtooth, a job's
-#: end.
+#: A drop of this share of the growth and of the capacity ends the growth: a garbage collector's sawtooth, a
+#: job's end.
 _DROP_OF_GROWTH, _DROP_OF_CAPACITY = 0.3, 0.06
-#: ... if it is no part of its wobbling; what wobbles by more than this share of the capacity is many jobs.
+#: ... unless it is part of the wobble; a wobble of more than this share of the capacity comes from many jobs.
 _DROP_OF_WOBBLES, _WOBBLES_BY = 3.0, 0.05
-#: It stands still when nothing was added for so long.
+#: It stands still if nothing was added for this long.
 STILL_USEC = 15_000_000
-#: A level that was held and left again without a kill counts less and less.
+#: A level that was held and left without a kill counts less with time: its half-life.
 MARK_HALF_LIFE_USEC = 3_600_000_000
-#: This share of all moves are falls: it wobbles.
+#: It wobbles if at least this share of all moves are falls.
 _OFTEN = 0.2
-#: Points that take part in a slope: all pairs are compared.
+#: The most points used for a slope: all pairs are compared.
 _SLOPE_POINTS = 24
 
 
 class Series:
-    """The points of one scope, and two beginnings of the growth under way: since it last fell, and since it
-    last stood still. A staircase shows in the first, what sets in after a plateau in the second."""
+    """The points of one scope, and two beginnings of its present growth: when it last fell, and when it last
+    stood still. The first shows a growth in steps, the second a growth that begins after a plateau."""
 
     __slots__ = (
         *("_begun_usec", "_floor", "_mark", "_mark_usec", "_peak", "_resumed_usec", "_risen_usec"),
@@ -47,7 +47,7 @@ class Series:
         self._mark_usec = 0
 
     def add(self, usec: int, used: int, capacity: int) -> None:
-        """One more point; one that is not newer than the last is ignored."""
+        """Add a point; one that is not newer than the last is ignored."""
         if self.points and usec <= self.points[-1][0]:
             return
         self.points.append((usec, used))
@@ -76,7 +76,7 @@ class Series:
             self._resumed_usec = usec
 
     def came_back(self, usec: int) -> None:
-        """It held its peak and was not killed for it: less than that is no news for a while."""
+        """It reached its peak and fell again without a kill: lower levels are no news for a while."""
         self._mark, self._mark_usec = max(self.mark(usec), float(self._peak)), usec
 
     def mark(self, usec: int) -> float:
@@ -87,7 +87,7 @@ class Series:
 
     @property
     def wobble(self) -> float:
-        """How much it falls and rises all the time, in bytes: the median of its falls. 0 where falls are
+        """How much it falls and rises all the time, in bytes: the median of its falls; 0 if falls are
         rare."""
         moves = [later[1] - earlier[1] for earlier, later in pairwise(self.points)]
         falls = [-move for move in moves if move < 0]
@@ -95,7 +95,7 @@ class Series:
 
     @property
     def begun(self) -> Point:
-        """Where the growth under way began: the newest point where there is none."""
+        """The point where the present growth began; the newest point if there is no growth."""
         return next((p for p in self.points if p[0] >= self._begun_usec), self.points[-1])
 
     @property
@@ -105,7 +105,7 @@ class Series:
 
     @property
     def growths(self) -> tuple[list[Point], ...]:
-        """The points since it last fell, and since it last stood still where that is later."""
+        """The points since it last fell, and the points since it last stood still if that is later."""
         long = [point for point in self.points if point[0] >= self._begun_usec]
         if self._resumed_usec <= self._begun_usec:
             return (long,)
@@ -113,7 +113,7 @@ class Series:
 
 
 def median(values: Iterable[float]) -> float:
-    """As the standard library's, which brings decimal and random with it."""
+    """The median. The standard library's would load decimal and random."""
     ordered = sorted(values)
     at = len(ordered) // 2
     return ordered[at] if len(ordered) % 2 else (ordered[at - 1] + ordered[at]) / 2
