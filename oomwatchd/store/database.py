@@ -1,7 +1,7 @@
 """The events of one SQLite connection: put, list, get, prune; how far each boot was read, its counters.
 
-Not locked: the owner of a connection lets one thread at a time use it. Methods raise sqlite3.Error;
-those that change something belong into a transaction, but for :meth:`Database.save_counters`.
+Not locked: the owner of a connection lets one thread at a time use it. Methods raise sqlite3.Error; those
+that change something must run in a transaction, except :meth:`Database.save_counters`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from oomwatchd.store.schema import LATER, scalar, version_of
 
 log = logging.getLogger(__name__)
 
-#: deletions are done this many rows at a time and this many times at most for one stored capture
+#: rows deleted at a time, and how many times at most for one stored capture
 _PRUNE_ROWS = 32
 _PRUNE_ROUNDS = 8
 #: boots whose position and counters are kept
@@ -69,7 +69,7 @@ class Database:
     def put(
         self, capture: OomCapture, event: OomEvent, tally: Tally, elsewhere: Known | None, now: float
     ) -> Outcome:
-        """Insert or update; ``elsewhere`` is what the file knows when this is memory."""
+        """Insert or update; ``elsewhere`` is what the file knows if this database is in memory."""
         boot_id = capture.source.boot_id
         known = self.known(event.id, capture) or elsewhere
         if known is None:
@@ -97,7 +97,7 @@ class Database:
         return "updated" if known else "new"
 
     def known(self, event_id: str, capture: OomCapture) -> Known | None:
-        """What is stored of the report of a capture."""
+        """What is already stored of this capture's report."""
         row = self.connection.execute(
             "SELECT id, capture, kills, undecoded FROM event"
             " WHERE id = ? OR (first_seq IS NOT NULL AND boot_id = ? AND first_seq = ?)",
@@ -127,7 +127,7 @@ class Database:
         return None
 
     def _was_dropped(self, capture: OomCapture) -> bool:
-        """Whether it was stored once and deleted with the oldest."""
+        """Whether it was stored before and deleted among the oldest."""
         row = self.connection.execute(
             "SELECT dropped_seq, dropped_usec FROM boot WHERE boot_id = ?", (capture.source.boot_id,)
         ).fetchone()
@@ -139,8 +139,8 @@ class Database:
         return usec is not None and bool(usec <= row[1])
 
     def get(self, event_id: str) -> OomCapture | None:
-        """The capture of an event, named by its id or by a beginning of it that only one has. Raises
-        StoreError if several have it or the row is damaged."""
+        """The capture of an event, given its id or a unique beginning of the id. Raises StoreError if several
+        ids begin so or the row is damaged."""
         rows = self.connection.execute(
             "SELECT id, capture FROM event WHERE id = ?1"
             " OR (id > ?1 AND substr(id, 1, length(?1)) = ?1) ORDER BY id LIMIT 2",
@@ -153,8 +153,8 @@ class Database:
     def list(
         self, conditions: Mapping[str, object], limit: int, *, oldest_first: bool = False
     ) -> Iterator[EventRow]:
-        """Rows, newest first. The keys of ``conditions`` are SQL, with as many marks as the value (or the
-        tuple of values) fills."""
+        """Rows, newest first. The keys of ``conditions`` are SQL with one placeholder for the value, or one
+        for each value of the tuple."""
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         values = [
             v for value in conditions.values() for v in (value if isinstance(value, tuple) else (value,))
@@ -186,13 +186,13 @@ class Database:
 
     @property
     def bytes(self) -> int:
-        """What is used of the file."""
+        """Bytes used in the file."""
         connection = self.connection
         pages = scalar(connection, "PRAGMA page_count") - scalar(connection, "PRAGMA freelist_count")
         return pages * scalar(connection, "PRAGMA page_size")
 
     def prune(self, limits: Limits, now: float) -> None:
-        """Delete the oldest until the limits hold, or until this put deleted its share; the last one
+        """Delete the oldest until the limits hold, or until this put deleted its share; the last event always
         stays."""
         newest = scalar(self.connection, "SELECT max(number) FROM event")
         for _ in range(_PRUNE_ROUNDS):
@@ -209,8 +209,8 @@ class Database:
             self.delete_oldest(condition, (now - limits.max_age_seconds, _CLOCK_UNSET, newest), _PRUNE_ROWS)
 
     def _crowding(self) -> tuple[str, tuple[object, ...]]:
-        """Whose events go first: those of the followed host that has most, while such hosts have more than
-        half of the store; then the oldest of all."""
+        """Whose events are deleted first: while followed hosts have more than half of the store, those of the
+        followed host with the most events; then the oldest of all."""
         rows = self.connection.execute(
             "SELECT host, count(*) FROM event WHERE host IS NOT NULL GROUP BY host ORDER BY 2 DESC"
         ).fetchall()
@@ -219,8 +219,8 @@ class Database:
         return "", ()
 
     def delete_oldest(self, condition: str, values: tuple[object, ...], limit: int) -> int:
-        """Delete up to ``limit`` of the oldest rows; how far a boot's rows went is kept, so that the same
-        records read again are "known"."""
+        """Delete up to ``limit`` of the oldest rows. How far each boot was stored is kept, so that its
+        records are "known" when they are read again."""
         rows = self.connection.execute(
             f"SELECT number, boot_id, first_seq, first_usec FROM event WHERE {condition}"  # noqa: S608
             " ORDER BY number LIMIT ?",
@@ -247,7 +247,7 @@ class Database:
         )
         if row is not None:
             return
-        # boots have no order of their own: the newest events name the recent ones
+        # boot ids have no order: the newest events tell the recent boots
         recent = "SELECT boot_id FROM event WHERE boot_id IS NOT NULL GROUP BY boot_id"
         recent += f" ORDER BY max(number) DESC LIMIT {_BOOTS}"
         for table in ("boot", "counter"):

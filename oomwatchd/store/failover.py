@@ -36,20 +36,20 @@ class Failover:
     ) -> None:
         self._use(connection)
         self._path = path
-        #: where to begin a file, while none could be opened
+        #: where to create the file, while none could be opened
         self._wanted: Path | None = None
         self._watch = watch
         self._clock = clock
         self.limits = self._limits = limits
-        #: captures that were put while the file failed; None: there are none
+        #: captures that were put while the file failed; None: none
         self.memory: Database | None = None
-        #: what keeps the file from being written, None while all is well
+        #: why the file cannot be written, None while it can
         self.failure: str | None = None
         #: times that it could not be written
         self.failures = 0
         #: where a file that could not be used was moved to, by this process
         self.corrupt: Path | None = None
-        #: is called when the file was replaced by a new one
+        #: called when the file was replaced by a new one
         self.on_renewed: Callable[[], None] = lambda: None
         #: the number of the last news
         self.last_news = 0
@@ -115,7 +115,7 @@ class Failover:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """A transaction for what is never kept in memory. Raises sqlite3.Error."""
+        """A transaction for data that is never kept in memory. Raises sqlite3.Error."""
         try:
             with transaction(self.file.connection):
                 yield
@@ -125,7 +125,7 @@ class Failover:
         self._trust()
 
     def begin_memory(self) -> Database:
-        """Where captures go while the file takes none."""
+        """The database in memory, for captures while the file cannot be written."""
         if self.memory is None:
             self.memory = Database(connect(":memory:"))
             NewsTable(self.memory.connection).go_on_behind(self.last_news)
@@ -134,7 +134,7 @@ class Failover:
     # -- whether the file is well --------------------------------------------------------------------
 
     def check(self) -> None:
-        """Check that the file is whole and still the one that was opened; write to it what memory holds.
+        """Check that the file is whole and still the one that was opened; write the captures in memory to it.
         Raises sqlite3.Error."""
         if self._wanted is not None:
             self._return_to(self._wanted)
@@ -166,15 +166,14 @@ class Failover:
         self._lose_patience(error)
 
     def _lose_patience(self, error: sqlite3.Error) -> None:
-        """A process that holds the file's lock for so long may hold it for hours: from now on nothing waits
-        for it."""
+        """Stop waiting for the file's lock: a process that held it this long may hold it for hours."""
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
             self.failure = self.failure or reason(error)
             with suppress(sqlite3.Error):
                 set_patience(self.file.connection, 0)
 
     def renewed_for(self, error: sqlite3.Error) -> bool:
-        """Whether the error says that the file is damaged, and another took its place."""
+        """If the error says that the file is damaged, replace it; return whether it was replaced."""
         return is_corrupt(error) and self._renew(f"is corrupt ({error})")
 
     def _renew(self, why: str) -> bool:
@@ -197,8 +196,7 @@ class Failover:
         return True
 
     def _return_to(self, path: Path) -> None:
-        """Begin the file that could not be begun, if it can be by now; memory goes into it with the next
-        write."""
+        """Try again to create the file that could not be created; the next write moves memory into it."""
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)
             try:
@@ -221,8 +219,9 @@ class Failover:
 
 
 def connected(path: Path, max_bytes: int | None) -> tuple[sqlite3.Connection, FileWatch]:
-    """The file, made if absent, found whole; its log within a quarter of ``max_bytes``. Raises OSError,
-    sqlite3.Error or StoreError."""
+    """Open the file (made if absent) and check that it is whole; its write-ahead log is limited to a quarter
+    of
+    ``max_bytes``. Raises OSError, sqlite3.Error or StoreError."""
     path.touch(mode=0o600)
     connection = connect(path)
     try:

@@ -1,8 +1,8 @@
-"""The store's file on the disk: whether it is whole, whether it is still the one that was opened.
+"""Checks of the store's file on the disk: that it is whole, and still the one that was opened.
 
-A process that opens and closes a file gives up all POSIX locks that it has on it (fcntl(2)), those of SQLite
-too. So the checks here are done before SQLite opens the file, or through a descriptor that stays open as long
-as the connection.
+A process that opens and closes a file loses all its POSIX locks on that file (fcntl(2)), SQLite's too. So the
+checks here run before SQLite opens the file, or through a descriptor that stays open as long as the
+connection.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class FileWatch:
         self.trust()
 
     def close(self) -> None:
-        """To be called after the connection was closed, see the module."""
+        """Close the descriptor. Call it after the connection was closed, see the module."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -46,13 +46,13 @@ class FileWatch:
             self._size, self._stamp = status.st_size, status.st_mtime_ns
 
     def fault(self) -> str | None:
-        """What is wrong with the file, None if nothing can be seen. Never raises."""
+        """What is wrong with the file; None if no fault shows. Never raises."""
         try:
             return self._fault()
         except (FileNotFoundError, NotADirectoryError):
             return "was removed"
         except OSError:
-            return None  # EIO or a lack of memory: SQLite fails too, and memory takes the captures
+            return None  # EIO or out of memory: SQLite fails too, and captures go to memory
 
     def _fault(self) -> str | None:
         named, opened = self._path.stat(), os.fstat(self._descriptor)
@@ -72,7 +72,7 @@ class FileWatch:
 
 
 def check_kinds(path: Path) -> None:
-    """A FIFO or a device in the place of one of the files would hold up whoever opens it. Raises OSError."""
+    """Refuse a FIFO or a device in place of one of the files: opening it would block. Raises OSError."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         with suppress(FileNotFoundError):
             name = path.with_name(path.name + suffix)
@@ -81,8 +81,8 @@ def check_kinds(path: Path) -> None:
 
 
 def has_whole_log(path: Path) -> bool:
-    """Whether SQLite will read the write-ahead log beside ``path``: where its header is damaged, it takes the
-    log for empty without a word (https://www.sqlite.org/fileformat2.html#the_write_ahead_log). The header
+    """Whether SQLite will read the write-ahead log beside ``path``: if the log's header is damaged, SQLite
+    silently takes it for empty (https://www.sqlite.org/fileformat2.html#the_write_ahead_log). The header
     begins with 0x377f0682, or ...83 where the checksums are big-endian, and the format's version; a file that
     grew and was not written when the power went is empty."""
     try:
@@ -97,8 +97,8 @@ def has_whole_log(path: Path) -> bool:
 
 
 def check_whole(connection: sqlite3.Connection) -> None:
-    """Read the whole file (60 MB in 0.06 s from the page cache): damage that is met later would take what
-    was counted and leave what was stored, or the other way round. Raises sqlite3.DatabaseError."""
+    """Read the whole file (60 MB in 0.06 s from the page cache). Damage found later could lose counters and
+    keep events, or the other way round. Raises sqlite3.DatabaseError."""
     (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if said != "ok":
         found = sqlite3.DatabaseError(said)
@@ -107,7 +107,7 @@ def check_whole(connection: sqlite3.Connection) -> None:
 
 
 def is_corrupt(error: sqlite3.Error) -> bool:
-    """Whether the file is damaged, or none of SQLite's."""
+    """Whether the error says that the file is damaged, or not an SQLite file."""
     code = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -128,5 +128,5 @@ def move_aside(path: Path, why: str, now: float) -> Path:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, without numbers and names."""
+    """The error's message without numbers and names."""
     return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

@@ -1,6 +1,6 @@
-"""One daemon at a time uses a state directory: of two, each would take the other's kills for known ones.
+"""A lock so that only one daemon uses a state directory: each of two would take the other's kills for known.
 
-The lock is flock(2) on a file of the directory. It ends with the process, however that ends.
+The lock is flock(2) on a file in the directory. It ends with the process, however that ends.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class StateLock:
 
     @classmethod
     def take(cls, directory: Path, patience: float = _PATIENCE_SECONDS) -> StateLock:
-        """Raises StateInUseError when another process has it. A directory that cannot be locked (absent, not
-        writable, a file system without locks) is not locked: opening the store says what is wrong with it."""
+        """Take the lock. Raises StateInUseError if another process has it. A directory that cannot be locked
+        (absent, not writable, a file system without locks) is left unlocked: opening the store then reports
+        the fault."""
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -60,7 +61,7 @@ class StateLock:
         )
 
     def close(self) -> None:
-        """Let another have it."""
+        """Release the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

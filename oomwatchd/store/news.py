@@ -1,6 +1,6 @@
-"""Which events the sinks are to get, and how far each sink is, in one SQLite connection.
+"""The news (events that sinks are to get) and each sink's position in them, in one SQLite connection.
 
-Not locked; methods raise sqlite3.Error and those that change something belong into a transaction.
+Not locked; methods raise sqlite3.Error, and those that change something must run in a transaction.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import msgspec
 from oomwatchd.delivery.policy import Delivery, News
 from oomwatchd.store.schema import WITH_NEWS, scalar, version_of
 
-#: news that wait for a sink; what is older is dropped
+#: the most news that wait for a sink; older ones are dropped
 _MOST = 10_000
 #: the name in the table for the local sinks, which get each event at once
 LOCAL = ""
-#: what is saved of a sink's state; the rest is counted on reading
+#: the saved fields of a sink's state; the others are counted on reading
 _DELIVERY = tuple(name for name in Delivery.__struct_fields__ if name not in ("waiting", "oldest_waiting"))
 
 
@@ -33,7 +33,7 @@ class NewsTable:
         return scalar(self._connection, "SELECT max(seq) FROM sqlite_sequence WHERE name = 'news'")
 
     def go_on_behind(self, last: int) -> None:
-        """Number the next news from here on, because sinks remember the number. For a new file."""
+        """In a new file: number the next news after ``last``, because sinks remember their numbers."""
         if last:
             self._connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('news', ?)", (last,))
 
@@ -45,7 +45,7 @@ class NewsTable:
         return number
 
     def after(self, position: int, limit: int) -> list[News]:
-        """What came after ``position``, oldest first."""
+        """The news after ``position``, oldest first."""
         query = "SELECT number, event_id, wall FROM news WHERE number > ? ORDER BY number LIMIT ?"
         rows = self._connection.execute(query, (position, limit))
         return [News(number=number, event_id=name, wall=wall) for number, name, wall in rows]
@@ -58,8 +58,8 @@ class NewsTable:
             )
 
     def deliveries(self, last: int) -> Sequence[Delivery]:
-        """How far each remote sink is; ``last`` is the number of the last news."""
-        if version_of(self._connection) < WITH_NEWS:  # nobody but the daemon mends that
+        """The state of each remote sink; ``last`` is the number of the last news."""
+        if version_of(self._connection) < WITH_NEWS:  # only the daemon upgrades the file
             return ()
         query = f"""
             SELECT {", ".join(_DELIVERY)}, (SELECT min(wall) FROM news WHERE number > position)
@@ -73,7 +73,7 @@ class NewsTable:
         return found
 
     def save_delivery(self, delivery: Delivery) -> None:
-        """How far a sink has come."""
+        """Save a sink's state."""
         query = f"""
             INSERT INTO delivery ({", ".join(_DELIVERY)}) VALUES ({", ".join("?" * len(_DELIVERY))})
             ON CONFLICT DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _DELIVERY)}
@@ -89,12 +89,12 @@ class NewsTable:
         self._forget()
 
     def told(self) -> int | None:
-        """Up to which news the local sinks are done; None in a file where they never got any."""
+        """The number up to which the local sinks got the news; None in a file where they never got any."""
         row = self._connection.execute("SELECT position FROM delivery WHERE sink = ?", (LOCAL,)).fetchone()
         return None if row is None else int(row[0])
 
     def save_told(self, position: int) -> None:
-        """Save up to which news the local sinks are done."""
+        """Save the number up to which the local sinks got the news."""
         self._connection.execute(
             "INSERT INTO delivery (sink, position, delivered, left_out, dropped, failures)"
             " VALUES (?, ?, 0, 0, 0, 0) ON CONFLICT DO UPDATE SET position = excluded.position",
@@ -103,7 +103,7 @@ class NewsTable:
         self._forget()
 
     def _forget(self) -> None:
-        """Delete news that every sink is done with."""
+        """Delete news that every sink has finished."""
         self._connection.execute(
             "DELETE FROM news WHERE number <= (SELECT coalesce(min(position), 0) FROM delivery)"
         )

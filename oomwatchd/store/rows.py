@@ -16,9 +16,9 @@ from oomwatchd.records.merge import merge
 
 Outcome = Literal["new", "updated", "known"]
 
-#: ``count(event, reports, kills, undecoded)``: is called once for each put that is not "known", with by how
-#: many reports (a new event is one, and each repeat is one), kill lines and undecoded lines the store grew;
-#: returns the counters to save, NaN for one to forget.
+#: ``count(event, reports, kills, undecoded)`` is called once for each put that is not "known", with the
+#: number of reports (a new event is one, and each repeat is one), kill lines and undecoded lines that the put
+#: added to the store. It returns the counters to save, NaN for one to forget.
 Count = Callable[[OomEvent, int, int, int], Mapping[str, float]]
 
 #: what a store without a file may hold
@@ -38,7 +38,7 @@ class AmbiguousIdError(StoreError):
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is kept; the oldest goes first. ``max_bytes`` counts what the file uses (blobs, rows and
+    """How much is kept; the oldest is deleted first. ``max_bytes`` counts what the file uses (blobs, rows and
     indexes), ``max_age_seconds`` is by wall clock; None is no limit."""
 
     max_events: int | None = 10_000
@@ -88,8 +88,8 @@ class EventRow(msgspec.Struct, frozen=True, kw_only=True):
         return place if self.host is None else f"{self.host}: {place}" if place else self.host
 
 
-#: the columns of table ``event`` that are written, each with what becomes of it in a later revision: the new
-#: value, the old one, the greater, or the new one if there is one
+#: the columns of table ``event`` that are written, each with the value it has after a later revision: the new
+#: one, the old one, the greater one, or the new one if there is one
 COLUMNS: Mapping[str, Literal["new", "old", "greater", "known"]] = {
     "id": "old",
     "boot_id": "old",
@@ -116,7 +116,7 @@ COLUMNS: Mapping[str, Literal["new", "old", "greater", "known"]] = {
     "container_id": "known",
     "host": "old",
 }
-#: where a field of EventRow stands in the table under another name
+#: fields of EventRow whose column has another name
 _NAMES = {"constraint": "constraint_name"}
 SHOWN = tuple(_NAMES.get(name, name) for name in EventRow.__struct_fields__)
 
@@ -126,7 +126,7 @@ def values_of(capture: OomCapture, event: OomEvent, now: float) -> tuple[Any, ..
     epoch) stands for a time that is not known."""
     victim = event.victims[0] if event.victims else None
     whose = next((a for a in event.attribution if victim and a.pid == victim.pid), None)
-    # the kernel's line first: for a process that was exiting /proc may have said "/"
+    # the kernel's line goes first: for an exiting process /proc may have said "/"
     paths = (
         event.memcg and event.memcg.task_path,
         whose and whose.cgroup,
@@ -186,18 +186,18 @@ class Known(msgspec.Struct, frozen=True):
     capture: OomCapture | None
     kills: int
     undecoded: int
-    #: read from the journal, where the capture at hand is from the ring buffer, or the other way round
+    #: one of the two captures was read from the journal and the other from the ring buffer
     other_source: bool = False
 
     def covers(self, capture: OomCapture) -> bool:
-        """Whether a capture of the same report brings nothing. Revisions count anew in each process, so
-        what it holds is compared first."""
+        """Whether a capture of the same report adds nothing. Each process counts revisions from 0, so the
+        contents are compared first."""
         if self.capture is None:
             return False
         return _extent(capture) <= _extent(self.capture)
 
     def completes(self, capture: OomCapture) -> OomCapture:
-        """The capture with what is stored of it, if it brings anything at all."""
+        """The capture, completed with what is stored of the same report."""
         if self.capture is None or self.other_source or self.covers(capture):
             return capture
         return merge(capture, self.capture)
@@ -213,7 +213,7 @@ class Tally:
 
     def __init__(self, count: Count | None, event: OomEvent, boot_id: str | None = None) -> None:
         self._count = count
-        #: the boot whose counters they are, where the event itself has none
+        #: the boot to which the counters belong, if the event names none
         self.boot_id = boot_id
         self._event = event
         self._counters: Mapping[str, float] | None = None

@@ -1,7 +1,7 @@
 """The tables, the upgrade of older ones, and how a connection to the file is set up.
 
-Durability: WAL with ``synchronous=FULL``. ``NORMAL`` would lose the last commits with the power, and with
-the power the ring buffer goes too: there is no second source. Reports are rare and the worker may wait, so an
+Durability: WAL with ``synchronous=FULL``. With ``NORMAL`` a power cut would lose the last commits, and it
+loses the ring buffer too, so there would be no second source. Reports are rare and the worker may wait, so an
 fsync for each report is affordable.
 """
 
@@ -17,7 +17,7 @@ from oomwatchd.store.rows import COLUMNS, StoreError
 #: seconds that a write waits for another process's lock on the file
 PATIENCE_SECONDS = 2.0
 
-#: one script a schema version; ``PRAGMA user_version`` counts those that ran
+#: one script for each schema version; ``PRAGMA user_version`` counts those that ran
 MIGRATIONS = (
     """
     CREATE TABLE event (
@@ -105,7 +105,7 @@ def connect(path: Path | Literal[":memory:"]) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_size_limit = 1048576")
-        # KiB of SQLite's own page cache: by default 2000, which events would fill and keep
+        # KiB of SQLite's own page cache: the default is 2000, which events would fill for good
         connection.execute("PRAGMA cache_size = -512")
         version = checked_version(connection, path)
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
@@ -119,8 +119,8 @@ def connect(path: Path | Literal[":memory:"]) -> sqlite3.Connection:
 
 
 def bound_log(connection: sqlite3.Connection, max_bytes: int | None) -> None:
-    """Keep the write-ahead log in proportion: it may take a quarter of the store's bound, where SQLite's own
-    is 1000 pages, 4 MiB. A small log is copied to the file more often."""
+    """Limit the write-ahead log to a quarter of the store's bound; SQLite's own limit is 1000 pages, 4 MiB. A
+    small log is copied to the file more often."""
     page = scalar(connection, "PRAGMA page_size")
     pages = 1000 if max_bytes is None else min(1000, max(8, max_bytes // 4 // page))
     connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
@@ -129,8 +129,8 @@ def bound_log(connection: sqlite3.Connection, max_bytes: int | None) -> None:
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection for reading only, beside a daemon that writes. Raises sqlite3.Error or StoreError."""
-    # A write-ahead log needs a file for shared memory. Without it (and without the right to make it,
-    # which is the case for a copy on read-only media) nobody writes either.
+    # A write-ahead log needs a file for shared memory. If that is missing and may not be made (a copy on
+    # read-only media), no other process writes either.
     failure: sqlite3.Error | None = None
     for options in ("mode=ro", "mode=ro&immutable=1"):
         connection = None
@@ -171,7 +171,7 @@ def checked_version(connection: sqlite3.Connection, path: Path | str) -> int:
 
 
 def _check_tables(connection: sqlite3.Connection, path: Path | str) -> None:
-    """Check the tables, because a file of another program may have a version number too."""
+    """Check the tables, because another program's file may have a version number too."""
     try:
         connection.execute(f"SELECT number, {', '.join(COLUMNS)} FROM event LIMIT 0")  # noqa: S608
         connection.execute("SELECT number, event_id, wall FROM news LIMIT 0")

@@ -1,7 +1,7 @@
 """The store as the daemon and the commands see it: one lock, one file, and memory where the file fails.
 
-The class is longer than others because each question to the store is a method here: a few lines that take the
-lock and ask ``database`` or ``news``.
+The class is longer than others because each operation of the store is a method here: a few lines that take
+the lock and call ``database`` or ``news``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from oomwatchd.store.schema import connect, connect_reader, transaction
 
 log = logging.getLogger(__name__)
 
-#: captures kept in memory while the file takes none
+#: captures kept in memory while the file cannot be written
 _FALLBACK_EVENTS = 256
 #: captures that are read at once for an export
 _EXPORT_ROWS = 16
@@ -41,8 +41,8 @@ class Store:
     ``put`` does not fail when the disk does: while the file cannot be written (full, read-only, I/O error, a
     lock that another process holds) captures are kept in memory, a bounded number, and moved to the file with
     the first put or check that succeeds. ``failure`` says what is wrong meanwhile; only the first put waits
-    for a lock. A file that is corrupt, was removed or was cut is moved aside, as far as it is there (the last
-    one is kept), and a new one begun.
+    for a lock. If the file is corrupt, removed or cut, what is left of it is moved aside (only the last such
+    file is kept), and a new file is made.
     """
 
     def __init__(self, at: Failover, path: Path | None, clock: Callable[[], float] = time.time) -> None:
@@ -53,7 +53,7 @@ class Store:
         self._lock = threading.RLock()
         #: captures dropped because memory's bound was reached while the file failed
         self.dropped = 0
-        #: up to which news the sinks of this host were told; it is saved with the next put
+        #: the number up to which this host's sinks got the news; saved with the next put
         self.told: int | None = None
         #: stored events and the bytes they use, as of the last put
         self.events = 0
@@ -62,12 +62,12 @@ class Store:
 
     @property
     def failure(self) -> str | None:
-        """What keeps the file from being written, None while all is well."""
+        """Why the file cannot be written, None while it can."""
         return self.failover.failure
 
     @property
     def failures(self) -> int:
-        """Puts that could not be written to the file when they came."""
+        """The number of puts that could not be written to the file at once."""
         return self.failover.failures
 
     @property
@@ -81,8 +81,7 @@ class Store:
         return self.failover.last_news
 
     def when_renewed(self, told: Callable[[], None]) -> None:
-        """``told`` is called when the file was replaced by a new one, which knows nothing of what was
-        counted."""
+        """Have ``told`` called when the file was replaced by a new one, which has no counters."""
         self.failover.on_renewed = told
 
     @classmethod
@@ -95,7 +94,7 @@ class Store:
     ) -> Store:
         """The store in ``directory`` (made if absent, mode 0700), or one in memory for None.
 
-        Raises StoreError when the directory or the file cannot be used; a corrupt file is none of these.
+        Raises StoreError if the directory or the file cannot be used; a corrupt file is replaced instead.
         """
         limits = limits or Limits()
         if directory is None:
@@ -134,7 +133,7 @@ class Store:
         PermissionDeniedError."""
         path = directory / FILE_NAME
         try:
-            # not by opening it: closing a file gives up the locks that this process has on it (SQLite)
+            # tested without opening it: closing the file would lose this process's locks on it (SQLite)
             if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
                 path.stat()  # absent, or out of reach
                 raise PermissionError
@@ -161,13 +160,13 @@ class Store:
     def put(
         self, capture: OomCapture, event: OomEvent, count: Count | None = None, boot_id: str | None = None
     ) -> Outcome:
-        """Store a capture, or a later revision of a stored one; "known": it brings nothing new.
+        """Store a capture, or a later revision of a stored one; "known": it adds nothing new.
 
-        A later revision may come from another process, which read the ring again after a restart and knows
-        nothing of the host at the time: what only the stored capture has is kept.
+        A later revision may come from another process, which read the ring buffer again after a restart and
+        lacks the host's state at the time: parts that only the stored capture has are kept.
 
-        ``event`` is the one concluded from ``capture``. ``count`` is called at most once, see Count; what it
-        returns is saved for the capture's boot, or for ``boot_id`` where that is not known.
+        ``event`` is concluded from ``capture``. ``count`` is called at most once, see Count; the counters it
+        returns are saved for the capture's boot, or for ``boot_id`` if that is not known.
         """
         tally = Tally(count, event, boot_id)
         with self._lock:
@@ -208,8 +207,8 @@ class Store:
             self.failover.last_news = news.note(event.id, self._clock())
 
     def completed(self, capture: OomCapture) -> OomCapture:
-        """The capture with what the store knows of the same report besides; the same object where it knows
-        nothing, or all of it."""
+        """The capture, completed with what the store has of the same report; the same object if the store has
+        nothing to add."""
         with self._lock:
             for database in self.failover.databases():
                 with suppress(sqlite3.Error):
@@ -219,19 +218,19 @@ class Store:
         return capture
 
     def check(self) -> None:
-        """Look whether the file is still the one that was opened, and whole; write to it what memory holds.
-        For every few seconds: the file is read only where somebody else wrote to it."""
+        """Check that the file is whole and still the one that was opened; write the captures in memory to it.
+        To be called every few seconds: the file is read only if another process wrote to it."""
         with self._lock, suppress(sqlite3.Error):
             self.failover.check()
         self._measure()
 
     def save_counters(self, boot_id: str, counters: Mapping[str, float]) -> None:
-        """Save counters that no event brings; a failure is kept in ``failure`` like put's."""
+        """Save counters that belong to no event; a failure is noted in ``failure`` as by put."""
         with self._lock, suppress(sqlite3.Error):
             self.failover.write(lambda: self.failover.file.save_counters(boot_id, counters))
 
     def save_delivery(self, delivery: Delivery) -> None:
-        """Save how far a sink has come, and forget news that every sink is done with. Raises StoreError."""
+        """Save a sink's state, and delete news that every sink has finished. Raises StoreError."""
         with self._reading() as at, at.writing():
             at.news.save_delivery(delivery)
 
@@ -258,15 +257,15 @@ class Store:
     def position(self, boot_id: str) -> int | None:
         """The highest sequence number that a stored capture of this boot covers, None if there is none.
 
-        An earlier record may still belong to a report that was not stored (reports interleave): who
-        reads the ring again begins at its start and is told "known".
+        An earlier record may still belong to a report that was not stored (reports interleave). So a reader
+        begins at the ring buffer's start again, and stored reports are "known".
         """
         rows = self._of_boot("SELECT last_seq FROM boot WHERE boot_id = ? AND last_seq >= 0", boot_id)
         return int(rows[0][0]) if rows else None
 
     def last_usec(self, boot_id: str) -> int | None:
-        """The log clock's stamp of the newest report of this boot that is or was stored, None if there is
-        none; for a source without numbers."""
+        """The log clock's stamp of the newest report of this boot that is or was stored; None if there is
+        none. For a source without sequence numbers."""
         rows = self._of_boot(
             "SELECT max(stamp) FROM (SELECT max(first_usec) AS stamp FROM event WHERE boot_id = ?1"
             " UNION ALL SELECT dropped_usec FROM boot WHERE boot_id = ?1 AND dropped_usec >= 0)",
@@ -289,9 +288,9 @@ class Store:
         return found
 
     def get(self, event_id: str) -> OomCapture | None:
-        """The capture of an event, named by its id or by a beginning of it that only one has.
+        """The capture of an event, given its id or a unique beginning of the id.
 
-        Raises StoreError if several have it or the row is damaged.
+        Raises StoreError if several ids begin so or the row is damaged.
         """
         with self._reading():
             for database in self.failover.databases():
@@ -316,9 +315,11 @@ class Store:
         host: str | None = None,
         after: tuple[float, int] | None = None,
     ) -> list[EventRow]:
-        """Stored events, newest first; ``since`` <= wall < ``before``, seconds since the epoch; those that
-        come after the one with this (wall, number) in that order. ``kind``, ``constraint`` and ``host`` are
-        exact, of a name its beginning suffices; ``container`` may be the beginning of its id, too."""
+        """Stored events, newest first, with ``since`` <= wall < ``before`` (seconds since the epoch).
+        ``after``: only events that follow the one with this (wall, number) in the list. ``kind``,
+        ``constraint`` and
+        ``host`` must match exactly, the other names by their beginning; ``container`` may also be the
+        beginning of the container's id."""
         wanted: dict[str, object] = {
             "wall >= ?": since,
             "wall < ?": before,
@@ -374,9 +375,9 @@ class Store:
                     log.error("%s", error)
 
     def news(self, position: int, limit: int) -> Sequence[News]:
-        """What came after ``position``, oldest first: each stored event that is not historical, and again
-        when a later revision has more kills, or is the last of one that stands for many. Numbers have no
-        gaps: one that is missing was given up."""
+        """The news after ``position``, oldest first. Each stored event that is not historical is news, and
+        again if a later revision has more kills, or is the last revision of a storm. Numbers have no gaps: a
+        missing one was given up."""
         with self._reading() as at:
             found = at.news.after(position, limit)
             if at.memory is not None and len(found) < limit:
@@ -384,13 +385,13 @@ class Store:
         return found
 
     def deliveries(self) -> Sequence[Delivery]:
-        """How far each sink that fetches has come, with what waits for it."""
+        """The state of each remote sink, with the events that wait for it."""
         with self._reading() as at:
             return at.news.deliveries(at.last_news)
 
     def untold(self, limit: int) -> Sequence[News]:
-        """News that the sinks of this host were not told of when the last daemon ended, oldest first. None
-        in a store where they never were told of any. Raises StoreError."""
+        """News that this host's sinks had not got when the last daemon ended, oldest first. Empty in a store
+        where they never got any. Raises StoreError."""
         with self._reading() as at:
             position = at.news.told()
         return () if position is None else self.news(position, limit)
@@ -405,7 +406,7 @@ class Store:
                 raise StoreError(f"cannot read the store {self._path}: {reason(error)}") from error
 
     def _of_boot(self, query: str, *values: str | int) -> Sequence[tuple[Any, ...]]:
-        """What a starting daemon asks; a file found corrupt by it is replaced like one found by put."""
+        """All rows of a query of a starting daemon; a file that proves corrupt is replaced, as by put."""
         with self._reading() as at:
             try:
                 return at.file.of_boot(query, *values)
@@ -420,5 +421,6 @@ class Store:
 
 
 def _begins(column: str) -> str:
-    """A condition, with two marks for the same value: the column begins with it. LIKE would read % and _."""
+    """A condition that the column begins with a value, which fills both placeholders. LIKE would interpret %
+    and _ in it."""
     return f"substr({column}, 1, length(?)) = ?"
