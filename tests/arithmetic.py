@@ -1,14 +1,14 @@
-"""The kernel's own sums a second time, to hold the program's against.
+"""A second implementation of the kernel's sums, to compare with the program's.
 
-Written from the kernel's sources alone and chosen by **version**, where the program goes by the wording of
-the lines. It knows nothing of the package: it takes an event as the JSON contract has it (dicts, amounts
-in bytes).
+It is written only from the kernel's sources and chooses by **version**; the program chooses by the wording of
+the lines. It does not use the package: it takes an event in the form of the JSON contract (dicts, amounts in
+bytes).
 
 * mm/oom_kill.c: ``oom_badness()``, ``constrained_alloc()``; mm/memcontrol.c: ``mem_cgroup_get_limit()``
 * mm/page_alloc.c: ``__zone_watermark_ok()``, ``gfp_to_alloc_flags()``; include/linux/gfp.h: ``gfp_zone()``
 
-Where a log does not say which version printed it, or what the sum needs, all that is possible is returned:
-the program's figure must be among it.
+If a log lacks the version or a term of the sum, all possible results are returned: the program's figure must
+be among them.
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ class Asked(NamedTuple):
 
 
 def asked(event: Json) -> Asked | None:
-    """What failed; None where there was no request or its flags are not known."""
+    """What failed; None if there was no request or its flags are unknown."""
     trigger = event.get("trigger") or {}
     names, order = trigger.get("gfp_flags"), trigger.get("order")
     if trigger.get("sysrq") or order is None or order < 0 or not names or trigger.get("gfp_mask") == 0:

@@ -1,4 +1,4 @@
-"""A daemon of our own whose kernel log is one end of a socket pair: what it reads is up to the test."""
+"""A separate daemon whose kernel log is one end of a socket pair: the test decides what it reads."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Attacked(Running):
 
 @contextmanager
 def attacked(directory: Path, port: int | None = None) -> Iterator[Attacked]:
-    """Not begun yet; ended in any case."""
+    """Not started yet; always ended."""
     directory.mkdir(exist_ok=True)
     one = Attacked(directory, port)
     try:

@@ -51,7 +51,7 @@ def scenarios(kmsg: Path) -> list[Scenario]:
 
 
 def differences(expected: Any, found: Any, where: str = "") -> list[str]:
-    """Where ``found`` lacks or contradicts ``expected``; fields that ``expected`` does not have are free."""
+    """Where ``found`` lacks or contradicts ``expected``; fields that are not in ``expected`` are ignored."""
     if isinstance(expected, dict) and isinstance(found, dict):
         return [
             line

@@ -1,4 +1,4 @@
-"""Score the field corpora: every truth value against what text reader, assembler and decoder make of it.
+"""Score the field corpora: compare every truth value with the result of text reader, assembler and decoder.
 
 ``python -m tests.field_score [STEM ...]`` prints a line per file and every difference.
 """
@@ -138,7 +138,7 @@ def score(log: Path, data: bytes | None = None) -> Score:
 def _matched(
     events: list[dict[str, Any]], found: list[OomReport]
 ) -> list[tuple[dict[str, Any], OomReport | None]]:
-    """Pair events with reports: in order, but leave out a side that does not fit where counts differ."""
+    """Pair events with reports in order; if the counts differ, leave out the side that does not fit."""
     if len(events) == len(found):
         return list(zip(events, found, strict=True))
     pairs: list[tuple[dict[str, Any], OomReport | None]] = []

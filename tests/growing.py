@@ -16,7 +16,7 @@ Shape = Callable[[float], float]
 
 
 class Run:
-    """What became of one shape: when the capacity was exceeded, and every warning as it ended."""
+    """The result of one shape: when the capacity was exceeded, and how every warning ended."""
 
     def __init__(self) -> None:
         self.exhausted: float | None = None

@@ -1,4 +1,4 @@
-"""What became of it: the journal's word of units and of systemd-oomd, out of real journal files."""
+"""The aftermath: what real journal files say about units and systemd-oomd."""
 
 from __future__ import annotations
 

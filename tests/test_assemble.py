@@ -196,7 +196,7 @@ def test_what_user_space_wrote_never_makes_a_report(facility: int) -> None:
 
 
 def test_who_floods_the_log_does_not_hold_up_a_report() -> None:
-    """A reader that never gets to the log's end has no other clock than the records' stamps."""
+    """A reader that never reaches the log's end has only the records' stamps as its clock."""
     assembler = Assembler()
     for record in records(lines_of("x", 7)):
         assembler.feed(record)

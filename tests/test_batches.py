@@ -1,4 +1,4 @@
-"""Many records taken at once say what each taken alone says."""
+"""Records taken in a batch give the same result as records taken one by one."""
 
 from __future__ import annotations
 

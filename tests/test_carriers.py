@@ -1,4 +1,4 @@
-"""What a user makes the kernel say is no report, changes none, and moves no counter."""
+"""Text that a user makes the kernel print is no report, changes none, and moves no counter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration: what is accepted, what is refused and with which words."""
+"""Configuration: which values are accepted, which are refused, and the messages."""
 
 from __future__ import annotations
 

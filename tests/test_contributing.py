@@ -1,6 +1,6 @@
 """The recipes of CONTRIBUTING.md, each done on a copy of the checkout: one file and its sample are enough.
 
-A second place that had to know of it would let the tests or the program fail here.
+If a second place had to change, the tests or the program would fail here.
 """
 
 from __future__ import annotations

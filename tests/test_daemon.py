@@ -267,7 +267,8 @@ def test_what_one_bite_leaves_is_read_at_once(rig: Rig, monkeypatch: pytest.Monk
 def test_an_error_costs_one_step_and_not_the_watch(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No known input makes the assembler raise; what is tested is that one would do no more harm."""
+    """No known input makes the assembler raise. The test checks that such an input would do no further
+    harm."""
     feed = Assembler.feed
 
     def fails_on_bad(self: Assembler, item: KmsgRecord | KmsgGap) -> list[Signal]:
@@ -993,7 +994,7 @@ class Running:
             store.close()
 
     def told(self) -> bool:
-        """That the sinks of this host were told of everything is saved: a kill -9 has nothing told again."""
+        """The position of this host's sinks is saved: after a kill -9 nothing is sent again."""
         with contextlib.closing(Store.open_reader(self.directory / "state")) as store:
             return not store.untold(1)
 

@@ -1,4 +1,4 @@
-"""What kernel developers concluded from a log, against what the program says of it.
+"""Compares what kernel developers concluded from a log with the program's verdict.
 
 ``field2/*.json`` keep their words under ``expert``; ``tests/data/expert.json`` says for each what must be
 found in WHY or the first finding of one of the log's reports to agree, and what nowhere may stand.

@@ -1,4 +1,4 @@
-"""Each finding with a case that brings it and one close by that must not; then real reports."""
+"""Each finding with a case that has it and a similar one that must not; then real reports."""
 
 from __future__ import annotations
 
@@ -1054,7 +1054,8 @@ def test_bpf_maps_and_descriptors_of_the_cgroup_are_named_live() -> None:
 
 
 def test_kernel_memory_that_grew_is_named_by_its_kind_and_rate() -> None:
-    """That the cgroup grew is no cause beside what it grew by; its rate tells how long more would last."""
+    """The growth of a cgroup is no cause beside the memory that grew; its rate says how long a larger limit
+    would last."""
     grew = track("cgroup", "/a.slice", list(range(100, 510, 5)), limit_bytes=512 * MIB)
     given = (kernel_of("anon_pipe_write vfs_write"), recorded(tracks=(grew,)))
     assert "asked for last: pipe buffers" in line_of(given)

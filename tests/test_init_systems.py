@@ -1,4 +1,4 @@
-"""What starts the daemon where there is no systemd, run by what it is written for; and the RPM."""
+"""The init scripts for hosts without systemd, each run by its own init; and the RPM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/dev/kmsg as a source: the real device where it can be made to do it, a packet pipe elsewhere.
+"""/dev/kmsg as a source: the real device if it can produce the case, else a packet pipe.
 
 A pipe opened with O_DIRECT gives one written packet for each read (pipe(2)), as the device gives one
 record.

@@ -1,4 +1,4 @@
-"""What is applied to a cluster: by the official schemas, rendered by kubectl, and no more than is needed."""
+"""The manifests: rendered by kubectl, valid by the official schemas, and with no more rights than needed."""
 
 from __future__ import annotations
 

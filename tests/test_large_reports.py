@@ -169,7 +169,7 @@ def test_a_saved_log_keeps_more() -> None:
 
 
 def test_who_was_listed_and_went_is_still_known_as_listed() -> None:
-    """Of two reports that interleave, the table tells whose a kill line is."""
+    """If two reports interleave, the task table says which one a kill line belongs to."""
     records, rows = report(20_000)[:-2], Rows(1000)
     kept = rows.let_go(records)
     assert len(kept) == len(records) - 19_000

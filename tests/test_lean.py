@@ -1,4 +1,4 @@
-"""Which modules a daemon's process has, and that leaving the others out changes nothing that it serves."""
+"""Which modules the daemon's process has, and that leaving out the others changes nothing that it serves."""
 
 from __future__ import annotations
 

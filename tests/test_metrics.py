@@ -1,4 +1,4 @@
-"""The metrics: what is exported from the start, what is counted, and that promtool has no complaint."""
+"""The metrics: what is exported from the start, what is counted, and that promtool accepts them."""
 
 from __future__ import annotations
 

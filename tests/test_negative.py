@@ -1,4 +1,4 @@
-"""Texts that hold no report: none is invented, and what is near one is named."""
+"""Texts without a report: none is invented, and similar messages are named."""
 
 from __future__ import annotations
 

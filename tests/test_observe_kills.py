@@ -1,5 +1,5 @@
-"""Whose kill it was where the kernel prints the kill line alone: kill lines and counts, balanced like books,
-on fake hierarchies of both versions. Never a wrong cgroup."""
+"""Attribution of lone kill lines: kill lines are balanced against the kernel's counts, on fake hierarchies of
+both versions. The result is never a wrong cgroup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The outbox: a real store, a receiver that does as it is told, a clock that is set; nothing sleeps."""
+"""The outbox: a real store, a receiver that answers as the test says, a clock that the test sets; nothing
+sleeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Whose line is it: reports that lack lines, beside others, and dumps that are none of the OOM killer's."""
+"""Which report a line belongs to: reports that lack lines, beside others, and dumps that are not the OOM
+killer's."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def systemd_version() -> int:
 
 
 def said_of(word: str, done: subprocess.CompletedProcess[str]) -> list[str]:
-    """What it says of our units; of others outside their directory it may say what it likes."""
+    """Its messages about our units; messages about other units are ignored."""
     lines = [line for line in done.stderr.splitlines() if word in line]
     if systemd_version() < OPENS_FILES:
         lines = [line for line in lines if "Unknown key 'OpenFile'" not in line]

@@ -1,4 +1,4 @@
-"""The flight recorder: its ring, its bounds, its pace, its word about what it does without."""
+"""The flight recorder: its ring, its bounds, its pace, its message about missing sources."""
 
 from __future__ import annotations
 

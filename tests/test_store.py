@@ -1,4 +1,4 @@
-"""The store: identity, revisions, counters, retention, and what happens when the disk does not play along."""
+"""The store: identity, revisions, counters, retention, and faults of the disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What another hand does to the store: a lock held, the file gone or overwritten, a second daemon."""
+"""Attacks on the store from outside: a lock held, the file gone or overwritten, a second daemon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Task tables of vendors: columns are known by the head, and what is not sure is not told."""
+"""Task tables of vendors: the head names the columns, and uncertain figures are not shown."""
 
 from __future__ import annotations
 

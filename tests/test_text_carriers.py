@@ -1,4 +1,4 @@
-"""Whatever a document puts around its lines, its reports say the same.
+"""Reports are the same whatever a document puts around their lines.
 
 Carriers are generated from templates of kinds of tokens, with random names and words, one in another; the
 report without any carrier is what each must equal. With ``OOMWATCHD_EXAMPLES=50`` in the environment pytest

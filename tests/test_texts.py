@@ -1,8 +1,8 @@
 """Every text that a user can see of every event of the corpora obeys rules that no wording may break.
 
 A rule is a function: it yields what is wrong with one event. ``python -m tests.test_texts [RULE ...]``
-prints all complaints. A rule that is broken today has its name in BROKEN, strictly: mending it takes the
-name out.
+prints all complaints. BROKEN names every rule that is broken today, strictly: whoever fixes a rule removes
+its name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A fault of ours in the explanation costs a part of the explanation, nowhere the event."""
+"""A bug in the explanation loses a part of the explanation, but never the event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From 0.1.0: its configuration is one, its store goes on. Both were written by that version."""
+"""Upgrade from 0.1.0: its configuration and its store still work. Both were written by that version."""
 
 from __future__ import annotations
 

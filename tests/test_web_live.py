@@ -1,4 +1,4 @@
-"""The running daemon while its HTTP server is beset: it still sees, and still answers."""
+"""The running daemon while clients attack its HTTP server: it still watches, and still answers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""What several witnesses of kills say, weighed against each other: told when they differ, once, and not
-before the difference has lasted."""
+"""Several witnesses of kills are compared: a difference is reported once, and only after it has lasted."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Does CHANGE cure? Memory runs out in a known way, the advice is done literally, the same runs again."""
+"""Does CHANGE cure? Memory runs out in a known way, the bench follows the advice and runs the same again."""

@@ -1,7 +1,7 @@
 """``python -m tests.advice [NAME ...]``: run scenarios, follow the advice, run them again, print the table.
 
-A NAME is a scenario's or how several begin (``cg-``, ``g-driver``). What was found is kept and ``--table``
-prints it again; a scenario that is run anew replaces its runs.
+A NAME is a scenario or the beginning of several (``cg-``, ``g-driver``). Results are kept and ``--table``
+prints them again; a new run of a scenario replaces its old runs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Bench:
         self._suite = suite
 
     def measure(self, scenario: Scenario, where: str) -> Outcome:
-        """Run it, judge what is said, follow that, run it again. Raises LabError."""
+        """Run it, judge the verdict, follow the advice, run it again. Raises LabError."""
         name = f"{scenario.name}.{where}"
         for _ in range(1 + (where == HOST)):
             first = self._run(scenario, where, None)
@@ -112,7 +112,7 @@ def wanted(names: list[str], where: str | None, *, small: bool) -> Iterator[tupl
 
 
 def main() -> int:
-    """Run what is asked for; 1 where the bench itself does not work."""
+    """Run the scenarios asked for; 1 if the bench itself does not work."""
     parser = argparse.ArgumentParser(prog="python -m tests.advice", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--where", choices=(HOST, VM))

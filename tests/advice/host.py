@@ -1,4 +1,4 @@
-"""Scenarios in memory cgroups of this host: bounded to 3 GiB together, in a mount namespace of their own."""
+"""Scenarios in memory cgroups of this host: at most 3 GiB together, in a separate mount namespace."""
 
 from __future__ import annotations
 

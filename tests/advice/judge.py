@@ -1,8 +1,8 @@
 """Whether the verdict names the cause, and what its advice is.
 
 Named: in WHY or the first finding, **yes**; in a later finding, **partly**; only the kind of memory,
-**kind**; else **no**. Advice and lists of what it may be do not name. CHANGE is mapped to a lever: of those
-whose words it has, the one that it names first. Words that no lever knows are **unmapped**.
+**kind**; else **no**. Advice and lists of possible causes do not name a cause. CHANGE is mapped to the lever
+whose words come first in it. Words that no lever knows are **unmapped**.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ _LIST = re.compile(
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What was said of one run's first event."""
+    """The verdict on one run's first event."""
 
     why: str = ""
     change: str = ""
@@ -110,7 +110,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """One run of a scenario, with what following the advice came to."""
+    """One run of a scenario, with the result of following the advice."""
 
     name: str
     cause: str
@@ -140,7 +140,8 @@ def analyze(kmsg: bytes) -> list[Json]:
 
 
 def counted(found: Iterable[Json], scenario: Scenario, ran: Ran) -> list[Json]:
-    """Events of this run; of the whole machine, none inside a cgroup: that is bounded on purpose."""
+    """Events of this run. For the whole machine, those inside a cgroup are left out: they are bounded on
+    purpose."""
     # what was told before the kill is no report of it
     found = [e for e in found if e.get("kind") != "oom_near"]
     out = [e for e in found if not ran.group or ran.group in str(e.get("memcg")) + str(e.get("trigger"))]
@@ -166,8 +167,8 @@ def says(event: Json) -> tuple[str, str]:
 
 
 def definite(text: str) -> str:
-    """``text`` without lists of what it may be ("slab, threads, pipes or sockets"): a cause among many
-    others is not named."""
+    """``text`` without lists of possible causes ("slab, threads, pipes or sockets"): a cause in such a list
+    is not named."""
     return _LIST.sub("", text)
 
 
@@ -204,7 +205,7 @@ def lever(change: str) -> str:
 
 
 def looked(scenario: Scenario, change: str, ran: Ran) -> dict[str, bool]:
-    """The places that CHANGE names and this scenario knows: whether the cause is to be seen there."""
+    """Whether the cause shows at the places that CHANGE names and this scenario knows."""
     return {
         name: bool(re.search(look.shows, ran.looks.get(name, "")))
         for name, look in scenario.looks.items()

@@ -198,7 +198,7 @@ def _initramfs(
 
 
 def run(lab: Lab, order: Order) -> Ran:
-    """Run one scenario in a machine that is ready. Raises LabError where none comes to that."""
+    """Run one scenario in a machine that is ready. Raises LabError if no machine becomes ready."""
     state = _ready(lab, order)
     with tempfile.TemporaryDirectory(dir=lab.scratch) as directory:
         here = Path(directory)
@@ -220,7 +220,7 @@ def run(lab: Lab, order: Order) -> Ran:
 
 
 def _resume(qmp: _Qmp, here: Path) -> None:
-    """A machine that was stopped when its state was saved is so when it has it again."""
+    """A machine that was stopped when its state was saved is also stopped when the state is restored."""
     deadline = time.monotonic() + _BOOT_SECONDS
     while not (here / "qmp").exists() or qmp("query-status")["status"] == "inmigrate":
         if time.monotonic() > deadline:

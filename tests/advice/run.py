@@ -1,4 +1,4 @@
-"""What one run of a scenario is given and what it left, on this host and in a machine."""
+"""The inputs and the results of one run of a scenario, on this host and in a machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """A scenario with what is changed this time."""
+    """A scenario with the changes of this run."""
 
     work: str
     looks: Mapping[str, str]
@@ -29,7 +29,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def order(scenario: Scenario, change: Change | None = None, *, looking: bool = True) -> Order:
-    """The first time without ``change``. Only then is looked at what is said: ``looking``."""
+    """The order of a run: the first run has no ``change``. ``looking``: look at the places that the advice names."""
     memory, append = scenario.memory, scenario.append
     if change is not None:
         memory = change.memory or memory
@@ -86,7 +86,7 @@ def ran(console: str, kmsg: bytes, live: Iterable[str], *, timed_out: bool = Fal
 
 
 def events(lines: Iterable[str]) -> list[Json]:
-    """Events, one a line; what is not whole is left out."""
+    """Events, one a line; incomplete lines are left out."""
     out = []
     for line in lines:
         try:

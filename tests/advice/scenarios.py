@@ -1,4 +1,4 @@
-"""The scenarios: the cause that is made, how it would be called, and what following the advice means.
+"""The scenarios: the cause made, its names, and what following the advice means.
 
 ``work`` is shell (functions of common.sh, the causes of causes.c); it ends with 0 if everybody survived. What can
 be changed is a variable with a default, ``${LIMIT:-40M}``. Names: ``cg-`` a memory cgroup, on this host and in a
@@ -29,7 +29,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Look(msgspec.Struct, frozen=True):
-    """A place to look, and what is to be seen there if it leads to the cause."""
+    """A place to look, and what it shows if it leads to the cause."""
 
     command: str
     shows: str

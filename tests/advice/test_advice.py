@@ -1,4 +1,5 @@
-"""The bench by itself, and the representative part of its scenarios: CHANGE is done and the work survives."""
+"""The bench itself, and the representative part of its scenarios: after CHANGE is followed, the work
+survives."""
 
 from __future__ import annotations
 
@@ -144,7 +145,7 @@ def bench() -> Iterator[Bench]:
 @pytest.mark.vm
 @pytest.mark.oom
 def test_the_advice_cures(bench: Bench) -> None:
-    """Of the whole part: on an emulated and busy machine one run may end otherwise than the next."""
+    """Counts over the whole part: on an emulated and busy machine two runs may end differently."""
     outcomes = [bench.measure(scenario, where) for scenario, where in wanted([], None, small=True)]
     shown = judge.table(outcomes)
     assert len(outcomes) >= 9, shown

@@ -1,4 +1,4 @@
-"""Debian's Chromium, headless, driven by its own chromedriver: what the pages are tried in."""
+"""Debian's Chromium, headless, driven by its own chromedriver: the tests open the pages in it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Browser:
         return self.driver.execute_script(script, *arguments)
 
     def complaints(self) -> list[str]:
-        """What stands in the console: script errors, refused styles and scripts."""
+        """The console's messages: script errors, refused styles and scripts."""
         return [entry["message"] for entry in self._log("browser")]
 
     def requests(self) -> list[str]:
@@ -77,7 +77,8 @@ class Browser:
         return [url for url in urls if urlsplit(url).scheme != "data"]
 
     def violations(self) -> list[str]:
-        """What axe-core finds of the page against WCAG 2.1 A and AA, one line a rule; nothing is fetched."""
+        """The violations of WCAG 2.1 A and AA that axe-core finds, one line for each rule; nothing is
+        fetched."""
         self.driver.set_script_timeout(120)
         self.driver.execute_script(files("axe_core_python").joinpath("axe.min.js").read_text("utf-8"))
         found = self.driver.execute_async_script(

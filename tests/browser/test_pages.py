@@ -78,7 +78,7 @@ def site() -> Iterator[Site]:
 
 
 def well(browser: Browser, site: Site) -> None:
-    """Nothing was refused, nothing failed, nobody else was asked."""
+    """Nothing was refused, nothing failed, and no other host was asked."""
     assert browser.complaints() == []
     assert all(url.startswith(site.address) for url in browser.requests())
 

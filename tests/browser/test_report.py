@@ -123,7 +123,7 @@ def test_hostile_names_neither_run_nor_fetch(corpus: Path, tmp_path: Path, brows
 
 
 def test_a_script_that_is_not_ours_is_refused(corpus: Path, tmp_path: Path, browser: Browser) -> None:
-    """The policy is the second wall: markup that got in all the same would not run."""
+    """The policy is the second barrier: markup that got in anyway would not run."""
     path = page(corpus, _SEED, tmp_path)
     sound = path.read_text(encoding="utf-8")
     added = "<script>document.title='owned'</script><img src='https://example.org/x.png'>"

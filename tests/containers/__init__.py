@@ -1,1 +1,1 @@
-"""Real container engines of Debian beside the daemon under the privileges of its unit."""
+"""Real container engines of Debian, and the daemon with the privileges of its unit."""

@@ -1,6 +1,6 @@
-"""The filters of system calls that a unit asks for, where no service manager sets them.
+"""Sets a unit's system call filters without a service manager.
 
-As a program: ``filtered.py PROGRAM COMMAND...`` goes on as the command behind a BPF program (seccomp(2), in
+As a program: ``filtered.py PROGRAM COMMAND...`` becomes the command under a BPF program (seccomp(2), in
 base64); the process must have no_new_privs.
 """
 

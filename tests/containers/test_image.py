@@ -1,5 +1,5 @@
-"""The daemon in the container that packaging/container makes: as Kubernetes and Podman run it, and as it is
-refused the kernel log."""
+"""The daemon in the container that packaging/container makes: as Kubernetes and Podman run it, and when the
+kernel log is refused."""
 
 from __future__ import annotations
 

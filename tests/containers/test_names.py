@@ -1,5 +1,5 @@
 """The packaged service names the containers of real engines: its user, its capability, its filters, the
-helper's mounts. What only a service manager does besides (OpenFile=, the other mounts) is in tests/vm."""
+helper's mounts. tests/vm tests what only a service manager does (OpenFile=, the other mounts)."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def setting(unit: str, key: str) -> list[str]:
 
 
 def unprivileged(unit: str, dropin: str | None = None) -> list[str]:
-    """A command line that goes on as the unit's user, with its groups and capabilities, behind its filters of
-    system calls."""
+    """A command line that runs a command as the unit's user, with its groups, capabilities and system call
+    filters."""
     names = " ".join(setting(unit, "AmbientCapabilities")).split()
     caps = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in names)])
     groups = [str(grp.getgrnam(name).gr_gid) for name in setting(unit, "SupplementaryGroups")]

@@ -1,4 +1,4 @@
-"""An API server of Kubernetes as far as Events go: it validates by the API's official schema and rules."""
+"""An API server of Kubernetes, only for Events: it validates them by the API's official schema and rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The configurations that the documentation shows, as they stand there."""
+"""The configurations in the documentation, unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def block(page: str, language: str, holding: str, changed: Mapping[str, object] | None = None) -> str:
-    """The one block that holds a text, with what is only an example in it replaced; each must be there."""
+    """The one block that holds a text, with its example values replaced; each of them must be there."""
     [found] = [text for text in blocks(page, language) if holding in text]
     for old, new in (changed or {}).items():
         assert old in found, f"{page}.md: no {old!r} in\n{found}"

@@ -1,4 +1,4 @@
-"""Receivers that sinks are tested against: a real HTTP(S) server that does as it is told."""
+"""Receivers that sinks are tested against: a real HTTP(S) server that answers as the test says."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ HANG, RESET, GARBAGE = -1, -2, -3
 
 
 class Receiver:
-    """``answers`` are used up one a request, then ``otherwise`` holds."""
+    """Each request uses up one of ``answers``, then ``otherwise`` is the answer."""
 
     def __init__(self, context: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.requests: list[Request] = []

@@ -32,7 +32,8 @@ def _names(module: ModuleType) -> list[str]:
 
 
 def test_every_name_is_registered_or_our_own() -> None:
-    """``oomwatchd.*`` is a namespace of its own, as the conventions ask of what they do not have."""
+    """``oomwatchd.*`` is a separate namespace, as the conventions require for names that they do not
+    define."""
     known = registry()
     sent = otlp.request([event()], otlp.Options(url="http://localhost"), 0.0)["resourceLogs"][0]
     names = {one["key"] for one in sent["resource"]["attributes"]} | otlp.attributes(event()).keys()

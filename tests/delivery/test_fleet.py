@@ -1,5 +1,5 @@
 """The configurations of docs/fleet.md and docs/delivery.md, run with Debian's Prometheus, Alertmanager and
-logrotate. The journal's are in test_journal_remote.py; what was not run the page says."""
+logrotate. test_journal_remote.py has those of the journal; the page says what was not run."""
 
 from __future__ import annotations
 
@@ -207,7 +207,8 @@ def test_events_in_clickhouse(tmp_path: Path) -> None:
 
 
 def test_the_questions_in_the_newest_engine() -> None:
-    """The embedded one of PyPI, where it was installed by hand: it is larger than all else together."""
+    """The embedded one of PyPI, only if it was installed by hand: it is larger than everything else
+    together."""
     engine = pytest.importorskip("chdb.session", reason="needs chdb").Session()
     for name in ("schema.sql", "questions.sql"):
         for _, statement in statements((PACKAGED / name).read_text()):

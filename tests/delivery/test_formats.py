@@ -1,5 +1,5 @@
-"""What is sent, read by the official libraries of CloudEvents and OpenTelemetry. Debian has neither: where
-the package is tested with Debian's own modules this is left out."""
+"""What is sent, read by the official libraries of CloudEvents and OpenTelemetry. Debian has neither, so these
+tests are skipped with Debian's own modules."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_whole_event_by_otlp_if_asked_for(plain: Receiver) -> None:
 
 
 def test_both_encodings_say_the_same_of_every_recorded_report(corpus: Path) -> None:
-    """Parse() refuses unknown fields; what binary does not know would stand in the unknown ones."""
+    """Parse() refuses unknown fields; the binary form would keep them as unknown ones."""
     options = otlp.Options(payload="full")
     found = [
         conclude(capture).event

@@ -1,4 +1,4 @@
-"""Receivers that answer for ever: one deadline holds the whole exchange."""
+"""Receivers that answer without end: one deadline bounds the whole exchange."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Webhook, Alertmanager and OTLP against a real server: what is sent, what is made of each answer, and that
-no secret is ever said."""
+"""Webhook, Alertmanager and OTLP against a real server: what is sent, how each answer is handled, and that no
+secret is ever shown."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def test_matrix_is_told_by_put_with_the_id_as_transaction(plain: Receiver) -> No
     ["@room", "@channel", "@everyone", "@here hi", "x @all", "@bob:e.org", "<@U123>", "a@room", "user@1000"],
 )
 def test_no_name_calls_anybody(plain: Receiver, name: str, comm: str) -> None:
-    """A text that a chat program takes for a mention: an @ at the beginning of a word, or before a word for
-    all in the room. That of user@1000.service is none and stays."""
+    """Whether a chat program takes the text for a mention: an @ at the beginning of a word, or before a word
+    that means all in the room. The @ of user@1000.service is no mention and stays."""
     where = f"/x/{comm}/<!channel> @room"
     whose = Attribution(pid=4242, role="victim", cgroup=where, learnt="proc")
     Webhook(Options(url=plain.url, template=name)).deliver([event(comm=comm, attribution=(whose,))])

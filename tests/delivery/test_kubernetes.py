@@ -1,5 +1,5 @@
 """Events on pods, taken by a server that validates by the API's official schema and its rules for Events.
-Debian has the schemas in no package: where it is tested with Debian's own modules this is left out."""
+No package of Debian has the schemas, so these tests are skipped with Debian's own modules."""
 
 from __future__ import annotations
 

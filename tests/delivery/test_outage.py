@@ -167,7 +167,7 @@ def daemon(tmp_path: Path) -> Iterator[Running]:
 def test_no_network_for_a_storm_of_200_kills_with_the_daemon_killed_in_between(
     daemon: Running, tmp_path: Path
 ) -> None:
-    """SIGKILL twice: while the network is down, and in the midst of the delivery."""
+    """SIGKILL twice: while the network is down, and during the delivery."""
     from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
     _, context = certificate(tmp_path)
@@ -256,7 +256,7 @@ def test_no_network_for_a_storm_of_200_kills_with_the_daemon_killed_in_between(
 
 @pytest.mark.oom
 def test_each_of_several_webhooks_has_a_place_of_its_own(daemon: Running) -> None:
-    """One that is down holds up no other; one that is taken from the configuration is forgotten."""
+    """A sink that is down holds up no other; a sink that leaves the configuration is forgotten."""
 
     def table(name: str, port: int) -> str:
         return f'[[sinks.webhook]]\nname = "{name}"\nurl = "http://127.0.0.1:{port}/"\n'

@@ -70,8 +70,8 @@ class Ledger:
         return sum(victim["kills"] for victim in named if victim["comm"].startswith(token(self._cage)))
 
     def balance(self) -> int:
-        """The cage's own count is what is stored of it, and the daemon has counted what the kernel has; how
-        many kills of the cage it were."""
+        """Checks that the cage's own count equals its stored kills and that the daemon's count equals the
+        kernel's. Returns the number of the cage's kills."""
         self._all.close()
         kernel = kills_in(self._cage) - self.began
         wait_for(

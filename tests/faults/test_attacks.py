@@ -1,4 +1,4 @@
-"""What a hostile neighbour does to a running daemon. docs/reliability.md, 'What was tried', has figures."""
+"""What a hostile neighbour can do to a running daemon. docs/reliability.md, 'What was tried', has figures."""
 
 from __future__ import annotations
 

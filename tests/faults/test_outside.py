@@ -34,8 +34,8 @@ def news(daemon: RunningDaemon) -> int:
 
 
 def flood(records: int) -> None:
-    """User space writes to the kernel log at full speed; opened anew each time, for the kernel limits what
-    one opener may write (devkmsg_write())."""
+    """User space writes to the kernel log at full speed. It opens the log again each time, because the kernel
+    limits each opener (devkmsg_write())."""
     line = b"<14>" + b"x" * 200
     for _ in range(records):
         descriptor = os.open("/dev/kmsg", os.O_WRONLY)
@@ -181,9 +181,9 @@ def test_a_corrupt_store_is_put_aside_and_said(daemon: RunningDaemon, cage: Path
 def test_each_file_of_the_store_may_be_damaged_alone(
     daemon: RunningDaemon, cage: Path, part: str, running: bool
 ) -> None:
-    """What is killed from then on is told once, and what is killed while it is down is stored. A file that is
-    found damaged at the start takes with it from when on this boot is watched. A log that is found damaged
-    takes what was stored last: that is told again, under the same id, and said."""
+    """Later kills are told once, and kills while the daemon is down are stored. A file found damaged at the
+    start also loses the time since when this boot was watched. A log found damaged loses the last events:
+    these are told again, under the same id, and the daemon says so."""
     daemon.start()
     kills(cage, 3)
     wait_for("something to damage", lambda: (daemon.state / f"{FILE_NAME}{part}").stat().st_size)

@@ -1,4 +1,4 @@
-"""What other detectors were seen to fail on, by a real kernel and through the running daemon.
+"""Cases in which other detectors failed, with a real kernel and the running daemon.
 
 The numbers are those of ``tests/test_peers.py``, which has all twenty on records. Cases 3 (ring overrun) and
 4 (restart) are in test_outside.py and test_crash.py, 5 (a fake report) is in tests/kernel.

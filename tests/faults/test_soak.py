@@ -37,8 +37,8 @@ def descriptors(pid: int) -> int:
 
 
 def killed(cage: Path, count: int) -> int:
-    """About so many kills; how many the storm itself saw. A child that begins while the one before it still
-    holds the memory may be refused some, and end by itself."""
+    """About so many kills; how many the storm itself saw. A child that starts while the one before still
+    holds the memory may be refused memory and end by itself."""
     with storm(cage, count) as running:
         kills = running.finish(1200)
     assert kills > 0.99 * count

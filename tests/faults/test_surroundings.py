@@ -1,4 +1,4 @@
-"""What is around a daemon and was never tried: limits, permissions, mounts, numbers."""
+"""The surroundings of a daemon: limits, permissions, mounts, numbers."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_store_that_is_mounted_read_only_and_back(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_full_within_the_write_ahead_log(tmp_path: Path) -> None:
-    """Room for the file, not for the log of its transactions; and then there is room."""
+    """There is room for the file, but not for the log of its transactions; later there is room."""
     state = tmp_path / "state"
     state.mkdir()
     with attacked(tmp_path) as one:
@@ -94,7 +94,7 @@ def test_a_disk_that_is_full_within_the_write_ahead_log(tmp_path: Path) -> None:
 
 
 def inside(one: Attacked) -> list[str]:
-    """What comes before a command that is to see the daemon's mounts."""
+    """The prefix of a command that must see the daemon's mounts."""
     return ["nsenter", "--mount", f"--target={one.process.pid}"]
 
 

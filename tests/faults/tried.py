@@ -1,7 +1,8 @@
 """Surroundings that are hostile by their number: ``python -m tests.faults.tried [NAME ...]``.
 
-A daemon of our own whose kernel log is a socket pair; meanwhile processes, cgroups or device events by the
-thousand. For each: how long a report takes from its last line to its event, the daemon's CPU and memory.
+Runs a separate daemon whose kernel log is a socket pair, beside thousands of processes, cgroups or device
+events. Prints for each how long a report takes from its last line to its event, and the daemon's CPU and
+memory.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def cpu_seconds(pid: int) -> float:
 
 @contextmanager
 def processes(count: int, seconds: float) -> Iterator[int]:
-    """So many real processes that sleep, children of a small shell; they end with this."""
+    """``count`` real processes that sleep, children of a small shell; they end with the context."""
     loop = (
         f"i=0; end=$(($(date +%s) + {int(seconds)})); "
         f"while [ $i -lt {min(count, MOST_PROCESSES)} ]; do sleep 600 & i=$((i+1)); "

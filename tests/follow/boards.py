@@ -1,4 +1,5 @@
-"""A board's log in the forms in which it leaves the board, made of raw /dev/kmsg records of a real kernel."""
+"""A board's log in each form in which it leaves the board, made from raw /dev/kmsg records of a real
+kernel."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ def datagrams(raw: Iterable[bytes], release: bytes = b"") -> Iterator[bytes]:
 
 
 def same(event: OomEvent) -> dict[str, object]:
-    """What must be equal however the log came: all but where it came from and when."""
+    """What must be equal for every source: all but source and time."""
     from oomwatchd.render.json import event_document
 
     document = event_document(event)

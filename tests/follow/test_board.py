@@ -27,7 +27,7 @@ def board(via: Via = "netconsole", name: str = "board") -> Board:
 
 
 def played(one: Board, pieces: list[bytes], *, step: float = 0.001) -> list[OomCapture]:
-    """What the board tells when these come one after another, and then nothing more for two seconds."""
+    """What the board reports after these arrive one after another and nothing more comes for two seconds."""
     found, now = [], 0.0
     for piece in pieces:
         now += step

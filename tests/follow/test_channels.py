@@ -435,7 +435,7 @@ def test_a_connection_that_sends_nonsense_is_ended_and_counted() -> None:
 
 
 def test_a_noisy_machine_puts_nobody_off() -> None:
-    """One sends as much as it can, with words of reports in it; another's report is told all the same."""
+    """One machine floods with words of reports; another machine's report is still told."""
     with following(source("netconsole"), source("netconsole")) as one:
         noise = report(7).encode() * 2
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as noisy:

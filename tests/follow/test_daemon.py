@@ -1,4 +1,5 @@
-"""The daemon beside its own kernel log: other machines' events, told apart, and no counter of ours."""
+"""The daemon follows other machines beside its own kernel log: their events are marked and change no counter
+of this host."""
 
 from __future__ import annotations
 

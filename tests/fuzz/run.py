@@ -2,8 +2,8 @@
 
 Each target runs in a process of its own under atheris (libFuzzer), which ends on an exception, on an input
 that takes longer than a bound, and on growing memory; the input is then left in the directory given by
-``--keep``. Where atheris is not installed (it has wheels for few Pythons and machines), the same targets are
-run on seeds mutated at random, which knows nothing of coverage, and the run says so.
+``--keep``. Without atheris (it has wheels for few Pythons and machines), the same targets run on randomly
+mutated seeds, without coverage, and the run says so.
 """
 
 from __future__ import annotations

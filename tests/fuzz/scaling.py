@@ -39,7 +39,7 @@ def _raw(lines: Iterable[str], *, callers: int = 1) -> list[KmsgRecord]:
 
 
 def _assemble(records: Iterable[KmsgRecord]) -> list[Signal]:
-    """What the daemon's hurried half does with them."""
+    """What the daemon's watch thread does with them."""
     assembler = Assembler()
     return [signal for record in records for signal in assembler.feed(record)] + assembler.flush()
 
@@ -180,8 +180,8 @@ def seconds(work: Callable[[], object], repeats: int = 3) -> float:
 
 
 def growth(work: Work, *, enough: float = 0.05, largest: int = 1 << 20) -> tuple[float, int, float]:
-    """By which factor the time grows when the input doubles, at which size, and the time there. The size is
-    one at which the time is long enough to be measured; what is fast even when it is large does not grow."""
+    """The factor by which the time grows when the input doubles, the size, and the time at that size. At that
+    size the time is long enough to be measured; a step that is fast even for large inputs does not grow."""
     n = 64
     time_n = seconds(work(n), 1)
     while time_n < enough and n < largest:

@@ -252,8 +252,8 @@ def _receivers() -> tuple[Peer, tuple[Callable[[], object], ...]]:
 
 
 def fuzz_receivers(data: bytes) -> None:
-    """What a receiver answers: taken, or an error in our own words that tells nothing of the answer and asks
-    for a pause that can be waited for."""
+    """A receiver's answer: success, or an error in our own words that shows nothing of the answer and asks
+    for a bounded pause."""
     peer, senders = _receivers()
     peer.says = data[1:]
     try:

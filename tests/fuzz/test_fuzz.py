@@ -1,4 +1,4 @@
-"""The fuzz targets for some seconds each, what they found once, and time that grows with the input alone."""
+"""The fuzz targets for some seconds each, their earlier finds, and time that grows only with the input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every input: no line is lost, pieces are as good as the whole, ids stay."""
+"""Properties of every input: no line is lost, pieces give the same as the whole, ids stay."""
 
 from __future__ import annotations
 

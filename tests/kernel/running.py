@@ -181,8 +181,9 @@ path = "{self.jsonl}"
 
 
 class Bracket:
-    """What the daemon counts from now on, against the kernel's count for the whole machine, which a neighbour
-    may move at any moment: it is read before and after each reading of ours, and ours lies between."""
+    """Compares the daemon's count from now on with the kernel's count for the whole machine. A neighbour may
+    change the kernel's count at any moment, so it is read before and after each reading of ours, and ours
+    must lie between."""
 
     def __init__(self, daemon: RunningDaemon) -> None:
         self._daemon = daemon

@@ -1,5 +1,5 @@
-"""The minutes before, and whose it was, on real kills: a leak with its rate, and a storm whose victims the
-kernel names without their cgroups."""
+"""Growth and attribution on real kills: a leak with its rate, and a storm whose victims the kernel names
+without their cgroups."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def swap_area(directory: Path) -> Iterator[Path]:
 
 
 def swapped_off(file: Path) -> bool:
-    """It fails while what lies there belongs into a cgroup at its limit."""
+    """It fails while pages in swap belong to a cgroup at its limit."""
     return subprocess.run(["swapoff", file], check=False, capture_output=True).returncode == 0
 
 

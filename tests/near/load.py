@@ -1,7 +1,7 @@
 """One load, run inside its cgroup: ``load.py KIND LIMIT_BYTES SECONDS``; says ``begins`` when its growth
 does.
 
-Each is what a program of that kind does to memory: the kernel's own charge is real, only the pace is ours.
+Each uses memory like a program of that kind: the kernel really charges it, only the pace is ours.
 """
 
 from __future__ import annotations

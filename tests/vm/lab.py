@@ -88,8 +88,8 @@ def once(path: Path, make: Callable[[Path], object], *, of: Sequence[str] = ()) 
 def debootstrap(
     suite: str, target: Path, packages: Sequence[str], variant: str, *options: str, arch: str = "amd64"
 ) -> None:
-    """A Debian of these packages, from the archive's own release alone: a mirror that is behind serves as
-    well as any, and every run has the same packages until the next point release."""
+    """A Debian of these packages, only from the archive's own release. So an outdated mirror also works, and
+    every run has the same packages until the next point release."""
     command(
         "mmdebstrap",
         "--quiet",

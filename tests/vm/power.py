@@ -132,7 +132,8 @@ def apply(writes: list[Write], log: Path, image: Path) -> None:
 
 
 def _apply_some(writes: list[Write], log: Path, image: Path, number: int) -> None:
-    """What was not flushed: none of it, all of it, or any part; and what was to be on disk at once."""
+    """The writes that were not flushed: none, all, or any part; and the writes that had to be on disk at
+    once."""
     chance = random.Random(number)  # noqa: S311 -- the same in each run
     share = (0.0, 1.0, 0.5)[number % 3]
     apply([write for write in writes if write.flags & FUA or chance.random() < share], log, image)

@@ -1,5 +1,5 @@
-"""Real kernels and a real system, as far as each run of the tests can afford; ``python -m tests.vm`` has
-the rest."""
+"""Real kernels and a real system, as many as each test run has time for; ``python -m tests.vm`` has the
+rest."""
 
 from __future__ import annotations
 
