@@ -29,7 +29,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def order(scenario: Scenario, change: Change | None = None, *, looking: bool = True) -> Order:
-    """The order of a run: the first run has no ``change``. ``looking``: look at the places that the advice names."""
+    """The order of a run; the first has no ``change``. ``looking``: look where the advice says to look."""
     memory, append = scenario.memory, scenario.append
     if change is not None:
         memory = change.memory or memory
