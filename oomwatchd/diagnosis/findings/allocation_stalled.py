@@ -32,8 +32,8 @@ def find(case: Case) -> Claim | None:
             severity="warning",
             title=TITLE,
             explanation=f"The task has waited {seconds:.0f} s for memory and still waits; nothing has failed "
-            "yet. Reclaim, or who is to free memory, does not get on: a slow or hung device, a task that "
-            "holds a lock and gets no CPU, or per-CPU work that does not run.",
+            "yet. Reclaim makes no progress. Usual causes are a slow or hung device, a task that holds a "
+            "lock and gets no CPU time, and per-CPU work that does not run.",
             evidence={"waited_seconds": seconds},
             advice="Compare the traces of all stalled tasks (SysRq w shows more) and look for a workqueue "
             "lockup or hung task behind them: what they wait for is what to fix.",

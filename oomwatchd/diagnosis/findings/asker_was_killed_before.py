@@ -22,7 +22,7 @@ from oomwatchd.records.report import Finding
 from oomwatchd.words.escape import harmless_name
 
 ID = "asker_was_killed_before"
-TITLE = "An aftershock: who asked had been killed already"
+TITLE = "An aftershock: the requesting process had been killed already"
 
 
 def find(case: Case) -> Claim | None:

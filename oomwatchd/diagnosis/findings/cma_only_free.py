@@ -19,7 +19,7 @@ from oomwatchd.words.amounts import kib, percent
 from oomwatchd.words.text import ratio
 
 ID = "cma_only_free"
-TITLE = "What is free belongs to CMA"
+TITLE = "The free memory belongs to CMA"
 
 #: Share of the free memory. Below it, CMA only moved the kill by a moment.
 _SHARE = 0.5

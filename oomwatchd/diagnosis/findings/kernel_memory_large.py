@@ -117,7 +117,7 @@ def find(case: Case) -> Claim | None:
             "limit"
             + (f"; {size(rest)} of it has no name in memory.stat: {_UNNAMED}." if unnamed else ".")
             + (f" {what.said}" if what is not None else f" {_V1[0].upper()}{_V1[1:]}." if old else "")
-            + " A kill frees it as far as what stands behind it is closed.",
+            + " A kill frees it as far as the descriptors behind it are closed.",
             evidence={
                 "kernel_bytes": kernel,
                 "kernel_rest_bytes": rest,

@@ -15,7 +15,7 @@ from oomwatchd.records.report import Finding
 from oomwatchd.words.escape import harmless_name
 
 ID = "kernel_thread_asked"
-TITLE = "A thread of the kernel asked"
+TITLE = "A kernel thread requested the memory"
 
 
 def find(case: Case) -> Claim | None:

@@ -19,7 +19,7 @@ from oomwatchd.words.amounts import kib, size
 from oomwatchd.words.escape import harmless
 
 ID = "movable_only_free"
-TITLE = "What is free is in zone Movable"
+TITLE = "The free memory is in zone Movable"
 
 
 def find(case: Case) -> Claim | None:

@@ -17,7 +17,7 @@ from oomwatchd.words.amounts import size
 from oomwatchd.words.escape import harmless_name
 
 ID = "oom_kill_allocating_task"
-TITLE = "Who asked was killed (vm.oom_kill_allocating_task)"
+TITLE = "The requesting process was killed (vm.oom_kill_allocating_task)"
 
 
 def find(case: Case) -> Claim | None:

@@ -18,7 +18,7 @@ from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
 
 ID = "overcommit_strict"
-TITLE = "Strict overcommit did not prevent it"
+TITLE = "Strict overcommit did not prevent the kill"
 
 
 def find(case: Case) -> Claim | None:

@@ -63,7 +63,7 @@ def find(case: Case) -> Claim | None:
             explanation=f"{said}: the memory is in drivers, a graphics card's buffers, tmpfs files or the "
             "kernel itself, and a kill frees none of it.",
             evidence={"score": score, "held_bytes": held if by_table else None, "whole_bytes": whole},
-            advice="See what is not of processes: /proc/meminfo (Shmem, Slab, HugePages_Total, "
+            advice="See what holds memory outside processes: /proc/meminfo (Shmem, Slab, HugePages_Total, "
             "VmallocUsed; the "
             "rest of MemTotal is in drivers), df -t tmpfs, slabtop -s c.",
         ),

@@ -19,7 +19,7 @@ from oomwatchd.words.escape import harmless_name
 from oomwatchd.words.text import middle_cut
 
 ID = "repeated_kills"
-TITLE = "The same was killed before"
+TITLE = "The same service or program was killed before"
 
 #: Numbers of earlier kills.
 _SEVERAL, _MANY = 2, 10

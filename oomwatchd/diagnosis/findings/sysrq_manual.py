@@ -13,7 +13,7 @@ from oomwatchd.records.report import Finding, Zone
 from oomwatchd.words.amounts import size
 
 ID = "sysrq_manual"
-TITLE = "Asked for by hand (SysRq f)"
+TITLE = "Somebody requested a kill by hand (SysRq f)"
 
 
 def find(case: Case) -> Claim | None:

@@ -10,7 +10,7 @@ from oomwatchd.diagnosis.case import Case
 from oomwatchd.records.report import Finding
 
 ID = "victim_not_requester"
-TITLE = "Who asked is not who was killed"
+TITLE = "The process that asked for memory is not the victim"
 
 
 def find(case: Case) -> Finding | None:
