@@ -1,11 +1,11 @@
-"""Who may read what, with a web configuration file and without one.
+"""Who may read what, with and without a web configuration file.
 
-The file (:mod:`oomwatchd.web.webconfig`) is looked at for each connection and each request, and read again
-when it or a file it names has changed; a wrong version is logged once and changes nothing.
+The file (:mod:`oomwatchd.web.webconfig`) is checked for each connection and each request, and read again when
+it or a file that it names has changed; a faulty version is logged once and changes nothing.
 
-Without authentication the pages and the API are for this host alone: ``/metrics`` and health answer
-everywhere, the rest only on a loopback address or a socket in the file system, unless ``expose_pages``
-says otherwise. There the ``Host`` header must be an address or localhost, or a foreign web page could make a
+Without authentication the pages and the API are only for this host: ``/metrics`` and health are served
+everywhere, the rest only on a loopback address or a socket in the file system, unless ``expose_pages`` is
+set. There the ``Host`` header must be an address or localhost: otherwise a foreign web page could make a
 browser on this host read events (DNS rebinding).
 """
 
@@ -38,11 +38,11 @@ OPEN_PATHS = frozenset({"/metrics", "/-/healthy", "/-/ready"})
 
 
 class Access:
-    """What the web configuration file allows, as the file is now. A gate before ``handler``
-    (:meth:`gate`), and the security of the server's connections."""
+    """Applies the present web configuration file: as a gate before the handler (:meth:`gate`), and as TLS
+    around the server's connections."""
 
     def __init__(self, path: Path | None = None, *, expose_pages: bool = False) -> None:
-        """Raises ConfigError when the file is wrong."""
+        """Read the file. Raises ConfigError if it is faulty."""
         self._path = path
         self._config = read_web_config(path) if path else WebConfig()
         self._refused: Mapping[Path, tuple[int, ...] | None] | None = None
@@ -53,7 +53,7 @@ class Access:
         self._passwords = Passwords()
 
     def change(self, path: Path | None, *, expose_pages: bool) -> None:
-        """Use another file. Raises ConfigError and changes nothing when it is wrong."""
+        """Use another file. Raises ConfigError and changes nothing if it is faulty."""
         config = read_web_config(path) if path else WebConfig()
         with self._lock:
             self._path, self._config, self._refused, self.failure = path, config, None, None
@@ -99,7 +99,7 @@ class Access:
     # -- the gate ----------------------------------------------------------------------------------
 
     def gate(self, handler: Handler) -> Handler:
-        """``handler`` behind what the file asks for."""
+        """``handler`` behind the checks that the file asks for."""
 
         def answer(request: Request) -> Response | Later:
             config = self.current()
@@ -129,7 +129,7 @@ def _adorned(answer: Response | Later, headers: Mapping[str, str]) -> Response |
 
 
 def _names_this_host(host: str) -> bool:
-    """Whether it is an address, ``localhost`` or empty (HTTP/1.0), which DNS cannot forge."""
+    """Whether ``host`` is an address, ``localhost`` or empty (HTTP/1.0): DNS cannot forge these."""
     name = re.sub(r":\d*$", "", host).lower()
     if name in ("", "localhost") or name.endswith(".localhost"):
         return True

@@ -1,4 +1,4 @@
-"""Which path serves what: metrics and health at once, pages and API in lanes."""
+"""Routes of the web server: metrics and health are answered at once, pages and API in lanes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from oomwatchd.web.lanes import Later
 from oomwatchd.web.messages import Request, Response
 from oomwatchd.web.pages import Pages
 
-#: without a beat for so long the main loop hangs; it beats at least each half of WatchdogSec
+#: the main loop hangs if it did not beat for this long; it beats at least every half of WatchdogSec
 _ALIVE_SECONDS = 180.0
 
 
@@ -32,7 +32,7 @@ class Health:
         self._not_ready: str | None = "starting"
 
     def beat(self) -> None:
-        """The main loop has come round."""
+        """The main loop has finished another turn."""
         with self._lock:
             self._beat = self._clock()
 

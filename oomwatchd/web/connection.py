@@ -1,4 +1,4 @@
-"""A client's connection as the server keeps it, and what it needs of a plain socket or one with TLS."""
+"""A client's connection as the server keeps it, and the interface of a plain socket or one with TLS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class WantWrite(Exception):
 
 
 class Channel(Protocol):
-    """What the server needs of a connection, which never blocks: a plain socket, or TLS around one.
+    """A connection that never blocks: a plain socket, or TLS around one.
     ``recv`` and ``send`` raise BlockingIOError, WantRead, WantWrite, or OSError when it is broken."""
 
     def fileno(self) -> int: ...
@@ -36,7 +36,7 @@ class Security(Protocol):
 
 
 class Connection:
-    """A client: what it sent so far, what is still to be sent to it, and its deadline."""
+    """A client: the data it sent so far, the data still to be sent to it, and its deadline."""
 
     def __init__(self, channel: Channel, *, local: bool, client: str, since: float, deadline: float) -> None:
         self.channel = channel
@@ -49,6 +49,6 @@ class Connection:
         self.lingers = False
         self.since = since
         self.deadline = deadline
-        #: what the selector waits for; 0: it does not know this connection
+        #: the events that the selector waits for; 0: the connection is not registered
         self.events = 0
         self.closed = False

@@ -13,9 +13,9 @@ from oomwatchd.web.messages import Request
 from oomwatchd.words.escape import harmless
 from oomwatchd.words.moments import FORMS, moment
 
-#: of one filter's value; a cgroup's path is at most PATH_MAX
+#: the longest value of a filter: a cgroup's path is at most PATH_MAX
 MAX_VALUE = 4096
-#: the first three are exact, the others the beginning of a name
+#: the first three must match exactly, the others by the beginning of a name
 FILTERS = ("kind", "constraint", "host", "unit", "container", "pod", "namespace", "comm", "cgroup")
 TIMES = ("since", "before")
 #: rows that are read for one page of groups; 1000 take 30 ms
@@ -74,7 +74,7 @@ class WrongQuery(Exception):
 
 def read_query(request: Request) -> dict[str, str]:
     """The fields of a request that have a value. Raises WrongQuery."""
-    from urllib.parse import parse_qsl  # brings ipaddress: 0.5 MiB for who asks for a page
+    from urllib.parse import parse_qsl  # loads ipaddress, 0.5 MiB: only when a page is asked for
 
     known = {*FILTERS, *TIMES, "after", "limit", "each"}
     try:
@@ -109,8 +109,8 @@ def find(events: Events, query: Mapping[str, str], limit: int, now: float) -> tu
 def find_groups(
     events: Events, query: Mapping[str, str], limit: int, now: float, *, rows_read: int = GROUPED_ROWS
 ) -> tuple[Sequence[Group[Row]], str | None]:
-    """At most ``limit`` groups of events that say the same, and where the next page begins (``after``), None:
-    nowhere. Raises WrongQuery."""
+    """At most ``limit`` groups of events that belong together, and where the next page begins (``after``);
+    None: there is no next page. Raises WrongQuery."""
     rows, more = find(events, query, rows_read, now)
     groups, full = grouped(rows, limit)
     read = sum(len(group.rows) for group in groups)
@@ -139,7 +139,7 @@ def link(path: str, query: Mapping[str, str]) -> str:
 
 
 def _moment(name: str, text: str, now: float) -> float:
-    """Seconds since the epoch, or as the command has it, in UTC unless it says otherwise."""
+    """Read a time: seconds since the epoch, or a form that the commands take, in UTC unless it has a zone."""
     try:
         return _finite(float(text))
     except ValueError:

@@ -1,8 +1,8 @@
-"""Slow answers. Each kind is made in a thread of its own, one after the other, in an order that is fair to
-the clients (:attr:`oomwatchd.web.messages.Request.client`).
+"""Slow answers. Each kind has its own thread, which makes them one after the other, in an order that is fair
+to the clients (:attr:`oomwatchd.web.messages.Request.client`).
 
 The lowest rank goes first; among equals, the client that was served least recently. When all places are
-taken, the client that holds most of them loses one.
+taken, the client that has most of them loses one.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from oomwatchd.web.messages import Request, Response, compose
 log = logging.getLogger(__name__)
 
 LaneName = Literal["password", "page"]
-#: requests that wait for one lane; more are told to come later. A hash takes a tenth of a second, a page of a
-#: large report several
+#: the most requests that wait for one lane; further ones are told to try later. A password's hash takes a
+#: tenth of a second, a page of a large report several tenths
 ROOM: dict[LaneName, int] = {"password": 64, "page": 16}
-#: clients whose turn is remembered
+#: how many clients' last turns are remembered
 _MAX_TURNS = 256
 
 
@@ -65,8 +65,7 @@ class Lane:
         self._thread.start()
 
     def take(self, task: Task) -> Task | None:
-        """Add a task. Returns the task that there is no room for, which may be another client's or this
-        one."""
+        """Add a task. Returns the task for which there is no room, if any: this one or another client's."""
         with self._changed:
             self._tasks.append(task)
             if len(self._tasks) > self._room:
@@ -79,19 +78,19 @@ class Lane:
         return out
 
     def stop(self) -> None:
-        """No further task is begun; one under way is not waited for."""
+        """Begin no further task; do not wait for the present one."""
         with self._changed:
             self._stopping = True
             self._tasks.clear()
             self._changed.notify()
 
     def _crowding(self) -> Task:
-        """The task that is given up: the newest of those of the highest rank of who waits with the most."""
+        """The task that is given up: of the client with the most tasks, the newest of the highest rank."""
         waiting = Counter(task.request.client for task in self._tasks)
         return max(reversed(self._tasks), key=lambda task: (waiting[task.request.client], task.later.rank))
 
     def _next(self) -> Task | None:
-        """The next task, waited for; None: no more."""
+        """Wait for the next task; None: the lane has stopped."""
         with self._changed:
             while not self._tasks and not self._stopping:
                 self._changed.wait()
@@ -113,14 +112,14 @@ class Lane:
             if task.connection.closed:
                 continue
             made = guarded(task.later.make, task.request)
-            # here, for compressing a large page takes its time, too
+            # here in the lane, because compressing a large page takes time too
             self._done(
                 task, made if isinstance(made, Later) else compose(made, task.request, task.connection.stays)
             )
 
 
 def guarded(make: Callable[[], Response | Later], request: Request) -> Response | Later:
-    """What ``make`` returns; a fault of its own is said and becomes an answer."""
+    """The result of ``make``; an exception in it is logged and becomes an error answer."""
     try:
         return make()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Listening sockets: opened on an address or a path, or passed by the service manager; and who connects."""
+"""Listening sockets, opened on an address or a path or passed by the service manager; clients' addresses."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from oomwatchd.errors import OomwatchdError, PermissionDeniedError, UnavailableE
 
 
 def is_local(listener: socket.socket) -> bool:
-    """Whether only this host can reach a listening socket: a loopback address or a socket in the file
-    system. One that is bound to every address is not local, whoever connects."""
+    """Whether only this host can reach a listening socket: it has a loopback address or is in the file
+    system. A socket that is bound to all addresses is not local, even for a local client."""
     if listener.family == socket.AF_UNIX:
         return True
     if listener.family not in (socket.AF_INET, socket.AF_INET6):
@@ -24,8 +24,8 @@ def is_local(listener: socket.socket) -> bool:
 
 
 def client_of(address: object) -> str:
-    """Who connects, by the address of the other end (accept(2)): an IPv4 address, the /64 of an IPv6 one (one
-    host has all of it), empty for a socket in the file system."""
+    """The client, from the peer's address (accept(2)): an IPv4 address, the /64 of an IPv6 address (one host
+    has all of it), or empty for a socket in the file system."""
     if not isinstance(address, tuple):
         return ""
     name = str(address[0]).partition("%")[0]
@@ -41,7 +41,7 @@ def open_listeners(host: str, port: int) -> list[socket.socket]:
     """Listening sockets for every address of ``host``. Raises OomwatchdError with a hint."""
     hint = "choose another address with `listen` in [http]"
     try:
-        # a str would load the codec for international names even where there is nothing to encode
+        # a str would load the codec for international names even if there is nothing to encode
         name = host.encode() if host.isascii() else host
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
@@ -65,13 +65,13 @@ def open_listeners(host: str, port: int) -> list[socket.socket]:
 
 
 def open_unix_listener(path: Path) -> socket.socket:
-    """A listening socket in the file system, for its owner and group. One that an earlier process left
-    behind is replaced, one that somebody serves is not. Raises OomwatchdError."""
+    """A listening socket in the file system, for its owner and group. A socket that an earlier process left
+    is replaced, unless a process still listens on it. Raises OomwatchdError."""
     hint = "choose another path with `listen` in [http]"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         _clear(path)
-        # no moment in which others may connect
+        # set before bind(): at no moment may others connect
         before = os.umask(0o117)
         try:
             listener.bind(os.fspath(path))
@@ -85,7 +85,7 @@ def open_unix_listener(path: Path) -> socket.socket:
 
 
 def _clear(path: Path) -> None:
-    """Remove a socket that nobody listens to any more."""
+    """Remove a socket on which no process listens any more."""
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise FileExistsError(errno.EADDRINUSE, "a file of another kind is there")
@@ -97,7 +97,7 @@ def _clear(path: Path) -> None:
             probe.connect(os.fspath(path))
         except ConnectionRefusedError:
             path.unlink()
-        except BlockingIOError:  # somebody listens and has much to do
+        except BlockingIOError:  # a process listens, and its queue is full
             return
 
 
@@ -126,7 +126,7 @@ def _cannot_listen(address: str, error: OSError, hint: str) -> OomwatchdError:
 
 def adopt_listeners(descriptors: Sequence[int]) -> list[socket.socket]:
     """Listening stream sockets that the service manager passed (sd_listen_fds(3)). Raises
-    UnavailableError for a descriptor that is none."""
+    UnavailableError for a descriptor that is not one."""
     adopted = []
     for descriptor in descriptors:
         try:

@@ -20,7 +20,7 @@ MAX_REQUEST_BYTES = 16384
 MAX_HEADERS = 100
 _GZIP_BYTES = 1024
 
-#: nothing may be loaded, framed, guessed or kept
+#: no loading from elsewhere, no framing, no guessing of types, no caching
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
@@ -110,7 +110,7 @@ def parse(head: bytes) -> tuple[Request, bool]:
 
 
 class RequestReader:
-    """What a connection has sent, until it is a whole request."""
+    """Collects a connection's data until it is a whole request."""
 
     def __init__(self) -> None:
         self._received = bytearray()
@@ -121,8 +121,8 @@ class RequestReader:
         return bool(self._received)
 
     def feed(self, data: bytes) -> tuple[Request, bool] | None:
-        """The request that ``data`` ends, and whether the connection may stay open; None: more is to come.
-        Raises BadRequest."""
+        """The request that ``data`` completes, and whether the connection may stay open; None: it is
+        incomplete. Raises BadRequest."""
         received = self._received
         received += data
         # an empty line before the request is allowed (RFC 9112, 2.2)
@@ -143,14 +143,14 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 
 def http_date(seconds: float) -> str:
-    """Seconds since the epoch as RFC 9110, 5.6.7 has them; ``email.utils`` would cost 0.6 MiB."""
+    """Seconds since the epoch in the format of RFC 9110, 5.6.7; ``email.utils`` would cost 0.6 MiB."""
     t = time.gmtime(seconds)
     day = f"{_DAYS[t.tm_wday]}, {t.tm_mday:02} {_MONTHS[t.tm_mon - 1]} {t.tm_year:04}"
     return f"{day} {t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT"
 
 
 def compose(response: Response, request: Request | None, stays: bool) -> bytes:
-    """An answer as bytes; ``request`` None is one that could not be read."""
+    """An answer as bytes; ``request`` is None if it could not be read."""
     body = response.body
     headers = {
         "Date": http_date(time.time()),

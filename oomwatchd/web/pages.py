@@ -1,9 +1,9 @@
 """The pages and the API: the state at a glance, the list of events, one event's report.
 
-Each is made when it is asked for, in a lane of its own (:mod:`oomwatchd.web.lanes`): no page delays a
-scrape. Pages need no script; one small script renews them while they are looked at. Nothing is loaded
-from elsewhere, and the policy sent with each page says so. Every text that a template prints is made
-harmless first (:func:`oomwatchd.words.escape.harmless`), then escaped for HTML.
+Each is made on request, in its own lane (:mod:`oomwatchd.web.lanes`), so no page delays a scrape. Pages work
+without a script; one small script renews them while they are open. Nothing is loaded from elsewhere, and the
+policy sent with each page forbids it. Every text that a template prints is first made harmless
+(:func:`oomwatchd.words.escape.harmless`), then escaped for HTML.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ POLICY = (
 
 
 class Pages:
-    """Answers for everything below ``/`` that is no metric; None: there is no such page."""
+    """Answers for everything below ``/`` except metrics and health; None: there is no such page."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Pages:
 
     def _report(self, event_id: str) -> Response:
         capture, event = self._event(event_id)
-        if event.id != event_id:  # a beginning of it was given
+        if event.id != event_id:  # only the beginning of the id was given
             return Response(HTTPStatus.FOUND, b"", headers={"Location": f"/events/{event.id}"})
         newer, older = self._events().beside(event.id)
         navigation = _environment().get_template("report.html.j2")
@@ -167,8 +167,8 @@ class Pages:
     # -- parts -------------------------------------------------------------------------------------
 
     def _event(self, event_id: str) -> tuple[OomCapture, OomEvent]:
-        """The event says itself if a part of it could not be explained; the log says why. Raises
-        OomwatchdError."""
+        """The capture and its event. The event says if a part of it could not be explained; the log says why.
+        Raises OomwatchdError."""
         capture = self._events().get(event_id) if len(event_id) <= _ID_LENGTH else None
         if capture is None:
             raise _NoEventError("no such event; see /events")

@@ -1,8 +1,8 @@
 """Basic authentication (RFC 7617) against bcrypt hashes.
 
-A hash takes a tenth of a second on purpose, so passwords are checked in a lane of their own and what was
-found is remembered. Who guesses waits behind who does not: each wrong password of a client puts its next ones
-back by a rank (:mod:`oomwatchd.web.lanes`), until it has been quiet for a while.
+A hash takes a tenth of a second on purpose, so passwords are checked in their own lane and the results are
+remembered. Clients that guess wait behind clients that do not: each wrong password puts the client's next
+ones one rank back (:mod:`oomwatchd.web.lanes`), until the client has been quiet for a while.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from http import HTTPStatus
 from oomwatchd.web.lanes import Later
 from oomwatchd.web.messages import Request, Response
 
-#: passwords whose check is remembered: right ones, and wrong ones so that a scraper with an old password
-#: costs one hash and not one a scrape
+#: how many checked passwords are remembered: right ones, and wrong ones, so that a scraper with an old
+#: password costs one hash and not one for each scrape
 _RIGHT, _WRONG = 64, 256
-#: of a bcrypt hash no more is used of a password
+#: bcrypt uses no more bytes of a password
 _BCRYPT_BYTES = 72
-#: clients whose wrong passwords are counted, for how long, and how far they put back at most
+#: how many clients' wrong passwords are counted, for how long, and the most ranks that a client is put back
 _GUESSERS, _QUIET_SECONDS, _MOST_RANKS = 1024, 60.0, 1000
 
 
 class Passwords:
-    """What is known of passwords given so far; may be used from several threads."""
+    """Checks passwords and remembers the results; may be used from several threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -49,7 +49,7 @@ class Passwords:
             return UNAUTHORIZED
         user, password = given
         hashed = users.get(user)
-        # one for a user that does not exist, of equal cost: who does must not be told by the time it takes
+        # an unknown user costs an equal hash: the time must not tell which users exist
         compared = hashed if hashed is not None else _fake_hash(users)
         key = hmac.digest(
             self._salt, b"\0".join((user.encode(), compared.encode(), password)), hashlib.sha256
@@ -67,7 +67,7 @@ class Passwords:
                 _remember(self._right if right else self._wrong, key, _RIGHT if right else _WRONG)
                 if not right:
                     self._count(request.client)
-            # what the handler does inline belongs to the server's thread, but is done here this once
+            # the handler's inline part normally runs in the server's thread; here it runs in the lane
             return proceed() if right else UNAUTHORIZED
 
         return Later("password", check, rank)

@@ -1,13 +1,12 @@
-"""HTTP/1.1 for a few scrapers and browsers, in one thread that nobody can hold up.
+"""HTTP/1.1 for a few scrapers and browsers, in one thread that no client can block.
 
-A request is answered only when it is there whole; until then its connection costs a buffer and a
-deadline, no thread. So idle clients, clients that send a byte at a time, that dawdle over a TLS handshake
-or that never read their answer keep nobody else waiting. When there are too many connections the longest
-idle one is closed, first of a client that has more than its share. What takes its time (a page out of the
-store, a password's hash) is handed to a lane (:mod:`oomwatchd.web.lanes`): one thread with a bounded room
-before it, so that a scrape never waits behind a page.
+A request is answered only when it is complete; until then its connection costs a buffer and a deadline, no
+thread. So clients that are idle, send a byte at a time, delay the TLS handshake or never read their answer
+keep nobody else waiting. If there are too many connections, the longest idle one is closed, first of a client
+that has more than its share. Slow work (a page from the store, a password's hash) is given to a lane
+(:mod:`oomwatchd.web.lanes`): one thread with a bounded queue, so that a scrape never waits behind a page.
 
-Why none of the known ones, measured: cheroot 11 gives a new connection to a worker at once; with four
+Why no known server is used, as measured: cheroot 11 gives a new connection to a worker at once; with four
 workers and a timeout of 10 s, 50 idle connections or four that send a byte each half second kept a scrape
 waiting for more than a minute. waitress 3 reads requests without a thread, but at its limit of connections
 (100) it accepts no more until idle ones time out (120 s): with 110 idle ones a scrape got no answer; and
@@ -48,18 +47,18 @@ from oomwatchd.web.messages import (
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 64
-#: of them one client's share; beyond it its own go first
+#: one client's share of the connections: a client with more loses its own first
 CLIENT_SHARE = MAX_CONNECTIONS // 4
-#: to send a whole request, counted from its first byte or the connection's begin
+#: time to send a whole request, from its first byte or the connection's beginning
 REQUEST_SECONDS = 10.0
-#: between two requests; longer than common scrape intervals
+#: time between two requests; longer than common scrape intervals
 IDLE_SECONDS = 90.0
-#: to have an answer made by a lane, and again to take it whole
+#: time for a lane to make an answer, and again for the client to take all of it
 ANSWER_SECONDS = 15.0
-#: for the client to close after the last answer; closing with its data unread would reset the connection
-#: and could take the answer with it
+#: time for the client to close after the last answer: closing with unread data would reset the connection,
+#: and the answer could be lost
 LINGER_SECONDS = 2.0
-#: of our own, each of which costs the connections that there are; one more ends the server
+#: faults of our own; each closes all connections, and one more than this ends the server
 MAX_FAULTS = 16
 
 #: Called in the server's own thread: whatever may wait or compute for long must be a Later.
@@ -101,14 +100,14 @@ class HttpServer:
         return [shown(listener.getsockname()) for listener in self._listeners]
 
     def start(self) -> None:
-        """Begin to serve. Raises RuntimeError where no thread is to be had."""
+        """Begin to serve. Raises RuntimeError if no thread can be started."""
         for lane in self._lanes.values():
             lane.start()
         self._thread.start()
 
     @property
     def ended(self) -> bool:
-        """It was begun and serves no more, for whatever reason."""
+        """It was started and does not serve any more, for whatever reason."""
         return self._thread.ident is not None and not self._thread.is_alive()
 
     @property
@@ -204,8 +203,8 @@ class HttpServer:
             try:
                 channel = self._security.wrap(accepted)
             except Exception as error:
-                # a client that has left before the handshake (a probe of the port) is no fault, and who wants
-                # to fill the log with lines needs only come and go
+                # a client that leaves before the handshake (a probe of the port) is no fault; logging it
+                # would let anybody fill the log
                 if not isinstance(error, OSError) and str(error) != self._said:
                     self._said = str(error)
                     log.error("cannot secure a connection: %s (said once)", error)
@@ -237,8 +236,8 @@ class HttpServer:
         connection.events = events
 
     def _drop_one(self) -> None:
-        """Close the longest idle connection, one that is being answered only if all are; of clients that have
-        more than their share, if there are any."""
+        """Close the longest idle connection, first of clients that have more than their share. One that is
+        being answered is closed only if all are."""
         held = Counter(connection.client for connection in self._connections)
         crowding = [c for c in self._connections if held[c.client] > CLIENT_SHARE]
         self._close(min(crowding or self._connections, key=lambda c: (c.waits or len(c.rest) > 0, c.since)))
@@ -291,7 +290,7 @@ class HttpServer:
             self._answer(connection, compose(answer, request, connection.stays))
 
     def _delegate(self, connection: Connection, request: Request, later: Later) -> None:
-        """Hand the request to its lane; what the client sends meanwhile waits in its socket."""
+        """Hand the request to its lane; further data of the client waits in its socket meanwhile."""
         connection.waits = True
         connection.deadline = time.monotonic() + ANSWER_SECONDS
         self._await(connection, 0)

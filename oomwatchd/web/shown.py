@@ -1,4 +1,4 @@
-"""What the pages' templates print of the daemon's state and of events, in words."""
+"""The daemon's state and events in words, for the pages' templates."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from oomwatchd.words.escape import harmless_name
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon as its first page shows it. ``trouble`` is why it is not well, ``without`` what this host
-    does not show it."""
+    """The daemon's state for the first page. ``trouble`` is why it is not well, ``without`` what this host
+    does not let it see."""
 
     started: float
     trouble: str | None
@@ -34,7 +34,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shown(group: Group[Row], query: Mapping[str, str]) -> dict[str, Any]:
-    """A row of the list: the newest of its events speaks for all. ``query`` are the list's own filters."""
+    """A row of the list: the newest event of the group stands for all. ``query`` holds the list's filters."""
     row, count = group.newest, len(group.rows)
     return {
         "id": row.id,
@@ -55,15 +55,15 @@ def shown(group: Group[Row], query: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _each(group: Group[Row], query: Mapping[str, str]) -> str:
-    """The list of all events of the group."""
+    """A link to the list of all events of the group."""
     row = group.newest
     fields = {name: value for name, value in query.items() if name not in ("after", "since", "before")}
-    # containers of one pod that were started again differ in the end of their paths
+    # restarted containers of one pod differ in the end of their paths
     path = commonprefix([one.cgroup or "" for one in group.rows])  # noqa: RUF071  # by character, as filters
     about = {"kind": row.kind, "comm": row.victim_comm, "cgroup": None if row.container else path}
     about |= {"host": row.host, "container": row.container, "pod": row.pod, "namespace": row.namespace}
     fields |= {name: value for name, value in about.items() if value}
-    # to the next second: the last one is to be among them
+    # up to the next second, so that the last event is included
     fields |= {"since": repr(group.first), "before": repr(group.last + 1.0), "each": "1"}
     return link("/events", fields)
 
@@ -102,7 +102,7 @@ def state_view(state: State) -> dict[str, Any]:
                 "label": f"node {zone.node} {zone.zone}",
                 "value": size(room),
                 "share": max(0.0, min(1.0, room / zone.managed_bytes)),
-                # a low zone may be too small to have any, however free it is
+                # a low zone may be too small to have any room, however free it is
                 "tight": room <= 0 and zone.managed_bytes > zone.min_bytes + zone.reserve_bytes,
                 "note": f"{size(zone.free_bytes)} free of {size(zone.managed_bytes)}, "
                 f"min {size(zone.min_bytes)}, reserve {size(zone.reserve_bytes)}, "

@@ -28,7 +28,7 @@ _ClientAuth = Literal[
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Part of the file; what it does not know is an error."""
+    """Part of the file; an unknown key is an error."""
 
 
 class TlsSection(Section, frozen=True):
@@ -74,7 +74,8 @@ _CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "se
 
 
 def tls_context(tls: TlsSection, path: Path) -> ssl.SSLContext:  # noqa: C901 - one branch for each key of the file
-    """Raises ConfigError; ``path`` is the web configuration file, from whose directory paths are counted."""
+    """The TLS context. Raises ConfigError. ``path`` is the web configuration file; the section's paths are
+    relative to its directory."""
     import ssl
 
     def wrong(text: str, hint: str | None = None) -> ConfigError:
@@ -121,13 +122,13 @@ def tls_context(tls: TlsSection, path: Path) -> ssl.SSLContext:  # noqa: C901 - 
     try:
         for name in filter(None, (tls.cert_file, tls.key_file, tls.client_ca_file)):
             file = path.parent / name
-            if file.exists() and not file.is_file():  # a FIFO would hold up whoever opens it
+            if file.exists() and not file.is_file():  # opening a FIFO would block
                 raise wrong(f"certificate or key: {file} is not a file")
         with _as_file(tls.cert) as cert, _as_file(tls.key) as key:
             context.load_cert_chain(
                 path.parent / tls.cert_file if tls.cert_file else cert,
                 path.parent / tls.key_file if tls.key_file else key,
-                # none may be asked for: who would type it
+                # OpenSSL must not ask for one: nobody would type it
                 password=lambda: b"",
             )
         if verifies:
@@ -144,7 +145,7 @@ def tls_context(tls: TlsSection, path: Path) -> ssl.SSLContext:  # noqa: C901 - 
 
 
 class _as_file:
-    """Text as a file in memory, for OpenSSL reads certificates from files alone."""
+    """Text as a file in memory, because OpenSSL reads certificates only from files."""
 
     def __init__(self, text: str) -> None:
         self._text = text

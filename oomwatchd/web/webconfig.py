@@ -20,7 +20,7 @@ MAX_FILE_BYTES = 256 * 1024
 
 
 class HttpSection(Section, frozen=True):
-    """``http_server_config``; HTTP/2 is not spoken, a client that could falls back to HTTP/1.1."""
+    """``http_server_config``; HTTP/2 is not supported, clients fall back to HTTP/1.1."""
 
     http2: bool = True
     headers: dict[str, str] = {}
@@ -34,7 +34,7 @@ class WebSection(Section, frozen=True):
     basic_auth_users: dict[str, str] = {}
 
 
-#: what exporter-toolkit lets the file set
+#: the headers that exporter-toolkit lets the file set
 _HEADERS = (
     *("Content-Security-Policy", "X-Frame-Options", "X-Content-Type-Options", "X-XSS-Protection"),
     "Strict-Transport-Security",
@@ -43,18 +43,18 @@ _HASH = re.compile(r"\$2[abxy]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
 
 
 class WebConfig(msgspec.Struct, frozen=True):
-    """A file that was read and found right."""
+    """A valid file that was read."""
 
     context: Any = None  # ssl.SSLContext | None
     allowed_sans: frozenset[str] = frozenset()
     headers: Mapping[str, str] = {}
     users: Mapping[str, str] = {}
-    #: files it was made of, and what they were
+    #: the files that it was read from, and their versions
     files: Mapping[Path, tuple[int, ...] | None] = {}
 
 
 def read_web_config(path: Path) -> WebConfig:
-    """Raises ConfigError."""
+    """Read and check the file. Raises ConfigError."""
     if not path.is_absolute():
         path = path.absolute()
     section = _read_section(path)
@@ -79,7 +79,7 @@ def read_web_config(path: Path) -> WebConfig:
     tls = section.tls_server_config
     if tls is not None and "\0" in tls.cert_file + tls.key_file + tls.client_ca_file:
         raise ConfigError(f"{path}: tls_server_config: a file's name holds a NUL character, which none can")
-    # what the files were before they were read: a change meanwhile is seen later
+    # the versions before reading, so that a change meanwhile is noticed later
     files = {name: version_of(name) for name in (path, *(_named_files(tls, path) if tls else ()))}
     return WebConfig(
         context=None if tls is None else tls_context(tls, path),
@@ -101,7 +101,7 @@ def _read_section(path: Path) -> WebSection:
         raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
     try:
         document = yaml.safe_load(text)
-    except Exception as error:  # what a tag does not fit raises whatever its constructor meets
+    except Exception as error:  # the constructor of a YAML tag may raise anything
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}: not YAML{where}: {getattr(error, 'problem', None) or error}") from error
@@ -128,7 +128,7 @@ def _named_files(tls: TlsSection, path: Path) -> list[Path]:
 
 
 def version_of(path: Path) -> tuple[int, ...] | None:
-    """What tells a file from its earlier state; None: it is not there."""
+    """A file's version, which differs after each change; None: the file is absent."""
     try:
         status = path.stat()
     except OSError:
