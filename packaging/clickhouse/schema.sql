@@ -1,9 +1,9 @@
 -- OOM events of a fleet in ClickHouse (run with 18.16 and 26.9). docs/fleet.md says how they come here.
 CREATE DATABASE IF NOT EXISTS oom;
 
--- One row an event. The id is the same however often it is delivered; of two rows of one event the one with
--- more kills stays, for a group kill is sent again when it has grown. Read with FINAL, or the rows of
--- deliveries that were repeated are counted twice until they are merged.
+-- One row for each event. Repeated deliveries have the same id. Of two rows of one event the one with more kills
+-- stays, because a group kill is sent again when it has grown. Read with FINAL, or rows of repeated deliveries are
+-- counted twice until they are merged.
 CREATE TABLE IF NOT EXISTS oom.events
 (
     event_id String,
