@@ -140,7 +140,7 @@ def _time(seconds: float) -> str:
 
 
 def left_said(told: Near) -> str:
-    """``nothing is left in 40 to 60 s: 300 MiB of 512 MiB held, 3 MiB more a second``."""
+    """``all is used in 40 to 60 s at this rate: 300 MiB of 512 MiB held (59 %), 3 MiB more a second``."""
     share = percent(told.used_bytes, told.capacity_bytes)
     held = f"{size(told.used_bytes)} of {size(told.capacity_bytes)} held ({share})"
     if told.reason == "thrashing":
@@ -149,7 +149,7 @@ def left_said(told: Near) -> str:
         return f"next to nothing is left: {held}{stalled}"
     rate = size(int(told.rate_bytes_per_second))
     when = span(told.soonest_seconds, told.latest_seconds)
-    return f"nothing is left in {when} at this rate, {held}, {rate} more a second"
+    return f"all is used in {when} at this rate: {held}, {rate} more a second"
 
 
 _PASSED = {
@@ -179,9 +179,9 @@ def grower_said(one: Grower) -> str:
 
 
 def summarize(told: Near) -> str:
-    """What runs out, when, and what grows, in one line that is safe to print."""
-    what = "memory of" if told.cgroup is None else "memory limit of"
+    """What runs out, when, and what grows, in one line that is safe to print; of a warning that has ended, how
+    it ended first."""
     grows = f"; {grower_said(told.growers[0])}" if told.growers else ""
     ended = ended_said(told)
-    became = "" if ended is None else f" ({ended})"
-    return f"warning, {what} {place(told)}: {left_said(told)}{grows}{became}"
+    became = "" if ended is None else f"{ended}; "
+    return f"out of memory soon, {place(told)}: {became}{left_said(told)}{grows}"

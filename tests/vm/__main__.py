@@ -46,7 +46,6 @@ def main() -> int:
     called.add_argument("--memory", type=int, default=256, metavar="MIB")
     called.set_defaults(run=run_on_demand)
     crowded = commands.add_parser("large", help="reports of 30 000 tasks under the unit's memory limit")
-    crowded.add_argument("versions", nargs="*", default=[*large.KERNELS], metavar="CGROUP")
     crowded.add_argument("--memory", type=int, default=768, metavar="MIB")
     crowded.set_defaults(run=run_large)
     whole = commands.add_parser("full", help="the package in a whole Debian 13")
@@ -101,15 +100,8 @@ def run_on_demand(args: argparse.Namespace) -> bool:
 
 
 def run_large(args: argparse.Namespace) -> bool:
-    """Each claim on a line, for each version of cgroups."""
-    return _claims(
-        args,
-        lambda image: [
-            claim
-            for version in args.versions
-            for claim in large.test(image, version, args.memory, args.timeout)
-        ],
-    )
+    """Each claim on a line."""
+    return _claims(args, lambda image: large.test(image, args.memory, args.timeout))
 
 
 def _claims(args: argparse.Namespace, test: Callable[[Path], list[Claim]]) -> bool:

@@ -7,12 +7,10 @@ cat > /tmp/feed.py <<'PY'
 import os, pathlib, re, socket, subprocess, sys, time, urllib.request
 
 root = pathlib.Path("/sys/fs/cgroup")
-v2 = (root / "cgroup.controllers").exists()
-group = (root if v2 else root / "memory") / "large"
+group = root / "large"
 group.mkdir()
-(group / ("memory.max" if v2 else "memory.limit_in_bytes")).write_text(str(96 << 20))
-if v2:
-    (group / "memory.swap.max").write_text("0")
+(group / "memory.max").write_text(str(96 << 20))
+(group / "memory.swap.max").write_text("0")
 state = pathlib.Path("/tmp/large")
 state.mkdir()
 config = state / "config.toml"
@@ -89,9 +87,8 @@ until(lambda: kills() == reports, 300)
 status = pathlib.Path(f"/proc/{daemon.pid}/status").read_text()
 print("kills", int(kills()), "of", reports)
 print("rss_kib", re.search(r"VmHWM:\s+(\d+)", status)[1])
-print("peak_bytes", (group / ("memory.peak" if v2 else "memory.max_usage_in_bytes")).read_text().strip())
-events = (group / "memory.events").read_text() if v2 else (group / "memory.failcnt").read_text()
-print("refused", re.search(r"^max (\d+)", events, re.M)[1] if v2 else events.strip())
+print("peak_bytes", (group / "memory.peak").read_text().strip())
+print("refused", re.search(r"^max (\d+)", (group / "memory.events").read_text(), re.M)[1])
 print("alive", int(daemon.poll() is None))
 daemon.terminate()
 print("ended", daemon.wait(120))
