@@ -179,8 +179,8 @@ def grower_said(one: Grower) -> str:
 
 
 def summarize(told: Near) -> str:
-    """What runs out, when, and what grows, in one line that is safe to print; of a warning that has ended, how
-    it ended first."""
+    """What runs out, when, and what grows, in one line that is safe to print. A warning that has ended says
+    first how it ended."""
     grows = f"; {grower_said(told.growers[0])}" if told.growers else ""
     ended = ended_said(told)
     became = "" if ended is None else f"{ended}; "
