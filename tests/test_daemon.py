@@ -1350,7 +1350,13 @@ def test_sinks_without_a_network_are_named_at_start(daemon: Running) -> None:
 
 
 def test_idle_it_costs_nothing(daemon: Running) -> None:
-    daemon.start()
+    # a log of its own, in which nothing stands: others may be killed on this host at any time
+    daemon.start(
+        "import os, socket\n"
+        "log, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        "os.dup2(log.fileno(), 3)\n"
+        "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1', LISTEN_FDNAMES='kmsg')\n"
+    )
     daemon.until(daemon.ready)
     schedstat = Path(f"/proc/{daemon.process.pid}/schedstat")
 
@@ -1359,7 +1365,8 @@ def test_idle_it_costs_nothing(daemon: Running) -> None:
         time.sleep(1.0)  # what is measured is a stretch of time; others may have the log busy in one of them
         return (int(schedstat.read_text().split()[0]) - used) / 1e9 / (time.monotonic() - begin)
 
-    daemon.until(lambda: share_of_a_second() < 0.001)
+    # while cgroups near their limits come and go it looks more often: one quiet second is enough
+    daemon.until(lambda: share_of_a_second() < 0.001, seconds=300)
     resident = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{daemon.process.pid}/status").read_text())
     assert resident is not None and int(resident[1]) < 40 * 1024
     assert daemon.end() == 0
