@@ -58,7 +58,7 @@ def test_a_second_daemon_watches_without_a_store_if_asked(tmp_path: Path) -> Non
                 one.report(7000 + 30 * n, f"/a{n}")
         for one in (first, second):
             one.until(lambda one=one: one.kills == 20)  # type: ignore[misc]
-        assert stored(first) == 20
+        first.until(lambda: stored(first) == 20)
         done = subprocess.run(
             command("selftest", "--config", str(second.config)), capture_output=True, text=True, check=False
         )

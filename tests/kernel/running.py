@@ -180,6 +180,10 @@ path = "{self.jsonl}"
         return [event for event in self.stored() if any(v["comm"] == comm for v in event["victims"])]
 
 
+#: beside a storm of others the daemon counts a kill later than the kernel does, by less than this
+LAG_SECONDS = 1.0
+
+
 class Bracket:
     """Compares the daemon's count from now on with the kernel's count for the whole machine. A neighbour may
     change the kernel's count at any moment, so it is read before and after each reading of ours, and ours
@@ -188,6 +192,7 @@ class Bracket:
     def __init__(self, daemon: RunningDaemon) -> None:
         self._daemon = daemon
         self._low = kernel_oom_kills()
+        time.sleep(LAG_SECONDS)
         self._counted = daemon.metric("oomwatchd_oom_kills_total")
         self._high = kernel_oom_kills()
 

@@ -70,7 +70,7 @@ def test_one_kill_is_seen_by_everybody_who_asks(tmp_path: Path, journal: Path | 
         assert line["findings"]
 
         # the store, asked beside the running daemon
-        listed = json.loads(daemon.events("list", "--json").stdout)
+        listed = json.loads(daemon.events("list", "--json", "--limit", "1000").stdout)
         (row,) = [row for row in listed if row["id"] == line["id"]]
         assert row["victims"] == [{"pid": victim.pid, "comm": victim.comm}]
         shown = daemon.events("show", line["id"]).stdout
