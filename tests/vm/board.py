@@ -23,8 +23,8 @@ from oomwatchd.follow.follower import Follower
 from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.records.kmsg import parse_record
 from oomwatchd.reports.captures import captures_of
-from tests.vm.kernels import MACHINES, Machine
-from tests.vm.lab import HERE, LabError, command, debootstrap, once
+from tests.vm.kernels import MACHINES, Machine, unpacked
+from tests.vm.lab import HERE, LabError, command
 
 #: the network card that QEMU's machine has, by the module that drives it
 _CARDS = {
@@ -53,17 +53,7 @@ class Told(msgspec.Struct, kw_only=True):
 def run(name: str, cache: Path, seconds: float, *, extended: bool = True) -> Told:
     """Boot a machine of ``kernels.MACHINES`` as a board. Raises LabError."""
     machine = MACHINES[name]
-    system = once(
-        cache / f"kernel-{machine.suite}-{machine.arch}",
-        lambda to: debootstrap(
-            machine.suite, to, (machine.package, "busybox-static"), "extract", arch=machine.arch
-        ),
-    )
-    kernel = next(
-        file
-        for file in sorted([*system.glob("boot/vmlinu*"), *system.glob("usr/lib/modules/*/vmlinuz")])
-        if file.is_file()
-    )
+    system, kernel = unpacked(machine, cache)
     with tempfile.TemporaryDirectory(prefix="oomwatchd-board-") as scratch:
         directory = Path(scratch)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:

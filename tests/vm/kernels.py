@@ -107,9 +107,8 @@ class Compared(msgspec.Struct, frozen=True):
         return self.kills == self.scenario.kills and not self.undecoded
 
 
-def record(name: str, cache: Path, seconds: float) -> Recording:
-    """Boot a machine of ``MACHINES`` once. Raises LabError."""
-    machine = MACHINES[name]
+def unpacked(machine: Machine, cache: Path) -> tuple[Path, Path]:
+    """The machine's kernel package and BusyBox, unpacked once, and the kernel in it. Raises LabError."""
     system = once(
         cache / f"kernel-{machine.suite}-{machine.arch}",
         lambda to: debootstrap(
@@ -121,6 +120,13 @@ def record(name: str, cache: Path, seconds: float) -> Recording:
         for file in sorted([*system.glob("boot/vmlinu*"), *system.glob("usr/lib/modules/*/vmlinuz")])
         if file.is_file()
     )
+    return system, kernel
+
+
+def record(name: str, cache: Path, seconds: float) -> Recording:
+    """Boot a machine of ``MACHINES`` once. Raises LabError."""
+    machine = MACHINES[name]
+    system, kernel = unpacked(machine, cache)
     with tempfile.TemporaryDirectory(prefix="oomwatchd-lab-") as scratch:
         directory = Path(scratch)
         initramfs = _initramfs(system, labbox(machine.arch, cache), directory)

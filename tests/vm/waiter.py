@@ -7,24 +7,14 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from tests.vm.kernels import MACHINES
-from tests.vm.lab import HERE, ROOT, LabError, boot, command, debootstrap, once
+from tests.vm.kernels import MACHINES, unpacked
+from tests.vm.lab import HERE, ROOT, LabError, boot, command
 
 
 def run(name: str, cache: Path, seconds: float, memory_mib: int) -> dict[str, str]:
     """What the machine said, by part. Raises LabError."""
     machine = MACHINES[name]
-    system = once(
-        cache / f"kernel-{machine.suite}-{machine.arch}",
-        lambda to: debootstrap(
-            machine.suite, to, (machine.package, "busybox-static"), "extract", arch=machine.arch
-        ),
-    )
-    kernel = next(
-        file
-        for file in sorted([*system.glob("boot/vmlinu*"), *system.glob("usr/lib/modules/*/vmlinuz")])
-        if file.is_file()
-    )
+    system, kernel = unpacked(machine, cache)
     with tempfile.TemporaryDirectory(prefix="oomwatchd-waiter-") as scratch:
         directory = Path(scratch)
         root = directory / "root"
