@@ -85,7 +85,7 @@ class Copy:
 @pytest.fixture
 def copy(tmp_path: Path) -> Copy:
     if corpus_directory() != ROOT / "tests/data/corpus":
-        pytest.skip("the recipes are tried with the corpus of the checkout")
+        pytest.skip("the recipes are tried with the corpus of the checkout")  # CI has no other
     return Copy(tmp_path / "checkout")
 
 

@@ -169,7 +169,7 @@ class Cgroups:
                 continue
             self._watch(child)  # first: what comes after the look is told
             try:
-                status = os.stat(child.directory)  # noqa: PTH116
+                status = os.stat(child.directory)  # noqa: PTH116 - no Path for each
             except OSError:
                 continue
             child.inode = status.st_ino
@@ -331,6 +331,6 @@ class Cgroups:
 
 def _is_still(group: Group) -> bool:
     try:
-        return os.stat(group.directory).st_ino == group.inode  # noqa: PTH116
+        return os.stat(group.directory).st_ino == group.inode  # noqa: PTH116 - no Path for each
     except OSError:
         return False

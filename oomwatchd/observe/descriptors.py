@@ -64,7 +64,7 @@ class Descriptors:
         packet: frozenset[int] | None = None
         for name in names:
             try:
-                link = os.fsencode(os.readlink(f"{directory}/{name}"))  # noqa: PTH115
+                link = os.fsencode(os.readlink(f"{directory}/{name}"))  # noqa: PTH115 - no Path for each
             except OSError:
                 continue
             kind = descriptor_kind(link)
@@ -85,7 +85,7 @@ class Descriptors:
     def _count(self, directory: str) -> int:
         """Since 6.2 the size of the directory is the number of descriptors (proc_fd_getattr()); else 0."""
         try:
-            return os.stat(directory).st_size  # noqa: PTH116
+            return os.stat(directory).st_size  # noqa: PTH116 - no Path for each
         except OSError:
             return 0
 
@@ -94,7 +94,7 @@ class Descriptors:
         inode of the kernel's (anon_inode_getfile())."""
         if kind in ("memfd", "dmabuf"):
             try:
-                state = os.stat(f"{self._proc}/{pid}/fd/{name}")  # noqa: PTH116
+                state = os.stat(f"{self._proc}/{pid}/fd/{name}")  # noqa: PTH116 - no Path for each
             except OSError:
                 return 0
             key = state.st_dev, state.st_ino
@@ -108,7 +108,7 @@ class Descriptors:
     def _packet_of(self, pid: int) -> frozenset[int]:
         """The packet sockets of a process's network."""
         try:
-            namespace = os.readlink(f"{self._proc}/{pid}/ns/net")  # noqa: PTH115
+            namespace = os.readlink(f"{self._proc}/{pid}/ns/net")  # noqa: PTH115 - no Path for each
         except OSError:
             return frozenset()
         if namespace not in self._packet:

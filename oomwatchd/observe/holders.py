@@ -238,13 +238,13 @@ class Holders:
 
     def gone(self, pids: Iterable[str]) -> set[str]:
         """Those of these processes that are there no more."""
-        return {pid for pid in pids if not os.path.exists(f"{self._host.proc}/{pid}")}  # noqa: PTH110
+        return {pid for pid in pids if not os.path.exists(f"{self._host.proc}/{pid}")}  # noqa: PTH110 - no Path for each
 
     def _is_kernel_thread(self, pid: int) -> bool:
         """It runs no program (proc_exe_link()): a thread of the kernel, or one that has ended. False where
         nobody says."""
         try:
-            os.readlink(f"{self._host.proc}/{pid}/exe")  # noqa: PTH115
+            os.readlink(f"{self._host.proc}/{pid}/exe")  # noqa: PTH115 - no Path for each
         except FileNotFoundError:
             return True
         except OSError:

@@ -160,7 +160,7 @@ def _option(words: list[str], *names: str) -> str:
 
 def _user(directory: str) -> int | None:
     try:
-        return os.stat(directory).st_uid  # noqa: PTH116
+        return os.stat(directory).st_uid  # noqa: PTH116 - no Path for each
     except OSError:
         return None
 
