@@ -5,34 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import msgspec
+from tests import pages
+from tests.pages import Block
 
 README = Path(__file__).resolve().parent.parent / "README.md"
-_PARTS = re.compile(
-    r"^## (?P<heading>[^\n]+)$|^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
-)
 
 #: their commands run in a whole system with the package (tests/vm), in this order
 IN_THE_SYSTEM = ("Install", "First alert in five minutes", "Configuration")
 
 
-class Block(msgspec.Struct, frozen=True):
-    """What stands between fences; ``heading`` is "" above the first one."""
-
-    heading: str
-    language: str
-    text: str
-
-
 def blocks(language: str) -> list[Block]:
-    """All of the README's, in order."""
-    found, heading = [], ""
-    for part in _PARTS.finditer(README.read_text()):
-        if part["heading"]:
-            heading = part["heading"]
-        else:
-            found.append(Block(heading, part["language"], part["text"]))
-    return [block for block in found if block.language == language]
+    """All of the README's in a language, in order."""
+    return [block for block in pages.blocks(README.name) if block.language == language]
 
 
 def system_script() -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pages import block
+
 ROOT = Path(__file__).resolve().parent.parent
 #: machines without a compiler for which every dependency has wheels
 PLATFORMS = (
@@ -60,6 +62,39 @@ def test_it_installs_and_explains_without_a_compiler(tmp_path: Path, corpus: Pat
     )
     assert refused.returncode == 69
     assert "systemd-python" in refused.stderr and len(refused.stderr.splitlines()) == 1
+
+
+#: a root of its own over this machine's: what is installed there is gone afterwards
+OVER_THIS_ONE = """
+mount -t tmpfs tmpfs "$0"
+mkdir "$0/upper" "$0/work" "$0/root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$0/upper,workdir=$0/work" "$0/root"
+for directory in proc dev sys; do mount --rbind "/$directory" "$0/root/$directory"; done
+mkdir "$0/root/checkout"
+cd "$1"
+cp -r oomwatchd packaging pyproject.toml README.md LICENSE "$0/root/checkout"
+chroot "$0/root" sh -exc "cd /checkout; $2"
+"""
+
+
+@pytest.mark.oom
+def test_each_command_of_the_page_works(tmp_path: Path) -> None:
+    """docs/install.md as it stands there, up to the self-test; nothing is started."""
+    with_systemd = block("install", "sh", "/opt/oomwatchd", {"enable --now": "enable"})
+    without = block("install", "sh", "rc-update")
+    openwrt = without.index("# OpenWrt")
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "--propagation", "private", "sh", "-ec", OVER_THIS_ONE),
+            *(str(tmp_path), str(ROOT), with_systemd + without[:openwrt]),
+        ],
+        env={**os.environ, "SYSTEMD_OFFLINE": "1", "DEBIAN_FRONTEND": "noninteractive"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert "ok: the OOM kill of process" in done.stdout
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)

@@ -20,16 +20,15 @@ import pytest
 import yaml
 
 from benchmarks.fleet import PACKAGED, clickhouse, statements
-from oomwatchd.config import parse
 from oomwatchd.event import OomEvent, rfc3339
 from oomwatchd.sinks import webhook
 from oomwatchd.sinks._payload import particulars
 from oomwatchd.sinks.alertmanager import Alertmanager
 from oomwatchd.sinks.alertmanager import Options as AlertOptions
 from oomwatchd.sinks.jsonl import JsonLines
-from tests.delivery.pages import block, blocks
 from tests.delivery.receivers import receiver, until
 from tests.kernel.running import wait_for
+from tests.pages import block
 from tests.prometheus.servers import Server, free_port, program, prometheus, running
 from tests.samples import event
 from tests.test_daemon import Running, daemon
@@ -49,13 +48,6 @@ MACROS = {
 def checked(tool: str, *arguments: str) -> None:
     done = subprocess.run([program(tool), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_every_configuration_of_the_daemon_is_one() -> None:
-    shown = [text for page in ("delivery", "fleet", "journal") for text in blocks(page, "toml")]
-    assert len(shown) >= 8
-    for text in shown:
-        parse(tomllib.loads(text), "the documentation")
 
 
 @pytest.mark.slow

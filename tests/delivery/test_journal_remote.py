@@ -17,9 +17,9 @@ import pytest
 from oomwatchd.daemon.warmup import RECORDS
 from oomwatchd.sinks import journal as journal_sink
 from oomwatchd.sinks._message_ids import MESSAGE_IDS
-from tests.delivery.pages import block
 from tests.delivery.receivers import until
 from tests.journals import TOOLS, entry, kernel_entry, write_journal
+from tests.pages import block
 from tests.samples import event
 from tests.test_daemon import RUN
 
