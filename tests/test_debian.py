@@ -12,6 +12,7 @@ from oomwatchd import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 DEBIAN = ROOT / "packaging" / "debian"
+UNITS = (".service", ".socket", ".path")
 
 
 def test_the_changelog_has_the_version_of_the_project() -> None:
@@ -26,9 +27,16 @@ def test_all_that_it_installs_exists() -> None:
             assert list(ROOT.glob(line.split()[0])), f"{name}: {line}"
 
 
+def test_no_example_takes_the_place_of_another() -> None:
+    """dh_installexamples puts all files into one directory, and directories as they are."""
+    listed = (DEBIAN / "oomwatchd.examples").read_text().splitlines()
+    names = [path.name for line in listed for path in ROOT.glob(line)]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_every_unit_is_installed() -> None:
     installed = (DEBIAN / "oomwatchd.install").read_text()
-    units = [*ROOT.glob("packaging/systemd/*.service"), *ROOT.glob("packaging/systemd/*.socket")]
+    units = [path for path in (ROOT / "packaging/systemd").glob("*.*") if path.suffix in UNITS]
     assert len(units) >= 2
     assert [unit.name for unit in units if f"/{unit.name} " not in installed] == []
 
