@@ -177,7 +177,7 @@ def test_the_list_filters_and_pages_through(store: Store) -> None:
         assert pages < 10
     assert len(seen) == len(set(seen)) == 60
     assert pages == 2
-    assert "No event is stored that fits." in text(store, "/events?unit=nothing")
+    assert "No stored event matches." in text(store, "/events?unit=nothing")
     assert len(json(store, "/api/v1/events?unit=u1.service&limit=1000")["events"]) == 40
     assert json(store, "/api/v1/events?since=2030-01-01")["events"] == []
     assert len(json(store, "/api/v1/events?before=2030-01-01T00:00Z&limit=7")["events"]) == 7
@@ -373,6 +373,21 @@ def test_a_wrong_query_is_one_clear_line(store: Store, query: str, words: str) -
     assert made.status is HTTPStatus.BAD_REQUEST
     assert made.body.decode().startswith(words)
     assert made.body.count(b"\n") == 1
+
+
+def test_the_page_shows_what_is_wrong_above_the_form_as_it_was_filled(store: Store) -> None:
+    made = answer(store, "/events?unit=web&since=%3Cb%3E")
+    assert made.status is HTTPStatus.BAD_REQUEST
+    page = made.body.decode()
+    assert page.index('role="alert">since: no time: give 90m') < page.index("<form")
+    assert 'name="unit" value="web"' in page and "No stored event" not in page
+    assert "<b>" not in page and 'value="&lt;b&gt;"' in page
+    assert "unknown field" in answer(store, "/events?nonsense=1").body.decode()
+
+
+def test_the_form_asks_for_a_host_where_others_are_followed(store: Store) -> None:
+    assert 'name="host"' not in text(store, "/events")
+    assert 'name="host" value="cellar"' in text(store, "/events?host=cellar")
 
 
 @given(st.text(max_size=200))

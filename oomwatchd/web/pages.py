@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, get_args
@@ -106,7 +106,16 @@ class Pages:
         return self._page("state.html.j2", state=state, view=state_view(state), rows=rows)
 
     def _list(self, request: Request) -> Response:
-        query = read_query(request)
+        try:
+            query = read_query(request)
+        except WrongQuery as wrong:
+            return self._wrong({}, wrong)
+        try:
+            return self._found(query)
+        except WrongQuery as wrong:
+            return self._wrong(query, wrong)
+
+    def _found(self, query: Mapping[str, str]) -> Response:
         now = self._clock()
         if "each" in query:
             found, more = find(self._events(), query, PAGE_ROWS, now)
@@ -114,18 +123,25 @@ class Pages:
             following = position(found[-1]) if more else None
         else:
             groups, following = find_groups(self._events(), query, PAGE_ROWS, now)
-        wanted = {name: query.get(name, "") for name in (*FILTERS, *TIMES, "each")}
-        asked = {name: value for name, value in wanted.items() if value}
-        return self._page(
-            "events.html.j2",
+        filters = {name: value for name, value in query.items() if name != "after"}
+        return self._filtered(
+            query,
             rows=[shown(group, query) for group in groups],
-            wanted=wanted,
-            filtered=any(wanted.values()),
-            kinds=get_args(Kind),
-            constraints=get_args(Constraint),
+            followed=any(group.newest.host for group in groups),
             older=link("/events", {**query, "after": following}) if following else None,
-            newest=link("/events", asked) if "after" in query else None,
+            newest=link("/events", filters) if "after" in query else None,
         )
+
+    def _wrong(self, query: Mapping[str, str], wrong: WrongQuery) -> Response:
+        """The form again, with what is wrong above it."""
+        made = self._filtered(query, rows=[], wrong=str(wrong))
+        return Response(HTTPStatus.BAD_REQUEST, made.body, HTML, made.headers)
+
+    def _filtered(self, query: Mapping[str, str], **values: object) -> Response:
+        wanted = {name: query.get(name, "") for name in (*FILTERS, *TIMES, "each")}
+        form = {"wanted": wanted, "filtered": any(wanted.values()), "wrong": None, "followed": False}
+        choices = {"kinds": get_args(Kind), "constraints": get_args(Constraint)}
+        return self._page("events.html.j2", **{**form, **choices, "older": None, "newest": None, **values})
 
     def _report(self, event_id: str) -> Response:
         capture, event = self._event(event_id)

@@ -100,7 +100,7 @@ def state_view(state: State) -> dict[str, Any]:
         zones.append(
             {
                 "label": f"node {zone.node} {zone.zone}",
-                "value": size(room),
+                "value": size(room) if room > 0 else "none",
                 "share": max(0.0, min(1.0, room / zone.managed_bytes)),
                 # a low zone may be too small to have any room, however free it is
                 "tight": room <= 0 and zone.managed_bytes > zone.min_bytes + zone.reserve_bytes,
