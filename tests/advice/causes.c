@@ -11,6 +11,8 @@
 #include <linux/dma-heap.h>
 #include <linux/if_packet.h>
 #include <linux/io_uring.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
 #include <linux/perf_event.h>
 #include <linux/rtnetlink.h>
@@ -222,6 +224,15 @@ static void memfd(void)
 	hold(number(1));
 }
 
+static void unlinked(void) /* FILE MB SECONDS NAME: deleted, and held open */
+{
+	called(3);
+	int fd = open(text(0), O_CREAT | O_RDWR, 0600);
+	must(fd >= 0 && !unlink(text(0)), text(0));
+	for (long i = 0; i < number(1); i++) must(write(fd, block, MIB) == MIB, "write");
+	hold(number(2));
+}
+
 static void shared(void) /* MB SECONDS NAME: MAP_SHARED without a file */
 {
 	called(2);
@@ -416,6 +427,91 @@ static void routes(void) /* COUNT SECONDS NAME: a routing table that grows */
 	hold(number(1));
 }
 
+static void flows(void) /* COUNT SECONDS NAME: tracked connections of one datagram each */
+{
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr = {INADDR_ANY}};
+	called(2);
+	int out = socket(AF_INET, SOCK_DGRAM, 0), deaf = socket(AF_INET, SOCK_DGRAM, 0);
+	must(out >= 0 && deaf >= 0 && !bind(deaf, (void *)&to, sizeof to), "bind");
+	for (long i = 0; i < number(0); i++) {
+		to.sin_addr.s_addr = htonl(0x7f000001 + i);
+		sendto(out, block, 1, 0, (void *)&to, sizeof to);
+	}
+	hold(number(1));
+}
+
+/* a batch of nf_tables, built piece by piece */
+static struct { char bytes[60000]; size_t size; } batch;
+
+static void *piece(const void *from, size_t size)
+{
+	char *at = batch.bytes + batch.size;
+	memset(at, 0, NLMSG_ALIGN(size));
+	if (from) memcpy(at, from, size);
+	batch.size += NLMSG_ALIGN(size);
+	return at;
+}
+
+static struct nlmsghdr *message(int type, int flags)
+{
+	int control = type == NFNL_MSG_BATCH_BEGIN || type == NFNL_MSG_BATCH_END;
+	struct nlmsghdr head = {.nlmsg_type = control ? type : NFNL_SUBSYS_NFTABLES << 8 | type, .nlmsg_flags = NLM_F_REQUEST | flags};
+	struct nfgenmsg family = {.nfgen_family = control ? 0 : 2, .res_id = control ? htons(NFNL_SUBSYS_NFTABLES) : 0};
+	struct nlmsghdr *at = piece(&head, sizeof head);
+	piece(&family, sizeof family);
+	return at;
+}
+
+static void ends(struct nlmsghdr *at) { at->nlmsg_len = batch.bytes + batch.size - (char *)at; }
+
+static struct nlattr *attribute(int type, const void *from, size_t size)
+{
+	struct nlattr *at = piece(NULL, sizeof *at);
+	at->nla_type = type;
+	if (from) piece(from, size);
+	at->nla_len = sizeof *at + size;
+	return at;
+}
+
+static void closes(struct nlattr *at) { at->nla_len = batch.bytes + batch.size - (char *)at; }
+
+static void elements(void) /* COUNT SECONDS NAME: a set of addresses in an nftables table */
+{
+	uint32_t none = 0, four = htonl(4), one = htonl(1);
+	called(2);
+	int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
+	must(fd >= 0, "nfnetlink");
+	for (long done = -1; done < number(0); ) {
+		batch.size = 0;
+		ends(message(NFNL_MSG_BATCH_BEGIN, 0));
+		struct nlmsghdr *at = message(done < 0 ? NFT_MSG_NEWTABLE : NFT_MSG_NEWSETELEM, NLM_F_CREATE);
+		attribute(NFTA_TABLE_NAME, "lists", 6); /* NFTA_SET_ELEM_LIST_TABLE, too */
+		if (done < 0) {
+			ends(at);
+			at = message(NFT_MSG_NEWSET, NLM_F_CREATE);
+			attribute(NFTA_SET_TABLE, "lists", 6); attribute(NFTA_SET_NAME, "banned", 7);
+			attribute(NFTA_SET_FLAGS, &none, 4); attribute(NFTA_SET_KEY_TYPE, &none, 4);
+			attribute(NFTA_SET_KEY_LEN, &four, 4); attribute(NFTA_SET_ID, &one, 4);
+			done = 0;
+		} else {
+			attribute(NFTA_SET_ELEM_LIST_SET, "banned", 7);
+			struct nlattr *all = attribute(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, NULL, 0);
+			for (int i = 0; i < 2000 && done < number(0); i++, done++) {
+				uint32_t address = htonl(0x0b000000 + done);
+				struct nlattr *element = attribute(NFTA_LIST_ELEM | NLA_F_NESTED, NULL, 0);
+				struct nlattr *key = attribute(NFTA_SET_ELEM_KEY | NLA_F_NESTED, NULL, 0);
+				attribute(NFTA_DATA_VALUE, &address, 4);
+				closes(key); closes(element);
+			}
+			closes(all);
+		}
+		ends(at);
+		ends(message(NFNL_MSG_BATCH_END, 0));
+		must(send(fd, batch.bytes, batch.size, 0) > 0, "nf_tables");
+	}
+	hold(number(1));
+}
+
 static void namespaces(void) /* COUNT SECONDS NAME: network namespaces, each kept by a descriptor */
 {
 	called(2); unlimited(RLIMIT_NOFILE, 1 << 20);
@@ -509,6 +605,7 @@ static const struct { const char *name; void (*cause)(void); } table[] = {
 	{"anon", anon}, {"leak", leak}, {"noise", noise}, {"crowd", crowd}, {"lock", lock}, {"dots", dots},
 	{"tables", tables}, {"steps", steps}, {"sawtooth", sawtooth}, {"arenas", arenas}, {"forked", forked},
 	{"fault", fault}, {"bind", bind_node}, {"sysv", sysv}, {"sysv-remove", sysv_remove}, {"memfd", memfd},
+	{"unlinked", unlinked}, {"flows", flows}, {"elements", elements},
 	{"shared", shared}, {"huge", huge}, {"write", write_file}, {"lock-file", lock_file},
 	{"empty-files", empty_files}, {"threads", threads}, {"bomb", bomb}, {"opens", opens}, {"pipes", pipes},
 	{"unix", unix_sockets}, {"udp", udp}, {"rings", packet_rings}, {"bpf", bpf_maps}, {"urings", urings},

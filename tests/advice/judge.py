@@ -55,6 +55,7 @@ LEVERS: tuple[tuple[str, str], ...] = (
     ("mlock", r"LimitMEMLOCK|VmLck"),
     ("ramfs", r"\bramfs\b"),
     ("exempt", r"-1000\b|above -1000|OOMScoreAdjust"),
+    ("tracing", r"buffer_size_kb"),
     ("zram", r"[Rr]eplace zram|\bzram\b.*(smaller|disksize)|mm_stat"),
     ("swapoff", r"swapoff"),
     ("swap", r"[Aa]dd (more )?swap|[Ss]wap (or zram|space|file)|[Mm]ore swap"),

@@ -39,7 +39,10 @@ FIRST = (
     "virtio_pci",
     "virtio_blk",
 )
-LATER = ("virtio_balloon", "zsmalloc", "lzo", "lzo-rle", "zram")
+LATER = (
+    *("virtio_balloon", "zsmalloc", "lzo", "lzo-rle", "zram", "brd"),
+    *("libcrc32c", "nf_defrag_ipv4", "nf_defrag_ipv6", "nf_conntrack", "nfnetlink", "nf_tables"),
+)
 _BOOT_SECONDS = 150
 
 
