@@ -936,6 +936,59 @@ def test_many_small_processes_are_told_by_their_cgroup_and_unit() -> None:
     assert (both.evidence["comm"], both.evidence["unit"]) == ("worker", "jobs.service")
 
 
+def test_everything_else_on_the_host_is_no_crowd() -> None:
+    """Processes of the root cgroup have no bound of their own."""
+    root = msgspec.structs.replace(CROWD, cgroup="/")
+    assert "many_small_processes" not in ids((report(tasks=OTHERS), recorded(crowds=(root,))))
+
+
+def filled(swap_mib: int, held_mib: int = 2200) -> OomReport:
+    """One process holds most of RAM and of a swap that is full."""
+    tasks = (msgspec.structs.replace(task(10, held_mib), swap_bytes=swap_mib * MIB), task(11, 200))
+    full = Swap(free_bytes=0, total_bytes=swap_mib * MIB)
+    return report(tasks=tasks, memory=memory(swap=full, ram_bytes=4 * GIB))
+
+
+def growing(seconds: int, rate_mib: int) -> OomCapture:
+    """t10 fills 2200 MiB of RAM, then swap of 1000 MiB, in the seconds before the kill."""
+    held = [rate_mib * second for second in range(seconds)]
+    before = [{"SwapTotal": 1000, "SwapFree": 1000 - min(max(h - 2200, 0), 1000)} for h in held]
+    live = host(before, {"MemTotal": 4096})
+    points = tuple((one.usec, min(h, 2200) * MIB) for one, h in zip(live.before, held, strict=True))
+    grown = Track(kind="process", name="t10", pid=10, points=points)
+    return msgspec.structs.replace(live, tracks=(grown,))
+
+
+def test_a_small_swap_that_one_process_filled_is_made_larger_first() -> None:
+    given = filled(1000)
+    assert found(given)[0].id == "swap_exhausted"
+    assert found(given)[0].advice.startswith("More swap: 1000 MiB are full, begin with 4 GiB more")
+    assert "swap of 1000 MiB is full; t10 held 54 % of RAM and 1000 MiB of swap" in line_of(given)
+    # with more swap than RAM it would only swap
+    assert found(filled(5000))[0].id == "single_process_dominates"
+    # swap that never was meant to carry anything
+    assert found(filled(100))[0].id == "single_process_dominates"
+
+
+def test_growth_into_swap_is_growth() -> None:
+    finding = one((filled(1000), growing(32, 100)), "leak_suspect")
+    assert finding.evidence["last_bytes"] == 3200 * MIB
+    assert found((filled(1000), growing(32, 100)))[0] == finding
+    # within seconds: whoever loads its data grows like that, too
+    quick = growing(32, 100)
+    faster = tuple(msgspec.structs.replace(one_, usec=one_.usec // 20) for one_ in quick.before)
+    points = tuple((usec // 20, held) for usec, held in quick.tracks[0].points)
+    track_ = msgspec.structs.replace(quick.tracks[0], points=points)
+    assert quick.at is not None
+    at = msgspec.structs.replace(quick.at, usec=quick.at.usec // 20)
+    loads = msgspec.structs.replace(quick, before=faster, tracks=(track_,), at=at)
+    assert "leak_suspect" in ids((filled(1000), loads))
+    assert found((filled(1000), loads))[0].id == "swap_exhausted"
+    # no data: what was in swap then is unknown
+    bare = msgspec.structs.replace(growing(32, 100), before=())
+    assert "leak_suspect" not in ids((filled(1000), bare))
+
+
 def test_a_climb_that_began_late_is_seen() -> None:
     late = msgspec.structs.replace(LEAK, points=tuple((u + 600_000_000, b) for u, b in LEAK.points[40:]))
     flat = tuple((second * 10_000_000, 300 * MIB) for second in range(60))

@@ -35,6 +35,8 @@ _DECIDES = 0.1
 HOLDS = 0.3
 #: Share of RAM that makes the anonymous memory of all processes "most of RAM".
 _TOGETHER = 0.6
+#: Share of swap. Less free swap is unusable: each CPU allocates a cluster, and read-ahead needs neighbours.
+_SWAP_LEFT = 0.02
 #: Functions that print the report, and functions of the page and slab allocators.
 _MM = re.compile(
     r"(?:dump_|show_|oom_kill|_*out_of_memory|_*(?:alloc|get_free)_?pages?|alloc_pages|_*get_free_page|"
@@ -249,6 +251,14 @@ class Case:
         """The anonymous memory of all processes in bytes, and whether that is most of RAM."""
         own = self.ledger.held("anon") or 0
         return own, own >= _TOGETHER * (self.ledger.whole_bytes or 1 << 62)
+
+    @property
+    def swap_full(self) -> bool:
+        """Whether the machine has swap, and nothing of it was free."""
+        swap = self.report.memory.swap if self.report.memory is not None else None
+        if swap is None or not swap.total_bytes or swap.free_bytes is None:
+            return False
+        return swap.free_bytes <= _SWAP_LEFT * swap.total_bytes
 
     @cached_property
     def swapped_bytes(self) -> int:

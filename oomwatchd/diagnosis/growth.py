@@ -11,13 +11,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.case import Case, Process
+from oomwatchd.procfs import meminfo
 from oomwatchd.records.capture import Track
 
 #: Least number of points, and least growth as a share of the limit. Below: least share of steps that go up,
 #: and least share of the variation that the line explains.
 POINTS, SHARE = 5, 0.1
 _STEADY, _STRAIGHT = 0.8, 0.9
+#: Share of the used swap. A process with more made the swap grow.
+_SWAPPED = 0.5
 #: Growth may have begun late: the whole time is tried first, then the last minute, then the last 15 seconds.
 _WINDOWS_USEC = (1 << 62, 60_000_000, 15_000_000)
 
@@ -64,20 +67,43 @@ def climb_of(case: Case) -> Climb | None:
 
 
 def _anchored(case: Case, track: Track) -> Track:
-    """The samples of a process with two more points: it held nothing at its start, and at the kill it held
-    what the report says. A busy host, or a process that grew fast, has few samples."""
+    """The samples of a process with its swap and two more points: it held nothing at its start, and at the
+    kill it held what the report says. A busy host, or a process that grew fast, has few samples."""
     if track.kind != "process" or case.capture is None or not track.points:
         return track
-    points, end = list(track.points), case.at.usec if case.at is not None else None
+    process = next((p for p in case.processes if p.pid == track.pid), None)
+    points, end = _with_swap(case, track, process), case.at.usec if case.at is not None else None
+    if not points:
+        return track
     facts = next((f for f in case.capture.processes if f.pid == track.pid), None)
     start = facts.start_usec if facts is not None else None
     # a start long before the first sample would make a straight line by itself
     if start is not None and 0 < points[0][0] - start <= points[-1][0] - points[0][0]:
         points.insert(0, (start, 0))
-    held = next((p.rss_bytes for p in case.processes if p.pid == track.pid), None)
-    if held is not None and end is not None and end > points[-1][0]:
-        points.append((end, held))
+    if process is not None and end is not None and end > points[-1][0]:
+        points.append((end, process.rss_bytes if case.in_cgroup else process.bytes))
     return msgspec.structs.replace(track, points=tuple(points))
+
+
+def _with_swap(case: Case, track: Track, process: Process | None) -> list[tuple[int, int]]:
+    """The samples of a process, each with its part of the swap that was then in use. Samples have resident
+    memory only, which grows no more once the rest goes to swap. Its part at the end is known; if that is
+    most of the swap, it was so before."""
+    points = list(track.points)
+    swap = case.report.memory.swap if case.report.memory is not None else None
+    if process is None or not process.swap_bytes or case.in_cgroup or swap is None or case.capture is None:
+        return points
+    used = (swap.total_bytes or 0) - (swap.free_bytes or 0)
+    if process.swap_bytes < _SWAPPED * used or not used:
+        return points
+    share = min(process.swap_bytes / used, 1.0)
+    then = {sample.usec: meminfo(sample) for sample in case.capture.before}
+    swapped = {
+        usec: known["SwapTotal"] - known["SwapFree"]
+        for usec, known in then.items()
+        if {"SwapTotal", "SwapFree"} <= known.keys()
+    }
+    return [(usec, held + int(share * swapped[usec])) for usec, held in points if usec in swapped]
 
 
 def _climb(track: Track, whole: int) -> Climb | None:

@@ -4,7 +4,8 @@ This uses the flight recorder (the minutes before the kill) and the state on det
 process or cgroup that the kill was about. That one is named if it grew along a line (least squares, nine
 tenths of the variation explained) by at least a tenth of the limit: of the cgroup's limit if that was hit,
 otherwise of RAM. For a process that started shortly before the first sample, the line starts at 0 when the
-process started, and ends with the size in the report.
+process started, and ends with the size in the report. Of a process that has most of what is in swap, its
+part of the swap counts, too.
 
 If that gives nothing, it names the kind of memory that grew most on the whole machine, at nearly every step:
 ``AnonPages`` is the processes' own data, ``Shmem`` is tmpfs and shared segments, ``SUnreclaim`` is kernel
@@ -34,6 +35,8 @@ TITLE = "Something grew steadily until the kill"
 _KINDS = ("AnonPages", "Shmem", "SUnreclaim", "PageTables", "KernelStack", "Percpu")
 #: To be the cause: its final share of the limit, and the share of that which it gained while recorded.
 _DECIDES, _MOST = 0.5, 0.5
+#: Seconds. Whoever fills a swap faster may as well load its data.
+_LASTING = 20
 
 
 def find(case: Case) -> Claim | None:
@@ -76,6 +79,8 @@ def _user(case: Case) -> Claim | None:
     # below half of the whole it is not the cause
     grown = climb.last - climb.first
     decides = climb.last >= _DECIDES * whole and grown >= _MOST * climb.last
+    if case.swap_full and not case.in_cgroup:
+        decides = decides and climb.seconds >= _LASTING
     # growth of a cgroup in kernel memory, shared memory or cache has its own finding
     if case.in_cgroup and track.kind == "cgroup":
         decides = decides and (case.ledger.held("anon") or 0) >= _MOST * whole

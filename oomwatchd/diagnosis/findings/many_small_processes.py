@@ -64,6 +64,8 @@ def _by_cgroup(case: Case, sized: list[Task]) -> Iterator[_Group]:
     if case.in_cgroup and memcg is not None and memcg.oom_path is not None:
         yield _Group(memcg.oom_path, sized)
     for crowd in case.capture.crowds if case.capture is not None else ():
+        if crowd.cgroup == "/":
+            continue  # everything else that runs on the host: no bound would be for these
         pids = set(crowd.pids)
         yield _Group(crowd.cgroup, [task for task in sized if task.pid in pids])
 
@@ -94,7 +96,9 @@ def _told(case: Case, group: _Group, whole: int, *, comm: str | None, cgroup: st
     where = "" if cgroup is None else f" in {harmless_name(unit or middle_cut(cgroup, 60))}"
     who = "" if comm is None else f" named {harmless_name(comm)}"
     bound = (
-        f"many {harmless_name(comm)} may run: its own settings" if comm is not None else "many may run there"
+        f"many {harmless_name(comm)} may run: its own settings"
+        if comm is not None
+        else f"many may run{where}"
     )
     limit = (
         f"TasksMax= of {harmless_name(unit)} (pids.max)"
