@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from oomwatchd.observe.holders import Holders
 from oomwatchd.observe.host import Host, read_host
 from oomwatchd.procfs import holders
 from oomwatchd.procfs.holders import MOST, Segment, largest
+from oomwatchd.procfs.mounts import mounts
 from oomwatchd.records.capture import OomCapture, ProcessFacts, Snapshot
 from tests.samples import capture
 
@@ -44,6 +46,11 @@ VMALLOCINFO = b"""\
 SHM = (
     b" key shmid perms size cpid lpid nattch uid gid cuid cgid atime dtime ctime rss swap\n"
     b" 0 3 1600 33554432 999 1000 0 0 0 0 0 0 0 1700000000 31457280 0\n"
+)
+MSG = (
+    b" key msqid perms cbytes qnum lspid lrpid uid gid cuid cgid stime rtime ctime\n"
+    b" 0 0 600 16000 2 77 0 0 0 0 0 1 0 1\n"
+    b" 0 1 600 384 1 77 0 0 0 0 0 1 0 1\n 0 2 600 8 1 0 0 0 0 0 0 1 0 1\n"
 )
 
 
@@ -72,6 +79,9 @@ def test_tables_of_the_kernel_are_added_up() -> None:
     callers = largest(holders.vmalloc_callers(VMALLOCINFO, 4096))
     assert callers == "4194304 load_it+0x5/0x9 [leaky]\n32768 kernel_clone+0x94/0x3e0"
     assert list(holders.shm_segments(SHM)) == [Segment(3, 999, 0, 31457280)]
+    assert list(holders.message_queues(MSG)) == [[16000, 77], [384, 77], [8, 0]]
+    assert holders.mount_number(b"pos:\t0\nflags:\t02\nmnt_id:\t37\n") == b"37"
+    assert holders.mount_number(b"") == b""
     for nothing in (b"", b"nonsense\n", b"a b c d e f : slabdata x y\n"):
         assert not largest(holders.slab_caches(nothing, 4096))
         assert list(holders.shm_segments(nothing)) == []
@@ -109,7 +119,12 @@ def host(tmp_path: Path) -> Host:
         "ext4 1 0 - Live 0x0\nlab 16384 0 - Live 0x0000000000000000 (OE)\nunsigned 1 0 - Live 0x0 (E)\n"
         "staged 1 0 - Live 0x0 (C)\n",
     )
-    write(tmp_path, "proc/1/mountinfo", "30 25 0:26 / /mnt/ram rw - ramfs none rw\n")
+    table = "30 25 0:26 / /mnt/ram rw - ramfs none rw\n31 25 1:3 / /disk rw - ext4 /dev/ram3 rw\n"
+    write(tmp_path, "proc/1/mountinfo", f"{table}32 25 0:27 / /logs rw - tmpfs none rw\n")
+    write(tmp_path, "sys/block/ram3/size", "2048\n")
+    write(tmp_path, "sys/kernel/tracing/buffer_total_size_kb", "7 (expanded: 1408)\n")
+    write(tmp_path, "proc/sysvipc/msg", MSG.decode())
+    write(tmp_path, "proc/77/comm", "pin\x1b[1m\n")
     write(tmp_path, "proc/sys/vm/min_free_kbytes", "260000\n")
     write(tmp_path, "proc/sys/vm/lowmem_reserve_ratio", "256\t256\t32\n")
     write(tmp_path, "proc/sysvipc/shm", SHM.decode())
@@ -144,7 +159,10 @@ def test_a_host_of_files(host: Host, tmp_path: Path) -> None:
         "zram": "zram0 4096 8 9 0 9 0 0 0 0",
         "slabinfo": "268435456 leaky_obj\n245760 dentry",
         "sysv": "31457280 3 999",
+        "messages": "16384 77 pin\x1b[1m\n8 0 ?",
         "ramfs": "/mnt/ram",
+        "ramdisk": "1048576 ram3",
+        "tracing": "7168",
         "modules": "lab\nunsigned",
         "packet_sockets": "2",
         "protected": "104857600 /kept",
@@ -210,6 +228,40 @@ def test_a_real_process_with_pipes_and_a_memfd() -> None:
     assert "vm.min_free_kbytes = " in parts["sysctl"]
     assert cost < 2.0
     assert sum(map(len, parts.values())) < 16 * 1024
+
+
+def test_a_deleted_file_of_a_tmpfs_is_memory(tmp_path: Path) -> None:
+    shm = Path("/dev/shm")  # noqa: S108 -- a tmpfs wherever there is one
+    if not any(m.point == b"/dev/shm" and m.kind == b"tmpfs" for m in mounts(read_mounts())):
+        pytest.skip("no tmpfs")
+    with tempfile.TemporaryFile(dir=shm) as held, tempfile.TemporaryFile(dir=tmp_path) as other:
+        held.write(bytes(1 << 20))
+        held.flush()
+        other.write(bytes(1 << 20))
+        other.flush()
+        again = os.dup(held.fileno())
+        _, amounts = Descriptors(Path("/proc")).of(os.getpid(), 64)
+        os.close(again)
+    on_disk = not any(
+        m.kind == b"tmpfs" and tmp_path.is_relative_to(os.fsdecode(m.point)) for m in mounts(read_mounts())
+    )
+    if on_disk:
+        assert amounts["deleted"] == 1 << 20, "held by two descriptors, counted once"
+
+
+def read_mounts() -> bytes:
+    return Path("/proc/self/mountinfo").read_bytes()
+
+
+def test_a_tmpfs_of_the_host_is_told_by_its_mount_point(host: Host, tmp_path: Path) -> None:
+    write(tmp_path, "proc/1/root/logs/file", "")
+    used, point = Holders(host).look()["tmpfs"].split()  # of the file system that the test has
+    assert (int(used) > 0, point) == (True, "/logs")
+
+
+def test_ram_disks_hold_what_debugfs_says(host: Host, tmp_path: Path) -> None:
+    write(tmp_path, "sys/kernel/debug/ramdisk_pages/ram0", "256\n")
+    assert Holders(host).look()["ramdisk"] == "1048576 ram0"
 
 
 def test_of_very_many_descriptors_some_are_looked_at() -> None:

@@ -96,8 +96,8 @@ def test_mounts_are_told_by_their_names_as_they_are() -> None:
         b"nonsense\n"
     )
     assert list(mounts.mounts(table)) == [
-        mounts.Mount(b"98:0", b"/mnt1", b"/mnt 2", b"ext3", b"rw,errors=continue"),
-        mounts.Mount(b"0:27", b"/", b"/a\\b", b"tmpfs", b"rw"),
+        mounts.Mount(b"98:0", b"/mnt1", b"/mnt 2", b"ext3", b"rw,errors=continue", b"36"),
+        mounts.Mount(b"0:27", b"/", b"/a\\b", b"tmpfs", b"rw", b"37"),
     ]
     swaps = b"Filename Type Size Used Priority\n/a\\040b file 4 0 -2\n/dev/x partition ? 0 -2\n"
     assert list(mounts.swap_areas(swaps)) == [(b"/a b", 4096)]

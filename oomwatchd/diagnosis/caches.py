@@ -5,9 +5,12 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
+import re
+
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.levers import setting
 from oomwatchd.diagnosis.suspects import modules, unload
+from oomwatchd.words.amounts import size
 from oomwatchd.words.escape import harmless_name
 
 #: The meaning of each cache name that has only one.
@@ -85,9 +88,42 @@ _BOUNDS = {
 }
 
 
+#: Caches of all who ask for memory by its size; since 5.14 with "cg" what is charged to processes
+#: (slab_common.c: kmalloc_info).
+_BY_SIZE = re.compile(r"(?:kmalloc|size)-")
+#: Share of the slab.
+_MOST = 0.4
+
+
+def _by_size(case: Case, cache: str) -> str:
+    """How to find who has the objects of a cache that is shared by their size."""
+    name = harmless_name(cache)
+    charged = (
+        "what processes ask for: message queues (ipcs -q), nftables sets (nft list sets), keys, watches; "
+        if "-cg-" in name
+        else "message queues (ipcs -q), nftables sets (nft list sets), drivers; "
+    )
+    old = case.kernel_at_least(5, 15) is False
+    traced = f"/sys/kernel/slab/{name}/alloc_calls" if old else f"/sys/kernel/debug/slab/{name}/alloc_traces"
+    return f"Find what takes {name}: {charged}slub_debug=U,{name} at boot names who allocates ({traced})."
+
+
+def queued(case: Case, slab: int) -> str:
+    """Live: the message queues of the host, if most of ``slab`` is in them; else empty."""
+    held = sum(h.amount for h in case.facts.messages)
+    return f"SysV message queues hold {size(held)}" if held >= _MOST * slab else ""
+
+
 def lever_for(case: Case, cache: str) -> str:
     """What reduces the objects of this cache; empty if unknown."""
     means, own = _meant(cache), modules(case)
+    sender = next(iter(case.facts.messages), None)
+    if sender is not None and queued(case, case.ledger.held("slab_unreclaimable") or 0):
+        who = "" if sender.name == "?" else f" of {harmless_name(sender.name)} (pid {sender.pid})"
+        return (
+            f"Have the message queues{who} read, or remove them (ipcs -q; ipcrm -q ID): {queued(case, 0)}; "
+            "kernel.msgmni and kernel.msgmnb bound them."
+        )
     opened = case.facts.descriptors.get("file")
     if means == "open files":
         bounds = f"{setting(case, 'LimitNOFILE=', 'ulimit -n')} and fs.file-max bound them"
@@ -106,8 +142,10 @@ def lever_for(case: Case, cache: str) -> str:
         return f"Bound the number of threads{whose}; pids.max of its cgroup, or the program's own pool."
     if means in _BOUNDS:
         return _BOUNDS[means]
-    if means is not None or not own:
+    if means is not None:
         return ""
+    if not own:
+        return _by_size(case, cache) if _BY_SIZE.match(cache) else ""
     mine = next((m for m in own if cache.startswith((m, m.replace("_", "-")))), None)
     if mine is not None:
         return f"{unload((mine,))}: the cache {harmless_name(cache)} is its own."

@@ -36,7 +36,16 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     #: amount is a count.
     descriptors: dict[str, Held] = {}
     memfd: tuple[Held, ...] = ()
+    #: Deleted files of a tmpfs that processes have open.
+    deleted: tuple[Held, ...] = ()
+    #: What tmpfs mounts hold, by mount point.
+    tmpfs: tuple[Held, ...] = ()
+    #: RAM disks (brd). Buffers of ftrace, of all CPUs.
+    ramdisks: tuple[Held, ...] = ()
+    tracing_bytes: int = 0
     sysv: tuple[Held, ...] = ()
+    #: System V message queues of the host, by who sent to them last ("?": it is gone).
+    messages: tuple[Held, ...] = ()
     bpf: tuple[Held, ...] = ()
     packet: tuple[Held, ...] = ()
     #: Queues of io_uring, DMA-BUFs, buffers of perf.
@@ -84,7 +93,12 @@ def facts(snapshot: Snapshot | None) -> Facts:
         vmalloc=_held(parts.get("vmallocinfo", "")),
         descriptors=_descriptors(parts.get("descriptors", "")),
         memfd=_by_process(parts.get("memfd", "")),
+        deleted=_by_process(parts.get("deleted", "")),
+        tmpfs=_held(parts.get("tmpfs", "")),
+        ramdisks=_held(parts.get("ramdisk", "")),
+        tracing_bytes=_number(parts.get("tracing", "")),
         sysv=_held(parts.get("sysv", "")),
+        messages=_by_process(parts.get("messages", "")),
         bpf=_by_process(parts.get("bpf", "")),
         packet=_by_process(parts.get("packet", "")),
         io_uring=_by_process(parts.get("io_uring", "")),

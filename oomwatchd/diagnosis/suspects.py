@@ -99,6 +99,7 @@ def by_amount(case: Case) -> list[Suspect]:
         )
         for h in held[:1]
     ]
+    found += _of_the_machine(case)
     compressed = _compressed(case, page)
     if compressed is not None:
         found.append(compressed)
@@ -120,6 +121,26 @@ def by_amount(case: Case) -> list[Suspect]:
             lever = "end whoever made the BPF maps, or make them smaller (bpftool map shows whose)"
         found.append(_of(h, f"vmalloc by {by}{' (BPF maps)' if bpf else ''}", lever, whose=False))
     return sorted(found, key=lambda s: -s.amount)
+
+
+def _of_the_machine(case: Case) -> list[Suspect]:
+    """Suspects that are no process: RAM disks and the buffers of ftrace."""
+    facts, found = case.facts, []
+    disks = sum(h.amount for h in facts.ramdisks)
+    if disks:
+        names = ", ".join(f"/dev/{harmless_name(h.name)}" for h in facts.ramdisks[:3])
+        lever = (
+            f"unload the RAM disk or make it smaller (rmmod brd; its rd_size=): {names} holds {size(disks)}, "
+            "and gives no page back; a tmpfs with size= does"
+        )
+        found.append(Suspect(amount=disks, text=f"RAM disk {names}", lever=lever))
+    if facts.tracing_bytes:
+        lever = (
+            "lower buffer_size_kb in /sys/kernel/tracing (1408 is the kernel's own choice), or "
+            f"trace_buf_size= at boot: the buffers of ftrace take {size(facts.tracing_bytes)}"
+        )
+        found.append(Suspect(amount=facts.tracing_bytes, text="trace buffers (ftrace)", lever=lever))
+    return found
 
 
 def _compressed(case: Case, page: int) -> Suspect | None:

@@ -18,15 +18,18 @@ from oomwatchd.procfs.holders import (
     dmabuf_bytes,
     io_uring_bytes,
     memlock_bytes,
+    mount_number,
     packet_inodes,
 )
+from oomwatchd.procfs.mounts import mounts
 
 #: kinds whose bytes are known
-AMOUNTS = ("memfd", "bpf", "io_uring", "dmabuf", "perf")
+AMOUNTS = ("memfd", "deleted", "bpf", "io_uring", "dmabuf", "perf")
 #: How many descriptors of one process are looked at; the rest is assumed to be alike.
 _LOOKED_AT = 4096
-#: Network namespaces whose packet sockets are known.
+#: Network namespaces whose packet sockets are known, and mount namespaces whose mounts are.
 _MAX_NAMESPACES = 64
+_DELETED = b" (deleted)"
 _FDINFO_BYTES = 4096
 _TABLE_BYTES = 1024 * 1024
 #: the line of fdinfo that has the size, by kind
@@ -45,6 +48,7 @@ class Descriptors:
         #: files that were seen: device and inode
         self._seen: set[tuple[int, int]] = set()
         self._packet: dict[str, frozenset[int]] = {}
+        self._tmpfs: dict[str, frozenset[bytes]] = {}
 
     def of(self, pid: int, most: int) -> tuple[Counter[str], dict[str, int]]:
         """How many of each kind, and bytes of those in AMOUNTS. The one kind is ``all`` where kinds are not
@@ -72,7 +76,9 @@ class Descriptors:
                 packet = self._packet_of(pid) if packet is None else packet
                 kind = "packet" if packet and _inode(link) in packet else kind
             kinds[kind] += 1
-            if kind == "memfd" or kind in _FDINFO:
+            if kind == "file" and link.endswith(_DELETED) and self._in_memory(pid, name):
+                kind = "deleted"
+            if kind in ("memfd", "deleted") or kind in _FDINFO:
                 amount = self._amount(pid, name, kind)
                 amounts[kind] = amounts.get(kind, 0) + amount
         looked_at = kinds.total()
@@ -92,7 +98,7 @@ class Descriptors:
     def _amount(self, pid: int, name: str, kind: str) -> int:
         """Bytes behind one descriptor; 0 of a file that was seen before. All BPF objects and rings share an
         inode of the kernel's (anon_inode_getfile())."""
-        if kind in ("memfd", "dmabuf"):
+        if kind in ("memfd", "deleted", "dmabuf"):
             try:
                 state = os.stat(f"{self._proc}/{pid}/fd/{name}")  # noqa: PTH116 - no Path for each
             except OSError:
@@ -101,15 +107,33 @@ class Descriptors:
             if key in self._seen:
                 return 0
             self._seen.add(key)
-            if kind == "memfd":
+            if kind != "dmabuf":
                 return state.st_blocks * 512  # in memory or in swap
         return _FDINFO[kind](read_bytes(f"{self._proc}/{pid}/fdinfo/{name}", _FDINFO_BYTES) or b"")
 
+    def _in_memory(self, pid: int, name: str) -> bool:
+        """Whether this file is on a tmpfs. Another file system is not asked anything: its server may hang."""
+        namespace = self._namespace(pid, "mnt")
+        if namespace is None:
+            return False
+        if namespace not in self._tmpfs:
+            if len(self._tmpfs) >= _MAX_NAMESPACES:
+                return False
+            table = read_whole(f"{self._proc}/{pid}/mountinfo", _TABLE_BYTES)
+            self._tmpfs[namespace] = frozenset(m.number for m in mounts(table) if m.kind == b"tmpfs")
+        said = read_bytes(f"{self._proc}/{pid}/fdinfo/{name}", _FDINFO_BYTES) or b""
+        return mount_number(said) in self._tmpfs[namespace]
+
+    def _namespace(self, pid: int, kind: str) -> str | None:
+        try:
+            return os.readlink(f"{self._proc}/{pid}/ns/{kind}")  # noqa: PTH115 - no Path for each
+        except OSError:
+            return None
+
     def _packet_of(self, pid: int) -> frozenset[int]:
         """The packet sockets of a process's network."""
-        try:
-            namespace = os.readlink(f"{self._proc}/{pid}/ns/net")  # noqa: PTH115 - no Path for each
-        except OSError:
+        namespace = self._namespace(pid, "net")
+        if namespace is None:
             return frozenset()
         if namespace not in self._packet:
             if len(self._packet) >= _MAX_NAMESPACES:

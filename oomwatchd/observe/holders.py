@@ -23,8 +23,10 @@ from oomwatchd.cgroupfs import PROTECTION, amount
 from oomwatchd.observe.descriptors import AMOUNTS, Descriptors
 from oomwatchd.observe.group import Group
 from oomwatchd.observe.host import Host, read_bytes, read_whole
+from oomwatchd.observe.hotplug import Tmpfs
 from oomwatchd.procfs.holders import (
     largest,
+    message_queues,
     one_line,
     packet_inodes,
     shm_segments,
@@ -38,6 +40,8 @@ from oomwatchd.records.kmsg import to_text
 SCAN_SECONDS, SCAN_WALL_SECONDS = 0.25, 2.0
 #: fewer descriptors of a kind hold little; each of those in FEW may hold much
 _NOTABLE, _FEW = 64, frozenset({"bpf", "dmabuf", "io_uring", "memfd", "packet", "perf"})
+#: of a block device's size in /sys; the major number of RAM disks
+_SECTOR_BYTES, _RAM_DISK = 512, b"1:"
 #: processes named for one kind of descriptors, where kinds can be read
 _OF_A_KIND = 3
 _MAX_GROUPS = 512
@@ -117,7 +121,11 @@ class Holders:
             "slabinfo": largest(slab_caches(self._table("slabinfo"), self._host.page_size_bytes)),
             "vmallocinfo": largest(vmalloc_callers(self._table("vmallocinfo"), self._host.page_size_bytes)),
             "sysv": self._segments(),
+            "messages": self._messages(),
             "ramfs": self._ramfs(),
+            "tmpfs": self._tmpfs(),
+            "ramdisk": self._ramdisks(),
+            "tracing": self._tracing(),
             "modules": self._modules(),
             "packet_sockets": self._packet_sockets(),
             **self._protected(),
@@ -173,11 +181,44 @@ class Holders:
         table = read_whole(self._host.proc / "sysvipc/shm", _TABLE_BYTES)
         return largest((one.resident_bytes, f"{one.id} {one.creator_pid}") for one in shm_segments(table))
 
+    def _messages(self) -> str:
+        """What is in message queues, by who sent to them last."""
+        table = read_whole(self._host.proc / "sysvipc/msg", _TABLE_BYTES)
+        sums: dict[int, int] = {}
+        for held, sender in message_queues(table):
+            sums[sender] = sums.get(sender, 0) + held
+        named = ((held, f"{pid} {self._text(f'{pid}/comm') or '?'}") for pid, held in sums.items())
+        return largest(named)
+
     def _ramfs(self) -> str:
         """Mount points of ramfs: what it holds is not counted for any of them."""
         table = read_whole(self._host.proc / "1/mountinfo", _TABLE_BYTES)
         points = dict.fromkeys(one_line(to_text(one.point)) for one in mounts(table) if one.kind == b"ramfs")
         return "\n".join(list(points)[:_MAX_DEVICES])
+
+    def _tmpfs(self) -> str:
+        """What each tmpfs of the host holds, where process 1's root may be entered."""
+        found = Tmpfs(self._host, "1")
+        found.find()
+        return largest((used, mount) for mount, used in found.used())
+
+    def _ramdisks(self) -> str:
+        """What RAM disks (brd) hold, by root's debugfs; else the size of those that are mounted."""
+        pages = self._host.sys / "kernel/debug/ramdisk_pages"
+        held = [(self._sys(f"kernel/debug/ramdisk_pages/{name}"), name) for name in _names(pages)]
+        found = [(int(count) * self._host.page_size_bytes, name) for count, name in held if count.isdigit()]
+        if not held:
+            table = read_whole(self._host.proc / "1/mountinfo", _TABLE_BYTES)
+            mounted = {one.device[2:] for one in mounts(table) if one.device.startswith(_RAM_DISK)}
+            names = [f"ram{int(minor)}" for minor in mounted if minor.isdigit()]
+            sizes = [(self._sys(f"block/{name}/size"), name) for name in names]
+            found = [(int(sectors) * _SECTOR_BYTES, name) for sectors, name in sizes if sectors.isdigit()]
+        return largest(found)
+
+    def _tracing(self) -> str:
+        """What the buffers of ftrace take together; root's to read."""
+        kib = self._sys("kernel/tracing/buffer_total_size_kb").partition(" ")[0]
+        return str(int(kib) * 1024) if kib.isdigit() else ""
 
     def _modules(self) -> str:
         """Modules from out of tree or without a signature, which /proc/modules marks with O and E

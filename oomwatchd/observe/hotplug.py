@@ -147,13 +147,14 @@ class Swaps:
 
 
 class Tmpfs:
-    """What the tmpfs mounts of our mount namespace hold."""
+    """What the tmpfs mounts of a process's mount namespace hold; ours by default."""
 
     #: containers bring one or more each
     MOST = 64
 
-    def __init__(self, host: Host) -> None:
-        self._mountinfo: Path = host.proc / "self/mountinfo"
+    def __init__(self, host: Host, process: str = "self") -> None:
+        self._mountinfo: Path = host.proc / process / "mountinfo"
+        self._root = "" if process == "self" else f"{host.proc}/{process}/root"
         self.mounts: list[str] = []
 
     def find(self) -> None:
@@ -175,7 +176,7 @@ class Tmpfs:
         found = []
         for mount in self.mounts:
             try:
-                status = os.statvfs(mount)
+                status = os.statvfs(self._root + mount)
             except OSError:
                 continue
             used = (status.f_blocks - status.f_bfree) * status.f_frsize

@@ -1,6 +1,6 @@
 """Who holds kernel memory: caches, mappings, segments, and what /proc says of one process.
 
-Sources: slabinfo(5), ``vmallocinfo_show()``, ``sysvipc_shm_proc_show()``, proc_pid_status(5),
+Sources: slabinfo(5), ``vmallocinfo_show()``, ``sysvipc_{shm,msg}_proc_show()``, proc_pid_status(5),
 ``bpf_map_show_fdinfo()``, ``io_uring_show_fdinfo()``, ``dma_buf_show_fdinfo()``, ``packet_seq_show()``.
 
 Core: no clock, no file, no socket.
@@ -24,6 +24,7 @@ _BREAK = re.compile(r"[\n-\r\x1c-\x1e\x85\u2028\u2029]")
 _VMALLOC = re.compile(rb"^0x\S+ +\d+ (.+?) pages=(\d+)\b", re.MULTILINE)
 _MEMLOCK = re.compile(rb"^memlock:\s+(\d+)$", re.MULTILINE)
 _DMABUF = re.compile(rb"^size:\s+(\d+)$", re.MULTILINE)
+_MOUNT = re.compile(rb"^mnt_id:\s+(\d+)$", re.MULTILINE)
 _URING = re.compile(rb"^(Sq|Cq)Mask:\s+0x([0-9a-f]{1,8})$", re.MULTILINE)
 #: of a ring of io_uring: an entry of the submission queue with its place in the array, one of completions
 _SQE_BYTES, _CQE_BYTES = 64 + 4, 16
@@ -57,12 +58,22 @@ class Segment(msgspec.Struct, frozen=True):
 
 def shm_segments(text: bytes) -> Iterator[Segment]:
     """The segments of /proc/sysvipc/shm."""
+    for wanted in _columns(text, b"shmid", b"cpid", b"nattch", b"rss"):
+        yield Segment(*wanted)
+
+
+def message_queues(text: bytes) -> Iterator[list[int]]:
+    """Bytes in each queue of /proc/sysvipc/msg, and the process that sent to it last (0: none)."""
+    return _columns(text, b"cbytes", b"lspid")
+
+
+def _columns(text: bytes, *wanted: bytes) -> Iterator[list[int]]:
     names, *rows = (line.split() for line in text.split(b"\n"))
     for row in rows:
         field = dict(zip(names, row, strict=False))
-        wanted = [field.get(name, b"") for name in (b"shmid", b"cpid", b"nattch", b"rss")]
-        if all(word.isdigit() for word in wanted):
-            yield Segment(*map(int, wanted))
+        words = [field.get(name, b"") for name in wanted]
+        if all(word.isdigit() for word in words):
+            yield list(map(int, words))
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -105,6 +116,12 @@ def dmabuf_bytes(fdinfo: bytes) -> int:
     """The size of a DMA-BUF, as its /proc/PID/fdinfo says (5.3+)."""
     found = _DMABUF.search(fdinfo)
     return int(found[1]) if found else 0
+
+
+def mount_number(fdinfo: bytes) -> bytes:
+    """The mount that an open file is on, as its /proc/PID/fdinfo says (3.15+): ``Mount.number``."""
+    found = _MOUNT.search(fdinfo)
+    return found[1] if found else b""
 
 
 def io_uring_bytes(fdinfo: bytes) -> int:

@@ -18,13 +18,15 @@ _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 class Mount(msgspec.Struct, frozen=True):
     """One mount. ``root`` is the directory of the file system that is seen at ``point``; ``device`` is
-    "major:minor", ``options`` are the file system's own. Names are as the file system has them."""
+    "major:minor", ``options`` are the file system's own, ``number`` is the mount's own (``mnt_id`` of
+    /proc/PID/fdinfo). Names are as the file system has them."""
 
     device: bytes
     root: bytes
     point: bytes
     kind: bytes
     options: bytes
+    number: bytes = b""
 
 
 def mounts(mountinfo: bytes) -> Iterator[Mount]:
@@ -33,7 +35,8 @@ def mounts(mountinfo: bytes) -> Iterator[Mount]:
         before, _, after = line.partition(b" - ")
         where, what = before.split(b" "), after.split(b" ")
         if len(where) > 4 and len(what) > 2:
-            yield Mount(where[2], _unescaped(where[3]), _unescaped(where[4]), what[0], what[2])
+            root, point = map(_unescaped, where[3:5])
+            yield Mount(where[2], root, point, what[0], what[2], where[0])
 
 
 def swap_areas(swaps: bytes) -> Iterator[tuple[bytes, int]]:

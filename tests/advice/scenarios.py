@@ -1147,7 +1147,7 @@ WHOLE = (
         cause="SysV message queues of 240 MiB that nobody reads; the worker needs 200",
         named=r"message queues|sender",
         near=r"slab|kmalloc",
-        work="bystander; causes messages ${HELD:-240} 90 sender & settled $!; " + _END,
+        work="bystander; causes messages ${HELD:-240} 90 sender here & settled $!; " + _END,
         follow={
             "slab": LOOK,
             "objects": _did("sender: 10 MiB", HELD=10),
@@ -1158,12 +1158,12 @@ WHOLE = (
     ),
     Scenario(
         name="g-flows",
-        cause="600000 tracked connections; the worker needs 200",
+        cause="700000 tracked connections; the worker needs 280",
         named=r"conntrack|tracked connections",
         near=r"slab",
-        work="bystander; for m in libcrc32c nf_defrag_ipv4 nf_defrag_ipv6; do insmod /modules/$m.ko; done; insmod /modules/nf_conntrack.ko enable_hooks=1;"
+        work="bystander; for m in libcrc32c nf_defrag_ipv4 nf_defrag_ipv6; do insmod /modules/$m.ko; done; insmod /modules/nf_conntrack.ko enable_hooks=1 hashsize=262144;"
         " echo ${MOST:-2000000} > /proc/sys/net/netfilter/nf_conntrack_max; echo 600 > /proc/sys/net/netfilter/nf_conntrack_udp_timeout;"
-        " causes flows 600000 90 scanner & settled $!; " + _END,
+        " causes flows 700000 90 scanner & settled $!; causes anon 280 2 worker && unharmed",
         follow={"objects": _did("nf_conntrack_max 30000", MOST=30000), "slab": LOOK},
         looks={"slabinfo": Look(_SLAB, r"nf_conntrack")},
         seconds=200,
@@ -1213,7 +1213,7 @@ WHOLE = (
         cause="a RAM disk (brd) holds 250 MiB; the worker needs 200",
         named=r"RAM disk|\bbrd\b|/dev/ram|\bram0\b",
         near=r"no counter",
-        work="bystander; insmod /modules/brd.ko rd_nr=1 rd_size=${KIB:-256000}; dd if=/dev/zero of=/dev/ram0 bs=1M 2>/dev/null; sync; echo 1 > /proc/sys/vm/drop_caches; "
+        work="bystander; mount -t debugfs d /py/sys/kernel/debug 2>/dev/null; insmod /modules/brd.ko rd_nr=1 rd_size=${KIB:-256000}; dd if=/dev/zero of=/dev/ram0 bs=1M 2>/dev/null; sync; echo 1 > /proc/sys/vm/drop_caches; "
         + _END,
         follow={
             "ramfs": _did("rd_size 8 MiB", KIB=8192),
@@ -1228,7 +1228,7 @@ WHOLE = (
         cause="ftrace's ring buffers of 250 MiB (buffer_size_kb); the worker needs 200",
         named=r"trac(ing|e|efs)|ftrace",
         near=r"no counter",
-        work="bystander; mount -t tracefs t /sys/kernel/tracing; echo ${KIB:-256000} > /sys/kernel/tracing/buffer_size_kb; "
+        work="bystander; mount -t tracefs t /sys/kernel/tracing; mount -t tracefs t /py/sys/kernel/tracing 2>/dev/null; echo ${KIB:-256000} > /sys/kernel/tracing/buffer_size_kb; "
         + _END,
         follow={"tracing": _did("1408 KiB, as by default", KIB=1408), "unaccounted": LOOK},
         looks={"vmallocinfo": Look("cat /proc/vmallocinfo", r"trace|ring_buffer")},

@@ -52,7 +52,7 @@ def find(case: Case) -> Claim | None:
         ),
         cause=Cause(
             tier=Tier.HELD,
-            text=f"shared memory (tmpfs) holds {case.ledger.percent(shmem)} {case.of}",
+            text=f"shared memory (tmpfs) holds {case.ledger.percent(shmem)} {case.of}{_mostly(case, shmem)}",
             excess_bytes=shmem,
         )
         if shmem >= HOLDS * whole
@@ -73,6 +73,13 @@ def _advice(case: Case) -> str:
             "mount's "
             "size= has no hold on all of these."
         )
+    deleted = next(iter(case.facts.deleted), None)
+    if deleted is not None and deleted.amount >= _HUGE * (case.ledger.held("shmem") or 0):
+        who = f"{harmless_name(deleted.name)} (pid {deleted.pid})"
+        return (
+            f"End {who}, or have it close the deleted files that it has open: they keep "
+            f"{size(deleted.amount)} of a tmpfs (ls -l /proc/{deleted.pid}/fd | grep deleted)."
+        )
     memfd = next(iter(case.facts.memfd), None)
     if memfd is not None and memfd.amount >= _HUGE * (case.ledger.held("shmem") or 0):
         return (
@@ -88,11 +95,36 @@ def _advice(case: Case) -> str:
             "ipcrm -m "
             f"{number}); kernel.shmall bounds all segments together."
         )
+    mount = next(iter(case.facts.tmpfs), None)
+    if mount is not None and mount.amount >= _HUGE * (case.ledger.held("shmem") or 0):
+        point = harmless_name(mount.name)
+        return (
+            f"Remove the files below {point} that nobody needs (they hold {size(mount.amount)}; "
+            f"du -xa {point} | sort -n shows the largest), and bound it with the mount's size= option "
+            "(/etc/fstab or its unit)."
+        )
     return (
         "See what it is (df -t tmpfs; ipcs -m; memfd: ls -l /proc/*/fd); remove what is not needed, and "
         "bound "
         "it with the mount's size= option (SysV: ipcrm, kernel.shmall; memfd: whose it is)."
     )
+
+
+def _mostly(case: Case, shmem: int) -> str:
+    """Live: what most of it is."""
+    if case.in_cgroup:
+        return ""
+    facts = case.facts
+    found = [
+        *(
+            (h, f"deleted files that {harmless_name(h.name)} (pid {h.pid}) has open")
+            for h in facts.deleted[:1]
+        ),
+        *((h, f"a memfd of {harmless_name(h.name)} (pid {h.pid})") for h in facts.memfd[:1]),
+        *((h, f"SysV segment {harmless_name(h.name.split()[0])}") for h in facts.sysv[:1]),
+        *((h, f"files in {harmless_name(h.name)}") for h in facts.tmpfs[:1]),
+    ]
+    return next((f", most of it {words}" for h, words in found if h.amount >= _HUGE * shmem), "")
 
 
 def _mapped(case: Case) -> tuple[str, int] | None:

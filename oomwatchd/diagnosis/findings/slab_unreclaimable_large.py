@@ -10,7 +10,7 @@ all user pages together. The finding names the largest caches, as printed.
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.caches import lever_for, meaning
+from oomwatchd.diagnosis.caches import lever_for, meaning, queued
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.diagnosis.levers import is_v1, raised_first
@@ -88,7 +88,8 @@ def _most(case: Case, caches: list[tuple[str, int]], slab: int) -> str:
         keeper = _keeper(case)
         return "" if keeper is None else f"; {keeper.text}"
     name = harmless_name(caches[0][0])
-    return f", most of it {name}{meaning(caches[0][0])}"
+    messages = "" if case.in_cgroup else queued(case, slab)
+    return f", most of it {name}{meaning(caches[0][0])}{f'; {messages}' if messages else ''}"
 
 
 def _keeper(case: Case) -> Suspect | None:
