@@ -5,8 +5,6 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
-import re
-
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.levers import setting
 from oomwatchd.diagnosis.suspects import modules, unload
@@ -90,7 +88,7 @@ _BOUNDS = {
 
 #: Caches of all who ask for memory by its size; since 5.14 with "cg" what is charged to processes
 #: (slab_common.c: kmalloc_info).
-_BY_SIZE = re.compile(r"(?:kmalloc|size)-")
+_BY_SIZE = ("kmalloc-", "size-")
 #: Share of the slab.
 _MOST = 0.4
 
@@ -145,7 +143,7 @@ def lever_for(case: Case, cache: str) -> str:
     if means is not None:
         return ""
     if not own:
-        return _by_size(case, cache) if _BY_SIZE.match(cache) else ""
+        return _by_size(case, cache) if cache.startswith(_BY_SIZE) else ""
     mine = next((m for m in own if cache.startswith((m, m.replace("_", "-")))), None)
     if mine is not None:
         return f"{unload((mine,))}: the cache {harmless_name(cache)} is its own."

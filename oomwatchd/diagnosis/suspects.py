@@ -117,6 +117,11 @@ def by_amount(case: Case) -> list[Suspect]:
         lever = f"find what vmalloc by {by} serves, and end or bound it (/proc/vmallocinfo: {size(h.amount)})"
         if module:
             lever = f"unload or update that module (rmmod {module[1]}): {by} in /proc/vmallocinfo"
+            if module[1] not in facts.modules:  # the kernel's own: it does what it was told
+                lever = (
+                    f"have the module {module[1]} take less ({by} in /proc/vmallocinfo; its settings are in "
+                    f"/sys/module/{module[1]}/parameters), or unload it (rmmod {module[1]})"
+                )
         elif bpf:
             lever = "end whoever made the BPF maps, or make them smaller (bpftool map shows whose)"
         found.append(_of(h, f"vmalloc by {by}{' (BPF maps)' if bpf else ''}", lever, whose=False))
@@ -252,10 +257,10 @@ def modules(case: Case) -> tuple[str, ...] | None:
     texts = [record.text for record in case.capture.records] if case.capture is not None else []
     for text in texts:
         linked = _LINKED.search(text) if "Modules linked in:" in text else None
-        if linked and (names := tuple(_MARKED.findall(linked[1]))):
+        if linked and (names := tuple(m[1] for m in _MARKED.finditer(linked[1]))):
             return names[:_MODULES]
     tainted = (text for text in texts if "Tainted: " in text or "_MODULE" in text)
-    return () if any(map(_TAINT.search, tainted)) else None
+    return () if any(_TAINT.search(text) for text in tainted) else None
 
 
 def unload(names: tuple[str, ...]) -> str:

@@ -24,7 +24,6 @@ _BREAK = re.compile(r"[\n-\r\x1c-\x1e\x85\u2028\u2029]")
 _VMALLOC = re.compile(rb"^0x\S+ +\d+ (.+?) pages=(\d+)\b", re.MULTILINE)
 _MEMLOCK = re.compile(rb"^memlock:\s+(\d+)$", re.MULTILINE)
 _DMABUF = re.compile(rb"^size:\s+(\d+)$", re.MULTILINE)
-_MOUNT = re.compile(rb"^mnt_id:\s+(\d+)$", re.MULTILINE)
 _URING = re.compile(rb"^(Sq|Cq)Mask:\s+0x([0-9a-f]{1,8})$", re.MULTILINE)
 #: of a ring of io_uring: an entry of the submission queue with its place in the array, one of completions
 _SQE_BYTES, _CQE_BYTES = 64 + 4, 16
@@ -120,8 +119,7 @@ def dmabuf_bytes(fdinfo: bytes) -> int:
 
 def mount_number(fdinfo: bytes) -> bytes:
     """The mount that an open file is on, as its /proc/PID/fdinfo says (3.15+): ``Mount.number``."""
-    found = _MOUNT.search(fdinfo)
-    return found[1] if found else b""
+    return fdinfo.partition(b"mnt_id:\t")[2].partition(b"\n")[0]
 
 
 def io_uring_bytes(fdinfo: bytes) -> int:
