@@ -93,6 +93,11 @@ def sawtooth(low: float, high: float, period: float) -> Shape:
     return lambda at: low + (high - low) * (at % period) / period
 
 
+def ratchet(low: float, swing: float, kept: float, period: float) -> Shape:
+    """A collector's that gives back a little less each time."""
+    return lambda at: low + kept * (at // period) + swing * (at % period) / period
+
+
 def churn(mean: float, swing: float, seed: int = 1, every: float = 3.0) -> Shape:
     """Short jobs that come and go."""
     drawn = random.Random(seed)  # noqa: S311  # the same in each run

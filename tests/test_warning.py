@@ -20,6 +20,7 @@ from tests.growing import (
     linear,
     noisy,
     ramp,
+    ratchet,
     run,
     sawtooth,
     settling,
@@ -34,6 +35,10 @@ EXHAUSTIONS: dict[str, tuple[Shape, float]] = {
     "in steps": (stairs(linear(120), 12), 120),
     "in large steps": (stairs(linear(600), 60), 600),
     "ever faster": (lambda at: 0.02 * 50 ** (at / 80), 80),
+    **{
+        f"a collector that keeps {kept} of each {period} s": (ratchet(0.1, swing, kept, period), 0.0)
+        for kept, swing, period in ((0.02, 0.2, 10), (0.02, 0.3, 30), (0.01, 0.3, 13), (0.04, 0.15, 20))
+    },
     "after a plateau": (lambda at: ramp(0.6, 10)(at) + max(0.0, at - 300) * 0.4 / 90, 90),
 }
 CALM: dict[str, Shape] = {
@@ -46,6 +51,9 @@ CALM: dict[str, Shape] = {
     "small jobs": churn(0.3, 0.1, 1, 1),
     "larger jobs": churn(0.4, 0.2, 2, 3),
     "long jobs": churn(0.55, 0.13, 3, 10),
+    **{f"jobs of 20 s, {seed}": churn(0.4, 0.1, seed, 20) for seed in range(4, 8)},
+    **{f"jobs of 5 s, {seed}": churn(0.5, 0.15, seed, 5) for seed in range(4)},
+    "a batch to 94 % again and again": lambda at: 0.94 * min(1.0, (at % 27) / 13) if at % 27 < 16 else 0.02,
     "in a quarter of its room, slowly": lambda at: min(0.25, at / 4000),
 }
 
@@ -63,8 +71,22 @@ def test_an_exhaustion_is_announced(name: str) -> None:
     assert found.lead > 0
     told = found.warnings[0]
     # the range holds the end, as far as the growth goes on as it did
-    if "noise" not in name and "faster" not in name and "steps" not in name:
+    if "noise" not in name and "faster" not in name and "steps" not in name and "keeps" not in name:
         assert told.soonest_seconds * 0.9 - 2 <= found.lead <= (told.latest_seconds or math.inf) * 1.1 + 2
+
+
+def test_a_growth_that_gets_faster_is_announced_before_half_of_it_is_used() -> None:
+    for base, seconds in ((50, 80), (20, 100), (30, 180)):
+        found = run(lambda at, b=base, s=seconds: b ** (at / s - 1), 1500, phase=0)  # type: ignore[misc]
+        assert found.warnings[0].used_bytes < 0.5 * found.warnings[0].capacity_bytes
+        assert found.lead > 0.25 * seconds
+
+
+def test_a_ratchet_is_announced_once_and_before_half_of_its_time() -> None:
+    for kept, swing, period in ((0.02, 0.2, 10), (0.02, 0.3, 30), (0.01, 0.3, 13)):
+        found = run(ratchet(0.1, swing, kept, period), 6000)
+        assert found.exhausted is not None
+        assert found.lead > 0.5 * found.exhausted
 
 
 def test_half_of_the_leads_are_60_percent_of_the_growth() -> None:

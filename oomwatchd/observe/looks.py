@@ -47,7 +47,7 @@ _STAT_BYTES = 16384
 _CANDIDATES = 64
 
 
-class _Deeper(msgspec.Struct, frozen=True, gc=False):
+class Deeper(msgspec.Struct, frozen=True, gc=False):
     """What may bound a growth, at one moment; bytes. ``mapped_left`` are private writable pages that were
     never touched; ``mounts`` maps a tmpfs to what it holds and what it may hold yet."""
 
@@ -69,7 +69,7 @@ class _Followed:
         self.group = group
         self.grew_usec = usec
         self.most = group.usage or 0
-        self.deeper: list[_Deeper] = []
+        self.deeper: list[Deeper] = []
 
 
 class Looks:
@@ -82,7 +82,7 @@ class Looks:
         #: by number: since when, and the charge then
         self._base: dict[int, tuple[int, int]] = {}
         self._followed: dict[int, _Followed] = {}
-        self._machine: list[_Deeper] = []
+        self._machine: list[Deeper] = []
         self._zram: tuple[int, bool] | None = None
 
     # -- readings ----------------------------------------------------------------------------------
@@ -213,35 +213,16 @@ class Looks:
         """By how much it can grow yet, where that is known: its processes grow into what they had mapped
         before, or it is the files of a tmpfs."""
         kept = self._deeper_of(reading)
-        if not kept:
-            return None
-        now, bounds = self._look_deeper(reading), []
-        for before in kept:
-            grown = now.used - before.used
-            if grown <= 0 or now.usec - before.usec < _DEEPER_USEC:
-                continue
-            resident = now.resident - before.resident
-            if resident >= _THEIRS * grown and now.mapped - before.mapped <= _MAPPED_ANEW * resident:
-                bounds.append(now.mapped_left)
-            files = now.shmem - before.shmem
-            grew = [
-                (held - before.mounts[name][0], left)
-                for name, (held, left) in now.mounts.items()
-                if name in before.mounts and held > before.mounts[name][0]
-            ]
-            if files >= _THEIRS * grown and sum(more for more, _ in grew) >= _THEIRS * files:
-                bounds.append(sum(left for _, left in grew))
-            break
-        return min(bounds, default=None)
+        return bound_of(kept, self._look_deeper(reading)) if kept else None
 
-    def _deeper_of(self, reading: Reading) -> list[_Deeper] | None:
+    def _deeper_of(self, reading: Reading) -> list[Deeper] | None:
         if reading.cgroup is None:
             return self._machine
         group = self._cgroups.get(reading.cgroup)
         followed = self._followed.get(group.number) if group is not None else None
         return None if followed is None else followed.deeper
 
-    def _look_deeper(self, reading: Reading) -> _Deeper:
+    def _look_deeper(self, reading: Reading) -> Deeper:
         page, resident, mapped, left = self._host.page_size_bytes, 0, 0, 0
         for pid in self.members(reading.cgroup):
             words = (read_bytes(f"{self._host.proc}/{pid}/statm", 128) or b"").split()
@@ -250,7 +231,7 @@ class Looks:
                 resident += private * page
                 mapped += int(words[5]) * page
                 left += max(0, int(words[5]) - private) * page
-        return _Deeper(
+        return Deeper(
             reading.usec,
             reading.used_bytes,
             resident,
@@ -279,6 +260,28 @@ class Looks:
             return [int(name) for name in names if name.isdigit()][:4096]
         group = self._cgroups.get(path)
         return [] if group is None else self._cgroups.members(group, _MEMBERS)
+
+
+def bound_of(kept: Iterable[Deeper], now: Deeper) -> int | None:
+    """The most bytes by which it can grow yet, as the deeper looks ``kept`` until now show; None: unknown."""
+    bounds = []
+    for before in kept:
+        grown = now.used - before.used
+        if grown <= 0 or now.usec - before.usec < _DEEPER_USEC:
+            continue
+        resident = now.resident - before.resident
+        if resident >= _THEIRS * grown and now.mapped - before.mapped <= _MAPPED_ANEW * resident:
+            bounds.append(now.mapped_left)
+        files = now.shmem - before.shmem
+        grew = [
+            (held - before.mounts[name][0], left)
+            for name, (held, left) in now.mounts.items()
+            if name in before.mounts and held > before.mounts[name][0]
+        ]
+        if files >= _THEIRS * grown and sum(more for more, _ in grew) >= _THEIRS * files:
+            bounds.append(sum(left for _, left in grew))
+        break
+    return min(bounds, default=None)
 
 
 def candidates(host: Host, pids: Iterable[int]) -> tuple[Candidate, ...]:

@@ -15,7 +15,7 @@ from typing import Literal
 import msgspec
 
 from oomwatchd.records.nearing import Nearing, Passed, Reason
-from oomwatchd.warning.projection import Projection, project
+from oomwatchd.warning.projection import LEAST_SECONDS, Projection, project, project_lows
 from oomwatchd.warning.series import Series
 
 #: How many scopes are followed, and how many are shown in metrics: those with the least room for their
@@ -34,12 +34,14 @@ _FREED_OF_GROWTH, _FREED_OF_CAPACITY = 0.3, 0.03
 #: second.
 _FULL_SHARE, _PRESSURE, _REFAULTS = 0.04, 0.15, 0.02
 _THRASHED_USEC = 3_000_000
+#: A growth by the first of these shares, which rose within this time, is near its end at whatever pace if the
+#: second share is all that is left.
+_ROSE_SHARE, _LAST_SHARE, _ROSE_USEC = 0.1, 0.025, 20_000_000
 #: Two growths are the same if this share of one is the other's.
 _SAME_GROWTH = 0.5
-#: A level counts as above one that was held and left before if it is higher by this share of the capacity.
-_ABOVE_MARK = 0.05
-#: ... unless the growth ends within these seconds, with this share of the capacity used.
-_SOON_SECONDS, _SOON_SHARE = 5.0, 0.9
+#: A level counts as above one that was held and left before if it is higher by this share of the capacity, or
+#: of what that level left free.
+_ABOVE_MARK, _ABOVE_MARK_OF_LEFT = 0.05, 0.5
 
 #: the most bytes by which a scope can still grow; None where nothing bounds it
 Bound = Callable[["Reading"], int | None]
@@ -90,7 +92,7 @@ class _Scope:
             "refaults_per_second",
             "series",
         ),
-        *("slow_since", "thrashing_since"),
+        *("slow_since", "swing", "thrashing_since"),
     )
 
     def __init__(self, reading: Reading) -> None:
@@ -101,6 +103,8 @@ class _Scope:
         self.refaults_per_second: float | None = None
         self.thrashing_since: int | None = None
         self.slow_since: int | None = None
+        #: by how many bytes it rose and fell all the time when the warning was given
+        self.swing = 0
         #: the kernel's count when the warning was given
         self.kills: int | None = None
         #: why the open warning will pass unless a kill comes, and since when that holds
@@ -164,6 +168,14 @@ class Incidents:
             for growth in scope.series.growths
             if (projection := self._project(growth, reading, wobble)) is not None
         ]
+        lows = scope.series.lows
+        if lows is not None:
+            ratchet = project_lows(
+                lows, reading.capacity_bytes, reading.usec, horizon_seconds=self.horizon_seconds
+            )
+            found += [ratchet] if ratchet is not None else []
+        last = _at_the_end(scope.series, reading)
+        found += [last] if last is not None else []
         scope.projection = max(found, key=lambda one: (one.near, -one.soonest), default=None)
         if not self._thrashes(scope):
             scope.thrashing_since = None
@@ -207,6 +219,7 @@ class Incidents:
                 scope.open = _nearing(scope, reason, usec, wall)
                 scope.ending = scope.slow_since = None
                 scope.kills = scope.reading.kills
+                scope.swing = scope.projection.swing if scope.projection else 0
                 opened.append(scope.open)
         return opened
 
@@ -216,10 +229,11 @@ class Incidents:
             return "thrashing"
         if found is None or not found.near:
             return None
-        mark = scope.series.mark(reading.usec)
-        known = mark > 0 and reading.used_bytes < mark + _ABOVE_MARK * reading.capacity_bytes
-        soon = found.soonest <= _SOON_SECONDS and reading.used_bytes >= _SOON_SHARE * reading.capacity_bytes
-        return None if known and not soon else "growth"
+        if found.swing:  # it came back from each rise, but never quite
+            return "growth"
+        mark, capacity = scope.series.mark(reading.usec), reading.capacity_bytes
+        above = min(_ABOVE_MARK * capacity, _ABOVE_MARK_OF_LEFT * max(0.0, capacity - mark))
+        return None if mark > 0 and reading.used_bytes < mark + above else "growth"
 
     def _is_told(self, path: str | None, scope: _Scope) -> bool:
         """Whether the same growth already has a warning: in a child cgroup, in a parent, or for the
@@ -267,7 +281,7 @@ class Incidents:
         elif reading.kills is not None and reading.kills > scope.kills:
             return "killed"
         given = max(_FREED_OF_GROWTH * told.grown_bytes, _FREED_OF_CAPACITY * reading.capacity_bytes)
-        if reading.used_bytes <= told.used_bytes - given:
+        if reading.used_bytes <= told.used_bytes - given - scope.swing:
             return "freed"
         if scope.thrashing_since is not None:
             return None
@@ -337,6 +351,21 @@ class Incidents:
     def soonest_seconds(self) -> float | None:
         """Seconds until the first scope is exhausted; None: none is in sight."""
         return min((one.seconds for one in self.outlook if one.seconds is not None), default=None)
+
+
+def _at_the_end(series: Series, reading: Reading) -> Projection | None:
+    """The growth that has used up all but the last of the capacity, however it got there."""
+    capacity, (since, first) = reading.capacity_bytes, series.begun
+    grown, seconds = reading.used_bytes - first, (reading.usec - since) / 1e6
+    if (
+        reading.left_bytes > _LAST_SHARE * capacity
+        or grown < _ROSE_SHARE * capacity
+        or seconds < LEAST_SECONDS
+        or reading.usec - series.risen_usec > _ROSE_USEC
+    ):
+        return None
+    rate = grown / seconds
+    return Projection(since, grown, rate, reading.left_bytes / rate, None, near=True)
 
 
 def _nearing(scope: _Scope, reason: Reason, usec: int, wall: float) -> Nearing:

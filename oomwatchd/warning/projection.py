@@ -12,25 +12,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import msgspec
 
-from oomwatchd.warning.series import NOISE, Point, halves, slope
+from oomwatchd.warning.series import NOISE, Lows, Point, halves, slope
 
 #: A growth is expected to continue for this many times as long as it was watched.
 EVIDENCE = 2.0
-#: ... and must be watched for at least this long: the first time while little is used, when it may be a
-#: start-up; the second when nearly all is used. In between, the used share of the capacity decides.
-WATCHED_SECONDS, LEAST_SECONDS = 22.0, 4.0
-_LIKELY_SHARE, _LATE_SHARE = 0.82, 0.95
+#: ... and must be watched for at least this long: the first time if little was used when it began, when it
+#: may be a start-up or a job; the second if nearly all was used. In between, the used share decides.
+WATCHED_SECONDS, LEAST_SECONDS = 22.0, 8.0
+_LIKELY_SHARE, _LATE_SHARE = 0.5, 0.9
 _LEAST_POINTS = 4
 #: A smaller growth says nothing.
 _GROWN_SHARE = 4 * NOISE
-#: ... nor does one that is less than this many times its wobble, unless it took half of the capacity.
-_WOBBLES, _GROWN_ENOUGH = 6.0, 0.5
+#: ... nor does one that is less than this many times its wobble, or than the second number if it took half of
+#: the capacity.
+_WOBBLES, _FEW_WOBBLES, _GROWN_ENOUGH = 6.0, 4.0, 0.5
 #: At least this share of a growth must follow from its slope: the rest is noise, which always has a low and a
 #: high over a long time.
 _EXPLAINED = 0.6
+#: ... and it must have come in as many steps: two jobs that began, one after the other, are no trend.
+_LEAST_STEPS = 4.0
 #: It must have grown at this share of its rate lately: between the last two looks; a long growth, which may
 #: come in steps, in the last part of its time.
 _LAST, _LAST_PART, _LONG_USEC = 0.4, 6, 40_000_000
@@ -42,13 +46,18 @@ _STEADY = 0.97
 #: ... and a slowing growth leads to no end, unless the level where it comes to rest is this many times the
 #: capacity.
 _CEILING = 1.1
+#: A growth gets faster and faster if the pace of its second half is higher by this factor, and went on to
+#: rise within that half by this part of what that leads one to expect. Its end is then sooner, which is
+#: believed if it took this share of the capacity, for so many times the time for which it was watched.
+_FASTER_BY, _STILL_FASTER, _FASTER_SHARE, _FASTER_EVIDENCE = 2.0, 0.5, 0.1, 1.0
 #: A bounded growth is no danger if it leaves this share of the capacity free.
 _BOUND_MARGIN = 0.05
 
 
 class Projection(msgspec.Struct, frozen=True, gc=False):
     """``rate`` in bytes a second; ``soonest`` and ``latest`` in seconds from the newest point (``latest``
-    None: perhaps never); ``near`` whether that is worth a warning."""
+    None: perhaps never); ``near`` whether that is worth a warning; ``swing`` how far it rises above the
+    projected points and falls back, in bytes."""
 
     since_usec: int
     grown_bytes: int
@@ -56,6 +65,7 @@ class Projection(msgspec.Struct, frozen=True, gc=False):
     soonest: float
     latest: float | None
     near: bool
+    swing: int = 0
 
     @property
     def middle(self) -> float:
@@ -89,25 +99,70 @@ def project(
         return None
     fastest, slowest = max(whole, late), late if late > early else min(whole, late)
     explained = fastest * seconds
+    watched = seconds
     # looks may be far apart: the growth began between the first two, and took no longer than its amount says
     seconds = min(seconds, grown / max(fastest, early, slope(points[1:])))
     soonest = room / fastest
     latest: float | None = room / slowest
+    faster = None if few else _faster(parts, early, late, room, watched)
+    if faster is not None:
+        soonest = min(soonest, faster)
     ceiling = _ceiling(parts, early, late)
     if ceiling is not None and ceiling < _CEILING * capacity:
         latest = None
+    jumped = _jumps(points, late)
+    wanted = _wanted_seconds(first / capacity) * (_JUMPED if jumped else 1)
+    trend = used - points[1][1] if jumped else grown
     near = (
         latest is not None
         and soonest <= horizon_seconds
         and not few
-        and grown >= min(_GROWN_SHARE * capacity + _WOBBLES * wobble, _GROWN_ENOUGH * capacity)
+        and trend >= _wanted_growth(capacity, wobble)
         and explained >= _EXPLAINED * grown
-        and _still_grows(points, late)
-        and seconds >= _wanted_seconds(used / capacity) * (_JUMPED if _jumps(points, late) else 1)
-        and room / slowest <= EVIDENCE * seconds
+        and _still_grows(points, _LAST * late)
+        and _steps(points) >= _LEAST_STEPS
+        and (
+            (seconds >= wanted and room / slowest <= EVIDENCE * seconds)
+            or (
+                watched >= wanted
+                and _is_believed(faster, grown / capacity, watched)
+                and _still_grows(points, late)
+            )
+        )
         and not (bound_bytes is not None and bound_bytes < room - _BOUND_MARGIN * capacity)
     )
     return Projection(began, grown, late, soonest, latest, near)
+
+
+def project_lows(lows: Lows, capacity: int, usec: int, *, horizon_seconds: float) -> Projection | None:
+    """The same of memory that rises and falls all the time: it ends when a rise from a low meets the
+    capacity. Seconds are counted from ``usec``."""
+    found = project(lows.points, capacity - lows.swing, horizon_seconds=horizon_seconds, wobble=lows.noise)
+    if found is None:
+        return None
+    passed = (usec - lows.points[-1][0]) / 1e6
+    return msgspec.structs.replace(
+        found,
+        soonest=max(0.0, found.soonest - passed),
+        latest=None if found.latest is None else max(0.0, found.latest - passed),
+        swing=lows.swing,
+    )
+
+
+def _is_believed(faster: float | None, share: float, seconds: float) -> bool:
+    return faster is not None and share >= _FASTER_SHARE and faster <= _FASTER_EVIDENCE * seconds
+
+
+def _steps(points: Sequence[Point]) -> float:
+    """How many equal steps would be as uneven as its rises are: one large step is no trend."""
+    rises = [max(0, later[1] - earlier[1]) for earlier, later in pairwise(points)]
+    squares = sum(rise * rise for rise in rises)
+    return sum(rises) ** 2 / squares if squares else 0.0
+
+
+def _wanted_growth(capacity: int, wobble: float) -> float:
+    enough = max(_GROWN_ENOUGH * capacity, _FEW_WOBBLES * wobble)
+    return min(_GROWN_SHARE * capacity + _WOBBLES * wobble, enough)
 
 
 def _wanted_seconds(share: float) -> float:
@@ -127,7 +182,26 @@ def _still_grows(points: Sequence[Point], rate: float) -> bool:
     took = now - points[0][0]
     since = now - took // _LAST_PART if took >= _LONG_USEC else now - 1
     before, less = next(point for point in reversed(points[:-1]) if point[0] <= since)
-    return (used - less) * 1e6 >= _LAST * rate * (now - before)
+    return (used - less) * 1e6 >= rate * (now - before)
+
+
+def _faster(
+    parts: tuple[Sequence[Point], Sequence[Point]], early: float, late: float, room: int, seconds: float
+) -> float | None:
+    """Seconds until nothing is left if the pace goes on to grow by the same factor each second. None: it does
+    not get much faster."""
+    first, second = ((part[0][0] + part[-1][0]) / 2e6 for part in parts)
+    if early <= 0 or second <= first:
+        return None
+    growth = math.log(late / early) / (second - first)
+    if growth * seconds < 2 * math.log(_FASTER_BY) or len(parts[1]) < _LEAST_POINTS:
+        return None
+    # ... and did not stop to get faster
+    third, fourth = map(slope, halves(parts[1]))
+    if fourth < third * math.exp(_STILL_FASTER * growth * seconds / 4):
+        return None
+    now = late * math.exp(growth * (parts[1][-1][0] / 1e6 - second))
+    return math.log1p(growth * room / now) / growth
 
 
 def _ceiling(parts: tuple[Sequence[Point], Sequence[Point]], early: float, late: float) -> float | None:

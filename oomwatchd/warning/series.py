@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 Point = tuple[int, int]
 
@@ -28,6 +29,22 @@ MARK_HALF_LIFE_USEC = 3_600_000_000
 _OFTEN = 0.2
 #: The most points used for a slope: all pairs are compared.
 _SLOPE_POINTS = 24
+#: It turns where it moved by this share of the capacity against its direction; so many lows are kept.
+_TURN, _MOST_LOWS = 0.03, 32
+#: Lows show a growth if there are so many, and the newest is no older than this many times the usual time
+#: between two.
+_LEAST_LOWS, _OVERDUE = 5, 2.5
+#: ... and if lows and the highs between them rise too often for chance (Mann-Kendall, standard deviations).
+_RISING = 3.3
+
+
+class Lows(NamedTuple):
+    """``points`` are the lows without those below which it fell later; ``swing`` is how far it rises above a
+    low, ``noise`` how far a low lies from their line, in bytes."""
+
+    points: list[Point]
+    swing: int
+    noise: float
 
 
 class Series:
@@ -36,6 +53,7 @@ class Series:
 
     __slots__ = (
         *("_begun_usec", "_floor", "_mark", "_mark_usec", "_peak", "_resumed_usec", "_risen_usec"),
+        *("_falls", "_lows", "_turning"),
         "points",
     )
 
@@ -45,6 +63,11 @@ class Series:
         self._begun_usec = self._resumed_usec = self._risen_usec = 0
         self._mark = 0.0
         self._mark_usec = 0
+        #: where it turned up again, and how far it rose from there; since the last turn the highest point
+        #: while it rises, the lowest while it falls
+        self._lows: list[tuple[int, int, int]] = []
+        self._falls = False
+        self._turning: Point = (0, 0)
 
     def add(self, usec: int, used: int, capacity: int) -> None:
         """Add a point; one that is not newer than the last is ignored."""
@@ -52,6 +75,7 @@ class Series:
             return
         self.points.append((usec, used))
         self._follow(usec, used, capacity)
+        self._turn(usec, used, int(_TURN * capacity))
         if len(self.points) > MOST_POINTS:
             half = MOST_POINTS // 2
             self.points = [*self.points[:half:2], *self.points[half:]]
@@ -74,6 +98,21 @@ class Series:
             self._peak, self._risen_usec = used, usec
         elif usec - self._risen_usec >= STILL_USEC:
             self._resumed_usec = usec
+
+    def _turn(self, usec: int, used: int, enough: int) -> None:
+        when, extreme = self._turning
+        if len(self.points) == 1 or (used < extreme if self._falls else used > extreme):
+            self._turning = usec, used
+        elif self._falls and used - extreme >= enough:
+            self._falls, self._turning = False, (usec, used)
+            self._lows.append((when, extreme, used - extreme))
+            if len(self._lows) > _MOST_LOWS:
+                self._lows = [*self._lows[: _MOST_LOWS // 2 : 2], *self._lows[_MOST_LOWS // 2 :]]
+        elif not self._falls and extreme - used >= enough:
+            if self._lows:
+                began, low, _ = self._lows[-1]
+                self._lows[-1] = began, low, extreme - low
+            self._falls, self._turning = True, (usec, used)
 
     def came_back(self, usec: int) -> None:
         """It reached its peak and fell again without a kill: lower levels are no news for a while."""
@@ -99,6 +138,28 @@ class Series:
         return next((p for p in self.points if p[0] >= self._begun_usec), self.points[-1])
 
     @property
+    def lows(self) -> Lows | None:
+        """What stays held of memory that rises and falls all the time. None: too few lows, or they are
+        over."""
+        if len(self._lows) < _LEAST_LOWS:
+            return None
+        times = [when for when, _, _ in self._lows]
+        usual = median(later - earlier for earlier, later in pairwise(times))
+        if self.points[-1][0] - times[-1] > _OVERDUE * usual:
+            return None
+        highs = [low + swing for _, low, swing in self._lows[:-1]]
+        if rising([low for _, low, _ in self._lows]) + rising(highs) < _RISING * 2**0.5:
+            return None
+        least, kept = self.points[-1][1], []
+        for when, low, _ in reversed(self._lows):
+            least = min(least, low)
+            kept.append((when, least))
+        rate = slope([(when, low) for when, low, _ in self._lows])
+        level = median(low - rate * when / 1e6 for when, low, _ in self._lows)
+        noise = median(abs(low - level - rate * when / 1e6) for when, low, _ in self._lows)
+        return Lows(kept[::-1], int(median(swing for _, _, swing in self._lows[:-1])), noise)
+
+    @property
     def risen_usec(self) -> int:
         """When it last grew."""
         return self._risen_usec
@@ -117,6 +178,17 @@ def median(values: Iterable[float]) -> float:
     ordered = sorted(values)
     at = len(ordered) // 2
     return ordered[at] if len(ordered) % 2 else (ordered[at - 1] + ordered[at]) / 2
+
+
+def rising(values: Sequence[float]) -> float:
+    """How often later values are higher, in standard deviations of what chance would do (Mann-Kendall)."""
+    count = len(values)
+    score = sum(
+        (later > earlier) - (later < earlier)
+        for at, earlier in enumerate(values)
+        for later in values[at + 1 :]
+    )
+    return float(score / (count * (count - 1) * (2 * count + 5) / 18) ** 0.5) if count > 1 else 0.0
 
 
 def slope(points: Sequence[Point]) -> float:

@@ -1,7 +1,9 @@
 """Run loads side by side, each in a cgroup with a limit, under one daemon; say what was warned of and when.
 
-``python -m tests.near [--limit MiB] [NAME ...]``: root, a memory controller, a few minutes. For each load:
-whether the kernel killed, how long the growth took, how long before the kill the warning was."""
+``python -m tests.near [--unseen SEED] [--limit MiB] [NAME ...]``: root, a memory controller, a few minutes.
+For each load: whether the kernel killed, how long the growth took, how long before the kill the warning was.
+The rules were tuned on the first set of loads; each seed of the second set shows others.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -19,7 +22,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from oomwatchd.cgroupfs import Hierarchy
+from oomwatchd.cgroupfs import Hierarchy, entry
 from oomwatchd.observe.hierarchy import memory_hierarchy
 from oomwatchd.observe.host import Host
 from tests.kernel.running import RunningDaemon
@@ -66,6 +69,23 @@ SCENARIOS = (
 )
 
 
+#: the second set: seconds are changed by the seed, by half and by twice at most
+UNSEEN = (
+    *(Scenario(name.replace("_", " "), name, seconds, True) for name, seconds in (
+        ("exponential", 110), ("quadratic", 100), ("rest_between", 150), ("two_in_turns", 100),
+        ("short_children", 100), ("mapped_tmpfs", 80), ("threads", 90), ("pipes", 80), ("slab", 100),
+        ("ratchet", 200), ("hidden", 240), ("log_buffer", 100), ("uneven", 120), ("java", 120),
+        ("requests", 140), ("group", 90),
+    )),
+    *(Scenario(name.replace("_", " ", 1), name, seconds, False) for name, seconds in (
+        ("calm_postgres", 150), ("calm_java", 90), ("calm_node", 200), ("calm_packages", 200),
+        ("calm_pytest", 200), ("calm_git", 200), ("calm_copy", 200), ("calm_frames", 200), ("calm_tabs", 240),
+        ("calm_nightly", 240), ("calm_snapshot", 240), ("calm_index", 150), ("calm_day", 300),
+        ("calm_workers", 240), ("calm_cc", 200),
+    )),
+)  # fmt: skip
+
+
 class Outcome:
     """What one load did, on CLOCK_MONOTONIC."""
 
@@ -109,24 +129,38 @@ def cgroup(hierarchy: Hierarchy, name: str, limit: int) -> Iterator[Path]:
         yield directory
     finally:
         for _ in range(100):
-            for pid in (directory / "cgroup.procs").read_text().split():
+            inner = [path for path in directory.iterdir() if path.is_dir()]
+            for pid in [
+                pid for one in (directory, *inner) for pid in (one / "cgroup.procs").read_text().split()
+            ]:
                 with contextlib.suppress(OSError):
                     os.kill(int(pid), 9)
             with contextlib.suppress(OSError):
-                directory.rmdir()
+                for one in (*inner, directory):
+                    one.rmdir()
                 break
             time.sleep(0.05)
 
 
-def run(scenario: Scenario, hierarchy: Hierarchy, limit: int, outcome: Outcome, files: Path) -> None:
+def run(
+    scenario: Scenario, hierarchy: Hierarchy, limit: int, outcome: Outcome, files: Path, seed: int | None
+) -> None:
     """One load, from its beginning to its end."""
+    seconds = scenario.seconds
+    script = [str(LOAD if seed is None else LOAD.with_name("unseen.py"))]
+    more = []
+    if seed is not None:
+        drawn = random.Random(f"{scenario.name} {seed}")  # noqa: S311  # the same in each run
+        seconds *= 2 ** drawn.uniform(-1, 1) if scenario.kills else 1
+        more = [str(seed)]
     with cgroup(hierarchy, outcome.cgroup.lstrip("/"), limit) as directory:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(LOAD), scenario.load, str(limit), str(scenario.seconds)],
+            ["nice", sys.executable, "-I", "-S", *script, scenario.load, str(limit), str(seconds), *more],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, "LOAD_DIRECTORY": str(files)},
+            env={**os.environ, "LOAD_DIRECTORY": str(files), "LOAD_PYTHON": sys.executable},
         )
         assert process.stdin is not None and process.stdout is not None
         (directory / "cgroup.procs").write_text(str(process.pid))
@@ -136,41 +170,54 @@ def run(scenario: Scenario, hierarchy: Hierarchy, limit: int, outcome: Outcome, 
             if line.strip() == "begins":
                 outcome.began = time.monotonic()
                 break
-        count = directory / ("memory.events" if hierarchy.version == 2 else "memory.oom_control")
         while process.poll() is None and not outcome.killed:
             time.sleep(0.1)
-            outcome.killed = _kills(count) > 0
-        outcome.killed = outcome.killed or _kills(count) > 0
+            outcome.killed = _kills(directory) > 0
+        outcome.killed = outcome.killed or _kills(directory) > 0
         outcome.ended = time.monotonic()
         time.sleep(8)  # a warning of what is gone passes
         process.kill()
         process.wait()
 
 
-def _kills(file: Path) -> int:
-    words = file.read_text().split()
-    return int(words[words.index("oom_kill") + 1])
+def _kills(directory: Path) -> int:
+    """In the cgroup, or (v1 counts where the victim was) in those below it."""
+    count = 0
+    for one in (directory, *directory.glob("*/")):
+        with contextlib.suppress(OSError):
+            file = one / "memory.events"
+            words = (file if file.exists() else one / "memory.oom_control").read_text().split()
+            count += int(words[words.index("oom_kill") + 1])
+    return count
 
 
-def measure(names: list[str], limit: int, directory: Path) -> list[Outcome]:
+def measure(
+    names: list[str], limit: int, directory: Path, seed: int | None = None, record: Path | None = None
+) -> list[Outcome]:
     """All of them at once."""
     hierarchy = memory_hierarchy(Host())
     assert hierarchy is not None, "no memory controller"
     daemon = RunningDaemon(directory, None)
     daemon.start()
     time.sleep(3)
-    outcomes, threads = [], []
-    for number, scenario in enumerate(SCENARIOS):
+    outcomes: list[Outcome] = []
+    threads = []
+    watch = Watch(hierarchy, outcomes)
+    if record is not None:
+        watch.start()
+    for number, scenario in enumerate(SCENARIOS if seed is None else UNSEEN):
         if names and scenario.name not in names:
             continue
         outcome = Outcome(scenario, f"/near-{os.getpid()}-{number}")
         outcomes.append(outcome)
-        thread = threading.Thread(target=run, args=(scenario, hierarchy, limit, outcome, directory))
+        thread = threading.Thread(target=run, args=(scenario, hierarchy, limit, outcome, directory, seed))
         threads.append(thread)
         thread.start()
         time.sleep(0.7)
     for thread in threads:
         thread.join()
+    if record is not None:
+        watch.write(record, limit)
     time.sleep(3)
     daemon.stop()
     stored = daemon.stored()
@@ -184,6 +231,63 @@ def measure(names: list[str], limit: int, directory: Path) -> list[Outcome]:
     print(f"warnings of the machine: {len(others)}")
     print(daemon.log()[-3000:], file=sys.stderr)
     return outcomes
+
+
+class Watch(threading.Thread):
+    """Looks at each load's cgroup, so that rules can be tried on what was seen (tests.near.replay)."""
+
+    def __init__(self, hierarchy: Hierarchy, outcomes: list[Outcome]) -> None:
+        super().__init__(daemon=True)
+        self._hierarchy = hierarchy
+        self._outcomes = outcomes
+        self._seen: dict[str, list[list[int]]] = {}
+
+    def run(self) -> None:
+        while True:
+            self._look()
+            time.sleep(0.4)
+
+    def _look(self) -> None:
+        files = self._hierarchy.files
+        for outcome in list(self._outcomes):
+            directory = Path(self._hierarchy.mount) / outcome.cgroup.lstrip("/")
+            with contextlib.suppress(OSError):
+                usage = int((directory / files.usage).read_text())
+                stat = (directory / files.stat).read_bytes()
+                cache = sum(entry(stat, name) or 0 for name in files.droppable)
+                looked = [int(time.monotonic() * 1e3), usage, cache, *_memory_of(directory)]
+                looked.append(entry(stat, files.shmem) or 0)
+                self._seen.setdefault(outcome.cgroup, []).append(looked)
+
+    def write(self, to: Path, limit: int) -> None:
+        for outcome in self._outcomes:
+            found = {
+                "name": outcome.scenario.name,
+                "limit": limit,
+                "began": outcome.began,
+                "ended": outcome.ended,
+                "killed": outcome.killed,
+                "seen": self._seen.get(outcome.cgroup, []),
+            }
+            to.mkdir(exist_ok=True)
+            (to / f"{outcome.scenario.load}-{outcome.scenario.seconds:.0f}.json").write_text(
+                json.dumps(found)
+            )
+
+
+def _memory_of(directory: Path) -> tuple[int, int, int]:
+    """Private resident, mapped writable, and mapped but untouched bytes of all processes."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    resident = mapped = left = 0
+    for procs in (directory / "cgroup.procs", *directory.glob("*/cgroup.procs")):
+        for pid in procs.read_text().split():
+            with contextlib.suppress(OSError, IndexError):
+                words = Path(f"/proc/{pid}/statm").read_text().split()
+                private = int(words[1]) - int(words[2])
+                resident += private * page
+                mapped += int(words[5]) * page
+                left += max(0, int(words[5]) - private) * page
+    return resident, mapped, left
 
 
 def report(outcomes: list[Outcome]) -> None:
@@ -223,10 +327,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.near", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of loads; none: all")
     parser.add_argument("--limit", type=int, default=192, help="of each cgroup, MiB")
+    parser.add_argument("--unseen", type=int, metavar="SEED", help="the second set of loads")
+    parser.add_argument("--record", type=Path, help="a directory for what was seen of each load")
     parser.add_argument("--json", type=Path, help="a file for the events of the warnings")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="near-") as directory:
-        outcomes = measure(args.names, args.limit << 20, Path(directory))
+        Path(directory).chmod(0o755)
+        outcomes = measure(args.names, args.limit << 20, Path(directory), args.unseen, args.record)
     report(outcomes)
     if args.json is not None:
         args.json.write_text(json.dumps([event for one in outcomes for event in one.warnings], indent=1))

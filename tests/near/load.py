@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 CHUNK = 256 * 1024
-_KEPT: list[object] = []
+KEPT: list[object] = []
 
 
 def begins() -> None:
@@ -44,7 +44,7 @@ def paced(size: int, seconds: float) -> Iterator[None]:
 
 def grow(size: int, seconds: float) -> None:
     for _ in paced(size, seconds):
-        _KEPT.append(take(CHUNK))
+        KEPT.append(take(CHUNK))
 
 
 def rest(seconds: float) -> None:
@@ -61,7 +61,7 @@ def leak(limit: int, seconds: float) -> None:
 
 def late_leak(limit: int, seconds: float) -> None:
     """Half of it at once, calm, then a leak."""
-    _KEPT.append(take(limit // 2))
+    KEPT.append(take(limit // 2))
     rest(45)
     begins()
     grow(limit, 2 * seconds)
@@ -70,7 +70,7 @@ def late_leak(limit: int, seconds: float) -> None:
 def stairs(limit: int, seconds: float) -> None:
     begins()
     for _ in range(40):
-        _KEPT.append(take(limit // 20))
+        KEPT.append(take(limit // 20))
         rest(seconds / 20)
 
 
@@ -79,7 +79,7 @@ def leak_in_noise(limit: int, seconds: float) -> None:
     begins()
     drawn = random.Random(1)  # noqa: S311  # the same in each run
     for _ in paced(2 * limit, 2 * seconds):
-        _KEPT.append(take(CHUNK))
+        KEPT.append(take(CHUNK))
         some = take(int(drawn.random() * limit * 0.05))
         some.close()
 
@@ -91,7 +91,7 @@ def fork_bomb(limit: int, seconds: float) -> None:
     for _ in range(120):
         if os.fork() == 0:
             signal.alarm(int(3 * seconds) + 5)
-            _KEPT.append(take(each))
+            KEPT.append(take(each))
             signal.pause()
             os._exit(0)
         rest(seconds / 60)
@@ -116,7 +116,7 @@ def kernel_memory(limit: int, seconds: float) -> None:
         while held < CHUNK:
             left, right = socket.socketpair()
             left.setblocking(False)
-            _KEPT.append((left, right))
+            KEPT.append((left, right))
             with contextlib.suppress(BlockingIOError):
                 while True:
                     held += 3 * left.send(b"x" * 2048) // 2
@@ -127,7 +127,7 @@ def cache_then_leak(limit: int, seconds: float) -> None:
     name = _file(limit)
     begins()
     for number, _ in enumerate(paced(2 * limit, 2 * seconds)):
-        _KEPT.append(take(CHUNK))
+        KEPT.append(take(CHUNK))
         if number % 8 == 0:
             _read(name)
 
@@ -157,7 +157,7 @@ def settling(limit: int, seconds: float) -> None:
     while (now := time.monotonic() - began) < 5 * seconds:
         wanted = level * (1 - 2.718281828 ** (-now / seconds))
         if wanted - held > CHUNK:
-            _KEPT.append(take(int(wanted - held)))
+            KEPT.append(take(int(wanted - held)))
             held = wanted
         rest(0.2)
     rest(60)
@@ -194,7 +194,7 @@ def batch(limit: int, seconds: float) -> None:
 
 def database(limit: int, seconds: float) -> None:
     """Buffers of its own and page cache up to the limit."""
-    _KEPT.append(take(int(0.55 * limit)))
+    KEPT.append(take(int(0.55 * limit)))
     name = _file(2 * limit)
     begins()
     until = time.monotonic() + seconds
@@ -227,7 +227,7 @@ def compile_storm(limit: int, seconds: float) -> None:
             running -= 1
         if os.fork() == 0:
             for _ in paced(size, life):
-                _KEPT.append(take(CHUNK))
+                KEPT.append(take(CHUNK))
             os._exit(0)
         running += 1
         rest(0.2)
@@ -245,7 +245,7 @@ def tmpfs_build(limit: int, seconds: float) -> None:
 
 def full(limit: int, seconds: float) -> None:
     """Nearly all of it, for good."""
-    _KEPT.append(take(int(0.9 * limit)))
+    KEPT.append(take(int(0.9 * limit)))
     begins()
     rest(seconds)
 
