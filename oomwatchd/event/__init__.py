@@ -67,6 +67,8 @@ class EventHost(Part, frozen=True, kw_only=True):
     address: str | None = None
     #: whether that machine's kernel certainly wrote it: never, over a serial line or a network
     trusted: bool = False
+    #: lines of the report that lost bytes on a serial line and got the letters of their wording back
+    mended_lines: int = 0
 
 
 class EventTime(Part, frozen=True, kw_only=True):
@@ -321,7 +323,12 @@ def _host(capture: OomCapture) -> EventHost | None:
     followed = capture.source.followed
     if followed is None:
         return None
-    return EventHost(name=followed.name, via=followed.via, address=followed.address)
+    return EventHost(
+        name=followed.name,
+        via=followed.via,
+        address=followed.address,
+        mended_lines=followed.mended_lines,
+    )
 
 
 def _oomd_event(capture: OomCapture) -> OomEvent:

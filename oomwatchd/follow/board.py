@@ -12,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from oomwatchd.event.identity import event_id
+from oomwatchd.follow.mend import Mender
 from oomwatchd.follow.netconsole import Item, Sequence, is_extended
 from oomwatchd.records.capture import Followed, OomCapture, Source
 from oomwatchd.records.kmsg import FACILITY_KERN, KmsgGap
@@ -66,6 +67,11 @@ class Board:
         return 0 if self._records is None else self._records.sequence.lost
 
     @property
+    def spoilt(self) -> int:
+        """The number of lines that were left out because they lost bytes."""
+        return self._text.left_out
+
+    @property
     def busy(self) -> bool:
         """Whether there is work that can be done now."""
         return bool(self._queue)
@@ -73,7 +79,7 @@ class Board:
     @property
     def waits(self) -> bool:
         """Whether time alone, without new data, may complete a report."""
-        return self._text.active or (self._records is not None and self._records.waits)
+        return self._text.waits or (self._records is not None and self._records.waits)
 
     @property
     def held(self) -> int:
@@ -167,7 +173,11 @@ class Board:
         at_once = self.followed.via in ("serial", "netconsole", "syslog")
         if at_once and last is not None and all(record.wall is None for record in capture.records):
             offset = moment - last / 1e6
-        return msgspec.structs.replace(capture, detected=moment, wall_offset=offset)
+        source = capture.source
+        if mended := self._text.mended(capture):
+            followed = msgspec.structs.replace(self.followed, mended_lines=mended)
+            source = msgspec.structs.replace(source, followed=followed)
+        return msgspec.structs.replace(capture, detected=moment, wall_offset=offset, source=source)
 
 
 class _Text:
@@ -175,6 +185,8 @@ class _Text:
 
     def __init__(self, followed: Followed) -> None:
         self._followed = followed
+        #: only a serial line loses bytes
+        self._mender = Mender() if followed.via == "serial" else None
         #: the end of the data so far
         self._tail = bytearray()
         self._log: GrowingLog | None = None
@@ -184,10 +196,30 @@ class _Text:
     def active(self) -> bool:
         return self._log is not None
 
+    @property
+    def waits(self) -> bool:
+        return self.active or (self._mender is not None and self._mender.holds)
+
+    def mended(self, capture: OomCapture) -> int:
+        """How many lines of a report are not as they came."""
+        if self._mender is None:
+            return 0
+        return sum(map(self._mender.has_mended, [record.text for record in capture.records]))
+
+    @property
+    def left_out(self) -> int:
+        """Lines that were left out because they lost bytes."""
+        return 0 if self._mender is None else self._mender.left_out
+
     def would_begin(self, data: bytes) -> bool:
         return _may_begin(bytes(self._tail[-_SEAM:]) + data)
 
     def feed(self, data: bytes, now: float) -> list[OomCapture]:
+        return self._read(data if self._mender is None else self._mender.feed(data))
+
+    def _read(self, data: bytes) -> list[OomCapture]:
+        if not data:
+            return []
         seam = bytes(self._tail[-_SEAM:])
         self._tail += data
         if self._log is None:
@@ -202,9 +234,10 @@ class _Text:
         return list(self._log.feed(data))
 
     def rest(self, now: float) -> list[OomCapture]:
+        found = [] if self._mender is None else self._read(self._mender.flush())
         if self._log is None:
-            return []
-        found = self._log.rest(now)
+            return found
+        found += self._log.rest(now)
         if not self._log.waits:
             self._log, self.size = None, 0
             # the rest was read; the last line may not be complete
@@ -212,7 +245,8 @@ class _Text:
         return found
 
     def finish(self) -> list[OomCapture]:
-        found = [] if self._log is None else list(self._log.finish())
+        found = [] if self._mender is None else self._read(self._mender.flush())
+        found += [] if self._log is None else list(self._log.finish())
         self._log, self.size = None, 0
         self._tail.clear()
         return found

@@ -117,6 +117,8 @@ class Follower:
             found |= {(name, reason): count for reason, count in board.dropped.items()}
             if board.lost:
                 found[name, "lost"] = board.lost
+            if board.spoilt:
+                found[name, "spoilt"] = board.spoilt
         for source in self._sources:
             for reason, count in source.channel.dropped.items():
                 found[source.channel.place.called, reason] = count

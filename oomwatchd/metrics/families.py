@@ -42,7 +42,7 @@ from oomwatchd.words.escape import harmless
 ORDERS = (1, 2, 3, 4, 6, 9, 10)
 
 #: why something of a followed host is not used
-_REASONS = ("bytes", "lost", "event", "foreign", "datagram", "connection", "host")
+_REASONS = ("bytes", "lost", "spoilt", "event", "foreign", "datagram", "connection", "host")
 
 
 def families(numbers: Numbers, seen: Headroom) -> list[Metric]:
@@ -77,8 +77,9 @@ def _followed(numbers: Numbers, state: Following) -> list[Metric]:
     dropped = CounterMetricFamily(
         "oomwatchd_followed_dropped",
         "What of followed hosts was not used. bytes: its queue was full. lost: records that did not come, by "
-        "their sequence numbers. event: more events than its share. foreign: messages of programs. datagram: "
-        "the socket was full. host: of more hosts than there is room for.",
+        "their sequence numbers. spoilt: lines of a serial console that lost bytes and cannot be mended. "
+        "event: more events than its share. foreign: messages of programs. datagram: the socket was full. "
+        "host: of more hosts than there is room for.",
         labels=("host", "reason"),
     )
     for (name, reason), number in state.dropped.items():

@@ -39,11 +39,15 @@ Via = Literal["serial", "file", "pipe", "command", "netconsole", "syslog"]
 
 class Followed(msgspec.Struct, frozen=True, kw_only=True):
     """Another machine, whose log is followed: ``name`` is what it is called here, ``address`` where its
-    datagrams or connections come from, None where it has none. Nothing proves that its kernel wrote it."""
+    datagrams or connections come from, None where it has none. Nothing proves that its kernel wrote it.
+
+    ``mended_lines``: lines of the report that lost bytes on a serial line and were put right.
+    """
 
     name: str
     via: Via
     address: str | None = None
+    mended_lines: int = 0
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):

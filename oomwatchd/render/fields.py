@@ -314,6 +314,8 @@ def origin(event: OomEvent) -> tuple[str, ...]:
     if event.host is not None:
         address = f" from {harmless(event.host.address)}" if event.host.address else ""
         facts.append(f"host {harmless(event.host.name)} by {event.host.via}{address}, not proven")
+        if event.host.mended_lines:
+            facts.append(f"{event.host.mended_lines} lines lost bytes and were mended")
     if event.time.wall is not None:
         facts.append(event.time.wall)
     if event.time.kernel_seconds is not None:

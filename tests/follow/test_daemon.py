@@ -189,7 +189,13 @@ def test_the_command_tells_what_comes_through_a_pipe() -> None:
         event = json.loads(process.stdout.readline())
         process.stdin.close()
         assert process.wait(20) == 0
-    assert event["host"] == {"name": "board", "via": "pipe", "address": None, "trusted": False}
+    assert event["host"] == {
+        "name": "board",
+        "via": "pipe",
+        "address": None,
+        "trusted": False,
+        "mended_lines": 0,
+    }
     assert event["victims"][0]["comm"] == "app1"
 
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# The profile without a process of ours: kills start the daemon, which tells of them and ends.
+# The profile without a process of ours, or the resident daemon in the same machine (lab.phase=): the same kills for
+# both.
 . /lab/common.sh
 examples=/usr/share/doc/oomwatchd/examples
 unit=oomwatchd-ondemand.service
@@ -8,10 +9,61 @@ ended() { [ "$(systemctl show --property=ActiveState --value $unit)" = inactive 
 starts() { journalctl --quiet --no-pager --output=cat --unit=$unit | grep -c 'watching since'; }
 running() { cat /proc/[0-9]*/cmdline 2> /dev/null | tr '\0' ' ' | grep -c 'oomwatchd run'; }
 told() { awk '$1 ~ /^oomwatchd_oom_kills_total/ {n += $NF} END {print n + 0}' $prom; }
-free_kib() { sync; echo 3 > /proc/sys/vm/drop_caches; sleep 1; awk '/^MemFree:/{print $2}' /proc/meminfo; }
+figure() { awk -v name="$1:" '$1 == name {print $2}' /proc/meminfo; }
+# what nothing can be dropped of any more: free memory, and what the kernel and processes hold, in KiB
+held() {
+    sync; echo 3 > /proc/sys/vm/drop_caches; sleep 1
+    echo "MemFree $(figure MemFree), Slab $(figure Slab), Percpu $(figure Percpu), AnonPages $(figure AnonPages)"
+}
+switches() { awk '/^voluntary/{n += $2} END {print n + 0}' /proc/1/status; }
+quiet_for() { # what the service manager wakes up for in so many seconds
+    before=$(switches); sleep "$1"; echo "seconds $1, manager $(($(switches) - before))"
+}
+killed() { # how many the kernel must count
+    until_within 90 sh -c "[ \"\$(awk '/^oom_kill /{print \$2}' /proc/vmstat)\" -ge $1 ]"
+    [ "$who" = resident ] || { sleep 3; until_within 120 ended; }
+}
+kills() { # the same for both
+    first=$(oom_kills)
+    for n in 1 2 3; do
+        cgroup $who$n 16M; inside $who$n labbox hog 0 $who$n
+        killed $((first + n)); sleep 2
+    done
+    part ${who}_one_by_one; counted_by
+    first=$(oom_kills)
+    for n in 1 2 3 4 5 6 7 8 9 10; do cgroup ${who}storm$n 3M; inside ${who}storm$n labbox hog 0 ${who}storm & done
+    wait
+    killed $((first + 10))
+    part ${who}_storm; counted_by
+    first=$(oom_kills)
+    ordinary labbox hog 0 ${who}big
+    killed $((first + 1)); sleep 5
+    part ${who}_global; counted_by
+}
+counted_by() {
+    case $who in
+    resident) echo "kernel $(oom_kills), told $(metric oomwatchd_oom_kills_total)" ;;
+    *) echo "kernel $(oom_kills), told $(told), starts $(starts)" ;;
+    esac
+}
 
-active > /dev/null
-part resident; memory
+who=$(sed -n 's/.*lab\.phase=\([a-z]*\).*/\1/p' /proc/cmdline)
+part kernel; uname -r; cat /proc/meminfo
+part active; active
+if [ "$who" = resident ]; then
+    part resident_memory; memory
+    part resident_held; held
+    kills
+    until_within 60 sh -c '[ "$(curl --silent --max-time 10 http://127.0.0.1:10053/metrics | awk "/^oomwatchd_oom_kills_total/{n += \$NF} END {print n + 0}")" -ge 14 ]'
+    part resident_told; counted_by
+    part resident_memory_after; memory
+    systemctl stop oomwatchd.service oomwatchd.socket oomwatchd-kmsg.socket oomwatchd-names.socket
+    part without_held; held
+    part export; ordinary oomwatchd events --state-directory /var/lib/private/oomwatchd export
+    part end
+    sync
+    systemctl poweroff --force --force
+fi
 # the manager wants 16 MiB free there to read its units again
 mount -o remount,size=40M /run
 systemctl disable --now oomwatchd.service oomwatchd.socket oomwatchd-kmsg.socket oomwatchd-names.socket
@@ -20,45 +72,29 @@ mkdir -p /etc/oomwatchd
 cp $examples/oomwatchd-ondemand.service $examples/oomwatchd-ondemand.socket /etc/systemd/system/
 cp $examples/ondemand.toml /etc/oomwatchd/
 mount -t tracefs tracefs /sys/kernel/tracing 2> /dev/null
-# what one tracing instance costs: eight more of them
-before=$(free_kib)
+systemctl daemon-reload
+part before_held; held
+part enabled; systemctl enable --now oomwatchd-ondemand.socket $unit
+sleep 1; until_within 90 ended
+part at_boot; counted_by
+part idle; running; systemctl is-active oomwatchd-ondemand.socket
+part idle_held; held
+part quiet; quiet_for 30
+# what one more tracing instance costs: eight of them
+before=$(held)
 for n in 1 2 3 4 5 6 7 8; do
     instance=/sys/kernel/tracing/instances/cost$n
     mkdir $instance && echo 4 > $instance/buffer_size_kb && echo 1 > $instance/events/oom/mark_victim/enable
 done
-after=$(free_kib)
-part instance_kib; echo $(((before - after) / 8))
+part instances_held; echo "$before"; held
 for n in 1 2 3 4 5 6 7 8; do
     echo 0 > /sys/kernel/tracing/instances/cost$n/events/oom/mark_victim/enable; rmdir /sys/kernel/tracing/instances/cost$n
 done
-systemctl daemon-reload
-part enabled; systemctl enable --now oomwatchd-ondemand.socket $unit
-until_within 60 ended
-part at_boot; echo "starts $(starts), told $(told), kernel $(oom_kills)"
-part idle; running; systemctl is-active oomwatchd-ondemand.socket
-killed() { # how many
-    until_within 90 sh -c "[ \"\$(awk '/^oom_kill /{print \$2}' /proc/vmstat)\" -ge $1 ]"
-    sleep 3
-    until_within 120 ended
-}
-first=$(oom_kills)
-for n in 1 2 3; do
-    cgroup one$n 24M; inside one$n labbox hog
-    killed $((first + n))
-done
-part one_by_one; echo "starts $(starts), told $(told), kernel $(oom_kills)"
-first=$(oom_kills); begun=$(starts)
-for n in 1 2 3 4 5 6 7 8 9 10; do cgroup storm$n 3M; inside storm$n labbox hog & done
-wait
-killed $((first + 10))
-part storm; echo "starts $(($(starts) - begun)), told $(told), kernel $(oom_kills)"
-first=$(oom_kills); begun=$(starts)
-ordinary labbox hog 0 'big hog'
-killed $((first + 1))
-part global; echo "starts $(($(starts) - begun)), told $(told), kernel $(oom_kills)"
-sleep 15; ended
-part before_the_end; echo "starts $(starts), told $(told), kernel $(oom_kills), processes $(running)"
-part peak; journalctl --quiet --no-pager --output=cat --unit=$unit | grep -o 'Consumed.*' | tail -n 3
+begun=$(oom_kills)
+kills
+sleep 15; until_within 60 ended
+part before_the_end; counted_by; echo "processes $(running), killed $(($(oom_kills) - begun))"
+part peak; journalctl --quiet --no-pager --output=cat --unit=$unit | grep -o 'Consumed.*'
 part prom; cat $prom
 part export; ordinary oomwatchd events --state-directory /var/lib/oomwatchd export
 part log; journalctl --quiet --no-pager --output=cat --unit=$unit | tail -n 60
