@@ -996,7 +996,7 @@ class Running:
     def told(self) -> bool:
         """The position of this host's sinks is saved: after a kill -9 nothing is sent again."""
         with contextlib.closing(Store.open_reader(self.directory / "state")) as store:
-            return not store.untold(1)
+            return not store.undelivered(1)
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)

@@ -46,7 +46,7 @@ def test_the_next_start_tells_that_the_kernel_chose_the_daemon(
     capture = killed(pid, usec)
     event = conclude(capture)[0]
     for _ in range(2):  # a later revision of the same report
-        second.told(capture, event)
+        second.reported(capture, event)
     store.close()
     lines = [r.getMessage() for r in caplog.records if "the last daemon (pid 107)" in r.getMessage()]
     assert len(lines) == int(said)

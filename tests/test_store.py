@@ -654,24 +654,24 @@ def test_who_counts_is_told_of_a_new_file(tmp_path: Path) -> None:
 
 def test_what_was_stored_and_not_told_is_known_at_the_next_start(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
-    assert store.untold(9) == ()
-    store.told = store.last_news
-    store.save_told()
+    assert store.undelivered(9) == ()
+    store.delivered = store.last_news
+    store.save_delivered()
     for seq in (100, 200):
         store.put(capture(seq), event(seq))
-    store.told = 1
-    store.save_told()
+    store.delivered = 1
+    store.save_delivered()
     store.close()
     store = Store.open(tmp_path)
-    assert [news.event_id for news in store.untold(9)] == [event(200).id]
+    assert [news.event_id for news in store.undelivered(9)] == [event(200).id]
     assert not store.deliveries()
     store.forget_deliveries([])
-    assert len(store.untold(9)) == 1
-    store.told = store.last_news
+    assert len(store.undelivered(9)) == 1
+    store.delivered = store.last_news
     store.put(capture(300), event(300))  # a put saves it, too
     store.close()
     store = Store.open(tmp_path)
-    assert [news.event_id for news in store.untold(9)] == [event(300).id]
+    assert [news.event_id for news in store.undelivered(9)] == [event(300).id]
     store.close()
 
 

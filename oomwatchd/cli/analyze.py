@@ -133,7 +133,7 @@ def _read(args: SimpleNamespace, writer: Writer, shared: bool) -> int:
         if not found:
             complain(f"no OOM report in {'standard input' if name == '-' else name}")
             for near in log.neighbours:
-                complain(f"near it: {near.told()}")
+                complain(f"near it: {near.described()}")
     return status
 
 

@@ -245,8 +245,8 @@ def _table(listed: list[tuple[Group[EventRow], OomEvent]]) -> None:
         return
     for row in rows:
         cells = dict(zip(_HEADS, row, strict=True))
-        told = [cells[name] for name in ("TIME", "KIND", "CONSTRAINT", "VICTIM") if cells[name] != "-"]
-        _wrapped("  ".join(told), "", width)
+        shown = [cells[name] for name in ("TIME", "KIND", "CONSTRAINT", "VICTIM") if cells[name] != "-"]
+        _wrapped("  ".join(shown), "", width)
         if cells["TIMES"] != "1":
             _wrapped(f"{cells['TIMES']} times, first {cells['FIRST']}", "  ", width)
         for name in ("WHERE", "WHY", "ID"):

@@ -134,22 +134,22 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 class Balance:
     """The kernel's count of kills against those that its log reported. Not thread-safe.
 
-    ``told``: kills of this boot that earlier events say are missing. ``counts`` returns each cgroup's own
+    ``reported``: kills of this boot that earlier events say are missing. ``counts`` returns each cgroup's own
     count of kills.
     """
 
     def __init__(
         self,
-        told: float,
+        reported: float,
         counts: Callable[[], Mapping[str, int]] = dict,
         lasting_usec: int = LASTING_USEC["kmsg"],
     ) -> None:
-        self._told = told
+        self._reported = reported
         self._counts = counts
         self._lasting_usec = lasting_usec
         self._since: int | None = None  # since when kills have been missing
         self._missing = 0.0  # the fewest since then
-        self._told_usec: int | None = None
+        self._reported_usec: int | None = None
         self._agreed: Totals | None = None  # when the counts last agreed, or what was missing was told
         self._cgroups: Mapping[str, int] = {}
         self._marked: deque[tuple[int, str | None]] = deque(maxlen=MAX_NAMES)
@@ -161,8 +161,8 @@ class Balance:
     def weigh(self, totals: Totals, unaccounted: float, usec: int) -> Unseen | None:
         """The kills to say in an event, at a moment when all that was read is counted. ``unaccounted`` is how
         many the log lacks. A difference counts when it has lasted."""
-        self._told = min(self._told, max(unaccounted, 0.0))  # found again by a restart
-        missing = unaccounted - self._told
+        self._reported = min(self._reported, max(unaccounted, 0.0))  # found again by a restart
+        missing = unaccounted - self._reported
         if missing <= 0:
             self._since = None
             self.agree(totals)
@@ -171,7 +171,7 @@ class Balance:
             self._since, self._missing = usec, missing
         self._missing = min(self._missing, missing)
         lasted = usec - self._since >= self._lasting_usec
-        soon = self._told_usec is not None and usec - self._told_usec < TELL_USEC
+        soon = self._reported_usec is not None and usec - self._reported_usec < TELL_USEC
         if not lasted or soon:
             return None
         return self._tell(totals, int(self._missing), usec)
@@ -192,14 +192,14 @@ class Balance:
             kills=kills,
             kernel_kills=kills + reported,
             reported_kills=reported,
-            unaccounted_kills=int(self._told) + kills,
+            unaccounted_kills=int(self._reported) + kills,
             lost_records=totals.lost_records - (before.lost_records if before else 0),
             dropped_reports=totals.dropped_reports - (before.dropped_reports if before else 0),
             cgroups=tuple((path, n) for n, path in largest),
             marked=tuple(self._marked),
         )
-        self._told += kills
-        self._told_usec, self._since = usec, None
+        self._reported += kills
+        self._reported_usec, self._since = usec, None
         self._cgroups, self._agreed = cgroups, totals
         self._marked.clear()
         return unseen

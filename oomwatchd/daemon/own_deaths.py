@@ -62,7 +62,7 @@ class OwnDeaths:
     def __contains__(self, number: int) -> bool:
         return number in self._numbers
 
-    def told(self, capture: OomCapture, event: OomEvent) -> None:
+    def reported(self, capture: OomCapture, event: OomEvent) -> None:
         """Say it if the last daemon is among the victims of an event."""
         usec = next((record.usec for record in reversed(capture.records) if record.usec is not None), None)
         if usec is None or not self._from_usec - _DRIFT_USEC <= usec <= self._to_usec + _DRIFT_USEC:

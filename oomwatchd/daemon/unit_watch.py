@@ -83,13 +83,13 @@ class _Listening:
 class _Kill:
     """What the journal said of one oomd kill so far."""
 
-    __slots__ = ("line", "revision", "told", "unit", "usec")
+    __slots__ = ("line", "result", "revision", "unit", "usec")
 
     def __init__(self, unit: str | None, usec: int) -> None:
         self.unit = unit
         self.usec = usec
         self.line: OomdLine | None = None
-        self.told: UnitEntry | None = None
+        self.result: UnitEntry | None = None
         self.revision = -1  # nothing is issued yet
 
 
@@ -193,10 +193,10 @@ class UnitWatch:
         charge = charge_of(self._hierarchy, path) if self._hierarchy is not None and path else None
         if charge is None or event.aftermath is None:
             return capture, event
-        told = msgspec.structs.replace(event.aftermath, cgroup=charge)
+        aftermath = msgspec.structs.replace(event.aftermath, cgroup=charge)
         return (
             msgspec.structs.replace(capture, charge_after=charge),
-            msgspec.structs.replace(event, aftermath=told),
+            msgspec.structs.replace(event, aftermath=aftermath),
         )
 
     def listen(self, capture: OomCapture, event: OomEvent) -> None:
@@ -231,7 +231,7 @@ class UnitWatch:
             for waiting in self._listening.values():
                 waiting.take(entry)
             if entry.step == "oomd_kill":
-                self._told(entry)
+                self._keep_result(entry)
         self.tick(None if drained else entries[-1].usec)
 
     def tick(self, now: int | None = None) -> None:
@@ -274,9 +274,9 @@ class UnitWatch:
         kill.line = line
         self._changed(kill)
 
-    def _told(self, entry: UnitEntry) -> None:
-        kill = self._of(entry.unit, entry.usec, lambda one: one.told is None)
-        kill.told = entry
+    def _keep_result(self, entry: UnitEntry) -> None:
+        kill = self._of(entry.unit, entry.usec, lambda one: one.result is None)
+        kill.result = entry
         self._changed(kill)
 
     def _of(self, unit: str | None, usec: int, lacks: Callable[[_Kill], bool]) -> _Kill:
@@ -293,11 +293,11 @@ class UnitWatch:
         return kill
 
     def _changed(self, kill: _Kill) -> None:
-        if kill.revision >= 0 or (kill.line is not None and kill.told is not None):
+        if kill.revision >= 0 or (kill.line is not None and kill.result is not None):
             self._issue(kill)
 
     def _issue(self, kill: _Kill) -> None:
-        entries = [entry for entry in (kill.line, kill.told) if entry is not None]
+        entries = [entry for entry in (kill.line, kill.result) if entry is not None]
         kill.revision += 1
         self._issue_of("oomd", [_record(entry) for entry in entries], kill.revision)
 

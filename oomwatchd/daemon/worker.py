@@ -242,7 +242,7 @@ class Worker:
             self._on_event(event)
             self._outputs.notify()
             self._outputs.emit(event)
-        self._told()
+        self._save_position()
 
     def reopen_sinks(self, config: Config) -> None:
         """Close the sinks and open those of ``config``; for :meth:`later`."""
@@ -315,7 +315,7 @@ class Worker:
         capture, event = self._timed(capture, event, waiting.named_at)
         if watched and self._unit_watch is not None:
             capture, event = self._unit_watch.settled(capture, event)
-        self._deaths.told(capture, event)
+        self._deaths.reported(capture, event)
         self._keep(capture, event)
         if watched and self._unit_watch is not None:
             self._unit_watch.listen(capture, event)
@@ -387,24 +387,24 @@ class Worker:
         if self._put_off.pop(event.id, None) is not None or news:
             self._on_event(event)
             self._outputs.emit(event)
-            self._told()
+            self._save_position()
 
-    def _told(self) -> None:
+    def _save_position(self) -> None:
         """Note how far the local sinks are; while more captures wait, the next put saves it."""
         first = min(self._put_off.values(), default=self._store.last_news + 1)
-        self._store.told = first - 1
+        self._store.delivered = first - 1
         if not self._waiting:
             with suppress(StoreError):
-                self._store.save_told()
+                self._store.save_delivered()
 
     def _tell_rest(self) -> None:
         """Hand out what the last daemon stored and did not hand out before it was killed."""
-        untold: dict[str, None] = {}  # the rest of a group kill is news of its own
+        undelivered: dict[str, None] = {}  # the rest of a group kill is news of its own
         try:
-            untold = dict.fromkeys(news.event_id for news in self._store.untold(FULL_CAPTURES))
+            undelivered = dict.fromkeys(news.event_id for news in self._store.undelivered(FULL_CAPTURES))
         except StoreError as error:
             self._failures.failed("telling what was stored", error)
-        for event_id in untold:
+        for event_id in undelivered:
             try:
                 capture = self._store.get(event_id)
             except StoreError as error:  # a damaged row
@@ -414,7 +414,7 @@ class Worker:
                 if capture.source.followed is None and key_of(capture) in self._deaths:
                     capture = cut_down(capture)
                 self._outputs.emit(self._concluded(capture))
-        self._told()
+        self._save_position()
 
     def _concluded(self, capture: OomCapture) -> OomEvent:
         """The event; a fault of its explanation is logged and counted."""

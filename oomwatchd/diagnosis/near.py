@@ -42,7 +42,7 @@ class Near(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     count: int = 1
 
-    def told(self) -> str:
+    def described(self) -> str:
         """One line in plain words. It is escaped, because the text is not trusted."""
         more = f" and {self.count - 1} more" if self.count > 1 else ""
         return f"line {self.line}{more}: {self.kind.what} ({self.text!r}); {self.kind.look_for}"
@@ -249,5 +249,5 @@ def neighbours(lines: Iterable[str]) -> list[Near]:
         if near is None:
             near = Near(kind=kind, line=number, text=" ".join(line[:MAX_LINE].split())[:_SHOWN], count=0)
         found[kind.id] = msgspec.structs.replace(near, count=near.count + 1)
-    told = [found[kind.id] for kind in KINDS if kind.id in found]
-    return ([near for near in told if near.kind.id != "mentioned"] or told)[:MAX_TOLD]
+    likely = [found[kind.id] for kind in KINDS if kind.id in found]
+    return ([near for near in likely if near.kind.id != "mentioned"] or likely)[:MAX_TOLD]

@@ -75,10 +75,10 @@ def read(records: Iterable[KmsgRecord]) -> OomdKill:
     for record in records:
         if found := _KILLED.match(record.text):
             fields |= _own(found)
-        elif told := _IN_UNIT.match(record.text):
-            fields.setdefault("unit", told["unit"])
-            if told["count"]:
-                fields["processes"] = int(told["count"])
+        elif named := _IN_UNIT.match(record.text):
+            fields.setdefault("unit", named["unit"])
+            if named["count"]:
+                fields["processes"] = int(named["count"])
     return OomdKill(**fields)  # type: ignore[arg-type]
 
 

@@ -283,6 +283,6 @@ def _who(held: Held) -> str:
     return f"{harmless_name(held.name)} (pid {held.pid})"
 
 
-def told(suspect: Suspect) -> str:
+def described(suspect: Suspect) -> str:
     """``BPF of tracer (pid 7) 256 MiB``."""
     return f"{suspect.text} {size(suspect.amount)}" if suspect.amount else suspect.text

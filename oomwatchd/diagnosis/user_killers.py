@@ -80,25 +80,25 @@ class Kills:
     """
 
     def __init__(self) -> None:
-        self._told: dict[str, list[KmsgRecord]] = {}
+        self._announced: dict[str, list[KmsgRecord]] = {}
         self._sent: dict[str, list[KmsgRecord]] = {}
 
     def feed(self, program: str, record: KmsgRecord) -> list[KmsgRecord]:
         """The lines of the previous kill if this line ends it, else nothing."""
         if kills(program, record.text):
             sent = self._sent.get(program)
-            told = self._told.pop(program, [])
-            if sent is not None and _pid(program, [record]) in (None, _pid(program, sent)) and not told:
+            earlier = self._announced.pop(program, [])
+            if sent is not None and _pid(program, [record]) in (None, _pid(program, sent)) and not earlier:
                 sent.append(record)
                 return []
             out = self.end(program)
-            self._sent[program] = [*told, record]
+            self._sent[program] = [*earlier, record]
             return out
         if tells(program, record.text):
             out = self.end(program) if program == "nohang" else []
-            self._told[program] = [*self._told.get(program, []), record][-_MAX_LINES:]
+            self._announced[program] = [*self._announced.get(program, []), record][-_MAX_LINES:]
             if program == "earlyoom":
-                self._told[program] = [record]  # the program logs what is left every few seconds
+                self._announced[program] = [record]  # the program logs what is left every few seconds
             return out
         return []
 

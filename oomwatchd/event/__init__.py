@@ -176,8 +176,8 @@ def conclude(capture: OomCapture) -> Conclusion:
     elif capture.source.form == "oomd":
         event = attempt(lambda: _oomd_event(capture), lambda: _bare(capture))
     elif capture.nearing is not None:
-        told = capture.nearing
-        event = attempt(lambda: _near_event(capture, told), lambda: _bare(capture))
+        warning = capture.nearing
+        event = attempt(lambda: _near_event(capture, warning), lambda: _bare(capture))
     else:
         event = _kernel_event(capture, attempt)
     if event.host is not None:
@@ -216,7 +216,7 @@ def _kernel_event(capture: OomCapture, attempt: _Attempt) -> OomEvent:
     if attempt.error is None:  # else findings would take unread parts for missing ones
         diagnosis = attempt(lambda: diagnose(report, capture), lambda: diagnosis)
     return msgspec.structs.replace(
-        _told(capture, report, diagnosis.summary),
+        _event_of(capture, report, diagnosis.summary),
         findings=diagnosis.findings,
         snapshots=attempt(lambda: _snapshots(capture), lambda: None),
         attribution=attempt(
@@ -258,7 +258,7 @@ def _left_out(rows: RowsLeftOut, page_size: int | None) -> TasksLeftOut:
     )
 
 
-def _told(capture: OomCapture, report: OomReport, summary: str) -> OomEvent:
+def _event_of(capture: OomCapture, report: OomReport, summary: str) -> OomEvent:
     """The event with only what report and capture say themselves, without conclusions."""
     wall = report.first_wall
     if capture.wall_offset is not None and report.first_usec is not None:
@@ -345,8 +345,8 @@ def _oomd_event(capture: OomCapture) -> OomEvent:
         arch=capture.arch,
         page_size_bytes=capture.page_size_bytes,
     )
-    told = _told(capture, report, oomd.summarize(kill))
-    return msgspec.structs.replace(told, findings=diagnose(report, capture).findings, oomd=kill)
+    event = _event_of(capture, report, oomd.summarize(kill))
+    return msgspec.structs.replace(event, findings=diagnose(report, capture).findings, oomd=kill)
 
 
 def _user_kill_event(capture: OomCapture) -> OomEvent:
@@ -359,18 +359,18 @@ def _user_kill_event(capture: OomCapture) -> OomEvent:
         first_usec=capture.records[0].usec,
         first_wall=capture.records[0].wall,
     )
-    return msgspec.structs.replace(_told(capture, report, user_killers.summarize(kill)), user_kill=kill)
+    return msgspec.structs.replace(_event_of(capture, report, user_killers.summarize(kill)), user_kill=kill)
 
 
-def _near_event(capture: OomCapture, told: Nearing) -> OomEvent:
+def _near_event(capture: OomCapture, warning: Nearing) -> OomEvent:
     """The event of a warning: there is no kernel report, and nothing was killed yet."""
     from oomwatchd.diagnosis import nearing  # a daemon that gives no warnings does without
 
-    report = nearing.report_of(capture, told)
-    near = nearing.near_of(capture, told, rfc3339(told.ended_wall))
+    report = nearing.report_of(capture, warning)
+    near = nearing.near_of(capture, warning, rfc3339(warning.ended_wall))
     found = memory_nearly_exhausted.find(Case(report, capture))
     return msgspec.structs.replace(
-        _told(capture, report, nearing.summarize(near)),
+        _event_of(capture, report, nearing.summarize(near)),
         findings=() if found is None else (found,),
         snapshots=_snapshots(capture),
         near=near,
@@ -379,7 +379,7 @@ def _near_event(capture: OomCapture, told: Nearing) -> OomEvent:
 
 def _bare(capture: OomCapture) -> OomEvent:
     report = _bare_report(capture)
-    return _told(capture, report, _bare_summary(report))
+    return _event_of(capture, report, _bare_summary(report))
 
 
 def _bare_report(capture: OomCapture) -> OomReport:

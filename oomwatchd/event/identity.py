@@ -44,7 +44,7 @@ def event_id(capture: OomCapture) -> str:
     return hasher.hexdigest()
 
 
-def near_id(boot_id: str | None, told: Nearing) -> str:
+def near_id(boot_id: str | None, warning: Nearing) -> str:
     """The id of a warning, which it keeps to its end."""
-    text = f"{boot_id}:near:{told.usec}:{told.cgroup or ''}"
+    text = f"{boot_id}:near:{warning.usec}:{warning.cgroup or ''}"
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=10).hexdigest()

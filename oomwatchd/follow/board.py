@@ -140,7 +140,7 @@ class Board:
         return found
 
     def _told(self, found: list[OomCapture], now: float) -> list[OomCapture]:
-        told = []
+        complete = []
         for capture in found:
             capture = self._dated(capture)
             key = event_id(capture)
@@ -150,10 +150,10 @@ class Board:
             while len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
             if self._has_share(now):
-                told.append(capture)
+                complete.append(capture)
             else:
                 self.drop("event")
-        return told
+        return complete
 
     def _has_share(self, now: float) -> bool:
         since = now if self._allowed_at is None else self._allowed_at

@@ -147,9 +147,9 @@ class Follower:
                     self._failed(source, str(error))
         self._work()
 
-    def wake_by(self, descriptor: int, told: Callable[[], None]) -> None:
-        """Call ``told`` and end the turn when this descriptor becomes readable."""
-        self._selector.register(descriptor, selectors.EVENT_READ, told)
+    def wake_by(self, descriptor: int, wake: Callable[[], None]) -> None:
+        """Call ``wake`` and end the turn when this descriptor becomes readable."""
+        self._selector.register(descriptor, selectors.EVENT_READ, wake)
 
     def finish(self) -> None:
         """All sources have ended: take the reports that are complete by that."""

@@ -65,9 +65,9 @@ class History:
         cgroups, and the marks."""
         if not self._shared or self._shared[0][0] is not self:
             self._shared[:] = [(self, self._tell())]
-        told = self._shared[0][1]
-        samples = told.samples if most is None else told.samples[-most:]
-        return Before(samples, _chosen(told.tracks, set(pids), set(paths)), told.marks)
+        latest = self._shared[0][1]
+        samples = latest.samples if most is None else latest.samples[-most:]
+        return Before(samples, _chosen(latest.tracks, set(pids), set(paths)), latest.marks)
 
     def _tell(self) -> Before:
         points: dict[int, list[tuple[int, int]]] = {}

@@ -112,9 +112,9 @@ def track_title(track: Track, most: int = 48) -> str:
         return name
     found = called(track.name) if track.kind == "cgroup" else None
     if found is not None:
-        told = harmless_name(found[1]) if found[0] == "unit" else f"{found[0]} {harmless_name(found[1])}"
-        if len(told) <= most:
-            return told
+        named = harmless_name(found[1]) if found[0] == "unit" else f"{found[0]} {harmless_name(found[1])}"
+        if len(named) <= most:
+            return named
     return path_cut(name, most, most)
 
 
@@ -130,8 +130,8 @@ def mark_said(mark: Mark) -> str:
         "mem_total": "changed",
     }[mark.kind]
     amounts = [size(b) for b in (mark.before_bytes, mark.after_bytes) if b is not None]
-    told = f" ({' -> '.join(amounts)})" if amounts else ""
-    return f"{harmless_name(mark.name)}: {verb}{told}"
+    change = f" ({' -> '.join(amounts)})" if amounts else ""
+    return f"{harmless_name(mark.name)}: {verb}{change}"
 
 
 def detected_usec(event: OomEvent) -> int | None:
@@ -197,8 +197,8 @@ def died(event: OomEvent) -> str:
         return f"unknown: the log does not show it ({event.unseen.kills} by the kernel's count)"
     if event.oomd is not None:
         many = event.oomd.processes
-        told = "number unknown" if many is None else plural(many, "process")
-        return f"processes of {harmless_name(event.oomd.unit or event.oomd.cgroup or '')} ({told})"
+        count = "number unknown" if many is None else plural(many, "process")
+        return f"processes of {harmless_name(event.oomd.unit or event.oomd.cgroup or '')} ({count})"
     if event.user_kill is not None:
         kill = event.user_kill
         name = harmless_name(kill.comm) if kill.comm is not None else "unknown: the text does not name it"
@@ -227,9 +227,9 @@ def died(event: OomEvent) -> str:
     facts += [f"{amount(held)} resident"] if held is not None else []
     facts += [f"score {victim.score}"] if victim.score is not None else []
     more = len(event.victims) - 1
-    told = f"{harmless_name(victim.comm)} ({', '.join(facts)}){f' and {more} more' if more else ''}"
+    text = f"{harmless_name(victim.comm)} ({', '.join(facts)}){f' and {more} more' if more else ''}"
     where = _home(event, victim)
-    return f"{told}, in {where}" if where else told
+    return f"{text}, in {where}" if where else text
 
 
 def _home(event: OomEvent, victim: Victim) -> str:
@@ -239,18 +239,18 @@ def _home(event: OomEvent, victim: Victim) -> str:
     if whose is None:
         return ""
     said = event.memcg is not None and event.memcg.oom_path == whose.cgroup
-    told = home_of(whose)
-    if whose.container_id is not None and told is not None:
+    home = home_of(whose)
+    if whose.container_id is not None and home is not None:
         if whose.container_name is not None:
             kind = "" if names_of(whose).pod is None else "container "
-            return f"{kind}{harmless_name(told)} ({harmless_name(short_id(whose.container_id))})"
+            return f"{kind}{harmless_name(home)} ({harmless_name(short_id(whose.container_id))})"
         if whose.container_unnamed is not None:
-            return f"{harmless_name(told)} (name unknown: {harmless_name(whose.container_unnamed)})"
-        return "" if said and whose.pod_uid is None else harmless_name(told)
+            return f"{harmless_name(home)} (name unknown: {harmless_name(whose.container_unnamed)})"
+        return "" if said and whose.pod_uid is None else harmless_name(home)
     if said:
         return ""
-    if told not in (None, whose.cgroup):
-        return harmless_name(told or "")
+    if home not in (None, whose.cgroup):
+        return harmless_name(home or "")
     named = whose.cgroup not in (None, "", "/")
     return f"cgroup {path_cut(harmless_name(whose.cgroup or ''), 60, 60)}" if named else ""
 

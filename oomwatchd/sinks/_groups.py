@@ -26,7 +26,7 @@ _AGAIN_SECONDS = 60.0
 _GROUPS = 64
 
 
-class Told(NamedTuple):
+class Message(NamedTuple):
     """A message: the newest event, how many events it stands for, and the time of the first of them (RFC
     3339)."""
 
@@ -40,8 +40,8 @@ class _Group(msgspec.Struct):
     last: float
     until: float
     messages: int
-    told: Told
-    held: Told | None = None
+    message: Message
+    held: Message | None = None
 
 
 class Groups:
@@ -52,25 +52,25 @@ class Groups:
         self._key = key
         self._groups: dict[Key, _Group] = {}
 
-    def take(self, event: OomEvent, now: float) -> Told | None:
+    def take(self, event: OomEvent, now: float) -> Message | None:
         """The message to send for this event; None: it is held. Asked again about the event that came
         last, the answer is the same: a delivery is tried more than once."""
         key = self._key(event)
         group = self._groups.pop(key, None)
         if group is None or now - group.last > GAP_SECONDS:
-            told = Told(event, 1, event.time.wall)
-            self._groups[key] = _Group(now, now + HOLD_SECONDS[0], 1, told)
+            message = Message(event, 1, event.time.wall)
+            self._groups[key] = _Group(now, now + HOLD_SECONDS[0], 1, message)
             self._forget()
-            return told
+            return message
         self._groups[key] = group
-        if group.held is None and event.id == group.told.event.id:  # again, or a later revision of it
-            group.told = group.told._replace(event=event)
-            return group.told
-        if group.held is not None and event.id in (group.held.event.id, group.told.event.id):
+        if group.held is None and event.id == group.message.event.id:  # again, or a later revision of it
+            group.message = group.message._replace(event=event)
+            return group.message
+        if group.held is not None and event.id in (group.held.event.id, group.message.event.id):
             return None
         group.last = now
-        held = group.held or Told(event, 0, event.time.wall)
-        group.held = Told(event, held.times + 1, held.first)
+        held = group.held or Message(event, 0, event.time.wall)
+        group.held = Message(event, held.times + 1, held.first)
         return self._release(group, now) if now >= group.until else None
 
     def due(self, now: float) -> float | None:
@@ -78,33 +78,33 @@ class Groups:
         held = [group.until for group in self._groups.values() if group.held is not None]
         return max(0.0, min(held) - now) if held else None
 
-    def next_held(self, now: float | None) -> Told | None:
+    def next_held(self, now: float | None) -> Message | None:
         """What is to be told now of what is held, None: all of it; :meth:`done` when it was."""
         for group in self._groups.values():
             if group.held is not None and (now is None or group.until <= now):
                 return group.held
         return None
 
-    def done(self, told: Told, now: float) -> None:
+    def done(self, message: Message, now: float) -> None:
         """What was held has been sent."""
         for group in self._groups.values():
-            if group.held is told:
+            if group.held is message:
                 self._release(group, now)
 
-    def postpone(self, told: Told, until: float) -> None:
+    def postpone(self, message: Message, until: float) -> None:
         """It could not be sent now."""
         for group in self._groups.values():
-            if group.held is told:
+            if group.held is message:
                 group.until = until
 
     @staticmethod
-    def _release(group: _Group, now: float) -> Told:
+    def _release(group: _Group, now: float) -> Message:
         assert group.held is not None
-        told = group.told = group.held
+        message = group.message = group.held
         group.held = None
         group.until = now + HOLD_SECONDS[min(group.messages, len(HOLD_SECONDS) - 1)]
         group.messages += 1
-        return told
+        return message
 
     def _forget(self) -> None:
         """Keep the bound; groups that hold nothing go first."""
@@ -122,15 +122,15 @@ class Grouping(ABC):
         self._steady = steady
 
     @abstractmethod
-    def send(self, told: Told) -> None:
+    def send(self, message: Message) -> None:
         """One message. Raises SinkError."""
 
     def deliver(self, events: Sequence[OomEvent]) -> None:
         """Tell what is not held. Raises SinkError."""
         for event in events:
-            told = Told(event) if self._groups is None else self._groups.take(event, self._steady())
-            if told is not None:
-                self.send(told)
+            message = Message(event) if self._groups is None else self._groups.take(event, self._steady())
+            if message is not None:
+                self.send(message)
 
     def due(self) -> float | None:
         """Seconds until something held is due (:meth:`tell_held`); None: nothing is held."""
@@ -140,12 +140,12 @@ class Grouping(ABC):
         """Tell what is held and due, ``at_the_end`` all that is held. Raises SinkError; it is then held for
         another minute."""
         while self._groups is not None:
-            told = self._groups.next_held(None if at_the_end else self._steady())
-            if told is None:
+            message = self._groups.next_held(None if at_the_end else self._steady())
+            if message is None:
                 break
             try:
-                self.send(told)
+                self.send(message)
             except SinkError:
-                self._groups.postpone(told, self._steady() + _AGAIN_SECONDS)
+                self._groups.postpone(message, self._steady() + _AGAIN_SECONDS)
                 raise
-            self._groups.done(told, self._steady())
+            self._groups.done(message, self._steady())

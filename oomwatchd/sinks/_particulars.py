@@ -69,8 +69,8 @@ def unit_of(event: OomEvent) -> str | None:
     """The first victim's systemd unit, the one that systemd-oomd killed, or whose limit is near."""
     whose = victim_attribution(event)
     if whose is None:
-        told = event.oomd or event.near
-        return told.unit if told else None
+        about = event.oomd or event.near
+        return about.unit if about else None
     return whose.unit
 
 

@@ -39,7 +39,7 @@ from oomwatchd.event import OomEvent
 from oomwatchd.event.groups import Key
 from oomwatchd.hostname import host_name
 from oomwatchd.sinks._error import SinkError
-from oomwatchd.sinks._groups import Grouping, Groups, Told
+from oomwatchd.sinks._groups import Grouping, Groups, Message
 from oomwatchd.sinks._http import HttpClient, HttpOptions, origin
 from oomwatchd.sinks._particulars import ALERTNAMES, is_test, victim_attribution
 from oomwatchd.sinks._secrets import read_secret
@@ -92,16 +92,16 @@ def pod_of(event: OomEvent) -> Pod | None:
     return Pod(called.namespace, called.pod, whose.pod_uid, called.container)
 
 
-def event_object(told: Told, pod: Pod) -> dict[str, Any]:
+def event_object(message: Message, pod: Pod) -> dict[str, Any]:
     """The core/v1 Event."""
-    event = told.event
+    event = message.event
     involved = {"apiVersion": "v1", "kind": "Pod", "namespace": pod.namespace, "name": pod.name}
     if pod.uid is not None:
         involved["uid"] = pod.uid
     if pod.container is not None:
         involved["fieldPath"] = f"spec.containers{{{harmless(pod.container)}}}"
     last = _moment(event.time.wall)
-    drawn = hashlib.sha256(f"{event.id} {told.times} {pod.uid}".encode()).hexdigest()[:16]
+    drawn = hashlib.sha256(f"{event.id} {message.times} {pod.uid}".encode()).hexdigest()[:16]
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -113,9 +113,9 @@ def event_object(told: Told, pod: Pod) -> dict[str, Any]:
         "source": {"component": "oomwatchd", "host": host_name()},
         "reportingComponent": "oomwatchd",
         "reportingInstance": host_name(),
-        "firstTimestamp": _moment(told.first) if told.first is not None else last,
+        "firstTimestamp": _moment(message.first) if message.first is not None else last,
         "lastTimestamp": last,
-        "count": told.times,
+        "count": message.times,
     }
 
 
@@ -158,9 +158,9 @@ class Kubernetes(Grouping):
         """Send what happened in a pod. Raises SinkError."""
         super().deliver([event for event in events if is_test(event) or pod_of(event) is not None])
 
-    def send(self, told: Told) -> None:
+    def send(self, message: Message) -> None:
         """Create the Event. Raises SinkError."""
-        pod = self._own_pod() if is_test(told.event) else pod_of(told.event)
+        pod = self._own_pod() if is_test(message.event) else pod_of(message.event)
         if pod is None:
             return
         if (seconds := self._pace.take(self._steady())) > 0:
@@ -169,7 +169,7 @@ class Kubernetes(Grouping):
         answer = self._client.send(
             "POST",
             f"{self._url}/api/v1/namespaces/{pod.namespace}/events",
-            msgspec.json.encode(event_object(told, pod)),
+            msgspec.json.encode(event_object(message, pod)),
             "application/json",
             {"Authorization": f"Bearer {token}", "Accept": "application/json"},
             also=(_FORBIDDEN, _NOT_FOUND, _CONFLICT),

@@ -33,7 +33,7 @@ import msgspec
 from oomwatchd.event import OomEvent
 from oomwatchd.hostname import host_name
 from oomwatchd.sinks._error import SinkError
-from oomwatchd.sinks._groups import Grouping, Groups, Told
+from oomwatchd.sinks._groups import Grouping, Groups, Message
 from oomwatchd.sinks._http import HttpClient, HttpOptions
 from oomwatchd.sinks._particulars import place, severity
 from oomwatchd.sinks._payload import Template, TemplateError, document, linked, particulars
@@ -134,14 +134,14 @@ class Webhook(Grouping):
         """Close the connection."""
         self._client.close()
 
-    def send(self, told: Told) -> None:
+    def send(self, message: Message) -> None:
         """One request. Raises SinkError."""
-        options, event = self._options, told.event
+        options, event = self._options, message.event
         if self._template is None:
             body = msgspec.json.encode(cloud_event(event, options.payload, options.link))
             content_type = CLOUDEVENTS
         else:
-            values = particulars(event, options.link, told.times, told.first)
+            values = particulars(event, options.link, message.times, message.first)
             body = self._template.fill(values, document(event, options.payload))
             content_type = "application/json"
         seconds = int(self._clock())

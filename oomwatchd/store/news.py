@@ -88,12 +88,12 @@ class NewsTable:
         self._connection.execute(f"DELETE FROM delivery WHERE sink NOT IN ({marks})", kept)  # noqa: S608
         self._forget()
 
-    def told(self) -> int | None:
+    def delivered(self) -> int | None:
         """The number up to which the local sinks got the news; None in a file where they never got any."""
         row = self._connection.execute("SELECT position FROM delivery WHERE sink = ?", (LOCAL,)).fetchone()
         return None if row is None else int(row[0])
 
-    def save_told(self, position: int) -> None:
+    def save_delivered(self, position: int) -> None:
         """Save the number up to which the local sinks got the news."""
         self._connection.execute(
             "INSERT INTO delivery (sink, position, delivered, left_out, dropped, failures)"

@@ -137,7 +137,7 @@ def values_of(capture: OomCapture, event: OomEvent, now: float) -> tuple[Any, ..
     if capture.wall_offset is not None and capture.records and capture.records[0].usec is not None:
         wall = capture.wall_offset + capture.records[0].usec / 1e6
     called = names_of(whose)
-    told = event.oomd or event.near
+    about = event.oomd or event.near
     values = {
         "id": event.id,
         "boot_id": capture.source.boot_id,
@@ -154,14 +154,14 @@ def values_of(capture: OomCapture, event: OomEvent, now: float) -> tuple[Any, ..
         "victim_pid": victim.pid if victim else None,
         "victim_comm": victim.comm if victim else None,
         "cgroup": next((path for path in paths if path), None),
-        "unit": whose.unit if whose else told.unit if told else None,
+        "unit": whose.unit if whose else about.unit if about else None,
         "capture": zlib.compress(msgspec.msgpack.encode(capture)),
         "first_usec": first_usec(capture),
         "summary": event.summary,
         "container": called.container,
         "pod": called.pod,
         "namespace": called.namespace,
-        "container_id": whose.container_id if whose else told.container_id if told else None,
+        "container_id": whose.container_id if whose else about.container_id if about else None,
         "host": event.host.name if event.host else None,
     }
     return tuple(values[name] for name in COLUMNS)

@@ -54,7 +54,7 @@ class Store:
         #: captures dropped because memory's bound was reached while the file failed
         self.dropped = 0
         #: the number up to which this host's sinks got the news; saved with the next put
-        self.told: int | None = None
+        self.delivered: int | None = None
         #: stored events and the bytes they use, as of the last put
         self.events = 0
         self.bytes = 0
@@ -80,9 +80,9 @@ class Store:
         """The number of the last news."""
         return self.failover.last_news
 
-    def when_renewed(self, told: Callable[[], None]) -> None:
-        """Have ``told`` called when the file was replaced by a new one, which has no counters."""
-        self.failover.on_renewed = told
+    def when_renewed(self, renewed: Callable[[], None]) -> None:
+        """Have ``renewed`` called when the file was replaced by a new one, which has no counters."""
+        self.failover.on_renewed = renewed
 
     @classmethod
     def open(
@@ -183,7 +183,7 @@ class Store:
         if outcome != "known":
             file.prune(self.failover.limits, now)
         self._note(self.failover.news, capture, event, outcome == "new", tally)
-        self._save_told()
+        self._save_delivered()
         return outcome
 
     def _put_in_memory(self, capture: OomCapture, event: OomEvent, tally: Tally) -> Outcome:
@@ -239,14 +239,14 @@ class Store:
         with self._reading() as at, at.writing():
             at.news.forget_deliveries(kept)
 
-    def save_told(self) -> None:
-        """Save ``told`` without a put. Raises StoreError."""
+    def save_delivered(self) -> None:
+        """Save ``delivered`` without a put. Raises StoreError."""
         with self._reading() as at, at.writing():
-            self._save_told()
+            self._save_delivered()
 
-    def _save_told(self) -> None:
-        if self.told is not None:
-            self.failover.news.save_told(self.told)
+    def _save_delivered(self) -> None:
+        if self.delivered is not None:
+            self.failover.news.save_delivered(self.delivered)
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -389,11 +389,11 @@ class Store:
         with self._reading() as at:
             return at.news.deliveries(at.last_news)
 
-    def untold(self, limit: int) -> Sequence[News]:
+    def undelivered(self, limit: int) -> Sequence[News]:
         """News that this host's sinks had not got when the last daemon ended, oldest first. Empty in a store
         where they never got any. Raises StoreError."""
         with self._reading() as at:
-            position = at.news.told()
+            position = at.news.delivered()
         return () if position is None else self.news(position, limit)
 
     @contextmanager

@@ -58,6 +58,6 @@ def find(case: Case) -> Claim | None:
         else "",
     )
     # most containers get no swap on purpose: the finding is useful only if the machine has swap
-    told = room > 0 or bool(case.meminfo_at.get("SwapTotal"))
+    swap = room > 0 or bool(case.meminfo_at.get("SwapTotal"))
     text = f" (its {size(room)} of swap are full)" if room else " (no swap allowed)"
-    return Claim(finding=finding, refusal=Refusal(text=text, rank=89, place="behind") if told else None)
+    return Claim(finding=finding, refusal=Refusal(text=text, rank=89, place="behind") if swap else None)

@@ -36,11 +36,11 @@ def find(case: Case) -> Claim | None:
     sizes = [] if victim is None else [victim.anon_rss_bytes, victim.file_rss_bytes, victim.shmem_rss_bytes]
     held = sum(s or 0 for s in sizes) if any(s is not None for s in sizes) else None
     machine = report.constraint in ("none", "cpuset", "memory_policy")
-    told = []
+    known = []
     if machine:
-        told.append("The machine ran out, not a container's limit.")
+        known.append("The machine ran out, not a container's limit.")
     if victim is not None and held is not None:
-        told.append(f"{victim.comm} (pid {victim.pid}) held {size(held)} resident.")
+        known.append(f"{victim.comm} (pid {victim.pid}) held {size(held)} resident.")
     cause = Cause(tier=Tier.UNSEEN, text="the log lacks the figures that say who held it")
     if victim is not None and held:
         # for a cgroup, the advice is that of its limit
@@ -54,7 +54,7 @@ def find(case: Case) -> Claim | None:
             id=ID,
             severity="info",
             title=TITLE,
-            explanation=" ".join((*told, f"What is missing: {', '.join(report.missing) or 'figures'}.")),
+            explanation=" ".join((*known, f"What is missing: {', '.join(report.missing) or 'figures'}.")),
             evidence={"missing": ", ".join(report.missing), "victim_rss_bytes": held},
             advice=_advice(case, victim, held, machine=machine),
         ),

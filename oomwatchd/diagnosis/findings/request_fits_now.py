@@ -32,15 +32,15 @@ def find(case: Case) -> Claim | None:
     # The last check before a kill demands the high mark, without CMA. Most zones that fit fail that check.
     killed = case.report.kind != "page_alloc_failure"
     first = next((v for v in fitting if v.passes or not killed), None)
-    told = first or fitting[0]
-    usable, required = told.usable_bytes or 0, told.required_bytes or 0
+    zone = first or fitting[0]
+    usable, required = zone.usable_bytes or 0, zone.required_bytes or 0
     spare = usable - required
     plenty = first is not None and spare >= _PLENTY * (case.bound_bytes or 1 << 62)
     finding = Finding(
         id=ID,
         severity="warning" if plenty else "info",
         title=TITLE if first is not None else "Above min again, but not above high",
-        explanation=f"When the report was printed, {told.label} had {kib(usable)} usable, more than the "
+        explanation=f"When the report was printed, {zone.label} had {kib(usable)} usable, more than the "
         f"{kib(required)} that an order-{case.request.order} request demands"
         + (
             ": it would have passed by then. Memory was freed in between (an exiting task), or the kernel "
@@ -48,18 +48,18 @@ def find(case: Case) -> Claim | None:
             "ground that it does not print (a leaked VM_FAULT_OOM, fault injection)."
             if first is not None
             else f". The last check before a kill demands the high mark, without CMA: it was short by "
-            f"{kib(told.last_short_bytes or 0)}."
+            f"{kib(zone.last_short_bytes or 0)}."
         ),
         evidence={
-            "zone": told.zone,
-            "node": told.node,
+            "zone": zone.zone,
+            "node": zone.node,
             "usable_bytes": usable,
             "required_bytes": required,
-            "last_check_short_bytes": told.last_short_bytes,
+            "last_check_short_bytes": zone.last_short_bytes,
         },
         advice=_ADVICE if plenty else "",
     )
-    label = harmless(told.label)
+    label = harmless(zone.label)
     if plenty:
         text = f"no shortage when printed: {label} had {size(spare)} to spare"
         cause = Cause(tier=Tier.MANNER, text="")
@@ -67,7 +67,7 @@ def find(case: Case) -> Claim | None:
     if first is not None:
         text = f"out of memory, though {label} zone had enough again when printed"
     else:
-        short = told.last_short_bytes or 0
+        short = zone.last_short_bytes or 0
         text = f"{label} zone {kib(short)} short of the high mark that the last check before a kill demands"
     return Claim(finding=finding, refusal=Refusal(text=text, rank=60))
 

@@ -19,9 +19,9 @@ from oomwatchd.diagnosis.suspects import (
     by_amount,
     by_count,
     by_trace,
+    described,
     modules,
     swapped_bytes,
-    told,
     unload,
 )
 from oomwatchd.records.report import Finding
@@ -110,7 +110,7 @@ def find(case: Case) -> Claim | None:
 def _named(case: Case, vmalloc: int, percpu: int) -> str:
     parts = [f"vmalloc {size(vmalloc)}"] if vmalloc else []
     parts += [f"per-CPU data {size(percpu)}"] if percpu else []
-    parts += [told(suspect) for suspect in by_amount(case)[:3]]
+    parts += [described(suspect) for suspect in by_amount(case)[:3]]
     of = f" Of it: {', '.join(parts)}." if parts else ""
     opened, own = by_count(case), modules(case)
     of += f" {opened.text[0].upper()}{opened.text[1:]}." if opened is not None else ""
@@ -141,11 +141,11 @@ def _advice(case: Case, vmalloc: int, percpu: int, rest: int) -> str:
     first, own = _first(case, rest), modules(case)
     if percpu >= _HUGE * rest:
         who = "" if not own else f"{unload(own)}, and see whether Percpu in /proc/meminfo falls. Else "
-        told = (
+        text = (
             f"{who}have fewer of what takes per-CPU data ({size(percpu)}): cgroups (/proc/cgroups), network "
             "namespaces (lsns -t net), per-CPU BPF maps (bpftool map), modules."
         )
-        return f"{told[0].upper()}{told[1:]}"
+        return f"{text[0].upper()}{text[1:]}"
     if first is not None:
         return f"{first.lever[0].upper()}{first.lever[1:]}."
     look = ["/proc/net/sockstat and ss -m (sockets)", "fdinfo of BPF maps (memlock)"]

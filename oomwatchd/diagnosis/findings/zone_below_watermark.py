@@ -69,11 +69,11 @@ def find(case: Case) -> Iterator[Claim]:
         )
         refusal = Refusal(text=_short(case, verdict), rank=50) if verdict is case.nearest else None
         # if all failing zones are small, a zone that fits again explains more
-        told = refusal is not None and not (minor and any(v.fits for v in case.verdicts))
+        named = refusal is not None and not (minor and any(v.fits for v in case.verdicts))
         reserve = Cause(tier=Tier.BARRED, text="", excess_bytes=verdict.reserve_bytes or 0)
         yield Claim(
             finding=finding,
-            refusal=refusal if told else None,
+            refusal=refusal if named else None,
             cause=reserve if finding.advice and verdict is case.nearest else None,
         )
 
