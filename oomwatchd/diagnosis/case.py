@@ -23,6 +23,7 @@ from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.badness import ScoreTable, chosen_victim, score_table
 from oomwatchd.diagnosis.facts import Facts, facts
 from oomwatchd.diagnosis.ledger import Ledger, confined, installed_bytes, ledger, of_machine, total
+from oomwatchd.formats.dump_stack import HARDWARE
 from oomwatchd.formats.oom_kill import COMPACTION
 from oomwatchd.procfs import HostZone, meminfo, zoneinfo
 from oomwatchd.records.capture import OomCapture, Snapshot
@@ -39,10 +40,14 @@ _TOGETHER = 0.6
 _SWAP_LEFT = 0.02
 #: Functions that print the report, and functions of the page and slab allocators.
 _MM = re.compile(
-    r"(?:dump_|show_|oom_kill|_*out_of_memory|_*(?:alloc|get_free)_?pages?|alloc_pages|_*get_free_page|"
-    r"get_page_from|warn_alloc|_*k[mvz]*alloc|kmem_cache|allocate_slab|new_slab|_+slab|slab_|cache_alloc|"
-    r"cache_grow|mem_cgroup|try_charge|charge_memcg|_+mem_cgroup|memcg|folio_alloc|_*vmalloc|"
-    r"_+folio|alloc_slab|unwind|walk_stackframe|print_|fallback_alloc|kmalloc)"
+    r"(?:dump_|show_|oom_kill|_*out_of_memory|_*(?:alloc|get_free)_?(?:frozen_)?pages?|_*get_free_page|"
+    r"get_page_from|warn_alloc|_*k[mvz]*alloc|krealloc|kmem_cache|allocate_slab|new_slab|_+slab|slab_|"
+    r"_*cache_alloc|cache_grow|mem_cgroup|try_charge|charge_memcg|_+mem_cgroup|memcg|folio_alloc|_*vmalloc|"
+    r"_+folio|alloc_slab|unwind|walk_stackframe|print_|fallback_alloc|kmalloc|kmemdup|mempool_|"
+    r"alloc_from_pcs|_*pcs_|refill_objects|_*prefill_sheaf|alloc_slow|"
+    # the DMA layer, between a driver and the page allocator
+    r"_*dmam?_(?:direct_|common_|pool_|alloc|zalloc|map_)|_*iommu_(?:dma_)?alloc|x86_swiotlb_alloc|"
+    r"arm_dma_alloc|_*alloc_(?:remap_)?buffer$|remap_allocator)"
 )
 _THREADS = re.compile(
     r"kworker/|kswapd\d|kthreadd$|ksoftirqd/|khugepaged$|kcompactd\d|migration/|jbd2/|xfsaild/|rcu_|loop\d"
@@ -61,6 +66,8 @@ _MAY_FAIL = frozenset(
 #: Functions that reclaim calls to write out a page or to shrink a cache.
 _RECLAIM = re.compile(r"shrink_(?:page_list|folio_list|inactive_list|slab)\b|do_shrink_slab\b")
 _UNIT = re.compile(r"\.(?:slice|service|scope)\b")
+#: The DMI names of virtual machines, with the hypervisor's name.
+_BALLOONS = (("Microsoft Corporation Virtual Machine", "Hyper-V"), ("VMware", "VMware"))
 #: Share of the memory in all allowed zones.
 _MINOR_SHARE = 0.1
 
@@ -319,6 +326,12 @@ class Case:
         flags = expand(trigger.gfp_flags)
         return trigger.order <= COSTLY_ORDER and "__GFP_DIRECT_RECLAIM" in flags and not flags & _MAY_FAIL
 
+    @cached_property
+    def may_wait(self) -> bool | None:
+        """Whether the request may sleep and reclaim (__GFP_DIRECT_RECLAIM); None if its flags are unknown."""
+        flags = expand(self.report.trigger.gfp_flags or ())
+        return bool(flags & {"__GFP_DIRECT_RECLAIM", "__GFP_WAIT"}) if flags else None
+
     @property
     def stalled(self) -> bool:
         """Whether the request has waited long and still waits (4.10 to 4.14: warn_alloc())."""
@@ -329,6 +342,15 @@ class Case:
         """Whether the kernel printed that it was built without CONFIG_COMPACTION (4.9+)."""
         records = self.capture.records if self.capture is not None else ()
         return any(COMPACTION.pattern.search(record.text) for record in records)
+
+    @cached_property
+    def uncounted_balloon(self) -> str | None:
+        """The hypervisor whose balloon takes pages that no counter includes (hv_balloon.c, vmw_balloon.c);
+        virtio's and Xen's balloon make RAM smaller instead (adjust_managed_page_count())."""
+        records = self.capture.records if self.capture is not None else ()
+        found = (HARDWARE.pattern.search(r.text) for r in records if "Hardware name" in r.text)
+        name = next((m["hardware"] for m in found if m is not None), "")
+        return next((words for start, words in _BALLOONS if name.startswith(start)), None)
 
     @cached_property
     def systemd(self) -> bool | None:

@@ -38,6 +38,7 @@ Kind = Literal[
     "zspages",
     "bounce",
     "hugepages",
+    "swapcache",
     "kernel_rest",
     "reserved",
     "held_back",
@@ -66,6 +67,7 @@ TITLES: Mapping[Kind, str] = {
     "zspages": "compressed swap (zsmalloc)",
     "bounce": "bounce, balloon",
     "hugepages": "huge pages, set aside",
+    "swapcache": "swap cache, not mapped",
     "kernel_rest": "kernel, other kinds",
     "reserved": "reserved, in no zone",
     "held_back": "free, held back (min)",
@@ -339,6 +341,11 @@ def _of_cgroup(memcg: Memcg) -> Ledger:
     holders = [Holder(kind=k, bound=Bound(a, a, "memory.stat")) for k, a in found.items()]
     if usage is not None and whole is not None:
         left = usage - sum(found.values())
+        # of the swap cache, what is in no other counter: no process has it mapped
+        unmapped = min(parts.swapcached or 0, max(left, 0))
+        if unmapped:
+            holders.append(Holder(kind="swapcache", bound=Bound(unmapped, unmapped, "memory.stat")))
+            left -= unmapped
         if left > 0:
             # with printed kinds, the rest is pre-charged stock of the CPUs; without, it is all memory
             holders.append(Holder(kind="rest", bound=Bound(left, left, "the rest of the usage")))

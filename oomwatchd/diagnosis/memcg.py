@@ -21,6 +21,7 @@ _NAMES = {
     "sock": ("sock",),
     "zswap": ("zswap",),
     "hugetlb": ("hugetlb",),
+    "swapcached": ("swapcached",),
     "unevictable": ("total_unevictable", "unevictable"),
     "dirty": ("total_dirty", "dirty", "file_dirty"),
     "writeback": ("total_writeback", "writeback", "file_writeback"),
@@ -79,6 +80,8 @@ class MemcgKinds(msgspec.Struct, frozen=True, kw_only=True):
     zswap: int | None = None
     #: Huge pages of a pool, with the mount option memory_hugetlb_accounting (printed since 6.13).
     hugetlb: int | None = None
+    #: Pages that are in memory and in swap (5.12+). Those that a process has mapped are in ``anon`` too.
+    swapcached: int | None = None
     unevictable: int | None = None
     dirty: int | None = None
     writeback: int | None = None

@@ -112,6 +112,13 @@ PURPOSES: tuple[Purpose, ...] = (
         uncounted=True,
     ),
     _of(
+        r"svc_\w+|nfsd\d?_\w+|nfsd",
+        "the NFS server's buffers",
+        "buffers of the NFS server",
+        "fewer threads (/proc/fs/nfsd/threads) hold fewer; what grows for days is a leak: update the kernel",
+        uncounted=True,
+    ),
+    _of(
         r"sk_alloc|sk_prot_alloc|sock_alloc\w*|__sock_create|__sys_socket(?:pair)?|__?alloc_skb\w*|"
         r"alloc_skb_with_frags|__netdev_alloc_skb|napi_alloc_skb|sock_alloc_send_pskb|skb_page_frag_refill",
         "a network buffer",

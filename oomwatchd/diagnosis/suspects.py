@@ -224,8 +224,15 @@ def by_trace(case: Case) -> Suspect | None:
     """The suspect that made the failing request: for memory that no counter includes, or by a module that was
     being loaded. What grows is also what requests most often."""
     trace, trigger = case.report.trigger.call_trace, case.report.trigger
-    if not trigger.comm or case.kernel_thread:
+    if not trigger.comm:
         return None
+    found = purpose(trace)
+    if case.kernel_thread:
+        # a thread of the kernel has no descriptors and cannot be ended
+        if found is None or not found.uncounted or "/proc/PID/" in found.look:
+            return None
+        text = f"{harmless_name(trigger.comm)} asked for {found.words}"
+        return Suspect(amount=0, text=text, lever=f"see {found.holds}: {found.look}")
     who = harmless_name(trigger.comm) + ("" if trigger.pid is None else f" (pid {trigger.pid})")
     module = next(iter(case.trace_modules), None)
     if module is not None and not _LOADS.isdisjoint(trace):
@@ -237,7 +244,6 @@ def by_trace(case: Case) -> Suspect | None:
             lever=f"unload or update {name}, which took memory while it was loaded (rmmod {name}; a line "
             f"blacklist {name} in /etc/modprobe.d keeps it out)",
         )
-    found = purpose(trace)
     if found is None or not found.uncounted:
         return None
     fd = f"/proc/{trigger.pid if trigger.pid is not None else 'PID'}/fd"

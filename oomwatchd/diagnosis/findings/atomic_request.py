@@ -5,12 +5,14 @@ reduced watermark, or fail. Such failures come in bursts, mostly under network t
 up. They are harmless if the caller copes with them (the network stack, for example, asks for receive buffers
 again). They are not OOM events: nobody is killed.
 
+A task that is itself reclaiming memory (kswapd, direct reclaim) cannot reclaim again either. With
+__GFP_NOMEMALLOC its request may not use the reserves and fails the same way; its caller has another way.
+
 If they are frequent, raise ``vm.min_free_kbytes``: the kernel then keeps more memory free for bursts.
 """
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.allocator import expand
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.diagnosis.levers import LASTS
@@ -19,23 +21,27 @@ from oomwatchd.records.report import Finding
 ID = "atomic_request"
 TITLE = "An atomic request cannot wait for reclaim"
 
+_NESTED = "was made while its task reclaimed memory, which may not use the reserves (__GFP_NOMEMALLOC)"
+
 
 def find(case: Case) -> Claim | None:
     report = case.report
-    flags = expand(report.trigger.gfp_flags or ())
-    waits = flags & {"__GFP_DIRECT_RECLAIM", "__GFP_WAIT"}
-    if report.kind != "page_alloc_failure" or not flags or waits:
+    nested = case.reclaiming and case.request is not None and not case.request.spares
+    if report.kind != "page_alloc_failure" or (case.may_wait is not False and not nested):
         return None
     order = f"order-{report.trigger.order} " if report.trigger.order else ""
     return Claim(
         finding=Finding(
             id=ID,
             severity="info",
-            title=TITLE,
-            explanation=f"The {order}request may neither sleep nor reclaim: it found too little free at that "
-            "moment and failed. No OOM followed from it, and a caller that copes loses nothing.",
+            title="Reclaim itself asked, and cannot reclaim again" if nested else TITLE,
+            explanation=f"The {order}request {_NESTED if nested else 'may neither sleep nor reclaim'}: it "
+            "found too little free at that moment and failed. No OOM followed from it, and a caller that "
+            "copes loses nothing.",
             advice=f"If they come often, raise vm.min_free_kbytes ({LASTS}): a burst then finds more.",
         ),
-        refusal=Refusal(text="an atomic request cannot wait for reclaim", rank=70),
-        cause=Cause(tier=Tier.TOGETHER, text=""),
+        refusal=Refusal(
+            text="asked by reclaim itself" if nested else "an atomic request cannot wait for reclaim", rank=70
+        ),
+        cause=Cause(tier=Tier.HELD, text="reclaim itself asked, and cannot wait" if nested else ""),
     )

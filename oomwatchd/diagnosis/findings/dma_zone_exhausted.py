@@ -14,7 +14,7 @@ Source: gfp_zone(), dma_direct_optimal_gfp_mask(), kernel/dma/pool.c.
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
-from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import kib, size
 from oomwatchd.words.escape import harmless, harmless_name
@@ -25,11 +25,18 @@ TITLE = "The one zone that the request may use is used up"
 #: Share of the zone. If more is free, the zone is fragmented or its memory is reserved, not used up.
 _MOSTLY = 0.5
 #: Functions that fill the DMA API's own pools (kernel/dma/pool.c).
+_SMALLER_POOL = (
+    "Have the pool of the DMA API smaller: coherent_pool= on the kernel's command line (boot loader)."
+)
 _POOL = ("dma_atomic_pool_init", "atomic_pool_expand", "atomic_pool_work_fn", "atomic_pool_resize")
 
 
 def find(case: Case) -> Claim | None:
     low, request = case.nearest, case.request
+    if request is not None and case.report.kind == "page_alloc_failure":
+        empty = any(v.excluded_by == "empty" and v.zone == request.class_zone for v in case.verdicts)
+        if not case.verdicts or (empty and not any(v.allowed for v in case.verdicts)):
+            return _by_flags(case, request.class_zone, empty=empty)
     if low is None or request is None or request.class_zone not in ("DMA", "DMA32"):
         return None
     above = [v for v in case.verdicts if v.excluded_by == "class zone"]
@@ -41,12 +48,11 @@ def find(case: Case) -> Claim | None:
         return None
     if (low.free_bytes or 0) > _MOSTLY * whole:
         return None  # fragmented or reserved: other findings explain that
-    trace = case.report.trigger.call_trace
     caller = f"{harmless(case.caller)} (by the call trace)" if case.caller else "the driver that asks"
     asker = harmless_name(case.report.trigger.comm) if case.report.trigger.comm else "Who asked"
     advice = (
-        "Have the pool of the DMA API smaller: coherent_pool= on the kernel's command line (boot loader)."
-        if any(function in _POOL for function in trace)
+        _SMALLER_POOL
+        if _for_the_pool(case)
         else f"Have {caller} ask for less, or its driver take memory above the zone (a wider DMA mask, an "
         f"IOMMU): more RAM adds nothing to {harmless(low.zone)}, and a kill frees nothing there."
     )
@@ -73,3 +79,35 @@ def find(case: Case) -> Claim | None:
             excess_bytes=free,
         ),
     )
+
+
+def _by_flags(case: Case, zone: str, *, empty: bool) -> Claim | None:
+    """The claim for a log without zones, or with an empty one: the flags name the one zone that may serve the
+    request."""
+    if not {"GFP_DMA", "__GFP_DMA", "GFP_DMA32", "__GFP_DMA32"} & set(case.report.trigger.gfp_flags or ()):
+        return None
+    asks = f"{harmless(case.caller)} (by the call trace)" if case.caller else "the driver that asks"
+    kdump = " A crash kernel (kdump) has none of it unless crashkernel=SIZE,low reserves some."
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="warning",
+            title=f"Only zone {zone} may serve the request",
+            explanation=f"The flags ask for memory of zone {zone} or below, whatever is free above"
+            f"{', and there is none of it' if empty else ''}.{kdump}",
+            evidence={"zone": zone, "caller": case.caller},
+            advice=_SMALLER_POOL + kdump
+            if _for_the_pool(case)
+            else f"Have {asks} ask for less, or its driver take memory above the zone (a wider DMA mask, an "
+            "IOMMU).",
+        ),
+        refusal=Refusal(
+            text=f"only zone {zone} may serve the request, and it {'has no memory' if empty else 'did not'}",
+            rank=44 if empty else 64,
+        ),
+        cause=Cause(tier=Tier.BARRED, text="", excess_bytes=1),
+    )
+
+
+def _for_the_pool(case: Case) -> bool:
+    return any(function in _POOL for function in case.report.trigger.call_trace)

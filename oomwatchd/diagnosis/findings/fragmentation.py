@@ -10,14 +10,19 @@ atomic reserve, I isolated.
 and ``vm.compaction_proactiveness`` (5.9+) let the kernel assemble blocks ahead of time; writing 1 to
 /proc/sys/vm/compact_memory does so once. The lasting fix is a caller that does not ask for large blocks
 (jumbo frames, large kmalloc buffers, drivers without scatter-gather).
+
+An allocation that fails (nobody is killed) is told by its order alone if no zone's figures show why. Above
+order 3 (PAGE_ALLOC_COSTLY_ORDER) the kernel gives up early, and the caller must cope. A request without
+__GFP_IO (a device that resumes) or one that may not wait is never helped by compaction
+(try_to_compact_pages()).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from oomwatchd.diagnosis.allocator import Request, ZoneVerdict, suits, unusable_free_index
-from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.allocator import Request, ZoneVerdict, expand, suits, unusable_free_index
+from oomwatchd.diagnosis.case import COSTLY_ORDER, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.diagnosis.levers import LASTS
 from oomwatchd.records.report import Finding
@@ -44,6 +49,27 @@ def find(case: Case) -> Iterator[Claim]:
     request = case.request
     if request is None or request.order == 0:
         return
+    found = list(_by_zones(case, request))
+    yield from found
+    if not found and case.report.kind == "page_alloc_failure" and not case.stalled:
+        yield _failed(case, request)
+    elif not case.verdicts and case.report.kind != "page_alloc_failure":
+        # the log lacks the zones: the header alone tells what was asked for
+        pages = f" for {1 << request.order} pages in a row (order {request.order})"
+        yield Claim(
+            finding=Finding(
+                id=ID,
+                severity="info",
+                title=f"A request of order {request.order}",
+                explanation=f"The request needs {1 << request.order} pages in a row. Without the zones' "
+                "figures the log does not tell whether there were too few pages or no block that large.",
+                evidence={"order": request.order},
+            ),
+            refusal=Refusal(text=pages, place="behind"),
+        )
+
+
+def _by_zones(case: Case, request: Request) -> Iterator[Claim]:
     # Fragmentation: the zone has enough free memory but no block of the order. If the log lacks the amounts,
     # the blocks alone decide.
     for verdict in case.verdicts:
@@ -52,6 +78,46 @@ def find(case: Case) -> Iterator[Claim]:
                 yield _finding(case, verdict, request)
             elif verdict.block_available is None and case.compaction_off and _above(verdict, request):
                 yield _uncompacted(case, verdict, request)
+
+
+def _failed(case: Case, request: Request) -> Claim:
+    """The claim for an allocation that failed although no printed zone shows why: the order says enough."""
+    pages = 1 << request.order
+    costly = request.order > COSTLY_ORDER
+    explanation = f"The request needs {pages} pages in a row, and no block that large was to be had."
+    if costly:
+        explanation += (
+            f" Above order {COSTLY_ORDER} the kernel neither retries for long nor kills: the caller has to "
+            "bear the failure."
+        )
+    elif {"__GFP_NORETRY", "__GFP_RETRY_MAYFAIL"} & set(case.report.trigger.gfp_flags or ()):
+        explanation += " The caller allows the failure (__GFP_NORETRY) and has to bear it."
+    finding = Finding(
+        id=ID,
+        severity="warning" if costly else "info",
+        title=f"A request of order {request.order} failed",
+        explanation=explanation + _no_compaction(case),
+        evidence={"order": request.order},
+        advice=_advice(case, request.order),
+    )
+    # beside another refusal the summary line says what the request needs
+    beside = bool(case.failing) or any(v.fits for v in case.verdicts)
+    told = f"it needs {pages} pages in a row" if beside and costly else ""
+    return Claim(
+        finding=finding,
+        refusal=Refusal(text=f"{pages} pages in a row were not to be had", rank=65),
+        cause=Cause(tier=Tier.BARRED if costly else Tier.TOGETHER, text=told),
+    )
+
+
+def _no_compaction(case: Case) -> str:
+    """What the request's own flags say of compaction (try_to_compact_pages(), gfp_compaction_allowed())."""
+    flags = expand(case.report.trigger.gfp_flags or ())
+    if case.may_wait is False:
+        return " It may not wait, so nothing could be compacted for it."
+    if case.may_wait and "__GFP_IO" not in flags:
+        return " Without __GFP_IO (suspend, resume, block drivers) nothing is compacted for it."
+    return ""
 
 
 def _above(verdict: ZoneVerdict, request: Request) -> bool:
@@ -103,7 +169,7 @@ def _finding(case: Case, verdict: ZoneVerdict, request: Request) -> Claim:
         severity="critical",
         title=f"{verdict.label} zone: free memory, but no block of order {request.order}",
         explanation=f"{verdict.label} {_amounts(verdict)} the request needs {1 << request.order} pages in a "
-        f"row and {why}.{share}",
+        f"row and {why}.{share}{_no_compaction(case)}",
         evidence={
             "zone": verdict.zone,
             "node": verdict.node,
@@ -138,7 +204,10 @@ def _amounts(verdict: ZoneVerdict) -> str:
 def _advice(case: Case, order: int) -> str:
     caller = case.caller
     who = f"{caller} asked, by the call trace" if caller else "the call trace names the caller"
-    text = f"Find who needs {1 << order} pages in a row ({who}) and have it ask for less"
+    text = (
+        f"Find who needs {1 << order} pages in a row ({who}) and have it ask for less, or for pages not in a "
+        "row (kvmalloc)"
+    )
     if case.compaction_off:
         return f"{text}; else build the kernel with CONFIG_COMPACTION: this one cannot make larger blocks."
     ahead = "vm.compaction_proactiveness" + ("" if case.kernel_at_least(5, 9) else ", 5.9+")

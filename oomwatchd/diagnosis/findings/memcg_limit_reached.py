@@ -101,6 +101,9 @@ def _held_together(case: Case) -> str:
     huge, rest = case.ledger.held("hugepages") or 0, case.ledger.held("rest") or 0
     if huge >= HOLDS * whole:
         return f"huge pages of the pool hold {case.ledger.percent(huge)} of it"
+    cached = case.ledger.held("swapcache") or 0
+    if cached >= HOLDS * whole:
+        return f"swap cache that was not dropped holds {case.ledger.percent(cached)} of it"
     if rest >= HOLDS * whole and case.ledger.held("anon") is not None:
         # memory_hugetlb_accounting (6.6+) charges huge pages; memory.stat lists them only since 6.13
         return f"{case.ledger.percent(rest)} of it is in no counter (accounted huge pages have none)"
@@ -165,7 +168,10 @@ def _composition(case: Case, memcg: Memcg) -> str:
         return ""
     known = memcg.memory is not None
     named = [("anonymous", parts.anon), ("file", parts.file), ("kernel", parts.kernel)]
-    named += [("sockets", parts.sock)] if (parts.sock or 0) >= whole // 100 else []
+    cached = case.ledger.held("swapcache") or 0
+    named += [
+        (n, b) for n, b in (("sockets", parts.sock), ("swap cache", cached)) if (b or 0) >= whole // 100
+    ]
     texts = [f"{n} {size(b)}" + (f" ({percent(b, whole)})" if known else "") for n, b in named if b]
     return f"It consists of: {', '.join(texts)}." if texts else ""
 

@@ -25,6 +25,8 @@ _PLENTY = 0.1
 def find(case: Case) -> Claim | None:
     report = case.report
     trigger = report.trigger
+    if report.kind == "page_alloc_failure":
+        return None  # a page fault of this kind calls the OOM killer; a failed request has a mask of its own
     if report.constraint == "memcg" or trigger.sysrq or trigger.gfp_mask != 0 or trigger.order != 0:
         return None
     above = [z for z in case.zones if (z.bytes_of("free") or 0) > (z.bytes_of("high") or 1 << 62)]

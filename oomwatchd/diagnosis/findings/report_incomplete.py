@@ -28,7 +28,9 @@ _REST = "See the whole report: dmesg -T or journalctl -k on the host, around tha
 def find(case: Case) -> Claim | None:
     report = case.report
     said = (report.victims, report.tasks, report.outcome, report.trigger.comm, case.zones)
-    if report.complete or report.kind in ("oomd_kill", "user_kill") or not any(said):
+    if report.complete or report.kind in ("oomd_kill", "user_kill"):
+        return None
+    if not any(said) and report.trigger.gfp_mask is None:
         return None
     if report.trigger.sysrq or (case.capture is not None and case.capture.unseen) or _told(case):
         return None

@@ -65,11 +65,18 @@ def find(case: Case) -> Claim | None:
         cause = Cause(tier=Tier.MANNER, text="")
         return Claim(finding=finding, refusal=Refusal(text=text, rank=48, alone=True), cause=cause)
     if first is not None:
-        text = f"out of memory, though {label} zone had enough again when printed"
+        text = f"{_before(case)}{label} zone had enough again when printed"
     else:
         short = zone.last_short_bytes or 0
         text = f"{label} zone {kib(short)} short of the high mark that the last check before a kill demands"
     return Claim(finding=finding, refusal=Refusal(text=text, rank=60))
+
+
+def _before(case: Case) -> str:
+    """What the summary line says before "zone X had enough again"."""
+    if case.may_wait is False:
+        return "a request that may not wait for reclaim, though "
+    return "" if case.report.kind == "page_alloc_failure" else "out of memory, though "
 
 
 def _mostly_free(case: Case) -> Claim | None:
@@ -131,7 +138,7 @@ def _perhaps(case: Case) -> Claim | None:
                     "high_bytes": high,
                 },
             )
-            text = f"out of memory, though {label} zone was above its high mark{block} when printed"
+            text = f"{_before(case)}{label} zone was above its high mark{block} when printed"
             return Claim(finding=finding, refusal=Refusal(text=text, rank=60))
     return None
 

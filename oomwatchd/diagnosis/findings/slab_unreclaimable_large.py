@@ -27,6 +27,8 @@ TITLE = "Unreclaimable slab is large"
 _LARGE, _HUGE = 0.15, 0.40
 #: Share of RAM that a healthy machine uses.
 _USUAL = 0.04
+#: Bytes that any booted kernel uses, on however small a board.
+_LEAST = 8 << 20
 
 
 def find(case: Case) -> Claim | None:
@@ -46,7 +48,8 @@ def find(case: Case) -> Claim | None:
         "share_ratio": case.ledger.share(slab),
     }
     evidence |= {f"cache:{name}_bytes": held for name, held in caches}
-    decides = share >= HOLDS if case.in_cgroup else case.decides(slab - int(_USUAL * whole))
+    excess = slab if case.in_cgroup else max(slab - max(int(_USUAL * whole), _LEAST), 0)
+    decides = share >= HOLDS if case.in_cgroup else case.decides(excess)
     return Claim(
         finding=Finding(
             id=ID,
@@ -56,7 +59,7 @@ def find(case: Case) -> Claim | None:
             f"{percent(slab, whole)} of "
             f"{case.ledger.whole_name}."
             + (f" The largest caches: {named}." if named else _UNLISTED)
-            + case.spare(slab - int(_USUAL * whole)),
+            + case.spare(excess),
             evidence=evidence,
             advice=_advice(case, caches),
         ),
@@ -64,7 +67,7 @@ def find(case: Case) -> Claim | None:
             tier=Tier.HELD if case.in_cgroup else Tier.TAKEN,
             text=f"kernel slab holds {case.ledger.percent(slab)} {case.of}"
             + (_most(case, caches, slab) or _asked(case)),
-            excess_bytes=slab - (0 if case.in_cgroup else int(_USUAL * whole)),
+            excess_bytes=excess,
         )
         if decides
         else None,

@@ -35,6 +35,8 @@ TITLE = "Much memory is accounted to nobody"
 _LARGE, _HUGE = 0.10, 0.40
 #: Share of RAM that page sets, drivers and per-CPU data use on a healthy machine.
 _USUAL = 0.03
+#: Share of RAM that is in no counter only before it is handed to the page allocator.
+_NONE_YET = 0.97
 #: Largest number of modules that the summary line names.
 _NAMED_MODULES = 3
 #: Allocations of these are in a named counter: slab, page cache, anonymous memory or page tables.
@@ -72,6 +74,8 @@ def find(case: Case) -> Claim | None:
     excess = rest - int(_USUAL * whole)
     if rest < _LARGE * whole:
         return None
+    if case.report.trigger.pid == 0 and rest >= _NONE_YET * whole:
+        return _none_yet(case, rest, whole)
     sites = [a for a in case.report.allocations if not a.location.startswith(_COUNTED)]
     top = sorted(sites, key=lambda a: -a.bytes)[:3]
     who = ", ".join(f"{a.function} ({a.location}) {size(a.bytes)}" for a in top)
@@ -107,6 +111,24 @@ def find(case: Case) -> Claim | None:
     )
 
 
+def _none_yet(case: Case, rest: int, whole: int) -> Claim:
+    """The claim for a request of the kernel's first task, before memory was handed over (mem_init())."""
+    who = case.caller or "what asks, by the call trace,"
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="critical",
+            title="The page allocator had no memory yet",
+            explanation=f"The kernel's first task asked while {percent(rest, whole)} of RAM was not handed "
+            "over to the page allocator: the kernel was starting.",
+            evidence={"unaccounted_bytes": rest, "whole_bytes": whole, "function": case.caller},
+            advice=f"Report the trace to the kernel's or driver's maker: {who} has to ask later, or take "
+            "memory from memblock.",
+        ),
+        cause=Cause(tier=Tier.MANNER, text="the page allocator had no memory yet (the kernel was starting)"),
+    )
+
+
 def _named(case: Case, vmalloc: int, percpu: int) -> str:
     parts = [f"vmalloc {size(vmalloc)}"] if vmalloc else []
     parts += [f"per-CPU data {size(percpu)}"] if percpu else []
@@ -133,6 +155,8 @@ def _whose(case: Case, percpu: int, rest: int) -> str:
     first = _first(case, rest)
     if first is not None:
         return f", most of it {first.text}" if first.amount else f"; {first.text}"
+    if case.uncounted_balloon is not None:
+        return f"; the balloon of {case.uncounted_balloon} may have it"
     own = modules(case)
     return f"; the kernel has {FOREIGN}: {', '.join(own[:_NAMED_MODULES])}" if own else ""
 
@@ -162,6 +186,16 @@ def _advice(case: Case, vmalloc: int, percpu: int, rest: int) -> str:
     elif case.kernel_at_least(3, 19) is not False:
         look.append("page_owner=on at boot, where the kernel has it built in")
     places = f"{', '.join(look[:-1])}; {look[-1]}"
+    if case.uncounted_balloon is not None:
+        return (
+            f"See what the balloon of {case.uncounted_balloon} took (the host's figures; vmware-toolbox-cmd "
+            "stat balloon); give the virtual machine a larger minimum or reservation, or fixed memory. If it "
+            f"is not that: drivers, {places}."
+            if case.uncounted_balloon == "VMware"
+            else f"See what the balloon of {case.uncounted_balloon} took (Dynamic Memory, the host's "
+            "figures); give the virtual machine a larger minimum, or fixed memory. If it is not that: "
+            f"drivers, {places}."
+        )
     if own is None:
         return f"See drivers (GPU, network), {places}."
     # the rest of the kernel is what others run, too

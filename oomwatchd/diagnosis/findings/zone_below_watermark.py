@@ -34,6 +34,10 @@ TITLE = "A zone has too little free memory for this request"
 _WORTH_SHARE = 0.05
 #: Share of the zone. The summary line mentions a boost of at least this size.
 _BOOST = 0.02
+#: The default of vm.lowmem_reserve_ratio (sysctl_lowmem_reserve_ratio), zones from low to high.
+_RATIOS = {"DMA": 256, "DMA32": 256, "Normal": 32, "HighMem": 1, "Movable": 1}
+#: Multiple of the default from which a reserve was set on purpose.
+_RAISED = 1.5
 #: Multiple of the zone. A reserve this large was not computed from the zone's present size.
 _ABSURD = 4.0
 
@@ -65,12 +69,16 @@ def find(case: Case) -> Iterator[Claim]:
                 "required_bytes": verdict.required_bytes,
                 "shortfall_bytes": verdict.shortfall_bytes,
             },
-            advice="" if minor else _advice(verdict, case.allowed_bytes),
+            advice="" if minor else _advice(case, verdict),
         )
         refusal = Refusal(text=_short(case, verdict), rank=50) if verdict is case.nearest else None
         # if all failing zones are small, a zone that fits again explains more
         named = refusal is not None and not (minor and any(v.fits for v in case.verdicts))
-        reserve = Cause(tier=Tier.BARRED, text="", excess_bytes=verdict.reserve_bytes or 0)
+        reserve = Cause(
+            tier=Tier.TOGETHER if request.no_watermarks else Tier.BARRED,
+            text="",
+            excess_bytes=verdict.reserve_bytes or 0,
+        )
         yield Claim(
             finding=finding,
             refusal=refusal if named else None,
@@ -94,7 +102,8 @@ def _short(case: Case, verdict: ZoneVerdict) -> str:
     boost = boost_bytes(verdict.record, case.report.page_size_bytes)
     boosted = boost >= _BOOST * (verdict.managed_bytes or 0) > 0 and case.boosted(verdict)
     how = " (by a watermark boost)" if boosted else ""
-    return f"{harmless(verdict.label)} {amount} for an order-{order} request{how}{now}"
+    waits = " that may not wait" if case.may_wait is False else ""
+    return f"{harmless(verdict.label)} {amount} for an order-{order} request{waits}{how}{now}"
 
 
 def _explanation(verdict: ZoneVerdict, request: Request) -> str:
@@ -106,6 +115,11 @@ def _explanation(verdict: ZoneVerdict, request: Request) -> str:
         has += f", above its high watermark of {kib(high)}"
     if usable != free:
         has += f". {_not_counted(verdict, free - usable)}, {kib(usable)} remain for this request"
+    if request.no_watermarks:
+        return (
+            f"{has}. No watermark applies to this order-{request.order} request, which may use the last "
+            f"page (its task reclaims memory or is a victim), and zones up to {request.class_zone} have none."
+        )
     needs = f"min {kib(mark)}"
     if mark != verdict.record.bytes_of("min"):
         needs += " (as lowered for this privileged request)"
@@ -133,14 +147,38 @@ def _not_counted(verdict: ZoneVerdict, less: int) -> str:
     return "Less " + " and ".join(f"{kib(amount)} {what}" for amount, what in parts if amount)
 
 
-def _advice(verdict: ZoneVerdict, allowed: int) -> str:
+def _usual_reserve(case: Case, verdict: ZoneVerdict, class_zone: str) -> int | None:
+    """The zone's lowmem_reserve with the kernel's default ratios: a share of the higher zones of its node
+    (setup_per_zone_lowmem_reserve()). None if these zones are not printed."""
+    order = list(_RATIOS)
+    if verdict.zone not in order or class_zone not in order:
+        return None
+    higher = order[order.index(verdict.zone) + 1 : order.index(class_zone) + 1]
+    managed = [
+        z.bytes_of("managed") or z.bytes_of("present")
+        for z in case.zones
+        if z.node == verdict.node and z.zone in higher
+    ]
+    known = [amount for amount in managed if amount]
+    return sum(known) // _RATIOS[verdict.zone] if known else None
+
+
+def _advice(case: Case, verdict: ZoneVerdict) -> str:
+    if case.request is not None and case.request.no_watermarks:
+        return (
+            f"Raise vm.min_free_kbytes ({LASTS}): what lies below the min marks is for those who free memory "
+            "(reclaim, swap over zram or the network), and they had used it up."
+        )
     usable, mark, reserve = verdict.usable_bytes, verdict.mark_bytes, verdict.reserve_bytes
-    if usable is None or mark is None or not reserve or usable - mark < _WORTH_SHARE * allowed:
+    if usable is None or mark is None or not reserve or usable - mark < _WORTH_SHARE * case.allowed_bytes:
         return ""
+    usual = _usual_reserve(case, verdict, case.request.class_zone) if case.request is not None else None
+    if usual is None or reserve < _RAISED * usual:
+        return ""  # the default protects low memory for those who need it: no cause
     if mark >= (verdict.managed_bytes or mark + 1) or reserve >= _ABSURD * (verdict.managed_bytes or 0) > 0:
         return ""  # a mark larger than the zone comes from a balloon or a broken figure, not from a reserve
     return (
-        f"Raise {verdict.zone}'s number in vm.lowmem_reserve_ratio ({LASTS}): without the reserve of "
-        f"{kib(reserve)} "
-        f"the request would have passed, with {kib(usable - mark)} to spare."
+        f"Raise {verdict.zone}'s number in vm.lowmem_reserve_ratio ({LASTS}; {_RATIOS[verdict.zone]} is the "
+        f"default): without the reserve of {kib(reserve)} the request would have passed, with "
+        f"{kib(usable - mark)} to spare."
     )

@@ -1,0 +1,229 @@
+"""What kernel developers concluded from reports of these kinds, on small made-up reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from oomwatchd.diagnosis.findings import Diagnosis, diagnose
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.report import (
+    Finding,
+    Memcg,
+    MemcgCounter,
+    Memory,
+    Node,
+    OomReport,
+    Swap,
+    Task,
+    Trigger,
+    Victim,
+    Zone,
+)
+
+MIB, GIB = 1 << 20, 1 << 30
+KERNEL, USER = ("GFP_KERNEL",), ("GFP_HIGHUSER_MOVABLE",)
+
+
+def zone(name: str, mib: int, *, free: int, minimum: int, reserve: int = 0, **kib: int) -> Zone:
+    """Amounts in KiB but the size; ``reserve`` counts for all higher zones."""
+    amounts = {"free": free, "min": minimum, "low": 2 * minimum, "high": 3 * minimum, "managed": mib << 10}
+    own = ("DMA", "DMA32", "Normal").index(name)
+    return Zone(
+        node=0,
+        zone=name,
+        amounts={f"{k}_bytes": v << 10 for k, v in (amounts | {"present": mib << 10} | kib).items()},
+        lowmem_reserve_bytes=tuple(0 if i <= own else reserve << 10 for i in range(4)),
+    )
+
+
+def memory(*zones: Zone, **totals: int) -> Memory:
+    """Totals in MiB; what is not given is 0."""
+    named = ("active_anon", "inactive_anon", "active_file", "inactive_file", "shmem", "slab_unreclaimable")
+    known = dict.fromkeys((*named, "free"), 0) | totals
+    return Memory(
+        zones=zones,
+        nodes=(Node(node=0),),
+        totals={f"{k}_bytes": v << 20 for k, v in known.items()},
+        swap=Swap(free_bytes=0, total_bytes=0),
+    )
+
+
+def said(
+    flags: tuple[str, ...],
+    memory: Memory | None = None,
+    *,
+    order: int = 0,
+    trace: tuple[str, ...] = (),
+    hardware: str = "",
+    trigger: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Diagnosis:
+    """The diagnosis of a failed allocation, or of what ``fields`` make of it."""
+    asker: dict[str, Any] = {"comm": "app", "pid": 10} | (trigger or {})
+    values: dict[str, Any] = {
+        "kind": "page_alloc_failure",
+        "complete": memory is not None,
+        "missing": () if memory is not None else ("mem_info",),
+        "constraint": "none",
+        "page_size_bytes": 4096,
+        "trigger": Trigger(gfp_flags=flags, gfp_mask=1, order=order, call_trace=trace, **asker),
+        "memory": memory,
+        "outcome": f"page allocation failure: order:{order}",
+    }
+    text = f"Hardware name: {hardware}"
+    record = KmsgRecord(level=4, facility=0, seq=1, usec=1, text=text)
+    capture = OomCapture(source=Source(kind="file", form="dmesg"), records=(record,) if hardware else ())
+    told = diagnose(OomReport(**(values | fields)), capture)
+    assert not [f.evidence for f in told.findings if f.id == "finding_failed"]
+    return told
+
+
+def kill(flags: tuple[str, ...], memory: Memory, **fields: Any) -> Diagnosis:
+    tasks = (Task(pid=10, comm="app", tgid=10, rss_bytes=8 * MIB, oom_score_adj=0),)
+    victims = (Victim(pid=10, comm="app", anon_rss_bytes=8 * MIB),)
+    return said(flags, memory, kind="oom_kill", kills=1, outcome=None, tasks=tasks, victims=victims, **fields)
+
+
+def change(told: Diagnosis) -> str:
+    return next((f.advice for f in told.findings if f.advice), "")
+
+
+def one(told: Diagnosis, finding: str) -> Finding:
+    return next(f for f in told.findings if f.id == finding)
+
+
+def hidden(**fields: Any) -> Diagnosis:
+    """A machine of 16 GiB of which 12 GiB are in no counter, with a reserve of the usual size."""
+    low = zone("DMA32", 3072, free=60000, minimum=16000, reserve=52000)
+    normal = zone("Normal", 13000, free=46000, minimum=51000)
+    return kill(USER, memory(low, normal, active_anon=600, inactive_anon=2500, free=104), **fields)
+
+
+def test_a_default_reserve_is_no_cause_beside_what_is_in_no_counter() -> None:
+    told = hidden()
+    assert "in no counter" in told.summary and "lowmem_reserve" not in change(told)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "balloon"),
+    [
+        ("Microsoft Corporation Virtual Machine/Virtual Machine, BIOS 090008", "Hyper-V"),
+        ("VMware, Inc. VMware20,1/440BX Desktop Reference Platform, BIOS VMW201", "VMware"),
+        ("QEMU Standard PC (i440FX + PIIX, 1996), BIOS 1.16", None),
+        ("Microsoft Corporation Surface Pro/Surface Pro, BIOS 239", None),
+    ],
+)
+def test_the_balloon_of_a_hypervisor_is_looked_at_first(hardware: str, balloon: str | None) -> None:
+    told = hidden(hardware=hardware)
+    assert ("balloon" in told.summary) is (balloon is not None)
+    assert change(told).startswith(f"See what the balloon of {balloon}" if balloon else "See drivers")
+
+
+def test_an_order_alone_tells_of_a_failed_allocation() -> None:
+    trace = ("warn_alloc", "__dma_direct_alloc_pages.isra.0", "dma_direct_alloc", "wifi_alloc_table")
+    told = said(("GFP_NOIO",), order=7, trace=trace)
+    assert "128 pages in a row were not to be had" in told.summary
+    assert "wifi_alloc_table asked" in change(told) and "kvmalloc" in change(told)
+    assert "Without __GFP_IO" in one(told, "fragmentation").explanation
+    assert "fragmentation" not in {f.id for f in said(("GFP_NOIO",), order=0).findings}
+
+
+def test_a_costly_request_is_the_callers_business_beside_a_short_zone() -> None:
+    short = memory(zone("Normal", 4096, free=40000, minimum=50000), free=39)
+    assert "it needs 32 pages in a row" in said(("GFP_NOFS",), short, order=5).summary
+    assert "32 pages in a row" in change(said(("GFP_NOFS",), short, order=5))
+    assert "it needs" not in said(("GFP_NOFS", "__GFP_NORETRY"), short, order=1).summary
+
+
+def test_a_request_that_may_not_wait_is_called_so() -> None:
+    short = memory(zone("Normal", 4096, free=4000, minimum=90000), inactive_anon=4000, free=4)
+    assert "order-0 request that may not wait" in said(("GFP_ATOMIC",), short).summary
+    assert "may not wait" not in said(KERNEL, short).summary
+
+
+def test_reclaim_cannot_reclaim_for_itself() -> None:
+    short = memory(zone("Normal", 4096, free=4000, minimum=90000), inactive_anon=4000, free=4)
+    kswapd = {"comm": "kswapd0", "pid": 60}
+    trace = ("allocate_slab", "fs_clear_bit", "shrink_folio_list", "balance_pgdat", "kthread")
+    told = said(("GFP_NOFS", "__GFP_NOMEMALLOC"), short, trace=trace, trigger=kswapd)
+    assert "reclaim itself asked" in told.summary and "min_free_kbytes" in change(told)
+
+
+def test_reserves_that_are_used_up_are_made_larger() -> None:
+    none = memory(zone("Normal", 64, free=0, minimum=948), slab_unreclaimable=11)
+    told = said(("GFP_NOIO",), none, trace=("rpc_malloc", "shrink_folio_list", "kthread"))
+    # 11 MiB of slab are what any kernel has
+    assert "without one page left" in told.summary and "slab" not in told.summary
+    # no watermark applies, so none may be told
+    zoned = one(told, "zone_below_watermark")
+    assert zoned.advice.startswith("Raise vm.min_free_kbytes")
+    assert "No watermark applies" in zoned.explanation and "at the mark" not in zoned.explanation
+
+
+@pytest.mark.parametrize("pool", [True, False])
+def test_flags_name_the_one_zone_where_the_log_has_none(pool: bool) -> None:
+    trace = ("dma_atomic_pool_init",) if pool else ("card_probe",)
+    told = said(("GFP_KERNEL", "GFP_DMA"), order=1, trace=trace)
+    assert "only zone DMA may serve the request, and it did not" in told.summary
+    assert ("coherent_pool=" if pool else "card_probe") in change(told)
+    assert "only zone" not in said(KERNEL, order=1, trace=trace).summary
+
+
+def test_a_zone_without_memory_serves_nobody() -> None:
+    """A crash kernel of arm64 that was given no memory of zone DMA."""
+    empty = zone("DMA", 0, free=0, minimum=0)
+    plenty = zone("Normal", 4096, free=3 << 20, minimum=9000)
+    told = said(("GFP_KERNEL", "GFP_DMA"), memory(empty, plenty, free=3072), order=6)
+    assert "only zone DMA may serve the request, and it has no memory" in told.summary
+
+
+def test_before_memory_is_handed_over_nothing_leaks() -> None:
+    start = memory(zone("Normal", 4096, free=0, minimum=0))
+    told = said(("__GFP_ZERO",), start, trigger={"comm": "swapper", "pid": 0}, trace=("set_fixmap",))
+    assert "had no memory yet" in told.summary and "set_fixmap has to ask later" in change(told)
+    later = said(("__GFP_ZERO",), start, trigger={"comm": "init", "pid": 1}, trace=("set_fixmap",))
+    assert "had no memory yet" not in later.summary
+
+
+def test_a_server_of_the_kernel_is_named_by_its_trace() -> None:
+    full = memory(zone("Normal", 1024, free=20000, minimum=26000), inactive_anon=60, free=19)
+    nfsd = {"comm": "nfsd", "pid": 537}
+    told = kill(KERNEL, full, trace=("__alloc_pages_bulk", "svc_recv", "nfsd", "kthread"), trigger=nfsd)
+    assert "nfsd asked for the NFS server's buffers" in told.summary
+    assert "/proc/fs/nfsd/threads" in change(told) and "end nfsd" not in change(told).lower()
+
+
+def test_a_header_alone_tells_how_many_pages_were_asked_for() -> None:
+    told = said(KERNEL, order=3, kind="oom_no_victim", outcome=None)
+    assert "out of memory for 8 pages in a row (order 3)" in told.summary
+    assert "in a row" not in said(KERNEL, kind="oom_no_victim", outcome=None).summary
+
+
+def test_a_log_that_says_nothing_says_where_the_rest_is() -> None:
+    header = Trigger(gfp_mask=0xD0)
+    bare = OomReport(kind="oom_no_victim", complete=False, missing=("mem_info",), trigger=header)
+    assert "See the whole report" in change(diagnose(bare))
+
+
+def test_a_failed_request_is_no_page_fault() -> None:
+    trigger = Trigger(comm="app", pid=10, gfp_flags=(), gfp_mask=0, order=0)
+    bare = OomReport(kind="oom_no_victim", complete=False, constraint="none", trigger=trigger)
+    assert "page_fault_oom" in {f.id for f in diagnose(bare).findings}
+    failed = OomReport(kind="page_alloc_failure", complete=False, constraint="none", trigger=trigger)
+    assert "page_fault_oom" not in {f.id for f in diagnose(failed).findings}
+
+
+def test_the_swap_cache_of_a_cgroup_is_told() -> None:
+    memcg = Memcg(
+        oom_path="/a",
+        memory=MemcgCounter(usage_bytes=10 * MIB, limit_bytes=10 * MIB),
+        swap=MemcgCounter(usage_bytes=4 * MIB, limit_bytes=None),
+        stat={"anon": 5 * MIB, "file": 0, "kernel": 0, "swapcached": 6 * MIB},
+        stat_unit_bytes=1,
+    )
+    told = said(KERNEL, kind="oom_kill", constraint="memcg", memcg=memcg, kills=1, outcome=None)
+    # of the 6 MiB that are in swap too a process has at least 1 MiB mapped
+    assert "swap cache 5120 kB (50.0 %)" in one(told, "memcg_limit_reached").explanation
