@@ -181,10 +181,12 @@ class Bench:
         self.metrics = Metrics()
         self.made: list[OomCapture] = []
         options = msgspec.convert({"enabled": True, **section}, WarningSection)
-        self.warnings = Warnings(options, host, self.recorder, self.metrics, self.serve)
+        self.hook = Path(str(section.get("hook_directory", "/nowhere")))
+        self.warnings = Warnings(options, host, self.recorder, self.metrics, self.serve, lambda task: task())
         self.usec = 0
 
     def serve(self, make: Callable[[], OomCapture]) -> None:
+        assert not self.hook.exists()  # it is called when the event is stored
         self.made.append(make())
 
     def tell(self, available: int) -> None:

@@ -58,13 +58,16 @@ class Warnings:
         recorder: Recorder,
         metrics: Metrics,
         submit: Callable[[Callable[[], OomCapture]], None],
+        later: Callable[[Callable[[], None]], None],
         names: Callable[[str], str | None] = lambda _id: None,
     ) -> None:
-        """``submit`` has the worker make and serve a capture; ``names`` knows what a container is called."""
+        """``submit`` has the worker make and serve a capture, ``later`` has it do something after that;
+        ``names`` knows what a container is called."""
         self._host = host
         self._recorder = recorder
         self._metrics = metrics
         self._submit = submit
+        self._later = later
         self._names = names
         self._quiet = tuple(section.quiet)
         self._hook = Path(section.hook_directory) if section.hook_directory else None
@@ -111,6 +114,8 @@ class Warnings:
         history = self._recorder.history(usec)
         pids = self._looks.members(told.cgroup) if told.state == "near" else []
         self._submit(partial(self._capture, told, history, pids))
+        if told.state == "near":  # whoever is called finds the event in the store
+            self._later(partial(self._call_hook, near_id(self._host.boot_id, told)))
 
     def close(self, usec: int, wall: float) -> None:
         """The watch ends: what stands is closed as unknown."""
@@ -138,7 +143,6 @@ class Warnings:
         event_id = near_id(self._host.boot_id, told)
         if told.state == "near":
             self._candidates[event_id] = candidates(self._host, pids)
-            self._call_hook(event_id)
         else:
             self._metrics.warned(told.state)
         known = self._candidates.get(event_id, ())

@@ -36,7 +36,7 @@ def warnings_of(
         return None
     from oomwatchd.daemon.nearing import Warnings  # a quarter MiB that others do without
 
-    warnings = Warnings(config.warning, host, recorder, metrics, worker.serve, names.get)
+    warnings = Warnings(config.warning, host, recorder, metrics, worker.serve, worker.later, names.get)
     worker.warned = warnings.linked
     return warnings
 

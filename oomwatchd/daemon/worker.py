@@ -345,6 +345,8 @@ class Worker:
         paths = {one.cgroup for one in event.attribution if one.container_id and one.container_name is None}
         if event.memcg is not None:
             paths |= {event.memcg.oom_path, event.memcg.task_path}
+        if event.near is not None:
+            paths |= {one.cgroup if one.kind == "process" else one.name for one in event.near.growers}
         names = self._names.named(path for path in paths if path is not None)
         known = {one.container_id for one in event.attribution if one.container_name is not None}
         held = dict(capture.container_names)

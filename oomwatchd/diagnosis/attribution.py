@@ -95,10 +95,14 @@ def short_id(container_id: str) -> str:
 
 
 def names_of(whose: Attribution | None) -> Names:
-    """The names within ``container_name``: ``namespace/pod/container`` in Kubernetes, ``k8s_CONTAINER_POD_
+    """The names within ``container_name``."""
+    return names_in(whose.container_name if whose is not None else None)
+
+
+def names_in(name: str | None) -> Names:
+    """The names within a container's: ``namespace/pod/container`` in Kubernetes, ``k8s_CONTAINER_POD_
     NAMESPACE_UID_ATTEMPT`` if Docker runs the container (cri-dockerd ``core/naming.go``), else only the
     container's."""
-    name = whose.container_name if whose is not None else None
     if not name:
         return Names()
     parts = name.split("/")

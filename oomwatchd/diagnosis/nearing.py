@@ -5,9 +5,9 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from oomwatchd.diagnosis.attribution import owner_of, short_id
+from oomwatchd.diagnosis.attribution import names_in, owner_of, place_of
 from oomwatchd.records.capture import OomCapture, Track
 from oomwatchd.records.near import Grower, Near
 from oomwatchd.records.nearing import Nearing
@@ -23,13 +23,14 @@ _SHARE = 0.1
 
 def near_of(capture: OomCapture, told: Nearing, ended: str | None) -> Near:
     """The content of the event; ``ended`` is the time of the end, in words."""
-    owner = owner_of(told.cgroup) if told.cgroup is not None else None
+    owner, names = owner_of(told.cgroup or "/"), dict(capture.container_names)
     return Near(
         state=told.state,
         reason=told.reason,
         cgroup=told.cgroup,
-        unit=owner.unit if owner else None,
-        container_id=owner.container_id if owner else None,
+        unit=owner.unit,
+        container_id=owner.container_id,
+        container_name=names.get(owner.container_id or ""),
         limit_bytes=told.limit_bytes,
         capacity_bytes=told.capacity_bytes,
         used_bytes=told.used_bytes,
@@ -43,7 +44,7 @@ def near_of(capture: OomCapture, told: Nearing, ended: str | None) -> Near:
         latest_seconds=told.latest_seconds,
         pressure_full_ratio=told.pressure_full_ratio,
         refaults_bytes_per_second=told.refaults_per_second and round(told.refaults_per_second),
-        growers=growers(capture.tracks, told),
+        growers=growers(capture.tracks, told, names),
         points=tuple((round((usec - told.usec) / 1e6, 3), used) for usec, used in told.points),
         ended=ended,
         passed=told.passed,
@@ -53,12 +54,13 @@ def near_of(capture: OomCapture, told: Nearing, ended: str | None) -> Near:
     )
 
 
-def growers(tracks: Iterable[Track], told: Nearing) -> tuple[Grower, ...]:
-    """What grew since the growth began, the fastest first, without the cgroup that the warning is about."""
+def growers(tracks: Iterable[Track], told: Nearing, names: Mapping[str, str]) -> tuple[Grower, ...]:
+    """What grew since the growth began, the fastest first, without the cgroup that the warning is about;
+    ``names`` are those of containers, by id."""
     found = []
     for track in tracks:
         points = [point for point in track.points if told.since_usec <= point[0] <= told.usec]
-        inside = told.cgroup is None or _is_inside(track, told.cgroup)
+        inside = told.cgroup is None or _is_inside(track, told)
         if len(points) < 2 or not inside or (track.kind == "cgroup" and track.name in ("/", told.cgroup)):
             continue
         rate = slope(points)
@@ -70,6 +72,7 @@ def growers(tracks: Iterable[Track], told: Nearing) -> tuple[Grower, ...]:
                 name=track.name,
                 pid=track.pid,
                 cgroup=track.cgroup,
+                place=_place(track.cgroup if track.kind == "process" else track.name, names, told.cgroup),
                 bytes=points[-1][1],
                 rate_bytes_per_second=round(rate),
                 seconds=round((points[-1][0] - points[0][0]) / 1e6, 3),
@@ -80,9 +83,12 @@ def growers(tracks: Iterable[Track], told: Nearing) -> tuple[Grower, ...]:
     return tuple(found[:_GROWERS])
 
 
-def _is_inside(track: Track, cgroup: str) -> bool:
+def _is_inside(track: Track, told: Nearing) -> bool:
+    if track.kind == "tmpfs":  # anybody's files are in it
+        shared = told.shmem_grown_bytes
+        return shared is None or shared >= _SHARE * told.grown_bytes
     path = track.cgroup if track.kind == "process" else track.name
-    return track.kind == "tmpfs" or (path is not None and f"{path}/".startswith(f"{cgroup}/"))
+    return path is not None and f"{path}/".startswith(f"{told.cgroup}/")
 
 
 def report_of(capture: OomCapture, told: Nearing) -> OomReport:
@@ -117,14 +123,22 @@ def report_of(capture: OomCapture, told: Nearing) -> OomReport:
     )
 
 
-def place(told: Near | Nearing) -> str:
-    """Whose memory is about to run out, in words."""
+def _place(path: str | None, names: Mapping[str, str], known: str | None) -> str | None:
+    """The container or unit of a cgroup, by its usual name; None if it has none or is that of ``known``."""
+    if path is None or not path.startswith("/"):
+        return None
+    owner, whole = owner_of(path), owner_of(known or "/")
+    found = place_of(names_in(names.get(owner.container_id or "")), container_id=owner.container_id)
+    same = owner.container_id == whole.container_id if found else owner.unit == whole.unit
+    return None if same and known is not None else found or owner.unit
+
+
+def place(told: Near) -> str:
+    """Whose memory is about to run out, by the name that people know: container, pod, unit or cgroup."""
     if told.cgroup is None:
         return "the machine"
-    owner = owner_of(told.cgroup)
-    if owner.container_id is not None:
-        return f"{owner.container_runtime or 'container'} {harmless_name(short_id(owner.container_id))}"
-    return harmless_name(owner.unit or told.cgroup)
+    known = place_of(names_in(told.container_name), container_id=told.container_id)
+    return harmless_name(known or told.unit or told.cgroup)
 
 
 def span(soonest: float, latest: float | None) -> str:
@@ -170,10 +184,18 @@ def ended_said(told: Near) -> str | None:
     return "nobody watched on" if told.state == "unknown" else None
 
 
+def grower_called(one: Grower) -> str:
+    """``python3 (pid 12, web.service)``, ``container web``, ``tmpfs /dev/shm``."""
+    where = None if one.place is None else harmless_name(one.place)
+    if one.kind == "process":
+        inside = f"pid {one.pid}" if where is None else f"pid {one.pid}, {where}"
+        return f"{harmless_name(one.name)} ({inside})"
+    return where if where is not None else f"{one.kind} {harmless_name(one.name)}"
+
+
 def grower_said(one: Grower) -> str:
     """``python3 (pid 12), 300 MiB, 3 MiB more a second for 40 s``."""
-    name = harmless_name(one.name)
-    name = f"{name} (pid {one.pid})" if one.kind == "process" else f"{one.kind} {name}"
+    name = grower_called(one)
     rate = size(int(one.rate_bytes_per_second))
     return f"{name}, {size(one.bytes)}, {rate} more a second for {_time(one.seconds)}"
 

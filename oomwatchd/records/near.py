@@ -18,6 +18,8 @@ class Grower(Part, frozen=True, kw_only=True):
     name: str
     pid: int | None = None
     cgroup: str | None = None
+    #: the container (by its usual name) or unit
+    place: str | None = None
     bytes: int
     rate_bytes_per_second: float
     #: for how long it was seen to grow
@@ -32,6 +34,7 @@ class Near(Part, frozen=True, kw_only=True):
     cgroup: str | None = None
     unit: str | None = None
     container_id: str | None = None
+    container_name: str | None = None
     limit_bytes: int | None = None
     capacity_bytes: int
     used_bytes: int

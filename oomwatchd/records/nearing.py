@@ -56,6 +56,8 @@ class Nearing(msgspec.Struct, frozen=True, kw_only=True):
     wall: float
     since_usec: int
     grown_bytes: int = 0
+    #: the part of it that is tmpfs files and shared memory; None: not known
+    shmem_grown_bytes: int | None = None
     rate_bytes_per_second: float = 0.0
     soonest_seconds: float = 0.0
     latest_seconds: float | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from oomwatchd.diagnosis.attribution import Attribution, Names, names_of
+from oomwatchd.diagnosis.attribution import Attribution, Names, names_in, names_of, place_of
 from oomwatchd.diagnosis.owners import home_of
 from oomwatchd.event import OomEvent
 
@@ -61,7 +61,8 @@ def place(event: OomEvent) -> str | None:
     if event.oomd is not None:
         return event.oomd.unit or event.oomd.cgroup
     if event.near is not None:
-        return event.near.unit or event.near.cgroup
+        known = place_of(names_in(event.near.container_name), container_id=event.near.container_id)
+        return known or event.near.unit or event.near.cgroup
     return home_of(victim_attribution(event)) or limit_cgroup(event)
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from oomwatchd.records.nearing import Nearing, Passed, Reason
 from oomwatchd.warning.projection import LEAST_SECONDS, Projection, project, project_lows
-from oomwatchd.warning.series import Series
+from oomwatchd.warning.series import Point, Series, thinned
 
 #: How many scopes are followed, and how many are shown in metrics: those with the least room for their
 #: growth.
@@ -37,6 +37,8 @@ _THRASHED_USEC = 3_000_000
 #: A growth by the first of these shares, which rose within this time, is near its end at whatever pace if the
 #: second share is all that is left.
 _ROSE_SHARE, _LAST_SHARE, _ROSE_USEC = 0.1, 0.025, 20_000_000
+#: A growth is as usual up to this many times what fell back before.
+_USUAL = 1.2
 #: Two growths are the same if this share of one is the other's.
 _SAME_GROWTH = 0.5
 #: A level counts as above one that was held and left before if it is higher by this share of the capacity, or
@@ -57,6 +59,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     capacity_bytes: int
     limit_bytes: int | None = None
     cache_bytes: int = 0
+    shmem_bytes: int | None = None
     swap_left_bytes: int = 0
     pressure_full_ratio: float | None = None
     refaults_bytes: int | None = None
@@ -92,12 +95,14 @@ class _Scope:
             "refaults_per_second",
             "series",
         ),
-        *("slow_since", "swing", "thrashing_since"),
+        *("shmem", "slow_since", "swing", "thrashing_since"),
     )
 
     def __init__(self, reading: Reading) -> None:
         self.reading = reading
         self.series = Series()
+        #: its tmpfs files and shared memory over time
+        self.shmem: list[Point] = []
         self.projection: Projection | None = None
         self.open: Nearing | None = None
         self.refaults_per_second: float | None = None
@@ -162,11 +167,12 @@ class Incidents:
             again = max(0, reading.refaults_bytes - before.refaults_bytes)
             scope.refaults_per_second = again / seconds
         scope.series.add(reading.usec, reading.used_bytes, reading.capacity_bytes)
-        wobble = scope.series.wobble
+        if reading.shmem_bytes is not None:
+            scope.shmem = thinned([*scope.shmem, (reading.usec, reading.shmem_bytes)])
         found = [
             projection
             for growth in scope.series.growths
-            if (projection := self._project(growth, reading, wobble)) is not None
+            if (projection := self._project(growth, reading, scope.series)) is not None
         ]
         lows = scope.series.lows
         if lows is not None:
@@ -183,14 +189,16 @@ class Incidents:
             scope.thrashing_since = reading.usec
 
     def _project(
-        self, growth: Sequence[tuple[int, int]], reading: Reading, wobble: float
+        self, growth: Sequence[tuple[int, int]], reading: Reading, series: Series
     ) -> Projection | None:
-        ask = partial(
-            project, growth, reading.capacity_bytes, horizon_seconds=self.horizon_seconds, wobble=wobble
-        )
+        capacity = reading.capacity_bytes
+        ask = partial(project, growth, capacity, horizon_seconds=self.horizon_seconds, wobble=series.wobble)
         found = ask()
         if found is None or not found.near:
             return found
+        usual = _USUAL * (series.usual_rise or 0)
+        if found.grown_bytes <= usual and growth[0][1] + usual < capacity:
+            return msgspec.structs.replace(found, near=False)  # it will fall back as before
         # asked only now, because it reads each process
         bound = self._bound(reading)
         return found if bound is None else ask(bound_bytes=bound)
@@ -370,6 +378,8 @@ def _at_the_end(series: Series, reading: Reading) -> Projection | None:
 
 def _nearing(scope: _Scope, reason: Reason, usec: int, wall: float) -> Nearing:
     reading, found = scope.reading, scope.projection
+    since = found.since_usec if found else scope.series.begun[0]
+    shared = [held for when, held in scope.shmem if when >= since]
     return Nearing(
         reason=reason,
         cgroup=reading.cgroup,
@@ -380,8 +390,9 @@ def _nearing(scope: _Scope, reason: Reason, usec: int, wall: float) -> Nearing:
         swap_left_bytes=reading.swap_left_bytes,
         usec=usec,
         wall=wall,
-        since_usec=found.since_usec if found else scope.series.begun[0],
+        since_usec=since,
         grown_bytes=found.grown_bytes if found else 0,
+        shmem_grown_bytes=shared[-1] - shared[0] if shared else None,
         rate_bytes_per_second=found.rate if found else 0.0,
         soonest_seconds=round(found.soonest, 1) if found else 0.0,
         latest_seconds=None if found is None or found.latest is None else round(found.latest, 1),

@@ -41,6 +41,8 @@ _LAST, _LAST_PART, _LONG_USEC = 0.4, 6, 40_000_000
 #: A growth that began with a jump (this share of it at once, this much faster than now) must be watched this
 #: many times as long: it may slow down further.
 _JUMP, _FASTER, _JUMPED = 0.25, 1.5, 2.0
+#: ... as must one of which the second share came in the first share of its time.
+_EARLY, _EARLY_JUMP = 0.25, 0.5
 #: The second half still counts as steady at this share of the first half's rate.
 _STEADY = 0.97
 #: ... and a slowing growth leads to no end, unless the level where it comes to rest is this many times the
@@ -49,7 +51,7 @@ _CEILING = 1.1
 #: A growth gets faster and faster if the pace of its second half is higher by this factor, and went on to
 #: rise within that half by this part of what that leads one to expect. Its end is then sooner, which is
 #: believed if it took this share of the capacity, for so many times the time for which it was watched.
-_FASTER_BY, _STILL_FASTER, _FASTER_SHARE, _FASTER_EVIDENCE = 2.0, 0.5, 0.1, 1.0
+_FASTER_BY, _STILL_FASTER, _FASTER_SHARE, _FASTER_EVIDENCE = 2.0, 0.5, 0.15, 0.75
 #: A bounded growth is no danger if it leaves this share of the capacity free.
 _BOUND_MARGIN = 0.05
 
@@ -110,9 +112,9 @@ def project(
     ceiling = _ceiling(parts, early, late)
     if ceiling is not None and ceiling < _CEILING * capacity:
         latest = None
-    jumped = _jumps(points, late)
-    wanted = _wanted_seconds(first / capacity) * (_JUMPED if jumped else 1)
-    trend = used - points[1][1] if jumped else grown
+    jumped = _jumped_to(points, late)
+    wanted = _wanted_seconds(first / capacity) * (1 if jumped is None else _JUMPED)
+    trend = grown if jumped is None else used - jumped
     near = (
         latest is not None
         and soonest <= horizon_seconds
@@ -171,10 +173,15 @@ def _wanted_seconds(share: float) -> float:
     return WATCHED_SECONDS + late * (LEAST_SECONDS - WATCHED_SECONDS)
 
 
-def _jumps(points: Sequence[Point], rate: float) -> bool:
-    (began, first), (later, more) = points[:2]
+def _jumped_to(points: Sequence[Point], rate: float) -> int | None:
+    """The level to which it jumped at its beginning, None: it did not."""
+    (began, first), (later, more), (now, used) = points[0], points[1], points[-1]
     seconds = (later - began) / 1e6
-    return more - first >= max(_JUMP * (points[-1][1] - first), _FASTER * rate * seconds)
+    if more - first >= max(_JUMP * (used - first), _FASTER * rate * seconds):
+        return more
+    until = began + int(_EARLY * (now - began))
+    level = next(level for when, level in reversed(points) if when <= until)
+    return level if level - first >= _EARLY_JUMP * (used - first) else None
 
 
 def _still_grows(points: Sequence[Point], rate: float) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 Point = tuple[int, int]
 
@@ -25,6 +25,8 @@ _DROP_OF_WOBBLES, _WOBBLES_BY = 3.0, 0.05
 STILL_USEC = 15_000_000
 #: A level that was held and left without a kill counts less with time: its half-life.
 MARK_HALF_LIFE_USEC = 3_600_000_000
+#: So many growths that fell back are kept.
+_MOST_RISES = 8
 #: It wobbles if at least this share of all moves are falls.
 _OFTEN = 0.2
 #: The most points used for a slope: all pairs are compared.
@@ -53,7 +55,7 @@ class Series:
 
     __slots__ = (
         *("_begun_usec", "_floor", "_mark", "_mark_usec", "_peak", "_resumed_usec", "_risen_usec"),
-        *("_falls", "_lows", "_turning"),
+        *("_falls", "_lows", "_rises", "_turning"),
         "points",
     )
 
@@ -63,6 +65,8 @@ class Series:
         self._begun_usec = self._resumed_usec = self._risen_usec = 0
         self._mark = 0.0
         self._mark_usec = 0
+        #: growths that fell back: when, and by how much it had grown
+        self._rises: list[Point] = []
         #: where it turned up again, and how far it rose from there; since the last turn the highest point
         #: while it rises, the lowest while it falls
         self._lows: list[tuple[int, int, int]] = []
@@ -76,9 +80,7 @@ class Series:
         self.points.append((usec, used))
         self._follow(usec, used, capacity)
         self._turn(usec, used, int(_TURN * capacity))
-        if len(self.points) > MOST_POINTS:
-            half = MOST_POINTS // 2
-            self.points = [*self.points[:half:2], *self.points[half:]]
+        self.points = thinned(self.points)
 
     def _follow(self, usec: int, used: int, capacity: int) -> None:
         noise = int(NOISE * capacity)
@@ -87,6 +89,7 @@ class Series:
         fell = fell and drop > _DROP_OF_WOBBLES * min(self.wobble, _WOBBLES_BY * capacity)
         if len(self.points) == 1 or fell or used <= self._floor + noise:
             if fell:
+                self._rises = [*self._rises[1 - _MOST_RISES :], (usec, self._peak - self._floor)]
                 self.came_back(usec)
             if len(self.points) == 1 or fell:
                 self._floor = used
@@ -106,8 +109,7 @@ class Series:
         elif self._falls and used - extreme >= enough:
             self._falls, self._turning = False, (usec, used)
             self._lows.append((when, extreme, used - extreme))
-            if len(self._lows) > _MOST_LOWS:
-                self._lows = [*self._lows[: _MOST_LOWS // 2 : 2], *self._lows[_MOST_LOWS // 2 :]]
+            self._lows = thinned(self._lows, _MOST_LOWS)
         elif not self._falls and extreme - used >= enough:
             if self._lows:
                 began, low, _ = self._lows[-1]
@@ -123,6 +125,13 @@ class Series:
         used = self.points[-1][1] if self.points else 0
         faded = 0.5 ** ((usec - self._mark_usec) / MARK_HALF_LIFE_USEC)
         return used + (self._mark - used) * faded if self._mark > used else self._mark
+
+    @property
+    def usual_rise(self) -> int | None:
+        """By how much it grew, twice or more, before it fell back; None: nothing is usual."""
+        since = self.points[-1][0] - MARK_HALF_LIFE_USEC if self.points else 0
+        rises = sorted(rise for when, rise in self._rises if when >= since)
+        return rises[-2] if len(rises) > 1 else None
 
     @property
     def wobble(self) -> float:
@@ -171,6 +180,15 @@ class Series:
         if self._resumed_usec <= self._begun_usec:
             return (long,)
         return long, [point for point in self.points if point[0] >= self._resumed_usec]
+
+
+_T = TypeVar("_T")
+
+
+def thinned(values: list[_T], most: int = MOST_POINTS) -> list[_T]:
+    """No more than ``most``: of the older half every other one goes."""
+    half = most // 2
+    return values if len(values) <= most else [*values[:half:2], *values[half:]]
 
 
 def median(values: Iterable[float]) -> float:

@@ -15,9 +15,11 @@ that may fill its limit (a batch job), ``[warning] quiet`` turns the warning off
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.owners import Limit, owned
-from oomwatchd.records.near import Near
+from oomwatchd.records.near import Grower, Near
 from oomwatchd.records.report import Finding, Task
 from oomwatchd.words.escape import harmless_name
 
@@ -49,20 +51,22 @@ def find(case: Case) -> Finding | None:
         title=TITLE,
         explanation=" ".join(said),
         evidence={name: value for name, value in figures.items() if value is not None},
-        advice=_advice(told, None if first is None else first.task),
+        advice=_advice(told, None if first is None else first.task, nearing.grower_called),
     )
 
 
-def _advice(told: Near, largest: Task | None) -> str:
+def _advice(told: Near, largest: Task | None, called: Callable[[Grower], str]) -> str:
     grower = told.growers[0] if told.growers else None
     who = "what grows"
     if grower is None and largest is not None and 2 * (largest.rss_bytes or 0) > told.used_bytes:
         who = f"{harmless_name(largest.comm)} (pid {largest.pid}), which holds most,"
+    what = f"Stop or restart {who}"
     if grower is not None:
-        who = harmless_name(grower.name) + (f" (pid {grower.pid})" if grower.pid is not None else "")
+        who = called(grower)
+        what = f"Remove files from {who}" if grower.kind == "tmpfs" else f"Stop or restart {who}"
     if told.cgroup is None:
-        return f"Stop or restart {who}, or what matters least; add swap if there is little."
+        return f"{what}, or stop what matters least; add swap if there is little."
     limit = Limit(files="memory.max or memory.limit_in_bytes")
     keeper = owned(told.cgroup)
     raised = f"raise its limit ({limit.files})" if keeper is None else keeper.raised(limit)
-    return f"Stop or restart {who}, or {raised}."
+    return f"{what}, or {raised}."
