@@ -109,6 +109,40 @@ def test_every_medium_shows_it(told: Nearing) -> None:
     assert page.count("polyline") >= 4
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("web", "container web"), ("shop/web-0/app", "shop/web-0/app"), (None, "container 0123456789ab")],
+)
+def test_a_container_is_called_as_people_call_it(name: str | None, shown: str) -> None:
+    full = "0123456789abcdef" * 4
+    path = f"/system.slice/docker-{full}.scope"
+    inside = msgspec.structs.replace(TRACKS[0], cgroup=path)
+    held = () if name is None else ((full, name),)
+    one = msgspec.structs.replace(
+        capture(msgspec.structs.replace(TOLD, cgroup=path), (inside,)), container_names=held
+    )
+    event = conclude(one).event
+    for text in (event.summary, event.findings[0].explanation, place(event)):
+        assert text is not None
+        assert shown in text
+        assert full not in text
+    # of the machine: whose the process is that grows
+    one = msgspec.structs.replace(
+        capture(msgspec.structs.replace(TOLD, cgroup=None), (inside,)), container_names=held
+    )
+    assert f"leak (pid 7, {shown})" in conclude(one).event.summary
+
+
+def test_a_tmpfs_grows_only_where_shared_memory_does() -> None:
+    mount = Track(kind="tmpfs", name="/dev/shm", points=TOLD.points)  # noqa: S108  # a mount's name
+    for shared, grows in ((0, False), (200 * MB, True)):
+        told = msgspec.structs.replace(TOLD, shmem_grown_bytes=shared)
+        event = conclude(capture(told, (mount,))).event
+        assert event.near is not None
+        assert bool(event.near.growers) is grows
+        assert ("Remove files from tmpfs /dev/shm" in event.findings[0].advice) is grows
+
+
 def test_names_do_no_harm() -> None:
     hostile = msgspec.structs.replace(TOLD, cgroup=PATH)
     event = conclude(capture(hostile)).event
