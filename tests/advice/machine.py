@@ -265,7 +265,7 @@ def _boot(lab: Lab, order: Order, state: Path) -> None:
 
 
 def _words(lab: Lab, order: Order, here: Path, throttle: str) -> list[str]:
-    command("truncate", "-s", "600M", here / "disk")
+    command("truncate", "-s", "640M", here / "disk")
     drives = (
         f"file={lab.userland},format=raw,if=virtio,readonly=on",
         f"file={lab.program},format=raw,if=virtio,readonly=on",

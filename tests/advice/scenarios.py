@@ -616,7 +616,7 @@ WHOLE = (
         work="swap_on ${SWAPKB:-102400}; bystander; causes noise ${MB:-600} 2 bighog && unharmed",
         follow={
             **_bound("bighog", 200),
-            "swap": _did("500 MiB", SWAPKB=500000),
+            "swap": _did("450 MiB more", SWAPKB=563000),
             "more_ram": _did("twice", memory=1024),
         },
     ),
@@ -647,12 +647,12 @@ WHOLE = (
         name="g-zswap",
         cause="zswap (pool 60 %) before a swap of 150 MiB; the process needs 650 that do not compress",
         named=r"zswap|swap (is|was) full|bighog",
-        work="swap_on 153600; echo 60 > /sys/module/zswap/parameters/max_pool_percent; echo Y > /sys/module/zswap/parameters/enabled;"
+        work="swap_on ${SWAPKB:-153600}; echo 60 > /sys/module/zswap/parameters/max_pool_percent; echo Y > /sys/module/zswap/parameters/enabled;"
         " bystander; causes noise ${MB:-650} 2 bighog && unharmed",
         follow={
             **_bound("bighog", 200),
             "more_ram": _did("twice the RAM", memory=1024),
-            "swap": _did("twice the RAM", memory=1024),
+            "swap": _did("450 MiB more", SWAPKB=614000),
         },
     ),
     *(
@@ -1185,10 +1185,10 @@ WHOLE = (
     ),
     Scenario(
         name="g-nft",
-        cause="1500000 addresses in an nftables set; the worker needs 220",
+        cause="3200000 addresses in an nftables set; the worker needs 220",
         named=r"nf_tables|nftables|nft_",
         near=r"slab|kmalloc",
-        work="bystander; for m in libcrc32c nfnetlink nf_tables; do insmod /modules/$m.ko; done; causes elements ${N:-1500000} 90 firewall & settled $!; causes anon 220 2 worker && unharmed",
+        work="bystander; for m in libcrc32c nfnetlink nf_tables; do insmod /modules/$m.ko; done; causes elements ${N:-3200000} 90 firewall & settled $!; causes anon 220 2 worker && unharmed",
         follow={
             "objects": _did("20000 addresses", N=20000),
             "end_holder": _did("20000 addresses", N=20000),
@@ -1200,10 +1200,10 @@ WHOLE = (
     ),
     Scenario(
         name="g-cgroups",
-        cause="5000 cgroups; the worker needs 200",
+        cause="5000 cgroups; the worker needs 290",
         named=r"cgroup",
         near=r"slab|no counter|per-CPU",
-        work="bystander; i=0; while [ $i -lt ${N:-5000} ]; do mkdir $CGROUPS/x$i || break; i=$((i+1)); done; causes anon ${MB:-200} 2 worker && unharmed",
+        work="bystander; i=0; while [ $i -lt ${N:-5000} ]; do mkdir $CGROUPS/x$i || break; i=$((i+1)); done; causes anon ${MB:-290} 2 worker && unharmed",
         follow={"objects": _did("50 cgroups", N=50), "slab": LOOK},
         looks={"slabinfo": Look(_SLAB, r"kmalloc|cgroup|kernfs")},
         seconds=200,

@@ -24,6 +24,8 @@ _LARGE, _HUGE = 0.25, 0.40
 #: What every machine reserves: a share of RAM for page structures (64 bytes a page) and hash tables, and
 #: bytes for the kernel's image, firmware and initial data.
 _USUAL, _IMAGE = 0.02, 80 << 20
+#: Parameters of the command line that reserve memory.
+_RESERVES = ("crashkernel", "memmap", "cma", "movablecore", "swiotlb", "log_buf_len", "reserve_mem")
 
 
 def find(case: Case) -> Claim | None:
@@ -76,9 +78,7 @@ def _limited(case: Case) -> str | None:
 def _why(case: Case) -> str:
     """Live: the parameters of the kernel command line that reserve memory."""
     line = case.facts.command_line
-    return ", ".join(
-        f"{n}={harmless(line[n])}" for n in ("crashkernel", "memmap", "cma", "movablecore") if n in line
-    )
+    return ", ".join(f"{n}={harmless(line[n])}" for n in _RESERVES if n in line)
 
 
 def _advice(case: Case, limit: str | None, why: str) -> str:
@@ -94,6 +94,6 @@ def _advice(case: Case, limit: str | None, why: str) -> str:
             f"a moment later: what asks before{caller} has to ask for less."
         )
     return (
-        "See the boot log (Memory: ...K available), crashkernel= and memmap= (/proc/cmdline), the device "
-        "tree's reserved-memory and, in a virtual machine, the hypervisor's balloon; lower what takes most."
+        "See the boot log (Memory: ...K available), crashkernel=, memmap= and swiotlb= (/proc/cmdline), the "
+        "device tree's reserved-memory and, in a virtual machine, the hypervisor's balloon; lower what takes most."
     )
