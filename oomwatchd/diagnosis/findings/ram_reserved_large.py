@@ -95,5 +95,6 @@ def _advice(case: Case, limit: str | None, why: str) -> str:
         )
     return (
         "See the boot log (Memory: ...K available), crashkernel=, memmap= and swiotlb= (/proc/cmdline), the "
-        "device tree's reserved-memory and, in a virtual machine, the hypervisor's balloon; lower what takes most."
+        "device tree's reserved-memory and, in a virtual machine, the hypervisor's balloon; lower what takes "
+        "most."
     )
