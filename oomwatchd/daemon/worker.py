@@ -21,6 +21,7 @@ from time import monotonic, time
 import msgspec
 
 from oomwatchd.config import Config
+from oomwatchd.daemon.incident import Incident
 from oomwatchd.daemon.live_facts import LiveFacts
 from oomwatchd.daemon.log import OncePerKind
 from oomwatchd.daemon.outputs import Outputs
@@ -89,6 +90,7 @@ class Worker:
         #: where the pids of reports can be looked up, None: nowhere
         self._host: Host | None = None
         self._live_facts = live_facts
+        self._incident = Incident()
         self._names = names or ContainerNames()
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
         #: where the store's file is, None: in memory only
@@ -304,7 +306,9 @@ class Worker:
             capture = self._with_more("who holds what", self._live_facts.added_to, capture)
         watched = capture.settled and not capture.historical and capture.at is not None
         capture = self._store.completed(capture)
+        capture = self._with_more("the reports behind it", self._incident.added_to, capture)
         event = self._concluded(capture)
+        self._incident.note(capture, event)
         more = self._with_more("where its processes are", lambda one: self._placed(one, event), capture)
         more = self._with_more("names of containers", lambda one: self._called(one, event), more)
         if self.warned is not None:

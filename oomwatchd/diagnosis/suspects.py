@@ -9,6 +9,7 @@ Core: no clock, no file, no socket.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Container
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.facts import Held
 from oomwatchd.diagnosis.levers import setting
-from oomwatchd.diagnosis.purpose import purpose
+from oomwatchd.diagnosis.purpose import Purpose, purpose
 from oomwatchd.words.amounts import size
 from oomwatchd.words.escape import harmless_name
 from oomwatchd.words.text import plural
@@ -222,7 +223,13 @@ def by_count(
 
 def by_trace(case: Case) -> Suspect | None:
     """The suspect that made the failing request: for memory that no counter includes, or by a module that was
-    being loaded. What grows is also what requests most often."""
+    being loaded. What grows is also what requests most often.
+
+    Live, a storm's later reports count, too: their requests come while others are killed."""
+    return _asked_now(case) or _asked_later(case)
+
+
+def _asked_now(case: Case) -> Suspect | None:
     trace, trigger = case.report.trigger.call_trace, case.report.trigger
     if not trigger.comm:
         return None
@@ -244,13 +251,30 @@ def by_trace(case: Case) -> Suspect | None:
             lever=f"unload or update {name}, which took memory while it was loaded (rmmod {name}; a line "
             f"blacklist {name} in /etc/modprobe.d keeps it out)",
         )
-    if found is None or not found.uncounted:
+    if found is not None and found.uncounted:
+        return _asking(who, trigger.pid, found, "when memory ran out")
+    return None
+
+
+def _asked_later(case: Case) -> Suspect | None:
+    later = case.capture.later if case.capture is not None else ()
+    asked = ((one, purpose(one.call_trace)) for one in later)
+    found = [(one, kind) for one, kind in asked if kind is not None and kind.uncounted]
+    if not found:
         return None
-    fd = f"/proc/{trigger.pid if trigger.pid is not None else 'PID'}/fd"
+    times = Counter((one.comm, one.pid) for one, _ in found)
+    comm, pid = times.most_common(1)[0][0]
+    kind = next(kind for one, kind in found if (one.comm, one.pid) == (comm, pid))
+    who = harmless_name(comm) + ("" if pid is None else f" (pid {pid})")
+    return _asking(who, pid, kind, "while others were killed")
+
+
+def _asking(who: str, pid: int | None, found: Purpose, when: str) -> Suspect:
+    fd = f"/proc/{pid if pid is not None else 'PID'}/fd"
     return Suspect(
         amount=0,
         text=f"{who} asked for {found.words}",
-        lever=f"end {who}, or have it hold less: it asked for {found.words} when memory ran out "
+        lever=f"end {who}, or have it hold less: it asked for {found.words} {when} "
         f"({found.look.replace('/proc/PID/fd', fd)})",
     )
 

@@ -141,6 +141,15 @@ class EarlierKill(msgspec.Struct, frozen=True, kw_only=True):
     cgroup: str | None = None
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """Who requested memory in a later report of the same exhaustion, and by which functions."""
+
+    usec: int
+    comm: str
+    pid: int | None = None
+    call_trace: tuple[str, ...] = ()
+
+
 class UnitEntry(msgspec.Struct, frozen=True, kw_only=True):
     """What the service manager said of a unit in the journal (systemd.journal-fields(7), sd-messages.h).
 
@@ -251,6 +260,8 @@ class OomCapture(msgspec.Struct, frozen=True, kw_only=True):
     marks: tuple[Mark, ...] = ()
     #: earlier kills of the last hour, the oldest first, bounded
     earlier: tuple[EarlierKill, ...] = ()
+    #: the requests of the reports that followed within seconds, bounded
+    later: tuple[Asked, ...] = ()
     #: reports without a header that the log held since the kernel last said how many it had suppressed; None
     #: where this report does not say so again, or that time was not watched whole
     headless_before: int | None = None

@@ -35,8 +35,9 @@ TITLE = "Something grew steadily until the kill"
 _KINDS = ("AnonPages", "Shmem", "SUnreclaim", "PageTables", "KernelStack", "Percpu")
 #: To be the cause: its final share of the limit, and the share of that which it gained while recorded.
 _DECIDES, _MOST = 0.5, 0.5
-#: Seconds. Whoever fills a swap faster may as well load its data.
-_LASTING = 20
+#: Seconds for which it grew, and for which as much memory again would last. Whoever fills a swap faster may
+#: as well load its data.
+_LASTING, _AGAIN = 20, 30
 
 
 def find(case: Case) -> Claim | None:
@@ -80,7 +81,8 @@ def _user(case: Case) -> Claim | None:
     grown = climb.last - climb.first
     decides = climb.last >= _DECIDES * whole and grown >= _MOST * climb.last
     if case.swap_full and not case.in_cgroup:
-        decides = decides and climb.seconds >= _LASTING
+        slow = 60 * whole >= _AGAIN * climb.per_minute
+        decides = decides and slow and climb.seconds >= _LASTING
     # growth of a cgroup in kernel memory, shared memory or cache has its own finding
     if case.in_cgroup and track.kind == "cgroup":
         decides = decides and (case.ledger.held("anon") or 0) >= _MOST * whole
