@@ -366,6 +366,15 @@ CGROUPS = (
         follow={"raise_limit": _did("limit doubled", LIMIT="40M")},
     ),
     Scenario(
+        name="cg-hugetlb",
+        cause="hugetlb.2MB.max is 20 MiB; the process wants 60 MiB of huge pages",
+        named=r"huge page",
+        work="echo 40 > /proc/sys/vm/nr_hugepages; echo +hugetlb > $CGROUPS/cgroup.subtree_control; group a; echo ${MAX:-20M} > $CGROUPS/a/hugetlb.2MB.max;"
+        " within a causes huge 60 2 huge-user",
+        follow={"hugepages": _did("hugetlb.2MB.max 80M", MAX="80M")},
+        beyond_log="the process gets SIGBUS, and the kernel writes nothing",
+    ),
+    Scenario(
         name="cg-steps",
         cause="a heap that doubles and copies (virtual machine), up to 48 MiB, limit 40",
         named=r"at its (memory )?limit of 40",
