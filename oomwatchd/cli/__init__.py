@@ -7,6 +7,7 @@ must not load an HTTP server.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         with suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        return _run(words)
+        return _run(words, alone=argv is None)
     except BrokenPipeError:  # the reader (head, less) has enough
         _abandon_output()
         return EX_BROKEN_PIPE
@@ -111,23 +112,33 @@ def _abandon_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _run(words: Sequence[str]) -> int:
+def _run(words: Sequence[str], *, alone: bool) -> int:
+    """``alone``: this process runs this command and nothing else."""
+    if alone:
+        gc.disable()  # what is imported stays, so looking for garbage in it is in vain
     try:
-        args = _parsed(words)
+        args = _parsed(words, alone=alone)
     except SystemExit as done:  # --help, --version
         sys.stdout.flush()
         return int(done.code or 0)
+    if alone:
+        gc.freeze()
+        gc.enable()
     status = args.run(args)
     sys.stdout.flush()
     return int(status)
 
 
-def _parsed(words: Sequence[str]) -> SimpleNamespace:
+def _parsed(words: Sequence[str], *, alone: bool) -> SimpleNamespace:
     """The arguments, in an object that keeps nothing of the parser: the daemon drops argparse
     (``cli/run.py``)."""
     from oomwatchd.cli._arguments import parser
 
     chosen = next((word for word in words if not word.startswith("-")), None)
+    if alone and chosen is not None:
+        from oomwatchd.daemon import imports
+
+        imports.install()
     return parser(chosen).parse_args(words, SimpleNamespace())
 
 
@@ -137,3 +148,13 @@ def complain(message: str) -> None:
 
     with suppress(OSError):
         print(f"oomwatchd: {harmless(message)}", file=sys.stderr)
+
+
+def columns() -> int:
+    """What ``shutil.get_terminal_size()`` says, which takes two compressors to import."""
+    with suppress(KeyError, ValueError):
+        if (told := int(os.environ["COLUMNS"])) > 0:
+            return told
+    with suppress(AttributeError, ValueError, OSError):
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
+    return 80

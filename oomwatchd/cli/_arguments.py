@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
 from oomwatchd import __version__
-from oomwatchd.cli import COMMANDS
+from oomwatchd.cli import COMMANDS, columns
 from oomwatchd.errors import UsageError
 
 
@@ -18,17 +15,7 @@ class Formatter(argparse.HelpFormatter):
     """Knows its width: argparse makes one for each argument that is added, and imports shutil to find it."""
 
     def __init__(self, prog: str, **options: Any) -> None:
-        super().__init__(prog, **{"width": _columns() - 2, **options})
-
-
-def _columns() -> int:
-    """What ``shutil.get_terminal_size()`` says."""
-    with suppress(KeyError, ValueError):
-        if (columns := int(os.environ["COLUMNS"])) > 0:
-            return columns
-    with suppress(AttributeError, ValueError, OSError):
-        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80  # type: ignore[union-attr]
-    return 80
+        super().__init__(prog, **{"width": columns() - 2, **options})
 
 
 class Parser(argparse.ArgumentParser):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
-from oomwatchd.cli import EX_SOFTWARE, complain
+from oomwatchd.cli import EX_SOFTWARE, columns, complain
 from oomwatchd.errors import OomwatchdError, UsageError
 from oomwatchd.event import Conclusion, OomEvent, conclude, unexplained
 from oomwatchd.records.capture import OomCapture
@@ -175,7 +174,7 @@ def _escaped(character: str) -> str:
 
 def terminal_width() -> int:
     """Columns to write for: the terminal's, or 80 where there is none."""
-    return min(shutil.get_terminal_size((80, 24)).columns, _MAX_WIDTH)
+    return min(columns(), _MAX_WIDTH)
 
 
 def wants_color() -> bool:

@@ -1,10 +1,10 @@
-"""Import libraries without the parts that the daemon never uses; some bring ten times what is needed.
+"""Import libraries without the parts that are never used here; some bring ten times what is needed.
 
-Meant for the daemon's process alone, before anything else is imported there (``cli/run.py``); the other
-commands, the tests and whoever imports the package get everything as it is. No library is changed: some of
-the modules that it would import are replaced by substitutes. Where that does not work (another version,
-another layout) the ordinary import is done, which only costs memory. Most substitutes import the real module
-when one of its functions is called after all.
+Meant for the daemon's process (``cli/run.py``) and for a command's own process (``cli``), before anything
+else is imported there; the tests and whoever imports the package get everything as it is. No library is
+changed: some of the modules that it would import are replaced by substitutes. Where that does not work
+(another version, another layout) the ordinary import is done, which only costs memory. Most substitutes
+import the real module when one of its functions is called after all.
 
 =================  ==============================================  ========================================
 library            what would come with it                         instead
@@ -83,6 +83,7 @@ def forget(*names: str) -> None:
         _drop(name, sys.modules[name])
     for name in names:
         _drop(name, sys.modules.get(name))
+    gc.unfreeze()  # the command line froze them (``cli``)
     gc.collect()
 
 

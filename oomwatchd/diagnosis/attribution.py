@@ -14,12 +14,12 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from oomwatchd.records.capture import ProcessFacts
 from oomwatchd.records.report import OomReport, Part
+from oomwatchd.words.deferred import deferred
 
 
 class Owner(Part, frozen=True, kw_only=True):
@@ -63,7 +63,7 @@ class Names(NamedTuple):
     namespace: str | None = None
 
 
-_ID = re.compile(r"[0-9a-f]{64}\Z")
+_ID = deferred(r"[0-9a-f]{64}\Z")
 #: Prefixes that runtimes put before the id in the name of a container's cgroup: a scope with the systemd
 #: driver, a plain directory with the cgroupfs driver.
 _PREFIXES = {
@@ -76,17 +76,17 @@ _PREFIXES = {
 }
 #: Parent directories of a plain container id with the cgroupfs driver.
 _PARENTS = {"docker": "docker", "libpod_parent": "podman", "actions_job": "docker"}
-_POD = re.compile(
+_POD = deferred(
     r"(?:(?:kubelet-)?kubepods(?:-burstable|-besteffort)?-)?"
     r"pod([0-9a-f]{8}([-_])[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{4}\2[0-9a-f]{12}|[0-9a-f]{32})(?:\.slice)?\Z"
 )
 #: Cgroups above the pods. On kind's nodes the kubelet's own prefix precedes them.
 _PODS = ("kubepods", "kubepods.slice")
-_USER_SLICE = re.compile(r"user-(\d{1,10})\.slice\Z")
-_USER_MANAGER = re.compile(r"user@(\d{1,10})\.service\Z")
-_SESSION = re.compile(r"session-([0-9A-Za-z]{1,20})\.scope\Z")
+_USER_SLICE = deferred(r"user-(\d{1,10})\.slice\Z")
+_USER_MANAGER = deferred(r"user@(\d{1,10})\.service\Z")
+_SESSION = deferred(r"session-([0-9A-Za-z]{1,20})\.scope\Z")
 #: systemd.unit(5), "String Escaping for Inclusion in Unit Names"
-_ESCAPE = re.compile(r"\\x([0-9a-f]{2})")
+_ESCAPE = deferred(r"\\x([0-9a-f]{2})")
 
 
 def short_id(container_id: str) -> str:
@@ -132,7 +132,7 @@ def place_of(names: Names, *, container_id: str | None = None, pod_uid: str | No
 
 
 #: OpenVZ's name for the resources of a container (formats.oom_kill).
-_BEANCOUNTER = re.compile(r"UB (\d{1,10})\Z")
+_BEANCOUNTER = deferred(r"UB (\d{1,10})\Z")
 
 
 def owner_of(path: str) -> Owner:

@@ -29,6 +29,7 @@ from oomwatchd.procfs import HostZone, meminfo, zoneinfo
 from oomwatchd.records.capture import OomCapture, Snapshot
 from oomwatchd.records.report import OomReport, Victim, Zone
 from oomwatchd.words.amounts import size
+from oomwatchd.words.deferred import deferred
 
 #: Share of the whole that a cause must hold. Less would only have delayed the kill.
 _DECIDES = 0.1
@@ -39,7 +40,7 @@ _TOGETHER = 0.6
 #: Share of swap. Less free swap is unusable: each CPU allocates a cluster, and read-ahead needs neighbours.
 _SWAP_LEFT = 0.02
 #: Functions that print the report, and functions of the page and slab allocators.
-_MM = re.compile(
+_MM = deferred(
     r"(?:dump_|show_|oom_kill|_*out_of_memory|_*(?:alloc|get_free)_?(?:frozen_)?pages?|_*get_free_page|"
     r"get_page_from|warn_alloc|_*k[mvz]*alloc|krealloc|kmem_cache|allocate_slab|new_slab|_+slab|slab_|"
     r"_*cache_alloc|cache_grow|mem_cgroup|try_charge|charge_memcg|_+mem_cgroup|memcg|folio_alloc|_*vmalloc|"
@@ -49,11 +50,11 @@ _MM = re.compile(
     r"_*dmam?_(?:direct_|common_|pool_|alloc|zalloc|map_)|_*iommu_(?:dma_)?alloc|x86_swiotlb_alloc|"
     r"arm_dma_alloc|_*alloc_(?:remap_)?buffer$|remap_allocator)"
 )
-_THREADS = re.compile(
+_THREADS = deferred(
     r"kworker/|kswapd\d|kthreadd$|ksoftirqd/|khugepaged$|kcompactd\d|migration/|jbd2/|xfsaild/|rcu_|loop\d"
 )
 #: A module's function in a call trace (%pS).
-_TRACED = re.compile(r"^ *(?:\[<[0-9a-fx]+>\] )?[\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+ \[([\w-]+)\]")
+_TRACED = deferred(r"^ *(?:\[<[0-9a-fx]+>\] )?[\w.]+\+0x[0-9a-f]+/0x[0-9a-f]+ \[([\w-]+)\]")
 #: PAGE_ALLOC_COSTLY_ORDER: up to this order the page allocator retries until it succeeds ...
 COSTLY_ORDER = 3
 #: ... except with these flags, and for zones below Normal, for which the kernel kills nobody.
@@ -64,8 +65,8 @@ _MAY_FAIL = frozenset(
     }
 )
 #: Functions that reclaim calls to write out a page or to shrink a cache.
-_RECLAIM = re.compile(r"shrink_(?:page_list|folio_list|inactive_list|slab)\b|do_shrink_slab\b")
-_UNIT = re.compile(r"\.(?:slice|service|scope)\b")
+_RECLAIM = deferred(r"shrink_(?:page_list|folio_list|inactive_list|slab)\b|do_shrink_slab\b")
+_UNIT = deferred(r"\.(?:slice|service|scope)\b")
 #: The DMI names of virtual machines, with the hypervisor's name.
 _BALLOONS = (("Microsoft Corporation Virtual Machine", "Hyper-V"), ("VMware", "VMware"))
 #: Share of the memory in all allowed zones.

@@ -14,6 +14,7 @@ import shlex
 import msgspec
 
 from oomwatchd.records.capture import Snapshot
+from oomwatchd.words.deferred import deferred
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -72,9 +73,9 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     memcg_slab: tuple[Held, ...] = ()
 
 
-_SYSCTL = re.compile(r"^([\w.-]+) *= *(.*?) *$", re.MULTILINE)
-_SOCKET = re.compile(r"^(\w+): .*\bmem (\d+)", re.MULTILINE)
-_ZSPAGES = re.compile(r"^nr_zspages (\d+)$", re.MULTILINE)
+_SYSCTL = deferred(r"^([\w.-]+) *= *(.*?) *$", re.MULTILINE)
+_SOCKET = deferred(r"^(\w+): .*\bmem (\d+)", re.MULTILINE)
+_ZSPAGES = deferred(r"^nr_zspages (\d+)$", re.MULTILINE)
 #: Largest number of lines that are read of one list.
 _MOST = 16
 #: Largest number of decimal digits of a 64-bit number.

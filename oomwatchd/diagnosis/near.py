@@ -15,6 +15,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from oomwatchd.words.deferred import deferred
+
 #: Characters of a line that are searched.
 MAX_LINE = 4096
 #: Largest number of kinds that are shown for one text.
@@ -49,7 +51,7 @@ class Near(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _kind(id_: str, what: str, look_for: str, pattern: str, *samples: str) -> Kind:
-    return Kind(id=id_, what=what, look_for=look_for, pattern=re.compile(pattern), samples=samples)
+    return Kind(id=id_, what=what, look_for=look_for, pattern=deferred(pattern), samples=samples)
 
 
 _KERNEL_LOG = "the kernel's report is in its own log: journalctl -k or dmesg of that time"

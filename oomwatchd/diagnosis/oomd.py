@@ -18,11 +18,12 @@ from collections.abc import Iterable
 from oomwatchd.diagnosis.attribution import Owner, owner_of
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.words.amounts import percent, size
+from oomwatchd.words.deferred import deferred
 from oomwatchd.words.escape import harmless_name
 
 _SPAN = r"[0-9][0-9a-z. ]{0,60}"
 #: The reason is anchored at the end of the line, so that a cgroup's name cannot pass for a reason.
-_KILLED = re.compile(
+_KILLED = deferred(
     r"(?:Killed (?P<old>/.*)|Marked (?P<new>/.*) for killing) due to (?P<reason>"
     r"memory pressure for (?P<watched>/.*) being (?P<pressure>\d+\.\d\d)% > (?P<bound>\d+\.\d\d)% for > "
     rf"{_SPAN} with reclaim activity"
@@ -30,7 +31,7 @@ _KILLED = re.compile(
     r" \((?P<swap_total>\d+)\) being more than (?P<share>\d+\.\d\d)%)\Z",
     re.DOTALL,
 )
-_IN_UNIT = re.compile(
+_IN_UNIT = deferred(
     r"(?P<unit>[^ ]{1,255}): systemd-oomd killed (?:(?P<count>\d{1,9})|some) process\(es\) in this unit\.\Z"
 )
 

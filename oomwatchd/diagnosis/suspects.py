@@ -8,7 +8,6 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Container
 
@@ -19,6 +18,7 @@ from oomwatchd.diagnosis.facts import Held
 from oomwatchd.diagnosis.levers import setting
 from oomwatchd.diagnosis.purpose import Purpose, purpose
 from oomwatchd.words.amounts import size
+from oomwatchd.words.deferred import deferred
 from oomwatchd.words.escape import harmless_name
 from oomwatchd.words.text import plural
 
@@ -46,11 +46,11 @@ _KINDS = {
 }
 #: "Tainted: G           OE": O is a module from out of tree, P a proprietary one, E one without a signature
 #: (Documentation/admin-guide/tainted-kernels.rst); 6.11+ spells them out: [O]=OOT_MODULE
-_TAINT = re.compile(r"\bTainted: (?:\[\w\]=\w+, )*([A-Z ]*[OPE][A-Z ]*)|\[[OE]\]=(?:OOT|UNSIGNED)_MODULE")
-_LINKED = re.compile(r"\bModules linked in:(.*)")
-_MARKED = re.compile(r"([\w-]+)\((?=[A-Z]*[OEP])[A-Z]+[+-]?\)")
-_BPF = re.compile(r"bpf_map_|array_map_|htab_|bpf_prog_|queue_stack_map_|ringbuf_map_|trie_")
-_COMPRESSED = re.compile(r"(zram|zswap)_")
+_TAINT = deferred(r"\bTainted: (?:\[\w\]=\w+, )*([A-Z ]*[OPE][A-Z ]*)|\[[OE]\]=(?:OOT|UNSIGNED)_MODULE")
+_LINKED = deferred(r"\bModules linked in:(.*)")
+_MARKED = deferred(r"([\w-]+)\((?=[A-Z]*[OEP])[A-Z]+[+-]?\)")
+_BPF = deferred(r"bpf_map_|array_map_|htab_|bpf_prog_|queue_stack_map_|ringbuf_map_|trie_")
+_COMPRESSED = deferred(r"(zram|zswap)_")
 _SHRINK_ZSWAP = (
     "lower max_pool_percent of zswap (/sys/module/zswap/parameters), so that it writes to the swap behind "
     "it, or add RAM"
@@ -62,7 +62,7 @@ FOREIGN = "modules from out of tree or unsigned"
 _LOADS = frozenset({"do_init_module", "load_module", "do_one_initcall"})
 #: Largest number of modules that are named.
 _MODULES = 8
-_MODULE = re.compile(r"\[([\w-]+)\]$")
+_MODULE = deferred(r"\[([\w-]+)\]$")
 
 
 class Suspect(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,22 +17,23 @@ from collections.abc import Iterable
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.records.report import Part
 from oomwatchd.words.amounts import size
+from oomwatchd.words.deferred import deferred
 from oomwatchd.words.escape import harmless_name
 
 #: Parts after a name are anchored at the end of the line, because a name may contain anything.
-_EARLYOOM = re.compile(
+_EARLYOOM = deferred(
     r"sending (?P<signal>SIG[A-Z]{3,4}) to process (?P<pid>\d{1,10})(?: uid (?P<uid>\d{1,10}))?"
     r" \"(?P<comm>.{0,80})\": (?:oom_score|badness) (?P<score>-?\d{1,6})"
     r"(?:, [a-z_]+ [^,]{1,40})*?, VmRSS (?P<rss>\d{1,12}) MiB"
     r"(?:, (?:ordering \S+, )?cmdline \"(?P<cmdline>.*)\")?\s*\Z",
     re.DOTALL,
 )
-_LEFT = re.compile(
+_LEFT = deferred(
     r"mem avail: *(?P<mem>\d{1,12})(?: of +\d+)? MiB \( ?(?P<mem_share>[\d.]{1,6}) ?%\),"
     r" swap free: *(?P<swap>\d{1,12})(?: of +\d+)? MiB \( ?(?P<swap_share>[\d.]{1,6}) ?%\)"
 )
-_NOHANG = re.compile(r"\s*(?:\[ OK \] )?Sending (?P<signal>SIG[A-Z]{3,4}) to the victim\b")
-_NOHANG_VICTIM = re.compile(
+_NOHANG = deferred(r"\s*(?:\[ OK \] )?Sending (?P<signal>SIG[A-Z]{3,4}) to the victim\b")
+_NOHANG_VICTIM = deferred(
     r"\s*(?:PID|Pid): (?P<pid>\d{1,10}), [Nn]ame: (?P<comm>.{1,80}?), [Bb]adness: (?P<score>-?\d{1,6})"
 )
 

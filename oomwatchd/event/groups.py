@@ -10,19 +10,19 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.owners import home_of
 from oomwatchd.event import OomEvent
+from oomwatchd.words.deferred import deferred
 
 #: between one event of a group and the next
 GAP_SECONDS = 6 * 3600.0
 #: a random id that a runtime or the service manager makes for each start
-_DRAWN = re.compile(r"[0-9a-f]{32,}|(?<=container )[0-9a-f]{12}\b")
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_DRAWN = deferred(r"[0-9a-f]{32,}|(?<=container )[0-9a-f]{12}\b")
+_NUMBER = deferred(r"\d+(?:\.\d+)?")
 
 
 class Row(Protocol):

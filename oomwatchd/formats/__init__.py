@@ -35,6 +35,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from oomwatchd.words.deferred import deferred
+
 if TYPE_CHECKING:
     from oomwatchd.formats.parts import Parts
 
@@ -208,10 +210,10 @@ def rx(pattern: str, flags: re.RegexFlag = re.NOFLAG) -> re.Pattern[str]:
     has more pages or kilobytes, and a figure in bytes still fits 64 bits when pages are 64 KiB. A line
     with longer figures is not the kernel's; it stays undecoded.
     """
-    return re.compile(pattern.replace(r"\d+", r"\d{1,14}(?!\d)"), re.DOTALL | flags)
+    return deferred(pattern.replace(r"\d+", r"\d{1,14}(?!\d)"), re.DOTALL | flags)
 
 
-_HEX = re.compile(r"\\x[0-9a-f]{2}")
+_HEX = deferred(r"\\x[0-9a-f]{2}")
 
 
 def printed_bytes(text: str) -> int:

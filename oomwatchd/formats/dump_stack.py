@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from oomwatchd.formats import QUOTES, Copies, Form, Match, Role, Section, Unspaced, marks_a_place, rx
 from oomwatchd.formats.parts import Parts
+from oomwatchd.words.deferred import deferred
 
 #: taint letters stand in fixed columns; the release is the first word that begins with a digit
 _KERNEL = (
@@ -36,7 +35,7 @@ def is_named(header: str | None, comm: str) -> bool:
 
 
 #: what a copy's line has behind the release: quotation marks, commas
-_BEHIND_RELEASE = re.compile(r"[\"',;`\u201d].*")
+_BEHIND_RELEASE = deferred(r"[\"',;`\u201d].*")
 
 
 def _read_dump(parts: Parts, m: Match) -> None:
@@ -148,16 +147,16 @@ CALL_TRACE = Form(
 FORMS = (CPU, PID, HARDWARE, CALL_TRACE)
 
 #: begins at the beginning of a word, so that a long word is tried only once
-_SYMBOL = re.compile(r"(\?\s*)?(?<![\w.$])[\d.$]*([A-Za-z_][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
+_SYMBOL = deferred(r"(\?\s*)?(?<![\w.$])[\d.$]*([A-Za-z_][\w.$]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
 #: scripts/decode_stacktrace.sh puts the source line in the place of the offset
-_DECODED = re.compile(r"^\s*(\? )?([A-Za-z_][\w.$]*) \([\w./-]+:\d+(?: [^)]*)?\)")
-_ARM = re.compile(r"(?:\(([\w.]+)\) from|^\s*([\w.]+) from [\w.]+\+0x)")
-_X86_64 = re.compile(r"\bR(?:IP|SP|AX|BP): ")
-_I386 = re.compile(r"\bE(?:IP|AX): ")
+_DECODED = deferred(r"^\s*(\? )?([A-Za-z_][\w.$]*) \([\w./-]+:\d+(?: [^)]*)?\)")
+_ARM = deferred(r"(?:\(([\w.]+)\) from|^\s*([\w.]+) from [\w.]+\+0x)")
+_X86_64 = deferred(r"\bR(?:IP|SP|AX|BP): ")
+_I386 = deferred(r"\bE(?:IP|AX): ")
 
 
 #: a line of a call trace on any architecture: addresses, functions, modules, and what stands between
-_TRACE = re.compile(
+_TRACE = deferred(
     r"[ \t]*(?:(?:\(?\[<?[0-9a-f]{4,16}>?\]|<[0-9a-f]{4,16}>|\(?[\w.$]{1,200}\+0x[0-9a-f]+/0x[0-9a-f]+\)?"
     r"|\([\w.$]{1,200}\)|\[\w[\w .-]{0,120}\]|\?|from|[ER]?IP:|[0-9a-f]{4}:|NIP|LR|pc|lr|:)"
     r"(?:[ \t]+|$|(?=[\w\[(])))+$"
@@ -182,7 +181,7 @@ def symbols(text: str, *, raw: bool = False) -> list[str]:
     return [m[2] for m in _SYMBOL.finditer(text) if m[1] is None]
 
 
-_ARCH_SUFFIX = re.compile(
+_ARCH_SUFFIX = deferred(
     r"(?:^|[.\-_+])(x86_64|amd64|aarch64|arm64|ppc64le|ppc64|s390x|i[3-6]86|riscv64|loongarch64|sparc64|armv7hl|armmp)(?:$|[.\-_+])"
 )
 _ARCH = {"amd64": "x86_64", "arm64": "aarch64", "armv7hl": "arm", "armmp": "arm"}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from oomwatchd.formats import Copies, Form, Match, Proof, Role, Section, Unspaced, rx
 from oomwatchd.formats.parts import Parts
 from oomwatchd.records.report import MemcgCounter, MemcgStat
+from oomwatchd.words.deferred import deferred
 
 
 def _read_task_in(parts: Parts, m: Match) -> None:
@@ -242,7 +243,7 @@ def parse_task_in(paths: str) -> tuple[str, str | None]:
     return paths, None
 
 
-_STATS = re.compile(r"(?:[a-z][a-z0-9_]* \d{1,19}(?:\0|\Z))+", re.ASCII)
+_STATS = deferred(r"(?:[a-z][a-z0-9_]* \d{1,19}(?:\0|\Z))+", re.ASCII)
 
 
 def stat_count(texts: Sequence[str]) -> int:

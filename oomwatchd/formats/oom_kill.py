@@ -27,6 +27,7 @@ from oomwatchd.formats import (
 )
 from oomwatchd.formats.parts import Parts
 from oomwatchd.records.report import Role as VictimRole
+from oomwatchd.words.deferred import deferred
 
 #: what stands behind the name of a header
 HEADER_MARK = " invoked oom"
@@ -827,15 +828,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 #: a line without the uid is cut, perhaps inside the pid
 _SUMMARY_END = rx(r",pid=(\d+),uid=(\d+)\s*$")
 #: a copy that was laid out for reading has blanks after its commas
-_SUMMARY_SPACED = re.compile(
+_SUMMARY_SPACED = deferred(
     r",\s+(?=(?:nodemask|cpuset|mems_allowed|oom_memcg|task_memcg|task|pid|uid)=|global_oom)"
 )
 #: fields that a copy left out
-_SUMMARY_ELIDED = re.compile(r",\s*(?:\.{3}|\u2026),\s*(?=global_oom|oom_memcg=|task_memcg=|task=)")
-_SUMMARY_CUT = re.compile(r",p(?:i(?:d(?:=\d*)?)?)?$")
+_SUMMARY_ELIDED = deferred(r",\s*(?:\.{3}|\u2026),\s*(?=global_oom|oom_memcg=|task_memcg=|task=)")
+_SUMMARY_CUT = deferred(r",p(?:i(?:d(?:=\d*)?)?)?$")
 _NEXT = r"(?=,cpuset=|,global_oom|,oom_memcg=|,task_memcg=|,task=|$)"
-_NODEMASK = re.compile(r",nodemask=(\(null\)|[\d,-]*?)" + _NEXT)
-_CPUSET = re.compile(r",cpuset=(.*?),mems_allowed=([\d,-]*?)" + _NEXT, re.DOTALL)
+_NODEMASK = deferred(r",nodemask=(\(null\)|[\d,-]*?)" + _NEXT)
+_CPUSET = deferred(r",cpuset=(.*?),mems_allowed=([\d,-]*?)" + _NEXT, re.DOTALL)
 
 
 def parse_summary(constraint: str, rest: str, known_comm: str | None = None) -> Summary:

@@ -6,8 +6,9 @@ import re
 
 from oomwatchd.formats import Copies, Form, Match, Proof, Role, Section, rx
 from oomwatchd.formats.parts import Parts
+from oomwatchd.words.deferred import deferred
 
-_CPUSET = re.compile(r",cpuset=(.*),mems_allowed=([\d,-]*)$", re.DOTALL)
+_CPUSET = deferred(r",cpuset=(.*),mems_allowed=([\d,-]*)$", re.DOTALL)
 
 
 def _read_alloc_failure(parts: Parts, m: Match) -> None:

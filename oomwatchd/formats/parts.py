@@ -7,8 +7,6 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
-import re
-
 from oomwatchd.formats.task_table import TaskTable
 from oomwatchd.records.report import (
     Allocation,
@@ -20,9 +18,10 @@ from oomwatchd.records.report import (
     SlabCache,
 )
 from oomwatchd.records.report import Role as VictimRole
+from oomwatchd.words.deferred import deferred
 
-_ORDER = re.compile(r"order=(-?\d{1,14})(?!\d)")
-_NODEMASK = re.compile(r"nodemask=(\(null\)|[\d,-]*\d)")
+_ORDER = deferred(r"order=(-?\d{1,14})(?!\d)")
+_NODEMASK = deferred(r"nodemask=(\(null\)|[\d,-]*\d)")
 
 
 class TriggerLines:

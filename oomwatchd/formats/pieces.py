@@ -8,8 +8,9 @@ words may follow, so one rule joins both the records and the text of such a kern
 
 from __future__ import annotations
 
-import re
 from typing import Final
+
+from oomwatchd.words.deferred import deferred
 
 #: no joined line is longer
 MAX_JOINED: Final = 4096
@@ -19,14 +20,14 @@ _NODE: Final = r"Node \d{1,4}"
 _ORDER: Final = r"\d{1,14}\*\d{1,14}kB|\([A-Z]{1,8}\)"
 #: beginning of a line -> what may follow it
 _LINES: Final = (
-    (re.compile(rf"{_NODE} ?$"), re.compile(rf"{_ZONES}(?::[ \t]*$| free:\d| per-cpu:)")),
+    (deferred(rf"{_NODE} ?$"), deferred(rf"{_ZONES}(?::[ \t]*$| free:\d| per-cpu:)")),
     (
-        re.compile(r"(?:lowmem_reserve|protections)\[\]:(?: +-?\d{1,14})* ?$"),
-        re.compile(r"(?: ?-?\d{1,14})+ ?$"),
+        deferred(r"(?:lowmem_reserve|protections)\[\]:(?: +-?\d{1,14})* ?$"),
+        deferred(r"(?: ?-?\d{1,14})+ ?$"),
     ),
     (
-        re.compile(rf"(?:{_NODE} )?{_ZONES}:(?: +(?:{_ORDER}))* ?$"),
-        re.compile(rf"(?:(?:{_ORDER}|= \d{{1,14}}kB|=|(?<== )\d{{1,14}}kB) ?)+$"),
+        deferred(rf"(?:{_NODE} )?{_ZONES}:(?: +(?:{_ORDER}))* ?$"),
+        deferred(rf"(?:(?:{_ORDER}|= \d{{1,14}}kB|=|(?<== )\d{{1,14}}kB) ?)+$"),
     ),
 )
 #: the first letters of such a beginning; the first letters of what may follow

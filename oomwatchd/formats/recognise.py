@@ -84,19 +84,19 @@ def _first(forms: tuple[Form, ...], text: str, raw: bool) -> Recognised | None:
 #: groups that hold a process name, and groups that match only in copies
 _NAMES = frozenset({"comm", "by"})
 _IN_COPIES = frozenset({"loose", "cut"})
-_GROUPS: dict[Form, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    form: (
-        tuple(_IN_COPIES & form.pattern.groupindex.keys()),
-        tuple(_NAMES & form.pattern.groupindex.keys()),
-    )
-    for form in ALL
-}
+_GROUPS: dict[Form, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+
+
+def _groups(form: Form) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Those of its pattern, remembered."""
+    names = form.pattern.groupindex.keys()
+    return _GROUPS.setdefault(form, (tuple(_IN_COPIES & names), tuple(_NAMES & names)))
 
 
 def _is_whole(form: Form, m: Match) -> bool:
     """Whether a match is all of a raw record, as a kernel prints it. Lines that are no part of a report need
     not be whole."""
-    in_copies, names = _GROUPS[form]
+    in_copies, names = _GROUPS.get(form) or _groups(form)
     end, text = m.end(), m.string
     if end != len(text) and not text[end:].isspace():
         return form.role is Role.NEIGHBOUR

@@ -6,11 +6,10 @@ Longer than others because a form says everything that is known of its wording.
 
 from __future__ import annotations
 
-import re
-
 from oomwatchd.formats import Copies, Form, Match, Role, Section, Unspaced, marks_a_place, rx
 from oomwatchd.formats.parts import Parts
 from oomwatchd.records.report import FreeBlocks, Hugepages, Node
+from oomwatchd.words.deferred import deferred
 
 _ZONE = r"(?:Node (?P<node>\d+) )?(?P<zone>DMA32|DMA|Normal|HighMem|Movable|Device)"
 ZONES = r"(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
@@ -431,7 +430,7 @@ FORMS = (
 
 #: names and figures are bounded: otherwise a long word would be tried again from each of its letters
 _AMOUNT = rx(r"([A-Za-z_]{1,64}+(?:\((?:anon|file)\))?): ?(-?\d{1,20}+)([kK]B)?")
-_UNRECLAIMABLE = re.compile(r"all_unreclaimable\? (yes|no)")
+_UNRECLAIMABLE = deferred(r"all_unreclaimable\? (yes|no)")
 
 
 def parse_amounts(text: str) -> dict[str, int | bool]:

@@ -17,6 +17,7 @@ import msgspec
 
 from oomwatchd.formats import COMM_BYTES, printed_bytes
 from oomwatchd.records.report import Task
+from oomwatchd.words.deferred import deferred
 
 #: columns that have a field of their own; others stay under their printed names
 _KNOWN = frozenset(
@@ -255,8 +256,8 @@ def _bears_out(names: Sequence[str], columns: Sequence[Sequence[int]]) -> bool:
     )
 
 
-_NUMBER = re.compile(r"-?\d{1,14}\Z")
-_LEADING = re.compile(r"\[ *\d{1,10}\]((?:\s+-?\d{1,14}(?=\s))+)")
+_NUMBER = deferred(r"-?\d{1,14}\Z")
+_LEADING = deferred(r"\[ *\d{1,10}\]((?:\s+-?\d{1,14}(?=\s))+)")
 
 
 def _split(texts: Sequence[str], count: int) -> tuple[list[list[int]], Sequence[str]]:
@@ -285,7 +286,7 @@ def _without_remark(name: str) -> str:
     return remark[1] if remark is not None and printed_bytes(name) > COMM_BYTES else name
 
 
-_REMARK = re.compile(rf"(\S.{{0,{COMM_BYTES - 1}}}?)(?:\t|  )", re.DOTALL)
+_REMARK = deferred(rf"(\S.{{0,{COMM_BYTES - 1}}}?)(?:\t|  )", re.DOTALL)
 
 
 def _begins_with_blank(text: str, name: str) -> bool:
@@ -314,7 +315,7 @@ _NO_PID = 10**10
 _DECODER = msgspec.json.Decoder(list[int])
 
 #: lines that look like rows (``TaskTable.takes``), joined with NUL, which no record's text holds
-_ROWS = re.compile(r"(?:\[ {0,6}[0-9][^\0]*+(?:\0|\Z))+")
+_ROWS = deferred(r"(?:\[ {0,6}[0-9][^\0]*+(?:\0|\Z))+")
 
 
 def row_count(texts: Sequence[str]) -> int:

@@ -12,14 +12,15 @@ import re
 import msgspec
 
 from oomwatchd.records.capture import Snapshot
+from oomwatchd.words.deferred import deferred
 
-_MEMINFO = re.compile(r"^([A-Za-z][\w()]*):\s+(\d+)( kB)?\s*$", re.MULTILINE)
-_ZONE = re.compile(r"^Node (\d+), zone\s+(\S+)\s*$", re.MULTILINE)
-_ZONE_AMOUNT = re.compile(r"^\s+(?:pages )?(free|min|low|high|managed)\s+(\d+)\s*$", re.MULTILINE)
-_PROTECTION = re.compile(r"^ +protection: \(([\d, ]+)\)", re.MULTILINE)
-_BLOCKS = re.compile(r"^Node (\d+), zone +(\S+)((?: +\d+)+) *$", re.MULTILINE)
-_PRESSURE = re.compile(r"^(some|full) avg10=([\d.]+) avg60=([\d.]+) avg300=([\d.]+) ", re.MULTILINE)
-_OOM_KILL = re.compile(r"^oom_kill ([0-9]{1,18})$", re.MULTILINE)
+_MEMINFO = deferred(r"^([A-Za-z][\w()]*):\s+(\d+)( kB)?\s*$", re.MULTILINE)
+_ZONE = deferred(r"^Node (\d+), zone\s+(\S+)\s*$", re.MULTILINE)
+_ZONE_AMOUNT = deferred(r"^\s+(?:pages )?(free|min|low|high|managed)\s+(\d+)\s*$", re.MULTILINE)
+_PROTECTION = deferred(r"^ +protection: \(([\d, ]+)\)", re.MULTILINE)
+_BLOCKS = deferred(r"^Node (\d+), zone +(\S+)((?: +\d+)+) *$", re.MULTILINE)
+_PRESSURE = deferred(r"^(some|full) avg10=([\d.]+) avg60=([\d.]+) avg300=([\d.]+) ", re.MULTILINE)
+_OOM_KILL = deferred(r"^oom_kill ([0-9]{1,18})$", re.MULTILINE)
 
 
 class HostZone(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,16 +15,17 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from oomwatchd.records.kmsg import to_text
+from oomwatchd.words.deferred import deferred
 from oomwatchd.words.escape import harmless
 
 #: Lines of a list.
 MOST = 8
 #: where str.splitlines() ends a line
-_BREAK = re.compile(r"[\n-\r\x1c-\x1e\x85\u2028\u2029]")
-_VMALLOC = re.compile(rb"^0x\S+ +\d+ (.+?) pages=(\d+)\b", re.MULTILINE)
-_MEMLOCK = re.compile(rb"^memlock:\s+(\d+)$", re.MULTILINE)
-_DMABUF = re.compile(rb"^size:\s+(\d+)$", re.MULTILINE)
-_URING = re.compile(rb"^(Sq|Cq)Mask:\s+0x([0-9a-f]{1,8})$", re.MULTILINE)
+_BREAK = deferred(r"[\n-\r\x1c-\x1e\x85\u2028\u2029]")
+_VMALLOC = deferred(rb"^0x\S+ +\d+ (.+?) pages=(\d+)\b", re.MULTILINE)
+_MEMLOCK = deferred(rb"^memlock:\s+(\d+)$", re.MULTILINE)
+_DMABUF = deferred(rb"^size:\s+(\d+)$", re.MULTILINE)
+_URING = deferred(rb"^(Sq|Cq)Mask:\s+0x([0-9a-f]{1,8})$", re.MULTILINE)
 #: of a ring of io_uring: an entry of the submission queue with its place in the array, one of completions
 _SQE_BYTES, _CQE_BYTES = 64 + 4, 16
 

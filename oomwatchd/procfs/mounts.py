@@ -7,13 +7,14 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import msgspec
 
+from oomwatchd.words.deferred import deferred
+
 #: how the kernel writes blanks, line ends and backslashes of names
-_ESCAPE = re.compile(rb"\\([0-7]{3})")
+_ESCAPE = deferred(rb"\\([0-7]{3})")
 
 
 class Mount(msgspec.Struct, frozen=True):

@@ -9,7 +9,6 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 
 from oomwatchd.diagnosis.allocator import ZoneVerdict
@@ -38,6 +37,7 @@ from oomwatchd.render.fields import (
 )
 from oomwatchd.render.layout import Line, Row, Span, columns, folded, rendered, styled, table, under, wrapped
 from oomwatchd.words.amounts import percent
+from oomwatchd.words.deferred import deferred
 from oomwatchd.words.escape import harmless, harmless_name
 from oomwatchd.words.text import plural
 
@@ -48,7 +48,7 @@ _TRACKS, _MARKS = 6, 8
 #: below so many columns tables leave out the least important columns
 _NARROW = 64
 #: what stays on one line
-_FIGURE = re.compile(r"(\d) (%|kB|[KMGTPE]iB)")
+_FIGURE = deferred(r"(\d) (%|kB|[KMGTPE]iB)")
 
 
 def render_text(event: OomEvent, *, width: int = 80, color: bool = False) -> str:

@@ -22,6 +22,7 @@ from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.records.report import OomReport
 from oomwatchd.reports import memcg, memory, outcome, trigger
 from oomwatchd.reports.completeness import missing_parts
+from oomwatchd.words.deferred import deferred
 
 
 def decode(
@@ -147,11 +148,11 @@ def _in_stack_dump(stack: Sequence[str]) -> bool:
 
 
 #: what people write where they left lines out
-_ELISION = re.compile(
+_ELISION = deferred(
     r"\s*(?!-{3,}\[ cut here)"
     r"(?:[\[<(*~=-]{1,8}\s*"
     r"(?:\.{2,}|\u2026|(?:\w{1,12} ){0,4}(?:snip|cut|trim|skip|omit|truncat|remov)|\u7701\u7565)"
     r"|\.{2,}\s*(?:snip|cut|trim|skip|omit|$)|\u2026|\.{3,})",
     re.IGNORECASE,
 )
-_HEX_WORDS = re.compile(r"(?:\b[0-9a-f]{8,16}\b\s*){2,}$")
+_HEX_WORDS = deferred(r"(?:\b[0-9a-f]{8,16}\b\s*){2,}$")

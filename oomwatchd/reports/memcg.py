@@ -5,13 +5,12 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
-import re
-
 from oomwatchd.formats import oom_kill
 from oomwatchd.formats.parts import Parts
 from oomwatchd.records.report import Memcg
+from oomwatchd.words.deferred import deferred
 
-_ELIDED_PATH = re.compile(r"/(?:\.{3}|\u2026)(?:/|$)")
+_ELIDED_PATH = deferred(r"/(?:\.{3}|\u2026)(?:/|$)")
 
 
 def paths_of(parts: Parts) -> tuple[str | None, str | None]:

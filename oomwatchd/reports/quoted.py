@@ -16,35 +16,36 @@ from typing import Literal
 from oomwatchd.formats import Role, oom_kill
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.words.deferred import deferred
 
 Standing = Literal["certain", "unstamped", "quoted"]
 """``certain``: nothing speaks against it. ``unstamped``: bare lines without a time, and nothing else of a
 report: they may be a sample. ``quoted``: it is no report."""
 
 #: a line that begins so is a line of a log
-_STAMPED = re.compile(
+_STAMPED = deferred(
     r"\s*(?:[\[({<\"']{0,2}\d{1,4}[-/:.,]\d|<\d|\[ *\d|(?:[A-Z][a-z]{2},? +){1,2}\d|\d{9,}\b"
     r"|[{\"'>|`]*\s*\[ *\d)"
 )
 #: what opens a string in source code: after an assignment, a call or a keyword; not ``key="``
-_IN_CODE = re.compile(
+_IN_CODE = deferred(
     r"(?:[\w\])>*]\s*(?::?=|=>|\+|<<|\?)\s+|[\w\])]\s*\(\s*"
     r"|\b(?:return|echo|printf?|e?grep|case|assert\w*|in)\s+|^\s*)"
     r"(?:[a-zA-Z]{1,2}#?|String\.raw)?(?<!=)(?:[\"'`]{3}|(?<=[\w\s(#])[\"'`])\s*$"
 )
 #: the same with words between: ``Log["Log: '``
-_IN_CALL = re.compile(r"\w[\[(]\s*[a-zA-Z]{0,2}[\"'`]")
+_IN_CALL = deferred(r"\w[\[(]\s*[a-zA-Z]{0,2}[\"'`]")
 #: what closes a string in source code: ``";``, ``")``, ``"`` and a blank and more code
-_CODE_ENDS = re.compile(r"^\s*(?:\\n)?[\"'`]{1,3}\s*(?:[;)+]|\.\w+\(|,\s*[\w\"'`(&]+\)|\|\s*\w)")
+_CODE_ENDS = deferred(r"^\s*(?:\\n)?[\"'`]{1,3}\s*(?:[;)+]|\.\w+\(|,\s*[\w\"'`(&]+\)|\|\s*\w)")
 #: a string that gets a name, as a statement of its own
-_DECLARED = re.compile(r"^\s*(?:[\w<>:*&]+\s+){0,5}\w+(?:\[\])?\s*:?=\s*[a-zA-Z@$]{0,2}[\"'`][^\"'`]*$")
-_STATEMENT_ENDS = re.compile(rb"[\"'`]\s*;\s*\Z")
-_COMMENT = re.compile(r"^\s*(?:(?://+!?|#+|/\*+|\*|--|;+|%+|<!--|REM\b)\s*[^\W\d_]|//|/\*)")
+_DECLARED = deferred(r"^\s*(?:[\w<>:*&]+\s+){0,5}\w+(?:\[\])?\s*:?=\s*[a-zA-Z@$]{0,2}[\"'`][^\"'`]*$")
+_STATEMENT_ENDS = deferred(rb"[\"'`]\s*;\s*\Z")
+_COMMENT = deferred(r"^\s*(?:(?://+!?|#+|/\*+|\*|--|;+|%+|<!--|REM\b)\s*[^\W\d_]|//|/\*)")
 #: two words of a sentence before the text
-_SENTENCE = re.compile(r"(?<![=\w-])(?!kernel\b|kern\b)[A-Za-z]?[a-z]+ (?!kernel\b)[a-z]{2,}(?![=\w-])")
+_SENTENCE = deferred(r"(?<![=\w-])(?!kernel\b|kern\b)[A-Za-z]?[a-z]+ (?!kernel\b)[a-z]{2,}(?![=\w-])")
 # \S+ is tried only where a word begins, and a time only where its digits begin: otherwise a long word takes
 # quadratic time
-_BEFORE_KERNEL = re.compile(r"(?<!\S)\S+ +kernel: *$")
+_BEFORE_KERNEL = deferred(r"(?<!\S)\S+ +kernel: *$")
 
 
 def standing(records: Sequence[KmsgRecord]) -> Standing:
@@ -109,7 +110,7 @@ def _around(record: KmsgRecord) -> tuple[str, str]:
     return line[:at], "" if end < at else line[end + len(text[-12:]) :]
 
 
-_TAIL_TIME = re.compile(
+_TAIL_TIME = deferred(
     r"(?:(?:\b[A-Z][a-z]{2},? +){0,2}\d{1,2} +)?"
     r"(?<![\d:.T/-])[\d:.T/-]*\d\d:\d\d:\d\d[\d.,]*(?:Z|[+-]\d\d:?\d\d)?"
     r"(?: +\d{4})?"

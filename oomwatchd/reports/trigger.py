@@ -11,10 +11,11 @@ from collections.abc import Set
 from oomwatchd.formats import dump_stack, gfp, oom_kill, rx, show_mem
 from oomwatchd.formats.parts import Parts
 from oomwatchd.records.report import Trigger
+from oomwatchd.words.deferred import deferred
 
 _MASK = rx(r"gfp_mask=(0x[0-9a-f]{1,16}|[0-9a-f]{1,16})(?:\(([^)]*)\)?)?")
 #: what ends a flag name; a program that took "|" for a sign of quotation may have removed it
-_FLAG_END = re.compile(r"\||(?<=[A-Z0-9])(?=__GFP_)")
+_FLAG_END = deferred(r"\||(?<=[A-Z0-9])(?=__GFP_)")
 _SCORE_ADJ = rx(r"oom_score_adj=(-?\d+)")
 _OLD_ADJ = rx(r"(?:oom_adj|oomkilladj)=(-?\d+)")
 #: forms of kernels that print flag names: if one is seen, a bare number is not decoded

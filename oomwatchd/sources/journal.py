@@ -11,7 +11,6 @@ them. What user space wrote to /dev/kmsg has this transport as well, but another
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -23,6 +22,7 @@ import msgspec
 from oomwatchd.errors import NoInputError, OomwatchdError, PermissionDeniedError, UnavailableError
 from oomwatchd.records.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord, to_text
 from oomwatchd.sources.mapped import release_journals
+from oomwatchd.words.deferred import deferred
 from oomwatchd.words.escape import harmless
 
 #: One batch: what is read before the loop looks at signals and timers again.
@@ -34,7 +34,7 @@ MAX_DAMAGED: Final = BITE_RECORDS
 
 #: SD_MESSAGE_JOURNAL_MISSED: the ring buffer overtook journald
 _MISSED_ID: Final = "e9bf28e6e834481bb6f48f548ad13606"
-_MISSED: Final = re.compile(r"Missed (\d{1,18}) kernel messages")
+_MISSED: Final = deferred(r"Missed (\d{1,18}) kernel messages")
 #: a journal directory holds files, and directories with files that are named by a machine id
 _MACHINE: Final = "[0-9a-f]" * 32 + "*"
 _FILES: Final = ("*.journal", "*.journal~", f"{_MACHINE}/*.journal", f"{_MACHINE}/*.journal~")

@@ -24,6 +24,7 @@ import msgspec
 
 from oomwatchd.errors import NoInputError, PermissionDeniedError
 from oomwatchd.records.kmsg import KmsgGap, KmsgRecord, to_text
+from oomwatchd.words.deferred import deferred
 from oomwatchd.words.escape import harmless
 
 log = logging.getLogger(__name__)
@@ -37,10 +38,10 @@ _PACKED: Final = 8
 #: parts of one dump are written within this time
 SAME_DUMP_SECONDS: Final = 60.0
 
-_FILE: Final = re.compile(r"dmesg-(?P<backend>[\w-]+?)-(?P<number>\d{1,20})(?P<compressed>\.enc\.z)?")
+_FILE: Final = deferred(r"dmesg-(?P<backend>[\w-]+?)-(?P<number>\d{1,20})(?P<compressed>\.enc\.z)?")
 _JOINED: Final = "dmesg.txt"
-_HEADER: Final = re.compile(rb"^(?:dmesg-\S+:\n)?([A-Z][a-z]{2,15})#(\d{1,9}) Part(\d{1,9})\n", re.MULTILINE)
-_LINE: Final = re.compile(
+_HEADER: Final = deferred(rb"^(?:dmesg-\S+:\n)?([A-Z][a-z]{2,15})#(\d{1,9}) Part(\d{1,9})\n", re.MULTILINE)
+_LINE: Final = deferred(
     rb"<(?P<pri>\d{1,4})>(?:\[ *(?P<seconds>\d{1,12})\.(?P<fraction>\d{6})\]"
     rb"(?:\[ *(?P<caller>[TC]\d{1,10})\])? ?)?(?P<text>.*)",
     re.DOTALL,

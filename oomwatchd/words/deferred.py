@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import Any, AnyStr, cast
 
 
-class Deferred:
-    """Stands for ``re.compile(pattern, flags)`` where its methods are called."""
+def deferred(pattern: AnyStr, flags: int = 0) -> re.Pattern[AnyStr]:
+    """``re.compile(pattern, flags)``, which is done when one of its methods or groups is asked for.
 
-    def __init__(self, pattern: str, flags: int = 0) -> None:
+    A faulty pattern raises ``re.error`` then and not here; a test compiles all.
+    """
+    return cast("re.Pattern[AnyStr]", _Deferred(pattern, flags))
+
+
+class _Deferred:
+    """Stands for a pattern; has its attributes as soon as one was asked for."""
+
+    def __init__(self, pattern: str | bytes, flags: int) -> None:
         self.pattern = pattern
         self._flags = flags
 
-    if TYPE_CHECKING:
-        match = re.compile("").match
-        search = re.compile("").search
-        fullmatch = re.compile("").fullmatch
-        finditer = re.compile("").finditer
-    else:
-
-        def __getattr__(self, name: str) -> object:
-            if name not in ("match", "search", "fullmatch", "finditer"):
-                raise AttributeError(name)
-            compiled = re.compile(self.pattern, self._flags)
-            # from now on they are found without this function
-            self.match, self.search = compiled.match, compiled.search
-            self.fullmatch, self.finditer = compiled.fullmatch, compiled.finditer
-            return getattr(self, name)
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        found = getattr(re.compile(self.pattern, self._flags), name)
+        setattr(self, name, found)  # from now on it is found without this function
+        return found

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import re
 
+from oomwatchd.words.deferred import deferred
+
 #: what chat programs may take for a mention: an @ (@room, @channel, @user:server; that of user@1000.service
 #: follows a word and is none), and Slack's <!channel>, <@user>, <#channel>
-_MENTION = re.compile(r"(?<![A-Za-z0-9_])@|@(?=(?:room|all|channel|here|everyone)\b)|<(?=[!@#])")
+_MENTION = deferred(r"(?<![A-Za-z0-9_])@|@(?=(?:room|all|channel|here|everyone)\b)|<(?=[!@#])")
 #: what CommonMark, its tables, Adaptive Cards and mathematics read; a colon that makes a link or an emoji
-_MARKDOWN = re.compile(r"[\\`*_{}\[\]<>&#|~$!]|:(?=//|[\w+-]+:)", re.ASCII)
+_MARKDOWN = deferred(r"[\\`*_{}\[\]<>&#|~$!]|:(?=//|[\w+-]+:)", re.ASCII)
 
 
 def unmentioned(text: str) -> str:

@@ -9,16 +9,15 @@ workqueue watchdog prints after them.
 
 from __future__ import annotations
 
-import re
-
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.records.report import Finding
+from oomwatchd.words.deferred import deferred
 
 ID = "allocation_stalled"
 TITLE = "An allocation waited for seconds"
 
-_STALL = re.compile(r"page allocation stalls for (\d+)ms")
+_STALL = deferred(r"page allocation stalls for (\d+)ms")
 
 
 def find(case: Case) -> Claim | None:

@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import re
-
 from oomwatchd.diagnosis.attribution import unit_name
 from oomwatchd.diagnosis.owners import Owned, Place
+from oomwatchd.words.deferred import deferred
 from oomwatchd.words.escape import harmless_name
 
 #: app[-LAUNCHER]-APPLICATION-RANDOM.scope, app[-LAUNCHER]-APPLICATION[@RANDOM].service
-_APP = re.compile(
+_APP = deferred(
     r"app-(?:(flatpak|gnome|kde|dbus)-)?(.+?)(?:-[0-9a-f]+\.scope|(?:@[^@]*)?\.(?:service|slice))\Z"
 )
-_SNAP = re.compile(r"snap\.([^.]+)\.(.+?)(?:-[0-9a-f-]{36})?\.(?:scope|service)\Z")
+_SNAP = deferred(r"snap\.([^.]+)\.(.+?)(?:-[0-9a-f-]{36})?\.(?:scope|service)\Z")
 
 
 def find(place: Place) -> Owned | None:

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import re
-
 from oomwatchd.diagnosis.attribution import short_id
 from oomwatchd.diagnosis.owners import Owned, Place
+from oomwatchd.words.deferred import deferred
 from oomwatchd.words.escape import harmless_name
 
-_TASK = re.compile(r"(?:ecstasks-)?([0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.slice)?\Z")
+_TASK = deferred(r"(?:ecstasks-)?([0-9a-f]{32}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.slice)?\Z")
 _ROOTS = ("ecs", "ecstasks.slice")
 
 

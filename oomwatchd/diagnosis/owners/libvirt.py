@@ -3,13 +3,12 @@ cgroups ``libvirt``, ``emulator``, ``vcpu0`` below them (libvirt ``src/util/virc
 
 from __future__ import annotations
 
-import re
-
 from oomwatchd.diagnosis.attribution import unit_name
 from oomwatchd.diagnosis.owners import Owned, Place
+from oomwatchd.words.deferred import deferred
 from oomwatchd.words.escape import harmless_name
 
-_MACHINE = re.compile(r"(?:machine-)?qemu-\d+-(.+?)(?:\.scope|\.libvirt-qemu)\Z")
+_MACHINE = deferred(r"(?:machine-)?qemu-\d+-(.+?)(?:\.scope|\.libvirt-qemu)\Z")
 
 
 def find(place: Place) -> Owned | None:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import re
-
 from oomwatchd.diagnosis.owners import Owned, Place
+from oomwatchd.words.deferred import deferred
 from oomwatchd.words.escape import harmless_name
 
-_TASK = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(.+?)(?:\.scope)?\Z")
+_TASK = deferred(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(.+?)(?:\.scope)?\Z")
 
 
 def find(place: Place) -> Owned | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from oomwatchd.diagnosis.owners import Owned, Place
+from oomwatchd.words.deferred import deferred
 
-_ID = re.compile(r"(?:\d{1,10}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\Z")
+_ID = deferred(r"(?:\d{1,10}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\Z")
 
 
 def find(place: Place) -> Owned | None:

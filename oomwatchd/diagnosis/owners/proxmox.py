@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
 from oomwatchd.diagnosis.owners import Owned, Place
+from oomwatchd.words.deferred import deferred
 
-_SCOPE = re.compile(r"(\d{1,10})\.scope\Z")
+_SCOPE = deferred(r"(\d{1,10})\.scope\Z")
 
 
 def find(place: Place) -> Owned | None:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from oomwatchd.formats import COMM_BYTES, Form, neighbours, oom_kill, printed_bytes, show_mem
 from oomwatchd.formats.recognise import ALL
+from oomwatchd.words.deferred import deferred
 
 #: how much of a line is read, and how many places in it are tried
 _MAX_LINE: Final = 8192
@@ -29,7 +30,7 @@ for _form in ALL:
 _LENGTHS: Final = sorted({len(begin) for begin in _FORMS}, reverse=True)
 _LONGEST: Final = sorted(_FORMS, key=len, reverse=True)
 # kernel text does not begin inside a word; only a row's bracket may follow anything
-_BEGIN: Final = re.compile(
+_BEGIN: Final = deferred(
     f"(?=[{re.escape(''.join(sorted({begin[0] for begin in _FORMS})))}])"  # soon tells most places
     r"(?<![A-Za-z0-9_])(?:"
     + "|".join(re.escape(begin) for begin in _LONGEST if begin[0] != "[")
@@ -87,7 +88,7 @@ def find(line: str) -> Certain | None:
 
 
 _MAX_TEXT: Final = 65_536
-_HEADER: Final = re.compile(r"[^\n]{1,60}? invoked oom-killer: gfp_mask=")
+_HEADER: Final = deferred(r"[^\n]{1,60}? invoked oom-killer: gfp_mask=")
 
 
 def begins(line: str, at: int) -> bool:

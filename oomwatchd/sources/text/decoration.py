@@ -13,35 +13,36 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from oomwatchd.sources.text.wrap import kind_of
+from oomwatchd.words.deferred import deferred
 
 #: cat -n, nl, less -N, vim, grep -n, lists
-_NUMBER: Final = re.compile(rb"[ \t]{0,16}(\d{1,9})(?:[:.)|]?[ \t]|:(?!\d\d:\d\d)|[.)|](?!\d)|$)")
-_GREP: Final = re.compile(rb"\d{1,9}:(?!\d\d:\d\d)")
+_NUMBER: Final = deferred(rb"[ \t]{0,16}(\d{1,9})(?:[:.)|]?[ \t]|:(?!\d\d:\d\d)|[.)|](?!\d)|$)")
+_GREP: Final = deferred(rb"\d{1,9}:(?!\d\d:\d\d)")
 #: the kernel's own lines with a number in front
-_PAGES: Final = re.compile(rb"[ \t]{0,16}\d{1,9} (?:total|pages?|free|reserved|slab) ")
-_QUOTED: Final = re.compile(rb"(?:[ \t]{0,16}>){1,16}[ \t]?")
-_SIGN: Final = re.compile(
+_PAGES: Final = deferred(rb"[ \t]{0,16}\d{1,9} (?:total|pages?|free|reserved|slab) ")
+_QUOTED: Final = deferred(rb"(?:[ \t]{0,16}>){1,16}[ \t]?")
+_SIGN: Final = deferred(
     rb"[ \t]{0,64}((?:[-+*#;%/!]{1,3}|\xe2\x80\xa2|\xc2\xb7))[ \t]?(?=[ \t]{0,64}[^ \t\r])"
 )
-_PAIR: Final = re.compile(
+_PAIR: Final = deferred(
     rb"[ \t]{0,64}(?:(?P<mark>\*\*|__|~~|``?|')(?P<marked>[^\r\n]{4,65536})(?P=mark)[,;.]?"
     rb"|(?:\xe2\x80[\x98\x9c])(?P<quoted>[^\r\n]{4,65536})(?:\xe2\x80[\x99\x9d])[,;.]?"
     rb"|\|[ \t]?(?P<barred>[^\r\n]{4,65536})\|)[ \t\r]{0,200}$"
 )
 _PAIR_FIRST: Final = frozenset(b"*_~`'|\xe2")
 _BOX: Final = rb"(?:code|quote|pre|php|b|i|u|s|color|size|font|spoiler|indent)"
-_BOXED: Final = re.compile(
+_BOXED: Final = deferred(
     rb"\[/?" + _BOX + rb"(?:=[^\]\r\n]{0,80})?\]|\{(?:noformat|code(?::[^}\r\n]{0,80})?)\}", re.I
 )
-_BOX_END: Final = re.compile(rb"\[/" + _BOX + rb"\]|\{(?:noformat|code)\}|\[code\]", re.I)
+_BOX_END: Final = deferred(rb"\[/" + _BOX + rb"\]|\{(?:noformat|code)\}|\[code\]", re.I)
 #: a syslog's facility and severity, which some templates put at the end; marks of a line's end
-_PRIORITY: Final = re.compile(
+_PRIORITY: Final = deferred(
     rb"[ \t]{0,8}\[(?:kern|user|daemon|syslog|local[0-7])\."
     rb"(?:emerg|alert|crit|err|error|warn|warning|notice|info|debug)\][ \t\r]{0,200}$"
 )
 _ENDS: Final = (b"$", b"\\", b"\xc2\xb6", b"\xe2\x86\xb5", b"\xe2\x8f\x8e", b"\\n")
 _FIRST: Final = frozenset(b"-+*#;%/!\xe2\xc2")
-_STAMPED: Final = re.compile(
+_STAMPED: Final = deferred(
     rb"(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{1,9}\]|\[[^\[\]]{3,40}\d\d:\d\d:\d\d[^\[\]]{0,12}\] "
     rb"|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |kernel: "
 )

@@ -2,60 +2,60 @@
 
 from __future__ import annotations
 
-import html
-import re
 from typing import Final, NamedTuple
 
+from oomwatchd.words.deferred import deferred
+
 # ECMA-48 control sequences, operating system commands (xterm titles) and two-character escapes
-_ANSI: Final = re.compile(
+_ANSI: Final = deferred(
     rb"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)|[()*+][0-9A-B]|[=>78cDEHMNOZ])"
 )
 _UNCLEAN: Final = (b"\xc2\xa0", b"\xc2\xad", b"\xe2\x80", b"\xe2\x81", b"\xef\xbb\xbf")
 # invisible characters: soft hyphens, zero width blanks and (non-)joiners, marks of direction, byte order
 # marks
-_UNSEEN: Final = re.compile(
+_UNSEEN: Final = deferred(
     rb"\xc2\xad|\xe2\x80[\x8b\x8c\x8e\x8f\xaa-\xae]|\xe2\x81[\xa0\xa6-\xa9]|\xef\xbb\xbf"
 )
 # blanks inside a soft break's line end are to be ignored (RFC 2045, 6.7 (3))
-_EQUALS: Final = re.compile(rb"=(?:[0-9A-F]{2}|[ \t]{0,80}\r?\n)?")
-_QP: Final = re.compile(rb"=([0-9A-Fa-f]{2})")
-_ENTITY: Final = re.compile(rb"&(?:lt|gt|amp|quot|nbsp|apos|#\d{1,5}|#x[0-9a-f]{1,4});")
+_EQUALS: Final = deferred(rb"=(?:[0-9A-F]{2}|[ \t]{0,80}\r?\n)?")
+_QP: Final = deferred(rb"=([0-9A-Fa-f]{2})")
+_ENTITY: Final = deferred(rb"&(?:lt|gt|amp|quot|nbsp|apos|#\d{1,5}|#x[0-9a-f]{1,4});")
 _TAGS: Final = (
     rb"(?:a|b|blockquote|body|br|code|dd|div|dl|dt|em|font|h[1-6]|head|hr|html|i|kbd|li|ol|p|pre|s|samp|small"
     rb"|span|strong|sub|sup|table|tbody|td|th|thead|title|tr|tt|u|ul)"
 )
-_TAG: Final = re.compile(rb"</?" + _TAGS + rb"(?:\s[^<>]{0,300})?/?>")
-_MARKUP: Final = re.compile(rb"<(?!/?" + _TAGS + rb"\b)")
+_TAG: Final = deferred(rb"</?" + _TAGS + rb"(?:\s[^<>]{0,300})?/?>")
+_MARKUP: Final = deferred(rb"<(?!/?" + _TAGS + rb"\b)")
 #: a line ends with these
-_BREAK: Final = re.compile(rb"<(?:br(?:\s[^<>]{0,300})?/?|/(?:p|li|pre|div|tr|td|dd|dt|h[1-6]|blockquote))>")
-_CLOSING: Final = re.compile(rb"</" + _TAGS + rb">|<br ?/?>")
-_OPENING: Final = re.compile(rb"<" + _TAGS + rb"[ >/]")
+_BREAK: Final = deferred(rb"<(?:br(?:\s[^<>]{0,300})?/?|/(?:p|li|pre|div|tr|td|dd|dt|h[1-6]|blockquote))>")
+_CLOSING: Final = deferred(rb"</" + _TAGS + rb">|<br ?/?>")
+_OPENING: Final = deferred(rb"<" + _TAGS + rb"[ >/]")
 
 # Markdown writers put a backslash before characters that Markdown uses; the kernel's own words have none
-_ESCAPED: Final = re.compile(rb"[A-Za-z]\\_[A-Za-z]")
-_UNESCAPED: Final = re.compile(rb"[A-Za-z]_[A-Za-z]")
-_BACKSLASH: Final = re.compile(rb"\\([!-/:-@\[-`{-~])")
+_ESCAPED: Final = deferred(rb"[A-Za-z]\\_[A-Za-z]")
+_UNESCAPED: Final = deferred(rb"[A-Za-z]_[A-Za-z]")
+_BACKSLASH: Final = deferred(rb"\\([!-/:-@\[-`{-~])")
 
 _DASH: Final = rb"\xe2(?:\x80[\x90-\x95]|\x88\x92)"
 #: words of the kernel in which an editor turned the hyphen into a dash
-_TYPESET: Final = re.compile(
+_TYPESET: Final = deferred(
     rb"oom" + _DASH + rb"kill|(?:anon|file|shmem)" + _DASH + rb"rss|total" + _DASH + rb"vm"
     rb"|\xef\xac\x81le(?:[-:]|" + _DASH + rb")|[0-9](?:\xc3\x97|\xe2\x88\x97)[0-9]{1,9}kB"
 )
-_DASHES: Final = re.compile(_DASH)
-_TIMES: Final = re.compile(rb"(?<=[0-9])(?:\xc3\x97|\xe2\x88\x97)(?=[0-9]{1,9}kB)")
+_DASHES: Final = deferred(_DASH)
+_TIMES: Final = deferred(rb"(?<=[0-9])(?:\xc3\x97|\xe2\x88\x97)(?=[0-9]{1,9}kB)")
 #: ligatures: letters that a printed page joins
 _LIGATURES: Final = {
     b"\xef\xac" + bytes((last,)): letters
     for last, letters in zip(range(0x80, 0x85), (b"ff", b"fi", b"fl", b"ffi", b"ffl"), strict=True)
 }
-_LIGATURE: Final = re.compile(rb"\xef\xac[\x80-\x84]")
+_LIGATURE: Final = deferred(rb"\xef\xac[\x80-\x84]")
 # colour codes whose escape character was written out or lost
-_COLOUR: Final = re.compile(
+_COLOUR: Final = deferred(
     rb"(?:\^\[|\\x1b|\\033|\\e|\\u001b|\xe2\x90\x9b|\xe2\x86\x90)?\[\d{1,3}(?:;\d{1,3}){0,4}m"
 )
-_UNCOLOURED: Final = re.compile(rb"\[0m")
-_COLOURED: Final = re.compile(
+_UNCOLOURED: Final = deferred(rb"\[0m")
+_COLOURED: Final = deferred(
     _COLOUR.pattern + rb"|(?:\^\[|\\x1b|\\033|\\e|\\u001b|\xe2\x90\x9b|\xe2\x86\x90)\[m"
 )
 
@@ -157,11 +157,13 @@ def unmark(line: bytes) -> bytes:
     if b"<" in line:
         line = _TAG.sub(b"", _BREAK.sub(b"\n", line).rstrip(b"\r\n \t"))
     text = line.decode("utf-8", "backslashreplace")
+    import html
+
     return html.unescape(text).replace("\xa0", " ").encode("utf-8", "backslashreplace")
 
 
 #: a word that was made bold; "** 7 printk messages dropped **" is the kernel's own
-_BOLD: Final = re.compile(rb"(?<![*\w])\*\*(?=[^\s*])([^*\r\n]{1,200})(?<=[^\s*])\*\*(?![*\w])")
+_BOLD: Final = deferred(rb"(?<![*\w])\*\*(?=[^\s*])([^*\r\n]{1,200})(?<=[^\s*])\*\*(?![*\w])")
 
 
 def has_bold(data: bytes) -> bool:

@@ -6,7 +6,6 @@ One long class: every rule compares the held line with the next one.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import Final
 
@@ -31,12 +30,13 @@ from oomwatchd.sources.text.wrap import (
     split_inner,
     whole_row,
 )
+from oomwatchd.words.deferred import deferred
 
-_COLUMNS: Final = re.compile(r"\[ *pid *\](.*)")
+_COLUMNS: Final = deferred(r"\[ *pid *\](.*)")
 # dictionary lines of a raw record: " SUBSYSTEM=pci"
-_DICTIONARY: Final = re.compile(r" [A-Z_]{1,64}=")
+_DICTIONARY: Final = deferred(r" [A-Z_]{1,64}=")
 # the rest of a terminal multiplexer's status at the end of a padded line
-_STATUS: Final = re.compile(r"\[\d{1,7}/\d{1,7}\]$")
+_STATUS: Final = deferred(r"\[\d{1,7}/\d{1,7}\]$")
 
 #: bytes kept of a line and its copies
 _COPIES_BYTES: Final = 16_384

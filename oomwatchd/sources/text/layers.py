@@ -6,19 +6,19 @@ if the line does not have this layer. No layer is made for one product.
 
 from __future__ import annotations
 
-import csv
-import json
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from oomwatchd.sources.text import certain
+from oomwatchd.words.deferred import deferred
 
 #: characters that separate the tokens of a prefix
 DELIMITERS: Final = r"\s\[\](){}<>\"'|:,;=\\"
-_ESCAPE: Final = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|([0-3][0-7]{2})|(.))", re.S)
+_ESCAPE: Final = deferred(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|([0-3][0-7]{2})|(.))", re.S)
 _LETTERS: Final = {"n": "\n", "t": "\t", "r": "\r", "0": "", "a": "\a", "b": "\b", "e": "\x1b", "f": "\f"}
-_LITERAL: Final = re.compile(
+_LITERAL: Final = deferred(
     r"(?:[ \t]{0,16}>){0,16}[ \t]*(?:- {1,8})?[bBrRuUfFL]{0,2}"
     r"(?:\"(?P<double>(?:[^\"\\]|\\.)*)\"|'(?P<single>(?:[^'\\]|\\.|'')*)'|`(?P<back>[^`]*)`)[ \t,;)\\+.]*$"
 )
@@ -135,11 +135,11 @@ class Others(NamedTuple):
 
 
 _LOOK: Final = 512
-_OTHERS: Final = re.compile(
+_OTHERS: Final = deferred(
     r"[ \t]*(?:- {1,8})?[\"']?[A-Za-z_@][\w.@/-]{0,63}[\"']?[ \t]*(?::(?:[ \t]|$)|=>|=)"
 )
 #: the same after other text before each line
-_OTHERS_BEHIND: Final = re.compile(
+_OTHERS_BEHIND: Final = deferred(
     r"(?<![\w\"])\"[A-Za-z_@][\w.@/-]{0,63}\"[ \t]*:[ \t]|[ \t]- [A-Za-z_][\w.@/-]{0,63}: "
     r"|(?:^|[ \t])(?:[\]\[{}(),-]{1,4}[ \t]*$|[\]}],?[ \t]|[\[{][ \t])"
 )
@@ -169,7 +169,7 @@ def literal(line: str) -> str | None:
 
 
 #: "|" between columns has a blank or the line's end on both sides; between flags it has none
-_BAR: Final = re.compile(r"(?:^|(?<=[ \t]))\|(?=[ \t]|$)")
+_BAR: Final = deferred(r"(?:^|(?<=[ \t]))\|(?=[ \t]|$)")
 BAR: Final = "|"
 
 
@@ -177,6 +177,8 @@ def row(line: str, delimiter: str) -> list[str]:
     """The cells of a line; none if it cannot be read."""
     if delimiter == BAR:
         return [cell.strip(" \t") for cell in _BAR.split(line.strip(" \t"))]
+    import csv
+
     try:
         return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
     except csv.Error:
@@ -200,7 +202,14 @@ class Json(NamedTuple):
         return Cut([part for text in texts for part in _parts(text)], line[:at])
 
 
-_DECODER: Final = json.JSONDecoder(strict=False)
+@functools.cache
+def _decode() -> Callable[[str, int], tuple[object, int]]:
+    """Reads the JSON value that begins at a place in a text; it and where it ends."""
+    import json
+
+    return json.JSONDecoder(strict=False).raw_decode
+
+
 #: bounds: places in a line where JSON is tried; values examined, and how deep
 _MAX_BEGINS: Final = 4
 MAX_NODES: Final = 4096
@@ -216,7 +225,7 @@ def json_in(line: str) -> tuple[int, object] | None:
         if at < 0:
             return None
         try:
-            value, _ = _DECODER.raw_decode(line, at)
+            value, _ = _decode()(line, at)
         except (ValueError, RecursionError):
             continue
         if isinstance(value, dict) or (isinstance(value, list) and line.find("{", at) >= 0):

@@ -42,6 +42,7 @@ from oomwatchd.sources.text.layers import (
 from oomwatchd.sources.text.prefix import PrefixParser
 from oomwatchd.sources.text.structured import JsonReader
 from oomwatchd.sources.text.wrap import kind_of
+from oomwatchd.words.deferred import deferred
 
 #: nested layers at most
 MAX_STAGES: Final = 5
@@ -58,15 +59,15 @@ _FORMS_FOR_SUFFIX: Final = 3
 #: texts that are looked at before all are
 _FEW: Final = 16
 
-_TOKEN: Final = re.compile(rf"[ \t]+|[^{DELIMITERS}]+|.", re.S)
+_TOKEN: Final = deferred(rf"[ \t]+|[^{DELIMITERS}]+|.", re.S)
 _WORD: Final = f"[^{DELIMITERS}]"
-_LABEL: Final = re.compile(r"""([A-Za-z_@][\w.@/-]{0,63})["']?[ \t]*(?:=>|[:=])[ \t]*[bu]?(["'])""")
+_LABEL: Final = deferred(r"""([A-Za-z_@][\w.@/-]{0,63})["']?[ \t]*(?:=>|[:=])[ \t]*[bu]?(["'])""")
 _STRONG: Final = frozenset('[]{}()<>"|=')
 _CLOSES: Final = {'"': '"', "'": "'", "[": "]", "(": ")", "{": "}", "<": ">", "|": "|"}
-_STAMP: Final = re.compile(r"\[ *\d{1,12}\.\d{6}\]")
-_TIME: Final = re.compile(r"\d\d:\d\d|\[ *\d{1,12}\.\d{6}\]")
-_CLOCK: Final = re.compile(r"\d\d:\d\d:\d\d")
-_LETTERS: Final = re.compile(r"[A-Za-z]{3,}")
+_STAMP: Final = deferred(r"\[ *\d{1,12}\.\d{6}\]")
+_TIME: Final = deferred(r"\d\d:\d\d|\[ *\d{1,12}\.\d{6}\]")
+_CLOCK: Final = deferred(r"\d\d:\d\d:\d\d")
+_LETTERS: Final = deferred(r"[A-Za-z]{3,}")
 #: words of the kernel's reports
 _VOCABULARY: Final = frozenset(
     word
@@ -82,12 +83,12 @@ _MIN_COVERED: Final = 5
 _MAX_WORDS: Final = 12
 #: facilities that kernel text may have; None: the line names none
 _KERNELS: Final = (None, FACILITY_KERN)
-_NOTHING: Final = re.compile("")
-_NEVER: Final = re.compile("(?!)")
+_NOTHING: Final = deferred("")
+_NEVER: Final = deferred("(?!)")
 _QUOTES: Final = frozenset("\"'")
 #: what may follow the last quote of a list's element or an argument
 _BEHIND_QUOTE: Final = r"[ \t,;.)\]}]*$"
-_CLOSED: Final = re.compile("[\"']" + _BEHIND_QUOTE)
+_CLOSED: Final = deferred("[\"']" + _BEHIND_QUOTE)
 _DELIMITERS: Final = (",", ";", "\t", BAR)
 
 
@@ -375,7 +376,7 @@ def _template(
         or _is_one_phrase(shape[:length], columns)
     )
     prefix, loose = (
-        re.compile(
+        deferred(
             "".join(
                 _pattern(kind, column, free=any_word, last=index == length - 1)
                 for index, (kind, column) in enumerate(zip(shape[:length], columns, strict=True))

@@ -6,7 +6,6 @@ returns them as the kernel or the first collector wrote them.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -18,17 +17,18 @@ from oomwatchd.sources.text.learn import learn
 from oomwatchd.sources.text.needles import has_needle
 from oomwatchd.sources.text.structured import VERBOSE_MARK
 from oomwatchd.sources.text.wrap import split_headed, split_stamps, split_written, stamps_in
+from oomwatchd.words.deferred import deferred
 
 #: a text up to this size is judged even if no needle is found: it may be wrapped inside one
 _SHORT: Final = 1 << 16
 #: a longer line is cut into pieces of this size
 MAX_LINE: Final = 64 * 1024
 
-_STAMP: Final = re.compile(rb"\[ *\d{1,12}\.\d{6}\]")
+_STAMP: Final = deferred(rb"\[ *\d{1,12}\.\d{6}\]")
 #: how far apart the stamps of lines may be that were run together
 _ONE_CLOCK: Final = 10_000_000
-_TWO_HEADS: Final = re.compile(rb" kernel: [^\n]* kernel: ")
-_RAW: Final = re.compile(rb"\d{1,4},\d{1,20},\d{1,20},")
+_TWO_HEADS: Final = deferred(rb" kernel: [^\n]* kernel: ")
+_RAW: Final = deferred(rb"\d{1,4},\d{1,20},\d{1,20},")
 _RAW_LINES: Final = 200
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from typing import Final
 
 from oomwatchd.formats.recognise import recognise
 from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.words.deferred import deferred
 
-_TIME_OF_DAY: Final = re.compile(rb"(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)")
+_TIME_OF_DAY: Final = deferred(rb"(?<!\d)(\d\d):(\d\d):(\d\d)(?!\d)")
 
 
 def _clock(record: KmsgRecord) -> tuple[bool, float] | None:

@@ -16,9 +16,10 @@ from oomwatchd.diagnosis import oomd, user_killers
 from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.records.capture import OomCapture, Source, SourceForm
 from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.words.deferred import deferred
 
 #: the programs by the tag before their words; nohang-desktop is nohang with another configuration
-_TAGGED = re.compile(
+_TAGGED = deferred(
     r"(?:^|[\s\]>])(?P<program>systemd-oomd|earlyoom|nohang(?:-desktop)?|systemd)(?:\[\d{1,10}\])?:"
     r" (?P<text>.*)",
     re.DOTALL,

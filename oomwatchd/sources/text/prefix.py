@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from oomwatchd.formats.recognise import ALL
 from oomwatchd.records.capture import SourceForm
 from oomwatchd.records.kmsg import FACILITY_KERN, KmsgRecord, parse_record
-from oomwatchd.words.deferred import Deferred
+from oomwatchd.words.deferred import deferred
 
 FACILITY_USER: Final = 1
 
@@ -72,70 +72,68 @@ _NO_HOST: Final = rf"(?!(?:{_HEADS}|Code|Stack ?|R[A-Z\d]{{2}}|E[A-Z]{{2}}):)"
 _TAG: Final = _NO_HOST + r"(?P<tag>[^\s:\[\]]{1,128})(?:\[\d{1,10}\])?:(?: |$)"
 _HOST: Final = _NO_HOST + r"(?P<host>\S{0,254}[^\s:])"
 
-_DMESG = Deferred(rf"(?:<(?P<pri>\d{{1,3}})>)?{_STAMP}(?: ?{_CALLER})? ?(?P<text>.*)", re.S)
-_SYSLOG = Deferred(
+_DMESG = deferred(rf"(?:<(?P<pri>\d{{1,3}})>)?{_STAMP}(?: ?{_CALLER})? ?(?P<text>.*)", re.S)
+_SYSLOG = deferred(
     rf"[A-Z][a-z]{{2}} [ \d]\d \d\d:\d\d:\d\d {_HOST} {_TAG}(?:{_STAMP}(?: ?{_CALLER})? ?)?(?P<text>.*)",
     re.S,
 )
-_ISO_SYSLOG = Deferred(rf"{_ISO} {_HOST} {_TAG}(?:{_STAMP}(?: ?{_CALLER})? ?)?(?P<text>.*)", re.S)
+_ISO_SYSLOG = deferred(rf"{_ISO} {_HOST} {_TAG}(?:{_STAMP}(?: ?{_CALLER})? ?)?(?P<text>.*)", re.S)
 # dmesg -T and -x in English; their other shapes are read layer by layer
-_DMESG_T = Deferred(
+_DMESG_T = deferred(
     rf"\[[A-Z][a-z]{{2}} [A-Z][a-z]{{2}} [ \d]\d \d\d:\d\d:\d\d \d{{4}}\](?: ?{_CALLER})? ?(?P<text>.*)", re.S
 )
-_DMESG_X = Deferred(rf"kern *:(?P<level>{'|'.join(_LEVELS)}) *: {_STAMP}(?: ?{_CALLER})? ?(?P<text>.*)", re.S)
+_DMESG_X = deferred(rf"kern *:(?P<level>{'|'.join(_LEVELS)}) *: {_STAMP}(?: ?{_CALLER})? ?(?P<text>.*)", re.S)
 # the most frequent form: plain dmesg without a caller before the text (or a task's row)
-_DMESG_BARE = re.compile(
-    r"\[ *(\d{1,12})\.(\d{6})\] ((?! {0,2}[-.]?\(\d|[(\[]|$)[^\n]*|\[ *\d{1,10}\] [^\n]*)"
-)
-_KMSG = Deferred(r"\d{1,4},\d{1,20},\d{1,20}(?:,[^;\s]{0,200})?;")
+_DMESG_BARE = deferred(r"\[ *(\d{1,12})\.(\d{6})\] ((?! {0,2}[-.]?\(\d|[(\[]|$)[^\n]*|\[ *\d{1,10}\] [^\n]*)")
+_KMSG = deferred(r"\d{1,4},\d{1,20},\d{1,20}(?:,[^;\s]{0,200})?;")
 
 _VENDOR_FIRST: Final = frozenset("([-. <")
 _SHAPES = (_DMESG, _SYSLOG, _ISO_SYSLOG, _KMSG, _DMESG_T, _DMESG_X)
 
 #: mail quoting and the bars of quoted or piped output, with the indentation around them
-QUOTE = re.compile(r"(?:[ \t]{0,64}[>|])+[ \t]?")
+QUOTE = deferred(r"(?:[ \t]{0,64}[>|])+[ \t]?")
 
-_PRI = Deferred(r"<(\d{1,3})>(?P<rfc5424>1 )?")
+_PRI = deferred(r"<(\d{1,3})>(?P<rfc5424>1 )?")
 # RFC 5424: TIMESTAMP HOST APP PROCID MSGID [SD-ELEMENT]... MSG
-_RFC5424 = Deferred(
+_RFC5424 = deferred(
     rf"(?:{_ISO}|-) (?P<host>\S{{1,255}}) (?P<tag>\S{{1,128}}) \S{{1,128}} \S{{1,128}} "
     r"(?:-|(?:\[[^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
 )
 # the same without the priority, as in rsyslog's file template
-_RFC5424_BARE = Deferred(
+_RFC5424_BARE = deferred(
     rf"{_ISO} (?P<host>\S{{1,255}}) (?P<tag>[^\s:]{{1,128}}) (?:-|\d{{1,10}}) (?:-|\S{{1,32}}) "
     r"(?:-|(?:\[[^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
 )
-_TIME_HOST_TAG = Deferred(
+_TIME_HOST_TAG = deferred(
     rf"(?:(?:[^\W\d]{{2,9}}\.? )?{_ISO}(?: {_ZONES})?|{_BSD}|(?P<unix>\d{{9,10}}\.\d{{1,9}}))[ \t]+"
     rf"(?:{_HOST} )?{_TAG}"
 )
-_TIME = Deferred(rf"(?:{_ISO}(?: {_ZONES})?|{_BSD})(?: |$)")
+_TIME = deferred(rf"(?:{_ISO}(?: {_ZONES})?|{_BSD})(?: |$)")
 # Talos puts the node's name first and the time last
-_DECODED = Deferred(
+_DECODED = deferred(
     rf"(?:[\w.:-]{{1,255}}: +)?(?P<facility>[a-z]{{3,8}}\d?) *: *(?P<level>{'|'.join(_LEVEL_NAMES)}) *:"
     rf"(?: \[{_ISO}\]:)? ?"
 )
-_STAMP_DELTA = Deferred(r"\[ *(?P<sec>\d{1,12})\.(?P<frac>\d{1,9}) +<[ +\d.]{1,20}>\] ?")
-_STAMP_PLAIN = re.compile(_STAMP + " ?")
+_STAMP_DELTA = deferred(r"\[ *(?P<sec>\d{1,12})\.(?P<frac>\d{1,9}) +<[ +\d.]{1,20}>\] ?")
+_STAMP_PLAIN = deferred(_STAMP + " ?")
 # dmesg --time-format=delta and =reltime
-_RELATIVE = Deferred(r"\[(?:<[ +\d.]{1,20}>| *\+\d{1,9}\.\d{1,9}|[^\W\d]{1,9}\.? {0,2}\d{1,2} \d\d:\d\d)\] ?")
+_RELATIVE = deferred(r"\[(?:<[ +\d.]{1,20}>| *\+\d{1,9}\.\d{1,9}|[^\W\d]{1,9}\.? {0,2}\d{1,2} \d\d:\d\d)\] ?")
 # dmesg -T, also where the words of the date are not English, and terminal programs' time marks
-_HUMAN = Deferred(r"\[(?P<human>[^\[\]]{0,48}\d{1,2}:\d\d:\d\d[^\[\]]{0,24})\] ?")
-_HUMAN_ISO = re.compile(_ISO)
-_CALLER_PLAIN = re.compile(_CALLER + " ?")
-_KERNEL_TAG = re.compile(r"kernel(?:\[\d{1,10}\])?:(?: |$)")
-_HOST_MONOTONIC = Deferred(rf"{_HOST} {_TAG}")
+_HUMAN = deferred(r"\[(?P<human>[^\[\]]{0,48}\d{1,2}:\d\d:\d\d[^\[\]]{0,24})\] ?")
+_HUMAN_ISO = deferred(_ISO)
+_CALLER_PLAIN = deferred(_CALLER + " ?")
+_KERNEL_TAG = deferred(r"kernel(?:\[\d{1,10}\])?:(?: |$)")
+_HOST_MONOTONIC = deferred(rf"{_HOST} {_TAG}")
 # vendors' own callers behind the stamp: (0)[123:comm] of MediaTek, [0:  comm:  123] of Samsung
-_VENDOR = Deferred(
+_VENDOR = deferred(
     r" {0,3}(?:<\d>)?[-.]?(?:\(\d{1,3}\))?"
     r"\[(?:\d{1,2}: *[^\]\[]{1,16}: *)?(?P<pid>\d{1,10})(?::[^\]\[]{1,24})?\] ?"
 )
 # an unknown prefix, followed by the kernel's own stamp or name
-_ANYTHING = Deferred(r"(?P<before>\S[^\n]{0,200}?)[\s\]](?=\[ *\d{1,12}\.\d{6}\](?:[ \[]|$))")
-_CLOCK = re.compile(r"(?<!\d)\d\d:\d\d:\d\d(?!\d)")
-_KERNEL_LAST = re.compile(r"(?<![\w/-])kernel(?:\[\d{1,10}\])?:?[ \t]*$")
-_OCTAL = re.compile(r"#(0[0-3][0-7]|177)")
+_ANYTHING = deferred(r"(?P<before>\S[^\n]{0,200}?)[\s\]](?=\[ *\d{1,12}\.\d{6}\](?:[ \[]|$))")
+_CLOCK = deferred(r"(?<!\d)\d\d:\d\d:\d\d(?!\d)")
+_KERNEL_LAST = deferred(r"(?<![\w/-])kernel(?:\[\d{1,10}\])?:?[ \t]*$")
+_OCTAL = deferred(r"#(0[0-3][0-7]|177)")
 
 
 def unescape_octal(text: str) -> str:

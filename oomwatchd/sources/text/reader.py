@@ -12,7 +12,6 @@ One long class: a line goes through its methods step by step, and may be finishe
 from __future__ import annotations
 
 import codecs
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
@@ -28,6 +27,7 @@ from oomwatchd.sources.text.order import in_order
 from oomwatchd.sources.text.prefix import PrefixParser
 from oomwatchd.sources.text.structured import ExportReader, JsonReader, VerboseReader
 from oomwatchd.sources.text.wrap import Widths
+from oomwatchd.words.deferred import deferred
 
 #: bytes that are judged as a whole before the first record comes out
 HEAD: Final = 1 << 20
@@ -35,7 +35,7 @@ HEAD: Final = 1 << 20
 _LOOK: Final = 32
 #: certain breaks show the width, except for the length of one word
 _SLACK: Final = 8
-_BARE_QUOTE: Final = re.compile(r'(?<!\\)"')
+_BARE_QUOTE: Final = deferred(r'(?<!\\)"')
 _JSON_FIRST: Final = frozenset(' \t{}]",')
 _JSON_BEGIN: Final = frozenset('{}]",[')
 

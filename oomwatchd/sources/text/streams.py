@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import io
-import lzma
 import os
 import select
 import stat
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, cast
@@ -138,9 +135,14 @@ def open_log(source: Path | str | BinaryIO, progress: Progress | None = None) ->
     plain: object
     errors: tuple[type[Exception], ...]
     if magic.startswith(_GZIP):
+        import gzip  # most logs are not compressed, and each takes a millisecond to load
+        import zlib
+
         plain = gzip.GzipFile(fileobj=counted)
         errors = (EOFError, OSError, zlib.error)
     elif magic.startswith(_XZ):
+        import lzma
+
         plain = lzma.LZMAFile(counted)  # noqa: SIM115 (closed with the stream around it)
         errors = (EOFError, lzma.LZMAError)
     elif magic.startswith(_ZSTD):

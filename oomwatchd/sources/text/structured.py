@@ -15,6 +15,7 @@ from oomwatchd.records.capture import SourceForm
 from oomwatchd.records.kmsg import FACILITY_KERN, KmsgRecord, to_text
 from oomwatchd.sources.text import certain
 from oomwatchd.sources.text.prefix import FACILITY_USER, PrefixParser
+from oomwatchd.words.deferred import deferred
 
 #: how many fields and bytes of one entry are kept
 MAX_FIELDS: Final = 512
@@ -25,17 +26,17 @@ MAX_DEPTH: Final = 8
 _PAIR: Final = 2
 
 # no two runs of blanks can be adjacent in these patterns: the blanks would be divided in every possible way
-_FIELD: Final = re.compile(r'[ \t]*"(?P<key>[^"\\]{1,128})"[ \t]*:[ \t]*(?P<value>\S.*)$')
-_OPENS: Final = re.compile(r"[ \t]*(?:\},?[ \t]*)?\{[ \t]*$")
-_CLOSES: Final = re.compile(r"[ \t]*\}[ \t]*(?:[,\]}]+[ \t]*)?$")
-_FRAME: Final = re.compile(r'[ \t]*(?:"[^"\\]{1,128}"[ \t]*:[ \t]*[\[{]|\[|[\]}][\]} \t]*,?|,)[ \t]*$')
+_FIELD: Final = deferred(r'[ \t]*"(?P<key>[^"\\]{1,128})"[ \t]*:[ \t]*(?P<value>\S.*)$')
+_OPENS: Final = deferred(r"[ \t]*(?:\},?[ \t]*)?\{[ \t]*$")
+_CLOSES: Final = deferred(r"[ \t]*\}[ \t]*(?:[,\]}]+[ \t]*)?$")
+_FRAME: Final = deferred(r'[ \t]*(?:"[^"\\]{1,128}"[ \t]*:[ \t]*[\[{]|\[|[\]}][\]} \t]*,?|,)[ \t]*$')
 # journalctl -o verbose: a time with the entry's cursor, then its fields, each on a line of its own
-_VERBOSE: Final = re.compile(
+_VERBOSE: Final = deferred(
     r"[ \t]{0,64}(?:[^\W\d]{2,9}\.? )?\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})?(?: \S{1,16})? "
     r"\[s=[0-9a-f]{1,32};i=[0-9a-f]{1,16};[^\]]{0,200}\]$"
 )
-_VERBOSE_TIME: Final = re.compile(r";t=([0-9a-f]{1,15});")
-_VERBOSE_FIELD: Final = re.compile(r"[ \t]{0,64}([A-Z_][A-Z0-9_]{0,63})=(.*)$", re.S)
+_VERBOSE_TIME: Final = deferred(r";t=([0-9a-f]{1,15});")
+_VERBOSE_FIELD: Final = deferred(r"[ \t]{0,64}([A-Z_][A-Z0-9_]{0,63})=(.*)$", re.S)
 VERBOSE_MARK: Final = b" [s="
 _LEVELS: Final = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
 

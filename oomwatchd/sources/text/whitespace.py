@@ -10,11 +10,11 @@ import re
 from typing import Final
 
 from oomwatchd.formats.recognise import ALL
-from oomwatchd.words.deferred import Deferred
+from oomwatchd.words.deferred import deferred
 
 # (how the line begins without blanks, substitutions that put them back)
 _LINES: Final = tuple(
-    (Deferred(unspaced.start), tuple((pattern, by) for pattern, by in unspaced.blanks))
+    (deferred(unspaced.start), tuple((pattern, by) for pattern, by in unspaced.blanks))
     for unspaced in dict.fromkeys(
         form.copies.unspaced for form in ALL if form.copies is not None and form.copies.unspaced is not None
     )

@@ -13,13 +13,14 @@ Longer than others because every way in which lines are broken has its few lines
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from typing import Final, NamedTuple
 
 from oomwatchd.formats import COMM_BYTES, Form, Role, show_mem
 from oomwatchd.formats.recognise import ALL
-from oomwatchd.words.deferred import Deferred
+from oomwatchd.words.deferred import deferred
 
 #: a line is mended from at most this many pieces and characters, so that hostile text costs linear time
 MAX_PIECES: Final = 64
@@ -61,18 +62,18 @@ KINDS: Final = (
 )
 
 _BY_NAME: Final = {kind.name: kind for kind in KINDS}
-_START: Final = Deferred("|".join(f"(?P<{kind.name}>{kind.start})" for kind in KINDS))
-_END: Final = {kind.name: Deferred(f"(?:{kind.end})[ \t]*$") for kind in KINDS if kind.end is not None}
-_SO_FAR: Final = {kind.name: Deferred(kind.so_far) for kind in KINDS if kind.so_far is not None}
-_WORD: Final = {kind.name: Deferred(kind.word) for kind in KINDS if kind.word is not None}
-_ROW_HEAD: Final = re.compile(r"\[ *\d+\]((?: +-?\d+)+)(?: +(\S.*)?)?$")
+_START: Final = deferred("|".join(f"(?P<{kind.name}>{kind.start})" for kind in KINDS))
+_END: Final = {kind.name: deferred(f"(?:{kind.end})[ \t]*$") for kind in KINDS if kind.end is not None}
+_SO_FAR: Final = {kind.name: deferred(kind.so_far) for kind in KINDS if kind.so_far is not None}
+_WORD: Final = {kind.name: deferred(kind.word) for kind in KINDS if kind.word is not None}
+_ROW_HEAD: Final = deferred(r"\[ *\d+\]((?: +-?\d+)+)(?: +(\S.*)?)?$")
 #: marks that people write where they left something out
-_ELISION: Final = Deferred(
+_ELISION: Final = deferred(
     r"\s*(?:\[?\(?(?:\.{2,}|…|snip|trim|cut|skipped)|<(?:snip|trim|cut|skip|\.\.)|-{3,}\s*8<|={6,}|-{6,}|#(?:\s|$)|`{3}|~{3}"
     r"|</(?:pre|code)>)",
     re.I,
 )
-_ELIDED_END: Final = re.compile(r"(?:\.\.\.|…|\[\.\.\.\]|>)\s*$")
+_ELIDED_END: Final = deferred(r"(?:\.\.\.|…|\[\.\.\.\]|>)\s*$")
 
 _FEW_WORDS: Final = 4
 
@@ -80,12 +81,12 @@ _FEW_WORDS: Final = 4
 _OF_A_NODE: Final = frozenset({"zone", "buddy", "pcp_zone", "hugepages"})
 #: lines that name a task after its pid
 _NAMES_TASK: Final = frozenset({"killed", "reaped", "reap_failed"})
-_PID_LAST: Final = re.compile(r"process \d{1,10},?[ \t]*$")
+_PID_LAST: Final = deferred(r"process \d{1,10},?[ \t]*$")
 #: no line begins with these
 _NEVER_FIRST: Final = ",;:)"
 
 # Where a kernel line begins inside a longer text. Only what no word of another kernel line looks like.
-_INNER: Final = Deferred(
+_INNER: Final = deferred(
     # after the quote of a kill line, or the field that holds it
     r"(?<=[ \t\"'`>=:\u2018\u201c])"
     r"(?:Memory cgroup out of memory|Out of [Mm]emory(?: \([a-z_]+\))?): (?:[Kk]ill|OOM victim)"
@@ -104,19 +105,19 @@ _INVOKED: Final = " invoked oom-killer: "
 _ODD: Final = frozenset("<>[]{}$#|=\"'`")
 
 # "Memory cgroup stats for PATH:" and what follows it, or only pairs
-_PAIRS: Final = Deferred(
+_PAIRS: Final = deferred(
     r"(Memory cgroup stats for [^:]{1,4096}: )?(?:[a-z][a-z0-9_]{1,40} \d{1,20}(?: |$)){2,}"
 )
-_PAIR: Final = re.compile(r"[a-z][a-z0-9_]{1,40} \d{1,20}(?: |$)")
-_PAIR_ACROSS: Final = re.compile(r"[a-z][a-z0-9_]{1,40}\n\d{1,20}(?: [a-z][a-z0-9_]{1,40} |$)")
+_PAIR: Final = deferred(r"[a-z][a-z0-9_]{1,40} \d{1,20}(?: |$)")
+_PAIR_ACROSS: Final = deferred(r"[a-z][a-z0-9_]{1,40}\n\d{1,20}(?: [a-z][a-z0-9_]{1,40} |$)")
 # the name of a statistic, with its value still to come
-_NAME: Final = re.compile(r"(?:^|\n)[a-z][a-z_]{1,40}$")
-_ESCAPE_ACROSS: Final = re.compile(r"[^#]*#(?:\n0[0-3][0-7]|0\n[0-3][0-7]|0[0-3]\n[0-7])")
-_LEVEL: Final = re.compile(r"^<\d>")
-_OWN_NODE: Final = re.compile(r"(?:^| )Node \d+,? $")
+_NAME: Final = deferred(r"(?:^|\n)[a-z][a-z_]{1,40}$")
+_ESCAPE_ACROSS: Final = deferred(r"[^#]*#(?:\n0[0-3][0-7]|0\n[0-3][0-7]|0[0-3]\n[0-7])")
+_LEVEL: Final = deferred(r"^<\d>")
+_OWN_NODE: Final = deferred(r"(?:^| )Node \d+,? $")
 
 #: a stamp, with a syslog header before it; a line with several stamps was several lines
-_STAMPED: Final = re.compile(
+_STAMPED: Final = deferred(
     r"(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,255} kernel: )?"
     r"(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{6}\](?=[ \[])"
 )
@@ -134,11 +135,11 @@ def split_stamps(line: str) -> list[str]:
 
 
 # a line of journalctl or syslog, whose tag is the kernel's
-_HEADED: Final = Deferred(r"[A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d (\S{1,255} )kernel: ")
+_HEADED: Final = deferred(r"[A-Z][a-z]{2} [ \d]?\d \d\d:\d\d:\d\d (\S{1,255} )kernel: ")
 #: signs of quotation, blanks
 _BEFORE: Final = " \t>|"
 # line ends that were written out, with a stamp behind
-_WRITTEN: Final = re.compile(r"\\n(?=(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{6}\] )|\\n$")
+_WRITTEN: Final = deferred(r"\\n(?=(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{6}\] )|\\n$")
 
 
 def split_headed(line: str) -> list[str]:
@@ -178,12 +179,17 @@ def _is_loose(match: re.Match[str]) -> bool:
     return bool(groups.get("loose") or groups.get("cut"))
 
 
-_CLOSED: Final[dict[str, tuple[re.Pattern[str], ...]]] = {}
-for _form in ALL:
-    for _begin in _form.begins if _is_closed(_form) else ():
-        _CLOSED[_begin] = (*_CLOSED.get(_begin, ()), _form.pattern)
+_BEGINS: Final = frozenset(beginning for form in ALL for beginning in form.begins)
+
+
+@functools.cache  # of each beginning that forms have
+def _closed(beginning: str) -> tuple[re.Pattern[str], ...]:
+    """The closed forms of lines that begin so."""
+    return tuple(form.pattern for form in ALL if beginning in form.begins and _is_closed(form))
+
+
 #: lines of a stack dump, registers, statistics of a cgroup, counts of pages
-_CLOSED_ROW: Final = Deferred(
+_CLOSED_ROW: Final = deferred(
     r" (?:\[<[0-9a-f]{8,16}>\] )?(?:\? )?[\w.$]{1,128}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[\w{1,56}\])?"
     r"| </?[A-Z]{3,8}>|Call Trace:|(?: [0-9a-f]{8,16}){1,8}|[a-z][a-z0-9_]{1,40} \d{1,19}"
     r"|R[A-Z0-9]{2}: [0-9a-f]{16}(?: R[A-Z0-9]{2}: [0-9a-f]{16}){2}|RS?[PI]P: [0-9a-f]{2,4}:0x[0-9a-f]{1,16}"
@@ -194,7 +200,8 @@ _CLOSED_ROW: Final = Deferred(
 def is_whole(text: str) -> bool:
     """Whether a text without a prefix is certainly one whole kernel line: nothing continues it, and nothing
     in it has to be split or mended. Rows of a task table are not covered."""
-    for pattern in _CLOSED.get(text[:4], ()):
+    beginning = text[:4]
+    for pattern in _closed(beginning) if beginning in _BEGINS else ():
         match = pattern.fullmatch(text)
         if match is not None:
             return text[-1] not in " \t" and not _is_loose(match)
