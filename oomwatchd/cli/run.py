@@ -33,7 +33,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: SimpleNamespace) -> int:
     """The exit status; raises OomwatchdError when the watch cannot begin."""
     imports.forget(*_PARSING)
-    imports.install()
+    imports.install(bare=True)
     from pathlib import Path
 
     from oomwatchd.daemon.main import Daemon

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from oomwatchd.records.capture import Unseen
-from oomwatchd.sources.tracefs import Marked
+
+if TYPE_CHECKING:
+    from oomwatchd.sources.tracefs import Marked
 
 #: a kill line that has not come after so long will not come
 PATIENCE_USEC = 10_000_000

@@ -27,6 +27,9 @@ pyudev             ``ctypes.util``, with it ``subprocess``,        its ``_ctypes
                    ldconfig
 =================  ==============================================  ========================================
 
+The daemon's own modules lose what only readers and type checkers want: the text at their top, and the
+annotations of functions.
+
 What each saves is in docs/footprint.md, measured by ``benchmarks/bench_footprint.py``.
 """
 
@@ -40,7 +43,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -63,17 +66,23 @@ _HASHES = (
 )
 
 
+#: the project's own modules
+_OURS = __name__.partition(".")[0] + "."
+
 _Answers = dict[str, ModuleType | None]
 
 
-def install() -> None:
-    """From now on this process imports the libraries above without what is named beside them."""
-    if any(isinstance(finder, _Spare) for finder in sys.meta_path):
-        return
+def install(*, bare: bool = False) -> None:
+    """From now on this process imports the libraries above without what is named beside them; with ``bare``
+    also the project's own modules, without their documentation."""
+    for finder in sys.meta_path:
+        if isinstance(finder, _Spare):
+            finder.bare = finder.bare or bare
+            return
     if any(all(map(find_spec, hashes)) for hashes in _HASHES) and "_hashlib" not in sys.modules:
         # stays: hmac would ask again
         sys.modules["_hashlib"] = None  # type: ignore[assignment]
-    sys.meta_path.insert(0, _Spare())
+    sys.meta_path.insert(0, _Spare(bare))
 
 
 def forget(*names: str) -> None:
@@ -141,17 +150,22 @@ def _when_called(module: str, *functions: str) -> ModuleType:
 
 
 class _Spare(MetaPathFinder):
-    """Finds the modules of :data:`_OTHERWISE` where they are, and has them loaded another way."""
+    """Finds the modules of :data:`_OTHERWISE` and the project's own where they are, and has them loaded
+    another way."""
+
+    def __init__(self, bare: bool) -> None:
+        self.bare = bare
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in _OTHERWISE:
+        bare = self.bare and fullname.startswith(_OURS)
+        if fullname not in _OTHERWISE and not bare:
             return None
         for finder in sys.meta_path:
             if finder is not self and (spec := finder.find_spec(fullname, path, target)) is not None:
                 if spec.loader is not None:
-                    spec.loader = _Spared(spec.loader, _OTHERWISE[fullname])
+                    spec.loader = _Bare(spec.loader) if bare else _Spared(spec.loader, _OTHERWISE[fullname])
                 return spec
         return None
 
@@ -179,6 +193,27 @@ class _Spared(Loader):
                 self._real.exec_module(module)
         except Exception:  # it wants more of them than it gets
             self._real.exec_module(module)
+
+
+class _Bare(Loader):
+    """Loads a module and drops its documentation at once, so that the next modules use the room."""
+
+    def __init__(self, real: Loader) -> None:
+        self._real = real
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._real.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        self._real.exec_module(module)
+        module.__doc__ = None
+        for one in list(vars(module).values()):
+            if getattr(one, "__module__", None) != module.__name__:
+                continue
+            for member in vars(one).values() if isinstance(one, type) else (one,):
+                function = getattr(member, "__func__", getattr(member, "fget", member))
+                if isinstance(function, FunctionType):
+                    del function.__annotations__
 
 
 def _unused_types() -> _Answers:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from oomwatchd.daemon.clocks import now
 from oomwatchd.daemon.crosscheck import LASTING_USEC, Balance, Totals, Witness
@@ -19,7 +19,9 @@ from oomwatchd.metrics import Metrics
 from oomwatchd.observe.host import Host
 from oomwatchd.observe.recorder import Recorder
 from oomwatchd.records.capture import OomCapture, Source, Unseen
-from oomwatchd.sources.tracefs import MarkedVictims
+
+if TYPE_CHECKING:
+    from oomwatchd.sources.tracefs import MarkedVictims
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +146,8 @@ class KillCheck:
 
 def _open_marks() -> MarkedVictims | None:
     try:
+        from oomwatchd.sources.tracefs import MarkedVictims
+
         return MarkedVictims.open()
     except UnavailableError as error:
         log.warning("works without a second witness: %s", error)

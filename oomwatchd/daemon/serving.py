@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
 from oomwatchd.config import HttpSection
 from oomwatchd.errors import ConfigError, OomwatchdError
@@ -20,8 +22,10 @@ from oomwatchd.web import (
     open_listeners,
     open_unix_listener,
 )
-from oomwatchd.web.pages import Pages
-from oomwatchd.web.shown import State
+
+if TYPE_CHECKING:
+    from oomwatchd.web.pages import Pages
+    from oomwatchd.web.shown import State
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +44,15 @@ class Serving:
         """Not started. An address that is not available does not stop the watch. Raises ConfigError for a
         wrong web configuration."""
         self.health = Health()
-        self._app = App(registry(metrics), self.health, Pages(state, store))
+
+        @cache
+        def pages() -> Pages:
+            """Loaded when a page is asked for: most daemons are only scraped."""
+            from oomwatchd.web.pages import Pages
+
+            return Pages(state, store)
+
+        self._app = App(registry(metrics), self.health, lambda request: pages()(request))
         self._access = Access(http.web_config_path, expose_pages=http.expose_pages)
         self._passed = bool(passed)
         #: whose addresses are in force

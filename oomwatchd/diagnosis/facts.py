@@ -9,7 +9,7 @@ Core: no clock, no file, no socket.
 from __future__ import annotations
 
 import re
-import shlex
+from contextlib import suppress
 
 import msgspec
 
@@ -121,10 +121,12 @@ def facts(snapshot: Snapshot | None) -> Facts:
 
 
 def _command_line(text: str) -> dict[str, str]:
-    try:
-        words = shlex.split(text)
-    except ValueError:
-        words = text.split()
+    words = text.split()
+    if '"' in text or "'" in text:
+        import shlex  # hardly any command line of a kernel has quotes
+
+        with suppress(ValueError):
+            words = shlex.split(text)
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 

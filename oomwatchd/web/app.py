@@ -13,7 +13,6 @@ from prometheus_client.registry import CollectorRegistry
 from oomwatchd import __version__
 from oomwatchd.web.lanes import Later
 from oomwatchd.web.messages import Request, Response
-from oomwatchd.web.pages import Pages
 
 #: the main loop hangs if it did not beat for this long; it beats at least every half of WatchdogSec
 _ALIVE_SECONDS = 180.0
@@ -59,7 +58,12 @@ class Health:
 class App:
     """The handler of all requests."""
 
-    def __init__(self, registry: CollectorRegistry, health: Health, pages: Pages | None = None) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        health: Health,
+        pages: Callable[[Request], Response | Later | None] | None = None,
+    ) -> None:
         self._registry = registry
         self._health = health
         self._pages = pages
