@@ -205,7 +205,7 @@ def load(path: Path | None, default: Path = DEFAULT_PATH) -> tuple[Config, Path 
             content = file.read(_MOST_BYTES + 1)
         if len(content) > _MOST_BYTES:
             raise ConfigError(f"{path}: larger than {_MOST_BYTES >> 20} MiB: no configuration")
-        document = tomllib.loads(content.decode("utf-8"))
+        document = tomllib.loads(content.decode("utf-8-sig"))
     except OSError as error:
         if not asked and isinstance(error, FileNotFoundError | NotADirectoryError):
             return parse({}, "defaults"), None
@@ -318,12 +318,15 @@ def _convert(value: Any, kind: type[_T], path: str, name: str) -> _T:
     except msgspec.ValidationError as error:
         text = _AT.sub("", str(error))
         at = _AT.search(str(error))
-        keys = [*path.split("."), *(at[1].split(".") if at else ())]
+        # the first of a list is 1, as in all messages
+        inside = re.sub(r"\[(\d+)\]", lambda number: f".{int(number[1]) + 1}", at[1]) if at else ""
+        keys = [*path.split("."), *inside.split(".")]
         if own := _OWN_CHECK.match(text):
             keys.append(own[1])
             text = text[own.end() :]
         if text.startswith("Invalid enum value"):
-            text += f"; known here: {', '.join(_choices(kind, at[1] if at else ''))}"
+            wrong = text.removeprefix("Invalid enum value ")
+            text = f"{wrong} is none of: {', '.join(_choices(kind, at[1] if at else ''))}"
         text = re.sub(r"`(\w+)`", lambda word: _TYPES.get(word[1], word[0]), text)
         key = ".".join(filter(None, keys))
         raise ConfigError(f"{name}: {key}: {text[0].lower()}{text[1:]}") from error

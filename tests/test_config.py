@@ -14,6 +14,7 @@ from oomwatchd import plugs
 from oomwatchd.cli import check_config
 from oomwatchd.config import Address, Config, FollowSection, load, parse, parse_listen
 from oomwatchd.errors import EX_CONFIG, ConfigError
+from oomwatchd.sinks import webhook
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 
@@ -79,14 +80,19 @@ def test_a_sink_gets_its_own_options() -> None:
         ("sinks = 3", "f.toml: sinks: expected a table, got an integer"),
         ("http = 3", "f.toml: http: expected a table, got an integer"),
         ("sinks.jsonl = 3", "f.toml: sinks.jsonl: expected a table, got an integer"),
-        ("log_level = 'loud'", "f.toml: log_level: invalid enum value 'loud'; known here: debug, info,"),
+        ("log_level = 'loud'", "f.toml: log_level: 'loud' is none of: debug, info,"),
         (
             "[capture]\ncommand_line = 'all'",
-            "f.toml: capture.command_line: invalid enum value 'all'; known here: off, executable, full",
+            "f.toml: capture.command_line: 'all' is none of: off, executable, full",
         ),
         ('[kmsg]\ndevice = "/dev/\\u0000"', "f.toml: kmsg.device: holds a NUL character"),
         ('[sinks.jsonl]\npath = "\\u0000"', "f.toml: sinks.jsonl.path: holds a NUL character"),
         ('[http]\nlisten = ["h:1", "unix:/\\u0000"]', "f.toml: http.listen.2: holds a NUL character"),
+        ("[http]\nlisten = ['h:1', 3]", "f.toml: http.listen.2: expected a string, got an integer"),
+        (
+            "[sinks.webhook]\ntemplate = 'slak'",
+            "f.toml: sinks.webhook.template: no template 'slak': give slack,",
+        ),
         ("[http]\nlisten = '10053'", "f.toml: http.listen: '10053' is not host:port"),
         ("[http]\nlisten = ':10053'", "f.toml: http.listen: ':10053' is not host:port"),
         ("[http]\nlisten = 'h:0'", "f.toml: http.listen: '0' is not a port (1 to 65535)"),
@@ -119,6 +125,17 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes, words: str) -> N
     with pytest.raises(ConfigError) as caught:
         load(file)
     assert str(caught.value) == f"{file}: {words}"
+
+
+def test_the_mark_that_some_editors_begin_a_file_with_is_ignored(tmp_path: Path) -> None:
+    file = tmp_path / "f.toml"
+    file.write_bytes(b"\xef\xbb\xbf[store]\nmax_events = 5\n")
+    assert load(file)[0].store.max_events == 5
+
+
+def test_the_templates_that_come_along_are_the_files() -> None:
+    there = {path.stem for path in (Path(webhook.__file__).parent / "templates").glob("*.json")}
+    assert there == set(webhook.TEMPLATES)
 
 
 def test_a_file_without_end_is_one_line() -> None:
@@ -186,7 +203,7 @@ def test_check_config_names_a_file_that_a_sink_lacks(
     assert args.run(args) == 0  # the daemon takes it, and keeps what it cannot send
     shown = capsys.readouterr()
     assert shown.out == f"{file}: ok\n"
-    assert shown.err.startswith("oomwatchd: sink webhook could not work as this user, here and now: ")
+    assert shown.err.startswith("oomwatchd: sink webhook cannot work here as this user: ")
     assert f"{tmp_path}/none.json" in shown.err
 
 
@@ -216,7 +233,7 @@ def test_check_config_without_a_file_says_that_the_defaults_hold(
     check_config.add_parser(parser.add_subparsers())
     args = parser.parse_args(["check-config"])
     assert args.run(args) == 0
-    assert capsys.readouterr().out == f"there is no {absent}: the defaults hold\n"
+    assert capsys.readouterr().out == f"there is no {absent}: the defaults apply\n"
     # a file that was named must be there
     args = parser.parse_args(["check-config", str(absent)])
     with pytest.raises(ConfigError, match="No such file"):

@@ -59,8 +59,8 @@ def run(args: SimpleNamespace) -> int:
     if configured.sources.follow:
         from oomwatchd.follow.address import places_of
 
-        places_of(configured.sources)
+        places_of(configured.sources, str(path))
     for name, error in _unready(configured.sinks):
-        complain(f"sink {name} could not work as this user, here and now: {error}")
-    print(f"there is no {DEFAULT_PATH}: the defaults hold" if path is None else f"{path}: ok")
+        complain(f"sink {name} cannot work here as this user: {error}")
+    print(f"there is no {DEFAULT_PATH}: the defaults apply" if path is None else f"{path}: ok")
     return 0

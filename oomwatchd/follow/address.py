@@ -85,14 +85,15 @@ def place_of(section: FollowSection) -> Place:
     return Place(name=name and harmless(name)[:NAME_CHARACTERS], **fields)  # type: ignore[arg-type]
 
 
-def places_of(section: SourcesSection) -> list[Place]:
-    """Read all sources of the configuration. Raises ConfigError."""
+def places_of(section: SourcesSection, name: str = "") -> list[Place]:
+    """Read all sources of the configuration, which ``name`` stands for in errors. Raises ConfigError."""
     places = []
+    where = f"{name}: " if name else ""
     for number, one in enumerate(section.follow, 1):
         try:
             places.append(place_of(one))
         except UsageError as error:
-            raise ConfigError(f"sources.follow.{number}: {error.message}", hint=error.hint) from None
+            raise ConfigError(f"{where}sources.follow.{number}: {error.message}", hint=error.hint) from None
     return places
 
 

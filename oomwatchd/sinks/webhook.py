@@ -41,6 +41,8 @@ from oomwatchd.sinks._secrets import read_secret
 
 log = logging.getLogger(__name__)
 
+#: that come along, in ``templates``
+TEMPLATES = ("slack", "mattermost", "matrix", "teams")
 CLOUDEVENTS = "application/cloudevents+json; charset=utf-8"
 
 
@@ -61,6 +63,9 @@ class Options(HttpOptions, frozen=True, kw_only=True, forbid_unknown_fields=True
         self.check_target("url", self.url)
         if self.url and self.url_file:
             raise ValueError("url_file: give either url or url_file")
+        if self.template and "/" not in self.template and self.template not in TEMPLATES:
+            known = ", ".join(TEMPLATES)
+            raise ValueError(f"template: no template {self.template!r}: give {known}, or a file's whole path")
 
 
 def cloud_event(event: OomEvent, size: Literal["small", "full"], link: str = "") -> dict[str, Any]:
@@ -104,8 +109,7 @@ def read_template(name: str) -> Template:
             text = files(__package__).joinpath("templates", f"{name}.json").read_text(encoding="utf-8")
         return Template(text, _NAMES)
     except FileNotFoundError:
-        hint = "" if "/" in name else "; known: slack, mattermost, matrix, teams, or a file's whole path"
-        raise SinkError(f"template {name}: there is no such template{hint}") from None
+        raise SinkError(f"template {name}: there is no such file") from None
     except (OSError, UnicodeDecodeError, TemplateError) as error:
         raise SinkError(f"template {name}: {error}") from None
 

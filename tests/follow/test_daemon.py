@@ -150,7 +150,7 @@ def test_a_wrong_section_is_said_in_one_line(
     path.write_text(text)
     assert main(["check-config", str(path)]) == 78
     said = capsys.readouterr().err
-    assert words in said and said.count("\n") == 1
+    assert said.startswith(f"oomwatchd: {path}: ") and words in said and said.count("\n") == 1
 
 
 def followed(number: int, host: str) -> OomCapture:
