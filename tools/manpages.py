@@ -15,15 +15,15 @@ _EXIT_STATUS = (
     ("0", "Done."),
     ("1", "The self-test's kill was not reported."),
     ("64", "The arguments are wrong."),
-    ("66", "The input is not there or cannot be read."),
-    ("69", "Something that is needed is not there: the kernel log, the store, a daemon."),
-    ("70", "A fault of oomwatchd itself."),
+    ("66", "An input is missing or cannot be read; no such event."),
+    ("69", "Something needed is missing: the kernel log, a memory cgroup, the store, a daemon."),
+    ("70", "A bug in oomwatchd."),
     ("73", "The output file cannot be written."),
     ("74", "Standard output cannot be written."),
-    ("77", "A right is missing."),
+    ("77", "No permission."),
     ("78", "The configuration is wrong."),
-    ("130", "Ended by Ctrl-C."),
-    ("141", "Whoever read the output had enough."),
+    ("130", "Interrupted by Ctrl-C."),
+    ("141", "The reader closed the pipe (head)."),
 )
 
 
@@ -103,8 +103,8 @@ def daemon_page(top: argparse.ArgumentParser) -> list[str]:
         ".SH DESCRIPTION",
         roff(
             "Watches the kernel log for reports of the OOM killer, records the state of the machine at "
-            "that moment, explains each report, keeps it, and serves metrics for Prometheus. The same "
-            "explanation is made of saved logs by `oomwatchd analyze`."
+            "that moment, explains and stores each report, and serves metrics for Prometheus. "
+            "`oomwatchd analyze` explains saved logs in the same way."
         ),
         *options(top),
         ".SH COMMANDS",
@@ -145,9 +145,9 @@ def analyze_page(top: argparse.ArgumentParser) -> list[str]:
     lines = head("oomwatchd-analyze", 1, "explain the OOM reports of a saved or pasted log")
     lines += [".SH SYNOPSIS", *synopsis(parser), ".SH DESCRIPTION", roff(parser.description or "")]
     lines += [".SH OPTIONS", *options(parser), *exit_status(), ".SH EXAMPLES"]
-    lines += item("dmesg | oomwatchd analyze", "What the kernel log of this host has.")
+    lines += item("dmesg | oomwatchd analyze", "Explain the reports in this host's kernel log.")
     lines += item(
-        "oomwatchd analyze \\-\\-format html \\-\\-output oom.html kern.log.1.gz", "A page to send on."
+        "oomwatchd analyze \\-\\-format html \\-\\-output oom.html kern.log.1.gz", "Make a page to send on."
     )
     lines += [".SH SEE ALSO", ".BR oomwatchd (8),", ".BR dmesg (1),", ".BR journalctl (1)"]
     return lines

@@ -46,12 +46,12 @@ def add_parser(subparsers: Subparsers) -> None:
         "--boot-id",
         type=_boot_id,
         metavar="ID",
-        help="the boot that raw /dev/kmsg records are of: gives events the same id as the daemon",
+        help="boot id of raw /dev/kmsg records; events then have the daemon's ids",
     )
     parser.add_argument(
         "--follow",
         action="store_true",
-        help="then read what is added to the files, rotated or not, until interrupted",
+        help="go on with what is added to the files, also after a rotation, until interrupted",
     )
     parser.add_argument("--journal", action="store_true", help="read the journal instead of files")
     parser.add_argument(

@@ -62,8 +62,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "doctor",
         help="say what works on this host, what does not, and how to fix it",
         description="Looks at the kernel, its log and its settings, and says what works for the watch, what "
-        "does not, and how to fix each. Changes nothing. Exit status 0, or 69 if something fails without "
-        "which there is no watch.",
+        "does not, and how to fix each. Changes nothing. Exit status 0, or 69 if something that the watch "
+        "needs fails.",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration")
     parser.add_argument("--json", action="store_true", help="print the checks as a JSON array")
@@ -165,7 +165,7 @@ def _kernel_log(device: Path) -> Check:
 
 def _ring(root: Path, size: int | None) -> Check:
     if size is None:
-        return Check("kernel log size", "warn", "the kernel does not tell", "run as root")
+        return Check("kernel log size", "warn", "the kernel does not say", "run as root")
     tasks = _user_processes(root)
     rows = 0 if _setting(root, "vm/oom_dump_tasks") == "0" else tasks
     nodes = max(1, len(list((root / "sys/devices/system/node").glob("node[0-9]*"))))
@@ -197,7 +197,7 @@ def _setting(root: Path, name: str) -> str | None:
 def _count(root: Path) -> Check:
     if oom_kills(to_text(read_whole(root / "proc/vmstat", _SMALL_FILE))) is not None:
         return Check("kernel's count of kills", "ok", "oom_kill in /proc/vmstat")
-    found = "no oom_kill in /proc/vmstat: kills whose messages are lost are not noticed"
+    found = "no oom_kill in /proc/vmstat: a kill whose messages are lost goes unnoticed"
     return Check("kernel's count of kills", "warn", found, "Linux 4.13 or later has it")
 
 
@@ -221,15 +221,15 @@ def _panic(root: Path) -> Check:
 
 def _choice(root: Path) -> Check:
     if _setting(root, "vm/oom_kill_allocating_task") in (None, "0"):
-        return Check("choice of the victim", "ok", "the process that frees most")
-    found = "vm.oom_kill_allocating_task is set: whoever asks next is killed, not who holds the memory"
+        return Check("choice of the victim", "ok", "the task with the highest score")
+    found = "vm.oom_kill_allocating_task is set: the kernel kills the task that asks for memory"
     return Check("choice of the victim", "warn", found, "sysctl vm.oom_kill_allocating_task=0")
 
 
 def _overcommit(root: Path) -> Check:
     if _setting(root, "vm/overcommit_memory") != "2":
         return Check("overcommit", "ok", "memory is overcommitted; when it runs out, the kernel kills")
-    found = "vm.overcommit_memory is 2: programs mostly fail to allocate, of which the log says nothing"
+    found = "vm.overcommit_memory is 2: allocations fail in the program, and the kernel log says nothing"
     return Check("overcommit", "warn", found, "watch Committed_AS against CommitLimit in /proc/meminfo, too")
 
 
@@ -251,7 +251,7 @@ def _names(root: Path) -> Check:
         return Check("container names", "ok", f"read by the helper at /{HELPER}")
     if not runtimes:
         return Check("container names", "ok", "no files of a container runtime")
-    found = f"the service may not read /{runtimes[0]}: it knows these containers by their ids"
+    found = f"the service may not read /{runtimes[0]}: these containers have no names, only ids"
     return Check("container names", "warn", found, "systemctl start oomwatchd-names.socket")
 
 
@@ -259,8 +259,8 @@ def _holders(root: Path) -> Check:
     if not _exists(root / "proc/slabinfo"):
         found = "no /proc/slabinfo: which of the kernel's caches grew is not known"
         return Check("holders", "warn", found, "a kernel with CONFIG_SLUB_DEBUG or CONFIG_SLAB")
-    found = "slab caches and vmalloc (by OpenFile= for the service: systemd 253); what a process holds by "
-    return Check("holders", "ok", found + "pipes, sockets, memfd and BPF is told to root alone")
+    found = "slab caches and vmalloc (for the service by OpenFile=, systemd 253); only root can see what "
+    return Check("holders", "ok", found + "processes hold in pipes, sockets, memfd and BPF")
 
 
 def _pressure(root: Path) -> Check:
@@ -273,7 +273,7 @@ def _pressure(root: Path) -> Check:
 def _swap(root: Path) -> Check:
     areas = list(swap_areas(read_whole(root / "proc/swaps", _SMALL_FILE)))
     found = ", ".join(harmless(to_text(path)) for path, _ in areas[:8])
-    return Check("swap", "ok", found or "none: what is not backed by files stays in memory")
+    return Check("swap", "ok", found or "none: anonymous memory cannot leave RAM")
 
 
 def _pstore_backend(root: Path) -> str | None:
@@ -311,7 +311,7 @@ def _journal(root: Path) -> Check:
 def _udev(root: Path) -> Check:
     if _exists(root / "run/udev/control"):
         return Check("udev", "ok", "memory hotplug and new swap are noticed")
-    found = "no udev: memory that is plugged is noticed only when a report is made"
+    found = "no udev: hotplugged memory is noticed only at the next report"
     return Check("udev", "warn", found, "not needed without memory hotplug")
 
 
@@ -319,7 +319,7 @@ def _tracefs(root: Path) -> Check:
     for place in ("sys/kernel/tracing", "sys/kernel/debug/tracing"):
         if _exists(root / place / "events/oom/mark_victim"):
             return Check("tracefs", "ok", f"/{place}/events/oom/mark_victim")
-    found = "no events/oom/mark_victim: no second witness of kills"
+    found = "no events/oom/mark_victim: kills have no second source"
     return Check(
         "tracefs", "warn", found, "as root: mount -t tracefs tracefs /sys/kernel/tracing; else see trace.conf"
     )

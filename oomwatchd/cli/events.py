@@ -80,9 +80,9 @@ def add_parser(subparsers: Subparsers) -> None:
         listing.add_argument(f"--{name}", metavar=name.upper(), help=f"{whose}; its beginning is enough")
     listing.add_argument("--host", metavar="HOST", help="of this machine, which is followed from here")
     listing.add_argument(
-        "--each", action="store_true", help="a row for each event, not one for those that say the same"
+        "--each", action="store_true", help="one row for each event; else repeats share a row"
     )
-    listing.add_argument("--json", action="store_true", help="one JSON array, of each event")
+    listing.add_argument("--json", action="store_true", help="print one JSON array of the single events")
     listing.set_defaults(run=run_list)
 
     showing = actions.add_parser("show", help="show one event")
@@ -99,7 +99,7 @@ def add_parser(subparsers: Subparsers) -> None:
     exporting.add_argument("--output", metavar="FILE", help="default: standard output")
     exporting.set_defaults(run=run_export)
 
-    states = actions.add_parser("deliveries", help="the state of each delivery across the network")
+    states = actions.add_parser("deliveries", help="how far each network sink has got")
     states.add_argument("--json", action="store_true", help="one JSON array")
     states.set_defaults(run=run_deliveries)
 

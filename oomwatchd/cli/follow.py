@@ -26,11 +26,11 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Follow the kernel logs of other machines and explain each OOM report as soon as it has"
         " ended, until interrupted. SOURCE is [NAME=]KIND:PLACE: serial:/dev/ttyUSB0@115200, file:PATH,"
         " pipe:PATH (-: standard input), command:'ssh board dmesg --follow' (no shell; started again when it"
-        " ends), netconsole:[ADDRESS:]PORT, syslog-udp:[ADDRESS:]PORT or syslog-tcp:[ADDRESS:]PORT. Of a path"
-        " alone the kind is told by what is there.",
+        " ends), netconsole:[ADDRESS:]PORT, syslog-udp:[ADDRESS:]PORT or syslog-tcp:[ADDRESS:]PORT. For a"
+        " path alone, the file there decides the kind.",
     )
     parser.add_argument("sources", nargs="+", metavar="SOURCE")
-    parser.add_argument("--raw", action="store_true", help="write what comes, too, as it comes")
+    parser.add_argument("--raw", action="store_true", help="also print the log as it comes")
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     parser.add_argument("--output", metavar="FILE", help="default: standard output")
     parser.set_defaults(run=run)

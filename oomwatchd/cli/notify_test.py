@@ -69,7 +69,7 @@ def run(args: SimpleNamespace) -> int:
 def test_event(wall: float) -> OomEvent:
     """An event like that of a kill; nothing was killed."""
     moment = rfc3339(wall)
-    explanation = "oomwatchd notify-test sent this to show that the way to you works. Nothing has happened."
+    explanation = "oomwatchd notify-test sent this to show that events reach you. Nothing has happened."
     return OomEvent(
         schema=SCHEMA,
         id=f"test-{secrets.token_hex(8)}",

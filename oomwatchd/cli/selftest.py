@@ -1,5 +1,5 @@
 """``oomwatchd selftest``: provokes one real OOM kill in a throw-away memory cgroup and proves that it was
-reported: by the running daemon (its store and its counters), or, when none answers, by a watch of its own.
+reported: by the running daemon (its store and its counters), or by this command itself if no daemon answers.
 
 Safe on a production host, see ``throwaway``.
 """
@@ -87,7 +87,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="provoke one OOM kill in a throw-away cgroup and prove that it is reported",
         description="Provokes one real OOM kill in a throw-away memory cgroup of "
         f"{throwaway.LIMIT_BYTES >> 20} MiB, which touches no other process, and proves that the running "
-        "daemon reported it, or a watch of its own when no daemon answers.",
+        "daemon reported it. If no daemon answers, the command watches the kernel log itself.",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="the running daemon's configuration")
     parser.add_argument(
@@ -332,7 +332,7 @@ def _as_text(result: Result) -> str:
     if result.daemon:
         reporter = f"the running daemon ({result.daemon})"
     else:
-        reporter = "a watch of its own, no daemon answers"
+        reporter = "this command itself, no daemon answers"
     compared = ["pid"] * result.pid_compared + ["comm"] + ["cgroup"] * result.cgroup_compared
     compared += ["the kernel's oom_kill counter"]
     compared += ["the daemon's kill counter"] * (result.daemon_oom_kills is not None)

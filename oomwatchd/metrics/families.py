@@ -54,8 +54,8 @@ def _followed(numbers: Numbers, state: Following) -> list[Metric]:
     """Of the machines whose logs are followed: none of it is in the counters of this host."""
     kills = CounterMetricFamily(
         "oomwatchd_followed_oom_kills",
-        f"Kills that the logs of followed hosts report: the {MAX_HOSTS} that had the last ones, those of the "
-        f"rest as '{OTHER}'. Nothing proves that a kernel wrote them.",
+        f"Kills that the logs of followed hosts report: the {MAX_HOSTS} hosts with the latest kills, all "
+        f"others as '{OTHER}'. Nothing proves that a kernel wrote them.",
         labels=("host",),
     )
     events = CounterMetricFamily(
@@ -70,16 +70,17 @@ def _followed(numbers: Numbers, state: Following) -> list[Metric]:
     for name, well in state.sources.items():
         up.add_metric([harmless(name)], float(well))
     size = CounterMetricFamily(
-        "oomwatchd_followed_bytes", "Bytes read of the logs of followed hosts.", labels=("host",)
+        "oomwatchd_followed_bytes", "Bytes read from the logs of followed hosts.", labels=("host",)
     )
     for name, number in state.bytes.items():
         size.add_metric([harmless(name)], number)
     dropped = CounterMetricFamily(
         "oomwatchd_followed_dropped",
-        "What of followed hosts was not used. bytes: its queue was full. lost: records that did not come, by "
-        "their sequence numbers. spoilt: lines of a serial console that lost bytes and cannot be mended. "
+        "Input of followed hosts that was not used. bytes: its queue was full. lost: records that are "
+        "missing by their sequence numbers. spoilt: lines of a serial console that lost bytes and cannot be "
+        "mended. "
         "event: more events than its share. foreign: messages of programs. datagram: the socket was full. "
-        "host: of more hosts than there is room for.",
+        "host: more hosts than there is room for.",
         labels=("host", "reason"),
     )
     for (name, reason), number in state.dropped.items():
@@ -93,8 +94,8 @@ def _counted(numbers: Numbers) -> list[Metric]:
     events = CounterMetricFamily(
         "oomwatchd_oom_events",
         "Reports of the kernel since the first start in this boot, by how they ended and by what was "
-        "exhausted (none: the whole system). One report may kill several processes or none. oomd_kill: a "
-        "cgroup that systemd-oomd killed, which is no report and no kill of the kernel's.",
+        "exhausted (none: the whole system). One report may kill several processes or none. "
+        "oomd_kill: systemd-oomd killed a cgroup; the kernel neither reports nor counts that.",
         labels=("kind", "constraint"),
     )
     for (kind, constraint), number in numbers.events.items():
@@ -114,8 +115,8 @@ def _counted(numbers: Numbers) -> list[Metric]:
         _add(kills, {"constraint": constraint}, number, numbers.examples.get((KILLS, constraint)))
     units = CounterMetricFamily(
         "oomwatchd_unit_oom_kills",
-        f"The same kills by the victim's systemd unit: the {MAX_UNITS} units that had the last ones, those "
-        f"of the rest as '{OTHER}'; '{UNKNOWN}' where neither unit nor container is known. Kills in a "
+        f"The same kills by the victim's systemd unit: the {MAX_UNITS} units with the latest kills, all "
+        f"others as '{OTHER}'; '{UNKNOWN}' where neither unit nor container is known. Kills in a "
         "container's own scope are not here. A new series is 0 for a minute.",
         labels=("unit",),
     )
@@ -123,10 +124,10 @@ def _counted(numbers: Numbers) -> list[Metric]:
         units.add_metric(labels, number)
     containers = CounterMetricFamily(
         "oomwatchd_container_oom_kills",
-        f"The same kills by the victim's container: the {MAX_CONTAINERS} that had the last ones, those of "
-        f"the rest as '{OTHER}'. The labels are those of kube-state-metrics and cAdvisor. Outside Kubernetes "
-        "namespace and pod are empty. Without a name, container is the first 12 digits of the id. A "
-        "new series is 0 for a minute.",
+        f"The same kills by the victim's container: the {MAX_CONTAINERS} containers with the latest kills, "
+        f"all others as '{OTHER}'. The labels are those of kube-state-metrics and cAdvisor. Outside "
+        "Kubernetes namespace and pod are empty. Without a name, container is the first 12 digits of the id. "
+        "A new series is 0 for a minute.",
         labels=("namespace", "pod", "container"),
     )
     for labels, number in numbers.containers.shown():
@@ -167,8 +168,8 @@ def _counted(numbers: Numbers) -> list[Metric]:
         ),
         _counter(
             "oomwatchd_kmsg_forged_records",
-            "Records that look like the kernel's OOM messages but were written by user space, or are one "
-            "line alone that neither another line nor the kernel's count confirms; they are ignored.",
+            "Records that look like the kernel's OOM messages but were written by user space, or single "
+            "lines that neither other lines nor the kernel's count confirm; they are ignored.",
             numbers.forged,
         ),
         _gauge(
@@ -249,7 +250,7 @@ def _counted(numbers: Numbers) -> list[Metric]:
             ),
             _counter(
                 "oomwatchd_unreported_victims",
-                "Those of them that the kernel log did not name within 10 s: their messages were lost, "
+                "Marked victims that the kernel log did not name within 10 s: their messages were lost, "
                 "or they were exiting by themselves.",
                 unreported,
             ),
@@ -265,7 +266,9 @@ def _counted(numbers: Numbers) -> list[Metric]:
     if numbers.store is not None:
         up, stored, size, failed = numbers.store
         families += [
-            _gauge("oomwatchd_store_up", "1 while events reach the disk; 0: memory keeps the last.", int(up)),
+            _gauge(
+                "oomwatchd_store_up", "1 while events reach the disk; 0: they are only in memory.", int(up)
+            ),
             _gauge("oomwatchd_store_events", "Events in the store.", stored),
             _gauge("oomwatchd_store_size_bytes", "What the store uses of the disk.", size),
             _counter(
@@ -325,11 +328,11 @@ def _warnings(numbers: Numbers) -> list[Metric]:
     )
     seconds = GaugeMetricFamily(
         "oomwatchd_exhaustion_seconds",
-        "When nothing of it will be left, if the growth goes on like this; +Inf: not in sight.",
+        "Seconds until nothing of it is left if the growth goes on like this; +Inf: no end in sight.",
         labels=("cgroup",),
     )
     stands = GaugeMetricFamily(
-        "oomwatchd_warning_open", "1 while a warning of it (event oom_near) stands.", labels=("cgroup",)
+        "oomwatchd_warning_open", "1 while a warning of it (event oom_near) is open.", labels=("cgroup",)
     )
     for one in numbers.outlook:
         labels = (harmless(one.cgroup or "")[:LABEL_CHARACTERS],)
@@ -443,7 +446,7 @@ def _deliveries(states: Iterable[Delivery]) -> list[Metric]:
     )
     oldest = GaugeMetricFamily(
         "oomwatchd_sink_oldest_waiting_timestamp_seconds",
-        "When the oldest event came that a sink has yet to take, seconds since the epoch; 0: none waits.",
+        "When the oldest event that a sink has yet to take happened, seconds since the epoch; 0: none waits.",
         labels=label,
     )
     for state in states:
