@@ -1369,7 +1369,7 @@ def test_a_cgroup_below_its_limit_was_not_at_it() -> None:
 
     assert said(99 * MIB, 100 * MIB).evidence["reached"] == 1
     for other in (said(50 * MIB, 100 * MIB), said(50 * MIB, None)):
-        assert (other.evidence["reached"], other.advice) == (0, "")
+        assert other.evidence["reached"] == 0 and other.advice.startswith("Look for what changes")
         assert "not at its limit" in other.title
     # a huge page does not fit into what is left
     assert said(7 * MIB, 8 * MIB, order=9).evidence["reached"] == 1

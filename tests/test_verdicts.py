@@ -227,3 +227,70 @@ def test_the_swap_cache_of_a_cgroup_is_told() -> None:
     told = said(KERNEL, kind="oom_kill", constraint="memcg", memcg=memcg, kills=1, outcome=None)
     # of the 6 MiB that are in swap too a process has at least 1 MiB mapped
     assert "swap cache 5120 kB (50.0 %)" in one(told, "memcg_limit_reached").explanation
+
+
+def limited(mib: int, rss: int, **fields: Any) -> Diagnosis:
+    """A cgroup of v1 at its limit, without its statistics."""
+    memcg = Memcg(
+        oom_path="/pod",
+        memory=MemcgCounter(usage_bytes=mib * MIB, limit_bytes=mib * MIB),
+        memory_swap=MemcgCounter(usage_bytes=mib * MIB, limit_bytes=None),
+        kmem=MemcgCounter(usage_bytes=20 * MIB, limit_bytes=None),
+    )
+    tasks = (Task(pid=10, comm="app", tgid=10, rss_bytes=rss * MIB, oom_score_adj=0),)
+    values: dict[str, Any] = {
+        "constraint": "memcg",
+        "memcg": memcg,
+        "tasks": tasks,
+        "kills": 1,
+        "outcome": None,
+    } | fields
+    return said(KERNEL, kind="oom_kill", **values)
+
+
+def test_what_no_process_of_a_cgroup_holds_is_cache() -> None:
+    told = limited(500, 40)
+    assert "its processes hold 8 % of it, the kernel 4 %; the rest is page cache or tmpfs" in told.summary
+    assert "cache, shmem and dirty in its memory.stat" in change(told)
+    assert "the rest is" not in limited(500, 400).summary
+    assert "the rest is" not in limited(500, 40, missing=("tasks",)).summary
+
+
+def test_a_cgroup_that_was_not_at_its_limit_is_watched() -> None:
+    memcg = Memcg(oom_path="/cg2", memory=MemcgCounter(usage_bytes=4 * MIB, limit_bytes=900 * MIB))
+    told = said(KERNEL, kind="oom_kill", constraint="memcg", memcg=memcg, kills=1, outcome=None)
+    assert "Look for what changes memory.max of cgroup /cg2" in change(told)
+
+
+@pytest.mark.parametrize(("usec", "words"), [(500_000, True), (900_000_000, False)])
+def test_what_cannot_be_reclaimed_while_booting_is_the_initramfs(usec: int, words: bool) -> None:
+    """A crash kernel of 192 MiB whose log lost its head and table."""
+    small = memory(zone("DMA32", 92, free=3924, minimum=3928), unevictable=57, inactive_file=25, free=3)
+    told = said(KERNEL, small, kind="oom_no_victim", outcome=None, missing=("header",), first_usec=usec)
+    assert ("the unpacked initramfs" in told.summary) is words
+    assert ("a larger crashkernel=" in change(told)) is words
+
+
+def test_a_boost_comes_after_what_holds_the_memory() -> None:
+    boosted = memory(
+        zone("Normal", 4096, free=100 << 10, minimum=120 << 10, boost=110 << 10), inactive_anon=3900
+    )
+    tasks = (Task(pid=10, comm="app", tgid=10, rss_bytes=3800 * MIB, oom_score_adj=0),)
+    told = said(USER, boosted, kind="oom_kill", kills=1, outcome=None, tasks=tasks)
+    assert "(by a watermark boost)" in told.summary and change(told).startswith("Bound app")
+
+
+def test_some_zones_alone_do_not_say_who_held_the_memory() -> None:
+    zones = Memory(zones=(zone("DMA32", 4096, free=22000, minimum=44000, active_anon=2 << 20),))
+    victims = (Victim(pid=10, comm="main", anon_rss_bytes=389 * MIB),)
+    fields: dict[str, Any] = {"kind": "oom_kill", "outcome": None, "kills": 1, "victims": victims}
+    told = said(USER, zones, complete=False, missing=("mem_info",), **fields)
+    assert "main held 389 MiB" in told.summary and change(told).startswith("Bound main")
+
+
+def test_what_passed_meanwhile_needs_no_change() -> None:
+    above = zone("Normal", 4096, free=200 << 10, minimum=20 << 10)
+    bare = Memory(zones=(Zone(node=0, zone="Normal", amounts=above.amounts),))
+    told = said(USER, bare, complete=False, missing=("tasks",), kind="oom_no_victim", outcome=None)
+    assert "was above its high mark when printed" in told.summary and "lacks" not in told.summary
+    assert change(told).startswith("Nothing for one such kill")

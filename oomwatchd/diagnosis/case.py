@@ -69,6 +69,8 @@ _RECLAIM = deferred(r"shrink_(?:page_list|folio_list|inactive_list|slab)\b|do_sh
 _UNIT = deferred(r"\.(?:slice|service|scope)\b")
 #: The DMI names of virtual machines, with the hypervisor's name.
 _BALLOONS = (("Microsoft Corporation Virtual Machine", "Hyper-V"), ("VMware", "VMware"))
+#: Microseconds since boot in which no kernel has started a service.
+_STARTING = 2_000_000
 #: Share of the memory in all allowed zones.
 _MINOR_SHARE = 0.1
 
@@ -368,9 +370,11 @@ class Case:
     @cached_property
     def early(self) -> bool:
         """Whether no service runs yet: there is only process 1, or not even that."""
-        tasks = self.report.tasks
+        tasks, began = self.report.tasks, self.report.first_usec
         if tasks:
             return all(task.pid <= 1 for task in tasks)
+        if began is not None and 0 < began < _STARTING:
+            return True
         return self.report.trigger.pid == 1 and "tasks" not in self.report.missing
 
     def kernel_at_least(self, major: int, minor: int) -> bool | None:

@@ -56,6 +56,7 @@ def find(case: Case) -> Iterator[Claim]:
     elif not case.verdicts and case.report.kind != "page_alloc_failure":
         # the log lacks the zones: the header alone tells what was asked for
         pages = f" for {1 << request.order} pages in a row (order {request.order})"
+        pages += ", and compaction is not built in" if case.compaction_off else ""
         yield Claim(
             finding=Finding(
                 id=ID,

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
-from oomwatchd.diagnosis.levers import begin_with, of_all_pods, own_settings, raise_it
+from oomwatchd.diagnosis.levers import begin_with, is_v1, of_all_pods, own_settings, raise_it
 from oomwatchd.diagnosis.memcg import at_limit, charge_bytes, kinds, limit_hit
 from oomwatchd.diagnosis.owners import called, owned
 from oomwatchd.diagnosis.summary import room_for_path
@@ -70,7 +70,7 @@ def find(case: Case) -> Claim | None:
             "kernel_bytes": parts.kernel,
             "reached": int(reached),
         },
-        advice=_advice(case, memcg, counter) if reached else "",
+        advice=_advice(case, memcg, counter) if reached else _look_for_who(case, memcg),
     )
     return Claim(
         finding=finding,
@@ -197,6 +197,18 @@ def _best_effort(case: Case, memcg: Memcg) -> str | None:
         return None
     found = owned(path, case.container_names)
     return found.what if found is not None and found.kind in ("container", "pod") else None
+
+
+def _look_for_who(case: Case, memcg: Memcg) -> str:
+    """The advice for a cgroup that was not at its limit."""
+    name = f"cgroup {harmless_name(middle_cut(memcg.oom_path, 60))}" if memcg.oom_path else "the cgroup"
+    file = "memory.limit_in_bytes" if is_v1(memcg) else "memory.max"
+    bpf = (
+        ""
+        if case.kernel_at_least(6, 12) is False
+        else ", or calls the OOM killer by BPF (bpftool struct_ops)"
+    )
+    return f"Look for what changes {file} of {name}{bpf}, or ends in it, at that moment."
 
 
 def _advice(case: Case, memcg: Memcg, counter: MemcgCounter | None) -> str:

@@ -65,7 +65,7 @@ def find(case: Case) -> Claim | None:
             # the process that locks the memory also holds it: rank the lock above the holder
             excess_bytes=held + (whole >> 4),
         )
-        if held >= HOLDS * whole
+        if held >= HOLDS * whole or (case.early and not by_lock)
         else None,
     )
 
@@ -74,6 +74,8 @@ def _holder(case: Case, *, by_lock: bool) -> str:
     """The ramfs mount or the process to name in the summary line; empty if no process is large enough."""
     if case.facts.ramfs and not by_lock and not case.in_cgroup:
         return f", ramfs on {harmless_name(case.facts.ramfs[0])}"
+    if case.early and not by_lock and not case.in_cgroup:
+        return ", most likely the unpacked initramfs"
     largest = case.largest
     if largest is None or largest.bytes < _LARGE * (case.bound_bytes or 0):
         return ""
@@ -99,7 +101,10 @@ def _advice(case: Case, *, by_lock: bool) -> str:
             "tmpfs with size= in its place."
         )
     if case.early:
-        return "Look for a ramfs: the root of an initramfs is one; a smaller initramfs or more RAM helps."
+        return (
+            "Give the machine more RAM (a crash kernel: a larger crashkernel=), or make the initramfs "
+            "smaller: unpacked, it is a ramfs that nothing reclaims."
+        )
     return (
         "Look for a ramfs (the root of an initramfs is one) and locked shared memory (ipcs -m) as well as "
         "for who locks: VmLck in /proc/PID/status."

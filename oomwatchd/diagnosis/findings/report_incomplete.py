@@ -70,7 +70,10 @@ def _told(case: Case) -> bool:
     memcg = case.report.memcg
     counters = memcg is not None and (memcg.memory is not None or memcg.stat)
     account = case.ledger.whole_bytes is not None and case.ledger.bound("anon") is not None
-    return bool(counters or account)
+    # some zones alone say what is short, but not of how much
+    memory = case.report.memory
+    whole = bool(case.report.tasks or (memory is not None and memory.totals) or case.meminfo_at)
+    return bool(counters or (account and whole))
 
 
 def _advice(case: Case, victim: Victim | None, held: int | None, *, machine: bool) -> str:

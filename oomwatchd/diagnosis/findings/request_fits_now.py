@@ -107,7 +107,7 @@ def _mostly_free(case: Case) -> Claim | None:
             evidence={"free_above_high_bytes": spare, "whole_bytes": whole},
             advice=_ADVICE,
         ),
-        refusal=Refusal(text=f"no shortage: {size(spare)} of {size(whole)} were free", rank=48),
+        refusal=Refusal(text=f"no shortage: {size(spare)} of {size(whole)} were free", rank=48, alone=True),
         cause=Cause(tier=Tier.MANNER, text=""),
     )
 
@@ -137,9 +137,12 @@ def _perhaps(case: Case) -> Claim | None:
                     "usable_bytes": usable,
                     "high_bytes": high,
                 },
+                advice="Nothing for one such kill. If they come back, look for what ends at that moment, and "
+                "try a newer kernel.",
             )
             text = f"{_before(case)}{label} zone was above its high mark{block} when printed"
-            return Claim(finding=finding, refusal=Refusal(text=text, rank=60))
+            nothing = Cause(tier=Tier.TOGETHER, text="")
+            return Claim(finding=finding, refusal=Refusal(text=text, rank=60, alone=True), cause=nothing)
     return None
 
 

@@ -62,5 +62,6 @@ def find(case: Case) -> Iterator[Claim]:
             if large
             else "",
         )
-        cause = Cause(tier=Tier.BARRED, text="", excess_bytes=usable - required + boost)
+        # what grows takes the boost in a moment: it comes after whoever holds the memory
+        cause = Cause(tier=Tier.TOGETHER, text="", excess_bytes=usable - required + boost)
         yield Claim(finding=finding, cause=cause if large else None)
