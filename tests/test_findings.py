@@ -997,6 +997,15 @@ def test_a_climb_that_began_late_is_seen() -> None:
     assert finding.evidence["growth_per_minute_bytes"] == pytest.approx(300 * MIB, rel=0.05)
 
 
+def test_what_came_to_its_end_before_the_kill_did_not_grow_until_it() -> None:
+    stayed = tuple((LEAK.points[-1][0] + second * 1_000_000, LEAK.points[-1][1]) for second in range(1, 8))
+    loaded = msgspec.structs.replace(LEAK, points=LEAK.points + stayed)
+    assert "leak_suspect" not in ids((cgroup(), recorded(tracks=(loaded,))))
+    # a moment of waiting for memory is no end
+    waited = msgspec.structs.replace(LEAK, points=LEAK.points + stayed[:3])
+    assert "leak_suspect" in ids((cgroup(), recorded(tracks=(waited,))))
+
+
 def test_a_short_life_is_a_climb_by_its_start_and_its_end() -> None:
     """Three looks alone are no trend; with nothing at the start and the report at the end they are."""
     start = 5_000_000

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from oomwatchd.diagnosis.caches import lever_for, queued
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.facts import Facts, Held, facts
+from oomwatchd.diagnosis.findings import shmem_large
 from oomwatchd.diagnosis.ledger import ledger
 from oomwatchd.diagnosis.suspects import by_amount, by_count, by_trace, modules
 from oomwatchd.records.capture import OomCapture, Snapshot, Source
@@ -220,6 +222,64 @@ def test_what_small_sets_of_descriptors_hold_is_named(part: str, line: str, said
     assert [one.text for one in found] == [said] and lever in found[0].lever
 
 
+@pytest.mark.parametrize(
+    ("parts", "said", "lever"),
+    [
+        ({"ramdisk": "262144000 ram0"}, "RAM disk /dev/ram0", "rmmod brd"),
+        ({"tracing": "262144000"}, "trace buffers (ftrace)", "lower buffer_size_kb"),
+        (
+            {"vmallocinfo": "268435456 nf_ct_alloc_hashtable+0x41/0x80 [nf_conntrack]"},
+            "vmalloc by nf_ct_alloc_hashtable+0x41/0x80 [nf_conntrack]",
+            "/sys/module/nf_conntrack/parameters",
+        ),
+    ],
+)
+def test_what_no_process_holds_is_named(parts: dict[str, str], said: str, lever: str) -> None:
+    found = by_amount(live(**parts))
+    assert [(one.text, one.amount >= 262144000) for one in found] == [(said, True)] and lever in found[
+        0
+    ].lever
+
+
+@pytest.mark.parametrize(
+    ("parts", "said", "lever"),
+    [
+        (
+            {"deleted": "300000000 9 holder", "tmpfs": "300000000 /t"},
+            "deleted files that holder (pid 9) has open",
+            "End holder (pid 9)",
+        ),
+        ({"memfd": "300000000 9 user"}, "a memfd of user (pid 9)", "Bound user (pid 9)"),
+        ({"sysv": "300000000 7 9"}, "SysV segment 7", "Remove the SysV segment 7"),
+        ({"tmpfs": "300000000 /run\n5 /tmp"}, "files in /run", "Remove the files below /run"),
+        ({"tmpfs": "3000000 /run"}, "", "See what it is (df -t tmpfs"),
+    ],
+)
+def test_most_of_the_shared_memory_is_named(parts: dict[str, str], said: str, lever: str) -> None:
+    case = live(**parts)
+    shared = Case(
+        machine({**_FULL, "shmem": 300}, zone(present=1000, managed=900, free=60, min=20)), case.capture
+    )
+    claim = shmem_large.find(shared)
+    assert claim is not None and claim.cause is not None
+    assert claim.cause.text.partition(", most of it ")[2] == said
+    assert claim.finding.advice.startswith(lever)
+
+
+def test_caches_of_all_are_told_by_what_may_be_in_them() -> None:
+    lever = lever_for(live(), "kmalloc-cg-64")
+    assert lever.startswith("Find what takes kmalloc-cg-64: what processes ask for: message queues (ipcs -q)")
+    assert "slub_debug=U,kmalloc-cg-64" in lever
+    assert lever_for(live(), "size-4096").startswith("Find what takes size-4096")
+    assert lever_for(live(), "some_cache") == ""
+    report = machine({**_FULL, "slab_unreclaimable": 300})
+    full = Case(report, live(messages="200000000 9 sender\n5 0 ?").capture)
+    assert lever_for(full, "kmalloc-cg-4k").startswith("Have the message queues of sender (pid 9) read")
+    gone = Case(report, live(messages="200000000 0 ?").capture)
+    assert lever_for(gone, "kmalloc-cg-4k").startswith("Have the message queues read")
+    assert not queued(live(messages="2000 9 sender"), 300 << 20)
+
+
 def test_packet_sockets_are_few_and_hold_much() -> None:
     found = by_count(live(descriptors="16 packet 7 sniffer\n60 file 8 x"), least=100 << 20)
     assert found is not None and found.text == "sniffer has 16 packet sockets open"
@@ -323,7 +383,9 @@ def test_a_taint_tells_of_modules_from_out_of_tree(line: str, has: bool) -> None
 @pytest.mark.parametrize("text", ["", "x", "12", "12 x", "-1 2 y", "\x00", "9" * 5000])
 def test_no_text_breaks_the_facts(text: str) -> None:
     names = ("cmdline", "sysctl", "slabinfo", "descriptors", "memfd", "zram", "vmstat", "sockstat", "locked")
-    assert isinstance(facts(Snapshot(usec=1, wall=1.0, parts=dict.fromkeys(names, text))), Facts)
+    more = ("tmpfs", "deleted", "messages", "ramdisk", "tracing")
+    parts = dict.fromkeys((*names, *more), text)
+    assert isinstance(facts(Snapshot(usec=1, wall=1.0, parts=parts)), Facts)
 
 
 def test_counters_without_a_total_are_a_whole_of_their_own() -> None:

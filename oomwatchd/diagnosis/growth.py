@@ -19,6 +19,8 @@ from oomwatchd.records.capture import Track
 #: and least share of the variation that the line explains.
 POINTS, SHARE = 5, 0.1
 _STEADY, _STRAIGHT = 0.8, 0.9
+#: Seconds before the kill, and share of the rate. Whoever grew less in them had come to its end.
+_LAST, _SLOWED = 5, 0.05
 #: Share of the used swap. A process with more made the swap grow.
 _SWAPPED = 0.5
 #: Growth may have begun late: the whole time is tried first, then the last minute, then the last 15 seconds.
@@ -118,9 +120,20 @@ def _climb(track: Track, whole: int) -> Climb | None:
             rate * seconds >= SHARE * whole
             and straight >= _STRAIGHT
             and grows(amount for _, amount in points)
+            and not _ended(points, rate)
         ):
             return Climb(track, points[0][1], points[-1][1], seconds, int(rate * 60), whole)
     return None
+
+
+def _ended(points: Sequence[tuple[float, int]], rate: float) -> bool:
+    """Whether it had stopped growing some seconds before the last point."""
+    end, last = points[-1]
+    before = [(then, amount) for then, amount in points if then <= end - _LAST]
+    if not before:
+        return False
+    then, amount = before[-1]
+    return last - amount < _SLOWED * rate * (end - then)
 
 
 def _line(points: Sequence[tuple[float, int]]) -> tuple[float, float]:

@@ -28,7 +28,7 @@ LEVERS: tuple[tuple[str, str], ...] = (
         "objects",
         r"^Have fewer|max_user_watches|nf_conntrack_max|Remove (cgroups|network namespaces)|nftables sets|"
         r"max_map_count|message queues|[Ff]ind (who has so many|whose queue)|pids\.max of their cgroup|"
-        r"[Ff]ewer of what takes",
+        r"[Ff]ewer of what takes|^See [a-z][^:;]{3,60}: [^;]*\b(fewer|bound)",
     ),
     ("see_descriptors", r"/proc/(\*|\[0-9\]\*|PID|\d+)/(fd|fdinfo)\b|file descriptors|\blsof\b|ls -l /proc"),
     ("raise_memsw", r"memory\.memsw\.limit_in_bytes"),

@@ -1130,7 +1130,7 @@ WHOLE = (
         work="bystander; scored ${ADJ:--1000} causes anon ${GIANT:-320} 90 giant & sleep 3; causes anon 150 2 innocent; rc=$?; unharmed && return $rc",
         follow={
             "exempt": _did("adj 0: the giant dies", ADJ=0),
-            **_bound("giant", 100, variable="GIANT", less=False),
+            **_bound("giant", 100, variable="GIANT"),
         },
     ),
     Scenario(
