@@ -124,6 +124,9 @@ def host(tmp_path: Path) -> Host:
     write(tmp_path, "sys/block/ram3/size", "2048\n")
     write(tmp_path, "sys/kernel/tracing/buffer_total_size_kb", "7 (expanded: 1408)\n")
     write(tmp_path, "proc/sysvipc/msg", MSG.decode())
+    write(
+        tmp_path, "proc/cgroups", "#subsys_name hierarchy num_cgroups enabled\ncpu 1 9 1\nmemory 0 5003 1\n"
+    )
     write(tmp_path, "proc/77/comm", "pin\x1b[1m\n")
     write(tmp_path, "proc/sys/vm/min_free_kbytes", "260000\n")
     write(tmp_path, "proc/sys/vm/lowmem_reserve_ratio", "256\t256\t32\n")
@@ -164,6 +167,7 @@ def test_a_host_of_files(host: Host, tmp_path: Path) -> None:
         "ramdisk": "1048576 ram3",
         "tracing": "7168",
         "modules": "lab\nunsigned",
+        "cgroups": "5003",
         "packet_sockets": "2",
         "protected": "104857600 /kept",
         "locked": "293601280 77 pin\x1b[1m",

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from oomwatchd.diagnosis.caches import lever_for, queued
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.facts import Facts, Held, facts
-from oomwatchd.diagnosis.findings import shmem_large
+from oomwatchd.diagnosis.findings import shmem_large, slab_unreclaimable_large
 from oomwatchd.diagnosis.ledger import ledger
 from oomwatchd.diagnosis.suspects import by_amount, by_count, by_trace, modules
 from oomwatchd.records.capture import OomCapture, Snapshot, Source
@@ -333,6 +333,17 @@ def test_who_keeps_network_namespaces_is_known() -> None:
     keeper = by_count(case, kinds={"netns"})
     assert keeper is not None and keeper.text == "spacer has 1200 network namespaces open"
     assert by_count(case, kinds={"pipe"}) is None
+
+
+def test_many_cgroups_are_known() -> None:
+    report = machine({**_FULL, "slab_unreclaimable": 200}, zone(present=1000, managed=900, free=60, min=20))
+    parts = {"slabinfo": "44000000 kmalloc-4k\n34000000 kmalloc-2k", "cgroups": "5003"}
+    claim = slab_unreclaimable_large.find(Case(report, live(**parts).capture))
+    assert claim is not None and claim.cause is not None
+    assert claim.cause.text.endswith("; there are 5003 memory cgroups")
+    assert claim.finding.advice.startswith("Remove cgroups that nobody needs (/proc/cgroups counts 5003")
+    few = slab_unreclaimable_large.find(Case(report, live(**{**parts, "cgroups": "90"}).capture))
+    assert few is not None and "cgroups" not in few.finding.advice
 
 
 def test_zram_that_does_not_compress_is_replaced() -> None:

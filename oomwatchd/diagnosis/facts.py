@@ -57,6 +57,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     packet_sockets: int = 0
     locked: tuple[Held, ...] = ()
     threads: tuple[Held, ...] = ()
+    #: Number of memory cgroups, with removed ones that still hold memory.
+    memory_cgroups: int = 0
     ramfs: tuple[str, ...] = ()
     #: RAM that zram devices use (mem_used_total of mm_stat), and pages of zsmalloc.
     zram: tuple[Held, ...] = ()
@@ -108,6 +110,7 @@ def facts(snapshot: Snapshot | None) -> Facts:
         packet_sockets=_number(parts.get("packet_sockets", "")),
         locked=_by_process(parts.get("locked", "")),
         threads=_by_process(parts.get("threads", "")),
+        memory_cgroups=_number(parts.get("cgroups", "")),
         ramfs=tuple(parts.get("ramfs", "").splitlines()[:_MOST]),
         zram=_zram(parts.get("zram", ""), field=3),
         zram_data_bytes=sum(h.amount for h in _zram(parts.get("zram", ""), field=1)),

@@ -127,6 +127,7 @@ class Holders:
             "ramdisk": self._ramdisks(),
             "tracing": self._tracing(),
             "modules": self._modules(),
+            "cgroups": self._cgroup_count(),
             "packet_sockets": self._packet_sockets(),
             **self._protected(),
             **self.processes(),
@@ -226,6 +227,11 @@ class Holders:
         table = to_text(read_whole(self._host.proc / "modules", _TABLE_BYTES))
         marked = (line.split() for line in table.splitlines() if line.endswith(")"))
         return "\n".join([words[0] for words in marked if set("OE") & set(words[-1])][:_MAX_DEVICES])
+
+    def _cgroup_count(self) -> str:
+        """How many memory cgroups there are, with those that were removed and still hold memory."""
+        split = (line.split() for line in self._text("cgroups").splitlines())
+        return next((words[2] for words in split if len(words) > 3 and words[0] == "memory"), "")
 
     def _packet_sockets(self) -> str:
         """How many AF_PACKET sockets the host's network has: whose they are is not told to everybody."""

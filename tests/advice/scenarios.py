@@ -1210,7 +1210,7 @@ WHOLE = (
     Scenario(
         name="g-cgroups",
         cause="5000 cgroups; the worker needs 290",
-        named=r"cgroup",
+        named=r"\d cgroups|memory cgroups",
         near=r"slab|no counter|per-CPU",
         work="bystander; i=0; while [ $i -lt ${N:-5000} ]; do mkdir $CGROUPS/x$i || break; i=$((i+1)); done; causes anon ${MB:-290} 2 worker && unharmed",
         follow={"objects": _did("50 cgroups", N=50), "slab": LOOK},

@@ -27,6 +27,8 @@ TITLE = "Unreclaimable slab is large"
 _LARGE, _HUGE = 0.15, 0.40
 #: Share of RAM that a healthy machine uses.
 _USUAL = 0.04
+#: Of slab, for one memory cgroup: its structures on each node, files in cgroupfs, lists of its objects.
+_CGROUP_BYTES = 24 << 10
 #: Bytes that any booted kernel uses, on however small a board.
 _LEAST = 8 << 20
 
@@ -88,16 +90,26 @@ def _live(case: Case) -> list[tuple[str, int]]:
 def _most(case: Case, caches: list[tuple[str, int]], slab: int) -> str:
     """The one cache that holds most of the slab, or else the process that keeps objects of many caches."""
     if not caches or caches[0][1] < _HUGE * slab:
-        keeper = _keeper(case)
+        keeper = _keeper(case, slab)
         return "" if keeper is None else f"; {keeper.text}"
     name = harmless_name(caches[0][0])
     messages = "" if case.in_cgroup else queued(case, slab)
     return f", most of it {name}{meaning(caches[0][0])}{f'; {messages}' if messages else ''}"
 
 
-def _keeper(case: Case) -> Suspect | None:
-    """Live: the process that keeps network namespaces open; their data is in many caches."""
-    return None if case.in_cgroup else by_count(case, kinds={"netns"})
+def _keeper(case: Case, slab: int) -> Suspect | None:
+    """Live: cgroups, or the process that keeps network namespaces open; their data is in many caches."""
+    if case.in_cgroup:
+        return None
+    count = case.facts.memory_cgroups
+    if count * _CGROUP_BYTES < _HUGE * slab:
+        return by_count(case, kinds={"netns"})
+    return Suspect(
+        amount=0,
+        text=f"there are {count} memory cgroups",
+        lever=f"remove cgroups that nobody needs (/proc/cgroups counts {count} of memory; systemd-cgls), and "
+        "find what makes them and leaves them behind",
+    )
 
 
 def _asked(case: Case) -> str:
@@ -126,7 +138,7 @@ def _advice(case: Case, caches: list[tuple[str, int]]) -> str:
             "kill."
         )
     lever = "" if case.early or not caches else lever_for(case, caches[0][0])
-    keeper = _keeper(case)
+    keeper = _keeper(case, case.ledger.held("slab_unreclaimable") or 0)
     if keeper is not None and (not caches or not meaning(caches[0][0])):
         lever = f"{keeper.lever[0].upper()}{keeper.lever[1:]}."
     if lever:
