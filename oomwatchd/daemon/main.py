@@ -186,10 +186,13 @@ class Daemon:
         if self._snapshots.absent:
             log.info("runs without these files, which this host lacks: %s", ", ".join(self._snapshots.absent))
         self._loop.record()
-        try:
-            protect.warm_up()
-        except Exception as error:
-            log.error("the decoder fails on its own sample report: %s", error, exc_info=error)
+        # what a kill started has its report before it and ends soon: nothing is loaded in advance or locked
+        resident = self._on_demand is None
+        if resident:
+            try:
+                protect.warm_up()
+            except Exception as error:
+                log.error("the decoder fails on its own sample report: %s", error, exc_info=error)
         self._front.start()
         self._worker.start()
         self._worker.look_afterwards(self._host)
@@ -200,7 +203,7 @@ class Daemon:
         self._worker.store.when_renewed(self._count_anew)
         self._worker.later(self._report_panics)
         protect.freeze()
-        if (obstacle := protect.lock_memory()) is not None:
+        if resident and (obstacle := protect.lock_memory()) is not None:
             log.info("works without locked memory: %s", obstacle)
         self._metrics.kmsg_up(True)
         if self._following is not None:
