@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from oomwatchd.event import OomEvent
 from oomwatchd.follow.board import Board
-from oomwatchd.follow.mend import Mender, is_rest_of, mend
+from oomwatchd.follow.mend import Mender
+from oomwatchd.follow.wordings import is_rest_of, mend
 from oomwatchd.formats import ESSENTIAL
 from oomwatchd.formats.recognise import ALL
 from oomwatchd.records.capture import Followed
