@@ -294,3 +294,48 @@ def test_what_passed_meanwhile_needs_no_change() -> None:
     told = said(USER, bare, complete=False, missing=("tasks",), kind="oom_no_victim", outcome=None)
     assert "was above its high mark when printed" in told.summary and "lacks" not in told.summary
     assert change(told).startswith("Nothing for one such kill")
+
+
+def low(**kib: int) -> Zone:
+    """Low memory of a 32-bit kernel, close to its min mark; no other zone is in the log."""
+    whole = zone("Normal", 811, free=3880, minimum=3580, **kib)
+    return Zone(node=None, zone="Normal", amounts=whole.amounts)
+
+
+def test_low_memory_is_known_without_the_line_of_highmem() -> None:
+    """More user memory than the printed zones could hold: the rest is in HighMem."""
+    slab = {"slab_reclaimable": 730000, "slab_unreclaimable": 70000}
+    account = ("GFP_KERNEL_ACCOUNT",)
+    told = said(account, memory(low(**slab), inactive_anon=900, free=53), order=1, kind="oom_no_victim")
+    assert "low memory is used up, and slab holds 96.3 % of it" in told.summary
+    assert "/proc/slabinfo" in change(told) and "64-bit" in change(told)
+    plain = said(account, memory(low(), inactive_anon=900, free=53), kind="oom_no_victim")
+    assert "page tables, kernel stacks" in change(plain)
+    # nothing shows that there is more than these zones
+    alone = said(account, memory(low(), inactive_anon=500, free=53), kind="oom_no_victim")
+    assert "low memory" not in alone.summary
+    # user memory may be in HighMem
+    user = said(USER, memory(low(**slab), inactive_anon=900, free=53), kind="oom_no_victim")
+    assert "low memory" not in user.summary
+
+
+def test_addresses_of_32_bit_and_a_reserve_show_low_memory() -> None:
+    protected = Zone(
+        node=None, zone="Normal", amounts=low().amounts, lowmem_reserve_bytes=(0, 0, 9 * MIB, 9 * MIB)
+    )
+    fields: dict[str, Any] = {"kind": "oom_no_victim", "outcome": None}
+    short = memory(protected, inactive_anon=500, free=53)
+    narrow = said(KERNEL, short, hardware="x [<c034a094>] (oom_kill_process)", **fields)
+    assert "only low memory (Normal) may serve the request" in narrow.summary
+    wide = said(KERNEL, short, hardware="x [<ffffffff8119080b>] oom_kill_process+0x3b", **fields)
+    assert "low memory" not in wide.summary
+
+
+def test_between_min_and_high_the_last_check_fails() -> None:
+    cut = Memory(
+        zones=(Zone(node=0, zone="DMA32", amounts=zone("DMA32", 484, free=3356, minimum=2668).amounts),)
+    )
+    fields: dict[str, Any] = {"complete": False, "missing": ("mem_info",), "outcome": None}
+    told = said(USER, cut, kind="oom_no_victim", **fields)
+    assert "at least 4648 kB short of the high mark that the last check before a kill demands" in told.summary
+    assert "last check" not in said(USER, cut).summary

@@ -67,6 +67,10 @@ _MAY_FAIL = frozenset(
 #: Functions that reclaim calls to write out a page or to shrink a cache.
 _RECLAIM = deferred(r"shrink_(?:page_list|folio_list|inactive_list|slab)\b|do_shrink_slab\b")
 _UNIT = deferred(r"\.(?:slice|service|scope)\b")
+#: An address of 32 bit in a call trace (kernels up to 4.9, ARM later too).
+_ADDRESS_32 = re.compile(r"\[<[0-9a-f]{8}>\]")
+#: The counters of user memory.
+_LISTS = ("active_anon", "inactive_anon", "active_file", "inactive_file")
 #: The DMI names of virtual machines, with the hypervisor's name.
 _BALLOONS = (("Microsoft Corporation Virtual Machine", "Hyper-V"), ("VMware", "VMware"))
 #: Microseconds since boot in which no kernel has started a service.
@@ -345,6 +349,20 @@ class Case:
         """Whether the kernel printed that it was built without CONFIG_COMPACTION (4.9+)."""
         records = self.capture.records if self.capture is not None else ()
         return any(COMPACTION.pattern.search(record.text) for record in records)
+
+    @cached_property
+    def wide_32(self) -> bool:
+        """Whether the kernel has 32 bit, by a zone HighMem, the addresses of its trace, or more user memory
+        than the printed zones of a machine without NUMA could hold."""
+        if any(z.zone == "HighMem" for z in self.zones):
+            return True
+        records = self.capture.records if self.capture is not None else ()
+        if any(_ADDRESS_32.search(record.text) for record in records):
+            return True
+        lists = [self.total(name) or 0 for name in _LISTS]
+        managed = sum(z.bytes_of("managed") or z.bytes_of("present") or 0 for z in self.zones)
+        plain = bool(self.zones) and all(z.node is None for z in self.zones)
+        return plain and any(z.zone == "Normal" for z in self.zones) and sum(lists) > managed > 0
 
     @cached_property
     def uncounted_balloon(self) -> str | None:

@@ -10,27 +10,31 @@ CONFIG_HIGHPTE for page tables, another VMSPLIT, and no more RAM than low memory
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from oomwatchd.diagnosis.allocator import Request, ZoneVerdict
 from oomwatchd.diagnosis.case import Case
-from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.records.report import Finding
-from oomwatchd.words.amounts import kib, size
+from oomwatchd.words.amounts import kib, percent, size
+from oomwatchd.words.escape import harmless
 
 ID = "low_zone_exhausted"
 TITLE = "Low memory is used up while HighMem is free"
 
 #: Share of the low zone. Page cache with this share is what fills it.
 _MOSTLY = 0.5
+_LISTS = ("active_anon", "inactive_anon", "active_file", "inactive_file")
 
 
 def find(case: Case) -> Claim | None:
     low, request = case.nearest, case.request
     high = next((v for v in case.verdicts if v.zone == "HighMem"), None)
-    if low is None or request is None or (high is not None and high.allowed):
+    if request is None or (high is not None and high.allowed):
         return None
     free, mark = _high(case, high, request)
-    if free is None or mark is None or free <= mark:
-        return None
+    if low is None or free is None or mark is None or free <= mark:
+        return _by_rule(case, request) if high is None else None
     cache = sum(low.record.bytes_of(name) or 0 for name in ("active_file", "inactive_file"))
     mostly_cache = cache >= _MOSTLY * (low.managed_bytes or 0) > 0
     finding = Finding(
@@ -54,8 +58,7 @@ def find(case: Case) -> Claim | None:
         advice="Run a 64-bit kernel, or write less at once: the cache of block devices fills low memory "
         "(vm.dirty_bytes; dd with oflag=direct)."
         if mostly_cache
-        else "Run a 64-bit kernel, or lower what the kernel keeps in low memory (slab, page tables, "
-        "kernel stacks: see the figures).",
+        else _less_of(case, [low]),
     )
     text = f"HighMem has {size(free)} free, which the kernel's own data may not use"
     return Claim(finding=finding, cause=Cause(tier=Tier.BARRED, text=text, excess_bytes=free))
@@ -70,3 +73,70 @@ def _high(case: Case, high: ZoneVerdict | None, request: Request) -> tuple[int |
     if memory is None or not memory.highmem_bytes or request.class_zone in ("HighMem", "Movable"):
         return None, None
     return case.free_elsewhere, case.shortfall_bytes
+
+
+def _slab(zones: Sequence[ZoneVerdict]) -> int:
+    """The slab of these zones (printed for each up to 4.12)."""
+    names = ("slab_reclaimable", "slab_unreclaimable")
+    return sum(v.record.bytes_of(name) or 0 for v in zones for name in names)
+
+
+def _less_of(case: Case, zones: Sequence[ZoneVerdict]) -> str:
+    slab, whole = _slab(zones), sum(v.managed_bytes or 0 for v in zones)
+    if slab >= _MOSTLY * whole > 0:
+        return (
+            f"See which cache grows (slabtop -s c, /proc/slabinfo): slab holds {size(slab)} of the "
+            f"{size(whole)} of low memory. A 64-bit kernel has no such bound."
+        )
+    return (
+        "Run a 64-bit kernel, or lower what the kernel keeps in low memory (slab, page tables, kernel "
+        "stacks: see the figures)."
+    )
+
+
+def _more_above(case: Case, zones: Sequence[ZoneVerdict]) -> bool:
+    """Whether the machine has memory above these zones: it is counted, protected from requests that could use
+    it (lowmem_reserve), or holds more user memory than the zones could."""
+    memory = case.report.memory
+    if memory is not None and memory.highmem_bytes:
+        return True
+    if max(zones[0].record.lowmem_reserve_bytes or (0,)) > 0:
+        return True  # the highest zone that the request may use
+    return sum(case.total(n) or 0 for n in _LISTS) > sum(v.managed_bytes or 0 for v in zones) > 0
+
+
+def _by_rule(case: Case, request: Request) -> Claim | None:
+    """The claim for a log of a 32-bit kernel that lacks HighMem's line: no zone that may serve the request is
+    above its high mark."""
+    zones = [v for v in case.verdicts if v.allowed and not case.minor(v)]
+    if request.class_zone != "Normal" or not zones or not case.wide_32 or any(v.passes for v in zones):
+        return None
+    if not _more_above(case, zones):
+        return None
+    if any((v.usable_bytes or 0) > (v.record.bytes_of("high") or 0) for v in zones):
+        return None
+    names, whole = " and ".join(v.label for v in zones), sum(v.managed_bytes or 0 for v in zones)
+    left = sum(v.record.bytes_of(name) or 0 for v in zones for name in _LISTS)
+    slab = _slab(zones)
+    mostly = f", and slab holds {percent(slab, whole)} of it" if slab >= _MOSTLY * whole > 0 else ""
+    finding = Finding(
+        id=ID,
+        severity="critical",
+        title="Low memory is used up",
+        explanation=f"The request needs low memory (class Normal), which a 32-bit kernel has in {names} "
+        f"alone: {size(whole)} in all{mostly}. None is above its high mark, and reclaim can get no more than "
+        f"{size(left)} of user memory back there. What is in HighMem does not count.",
+        evidence={
+            "zone": zones[0].zone,
+            "low_managed_bytes": whole,
+            "low_user_bytes": left,
+            "low_slab_bytes": slab,
+        },
+        advice=_less_of(case, zones),
+    )
+    text = f"low memory is used up{mostly}"
+    return Claim(
+        finding=finding,
+        refusal=Refusal(text=f"only low memory ({harmless(names)}) may serve the request", rank=55),
+        cause=Cause(tier=Tier.BARRED, text=text, excess_bytes=1),
+    )

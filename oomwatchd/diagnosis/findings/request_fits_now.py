@@ -8,6 +8,7 @@ sign of lasting shortage.
 
 from __future__ import annotations
 
+from oomwatchd.diagnosis.allocator import ZoneVerdict
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.records.report import Finding
@@ -143,7 +144,33 @@ def _perhaps(case: Case) -> Claim | None:
             text = f"{_before(case)}{label} zone was above its high mark{block} when printed"
             nothing = Cause(tier=Tier.TOGETHER, text="")
             return Claim(finding=finding, refusal=Refusal(text=text, rank=60, alone=True), cause=nothing)
-    return None
+    return _between(case, open_)
+
+
+def _between(case: Case, zones: list[ZoneVerdict]) -> Claim | None:
+    """The claim for a log without lowmem_reserve, if each zone is above min but not above high."""
+    short = []
+    for v in zones:
+        high = v.record.bytes_of("high")
+        if high is not None and v.usable_bytes is not None and (v.mark_bytes or high) < v.usable_bytes:
+            short.append((high - v.usable_bytes, v))
+    if not short or len(short) != len(zones) or case.report.kind == "page_alloc_failure":
+        return None
+    least, nearest = min(short, key=lambda pair: pair[0])
+    label, usable = harmless(nearest.label), nearest.usable_bytes or 0
+    finding = Finding(
+        id=ID,
+        severity="info",
+        title="Above min, but not above high",
+        explanation=f"When the report was printed, {nearest.label} had {kib(usable)} usable, more than the "
+        f"min mark of {kib(nearest.mark_bytes or 0)}. The last check before a kill demands the high mark: it "
+        f"was short by {kib(least)} at least (the log lacks the zone's lowmem_reserve).",
+        evidence={"zone": nearest.zone, "node": nearest.node, "last_check_short_bytes": least},
+    )
+    text = (
+        f"{label} zone at least {kib(least)} short of the high mark that the last check before a kill demands"
+    )
+    return Claim(finding=finding, refusal=Refusal(text=text, rank=60))
 
 
 _ADVICE = (
