@@ -378,10 +378,14 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
             report(trigger=Trigger(comm="t10"), memory=memory(zone(free=3 << 20))),
             report(trigger=Trigger(comm="t10"), memory=memory(zone(free=1 << 20))),
         ),
-        # the reserve is not in the log: above even the high mark, or only above min
+        # the reserve is not in the log: above even the high mark, above min, or below it
         (
             report(memory=memory(reserve_unknown(free=70 << 10))),
+            report(memory=memory(reserve_unknown(free=44 << 10))),
+        ),
+        (
             report(memory=memory(reserve_unknown(free=60 << 10))),
+            report(memory=memory(reserve_unknown(free=44 << 10))),
         ),
     ],
     "watermark_boosted": [
@@ -1228,7 +1232,8 @@ def test_above_the_high_mark_without_a_reserve_is_no_sure_thing() -> None:
         "lacks the zone's lowmem_reserve" in one(report(memory=memory(above)), "request_fits_now").explanation
     )
     between = msgspec.structs.replace(zone(free=60 << 10), lowmem_reserve_bytes=None)
-    assert "request_fits_now" not in ids(report(memory=memory(between)))
+    said = one(report(memory=memory(between)), "request_fits_now").explanation
+    assert "short by 6144 kB at least (the log lacks" in said
 
 
 def test_giving_up_with_cache_left_is_no_proof() -> None:
