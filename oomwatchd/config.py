@@ -240,7 +240,7 @@ def _sinks_of(kind: str, value: Any, options: type[msgspec.Struct], name: str) -
     if not isinstance(value, list) or "name" not in options.__struct_fields__:
         sections = [_section(value, options, path, name)]
     elif len(value) > MAX_OF_A_KIND:
-        raise ConfigError(f"{name}: {path}: at most {MAX_OF_A_KIND} of a kind, these are {len(value)}")
+        raise ConfigError(f"{name}: {path}: at most {MAX_OF_A_KIND} of a kind, not {len(value)}")
     else:
         sections = [_section(one, options, f"{path}.{n}", name) for n, one in enumerate(value, 1)]
     found: dict[str, msgspec.Struct] = {}

@@ -767,7 +767,7 @@ def test_a_failure_in_the_worker_does_not_end_it(tmp_path: Path, caplog: pytest.
     assert patient.stop(10)
     assert kills_stored(tmp_path) == [1, 1]
     failures = [r.getMessage() for r in caplog.records if "the worker failed" in r.getMessage()]
-    assert failures == ["the worker failed: ZeroDivisionError: oops (said once, counted from now on)"]
+    assert failures == ["the worker failed: ZeroDivisionError: oops (logged once, counted from now on)"]
 
 
 # -- the service manager -------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_an_event_that_a_sink_cannot_put_into_its_form_holds_up_no_other(store: 
     seconds = lane.step()
     assert seconds is not None and seconds > 0
     assert (lane.state.failures, lane.state.failed_since is None) == (1, False)
-    assert lane.state.last_error == "a fault of oomwatchd: KeyError"
+    assert lane.state.last_error == "a bug in oomwatchd: KeyError"
     for _ in range(3):
         lane.step()
     assert [event.id for event in receiver.taken] == [second]

@@ -282,7 +282,7 @@ def test_headers_of_the_file_are_sent(serve: Serve, tmp_path: Path) -> None:
         ("tls_server_config: {cert_file: a, key_file: b, min_version: SSL30}", "Invalid enum value"),
         (
             "tls_server_config: {cert_file: a, key_file: b, client_auth_type: RequireAndVerifyClientCert}",
-            "client_ca_file and client_auth_type need each other",
+            "client_ca_file and client_auth_type go together",
         ),
         (
             "tls_server_config: {cert_file: a, key_file: b, client_auth_type: RequireAnyClientCert}",

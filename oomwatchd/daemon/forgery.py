@@ -65,8 +65,8 @@ class Forgery:
         if not self._said:
             self._said = True
             log.warning(
-                "a line of the kernel log looks like one of an OOM report, but neither another line nor the"
-                " kernel's count says so; it is ignored, and so are those that follow: %s",
+                "a single line of the kernel log looks like part of an OOM report, but neither other lines"
+                " nor the kernel's count confirm it; it and others like it are ignored: %s",
                 harmless(record.text),
             )
 

@@ -150,7 +150,7 @@ def _open_marks() -> MarkedVictims | None:
 
         return MarkedVictims.open()
     except UnavailableError as error:
-        log.warning("works without a second witness: %s", error)
+        log.warning("works without the trace point: %s", error)
         return None
 
 

@@ -87,7 +87,7 @@ class OncePerKind:
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if self.counts[kind] == 1:
             self._log.error(
-                "%s failed: %s: %s (said once, counted from now on)", what, *_words(error), exc_info=error
+                "%s failed: %s: %s (logged once, counted from now on)", what, *_words(error), exc_info=error
             )
 
     def well(self, what: str) -> None:

@@ -126,7 +126,7 @@ class Loop:
         if moment >= self._polled + POLL_SECONDS - POLL_SLACK_SECONDS:
             self._poll(moment)
         if (on_demand := self._parts.on_demand) is not None and on_demand.expired(self._is_busy(), moment):
-            log.info("nothing was under way for %d s: ending", on_demand.seconds)
+            log.info("idle for %d s: ending", on_demand.seconds)
             self.expired = True
         interval = notifier.watchdog_seconds
         if interval is not None and moment >= self._fed + interval:

@@ -271,7 +271,7 @@ class Daemon:
         try:
             self._worker.take(panics(roots(), time.time()))
         except OomwatchdError as error:
-            log.info("works without the panics that pstore kept: %s", error)
+            log.info("panics that pstore kept are not read: %s", error)
 
     def _count_anew(self) -> None:
         """A new store replaced a corrupt one: the next daemon finds nothing of what was read stored, and must

@@ -52,8 +52,8 @@ class OwnDeaths:
         if number < 0 or boot_id is None:
             return
         log.warning(
-            "the last daemon died while it worked at the report of record %d: only the lines that name its"
-            " victims are read",
+            "the last daemon died while it handled the report at record %d: only the lines that name"
+            " its victims are read now",
             number,
         )
         self._numbers.add(number)
@@ -69,8 +69,8 @@ class OwnDeaths:
             return
         if any(victim.pid == self._last for victim in event.victims):
             log.warning(
-                "the kernel killed the last daemon (pid %d) itself; read by the next one, without a look at"
-                " the host as it was then: %s",
+                "the kernel killed the last daemon (pid %d); its report was read afterwards, without the"
+                " state of the host at that moment: %s",
                 self._last,
                 event.summary,
             )

@@ -193,7 +193,7 @@ class Worker:
         try:
             thread.start()
         except RuntimeError as error:
-            log.warning("works without the journal, which says what becomes of the units: %s", error)
+            log.warning("what becomes of the victims' units is not known without the journal: %s", error)
 
     def submit(
         self, capture: OomCapture, named_at: float | None, before: Callable[[], Before] | None = None

@@ -184,8 +184,8 @@ class Lane:
             try:
                 self._receiver.tell_held(at_the_end=at_the_end)
             except DeliveryError as error:
-                what = "was held is not told as a message" if at_the_end else "is held is told later"
-                log.warning("sink %s: %s; what %s", self.state.sink, error, what)
+                what = "message is lost, its events are stored" if at_the_end else "message is sent later"
+                log.warning("sink %s: %s; the held %s", self.state.sink, error, what)
                 self._save(failures=self.state.failures + 1, last_error=str(error)[:_ERROR_LENGTH])
 
     def step(self) -> float | None:
@@ -232,7 +232,7 @@ class Lane:
             log.error("sink %s: %s: %s", self.state.sink, type(fault).__name__, fault, exc_info=fault)
             self._faults += 1
             return DeliveryError(
-                f"a fault of oomwatchd: {type(fault).__name__}", refused=self._faults >= _FAULTS
+                f"a bug in oomwatchd: {type(fault).__name__}", refused=self._faults >= _FAULTS
             )
         self._faults = 0
         return None

@@ -164,7 +164,7 @@ class Kubernetes(Grouping):
         if pod is None:
             return
         if (seconds := self._pace.take(self._steady())) > 0:
-            raise SinkError("as many as the API server is told at once", retry_after_seconds=seconds)
+            raise SinkError("the bound of Events sent at once is reached", retry_after_seconds=seconds)
         token = read_secret(self._options.token_file)
         answer = self._client.send(
             "POST",
@@ -175,7 +175,7 @@ class Kubernetes(Grouping):
             also=(_FORBIDDEN, _NOT_FOUND, _CONFLICT),
         )
         if answer.status == _NOT_FOUND or (answer.status == _FORBIDDEN and _is_ending(answer.body)):
-            log.info("sink %s: namespace %s is gone: nobody to tell", self.name, pod.namespace)
+            log.info("sink %s: namespace %s is gone: no Event is sent", self.name, pod.namespace)
         elif answer.status == _FORBIDDEN:
             raise SinkError(
                 f"{origin(self._url)}: HTTP 403 (Forbidden): the service account must be allowed to create"

@@ -186,7 +186,7 @@ class Failover:
             connection, self._watch = connected(self._path, self._limits.max_bytes)
         except (OSError, sqlite3.Error, StoreError) as failure:
             self.failure = f"no new store can be begun: {reason(failure)}"
-            log.error("%s; events are kept in memory, and it is tried again", self.failure)
+            log.error("%s; events are kept in memory; the store is tried again", self.failure)
             connection = connect(":memory:")
             self._path, self._wanted = None, self._path
             self.limits = self._limits.in_memory()

@@ -107,8 +107,8 @@ class Store:
             path.touch(mode=0o600)
             if not has_whole_log(path):
                 log.error(
-                    "the write-ahead log of the store %s is damaged: what was stored last is lost, and what"
-                    " the kernel log still holds of it is told again",
+                    "the write-ahead log of the store %s is damaged: the newest events are lost; those"
+                    " that the kernel log still holds are reported again",
                     path,
                 )
             try:

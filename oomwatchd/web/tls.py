@@ -91,7 +91,7 @@ def tls_context(tls: TlsSection, path: Path) -> ssl.SSLContext:  # noqa: C901 - 
     verifies = tls.client_auth_type in ("VerifyClientCertIfGiven", "RequireAndVerifyClientCert")
     if bool(tls.client_ca_file or tls.client_ca) != verifies:
         raise wrong(
-            "client_ca_file and client_auth_type need each other",
+            "client_ca_file and client_auth_type go together",
             "client_auth_type: RequireAndVerifyClientCert",
         )
     if tls.client_allowed_sans and tls.client_auth_type != "RequireAndVerifyClientCert":
@@ -113,12 +113,12 @@ def tls_context(tls: TlsSection, path: Path) -> ssl.SSLContext:  # noqa: C901 - 
         except ssl.SSLError as error:
             raise wrong("cipher_suites: this OpenSSL has none of them") from error
     if len(tls.curve_preferences) > 1:
-        raise wrong("curve_preferences: this server can be held to one curve, or to none")
+        raise wrong("curve_preferences: give one curve at most")
     for curve in tls.curve_preferences:
         try:
             context.set_ecdh_curve(_CURVES[curve])
         except ValueError as error:
-            raise wrong(f"curve_preferences: this OpenSSL cannot be held to {curve}") from error
+            raise wrong(f"curve_preferences: this OpenSSL does not know {curve}") from error
     try:
         for name in filter(None, (tls.cert_file, tls.key_file, tls.client_ca_file)):
             file = path.parent / name

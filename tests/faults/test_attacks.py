@@ -151,7 +151,7 @@ w.conclude = dies
 
 
 def test_a_start_behind_its_own_death_reads_on(tmp_path: Path) -> None:
-    said = "the last daemon died while it worked at the report of record 1000: only the lines"
+    said = "the last daemon died while it handled the report at record 1000: only the lines"
     with attacked(tmp_path) as one:
         one.begin(DIES)
         one.report(7000, rows=4000)

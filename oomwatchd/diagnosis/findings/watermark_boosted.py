@@ -42,7 +42,7 @@ def find(case: Case) -> Iterator[Claim]:
             continue
         large = boost >= _LARGE * (verdict.managed_bytes or 0) and not case.minor(verdict)
         least = "" if known else "at least "
-        how = "" if known else " (told by low, which lies too near to min; this kernel does not print it)"
+        how = "" if known else " (shown by low, which lies too near to min; this kernel does not print it)"
         finding = Finding(
             id=ID,
             severity="warning" if large else "info",
