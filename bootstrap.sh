@@ -21,7 +21,7 @@ command -v kubectl >/dev/null || packages_for_tests="$packages_for_tests kuberne
 # Servers: installed without being started.
 servers_for_tests='containerd docker.io podman prometheus prometheus-alertmanager runc stunnel4'
 # The same, where this Debian has them; the tests that need one are skipped without it.
-servers_where_had='clickhouse-server earlyoom nohang rsyslog victoria-metrics'
+servers_where_had='clickhouse-server earlyoom mosquitto-clients nats-server nohang rsyslog victoria-metrics'
 # For tests/vm: whole systems of Debian's packages under QEMU, and a clean one to build the package in.
 packages_for_vm='cpio e2fsprogs git mmdebstrap qemu-system-x86'
 

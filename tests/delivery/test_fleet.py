@@ -245,6 +245,58 @@ def test_rsyslog_as_it_is_shown(tmp_path: Path) -> None:
     sink.close()
 
 
+def test_nats_as_it_is_shown(tmp_path: Path) -> None:
+    """rsyslog, mosquitto_pub and the MQTT of nats-server, to a subscriber by NATS's own protocol."""
+    where = "/usr/sbin:/usr/bin"
+    if missing := [
+        x for x in ("nats-server", "mosquitto_pub", "rsyslogd") if not shutil.which(x, path=where)
+    ]:
+        pytest.skip(f"needs {', '.join(missing)}")
+    path, mqtt, port = tmp_path / "events.jsonl", free_port(), free_port()
+    shown = block("fleet", "conf", "imfile", {"/var/log/oomwatchd/events.jsonl": path})
+    here = {"nats.example": f"127.0.0.1 -p {mqtt}"}
+    module, _, action = block("fleet", "conf", "omprog", here).partition("\n")
+    head, _, _ = shown.partition("    action(")
+    config = tmp_path / "rsyslog.conf"
+    config.write_text(
+        f'global(workDirectory="{tmp_path}" maxMessageSize="256k")\n{module}\n{head}{action}}}\n'
+    )
+    server = tmp_path / "nats.conf"
+    listen = {"/var/lib/nats": tmp_path / "nats", "port: 1883": f"host: 127.0.0.1, port: {mqtt}"}
+    server.write_text(f"listen: 127.0.0.1:{port}\n{block('fleet', 'conf', 'jetstream', listen)}")
+    commands: list[list[str | Path]] = [
+        ["/usr/sbin/nats-server", "-c", server],
+        ["/usr/sbin/rsyslogd", "-n", "-f", config, "-i", tmp_path / "pid"],
+    ]
+    sink = JsonLines(str(path))
+    with ExitStack() as stack:
+        said = stack.enter_context((tmp_path / "said").open("wb"))
+
+        def begun(command: list[str | Path]) -> None:
+            process = stack.enter_context(subprocess.Popen(command, stdout=said, stderr=said))
+            stack.callback(process.kill)
+
+        begun(commands[0])
+        wait_for("the server", lambda: listens(port) and listens(mqtt))
+        client = stack.enter_context(socket.create_connection(("127.0.0.1", port), 30))
+        lines = stack.enter_context(client.makefile("rwb"))
+        lines.write(b'CONNECT {"verbose":false}\r\nSUB oom.events 1\r\nPING\r\n')
+        lines.flush()
+        while lines.readline().strip() != b"PONG":
+            pass
+        begun(commands[1])
+        sink.emit(event(1))
+        while not (line := lines.readline()).startswith(b"MSG oom.events "):
+            assert line, (tmp_path / "said").read_text()
+        assert lines.read(int(line.split()[-1])) == path.read_bytes().rstrip(b"\n")
+    sink.close()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 def test_logrotate_as_it_is_shown(tmp_path: Path) -> None:
     if shutil.which("logrotate") is None:
         pytest.skip("needs logrotate")
