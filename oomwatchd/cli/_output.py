@@ -13,8 +13,9 @@ from typing import BinaryIO, Literal
 import msgspec
 
 from oomwatchd.cli import EX_SOFTWARE, columns, complain
+from oomwatchd.diagnosis.case import Case
 from oomwatchd.errors import OomwatchdError, UsageError
-from oomwatchd.event import Conclusion, OomEvent, conclude, unexplained
+from oomwatchd.event import Conclusion, OomEvent, conclude_case, unexplained
 from oomwatchd.records.capture import OomCapture
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.render.json import encode, event_document
@@ -82,7 +83,7 @@ class Writer:
         if self._format == "html" and (len(self._pages) >= PAGE_REPORTS or self._room <= 0):
             self._count += 1  # neither kept nor explained
             return
-        event, error = self._explained(capture)
+        (event, error), case = self._explained(capture)
         self.status = self.status or (EX_SOFTWARE if error is not None else 0)
         first = self._count == 0
         self._count += 1
@@ -103,22 +104,25 @@ class Writer:
             case "text":
                 from oomwatchd.render.terminal import render_text
 
-                text = render_text(event, width=terminal_width(), color=self._terminal and wants_color())
+                text = render_text(
+                    event, width=terminal_width(), color=self._terminal and wants_color(), case=case
+                )
                 self._stream.write((b"" if first else b"\n\n") + text.encode("utf-8", "backslashreplace"))
         if self._format != "html":
             self._stream.flush()  # the next event may take long, and somebody waits for this one
 
-    def _explained(self, capture: OomCapture) -> Conclusion:
+    def _explained(self, capture: OomCapture) -> tuple[Conclusion, Case | None]:
         """The event; where a report does not tell its page size, with that of an earlier one of its log."""
-        found, log = explained(capture), capture.source.name
-        if found.event.page_size_bytes is not None:
+        found, log = _explained(capture), capture.source.name
+        event = found[0].event
+        if event.page_size_bytes is not None:
             if len(self._page_sizes) >= _MOST_LOGS:
                 self._page_sizes.clear()
-            self._page_sizes[log] = found.event.page_size_bytes, found.event.kernel
+            self._page_sizes[log] = event.page_size_bytes, event.kernel
         elif log in self._page_sizes:
             size, kernel = self._page_sizes[log]
-            if found.event.kernel in (None, kernel):  # of another machine otherwise
-                return explained(msgspec.structs.replace(capture, page_size_bytes=size))
+            if event.kernel in (None, kernel):  # of another machine otherwise
+                return _explained(msgspec.structs.replace(capture, page_size_bytes=size))
         return found
 
     def close(self) -> None:
@@ -146,10 +150,14 @@ class Writer:
 
 def explained(capture: OomCapture) -> Conclusion:
     """The event of a capture; a fault of the explanation is reported on standard error."""
-    conclusion = conclude(capture)
+    return _explained(capture)[0]
+
+
+def _explained(capture: OomCapture) -> tuple[Conclusion, Case | None]:
+    conclusion, case = conclude_case(capture)
     if conclusion.error is not None:
         complain(f"event {conclusion.event.id}: {unexplained(conclusion.error)}; please report it")
-    return conclusion
+    return conclusion, case
 
 
 def pretty(event: OomEvent) -> bytes:

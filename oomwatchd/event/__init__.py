@@ -14,7 +14,7 @@ import msgspec
 
 from oomwatchd.diagnosis import oomd, user_killers
 from oomwatchd.diagnosis.attribution import Attribution, attribute
-from oomwatchd.diagnosis.findings import Case, Diagnosis, diagnose, memory_nearly_exhausted
+from oomwatchd.diagnosis.findings import Case, Diagnosis, diagnose, diagnose_case, memory_nearly_exhausted
 from oomwatchd.diagnosis.oomd import OomdKill
 from oomwatchd.diagnosis.user_killers import UserKill
 from oomwatchd.event.aftermath import Aftermath, aftermath
@@ -170,6 +170,12 @@ def conclude(capture: OomCapture) -> Conclusion:
     Never raises: a fault of ours loses only the part of the explanation in which it happened, not the event.
     The caller decides where to report ``error``.
     """
+    return conclude_case(capture)[0]
+
+
+def conclude_case(capture: OomCapture) -> tuple[Conclusion, Case | None]:
+    """The same, and the case of a kernel report with all that was computed of it, for who prints it."""
+    case: Case | None = None
     attempt = _Attempt()
     if capture.source.form in ("earlyoom", "nohang"):
         event = attempt(lambda: _user_kill_event(capture), lambda: _bare(capture))
@@ -179,13 +185,13 @@ def conclude(capture: OomCapture) -> Conclusion:
         warning = capture.nearing
         event = attempt(lambda: _near_event(capture, warning), lambda: _bare(capture))
     else:
-        event = _kernel_event(capture, attempt)
+        event, case = _kernel_event(capture, attempt)
     if event.host is not None:
         event = msgspec.structs.replace(event, summary=f"{harmless(event.host.name)}: {event.summary}")
     if attempt.error is not None:
         words = f"{event.summary}; not all of it could be explained ({type(attempt.error).__name__})"
         event = msgspec.structs.replace(event, summary=words)
-    return Conclusion(event, attempt.error)
+    return Conclusion(event, attempt.error), case
 
 
 def unexplained(error: Exception) -> str:
@@ -210,12 +216,13 @@ class _Attempt:
             return otherwise()
 
 
-def _kernel_event(capture: OomCapture, attempt: _Attempt) -> OomEvent:
+def _kernel_event(capture: OomCapture, attempt: _Attempt) -> tuple[OomEvent, Case]:
     report = attempt(lambda: _report(capture), lambda: _bare_report(capture))
     diagnosis = Diagnosis(findings=(), summary=_bare_summary(report))
+    case = Case(report, capture)
     if attempt.error is None:  # else findings would take unread parts for missing ones
-        diagnosis = attempt(lambda: diagnose(report, capture), lambda: diagnosis)
-    return msgspec.structs.replace(
+        diagnosis = attempt(lambda: diagnose_case(case), lambda: diagnosis)
+    event = msgspec.structs.replace(
         _event_of(capture, report, diagnosis.summary),
         findings=diagnosis.findings,
         snapshots=attempt(lambda: _snapshots(capture), lambda: None),
@@ -227,6 +234,7 @@ def _kernel_event(capture: OomCapture, attempt: _Attempt) -> OomEvent:
         ),
         aftermath=attempt(lambda: aftermath(capture), lambda: None),
     )
+    return event, case
 
 
 def _report(capture: OomCapture) -> OomReport:

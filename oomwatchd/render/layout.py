@@ -9,7 +9,7 @@ Core: no clock, no file, no socket.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 #: SGR parameters of each style (ECMA-48)
 _STYLES = {
@@ -65,6 +65,8 @@ def styled(line: str, style: str) -> Line:
 
 def wrapped(text: str, width: int) -> list[str]:
     """The words of ``text`` in lines of at most ``width`` columns; a longer word is broken."""
+    if text.isascii():
+        return _wrapped_ascii(text, width)
     lines: list[str] = []
     held = ""
     taken = 0
@@ -82,6 +84,21 @@ def wrapped(text: str, width: int) -> list[str]:
             room = columns(word)
         held, taken = word, room
     return [*lines, held] if held or not lines else lines
+
+
+def _wrapped_ascii(text: str, width: int) -> list[str]:
+    """The same for a text whose characters take one column each."""
+    lines: list[str] = []
+    text = text.lstrip(" ")
+    at, end = 0, len(text)
+    while end - at > width:
+        blank = text.rfind(" ", at, at + width + 1)
+        cut = at + width if blank <= at else blank
+        lines.append(text[at:cut])
+        at = cut if blank <= at else blank + 1
+        while at < end and text[at] == " ":
+            at += 1
+    return [*lines, text[at:]] if at < end or not lines else lines
 
 
 def folded(text: str, width: int) -> list[str]:
@@ -132,32 +149,37 @@ def table(
     is cut. A row may have fewer cells than others.
     """
     count = max((len(row.cells) for row in rows), default=0)
+    lengths = [[columns(text) for text, _ in row.cells] for row in rows]
     widths = [*least, *[0] * count][:count]
-    for row in rows:
-        for at, (text, _) in enumerate(row.cells):
-            widths[at] = max(widths[at], columns(text))
+    for row_lengths in lengths:
+        widths[: len(row_lengths)] = map(max, widths, row_lengths)
     room = max(width - sum(widths[:-1]) - gap * (count - 1), 1) if count else 0
+    if count:
+        widths[-1] = min(widths[-1], room)
+    between: Span = (" " * gap, "")
     lines: list[Line] = []
-    for row in rows:
+    for row, row_lengths in zip(rows, lengths, strict=True):
         spans: list[Span] = []
         rest: list[str] = []
-        for at, (text, style) in enumerate(row.cells):
-            last = at == count - 1
-            if last and columns(text) > room:
-                text, *rest = folded(text, room)
-            space = " " * (min(widths[at], room if last else widths[at]) - columns(text))
-            if last:
-                spans.append((f"{space}{text}" if at in right else text, style))
+        for at, ((text, style), length) in enumerate(zip(row.cells, row_lengths, strict=True)):
+            shown, taken = text, length
+            if at == count - 1 and length > room:
+                shown, *rest = folded(text, room)
+                taken = columns(shown)
+            space = " " * (widths[at] - taken)
+            if at < count - 1:
+                spans += ((f"{space}{shown}" if at in right else f"{shown}{space}", style), between)
             else:
-                spans.append((f"{space}{text}" if at in right else f"{text}{space}", style))
-                spans.append((" " * gap, ""))
+                spans.append((f"{space}{shown}" if at in right else shown, style))
         lines.append(_joined(spans))
         indent = " " * (width - room)
         lines += [_joined([(indent, ""), (piece, row.cells[-1][1])]) for piece in rest]
     return lines
 
 
-def _joined(spans: Iterable[Span]) -> Line:
+def _joined(spans: Sequence[Span]) -> Line:
     """One text where no span has a style."""
-    kept = tuple(spans)
-    return kept if any(style for _, style in kept) else "".join(text for text, _ in kept)
+    for _, style in spans:
+        if style:
+            return tuple(spans)
+    return "".join([text for text, _ in spans])

@@ -51,17 +51,17 @@ _NARROW = 64
 _FIGURE = deferred(r"(\d) (%|kB|[KMGTPE]iB)")
 
 
-def render_text(event: OomEvent, *, width: int = 80, color: bool = False) -> str:
-    """The whole report as text of at most ``width`` columns (40 at least), with a newline at the end."""
-    lines = _parts(event, max(width, 40), color)
+def render_text(event: OomEvent, *, width: int = 80, color: bool = False, case: Case | None = None) -> str:
+    """The whole report as text of at most ``width`` columns (40 at least), with a newline at the end.
+    ``case``: the event's, if it is known already."""
+    lines = _parts(event, max(width, 40), color, case_of(event) if case is None else case)
     return "".join(f"{rendered(line, color=color)}\n" for line in lines)
 
 
-def _parts(event: OomEvent, width: int, color: bool) -> Iterator[Line]:
+def _parts(event: OomEvent, width: int, color: bool, case: Case) -> Iterator[Line]:
     yield from _verdict(event, width)
     for said in (", ".join(origin(event)), f"event {harmless(event.id)}"):
         yield from (styled(line, "dim") for line in wrapped(said, width) if line)
-    case = case_of(event)
     sections = (
         ("Memory", _memory(case, width, color)),
         ("Cgroup", _cgroup(event, width, color)),

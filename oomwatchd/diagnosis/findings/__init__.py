@@ -27,7 +27,7 @@ from oomwatchd.records.capture import OomCapture
 from oomwatchd.records.report import Finding, OomReport, Severity
 from oomwatchd.words.escape import harmless
 
-__all__ = ["Case", "Diagnosis", "Diagnostic", "diagnose", "diagnostics"]
+__all__ = ["Case", "Diagnosis", "Diagnostic", "diagnose", "diagnose_case", "diagnostics"]
 
 #: What a finding module's find() returns.
 Answer = Finding | Claim | Iterable[Finding | Claim] | None
@@ -72,14 +72,18 @@ class Diagnosis(msgspec.Struct, frozen=True):
 
 
 def diagnose(report: OomReport, capture: OomCapture | None = None) -> Diagnosis:
-    """Diagnose a report.
+    """Diagnose a report: :func:`diagnose_case` of its case."""
+    return diagnose_case(Case(report, capture))
+
+
+def diagnose_case(case: Case) -> Diagnosis:
+    """Diagnose a case.
 
     The first finding is the one whose advice removes the cause. The finding that names the cause follows,
     if it is another one. The rest are sorted by severity, then by the share of memory that they measure.
 
     Never raises. A finding that fails is left out and named in a ``finding_failed`` entry.
     """
-    case = Case(report, capture)
     claims: list[Claim] = []
     for diagnostic in _DIAGNOSTICS:
         try:
@@ -95,7 +99,7 @@ def diagnose(report: OomReport, capture: OomCapture | None = None) -> Diagnosis:
         (c.finding for c in claims if c not in first), key=lambda f: (_RANK[f.severity], -_weight(f))
     )
     return Diagnosis(
-        tuple(_plain(f) for f in (*(c.finding for c in first), *rest)), summarize(report, claims)
+        tuple(_plain(f) for f in (*(c.finding for c in first), *rest)), summarize(case.report, claims)
     )
 
 
