@@ -66,7 +66,7 @@ class Takes:
     def close(self) -> None: ...
 
 
-@pytest.mark.parametrize("part", ["decode", "diagnose", "attribute", "aftermath", "_snapshots"])
+@pytest.mark.parametrize("part", ["decode", "diagnose_case", "attribute", "aftermath", "_snapshots"])
 def test_each_part_that_fails_leaves_who_was_killed(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = conclude(a_capture())
     assert whole.error is None

@@ -38,6 +38,8 @@ COMMANDS = {
 
 EX_SOFTWARE = 70
 EX_IOERR = 74
+#: objects more than before at which garbage is looked for: what a report leaves behind is hardly ever a cycle
+_GARBAGE = 20_000
 #: 128 + the signal's number, as a shell reports it
 EX_INTERRUPTED = 130
 EX_BROKEN_PIPE = 141
@@ -123,6 +125,7 @@ def _run(words: Sequence[str], *, alone: bool) -> int:
         return int(done.code or 0)
     if alone:
         gc.freeze()
+        gc.set_threshold(_GARBAGE)
         gc.enable()
     status = args.run(args)
     sys.stdout.flush()

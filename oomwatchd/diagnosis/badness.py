@@ -40,7 +40,7 @@ Formula = Literal["total_vm", "permille", "pages"]
 RootRule = Literal["none", "three_percent", "thirty_permille"]
 
 
-class TaskScore(msgspec.Struct, frozen=True, kw_only=True):
+class TaskScore(msgspec.Struct, frozen=True):
     """One task's score. ``points`` are pages (permille in the ``permille`` formula); None: not eligible."""
 
     task: Task
@@ -111,14 +111,14 @@ def score_table(report: OomReport, *, swap_total_bytes: int | None = None) -> Sc
     rows = [_row(t, formula, total, rule, page) for t in tasks]
     if not certain and (printed is None or computed != printed):
         # without the cgroup's swap the total is too small: shares of it could exceed 1000
-        rows = [msgspec.structs.replace(r, permille=None) for r in rows]
+        rows = [TaskScore(r.task, r.points, r.footprint_bytes, None, r.excluded_by) for r in rows]
     # Kernels that print a score or counts of page tables are older than 5.9 and have the floor. For others,
     # the choice of the victim shows whether the floor applied.
     old = printed is not None or any(t.page_tables is not None for t in tasks)
     floored = formula != "total_vm" and (old or _floor_explains(rows, chosen_pid))
     if floored:
         rows = [
-            msgspec.structs.replace(r, points=None if r.points is None else max(r.points, 1)) for r in rows
+            r if r.points is None or r.points >= 1 else msgspec.structs.replace(r, points=1) for r in rows
         ]
     rows.sort(key=lambda r: (1, -r.footprint_bytes) if r.points is None else (0, -r.points))
     # if all tasks have the same adjustment, the order does not depend on the total
@@ -144,7 +144,9 @@ def footprint_bytes(task: Task, page_size: int) -> int:
     """The memory that oom_badness() counts for a task, in bytes: rss + swap + page tables."""
     tables = task.pgtables_bytes
     if tables is None:
-        pages = (task.page_tables or 0) + ((task.extra or {}).get("nr_pmds") or 0)
+        pages = task.page_tables or 0
+        if task.extra:
+            pages += task.extra.get("nr_pmds") or 0
         tables = pages * page_size
     return (task.rss_bytes or 0) + (task.swap_bytes or 0) + tables
 
@@ -243,7 +245,7 @@ def _exclusion(task: Task) -> Literal["oom_score_adj", "oom_adj", "init"] | None
         return "init"
     if task.oom_score_adj == OOM_SCORE_ADJ_MIN:
         return "oom_score_adj"
-    if task.oom_score_adj is None and (task.extra or {}).get("oom_adj") == OOM_DISABLE:
+    if task.oom_score_adj is None and task.extra and task.extra.get("oom_adj") == OOM_DISABLE:
         return "oom_adj"
     return None
 
@@ -252,14 +254,9 @@ def _row(task: Task, formula: Formula, total: int | None, rule: RootRule, page: 
     why = _exclusion(task)
     footprint = footprint_bytes(task, page)
     if why is not None:
-        return TaskScore(task=task, points=None, footprint_bytes=footprint, excluded_by=why)
+        return TaskScore(task, None, footprint, None, why)
     points = _points(task, footprint, formula, total, rule, page)
-    return TaskScore(
-        task=task,
-        points=points,
-        footprint_bytes=footprint,
-        permille=None if total is None else _permille(points, formula, total),
-    )
+    return TaskScore(task, points, footprint, None if total is None else _permille(points, formula, total))
 
 
 def _points(

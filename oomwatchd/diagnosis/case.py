@@ -161,7 +161,7 @@ class Case:
     @cached_property
     def machine(self) -> Ledger:
         """The ledger of the machine's RAM, even if a cgroup ran out."""
-        return of_machine(self.report.memory, self.meminfo_at)
+        return of_machine(self.report.memory, self.meminfo_at) if self.in_cgroup else self.ledger
 
     @cached_property
     def container_names(self) -> dict[str, str]:
@@ -186,7 +186,12 @@ class Case:
     @cached_property
     def largest(self) -> Process | None:
         """The process that holds most, resident and in swap, by the task table or else by the kill line."""
-        return max(self.processes, key=lambda p: p.bytes, default=None)
+        return max(self.processes, key=lambda p: p.rss_bytes + p.swap_bytes, default=None)
+
+    @cached_property
+    def held_bytes(self) -> int:
+        """What all :attr:`processes` hold, resident and in swap."""
+        return sum([p.rss_bytes + p.swap_bytes for p in self.processes])
 
     @cached_property
     def processes(self) -> tuple[Process, ...]:

@@ -159,13 +159,14 @@ def ledger(report: OomReport, meminfo: Mapping[str, int]) -> Ledger:
 def total(memory: Memory, name: str) -> int | None:
     """A machine-wide counter in bytes ("shmem", "slab_unreclaimable" ...), from the totals or else summed
     over nodes or zones."""
-    known = memory.totals.get(f"{name}_bytes")
+    key = f"{name}_bytes"
+    known = memory.totals.get(key)
     if known is not None:
         return known
     for holders in (memory.nodes, memory.zones):
-        amounts = [h.amounts.get(f"{name}_bytes") for h in holders]
-        if any(a is not None for a in amounts):
-            return sum(a or 0 for a in amounts)
+        amounts = [h.amounts[key] for h in holders if key in h.amounts]
+        if amounts:
+            return sum(amounts)
     return None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from oomwatchd.diagnosis.purpose import purpose
@@ -48,8 +49,20 @@ _GENERAL = 2
 
 def work_of(trace: Sequence[str]) -> tuple[Work, str] | None:
     """The work that a trace shows, and the function that shows it; None if it shows none."""
-    works, asked = list(_WORKS), purpose(trace)
-    if asked is not None:
-        works.insert(-_GENERAL, Work(asked.functions, asked.words))
-    called = ((w, f) for w in works for f in trace if re.fullmatch(w.functions, f.partition(".")[0]))
-    return next(called, None)
+    called = [(function, _places(function.partition(".")[0])) for function in trace]
+    asked = purpose(trace)
+    for place, work in enumerate(_WORKS):
+        if place == len(_WORKS) - _GENERAL and asked is not None:
+            for function in trace:
+                if re.fullmatch(asked.functions, function.partition(".")[0]):
+                    return Work(asked.functions, asked.words), function
+        for function, places in called:
+            if place in places:
+                return work, function
+    return None
+
+
+@lru_cache(maxsize=512)
+def _places(function: str) -> tuple[int, ...]:
+    """The places of the works that have this function."""
+    return tuple(place for place, w in enumerate(_WORKS) if re.fullmatch(w.functions, function))

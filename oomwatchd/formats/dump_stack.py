@@ -174,11 +174,11 @@ def symbols(text: str, *, raw: bool = False) -> list[str]:
     gives none if it holds words that no call trace has."""
     if raw and not is_trace(text):
         return []
-    if found := _ARM.findall(text):
+    if " from" in text and (found := _ARM.findall(text)):
         return [bracketed or plain for bracketed, plain in found]
-    if decoded := _DECODED.match(text):
+    if " (" in text and (decoded := _DECODED.match(text)):
         return [] if decoded[1] else [decoded[2]]
-    return [m[2] for m in _SYMBOL.finditer(text) if m[1] is None]
+    return [name for unsure, name in _SYMBOL.findall(text) if not unsure] if "+0x" in text else []
 
 
 _ARCH_SUFFIX = deferred(

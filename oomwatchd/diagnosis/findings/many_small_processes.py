@@ -38,19 +38,20 @@ _LATER_USEC = 10_000_000
 class _Group(NamedTuple):
     name: str
     tasks: list[Task]
+    together: int
 
-    @property
-    def together(self) -> int:
-        return sum(task.rss_bytes or 0 for task in self.tasks)
+
+def _group(name: str, tasks: list[Task]) -> _Group:
+    return _Group(name, tasks, sum([task.rss_bytes or 0 for task in tasks]))
 
 
 def find(case: Case) -> Claim | None:
     sized = [task for task in case.report.tasks if task.rss_bytes is not None]
-    whole = sum(task.rss_bytes or 0 for task in sized)
+    whole = sum([task.rss_bytes or 0 for task in sized])
     by_name: dict[str, list[Task]] = defaultdict(list)
     for task in sized:
         by_name[task.comm].append(task)
-    named = _largest((_Group(name, tasks) for name, tasks in by_name.items()), whole)
+    named = _largest((_group(name, tasks) for name, tasks in by_name.items()), whole)
     placed = _largest(_by_cgroup(case, sized), whole)
     if named is not None:
         pids = {task.pid for task in named.tasks}
@@ -62,12 +63,12 @@ def find(case: Case) -> Claim | None:
 def _by_cgroup(case: Case, sized: list[Task]) -> Iterator[_Group]:
     memcg = case.report.memcg
     if case.in_cgroup and memcg is not None and memcg.oom_path is not None:
-        yield _Group(memcg.oom_path, sized)
+        yield _group(memcg.oom_path, sized)
     for crowd in case.capture.crowds if case.capture is not None else ():
         if crowd.cgroup == "/":
             continue  # everything else that runs on the host: no bound would be for these
         pids = set(crowd.pids)
-        yield _Group(crowd.cgroup, [task for task in sized if task.pid in pids])
+        yield _group(crowd.cgroup, [task for task in sized if task.pid in pids])
 
 
 def _largest(groups: Iterable[_Group], whole: int) -> _Group | None:

@@ -39,7 +39,7 @@ def find(case: Case) -> Claim | None:
         return None
     victim = case.victim or next(iter(report.victims), None)
     score = victim.score if victim is not None else None
-    held = sum(p.bytes for p in case.processes)
+    held = case.held_bytes
     # a log that lost other parts may have lost table rows too
     whole_table = report.tasks and not {"tasks", "header", "mem_info", "elided"} & set(report.missing)
     listed = bool(whole_table) and len(case.processes) == len(report.tasks)
@@ -89,7 +89,7 @@ def _of_cgroup(case: Case) -> Claim | None:
     whole_table = report.tasks and not {"tasks", "elided"} & set(report.missing)
     if not whole_table or len(case.processes) != len(report.tasks):
         return None
-    held = sum(p.bytes for p in case.processes)
+    held = case.held_bytes
     rest = whole - held - (kernel or 0)
     if rest < _REST * whole:
         return None

@@ -32,7 +32,7 @@ _THP = 0.8
 
 def find(case: Case) -> Claim | None:
     processes, largest = case.processes, case.largest
-    whole = sum(p.bytes for p in processes)
+    whole = case.held_bytes
     if largest is None or not whole:
         return None
     bound, held = case.bound_bytes or 0, largest.bytes

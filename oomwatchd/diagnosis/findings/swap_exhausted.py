@@ -73,7 +73,7 @@ def _one(case: Case, total: int) -> Process | None:
     largest, ram = case.largest, case.ram_bytes or 0
     if largest is None or not _LEAST_SWAP * ram <= total < ram or largest.rss_bytes < HOLDS * ram:
         return None
-    most = largest.bytes >= _DOMINATES * sum(p.bytes for p in case.processes)
+    most = largest.bytes >= _DOMINATES * case.held_bytes
     return largest if most and largest.swap_bytes >= _DOMINATES * total else None
 
 
