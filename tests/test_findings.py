@@ -323,6 +323,7 @@ V2: dict[str, Any] = {"swap": MemcgCounter(usage_bytes=0, limit_bytes=None)}
 ID = "0123456789abcdef" * 4
 POD = "f1c273d3-9b36-11ea-b3df-246e9693c184"
 NEW = (Node(node=0),)
+VMALLOC = "vmalloc error: size 8192, failed to allocate pages"
 ORDER3 = flags("GFP_KERNEL", order=3)
 PLENTY = 400 << 10
 BOOTING = msgspec.structs.replace(TRIGGER, comm="swapper/0", pid=1)
@@ -386,6 +387,13 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         (
             report(memory=memory(reserve_unknown(free=60 << 10))),
             report(memory=memory(reserve_unknown(free=44 << 10))),
+        ),
+    ],
+    "vmalloc_failed": [
+        # with memory free, or with none
+        (
+            report(kind="page_alloc_failure", outcome=VMALLOC, memory=memory(totals={"free": 900})),
+            report(kind="page_alloc_failure", outcome=VMALLOC, memory=memory(totals={"free": 40})),
         ),
     ],
     "watermark_boosted": [

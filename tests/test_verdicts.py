@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from oomwatchd.diagnosis.findings import Diagnosis, diagnose
@@ -22,6 +23,7 @@ from oomwatchd.records.report import (
     Victim,
     Zone,
 )
+from oomwatchd.reports.decode import decode
 
 MIB, GIB = 1 << 20, 1 << 30
 KERNEL, USER = ("GFP_KERNEL",), ("GFP_HIGHUSER_MOVABLE",)
@@ -55,7 +57,7 @@ def said(
     flags: tuple[str, ...],
     memory: Memory | None = None,
     *,
-    order: int = 0,
+    order: int | None = 0,
     trace: tuple[str, ...] = (),
     hardware: str = "",
     trigger: dict[str, Any] | None = None,
@@ -339,3 +341,62 @@ def test_between_min_and_high_the_last_check_fails() -> None:
     told = said(USER, cut, kind="oom_no_victim", **fields)
     assert "at least 4648 kB short of the high mark that the last check before a kill demands" in told.summary
     assert "last check" not in said(USER, cut).summary
+
+
+def test_stacks_that_no_listed_process_can_have_are_of_ended_tasks() -> None:
+    mem = memory(
+        zone("Normal", 2048, free=5700, minimum=5740), slab_unreclaimable=1200, kernel_stack=600, free=5
+    )
+
+    def told(mapped: int, **fields: Any) -> Diagnosis:
+        tasks = tuple(
+            Task(pid=p, comm="init", tgid=p, rss_bytes=MIB, total_vm_bytes=mapped, oom_score_adj=0)
+            for p in (1, 2)
+        )
+        return said(USER, mem, kind="oom_kill", kills=1, outcome=None, tasks=tasks, **fields)
+
+    assert "of tasks that have ended" in told(5 * MIB).summary
+    assert "RCU stall" in change(told(5 * MIB))
+    # mapped memory of 40 GiB may hold the stacks of so many threads; a cut table may lack who has them
+    for other in (told(40 * GIB), told(5 * MIB, missing=("tasks",))):
+        assert "have ended" not in other.summary
+
+
+def test_no_pages_are_no_bytes_whatever_a_page_has() -> None:
+    """Node 0 has room, node 1 has none, and the log lacks the lines that give the size of a page."""
+    log = """oom02 invoked oom-killer: gfp_mask=0x280da, order=0, oom_adj=0, oom_score_adj=0
+oom02 cpuset=/ mems_allowed=0-1
+Mem-Info:
+Node 0 Normal free:4605172kB min:4828kB low:6032kB high:7240kB active_anon:10688kB inactive_anon:6100kB active_file:3964kB inactive_file:13696kB unevictable:0kB present:4912640kB mlocked:0kB dirty:12kB pages_scanned:0 all_unreclaimable? no
+lowmem_reserve[]: 0 0 0 0
+Node 1 Normal free:7960kB min:8136kB low:10168kB high:12204kB active_anon:7968052kB inactive_anon:32kB active_file:52kB inactive_file:0kB unevictable:0kB present:8273920kB mlocked:0kB dirty:0kB pages_scanned:0 all_unreclaimable? no
+lowmem_reserve[]: 0 0 0 0
+"""  # noqa: E501
+    records = [KmsgRecord(text=line, facility=0) for line in log.splitlines()]
+    report = decode(records, lost_records=0)
+    assert report.page_size_bytes is None
+    told = diagnose(report)
+    assert "node 1 was full, and node 0 Normal had 4.4 GiB to spare: bound to node 1" in told.summary
+    assert "cpuset.mems" in change(told)
+
+
+@pytest.mark.parametrize(("node", "lever"), [(None, "vmalloc="), (0, "its memory cgroup at its limit")])
+def test_a_vmalloc_that_fails_with_memory_free_is_short_of_something_else(
+    node: int | None, lever: str
+) -> None:
+    free = zone("Normal", 1024, free=600 << 10, minimum=3000)
+    mem = memory(Zone(node=node, zone="Normal", amounts=free.amounts), free=600)
+    mem = msgspec.structs.replace(mem, highmem_bytes=GIB if node is None else None, ram_bytes=2 * GIB)
+    told = said(KERNEL, mem, order=None, outcome="vmalloc error: size 1052672, failed to allocate pages")
+    assert "a vmalloc failed with 600 MiB free" in told.summary and lever in change(told)
+    assert "vmalloc" not in said(KERNEL, mem).summary
+
+
+def test_the_age_of_a_kernel_is_known_by_its_lines() -> None:
+    """What newer kernels have is no advice for one that prints no managed memory (before 3.9)."""
+    full = zone("Normal", 4096, free=4000, minimum=9000)
+    old = Zone(node=0, zone="Normal", amounts={k: v for k, v in full.amounts.items() if "managed" not in k})
+    told = kill(USER, msgspec.structs.replace(memory(old, inactive_anon=1500, free=4), nodes=()))
+    assert "in no counter" in told.summary
+    assert "mem_profiling" not in change(told) and "BPF" not in change(told)
+    assert "mem_profiling" in change(kill(USER, memory(full, inactive_anon=1500, free=4)))

@@ -367,6 +367,8 @@ class Case:
         lists = [self.total(name) or 0 for name in _LISTS]
         managed = sum(z.bytes_of("managed") or z.bytes_of("present") or 0 for z in self.zones)
         plain = bool(self.zones) and all(z.node is None for z in self.zones)
+        if plain and self.report.memory is not None and self.report.memory.highmem_bytes:
+            return True
         return plain and any(z.zone == "Normal" for z in self.zones) and sum(lists) > managed > 0
 
     @cached_property
@@ -401,10 +403,30 @@ class Case:
         return self.report.trigger.pid == 1 and "tasks" not in self.report.missing
 
     def kernel_at_least(self, major: int, minor: int) -> bool | None:
-        """Whether the kernel has at least this release; None if the report does not name it. Only for advice:
-        the meaning of a line never depends on the release."""
+        """Whether the kernel has at least this release, by its name or else by the forms of its lines; None
+        if they do not tell. Only for advice: the meaning of a line never depends on the release."""
+        asked = (major, minor)
         match = re.match(r"(\d+)\.(\d+)", self.report.kernel or "")
-        return None if match is None else (int(match[1]), int(match[2])) >= (major, minor)
+        if match is not None:
+            return (int(match[1]), int(match[2])) >= asked
+        oldest, before = self._age
+        return True if oldest >= asked else False if before <= asked else None
+
+    @cached_property
+    def _age(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The oldest release that prints such lines, and the first that no longer does."""
+        memory, zones = self.report.memory, self.zones
+        oldest, before = (2, 6), (99, 0)
+        if memory is not None and memory.nodes:
+            oldest = (4, 8)
+        named = {name for z in zones for name in z.amounts}
+        for name, since in (("reserved_highatomic_bytes", (5, 6)), ("boost_bytes", (5, 16))):
+            oldest = max(oldest, since) if name in named else oldest
+        if "present_bytes" in named and "managed_bytes" not in named:
+            before = (3, 9)
+        if self.report.trigger.oom_adj is not None:
+            before = min(before, (3, 7))
+        return oldest, before
 
     @property
     def confined(self) -> bool:

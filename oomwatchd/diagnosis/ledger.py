@@ -264,9 +264,14 @@ def _reserved(memory: Memory, partial: bool) -> int | None:
     """Memory that the page allocator does not have: reserved at boot, taken later by a balloon, or not handed
     over yet (deferred initialisation)."""
     present, managed = _sum(memory.zones, "present"), _sum(memory.zones, "managed")
-    if not partial and present is not None:
-        return None if managed is None else max(present - managed, 0)
-    return memory.reserved_bytes
+    if not partial and present is not None and managed is not None:
+        return max(present - managed, 0)
+    if partial or present is None:
+        return memory.reserved_bytes
+    # up to 3.8: what is reserved of all page frames, of which some are in no zone
+    if memory.reserved_bytes is None or memory.ram_bytes is None:
+        return None
+    return max(memory.reserved_bytes - max(memory.ram_bytes - present, 0), 0) or None
 
 
 def _free(memory: Memory, free: int) -> dict[Kind, int]:

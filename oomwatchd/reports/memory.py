@@ -109,8 +109,9 @@ def _swap(lines: MemoryLines, cache_bytes: int | None) -> Swap | None:
 
 def _zone(lines: ZoneLines, page_size: int | None) -> Zone:
     reserve = None
-    if lines.reserve is not None and page_size is not None:
-        reserve = tuple(pages * page_size for pages in lines.reserve)
+    if lines.reserve is not None and (page_size is not None or not any(lines.reserve)):
+        # no pages are no bytes, however large a page is
+        reserve = tuple(pages * (page_size or 0) for pages in lines.reserve)
     return Zone(
         node=lines.node,
         zone=lines.zone,

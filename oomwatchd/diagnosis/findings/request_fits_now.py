@@ -8,6 +8,8 @@ sign of lasting shortage.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from oomwatchd.diagnosis.allocator import ZoneVerdict
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
@@ -63,6 +65,16 @@ def find(case: Case) -> Claim | None:
     label = harmless(zone.label)
     if plenty:
         text = f"no shortage when printed: {label} had {size(spare)} to spare"
+        full = _bound_to(case, zone)
+        if full is not None:
+            # up to 4.20 the report does not say what binds the request
+            advice = f"Look for what binds it to node {full}: cpuset.mems, numactl --membind, mbind()."
+            how = (
+                f"{zone.label} had {size(spare)} more than the request demands, and node {full} had nothing "
+                f"for it: the request was bound to node {full} (this kernel does not print by what)."
+            )
+            finding = replace(finding, title="Another node was full", explanation=how, advice=advice)
+            text = f"node {full} was full, and {label} had {size(spare)} to spare: bound to node {full}"
         cause = Cause(tier=Tier.MANNER, text="")
         return Claim(finding=finding, refusal=Refusal(text=text, rank=48, alone=True), cause=cause)
     if first is not None:
@@ -71,6 +83,15 @@ def find(case: Case) -> Claim | None:
         short = zone.last_short_bytes or 0
         text = f"{label} zone {kib(short)} short of the high mark that the last check before a kill demands"
     return Claim(finding=finding, refusal=Refusal(text=text, rank=60))
+
+
+def _bound_to(case: Case, fits: ZoneVerdict) -> int | None:
+    """The one node that is full although another has plenty, for kernels that print no constraint."""
+    if case.kernel_at_least(5, 0) is not False or case.report.kind == "page_alloc_failure":
+        return None
+    full = {v.node for v in case.failing if not case.minor(v)}
+    (node,) = full if len(full) == 1 else (None,)
+    return node if node is not None and node != fits.node else None
 
 
 def _before(case: Case) -> str:

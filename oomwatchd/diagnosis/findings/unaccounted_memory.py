@@ -172,7 +172,12 @@ def _advice(case: Case, vmalloc: int, percpu: int, rest: int) -> str:
         return f"{text[0].upper()}{text[1:]}"
     if first is not None:
         return f"{first.lever[0].upper()}{first.lever[1:]}."
-    look = ["/proc/net/sockstat and ss -m (sockets)", "fdinfo of BPF maps (memlock)"]
+    look = ["/proc/net/sockstat and ss -m (sockets)"]
+    if case.kernel_at_least(3, 19) is not False:
+        look.append("fdinfo of BPF maps (memlock)")
+    if case.total("kernel_stack") is None:
+        # counted since 2.6.32
+        look.insert(0, "the number of threads (this report counts no kernel stacks)")
     if case.facts.packet_sockets:
         look.append(f"ss -0mp (the rings of {plural(case.facts.packet_sockets, 'packet socket')})")
     used = swapped_bytes(case)
