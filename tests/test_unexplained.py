@@ -80,7 +80,7 @@ def test_each_part_that_fails_leaves_who_was_killed(part: str, monkeypatch: pyte
 
 
 def test_even_recognising_a_line_may_fail(monkeypatch: pytest.MonkeyPatch, broken: None) -> None:
-    monkeypatch.setattr("oomwatchd.event.recognise", raises)
+    monkeypatch.setattr("oomwatchd.event.bare.recognise", raises)
     assert conclude(a_capture()).event.id == conclude(a_capture()).event.id
 
 

@@ -5,7 +5,6 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple, TypeVar
@@ -18,11 +17,9 @@ from oomwatchd.diagnosis.findings import Case, Diagnosis, diagnose, diagnose_cas
 from oomwatchd.diagnosis.oomd import OomdKill
 from oomwatchd.diagnosis.user_killers import UserKill
 from oomwatchd.event.aftermath import Aftermath, aftermath
+from oomwatchd.event.bare import bare_report, bare_summary
 from oomwatchd.event.identity import event_id
-from oomwatchd.formats import oom_kill
-from oomwatchd.formats.recognise import recognise
 from oomwatchd.records.capture import Mark, OomCapture, RowsLeftOut, Track, Unseen, Via
-from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.records.near import Near
 from oomwatchd.records.nearing import Nearing, Warned
 from oomwatchd.records.report import (
@@ -217,8 +214,8 @@ class _Attempt:
 
 
 def _kernel_event(capture: OomCapture, attempt: _Attempt) -> tuple[OomEvent, Case]:
-    report = attempt(lambda: _report(capture), lambda: _bare_report(capture))
-    diagnosis = Diagnosis(findings=(), summary=_bare_summary(report))
+    report = attempt(lambda: _report(capture), lambda: bare_report(capture))
+    diagnosis = Diagnosis(findings=(), summary=bare_summary(report))
     case = Case(report, capture)
     if attempt.error is None:  # else findings would take unread parts for missing ones
         diagnosis = attempt(lambda: diagnose_case(case), lambda: diagnosis)
@@ -386,45 +383,8 @@ def _near_event(capture: OomCapture, warning: Nearing) -> OomEvent:
 
 
 def _bare(capture: OomCapture) -> OomEvent:
-    report = _bare_report(capture)
-    return _event_of(capture, report, _bare_summary(report))
-
-
-def _bare_report(capture: OomCapture) -> OomReport:
-    """The certain part of a report on which ``decode`` failed: its identity and its kill lines."""
-    killed = [m for record in capture.records for m in _kill_lines(record)]
-    named = {m["pid"]: Victim(pid=int(m["pid"]), comm=m["comm"] or "") for m in killed}
-    kind: Kind = "oom_kill" if killed or capture.unseen is not None else "oom_no_victim"
-    return OomReport(
-        kind=_KINDS_OF_FORM.get(capture.source.form, kind),
-        complete=False,
-        lost_records=capture.lost_records,
-        first_usec=capture.records[0].usec if capture.records else None,
-        first_wall=capture.records[0].wall if capture.records else None,
-        kernel=capture.kernel,
-        arch=capture.arch,
-        page_size_bytes=capture.page_size_bytes,
-        kills=len(killed),
-        victims=tuple(named.values()),
-    )
-
-
-#: events that are not kernel reports
-_KINDS_OF_FORM: dict[str, Kind] = {"oomd": "oomd_kill", "near": "oom_near"}
-
-
-def _bare_summary(report: OomReport) -> str:
-    names = ", ".join(f"{victim.comm} ({victim.pid})" for victim in report.victims[:3])
-    more = f" and {len(report.victims) - 3} more" if len(report.victims) > 3 else ""
-    return f"{report.kills} kill(s): {names}{more}" if names else f"{report.kind.replace('_', ' ')}"
-
-
-def _kill_lines(record: KmsgRecord) -> list[re.Match[str]]:
-    try:
-        found = recognise(record.text, raw=record.is_whole)
-    except Exception:  # the fault that brought us here may be that of recognising a line
-        return []
-    return [found[1]] if found is not None and found[0] is oom_kill.KILLED else []
+    report = bare_report(capture)
+    return _event_of(capture, report, bare_summary(report))
 
 
 _OTHER_KILLERS = ("oomd", "earlyoom", "nohang")
