@@ -27,7 +27,6 @@ for _form in ALL:
         continue
     for _begin in _form.begins:
         _FORMS[_begin] = (*_FORMS.get(_begin, ()), _form)
-_LENGTHS: Final = sorted({len(begin) for begin in _FORMS}, reverse=True)
 _LONGEST: Final = sorted(_FORMS, key=len, reverse=True)
 # kernel text does not begin inside a word; only a row's bracket may follow anything
 _BEGIN: Final = deferred(
@@ -114,11 +113,22 @@ def holds(text: str) -> bool:
     )
 
 
+#: forms of lines that the kernel prints without leading blanks, by how they begin
+_FLUSH_LEFT: Final = {
+    begin: patterns
+    for begin, forms in _FORMS.items()
+    if (patterns := [form.pattern for form in forms if not form.samples[0].startswith(" ")])
+}
+_FLUSH_LENGTHS: Final = sorted({len(begin) for begin in _FLUSH_LEFT}, reverse=True)
+
+#: a pattern for what the lines begin with that :func:`is_flush_left` knows, except for rows of a table
+FLUSH_LEFT: Final = f"(?:{'|'.join(re.escape(begin) for begin in _FLUSH_LEFT if begin[0] != '[')})"
+
+
 def is_flush_left(text: str) -> bool:
     """Whether the kernel prints such a line without leading blanks, so that an indent is the copy's."""
-    return any(
-        form.pattern.match(text) is not None
-        for length in _LENGTHS
-        for form in _FORMS.get(text[:length], ())
-        if not form.samples[0].startswith(" ")
-    )
+    for length in _FLUSH_LENGTHS:
+        for pattern in _FLUSH_LEFT.get(text[:length], ()):
+            if pattern.match(text) is not None:
+                return True
+    return False

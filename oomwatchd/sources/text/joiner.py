@@ -7,6 +7,8 @@ One long class: every rule compares the held line with the next one.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from itertools import repeat
 from typing import Final
 
 from msgspec.structs import replace
@@ -29,6 +31,7 @@ from oomwatchd.sources.text.wrap import (
     seam,
     split_inner,
     whole_row,
+    whole_rows,
 )
 from oomwatchd.words.deferred import deferred
 
@@ -43,6 +46,9 @@ _COPIES_BYTES: Final = 16_384
 #: first and last characters of a line that may need mending before it is released
 _LOOK_FIRST: Final = frozenset(("", " ", "\t", "["))
 _LOOK_LAST: Final = frozenset((" ", "\t", "]"))
+
+
+_NONE: Final = repeat(None)
 
 
 class Joiner:
@@ -105,6 +111,21 @@ class Joiner:
         self._whole = self._held is record
         return True
 
+    def take_whole_run(self, texts: list[str], lines: Sequence[bytes], out: list[KmsgRecord]) -> bool:
+        """Take lines without a prefix that :func:`.wrap.whole_lines` knows; return whether they were taken.
+        ``lines``: their bytes."""
+        held = self._held
+        if not self._may_be_whole or (held is not None and not self._whole):
+            return False
+        if self._columns is not None and whole_rows(self._columns).fullmatch("\n".join(texts)) is None:
+            return False
+        if held is not None:
+            out.append(held)
+        out += map(KmsgRecord, texts, _NONE, _NONE, _NONE, _NONE, repeat("-"), _NONE, _NONE, lines)
+        self._held = out.pop()
+        self._prefixed, self._piece, self._whole = False, None, True
+        return True
+
     def push(self, record: KmsgRecord, prefixed: bool, out: list[KmsgRecord]) -> None:
         """Take one physical line; append lines to ``out`` that are certainly whole."""
         self._whole = False
@@ -123,6 +144,18 @@ class Joiner:
             self._piece = None
             return
         self._push_unprefixed(record, out)
+
+    def take_run(self, records: list[KmsgRecord], out: list[KmsgRecord]) -> None:
+        """Take lines with a prefix that are whole and need no mending."""
+        at = 0
+        while at == 0 or (at < len(records) and self._held is not records[at - 1]):
+            self.push(records[at], True, out)  # it may be a further word of the held line
+            at += 1
+        if rest := records[at:]:
+            out.append(records[at - 1])
+            self._held = last = rest.pop()
+            self._line = last.raw
+            out += rest
 
     def push_whole(self, record: KmsgRecord, out: list[KmsgRecord]) -> None:
         """Take a record that is whole in itself, unless the kernel printed the line in pieces."""

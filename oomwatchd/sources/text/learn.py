@@ -51,6 +51,9 @@ SAMPLE: Final = 512
 MAX_SHAPES: Final = 16
 MAX_PREFIX: Final = 512
 _MAX_TOKENS: Final = 192
+#: so many rows of a task table are looked at before they are only counted
+_ENOUGH_ROWS: Final = 32
+_ROW: Final = deferred(r"\[ *\d{1,12}\.\d{6}\] \[ {0,6}\d{1,7}\](?: +-?\d{1,14}){6,12} +[^\s,;|]{1,15}")
 #: how many lines are tried to find where the known prefixes begin
 _TRIED: Final = 6
 #: how many of its first letters identify a text
@@ -113,6 +116,8 @@ def learn(lines: Sequence[str]) -> tuple[Stage, ...]:
 
 
 def _stage(lines: Sequence[str]) -> Stage:
+    if _is_plain(lines):
+        return ()
     samples = list(islice(_samples(lines), SAMPLE))
     wrong = _wrong(lines, samples)
     if not wrong:
@@ -159,12 +164,28 @@ def _behind(samples: Sequence[Sample]) -> Stage:
     return () if suffix is None else (Template(_NOTHING, _NOTHING, suffix),)
 
 
-def _samples(lines: Sequence[str]) -> Iterable[Sample]:
+def _samples(lines: Iterable[str]) -> Iterable[Sample]:
     return (
         Sample(line, found.at, found.form.name)
         for line in lines
         if len(line) > 8 and (found := certain.find(line)) is not None
     )
+
+
+def _is_plain(lines: Sequence[str]) -> bool:
+    """Whether most samples would be plain rows of a task table behind the kernel's stamp, and the others show
+    that there is nothing to learn: the rows would not change that."""
+    rows = 0
+    others: list[Sample] = []
+    for line in lines:
+        if _ROW.fullmatch(line) is not None:
+            rows += 1
+            if rows > _ENOUGH_ROWS:
+                continue
+        others += _samples((line,))
+        if len(others) + max(0, rows - _ENOUGH_ROWS) >= SAMPLE:
+            break
+    return rows > 2 * _ENOUGH_ROWS and not _wrong(lines, others) and not _behind(others)
 
 
 def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:  # noqa: C901 - one branch for each reason

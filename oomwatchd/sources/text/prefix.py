@@ -194,6 +194,12 @@ class PrefixParser:
         self.forms["dmesg"] = self.forms.get("dmesg", 0) + 1
         return KmsgRecord(text=text, usec=int(seconds) * 1_000_000 + int(fraction), raw=raw)
 
+    def count_bare(self, count: int) -> None:
+        """Count lines of plain dmesg that were not parsed here."""
+        self.prefixed = True
+        self.before = ""
+        self.forms["dmesg"] = self.forms.get("dmesg", 0) + count
+
     def bare_at(self, line: str) -> int | None:
         """Where the text of such a line begins, as :meth:`parse` would find it; None for all others."""
         if self._shape is not _DMESG or self.guessed or "kernel: " in line:
@@ -291,9 +297,9 @@ class PrefixParser:
             return FACILITY_KERN
         return FACILITY_USER if self.kernel_tag_seen else None
 
-    def count_other(self) -> None:
-        """Count a line without a prefix that was not parsed here."""
-        self.forms["other"] = self.forms.get("other", 0) + 1
+    def count_other(self, count: int = 1) -> None:
+        """Count lines without a prefix that were not parsed here."""
+        self.forms["other"] = self.forms.get("other", 0) + count
 
     def _count(self, form: SourceForm) -> None:
         self.forms[form] = self.forms.get(form, 0) + 1

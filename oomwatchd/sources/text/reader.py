@@ -18,7 +18,7 @@ from typing import Final
 
 from oomwatchd.records.capture import SourceForm
 from oomwatchd.records.kmsg import KmsgRecord
-from oomwatchd.sources.text import encodings
+from oomwatchd.sources.text import encodings, stamped
 from oomwatchd.sources.text.joiner import Joiner
 from oomwatchd.sources.text.layers import Literals, literal, undo
 from oomwatchd.sources.text.manner import MAX_LINE, Manner, Unwrapping, judge
@@ -26,13 +26,15 @@ from oomwatchd.sources.text.needles import has_needle
 from oomwatchd.sources.text.order import in_order
 from oomwatchd.sources.text.prefix import PrefixParser
 from oomwatchd.sources.text.structured import ExportReader, JsonReader, VerboseReader
-from oomwatchd.sources.text.wrap import Widths
+from oomwatchd.sources.text.wrap import Widths, whole_lines
 from oomwatchd.words.deferred import deferred
 
 #: bytes that are judged as a whole before the first record comes out
 HEAD: Final = 1 << 20
 #: bytes that tell UTF-16
 _LOOK: Final = 32
+#: so many lines are taken at once: their parts stay in the processor's cache
+_BATCH: Final = 512
 #: certain breaks show the width, except for the length of one word
 _SLACK: Final = 8
 _BARE_QUOTE: Final = deferred(r'(?<!\\)"')
@@ -231,27 +233,62 @@ class TextReader:
         self._head = []
         self._head_size = 0
 
-    def _plain_lines(self, lines: Iterable[bytes], out: list[KmsgRecord]) -> None:
+    def _plain_lines(self, lines: Sequence[bytes], out: list[KmsgRecord]) -> None:
         """The same as :meth:`_lines`, for text in which nothing has to be undone."""
-        parser = self._parser
-        parse, parse_bare = parser.parse, parser.parse_bare
-        push, take_whole = self._joiner.push, self._joiner.take_whole
-        for line in filter(bytes.strip, lines) if self._manner.spaced else lines:
-            text = line.decode("utf-8", "backslashreplace")
-            if not parser.prefixed and take_whole(text, line, out):
-                parser.count_other()
-            elif (bare := parse_bare(text, line)) is not None:
-                push(bare, True, out)
-            elif len(line) > MAX_LINE:
-                for part in _bounded((line,)):
-                    self._physical(part, out)
-            elif text[:1] in _JSON_FIRST or text == "[":
-                self._record(text, line, out)
-            else:
-                record = parse(text, line)
-                if parser.before:
-                    push(_before(parser), False, out)
-                push(record, parser.prefixed, out)
+        if self._manner.spaced:
+            lines = list(filter(bytes.strip, lines))
+        for begin in range(0, len(lines), _BATCH):
+            self._batch(lines[begin : begin + _BATCH], out)
+
+    def _batch(self, lines: Sequence[bytes], out: list[KmsgRecord]) -> None:
+        together = b"\n".join(lines)
+        if (found := stamped.records(lines, together)) is None:
+            self._without_stamps(lines, together, out)
+            return
+        made, others = found
+        at = 0
+        for stop in [*others, len(lines)]:
+            if at < stop:
+                self._parser.count_bare(stop - at)
+                self._joiner.take_run(made[at:stop], out)
+            if stop < len(lines):
+                self._plain_line(lines[stop], out)
+            at = stop + 1
+
+    def _without_stamps(self, lines: Sequence[bytes], together: bytes, out: list[KmsgRecord]) -> None:
+        texts = whole_lines(together.decode("utf-8", "backslashreplace"))
+        at = 0
+        for stop in [*[n for n, text in enumerate(texts) if not text], len(lines)]:
+            # the line after one that is not whole may go on with it
+            while at < stop:
+                if not self._parser.prefixed and self._joiner.take_whole_run(
+                    texts[at:stop], lines[at:stop], out
+                ):
+                    self._parser.count_other(stop - at)
+                    break
+                self._plain_line(lines[at], out)
+                at += 1
+            if stop < len(lines):
+                self._plain_line(lines[stop], out)
+            at = stop + 1
+
+    def _plain_line(self, line: bytes, out: list[KmsgRecord]) -> None:
+        parser, joiner = self._parser, self._joiner
+        text = line.decode("utf-8", "backslashreplace")
+        if not parser.prefixed and joiner.take_whole(text, line, out):
+            parser.count_other()
+        elif (bare := parser.parse_bare(text, line)) is not None:
+            joiner.push(bare, True, out)
+        elif len(line) > MAX_LINE:
+            for part in _bounded((line,)):
+                self._physical(part, out)
+        elif text[:1] in _JSON_FIRST or text == "[":
+            self._record(text, line, out)
+        else:
+            record = parser.parse(text, line)
+            if parser.before:
+                joiner.push(_before(parser), False, out)
+            joiner.push(record, parser.prefixed, out)
 
     def _judge(self, out: list[KmsgRecord], *, whole: bool) -> None:
         """The head is complete: judge how the text is encoded and wrapped, then read it."""

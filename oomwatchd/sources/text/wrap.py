@@ -13,9 +13,9 @@ Longer than others because every way in which lines are broken has its few lines
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
+from functools import cache
 from typing import Final, NamedTuple
 
 from oomwatchd.formats import COMM_BYTES, Form, Role, show_mem
@@ -87,6 +87,8 @@ _NEVER_FIRST: Final = ",;:)"
 
 # Where a kernel line begins inside a longer text. Only what no word of another kernel line looks like.
 _INNER: Final = deferred(
+    # most places of a text end here
+    r"(?<=[ \t\"'`>=:)d\u2018\u201c])(?:"
     # after the quote of a kill line, or the field that holds it
     r"(?<=[ \t\"'`>=:\u2018\u201c])"
     r"(?:Memory cgroup out of memory|Out of [Mm]emory(?: \([a-z_]+\))?): (?:[Kk]ill|OOM victim)"
@@ -97,7 +99,7 @@ _INNER: Final = deferred(
     r"|(?<=[ \t])<\d>(?=\S{1,15} invoked oom-killer: )"
     r"|(?<=[ \t])(?:"
     + "|".join(form.copies.inner for form in ALL if form.copies is not None and form.copies.inner is not None)
-    + ")"
+    + "))"
 )
 
 _INVOKED: Final = " invoked oom-killer: "
@@ -173,6 +175,9 @@ def _is_closed(form: Form) -> bool:
     return not any(match is not None and not _is_loose(match) for match in longer)
 
 
+_LOOSE: Final = frozenset({"loose", "cut"})
+
+
 def _is_loose(match: re.Match[str]) -> bool:
     """Whether the match took in text that only copies have."""
     groups = match.groupdict()
@@ -182,36 +187,61 @@ def _is_loose(match: re.Match[str]) -> bool:
 _BEGINS: Final = frozenset(beginning for form in ALL for beginning in form.begins)
 
 
-@functools.cache  # of each beginning that forms have
-def _closed(beginning: str) -> tuple[re.Pattern[str], ...]:
-    """The closed forms of lines that begin so."""
-    return tuple(form.pattern for form in ALL if beginning in form.begins and _is_closed(form))
+@cache  # of each beginning that forms have
+def _closed(beginning: str) -> tuple[tuple[re.Pattern[str], tuple[str, ...]], ...]:
+    """The closed forms of lines that begin so, each with its groups that match only in copies."""
+    return tuple(
+        (form.pattern, tuple(_LOOSE & form.pattern.groupindex.keys()))
+        for form in ALL
+        if beginning in form.begins and _is_closed(form)
+    )
 
 
 #: lines of a stack dump, registers, statistics of a cgroup, counts of pages
-_CLOSED_ROW: Final = deferred(
+_CLOSED_ROW: Final = (
     r" (?:\[<[0-9a-f]{8,16}>\] )?(?:\? )?[\w.$]{1,128}\+0x[0-9a-f]{1,8}/0x[0-9a-f]{1,8}(?: \[\w{1,56}\])?"
     r"| </?[A-Z]{3,8}>|Call Trace:|(?: [0-9a-f]{8,16}){1,8}|[a-z][a-z0-9_]{1,40} \d{1,19}"
     r"|R[A-Z0-9]{2}: [0-9a-f]{16}(?: R[A-Z0-9]{2}: [0-9a-f]{16}){2}|RS?[PI]P: [0-9a-f]{2,4}:0x[0-9a-f]{1,16}"
     r"|\d{1,14} (?:total )?(?:pagecache )?pages?(?: [A-Za-z/ ]{1,32})?"
 )
+_CLOSED_ROW_ALONE: Final = deferred(_CLOSED_ROW)
 
 
 def is_whole(text: str) -> bool:
     """Whether a text without a prefix is certainly one whole kernel line: nothing continues it, and nothing
     in it has to be split or mended. Rows of a task table are not covered."""
     beginning = text[:4]
-    for pattern in _closed(beginning) if beginning in _BEGINS else ():
+    for pattern, loose in _closed(beginning) if beginning in _BEGINS else ():
         match = pattern.fullmatch(text)
         if match is not None:
-            return text[-1] not in " \t" and not _is_loose(match)
-    return _CLOSED_ROW.fullmatch(text) is not None
+            return text[-1] not in " \t" and not any(map(match.__getitem__, loose))
+    return _CLOSED_ROW_ALONE.fullmatch(text) is not None
 
 
+#: a row of a task table with a name of one word, by the number of columns before the name
+_ROW: Final = rf"\[ *\d{{{{1,10}}}}\](?: +-?\d{{{{1,14}}}}){{{{{{}}}}}} +\S{{{{1,{COMM_BYTES}}}}}"
+_ANY_COLUMNS: Final = "6,9"
+_FIRST: Final = "|".join(map(re.escape, sorted(_BEGINS)))
+_WHOLE: Final = deferred(
+    rf"^(?:({_ROW.format(_ANY_COLUMNS)}|(?!{_FIRST})(?:{_CLOSED_ROW}))|[^\n]*)$", re.MULTILINE
+)
+
+
+def whole_lines(text: str) -> list[str]:
+    """Each line of a text, if :func:`is_whole` or ``whole_row(None)`` knows it at a quick look; else ""."""
+    return _WHOLE.findall(text)
+
+
+@cache
 def whole_row(columns: int | None) -> re.Pattern[str]:
     """The pattern of a task table's row with a name of one word; ``columns``: columns before the name."""
-    count = "{6,9}" if columns is None else f"{{{columns}}}"
-    return re.compile(rf"\[ *\d{{1,10}}\](?: +-?\d{{1,14}}){count} +\S{{1,{COMM_BYTES}}}")
+    return re.compile(_ROW.format(_ANY_COLUMNS if columns is None else columns))
+
+
+@cache
+def whole_rows(columns: int) -> re.Pattern[str]:
+    """The pattern of lines joined with newlines, all of whose rows are such rows."""
+    return re.compile(rf"(?:(?:{_ROW.format(columns)}|[^\[\n][^\n]*)(?:\n|\Z))*+")
 
 
 def split_inner(text: str) -> list[str]:
