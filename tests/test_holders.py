@@ -131,7 +131,11 @@ def host(tmp_path: Path) -> Host:
     write(tmp_path, "proc/sys/vm/min_free_kbytes", "260000\n")
     write(tmp_path, "proc/sys/vm/lowmem_reserve_ratio", "256\t256\t32\n")
     write(tmp_path, "proc/sysvipc/shm", SHM.decode())
-    write(tmp_path, "proc/77/status", "Name:\tpin\x1b[1m\nThreads:\t900\nVmLck:\t286720 kB\n")
+    write(
+        tmp_path,
+        "proc/77/status",
+        "Name:\tpin\x1b[1m\nThreads:\t900\nVmLck:\t286720 kB\nHugetlbPages:\t    4096 kB\n",
+    )
     write(tmp_path, "sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never\n")
     for name, count in (("nr", 150), ("free", 150), ("resv", 2), ("surplus", 0)):
         write(tmp_path, f"sys/kernel/mm/hugepages/hugepages-2048kB/{name}_hugepages", f"{count}\n")
@@ -171,6 +175,7 @@ def test_a_host_of_files(host: Host, tmp_path: Path) -> None:
         "packet_sockets": "2",
         "protected": "104857600 /kept",
         "locked": "293601280 77 pin\x1b[1m",
+        "huge": "4194304 77 pin\x1b[1m",
         "threads": "900 77 pin\x1b[1m",
     }
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from oomwatchd.diagnosis.caches import lever_for, queued
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.facts import Facts, Held, facts
-from oomwatchd.diagnosis.findings import shmem_large, slab_unreclaimable_large
+from oomwatchd.diagnosis.findings import hugepages_reserved, shmem_large, slab_unreclaimable_large
 from oomwatchd.diagnosis.ledger import ledger
 from oomwatchd.diagnosis.suspects import by_amount, by_count, by_trace, modules
 from oomwatchd.records.capture import OomCapture, Snapshot, Source
@@ -333,6 +333,16 @@ def test_who_keeps_network_namespaces_is_known() -> None:
     keeper = by_count(case, kinds={"netns"})
     assert keeper is not None and keeper.text == "spacer has 1200 network namespaces open"
     assert by_count(case, kinds={"pipe"}) is None
+
+
+def test_who_uses_the_huge_pages_is_named() -> None:
+    pool = (Hugepages(node=0, size_bytes=2 << 20, total=300, free=1, surplus=0),)
+    report = machine(_FULL, zone(present=1000, managed=900, free=60, min=20), hugepages=pool)
+    case = Case(report, live(huge="626000000 9 vm\n5 8 x").capture)
+    claim = hugepages_reserved.find(case)
+    assert claim is not None and "have vm (pid 9) take less, or add RAM: 598 MiB" in claim.finding.advice
+    unknown = hugepages_reserved.find(Case(report))
+    assert unknown is not None and "have its users take less" in unknown.finding.advice
 
 
 def test_many_cgroups_are_known() -> None:

@@ -50,7 +50,9 @@ _TABLE_BYTES = 4 * 1024 * 1024
 _MAX_SIZES = _MAX_DEVICES = 8
 
 #: of the parts that say what processes hold: the word of a line that is the pid
-PID_FIELD = MappingProxyType({"locked": 1, "threads": 1, "descriptors": 2, **dict.fromkeys(AMOUNTS, 1)})
+PID_FIELD = MappingProxyType(
+    {"locked": 1, "huge": 1, "threads": 1, "descriptors": 2, **dict.fromkeys(AMOUNTS, 1)}
+)
 
 #: settings below /proc/sys that decide who gets memory, who is killed, and what may be held
 SETTINGS = (
@@ -264,6 +266,7 @@ class Holders:
             said = status(read_bytes(f"{self._host.proc}/{pid}/status", _TEXT_BYTES) or b"")
             who = f"{pid} {said.name}"
             found["locked"].append((said.locked_bytes + said.pinned_bytes, who))
+            found["huge"].append((said.huge_bytes, who))
             if said.threads > 1:
                 found["threads"].append((said.threads, who))
             counts, amounts = descriptors.of(pid, said.descriptors)

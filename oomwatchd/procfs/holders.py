@@ -84,6 +84,7 @@ class Status(msgspec.Struct, frozen=True):
     locked_bytes: int = 0
     pinned_bytes: int = 0
     shmem_bytes: int = 0
+    huge_bytes: int = 0
     #: places in its table of descriptors, a power of two: no more are open
     descriptors: int = 0
 
@@ -102,6 +103,7 @@ def status(text: bytes) -> Status:
         locked_bytes=number(b"VmLck") * 1024,
         pinned_bytes=number(b"VmPin") * 1024,
         shmem_bytes=number(b"RssShmem") * 1024,
+        huge_bytes=number(b"HugetlbPages") * 1024,
         descriptors=number(b"FDSize"),
     )
 

@@ -14,6 +14,7 @@ from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.records.report import Finding, Memory
 from oomwatchd.words.amounts import percent, size
+from oomwatchd.words.escape import harmless_name
 
 ID = "hugepages_reserved"
 TITLE = "Memory is set aside for huge pages"
@@ -46,7 +47,7 @@ def find(case: Case) -> Claim | None:
                 "whole_bytes": whole,
                 "share_ratio": case.ledger.share(pool),
             },
-            advice=_advice(memory, pool, unused),
+            advice=_advice(case, memory, pool, unused),
         ),
         cause=Cause(
             tier=Tier.TAKEN,
@@ -59,15 +60,19 @@ def find(case: Case) -> Claim | None:
     )
 
 
-def _advice(memory: Memory, pool: int, unused: int) -> str:
+def _advice(case: Case, memory: Memory, pool: int, unused: int) -> str:
     sizes = {h.size_bytes for h in memory.hugepages if h.total}
     in_use = sum(h.total - h.free for h in memory.hugepages)
     now = f" to {in_use}" if len(sizes) == 1 and unused >= _UNUSED * pool else ""
     knob = f"Lower vm.nr_hugepages{now} (or hugepages= at boot; /etc/sysctl.d/ and the boot loader keep it)"
     if unused >= _UNUSED * pool:
         return f"{knob}: {size(unused)} are not used (less what HugePages_Rsvd in /proc/meminfo promises)."
+    user = next(iter(case.facts.huge), None)
+    whose = (
+        "its users take less" if user is None else f"{harmless_name(user.name)} (pid {user.pid}) take less"
+    )
+    of_it = "" if user is None else f" ({size(user.amount)} by {harmless_name(user.name)})"
     return (
-        f"{knob} and have its users take less, or add RAM: {size(pool - unused)} of the pool are in use, "
-        "so that "
+        f"{knob} and have {whose}, or add RAM: {size(pool - unused)} of the pool are in use{of_it}, so that "
         "they come back only when those end."
     )
