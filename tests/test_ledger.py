@@ -10,7 +10,12 @@ from msgspec.structs import replace
 from oomwatchd.diagnosis.caches import lever_for, queued
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.facts import Facts, Held, facts
-from oomwatchd.diagnosis.findings import hugepages_reserved, shmem_large, slab_unreclaimable_large
+from oomwatchd.diagnosis.findings import (
+    hugepages_reserved,
+    ram_reserved_large,
+    shmem_large,
+    slab_unreclaimable_large,
+)
 from oomwatchd.diagnosis.ledger import ledger
 from oomwatchd.diagnosis.suspects import by_amount, by_count, by_trace, modules
 from oomwatchd.records.capture import OomCapture, Snapshot, Source
@@ -343,6 +348,18 @@ def test_who_uses_the_huge_pages_is_named() -> None:
     assert claim is not None and "have vm (pid 9) take less, or add RAM: 598 MiB" in claim.finding.advice
     unknown = hugepages_reserved.find(Case(report))
     assert unknown is not None and "have its users take less" in unknown.finding.advice
+
+
+def test_what_reserves_ram_is_told_where_it_is_large() -> None:
+    report = machine(_FULL, zone(present=1000, managed=500, free=60, min=20))
+    for line, said in (
+        ("log_buf_len=4M swiotlb=131072,force quiet", " (swiotlb=131072,force)"),
+        ("log_buf_len=128M", " (log_buf_len=128M)"),
+        ("log_buf_len=xM", " (crashkernel=, balloon ...)"),
+    ):
+        claim = ram_reserved_large.find(Case(report, live(cmdline=line).capture))
+        assert claim is not None and claim.cause is not None
+        assert claim.cause.text.endswith(f"is reserved{said}")
 
 
 def test_many_cgroups_are_known() -> None:

@@ -77,8 +77,22 @@ def _limited(case: Case) -> str | None:
 
 def _why(case: Case) -> str:
     """Live: the parameters of the kernel command line that reserve memory."""
-    line = case.facts.command_line
-    return ", ".join(f"{n}={harmless(line[n])}" for n in _RESERVES if n in line)
+    line, whole = case.facts.command_line, case.ledger.whole_bytes or 0
+    return ", ".join(
+        f"{n}={harmless(line[n])}"
+        for n in _RESERVES
+        if n in line and (n != "log_buf_len" or _bytes(line[n]) > _USUAL * whole)
+    )
+
+
+def _bytes(text: str) -> int:
+    """``4M`` (memparse()); 0 for what is no size."""
+    number, unit = text.rstrip("KMGkmg"), text[-1:].upper()
+    return (
+        int(number) << {"K": 10, "M": 20, "G": 30}.get(unit, 0)
+        if number.isdecimal() and len(number) < 20
+        else 0
+    )
 
 
 def _advice(case: Case, limit: str | None, why: str) -> str:
