@@ -11,7 +11,8 @@ and ``vm.compaction_proactiveness`` (5.9+) let the kernel assemble blocks ahead 
 /proc/sys/vm/compact_memory does so once. The lasting fix is a caller that does not ask for large blocks
 (jumbo frames, large kmalloc buffers, drivers without scatter-gather).
 
-An allocation that fails (nobody is killed) is told by its order alone if no zone's figures show why. Above
+For an allocation that fails (nobody is killed) the order alone is the reason if no zone's figures show
+another. Above
 order 3 (PAGE_ALLOC_COSTLY_ORDER) the kernel gives up early, and the caller must cope. A request without
 __GFP_IO (a device that resumes) or one that may not wait is never helped by compaction
 (try_to_compact_pages()).
