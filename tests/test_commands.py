@@ -6,6 +6,7 @@ A page that gains one that nothing runs fails here. NOT_RUN has the few that no 
 from __future__ import annotations
 
 import ast
+import gzip
 import importlib.util
 import os
 import re
@@ -339,6 +340,33 @@ def test_each_drop_in_is_in_the_package(command: str) -> None:
     assert (ROOT / "packaging/systemd/oomwatchd.service.d" / name).exists()
     examples = (ROOT / "packaging/debian/oomwatchd.examples").read_text().splitlines()
     assert "packaging/systemd/oomwatchd.service.d/*.conf" in examples
+
+
+def test_the_examples_of_the_man_page_work(tmp_path: Path, corpus: Path) -> None:
+    page = (ROOT / "packaging/man/oomwatchd-analyze.1").read_text().partition(".SH EXAMPLES")[2]
+    examples = [
+        found.replace("\\-", "-") for found in re.findall(r"^\\fB(.*oomwatchd analyze.*)\\fP$", page, re.M)
+    ]
+    assert len(examples) >= 2
+    log = (corpus / "seed" / "mips-3.10-highmem.log").read_bytes()
+    (tmp_path / "kern.log.1.gz").write_bytes(gzip.compress(log))
+    dmesg = tmp_path / "dmesg"  # this machine's may be for root alone, or hold nothing
+    dmesg.write_text(f"#!/bin/sh\ncat {corpus}/seed/mips-3.10-highmem.log\n")
+    dmesg.chmod(0o755)
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    said = ""
+    for example in examples:
+        done = subprocess.run(
+            ["sh", "-ec", example],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), example
+        said += done.stdout
+    assert "DIED     min_free_kbytes" in said
+    assert "min_free_kbytes" in (tmp_path / "oom.html").read_text()
 
 
 def test_the_commands_in_the_text_exist() -> None:
