@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.vm import board, full, kernels, large, ondemand, power, trouble, waiter
+from tests.vm import board, full, kernels, large, ondemand, power, small, trouble, waiter
 from tests.vm.checks import Claim, check
 from tests.vm.lab import LabError, cache_directory
 
@@ -45,6 +45,10 @@ def main() -> int:
     called = commands.add_parser("ondemand", help="the profile without a process, in a whole Debian 13")
     called.add_argument("--memory", type=int, default=256, metavar="MIB")
     called.set_defaults(run=run_on_demand)
+    tiny = commands.add_parser("small", help="the real daemon on a board without systemd")
+    tiny.add_argument("arch", nargs="?", default="arm64", choices=("arm64", "amd64"))
+    tiny.add_argument("--memory", type=int, default=128, metavar="MIB")
+    tiny.set_defaults(run=run_small)
     crowded = commands.add_parser("large", help="reports of 30 000 tasks under the unit's memory limit")
     crowded.add_argument("--memory", type=int, default=768, metavar="MIB")
     crowded.set_defaults(run=run_large)
@@ -99,6 +103,11 @@ def run_on_demand(args: argparse.Namespace) -> bool:
     return _claims(args, lambda image: ondemand.test(image, args.memory, args.timeout))
 
 
+def run_small(args: argparse.Namespace) -> bool:
+    """Each claim on a line."""
+    return _said(small.test(args.arch, args.memory, args.work, args.timeout))
+
+
 def run_large(args: argparse.Namespace) -> bool:
     """Each claim on a line."""
     return _claims(args, lambda image: large.test(image, args.memory, args.timeout))
@@ -108,6 +117,10 @@ def _claims(args: argparse.Namespace, test: Callable[[Path], list[Claim]]) -> bo
     with tempfile.TemporaryDirectory(prefix="oomwatchd-lab-", dir=full.SCRATCH) as scratch:
         directory = Path(scratch)
         claims = test(full.install(full.package(args.work, directory), args.work, directory))
+    return _said(claims)
+
+
+def _said(claims: list[Claim]) -> bool:
     for claim in claims:
         print(f"{'yes' if claim.holds else 'NO '} {claim.text}")
     return all(claim.holds for claim in claims)

@@ -153,7 +153,7 @@ def _initramfs(system: Path, script: str, arch: str, directory: Path) -> Path:
     shutil.copy(busybox, root / "bin/busybox")
     (root / "init").write_text(script)
     (root / "init").chmod(0o755)
-    wanted = _with_needed(
+    wanted = with_needed(
         system,
         [
             _CARDS[arch][0],
@@ -178,10 +178,10 @@ def _initramfs(system: Path, script: str, arch: str, directory: Path) -> Path:
     return archive
 
 
-def _with_needed(system: Path, names: list[str]) -> list[Path]:
+def with_needed(system: Path, names: list[str]) -> list[Path]:
     """Modules with those that they need, in the order in which they are to be loaded; one that is not there
     is built in."""
-    modules = next(iter(sorted(system.glob("lib/modules/*"))))
+    modules = next(iter(sorted([*system.glob("lib/modules/*"), *system.glob("usr/lib/modules/*")])))
     files = {re.sub(r"\.ko.*", "", path.name): path for path in modules.rglob("*.ko*")}
     order: list[Path] = []
 
