@@ -75,7 +75,8 @@ def test_openwrt_installs_what_it_says(tmp_path: Path) -> None:
     (sources / "installed/usr/bin").mkdir(parents=True)
     (sources / "installed/usr/bin/oomwatchd").write_text("#!/usr/bin/python3\n")
     words = [f"TOPDIR={tmp_path}/top", f"SOURCES={sources}", f"TO={to}"]
-    command = ["make", "-s", "-f", PACKAGING / "openwrt/oomwatchd/Makefile", *words, "oomwatchd-install"]
+    makefile = str(PACKAGING / "openwrt/oomwatchd/Makefile")
+    command = ["make", "-s", "-f", makefile, *words, "oomwatchd-install"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     found = {
