@@ -121,3 +121,7 @@ def test_the_packages_are_built_installed_and_tried(tmp_path: Path) -> None:
     assert done.stdout.startswith("DIED     min_free_kbytes (pid 118")
     with pytest.raises(ReleaseError, match="is not empty"):
         make(clone, tmp_path / "dist", deb=False)
+    changelog.write_text(changelog.read_text().replace("## [Unreleased]\n", "## [Unreleased]\n\n- New.\n", 1))
+    subprocess.run(["git", *who, "commit", "-qam", "more"], cwd=clone, check=True)
+    with pytest.raises(ReleaseError, match=r"changes that are not in 7\.1\.0"):
+        make(clone, tmp_path / "other", deb=False)

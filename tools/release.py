@@ -105,6 +105,10 @@ def make(
     if _said(["git", "status", "--porcelain", "--untracked-files=no"], root):
         raise ReleaseError("there are changes that are not committed")
     version = version_of(root)
+    if notes((root / "CHANGELOG.md").read_text(), "Unreleased"):
+        raise ReleaseError(
+            f"CHANGELOG.md has changes that are not in {version}, under [Unreleased]: run `prepare`"
+        )
     output.mkdir(parents=True, exist_ok=True)
     if old := [path.name for path in output.iterdir()]:
         raise ReleaseError(f"{output} is not empty ({', '.join(sorted(old)[:3])})")
