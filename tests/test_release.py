@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from tools.release import (
     ROOT,
     TRIED,
     ReleaseError,
+    at_home,
     debian_version,
     make,
     notes,
@@ -76,6 +80,25 @@ def test_places_that_differ_are_no_release(places: Path) -> None:
         version_of(places)
 
 
+def test_what_is_shown_elsewhere_links_to_the_project(places: Path) -> None:
+    (places / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
+    (places / "README.md").write_text((ROOT / "README.md").read_text())
+    (places / "packaging/debian/control").write_text((ROOT / "packaging/debian/control").read_text())
+    at_home(places, "https://forge.example/a/b", "7.1.0")
+    readme = (places / "README.md").read_text()
+    assert re.findall(r"\]\((?!https://)[^)]*\)", readme) == []
+    assert (
+        "](https://forge.example/a/b/raw/v7.1.0/docs/screenshots/mips-highmem-desktop-light.webp)" in readme
+    )
+    assert "](https://forge.example/a/b/blob/v7.1.0/docs/install.md)" in readme
+    project = tomllib.loads((places / "pyproject.toml").read_text())["project"]
+    assert project["urls"]["Homepage"] == "https://forge.example/a/b"
+    assert "\nHomepage: https://forge.example/a/b\n" in (places / "packaging/debian/control").read_text()
+    for wrong in ("forge.example/a", "http://forge.example/a", "https://forge.example/", "https://f/a b"):
+        with pytest.raises(ReleaseError, match="is no address of a project"):
+            at_home(places, wrong, "7.1.0")
+
+
 def test_dpkg_orders_versions_as_we_do() -> None:
     for older, newer in (("1.0.0rc1", "1.0.0"), ("1.0.0b2", "1.0.0rc1"), ("0.1.0", "0.2.0")):
         command = ["dpkg", "--compare-versions", debian_version(older), "lt", debian_version(newer)]
@@ -97,7 +120,7 @@ def test_the_packages_are_built_installed_and_tried(tmp_path: Path) -> None:
         make(clone, tmp_path / "dist", deb=False)
     who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
     subprocess.run(["git", *who, "commit", "-qam", "7.1.0"], cwd=clone, check=True)
-    files = make(clone, tmp_path / "dist", deb=False, tried=["*.whl"])
+    files = make(clone, tmp_path / "dist", deb=False, tried=["*.whl"], home="https://forge.example/a/b")
     assert sorted(path.name for path in files) == [
         "NOTES.md",
         "SHA256SUMS",
@@ -106,6 +129,9 @@ def test_the_packages_are_built_installed_and_tried(tmp_path: Path) -> None:
     ]
     subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=tmp_path / "dist", check=True)
     assert "- A thing." in (tmp_path / "dist/NOTES.md").read_text()
+    with zipfile.ZipFile(tmp_path / "dist/oomwatchd-7.1.0-py3-none-any.whl") as wheel:
+        said = wheel.read("oomwatchd-7.1.0.dist-info/METADATA").decode()
+    assert "\nProject-URL: Homepage, https://forge.example/a/b\n" in said
     # the README's first command, with this source archive in place of what PyPI has
     shown = next(block.text.splitlines()[0] for block in blocks("console") if "pipx run" in block.text)
     words = shlex.split(shown.removeprefix("$ ").replace("mips.log", str(ROOT / TRIED)))

@@ -97,11 +97,42 @@ def version_of(root: Path) -> str:
     return version
 
 
+def at_home(root: Path, home: str, version: str) -> None:
+    """Name the project's address in the packages of ``root``, and make README's links absolute: PyPI shows it
+    away from the files. Raises ReleaseError."""
+    if not re.fullmatch(r"https://[^\s/]+/\S*[^\s/]", home):
+        raise ReleaseError(f"{home} is no address of a project: https://FORGE/OWNER/NAME")
+
+    def absolute(link: re.Match[str]) -> str:
+        shown, path = link[1], link[2]
+        return f"{shown}({home}/{'raw' if shown.startswith('!') else 'blob'}/v{version}/{path})"
+
+    readme = root / "README.md"
+    readme.write_text(re.sub(r"(!?\[[^\]]*\])\(([^):]+)\)", absolute, readme.read_text()))
+    project = root / "pyproject.toml"
+    pages = {
+        "Homepage": home,
+        "Changelog": f"{home}/blob/v{version}/CHANGELOG.md",
+        "Issues": f"{home}/issues",
+    }
+    urls = "".join(f'{name} = "{url}"\n' for name, url in pages.items())
+    text = project.read_text()
+    project.write_text(text.replace("[project.scripts]\n", f"[project.urls]\n{urls}\n[project.scripts]\n", 1))
+    control = root / "packaging/debian/control"
+    text = control.read_text()
+    control.write_text(text.replace("Standards-Version:", f"Homepage: {home}\nStandards-Version:", 1))
+
+
 def make(
-    root: Path, output: Path, *, deb: bool = True, tried: Sequence[str] = ("*.whl", "*.tar.gz")
+    root: Path,
+    output: Path,
+    *,
+    deb: bool = True,
+    tried: Sequence[str] = ("*.whl", "*.tar.gz"),
+    home: str | None = None,
 ) -> list[Path]:
     """Build everything from what is committed, install and try those of the patterns ``tried``; the files.
-    Raises ReleaseError, CalledProcessError."""
+    ``home``: see :func:`at_home`. Raises ReleaseError, CalledProcessError."""
     if _said(["git", "status", "--porcelain", "--untracked-files=no"], root):
         raise ReleaseError("there are changes that are not committed")
     version = version_of(root)
@@ -115,6 +146,8 @@ def make(
     with tempfile.TemporaryDirectory() as work:
         clean = Path(work) / "oomwatchd"
         _do(["git", "clone", "--quiet", "--no-hardlinks", str(root), str(clean)], root)
+        if home is not None:
+            at_home(clean, home, version)
         # the wheel is built of the source archive: what that lacks is missed here
         _do([sys.executable, "-m", "build", "--outdir", str(output), str(clean)], clean)
         if deb:
@@ -180,6 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     making = tasks.add_parser("make", help="build and try what is committed")
     where = "an empty directory; default: dist"
     making.add_argument("--output", type=Path, default=ROOT / "dist", help=where)
+    making.add_argument("--home", metavar="URL", help="where the project is: https://FORGE/OWNER/NAME")
     making.add_argument("--no-deb", action="store_true", help="without the Debian package, which takes root")
     args = parser.parse_args(argv)
     try:
@@ -187,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             prepare(ROOT, args.version, datetime.now(UTC))
             print(f"git commit -am 'oomwatchd {args.version}', then: python -m tools.release make")
             return 0
-        files = make(ROOT, args.output.absolute(), deb=not args.no_deb)
+        files = make(ROOT, args.output.absolute(), deb=not args.no_deb, home=args.home)
     except (ReleaseError, subprocess.CalledProcessError) as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
