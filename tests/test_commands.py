@@ -12,10 +12,12 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from oomwatchd.follow.address import place_of_argument
 from oomwatchd.sinks import journal as journal_sink
 from oomwatchd.store import Store
 from tests import journals
+from tests.kernel.running import wait_for
 from tests.pages import ROOT, Block, blocks, inline, pages
 from tests.samples import capture, event
 from tests.test_cli import oomwatchd
@@ -290,16 +293,22 @@ def test_the_commands_for_the_journal_find_an_entry(command: str, journal: Path,
     # the journal of this test; from its first entry where only new ones would be shown
     changed = re.sub(r"(-D|--directory) \S+ ", "", command).replace(" -n 0", "")
     changed = changed.replace("journalctl", f"journalctl --directory={journal} --no-pager", 1)
-    done = subprocess.run(
-        ["timeout", "0.5" if follows else "20", "sh", "-c", changed],
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == (124 if follows else 0), done.stderr
-    said = done.stdout + (tmp_path / "walls").read_text() if "wall" in command else done.stdout
-    assert "killed" in said and "No entries" not in said, said + done.stderr
+    said = tmp_path / "walls" if "wall" in command else tmp_path / "said"
+    with (tmp_path / "said").open("wb") as output:
+        process = subprocess.Popen(
+            ["sh", "-c", changed],
+            env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+        try:
+            wait_for("the entry", lambda: said.exists() and b"killed" in said.read_bytes())
+            assert follows or process.wait(30) == 0, said.read_text()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(30)
 
 
 @pytest.mark.parametrize("command", of("module"))
