@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, NamedTuple
 
 import msgspec
 
@@ -59,6 +59,23 @@ def opened(path: str | None) -> Iterator[BinaryIO]:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
 
 
+#: what stands before the first event, and between two
+_BETWEEN: dict[Format, tuple[bytes, bytes]] = {
+    "json": (b"[", b",\n"),
+    "jsonl": (b"", b""),
+    "markdown": (b"", b"\n"),
+    "text": (b"", b"\n\n"),
+}
+
+
+class Made(NamedTuple):
+    """An event as it is written, with its page size and kernel, which later events may need."""
+
+    page_size: int | None
+    kernel: str | None
+    data: bytes
+
+
 class Writer:
     """Writes the events of captures one after another; ``close`` ends the document. HTML, which begins with
     a table of contents, is written at the end."""
@@ -85,40 +102,66 @@ class Writer:
             return
         (event, error), case = self._explained(capture)
         self.status = self.status or (EX_SOFTWARE if error is not None else 0)
-        first = self._count == 0
-        self._count += 1
+        if self._format == "html":
+            self._count += 1
+            self._pages.append(event)
+            self._records[event.id] = capture.records
+            self._room -= len(capture.records)
+        else:
+            self._put(self._rendered(event, case))
+
+    def made(self, capture: OomCapture) -> Made | None:
+        """The event for :meth:`take`, which need not be called in this process; None where only
+        :meth:`write` can make it."""
+        (event, error), case = conclude_case(capture)
+        if error is not None or self._format == "html":
+            return None
+        return Made(event.page_size_bytes, event.kernel, self._rendered(event, case))
+
+    def take(self, capture: OomCapture, made: Made | None) -> None:
+        """The next event, as :meth:`write` would write it."""
+        log = capture.source.name
+        if made is None or (made.page_size is None and log in self._page_sizes):
+            self.write(capture)
+            return
+        if made.page_size is not None:
+            self._remember(log, made.page_size, made.kernel)
+        self._put(made.data)
+
+    def _rendered(self, event: OomEvent, case: Case | None) -> bytes:
         match self._format:
-            case "json":
-                self._stream.write((b"[" if first else b",\n") + self._json(event))
-            case "jsonl":
-                self._stream.write(self._seen(encode(event)) + b"\n")
-            case "html":
-                self._pages.append(event)
-                self._records[event.id] = capture.records
-                self._room -= len(capture.records)
             case "markdown":
                 from oomwatchd.render.markdown import render_markdown
 
-                text = render_markdown(event, host=self._host)
-                self._stream.write((b"" if first else b"\n") + text.encode("utf-8", "backslashreplace"))
+                return render_markdown(event, host=self._host).encode("utf-8", "backslashreplace")
             case "text":
                 from oomwatchd.render.terminal import render_text
 
-                text = render_text(
-                    event, width=terminal_width(), color=self._terminal and wants_color(), case=case
-                )
-                self._stream.write((b"" if first else b"\n\n") + text.encode("utf-8", "backslashreplace"))
-        if self._format != "html":
-            self._stream.flush()  # the next event may take long, and somebody waits for this one
+                color = self._terminal and wants_color()
+                text = render_text(event, width=terminal_width(), color=color, case=case)
+                return text.encode("utf-8", "backslashreplace")
+            case "json":
+                return self._json(event)
+            case _:
+                return self._seen(encode(event)) + b"\n"
+
+    def _put(self, data: bytes) -> None:
+        before, between = _BETWEEN[self._format]
+        self._stream.write((between if self._count else before) + data)
+        self._stream.flush()  # the next event may take long, and somebody waits for this one
+        self._count += 1
+
+    def _remember(self, log: str | None, page_size: int, kernel: str | None) -> None:
+        if len(self._page_sizes) >= _MOST_LOGS:
+            self._page_sizes.clear()
+        self._page_sizes[log] = page_size, kernel
 
     def _explained(self, capture: OomCapture) -> tuple[Conclusion, Case | None]:
         """The event; where a report does not tell its page size, with that of an earlier one of its log."""
         found, log = _explained(capture), capture.source.name
         event = found[0].event
         if event.page_size_bytes is not None:
-            if len(self._page_sizes) >= _MOST_LOGS:
-                self._page_sizes.clear()
-            self._page_sizes[log] = event.page_size_bytes, event.kernel
+            self._remember(log, event.page_size_bytes, event.kernel)
         elif log in self._page_sizes:
             size, kernel = self._page_sizes[log]
             if event.kernel in (None, kernel):  # of another machine otherwise

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, get_args
 
 from oomwatchd.cli import EX_INTERRUPTED, complain
 from oomwatchd.cli._output import Format, Writer, keep, opened
+from oomwatchd.cli._parallel import write_all
 from oomwatchd.errors import OomwatchdError, UsageError
 from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.reports.captures import captures_of
@@ -125,7 +126,10 @@ def _read(args: SimpleNamespace, writer: Writer, shared: bool) -> int:
         log = GrowingLog(None if name == "-" else name, args.boot_id)
         try:
             with _bar(name, shared) as (progress, paused):
-                found = _written(captures(name, log, progress), writer, paused)
+                reports = captures(name, log, progress)
+                # of a pipe each report is written as soon as it comes
+                whole = progress is None and name != "-" and Path(name).is_file()
+                found = write_all(reports, writer) if whole else _written(reports, writer, paused)
         except OomwatchdError as error:
             complain(str(error))
             status = status or error.exit_status

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from oomwatchd.daemon.warmup import RECORDS
 from oomwatchd.event import conclude
+from oomwatchd.formats.recognise import prepare
 from oomwatchd.observe.host import read_text
 from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.records.kmsg import parse_record
@@ -70,6 +71,7 @@ def raise_descriptors() -> str | None:
 def warm_up() -> None:
     """Decode a sample report the whole way, so that under pressure no module, pattern or table is loaded
     for the first time. Raises RuntimeError when the decoder does not understand its own sample."""
+    prepare()  # the sample has the forms of one kernel
     assembler = Assembler()
     records = [record for line in RECORDS.splitlines() if (record := parse_record(line.encode()))]
     signals = [signal for record in records for signal in assembler.feed(record)] + assembler.flush()

@@ -93,6 +93,13 @@ def _groups(form: Form) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return _GROUPS.setdefault(form, (tuple(_IN_COPIES & names), tuple(_NAMES & names)))
 
 
+def prepare() -> None:
+    """Compile the patterns of all forms, which are compiled on first use otherwise."""
+    for form in ALL:
+        _groups(form)
+        form.pattern.match("")
+
+
 def _is_whole(form: Form, m: Match) -> bool:
     """Whether a match is all of a raw record, as a kernel prints it. Lines that are no part of a report need
     not be whole."""
