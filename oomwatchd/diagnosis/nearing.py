@@ -155,15 +155,19 @@ def _time(seconds: float) -> str:
 
 def left_said(told: Near) -> str:
     """``all is used in 40 to 60 s at this rate: 300 MiB of 512 MiB held (59 %), 3 MiB more a second``."""
+    if told.reason == "thrashing":
+        return f"next to nothing is left: {_held(told)}"
+    when = span(told.soonest_seconds, told.latest_seconds)
+    return f"all is used in {when} at this rate: {_held(told)}"
+
+
+def _held(told: Near) -> str:
     share = percent(told.used_bytes, told.capacity_bytes)
     held = f"{size(told.used_bytes)} of {size(told.capacity_bytes)} held ({share})"
     if told.reason == "thrashing":
         waits = told.pressure_full_ratio
-        stalled = "" if waits is None else f", all tasks waited {100 * waits:.0f} % of the last 10 s"
-        return f"next to nothing is left: {held}{stalled}"
-    rate = size(int(told.rate_bytes_per_second))
-    when = span(told.soonest_seconds, told.latest_seconds)
-    return f"all is used in {when} at this rate: {held}, {rate} more a second"
+        return held if waits is None else f"{held}, all tasks waited {100 * waits:.0f} % of the last 10 s"
+    return f"{held}, {size(int(told.rate_bytes_per_second))} more a second"
 
 
 _PASSED = {
@@ -200,10 +204,16 @@ def grower_said(one: Grower) -> str:
     return f"{name}, {size(one.bytes)}, {rate} more a second for {_time(one.seconds)}"
 
 
+_HEADS = {
+    "came_true": "out of memory as announced",
+    "passed": "no longer near the end of memory",
+}
+
+
 def summarize(told: Near) -> str:
     """What runs out, when, and what grows, in one line that is safe to print. A warning that has ended says
     first how it ended."""
     grows = f"; {grower_said(told.growers[0])}" if told.growers else ""
-    ended = ended_said(told)
-    became = "" if ended is None else f"{ended}; "
-    return f"out of memory soon, {place(told)}: {became}{left_said(told)}{grows}"
+    head, ended = _HEADS.get(told.state, "out of memory soon"), ended_said(told)
+    said = left_said(told) if ended is None else f"{ended}; at the warning {_held(told)}"
+    return f"{head}, {place(told)}: {said}{grows}"

@@ -269,8 +269,10 @@ def asked(event: OomEvent) -> str:
     if event.user_kill is not None:
         return f"nobody: {event.user_kill.program} acts before an allocation fails"
     if event.near is not None:
-        one = event.near.growers[0] if event.near.growers else None
-        return "nobody yet" if one is None else f"nobody yet; it grows: {nearing.grower_said(one)}"
+        stands = event.near.state == "near"
+        nobody, grows = ("nobody yet", "grows") if stands else ("nobody", "grew")
+        called = ", ".join(nearing.grower_called(one) for one in event.near.growers[:1])
+        return f"{nobody}; {called} {grows}" if called else nobody
     if trigger.sysrq:
         return "somebody, by hand (SysRq f)"
     if trigger.comm is None and trigger.panicked_comm is not None:

@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(LOADS)}")
     parser.add_argument("--image", type=Path, help="a directory where the image is kept for the next run")
     parser.add_argument("--memory", type=int, default=768, help="MiB")
+    parser.add_argument("--seconds", type=int, default=1500, help="until the machine is stopped")
     parser.add_argument("--parts", type=Path, help="a file for everything that the machine said")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=full.SCRATCH) as scratch:
@@ -91,7 +92,7 @@ def main() -> None:
         if args.names == ["none"]:
             return
         loads = ",".join(args.names or LOADS)
-        result = full.run(made, args.memory, 1500, "peers", kernel=f"near.loads={loads}")
+        result = full.run(made, args.memory, args.seconds, "peers", kernel=f"near.loads={loads}")
     if args.parts:
         args.parts.write_text(json.dumps(result.parts, indent=1) + "\n" + result.console)
     print("\n".join(rows(result)))

@@ -34,7 +34,8 @@ def find(case: Case) -> Finding | None:
 
     told = nearing.near_of(case.capture, case.capture.nearing, None)
     said = [f"{nearing.place(told)}: {nearing.left_said(told)}."]
-    said += [f"It grows: {nearing.grower_said(one)}." for one in told.growers]
+    grow = "; ".join(nearing.grower_said(one) for one in told.growers)
+    said += [f"{'It grows' if len(told.growers) == 1 else 'These grow'}: {grow}."] if grow else []
     first = case.scores.rows[0] if case.scores is not None and case.scores.rows else None
     if first is not None and first.points is not None:
         said.append(f"The kernel would kill {harmless_name(first.task.comm)} (pid {first.task.pid}) now.")
@@ -56,6 +57,10 @@ def find(case: Case) -> Finding | None:
 
 
 def _advice(told: Near, largest: Task | None, called: Callable[[Grower], str]) -> str:
+    if told.state == "passed":
+        return "Nothing now. If this comes back and is no danger, name it in [warning] quiet."
+    if told.state == "came_true" and told.kill_id is not None:
+        return f"What the event of the kill says ({told.kill_id})."
     grower = told.growers[0] if told.growers else None
     who = "what grows"
     if grower is None and largest is not None and 2 * (largest.rss_bytes or 0) > told.used_bytes:
@@ -67,6 +72,6 @@ def _advice(told: Near, largest: Task | None, called: Callable[[Grower], str]) -
     if told.cgroup is None:
         return f"{what}, or stop what matters least; add swap if there is little."
     limit = Limit(files="memory.max or memory.limit_in_bytes")
-    keeper = owned(told.cgroup)
+    keeper = owned(told.cgroup, {told.container_id or "": told.container_name or ""})
     raised = f"raise its limit ({limit.files})" if keeper is None else keeper.raised(limit)
     return f"{what}, or {raised}."

@@ -176,7 +176,7 @@ def view(event: OomEvent, records: Sequence[KmsgRecord] = ()) -> EventView:
         ),
         after=tuple(Fact(title, value) for title, value in fields.afterwards(event)),
         victims=_victims(event),
-        request=tuple(_request(event)),
+        request=() if event.near is not None else tuple(_request(event)),
         call_trace=event.trigger.call_trace,
         task_table=_task_table(event, ranked),
         zone_table=_holders("Zones as printed, in kB", case.zones, _zone_title),
@@ -707,7 +707,8 @@ def _near(event: OomEvent) -> Iterator[Lines]:
         ),
     ]
     if near.reason == "growth":
-        for kind, title, seconds in (("killed", "soonest", ends[0]), ("swap", "latest", ends[-1])):
+        names = ("soonest", "latest") if len(ends) == 2 else ("soonest, if at all",)
+        for kind, title, seconds in zip(("killed", "swap"), names, ends, strict=False):
             until = min(seconds, end) or end
             left = near.capacity_bytes - near.used_bytes
             then = near.used_bytes + left * min(1.0, until / max(seconds, 0.001))
