@@ -47,11 +47,11 @@ _EARLY, _EARLY_JUMP = 0.25, 0.5
 _STEADY = 0.97
 #: ... and a slowing growth leads to no end, unless the level where it comes to rest is this many times the
 #: capacity.
-_CEILING = 1.1
+_CEILING = 1.5
 #: A growth gets faster and faster if the pace of its second half is higher by this factor, and went on to
 #: rise within that half by this part of what that leads one to expect. Its end is then sooner, which is
 #: believed if it took this share of the capacity, for so many times the time for which it was watched.
-_FASTER_BY, _STILL_FASTER, _FASTER_SHARE, _FASTER_EVIDENCE = 2.0, 0.5, 0.15, 0.75
+_FASTER_BY, _STILL_FASTER, _FASTER_SHARE, _FASTER_EVIDENCE = 2.0, 0.5, 0.25, 0.75
 #: A bounded growth is no danger if it leaves this share of the capacity free.
 _BOUND_MARGIN = 0.05
 

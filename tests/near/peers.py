@@ -23,14 +23,19 @@ LOADS = ("leak", "swap", "machine", "machineswap", "high", "cache", "pile")
 
 
 def image(directory: Path) -> Path:
-    """The lab's system, with earlyoom and the loads."""
-    cache = cache_directory()
-    made = full.install(full.package(cache, directory), cache, directory)
+    """The lab's system, with earlyoom and the loads; made only if it is not in ``directory`` yet."""
+    made, cache = directory / "root.img", cache_directory()
+    if not made.exists():
+        full.install(full.package(cache, directory), cache, directory)
     earlyoom = shutil.which("earlyoom")
     assert earlyoom is not None, "earlyoom is not installed"
     for source, mode in ((HERE / "peers.sh", "0755"), (HERE / "load.py", "0644"), (Path(earlyoom), "0755")):
-        command("debugfs", "-w", "-R", f"write {source} /lab/{source.name}", made)
-        command("debugfs", "-w", "-R", f"set_inode_field /lab/{source.name} mode 010{mode}", made)
+        for words in (
+            f"rm /lab/{source.name}",
+            f"write {source} /lab/{source.name}",
+            f"set_inode_field /lab/{source.name} mode 010{mode}",
+        ):
+            command("debugfs", "-w", "-R", words, made)
     return made
 
 
@@ -86,9 +91,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=full.SCRATCH) as scratch:
         directory = args.image or Path(scratch)
         directory.mkdir(exist_ok=True)
-        made = directory / "root.img"
-        if not made.exists():
-            made = image(directory)
+        made = image(directory)
         if args.names == ["none"]:
             return
         loads = ",".join(args.names or LOADS)

@@ -59,3 +59,5 @@ part hooked; for file in /run/hooked/*; do echo "${file##*/} $(head -c 300 "$fil
 part log; log | tail -40
 part daemon; memory; spent
 part end
+sync
+systemctl poweroff --force --force
