@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from oomwatchd.observe.cgroup import Cgroups
@@ -126,6 +128,37 @@ def test_what_was_mapped_before_bounds_the_growth_of_who_fills_it(
         fake.looks.look_deeper(reading)
     found = fake.looks.bound(reading)
     assert found == (None if bound is None else bound * MIB)
+
+
+@pytest.mark.parametrize(
+    ("age", "ticks", "schedstat", "job"),
+    [
+        (40, 3000, "1 1 1", True),  # all threads were on the processor for 30 s
+        (40, 500, "10000000000 15000000000 9", True),  # waited for it, too
+        (40, 500, "5000000000 1000000000 9", False),
+        (400, 39000, "1 1 1", False),  # it was there long before the growth
+        (40, 3000, None, True),
+    ],
+)
+def test_a_new_process_that_computes_all_the_time_is_a_job(
+    age: int, ticks: int, schedstat: str | None, job: bool, tmp_path: Path
+) -> None:
+    fake = Fake(tmp_path, 2)
+    fake.tree.make("a", usage=200 * MIB, limit=512 * MIB)
+    (fake.tree.mount / "a/cgroup.procs").write_text("7\n8\n")
+    reading = fake.look()
+    proc = fake.tree.host.proc
+    (proc / "uptime").write_text("1000.00 1.00\n")
+    (proc / "7").mkdir()
+    per_second = os.sysconf("SC_CLK_TCK")
+    (proc / "7/statm").write_text(f"90000 {160 * MIB // 4096} 0 0 0 90000 0\n")
+    stat = ["S", *["0"] * 10, str(ticks * per_second // 100), "0", *["0"] * 6, str((1000 - age) * per_second)]
+    (proc / "7/stat").write_text(f"7 (c) d) {' '.join(stat)} 0\n")
+    if schedstat is not None:
+        (proc / "7/schedstat").write_text(schedstat + "\n")
+    told = msgspec.structs.replace(reading[None], cgroup="/a")
+    assert fake.looks.is_job(told, told.usec - 40 * S, 200 * MIB) is job
+    assert not fake.looks.is_job(told, told.usec - 40 * S, 400 * MIB)
 
 
 def test_how_many_are_followed_is_bounded(fake: Fake) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +30,7 @@ from tests.growing import (
     settling,
     stairs,
 )
+from tests.near.replay import replay
 
 EXHAUSTIONS: dict[str, tuple[Shape, float]] = {
     **{f"a leak of {s} s": (linear(s), s) for s in (35, 45, 60, 90, 180, 600)},
@@ -112,6 +117,29 @@ def test_a_plateau_passes_and_says_why() -> None:
     assert told.peak_bytes == int(0.75 * 512 * MB)
     assert told.ended_usec is not None
     assert told.ended_usec > told.usec
+
+
+RECORDED = Path(__file__).parent / "data/near.jsonl.gz"
+
+
+def recorded() -> list[dict[str, Any]]:
+    """Loads of tests.near.unseen that ran in a cgroup, looked at once a second."""
+    found = [json.loads(line) for line in gzip.decompress(RECORDED.read_bytes()).splitlines()]
+    for one in found:
+        one["seen"] = [(at, *(1024 * amount for amount in amounts)) for at, *amounts in one["seen"]]
+    return found
+
+
+@pytest.mark.parametrize("found", [pytest.param(one, id=one["name"]) for one in recorded()])
+@pytest.mark.parametrize("alone", [False, True])
+def test_real_loads_are_announced_if_they_end_in_a_kill(found: dict[str, Any], *, alone: bool) -> None:
+    done = replay(found, alone=alone)
+    assert [one.state for one in done.warnings] == (["came_true"] if found["killed"] else [])
+
+
+def test_half_of_the_real_loads_are_announced_early() -> None:
+    shares = [replay(one, alone=False) for one in recorded() if one["killed"]]
+    assert median(one.lead / one.growth for one in shares) >= 0.58
 
 
 def readings(usec: int, **used: int) -> list[Reading]:
@@ -214,6 +242,16 @@ def test_what_bounds_a_growth_keeps_it_from_being_announced() -> None:
         bounded = project(points, 512 * MB, horizon_seconds=1800, bound_bytes=bound)
         assert bounded is not None
         assert bounded.near is near
+
+
+def test_a_job_is_told_of_only_shortly_before_the_end() -> None:
+    def told(job: bool, seconds: int) -> bool:
+        points = [(second * 1_000_000, second * 4 * MB) for second in range(seconds)]
+        found = project(points, 512 * MB, horizon_seconds=1800, job=job)
+        return found is not None and found.near
+
+    assert [told(False, s) for s in (30, 60, 90, 110)] == [False, True, True, True]
+    assert [told(True, s) for s in (30, 60, 80, 110)] == [False, False, False, True]
 
 
 AMOUNTS = st.lists(st.tuples(st.integers(1, 60_000_000), st.integers(0, 1 << 40)), min_size=1, max_size=200)

@@ -74,7 +74,10 @@ class Warnings:
         self._lock = threading.Lock()
         self._looks = Looks(host, recorder.cgroups)
         self._incidents = Incidents(
-            horizon_seconds=section.horizon_seconds, quiet=self._is_quiet, bound=self._looks.bound
+            horizon_seconds=section.horizon_seconds,
+            quiet=self._is_quiet,
+            bound=self._looks.bound,
+            is_job=self._looks.is_job,
         )
         self._candidates: dict[str, tuple[Candidate, ...]] = {}
         self._linked: dict[str, Warned | None] = {}

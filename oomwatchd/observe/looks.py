@@ -38,6 +38,10 @@ _DEEPER_USEC, _DEEPER_KEPT, _MEMBERS = 4_000_000, 32, 256
 #: The growth is theirs if they grew by this share of it; it is in what they had mapped before if they mapped
 #: less than this share of it anew.
 _THEIRS, _MAPPED_ANEW = 0.7, 0.25
+#: A process computes if it wanted the processor for this share of its life; it is new if it is older than the
+#: growth by no more than this.
+_COMPUTES, _YOUNG_SECONDS = 0.5, 5.0
+_TICKS = os.sysconf("SC_CLK_TCK")
 #: Of a zram device, swapped pages stay in memory, compressed: what it gives is less than what it holds.
 _ZRAM_HELPS = 0.6
 _FULL_AVG10 = re.compile(rb"^full avg10=(\d+\.\d+)", re.MULTILINE)
@@ -217,6 +221,18 @@ class Looks:
         kept = self._deeper_of(reading)
         return bound_of(kept, self._look_deeper(reading)) if kept else None
 
+    def is_job(self, reading: Reading, since: int, grown: int) -> bool:
+        """Whether most of a growth is held by processes that are no older than it and that have wanted the
+        processor half of their life or more: a compiler, a test run."""
+        uptime = (read_bytes(self._host.proc / "uptime", 64) or b"").split()
+        oldest = (reading.usec - since) / 1e6 + _YOUNG_SECONDS
+        held = 0
+        for pid in self.members(reading.cgroup) if uptime else []:
+            if _computes(f"{self._host.proc}/{pid}", float(uptime[0]), oldest):
+                words = (read_bytes(f"{self._host.proc}/{pid}/statm", 128) or b"").split()
+                held += (int(words[1]) - int(words[2])) * self._host.page_size_bytes if words else 0
+        return held >= _THEIRS * grown
+
     def _deeper_of(self, reading: Reading) -> list[Deeper] | None:
         if reading.cgroup is None:
             return self._machine
@@ -308,6 +324,20 @@ def candidates(host: Host, pids: Iterable[int]) -> tuple[Candidate, ...]:
         )
     largest = heapq.nlargest(_CANDIDATES, found, key=lambda one: one.rss_bytes + one.swap_bytes)
     return tuple(largest)
+
+
+def _computes(directory: str, uptime: float, oldest: float) -> bool:
+    """Whether the process is not older, and was on the processor or waited for it half of its life
+    (proc(5): stat; Documentation/scheduler/sched-stats.rst: schedstat, of the first thread)."""
+    stat = (read_bytes(f"{directory}/stat", 1024) or b"").rpartition(b")")[2].split()
+    if len(stat) < 20:
+        return False
+    age = uptime - int(stat[19]) / _TICKS
+    if not 0 < age <= oldest:
+        return False
+    run, waited, *_ = *(read_bytes(f"{directory}/schedstat", 128) or b"").split(), b"0", b"0"
+    wanted = max((int(stat[11]) + int(stat[12])) / _TICKS, (int(run) + int(waited)) / 1e9)
+    return wanted >= _COMPUTES * age
 
 
 def _kib(text: bytes, name: bytes) -> int | None:

@@ -47,6 +47,8 @@ _ABOVE_MARK, _ABOVE_MARK_OF_LEFT = 0.05, 0.5
 
 #: the most bytes by which a scope can still grow; None where nothing bounds it
 Bound = Callable[["Reading"], int | None]
+#: whether the growth by so many bytes since then (usec) is of new processes that compute all the time
+IsJob = Callable[["Reading", int, int], bool]
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -126,10 +128,12 @@ class Incidents:
         horizon_seconds: float,
         quiet: Callable[[str | None], bool] = lambda _path: False,
         bound: Bound = lambda _reading: None,
+        is_job: IsJob = lambda _reading, _since, _grown: False,
     ) -> None:
         self.horizon_seconds = horizon_seconds
         self.quiet = quiet
         self._bound = bound
+        self._is_job = is_job
         self._scopes: dict[str | None, _Scope] = {}
         #: recent warnings that came true, by cgroup: until when they are remembered, and the warning
         self._lately: dict[str | None, tuple[int, Nearing]] = {}
@@ -199,9 +203,10 @@ class Incidents:
         usual = _USUAL * (series.usual_rise or 0)
         if found.grown_bytes <= usual and growth[0][1] + usual < capacity:
             return msgspec.structs.replace(found, near=False)  # it will fall back as before
-        # asked only now, because it reads each process
+        # asked only now, because both read each process
         bound = self._bound(reading)
-        return found if bound is None else ask(bound_bytes=bound)
+        job = self._is_job(reading, found.since_usec, found.grown_bytes)
+        return ask(bound_bytes=bound, job=job) if job or bound is not None else found
 
     def _thrashes(self, scope: _Scope) -> bool:
         reading = scope.reading

@@ -19,7 +19,9 @@ import msgspec
 from oomwatchd.warning.series import NOISE, Lows, Point, halves, slope
 
 #: A growth is expected to continue for this many times as long as it was watched.
-EVIDENCE = 2.0
+EVIDENCE = 2.2
+#: ... but less if what grows is a job: a new process that computes all the time, like a compiler. Jobs end.
+_JOBS_EVIDENCE, _JOBS_TIMES = 0.5, 2.0
 #: ... and must be watched for at least this long: the first time if little was used when it began, when it
 #: may be a start-up or a job; the second if nearly all was used. In between, the used share decides.
 WATCHED_SECONDS, LEAST_SECONDS = 22.0, 8.0
@@ -82,11 +84,12 @@ def project(
     horizon_seconds: float,
     wobble: float = 0.0,
     bound_bytes: int | None = None,
+    job: bool = False,
 ) -> Projection | None:
     """Where the growth of ``points`` (:attr:`Series.growths`) leads; None where it leads to no end.
 
     ``wobble`` is how much it falls and rises all the time (:attr:`Series.wobble`); ``bound_bytes`` is the
-    most by which it can still grow, if known.
+    most by which it can still grow, if known; ``job``: new processes that compute all the time grow.
     """
     if len(points) < 2 or capacity <= 0:
         return None
@@ -114,6 +117,7 @@ def project(
         latest = None
     jumped = _jumped_to(points, late)
     wanted = _wanted_seconds(first / capacity) * (1 if jumped is None else _JUMPED)
+    wanted, evidence = (wanted * _JOBS_TIMES, _JOBS_EVIDENCE) if job else (wanted, EVIDENCE)
     trend = grown if jumped is None else used - jumped
     near = (
         latest is not None
@@ -124,7 +128,7 @@ def project(
         and _still_grows(points, _LAST * late)
         and _steps(points) >= _LEAST_STEPS
         and (
-            (seconds >= wanted and room / slowest <= EVIDENCE * seconds)
+            (seconds >= wanted and room / slowest <= evidence * seconds)
             or (
                 watched >= wanted
                 and _is_believed(faster, grown / capacity, watched)

@@ -62,9 +62,21 @@ def rows(result: Result) -> list[str]:
         )
         found.append(
             f"| {part[5:]} | {'yes' if killed else 'no'} | {end - began:.0f} | {said or 'nothing'} |"
-            f" {_before(end, oomd)} | {_before(end, early)} |"
+            f" {_before(end, oomd)} | {_before(end, early)} | {_first(result.parts[part], end)} |"
         )
     return found
+
+
+def _first(part: str, end: float) -> str:
+    """When the kernel's own counts first grew."""
+    counts = [line.split()[1:] for line in part.splitlines() if line.startswith("count ")]
+    said = []
+    for name in ("max", "high", "allocstall"):
+        seen = [(float(c[0]), int(c[c.index(name) + 1])) for c in counts if name in c]
+        grown = next((at for at, count in seen if count > seen[0][1]), None)
+        if grown is not None:
+            said.append(f"{name} {end - grown:.0f} s before")
+    return ", ".join(said) or "nothing"
 
 
 def _before(end: float, times: list[float]) -> str:

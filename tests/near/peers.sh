@@ -28,15 +28,27 @@ swap() { # MIB
     mkswap /swap > /dev/null && swapon /swap
 }
 noswap() { swapoff /swap && rm -f /swap; }
+# what the kernel counts meanwhile: the cgroup's events, and reclaim by whoever asks for memory
+counts() { # NAME
+    while sleep 2; do
+        events=$(tr '\n' ' ' < "/sys/fs/cgroup/loads.slice/load-$1.service/memory.events" 2> /dev/null)
+        stalls=$(awk '/^allocstall/ {n += $2} /^pgscan_direct / {s = $2} /^pgsteal_direct / {t = $2}
+            END {print "allocstall", n, "scanned", s, "stolen", t}' /proc/vmstat)
+        echo "count $(cut -d ' ' -f 1 /proc/uptime) $stalls ${events:-gone}"
+    done
+}
 load() { # NAME SECONDS KIND LIMIT_MIB PROPERTY...
     name=$1 seconds=$2 kind=$3 limit=$4
     shift 4
     echo "@@load_$name"
     for property in "$@"; do set -- "$@" "--property=$property"; shift; done
     cut -d ' ' -f 1 /proc/uptime
+    counts "$name" &
+    counter=$!
     timeout -s KILL $((4 * seconds + 60)) systemd-run --quiet --wait --unit="load-$name" --slice=loads.slice --property=OOMScoreAdjust=800 \
         --property=OOMPolicy=continue --setenv=LOAD_DIRECTORY=/var/tmp "$@" /usr/bin/python3 -I -S /lab/load.py "$kind" $((limit << 20)) "$seconds"
     cut -d ' ' -f 1 /proc/uptime
+    kill $counter
     systemctl stop "load-$name.service" 2> /dev/null
     sleep 12
 }

@@ -49,7 +49,8 @@ class Replayed:
 
 
 def replay(found: dict[str, Any], *, alone: bool) -> Replayed:
-    """Look at a recording as the daemon would have done; ``alone``: nothing else hastens it."""
+    """Look at a recording as the daemon would have done; ``alone``: nothing else hastens it. ``seen`` are
+    looks: milliseconds, then bytes charged, of page cache, resident, mapped, mapped and untouched, shared."""
     limit, seen = int(found["limit"]), found["seen"]
     killed = bool(found["killed"])
     result = Replayed(found["name"], killed, float(found["ended"] or 0) - float(found["began"] or 0))
