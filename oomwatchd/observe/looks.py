@@ -32,7 +32,7 @@ _GREW, _WITHIN_USEC, _FULL = 0.015, 120_000_000, 0.8
 #: ... and no longer when it did not for so long.
 _CALM_USEC = 300_000_000
 #: How many at most: those with the least room.
-MOST_FOLLOWED = 32
+MOST_FOLLOWED = 64
 #: Looks at members and mounts: so far apart, so many kept, so many processes each.
 _DEEPER_USEC, _DEEPER_KEPT, _MEMBERS = 4_000_000, 32, 256
 #: The growth is theirs if they grew by this share of it; it is in what they had mapped before if they mapped
@@ -67,10 +67,12 @@ class Deeper(msgspec.Struct, frozen=True, gc=False):
 class _Followed:
     """A cgroup that grows."""
 
-    __slots__ = ("deeper", "grew_usec", "group", "most")
+    __slots__ = ("deeper", "grew_usec", "group", "most", "once")
 
-    def __init__(self, group: Group, usec: int) -> None:
+    def __init__(self, group: Group, usec: int, once: tuple[int, int] | None) -> None:
         self.group = group
+        #: when it was looked at before it grew, and its charge then; None after the first look
+        self.once = once
         self.grew_usec = usec
         self.most = group.usage or 0
         self.deeper: list[Deeper] = []
@@ -103,8 +105,10 @@ class Looks:
         if self._files is not None:
             total = procfs.amount_of(meminfo, b"MemTotal") or 0
             self._choose(usec, total)
-            looked = [self._of_group(one, usec, free) for one in self._followed.values()]
-            found += [reading for reading in looked if reading is not None]
+            for one in self._followed.values():
+                reading = self._of_group(one, usec, free)
+                if reading is not None:
+                    found += [*_before(one, reading), reading]
         return found
 
     def _of_machine(self, meminfo: bytes, vmstat: bytes, pressure: bytes, usec: int) -> Reading | None:
@@ -160,7 +164,7 @@ class Looks:
         if len(self._base) > len(seen) + len(self._followed):
             self._base = {n: b for n, b in self._base.items() if n in seen or n in self._followed}
         for _, number, group in heapq.nsmallest(MOST_FOLLOWED - len(self._followed), due):
-            self._followed[number] = _Followed(group, usec)
+            self._followed[number] = _Followed(group, usec, self._base.get(number))
 
     def _of_group(self, one: _Followed, usec: int, swap_free: int) -> Reading | None:
         group, files = one.group, self._files
@@ -278,6 +282,17 @@ class Looks:
             return [int(name) for name in names if name.isdigit()][:4096]
         group = self._cgroups.get(path)
         return [] if group is None else self._cgroups.members(group, _MEMBERS)
+
+
+def _before(one: _Followed, reading: Reading) -> list[Reading]:
+    """The look before the first: what it held then if page cache and swap were the same."""
+    once, one.once = one.once, None
+    if once is None or once[0] >= reading.usec:
+        return []
+    used = max(0, reading.used_bytes + once[1] - (one.group.usage or 0))
+    return [
+        Reading(cgroup=reading.cgroup, usec=once[0], used_bytes=used, capacity_bytes=reading.capacity_bytes)
+    ]
 
 
 def bound_of(kept: Iterable[Deeper], now: Deeper) -> int | None:

@@ -20,7 +20,7 @@ from oomwatchd.warning.series import Point, Series, thinned
 
 #: How many scopes are followed, and how many are shown in metrics: those with the least room for their
 #: growth.
-MOST_SCOPES, MOST_TOLD = 64, 20
+MOST_SCOPES, MOST_TOLD = 96, 20
 #: A kill's report may come this much later than the drop in memory that the kill caused.
 GRACE_USEC = 5_000_000
 #: Later kills of the same exhaustion belong to the same warning.
