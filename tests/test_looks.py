@@ -57,6 +57,20 @@ def test_a_cgroup_is_looked_at_when_it_grows_and_page_cache_is_left_out(fake: Fa
     assert (found["/a"].capacity_bytes, found["/a"].refaults_bytes) == (512 * MIB, 3 * MIB * 4096)
 
 
+def test_the_look_before_a_growth_is_its_first_point(fake: Fake) -> None:
+    fake.tree.make("a", usage=100 * MIB, limit=512 * MIB)
+    fake.look()
+    fake.tree.usage("a", 150 * MIB)
+    fake.stat("a", inactive_file=20)
+    fake.usec += 10 * S
+    fake.cgroups.walk(fake.usec)
+    parts = (b"MemTotal: 4194304 kB\n", b"", b"", b"")
+    told = [one for one in fake.looks.readings(parts, fake.usec) if one.cgroup == "/a"]
+    assert [(one.usec, one.used_bytes) for one in told] == [(10 * S, 80 * MIB), (20 * S, 130 * MIB)]
+    # only once
+    assert len([one for one in fake.looks.readings(parts, fake.usec) if one.cgroup == "/a"]) == 1
+
+
 def test_what_is_full_of_page_cache_has_room(fake: Fake) -> None:
     fake.tree.make("a", usage=512 * MIB, limit=512 * MIB)
     fake.stat("a", inactive_file=300, active_file=100)
