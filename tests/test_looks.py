@@ -145,6 +145,22 @@ def test_what_was_mapped_before_bounds_the_growth_of_who_fills_it(
 
 
 @pytest.mark.parametrize(
+    ("high", "used", "bound"),
+    [("max", 200, None), (300, 200, 100), (300, 310, 0), (300, 400, None), (None, 200, None)],
+)
+def test_memory_high_bounds_a_growth(
+    high: str | int | None, used: int, bound: int | None, tmp_path: Path
+) -> None:
+    fake = Fake(tmp_path, 2)
+    fake.tree.make("a", usage=200 * MIB, limit=512 * MIB)
+    if high is not None:
+        text = high if isinstance(high, str) else str(high * MIB)
+        (fake.tree.mount / "a/memory.high").write_text(text + "\n")
+    reading = msgspec.structs.replace(fake.look()[None], cgroup="/a", used_bytes=used * MIB)
+    assert fake.looks.bound(reading) == (None if bound is None else bound * MIB)
+
+
+@pytest.mark.parametrize(
     ("age", "ticks", "schedstat", "job"),
     [
         (40, 3000, "1 1 1", True),  # all threads were on the processor for 30 s

@@ -41,6 +41,11 @@ _THEIRS, _MAPPED_ANEW = 0.7, 0.25
 #: A process computes if it wanted the processor for this share of its life; it is new if it is older than the
 #: growth by no more than this.
 _COMPUTES, _YOUNG_SECONDS = 0.5, 5.0
+#: A growth is a job's if such processes hold this share of it; the kernel's own memory for them is no page of
+#: theirs.
+_MOSTLY = 0.5
+#: memory.high stops a growth, but not one that is beyond it by this factor.
+_BEYOND = 1.05
 _TICKS = os.sysconf("SC_CLK_TCK")
 #: Of a zram device, swapped pages stay in memory, compressed: what it gives is less than what it holds.
 _ZRAM_HELPS = 0.6
@@ -220,10 +225,20 @@ class Looks:
             del kept[1::2]
 
     def bound(self, reading: Reading) -> int | None:
-        """By how much it can grow yet, where that is known: its processes grow into what they had mapped
-        before, or it is the files of a tmpfs."""
-        kept = self._deeper_of(reading)
-        return bound_of(kept, self._look_deeper(reading)) if kept else None
+        """By how much it can grow yet, where that is known: it is slowed down at memory.high, its processes
+        grow into what they had mapped before, or it is the files of a tmpfs."""
+        kept, high = self._deeper_of(reading), self._below_high(reading)
+        bound = bound_of(kept, self._look_deeper(reading)) if kept else None
+        return min((one for one in (bound, high) if one is not None), default=None)
+
+    def _below_high(self, reading: Reading) -> int | None:
+        """How much is left until the kernel slows its tasks down (cgroup-v2.rst, memory.high); None: it does
+        not, or cannot keep it there."""
+        group = None if reading.cgroup is None else self._cgroups.get(reading.cgroup)
+        high = None if group is None else amount(read_bytes(f"{group.directory}/memory.high", 32))
+        return (
+            None if high is None or reading.used_bytes > _BEYOND * high else max(0, high - reading.used_bytes)
+        )
 
     def is_job(self, reading: Reading, since: int, grown: int) -> bool:
         """Whether most of a growth is held by processes that are no older than it and that have wanted the
@@ -235,7 +250,7 @@ class Looks:
             if _computes(f"{self._host.proc}/{pid}", float(uptime[0]), oldest):
                 words = (read_bytes(f"{self._host.proc}/{pid}/statm", 128) or b"").split()
                 held += (int(words[1]) - int(words[2])) * self._host.page_size_bytes if words else 0
-        return held >= _THEIRS * grown
+        return held >= _MOSTLY * grown
 
     def _deeper_of(self, reading: Reading) -> list[Deeper] | None:
         if reading.cgroup is None:

@@ -205,7 +205,7 @@ class Incidents:
             return msgspec.structs.replace(found, near=False)  # it will fall back as before
         # asked only now, because both read each process
         bound = self._bound(reading)
-        job = self._is_job(reading, found.since_usec, found.grown_bytes)
+        job = self._is_job(reading, series.begun[0], found.grown_bytes)
         return ask(bound_bytes=bound, job=job) if job or bound is not None else found
 
     def _thrashes(self, scope: _Scope) -> bool:
