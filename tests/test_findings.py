@@ -948,6 +948,15 @@ def test_many_small_processes_are_told_by_their_cgroup_and_unit() -> None:
     assert (both.evidence["comm"], both.evidence["unit"]) == ("worker", "jobs.service")
 
 
+def test_a_giant_that_is_spared_may_be_bounded_or_be_killed() -> None:
+    giant = (task(10, 2500, oom_score_adj=-1000), task(11, 100), task(12, 50))
+    advice = one(report(tasks=giant), "single_process_dominates").advice
+    assert advice.startswith("Bound t10: ")
+    assert "Or give it an oom_score_adj above -1000 (" in advice
+    others = (task(10, 2500), task(11, 100), task(12, 50))
+    assert "-1000" not in one(report(tasks=others), "single_process_dominates").advice
+
+
 def test_everything_else_on_the_host_is_no_crowd() -> None:
     """Processes of the root cgroup have no bound of their own."""
     root = msgspec.structs.replace(CROWD, cgroup="/")

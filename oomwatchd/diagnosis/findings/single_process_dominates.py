@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import HOLDS, Case, Process
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
-from oomwatchd.diagnosis.levers import bound_process
+from oomwatchd.diagnosis.levers import bound_process, setting
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
@@ -71,7 +71,9 @@ def find(case: Case) -> Claim | None:
                 "bound_bytes": bound or None,
                 "tasks": len(processes),
             },
-            advice="" if case.in_cgroup else bound_process(case, largest.comm, largest.pid) + thp[2],
+            advice=""
+            if case.in_cgroup
+            else bound_process(case, largest.comm, largest.pid) + thp[2] + _spared(case, largest),
         ),
         cause=_cause(case, largest, thp[0]),
     )
@@ -96,6 +98,17 @@ def _cause(case: Case, largest: Process, thp: str) -> Cause | None:
     tail = ", and is exempt" if exempt is not None and exempt.excluded_by is not None else ""
     text = f"{name} {'held' if dead else 'holds'} {case.ledger.percent(held)} {case.of}{thp}{tail}"
     return Cause(tier=Tier.HELD, text=text, excess_bytes=held)
+
+
+def _spared(case: Case, largest: Process) -> str:
+    """The advice for a process that may not be chosen, although it holds most: others die in its place."""
+    score = case.scores.of_pid(largest.pid) if case.scores is not None else None
+    if score is None or score.excluded_by not in ("oom_score_adj", "oom_adj"):
+        return ""
+    old = score.excluded_by == "oom_adj"
+    knob = setting(case, "OOMScoreAdjust=", f"/proc/{largest.pid}/{score.excluded_by}")
+    least = "oom_adj above -17" if old else "oom_score_adj above -1000"
+    return f" Or give it an {least} ({knob}): then it is killed, and not others."
 
 
 def _huge(case: Case, rss: int) -> tuple[str, str, str]:
