@@ -858,6 +858,11 @@ def test_a_reader_of_the_log_that_hangs_stops_nothing() -> None:
     os.close(writing)
 
 
+def test_a_file_that_fails_is_named_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+    OncePerKind(logging.getLogger("x")).failed("writing it", FileNotFoundError(2, "No such file", "/a/\x1bb"))
+    assert "writing it failed: /a/\\x1bb: No such file (logged once, counted from now on)" in caplog.text
+
+
 def test_a_failure_is_said_once_until_it_was_well_again(caplog: pytest.LogCaptureFixture) -> None:
     failures = OncePerKind(logging.getLogger("test"))
     for error in (OSError("a"), OSError("b"), ValueError("c")):

@@ -87,7 +87,7 @@ class OncePerKind:
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if self.counts[kind] == 1:
             self._log.error(
-                "%s failed: %s: %s (logged once, counted from now on)", what, *_words(error), exc_info=error
+                "%s failed: %s (logged once, counted from now on)", what, _words(error), exc_info=error
             )
 
     def well(self, what: str) -> None:
@@ -96,5 +96,7 @@ class OncePerKind:
             del self.counts[kind]
 
 
-def _words(error: BaseException) -> tuple[str, str]:
-    return type(error).__name__, str(error)
+def _words(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str):
+        return f"{harmless(error.filename)}: {error.strerror}"
+    return f"{type(error).__name__}: {error}"

@@ -35,10 +35,10 @@ class Textfile:
         try:
             self._replace(self._text())
         except Exception as error:
-            self._failures.failed("the metrics' textfile", error)
+            self._failures.failed("writing the metrics' textfile", error)
             self._metrics.part("textfile", up=False)
             return
-        self._failures.well("the metrics' textfile")
+        self._failures.well("writing the metrics' textfile")
         self._metrics.part("textfile", up=True)
         self._written = self._metrics.counted()
 

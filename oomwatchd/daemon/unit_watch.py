@@ -140,7 +140,7 @@ class UnitWatch:
                     error.message if isinstance(error, OomwatchdError) else f"{type(error).__name__}: {error}"
                 )
                 if not said:
-                    what = "works without what the journal says of units and of systemd-oomd's kills"
+                    what = "what becomes of units, and kills by systemd-oomd, are not known"
                     log.info("%s: %s", what, reason)
                 said = True
             self.listens = False
