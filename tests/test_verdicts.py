@@ -400,3 +400,26 @@ def test_the_age_of_a_kernel_is_known_by_its_lines() -> None:
     assert "in no counter" in told.summary
     assert "mem_profiling" not in change(told) and "BPF" not in change(told)
     assert "mem_profiling" in change(kill(USER, memory(full, inactive_anon=1500, free=4)))
+
+
+@pytest.mark.parametrize(
+    ("signs", "zfs"),
+    [
+        ({"tasks": (Task(pid=9, comm="zed", tgid=9, rss_bytes=MIB, oom_score_adj=0),)}, True),
+        ({"trace": ("__alloc_pages", "abd_alloc_chunks", "arc_get_data_abd", "zfs_read")}, True),
+        ({"tasks": (Task(pid=9, comm="zebra", tgid=9, rss_bytes=MIB, oom_score_adj=0),)}, False),
+    ],
+)
+def test_the_cache_of_zfs_is_in_no_counter(signs: dict[str, Any], zfs: bool) -> None:
+    mem = memory(zone("Normal", 8192, free=4000, minimum=9000), inactive_anon=3000, free=4)
+    told = said(USER, mem, kind="oom_kill", kills=1, outcome=None, **signs)
+    assert ("cache of ZFS" in told.summary) is zfs and ("zfs_arc_max" in change(told)) is zfs
+
+
+def test_a_request_that_may_not_wait_comes_before_what_could_be_reclaimed() -> None:
+    mem = memory(
+        zone("Normal", 4096, free=4000, minimum=90000), inactive_anon=1600, shmem=1600, active_file=2200
+    )
+    told = said(("GFP_ATOMIC",), mem)
+    assert change(told).startswith("If they come often, raise vm.min_free_kbytes")
+    assert "tmpfs" in change(said(KERNEL, mem, kind="oom_kill", kills=1, outcome=None))

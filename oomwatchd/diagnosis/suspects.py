@@ -293,6 +293,22 @@ def modules(case: Case) -> tuple[str, ...] | None:
     return () if any(_TAINT.search(text) for text in tainted) else None
 
 
+#: ZFS's modules, its event daemon, functions of its cache, and kernels that are built with it.
+_ZFS = frozenset({"zfs", "spl"})
+_ZFS_FUNCTIONS = ("arc_", "abd_", "zio_", "dbuf_", "spa_", "zfs_", "spl_")
+_ZFS_KERNELS = ("-pve", "truenas")
+
+
+def uses_zfs(case: Case) -> bool:
+    """Whether the report shows ZFS. Its cache (ARC) is in no counter (abd_alloc_chunks() takes pages)."""
+    own = modules(case)
+    shown = _ZFS & {*(own or ()), *case.trace_modules}
+    called = any(f.startswith(_ZFS_FUNCTIONS) for f in case.report.trigger.call_trace)
+    if shown or called or any(task.comm == "zed" for task in case.report.tasks):
+        return True
+    return own == () and any(word in (case.report.kernel or "") for word in _ZFS_KERNELS)
+
+
 def unload(names: tuple[str, ...]) -> str:
     """How to unload these modules, or how to find them if the kernel does not name them."""
     if not names:

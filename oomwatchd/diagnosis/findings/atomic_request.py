@@ -43,5 +43,5 @@ def find(case: Case) -> Claim | None:
         refusal=Refusal(
             text="asked by reclaim itself" if nested else "an atomic request cannot wait for reclaim", rank=70
         ),
-        cause=Cause(tier=Tier.HELD, text="reclaim itself asked, and cannot wait" if nested else ""),
+        cause=Cause(tier=Tier.BARRED, text="reclaim itself asked, and cannot wait" if nested else ""),
     )

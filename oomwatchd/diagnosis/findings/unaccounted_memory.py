@@ -23,6 +23,7 @@ from oomwatchd.diagnosis.suspects import (
     modules,
     swapped_bytes,
     unload,
+    uses_zfs,
 )
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
@@ -157,6 +158,8 @@ def _whose(case: Case, percpu: int, rest: int) -> str:
         return f", most of it {first.text}" if first.amount else f"; {first.text}"
     if case.uncounted_balloon is not None:
         return f"; the balloon of {case.uncounted_balloon} may have it"
+    if uses_zfs(case):
+        return "; the cache of ZFS (ARC) may have it"
     own = modules(case)
     return f"; the kernel has {FOREIGN}: {', '.join(own[:_NAMED_MODULES])}" if own else ""
 
@@ -191,16 +194,9 @@ def _advice(case: Case, vmalloc: int, percpu: int, rest: int) -> str:
     elif case.kernel_at_least(3, 19) is not False:
         look.append("page_owner=on at boot, where the kernel has it built in")
     places = f"{', '.join(look[:-1])}; {look[-1]}"
-    if case.uncounted_balloon is not None:
-        return (
-            f"See what the balloon of {case.uncounted_balloon} took (the host's figures; vmware-toolbox-cmd "
-            "stat balloon); give the virtual machine a larger minimum or reservation, or fixed memory. If it "
-            f"is not that: drivers, {places}."
-            if case.uncounted_balloon == "VMware"
-            else f"See what the balloon of {case.uncounted_balloon} took (Dynamic Memory, the host's "
-            "figures); give the virtual machine a larger minimum, or fixed memory. If it is not that: "
-            f"drivers, {places}."
-        )
+    look_first = _look_first(case)
+    if look_first:
+        return f"{look_first} If it is not that: drivers (GPU, network), {places}."
     if own is None:
         return f"See drivers (GPU, network), {places}."
     # the rest of the kernel is what others run, too
@@ -208,3 +204,24 @@ def _advice(case: Case, vmalloc: int, percpu: int, rest: int) -> str:
         f"{unload(own)}, and see whether MemFree rises or what is in no counter stops growing. If it is not "
         f"that: drivers (GPU, network), {places}."
     )
+
+
+def _look_first(case: Case) -> str:
+    """The advice for what the report itself points at; empty if nothing."""
+    balloon = case.uncounted_balloon
+    if balloon == "VMware":
+        return (
+            "See what the balloon of VMware took (the host's figures; vmware-toolbox-cmd stat balloon); give "
+            "the virtual machine a larger reservation, or fixed memory."
+        )
+    if balloon is not None:
+        return (
+            f"See what the balloon of {balloon} took (Dynamic Memory, the host's figures); give the virtual "
+            "machine a larger minimum, or fixed memory."
+        )
+    if uses_zfs(case):
+        return (
+            "See how large the cache of ZFS is (size and c_max in /proc/spl/kstat/zfs/arcstats), and bound "
+            "it (options zfs zfs_arc_max=BYTES in /etc/modprobe.d; at once: /sys/module/zfs/parameters)."
+        )
+    return ""
