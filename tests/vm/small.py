@@ -31,8 +31,17 @@ mount -t proc proc /proc
 mount -t devtmpfs dev /dev
 for module in $(cat /modules); do insmod "/lib/$module"; done
 tries=0
-until [ -b /dev/vda ] || [ $((tries += 1)) -gt 60 ]; do sleep 1; done
-mount -t ext4 -o ro /dev/vda /root && mount -t tmpfs -o size=8M run /root/run && mkdir /root/run/bin
+until [ -b /dev/vdb ] || [ $((tries += 1)) -gt 60 ]; do sleep 1; done
+root=/dev/vda flash=/dev/vdb
+# the order in which disks are found differs
+mount -t ext4 -o ro $root /root
+if ! [ -e /root/usr/sbin/small ]; then
+    umount /root
+    root=/dev/vdb flash=/dev/vda
+    mount -t ext4 -o ro $root /root
+fi
+mount -t tmpfs -o size=8M run /root/run && mkdir /root/run/bin
+echo $flash > /root/run/flash
 umount /proc /dev
 exec switch_root /root /sbin/small
 """
@@ -111,7 +120,7 @@ def _root(base: Path, builder: Path, console: str, root: Path, image: Path) -> N
     shutil.copy(ROOT / "packaging/ondemand/oomwatchd-ondemand", root / "usr/libexec")
     for path in (start, script):
         path.chmod(0o755)
-    for name, to in (("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib")):
+    for name, to in (("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")):
         if not (root / name).exists():
             (root / name).symlink_to(to)
     if not (root / "usr/bin/sh").exists():

@@ -14,11 +14,12 @@ date -s @0 > /dev/null
 CG=/sys/fs/cgroup
 echo +memory > $CG/cgroup.subtree_control
 mkdir /run/oomwatchd /run/etc
-mount -t ext4 -o noatime /dev/vdb /data || echo "@@NODATA"
+read -r flash < /run/flash
+mount -t ext4 -o noatime "$flash" /data
 part() { echo "@@$1"; }
 kills() { awk '/^oom_kill /{print $2}' /proc/vmstat; }
 up() { cut -d' ' -f1 /proc/uptime; }
-written() { awk '{print $7 * 512}' /sys/block/vdb/stat; }
+written() { awk '{print $7 * 512}' "/sys/block/${flash##*/}/stat"; }
 figure() { awk -v name="$1:" '$1 == name {print $2}' /proc/meminfo; }
 held() {
     sync; echo 3 > /proc/sys/vm/drop_caches; sleep 1
