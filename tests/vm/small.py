@@ -73,8 +73,10 @@ def run(arch: str, memory_mib: int, cache: Path, seconds: float) -> tuple[dict[s
         raise LabError("needs the system in which the package is built: sh packaging/debian/build.sh")
     with tempfile.TemporaryDirectory(prefix="oomwatchd-small-", dir="/var/tmp") as scratch:
         directory = Path(scratch)
+        # QEMU's ARM machine has one serial line
+        output = machine.console if arch == "arm64" else "ttyS1"
         image, flash = directory / "root.img", directory / "flash.img"
-        _root(base, builder, machine.console, directory / "root", image)
+        _root(base, builder, output, directory / "root", image)
         command("truncate", f"--size={_FLASH_MIB}M", flash)
         command("mke2fs", "-q", "-t", "ext4", flash)
         disks: list[str | Path] = []
@@ -87,13 +89,13 @@ def run(arch: str, memory_mib: int, cache: Path, seconds: float) -> tuple[dict[s
             [
                 *(*qemu, "-m", str(memory_mib)),
                 *("-kernel", kernel, "-initrd", _initramfs(system, directory), "-no-reboot", *disks),
-                *("-append", f"console={machine.console} quiet panic=1"),
+                *("-append", f"console={machine.console} loglevel=1 panic=1"),
             ],
             directory,
             seconds,
         )
     parts: dict[str, str] = {}
-    for part in ran.results.decode(errors="replace").split("@@")[1:]:
+    for part in (ran.results or ran.console).decode(errors="replace").split("@@")[1:]:
         name, _, text = part.partition("\n")
         parts[name] = text.strip()
     if "end" not in parts:
@@ -102,7 +104,7 @@ def run(arch: str, memory_mib: int, cache: Path, seconds: float) -> tuple[dict[s
     return parts, ran.seconds
 
 
-def _root(base: Path, builder: Path, console: str, root: Path, image: Path) -> None:
+def _root(base: Path, builder: Path, output: str, root: Path, image: Path) -> None:
     root.mkdir()
     command("tar", "-C", root, "--exclude=./dev/*", "--exclude=./usr/share/*", "-xf", base)
     shutil.copytree(
@@ -114,9 +116,8 @@ def _root(base: Path, builder: Path, console: str, root: Path, image: Path) -> N
         (root / name).mkdir(exist_ok=True, parents=True)
     start = root / "usr/bin/oomwatchd"
     start.write_text("#!/usr/bin/python3 -sE\nimport sys\nfrom oomwatchd.cli import main\nsys.exit(main())\n")
-    second = console[:-1] + "1"
     script = root / "usr/sbin/small"
-    script.write_text((HERE / "small.sh").read_text().replace("@SECOND@", second))
+    script.write_text((HERE / "small.sh").read_text().replace("@OUTPUT@", output))
     shutil.copy(ROOT / "packaging/ondemand/oomwatchd-ondemand", root / "usr/libexec")
     for path in (start, script):
         path.chmod(0o755)

@@ -1,15 +1,15 @@
 #!/bin/busybox sh
 # PID 1 of a small board with BusyBox, Python and the real daemon: no systemd, a root that is read-only, a log on tmpfs,
-# a store of 256 KiB on flash, and a clock that begins in 1970. Results on the second serial line.
-/bin/busybox --install -s /run/bin 2> /dev/null
+# a store of 256 KiB on flash, and a clock that begins in 1970. Results on a serial line.
+/bin/busybox --install -s /run/bin
 export PATH=/run/bin:/usr/bin:/bin LC_ALL=C MALLOC_ARENA_MAX=1
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t cgroup2 cgroup /sys/fs/cgroup
-exec > /dev/@SECOND@ 2>&1
-stty raw < /dev/@SECOND@
+exec > /dev/@OUTPUT@ 2>&1
+stty raw < /dev/@OUTPUT@
 date -s @0 > /dev/null
 CG=/sys/fs/cgroup
 echo +memory > $CG/cgroup.subtree_control
