@@ -22,7 +22,8 @@ def test_the_site_is_built_and_every_page_is_in_its_menu(tmp_path: Path) -> None
     said = run("mkdocs", "build", "--strict", "--site-dir", tmp_path / "site")
     assert "not included in the" not in said, said
     pages = {path.stem for path in (ROOT / "docs").glob("*.md")}
-    assert {path.parent.name for path in (tmp_path / "site").glob("*/index.html")} >= pages
+    assert {path.parent.name for path in (tmp_path / "site").glob("*/index.html")} >= pages - {"index"}
+    assert "site.css" in (tmp_path / "site" / "index.html").read_text()
 
 
 def test_a_dead_link_is_a_warning(tmp_path: Path) -> None:
