@@ -423,3 +423,13 @@ def test_a_request_that_may_not_wait_comes_before_what_could_be_reclaimed() -> N
     told = said(("GFP_ATOMIC",), mem)
     assert change(told).startswith("If they come often, raise vm.min_free_kbytes")
     assert "tmpfs" in change(said(KERNEL, mem, kind="oom_kill", kills=1, outcome=None))
+
+
+def test_a_head_that_lost_its_order_fails_where_any_order_fails() -> None:
+    fields: dict[str, Any] = {"kind": "oom_no_victim", "outcome": None, "order": None}
+    short = memory(zone("Normal", 4096, free=4000, minimum=9000), inactive_anon=4000, free=4)
+    told = said(KERNEL, short, **fields)
+    assert "Normal zone at least 5000 kB short for a request of unknown order" in told.summary
+    # what order 0 may have, a larger order may not
+    room = memory(zone("Normal", 4096, free=90000, minimum=9000), inactive_anon=3900, free=88)
+    assert "enough again" not in said(KERNEL, room, **fields).summary

@@ -87,9 +87,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     nodes: frozenset[int] | None
     #: Without __GFP_NOMEMALLOC: the request may use the reserves that its task may use.
     spares: bool = True
+    #: The log does not tell the order; 0 stands for it, so that what fails fails for any order.
+    order_unknown: bool = False
     #: The requesting task was already killed: half of min is enough, and it may use the high-order atomic
     #: reserve (ALLOC_OOM).
     victim: bool = False
+
+    @property
+    def called(self) -> str:
+        """``an order-2 request``."""
+        return "a request of unknown order" if self.order_unknown else f"an order-{self.order} request"
 
     @property
     def counts_boost(self) -> bool:
@@ -375,7 +382,7 @@ def _verdict(
         required_most_bytes=most,
         shortfall_bytes=shortfall,
         block_available=block,
-        fits=_both(above, block),
+        fits=None if request.order_unknown and above else _both(above, block),
         last_short_bytes=_last_short(zone, request, free, highatomic + rest_of_block, reserve),
     )
 

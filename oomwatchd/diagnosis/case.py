@@ -106,7 +106,12 @@ class Case:
         unknown."""
         if self.report.constraint == "memcg":
             return None
-        request = request_of(self.report.trigger, by_cpuset=self.report.constraint == "cpuset")
+        trigger, by_cpuset = self.report.trigger, self.report.constraint == "cpuset"
+        request = request_of(trigger, by_cpuset=by_cpuset)
+        if request is None and trigger.order is None:
+            # a head that is cut before the order: any order needs at least what order 0 needs
+            request = request_of(replace(trigger, order=0), by_cpuset=by_cpuset)
+            return None if request is None else replace(request, order_unknown=True)
         if request is None or self.report.kind != "page_alloc_failure":
             return request  # a task that invokes the OOM killer is neither reclaiming nor a victim
         free = self.reclaiming or (self.asker_is_victim and self.kernel_at_least(4, 14) is False)

@@ -51,12 +51,12 @@ def find(case: Case) -> Iterator[Claim]:
         finding = Finding(
             id=ID,
             severity="info" if minor else "critical",
-            title=f"{verdict.label} zone: too little free for an order-{request.order} request",
+            title=f"{verdict.label} zone: too little free for {request.called}",
             explanation=_explanation(verdict, request),
             evidence={
                 "zone": verdict.zone,
                 "node": verdict.node,
-                "order": request.order,
+                "order": None if request.order_unknown else request.order,
                 "class_zone": request.class_zone,
                 "free_bytes": verdict.free_bytes,
                 "usable_bytes": verdict.usable_bytes,
@@ -89,8 +89,8 @@ def find(case: Case) -> Iterator[Claim]:
 def _short(case: Case, verdict: ZoneVerdict) -> str:
     """``node 0 Normal zone 84 kB short for an order-0 request``."""
     short = verdict.shortfall_bytes or 0
-    order = case.request.order if case.request is not None else 0
-    least = "at least " if verdict.at_least else ""
+    unknown = case.request is not None and case.request.order_unknown
+    least = "at least " if verdict.at_least or unknown else ""
     amount = f"zone {least}{kib(short)} short" if short else "zone exactly at its mark, which is not enough"
     has, mark = verdict.managed_bytes, verdict.record.bytes_of("min")
     if case.request is not None and case.request.no_watermarks:
@@ -103,7 +103,8 @@ def _short(case: Case, verdict: ZoneVerdict) -> str:
     boosted = boost >= _BOOST * (verdict.managed_bytes or 0) > 0 and case.boosted(verdict)
     how = " (by a watermark boost)" if boosted else ""
     waits = " that may not wait" if case.may_wait is False else ""
-    return f"{harmless(verdict.label)} {amount} for an order-{order} request{waits}{how}{now}"
+    called = case.request.called if case.request is not None else "the request"
+    return f"{harmless(verdict.label)} {amount} for {called}{waits}{how}{now}"
 
 
 def _explanation(verdict: ZoneVerdict, request: Request) -> str:
@@ -131,7 +132,7 @@ def _explanation(verdict: ZoneVerdict, request: Request) -> str:
     least = "at least " if verdict.at_least else ""
     missing = f"short by {least}{kib(short)}" if short else "exactly at the mark, which is not enough"
     return (
-        f"{has}. For an order-{request.order} request that may use zones up to {request.class_zone} the "
+        f"{has}. For {request.called} that may use zones up to {request.class_zone} the "
         f"kernel demands more than {needs}: {missing}."
     )
 
