@@ -30,6 +30,8 @@ _LEAST_SHARED: Final = 0.35
 #: wordings that are tried for one line
 _MOST_TRIED: Final = 6
 _MAX_NAME: Final = 256
+#: places in one line from which the rest of a wording is tried
+_MOST_STEPS: Final = 1000
 _CONTROL: Final = re.compile("[\0-\x08\x0b-\x1f\x7f\ufffd]|[\udc80-\udcff]")
 
 
@@ -162,57 +164,72 @@ def _dense(missed: list[int]) -> bool:
     return run > _MOST_RUN or sum(missed[-1] - k < _WINDOW for k in missed) > _MOST_IN_WINDOW
 
 
-def _align(pieces: tuple[_Piece, ...], text: str, most: int, k: int = 0, at: int = 0) -> _Aligned | None:
-    """The line as its wording has it, with the fewest letters put in; None if it is another line, or if two
-    ways are as good."""
-    done: list[str] = []
-    cost = 0
-    for number in range(k, len(pieces)):
-        piece = pieces[number]
-        if piece.literal:
-            through = _through(piece.literal, text, at, number == len(pieces) - 1)
-            if through is None:
-                return None
-            at, missed = through
-            cost += missed
-            done.append(piece.literal)
-        elif piece.figure is not None:
-            found = piece.figure.match(text, at)
-            if found is None:
-                cost += 1
-            else:
-                # no amount begins with 0: a digit before it is lost
-                amount = number + 1 < len(pieces) and pieces[number + 1].literal.startswith("kB")
-                done.append("" if amount and _SPOILT_FIGURE.match(found[0]) else found[0])
-                at = found.end()
-        elif number == len(pieces) - 1:
-            done.append(text[at:])
-            at = len(text)
-        else:
-            return _named(pieces, text, most - cost, number, at, cost, "".join(done))
-        if cost > most:
+class _Line:
+    """One line and how often more of it may be tried: a line full of beginnings could be tried for ever."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.left = _MOST_STEPS
+
+    def align(self, pieces: tuple[_Piece, ...], most: int, k: int = 0, at: int = 0) -> _Aligned | None:
+        """The line as its wording has it, with the fewest letters put in; None if it is another line, or if
+        two ways are as good."""
+        self.left -= 1
+        if self.left < 0:
             return None
-    return _Aligned(cost, "".join(done)) if at == len(text) else None
+        text = self._text
+        done: list[str] = []
+        cost = 0
+        for number in range(k, len(pieces)):
+            piece = pieces[number]
+            if piece.literal:
+                through = _through(piece.literal, text, at, number == len(pieces) - 1)
+                if through is None:
+                    return None
+                at, missed = through
+                cost += missed
+                done.append(piece.literal)
+            elif piece.figure is not None:
+                found = piece.figure.match(text, at)
+                if found is None:
+                    cost += 1
+                else:
+                    # no amount begins with 0: a digit before it is lost
+                    amount = number + 1 < len(pieces) and pieces[number + 1].literal.startswith("kB")
+                    done.append("" if amount and _SPOILT_FIGURE.match(found[0]) else found[0])
+                    at = found.end()
+            elif number == len(pieces) - 1:
+                done.append(text[at:])
+                at = len(text)
+            else:
+                return self._named(pieces, most - cost, number, at, cost, "".join(done))
+            if cost > most:
+                return None
+        return _Aligned(cost, "".join(done)) if at == len(text) else None
 
-
-def _named(
-    pieces: tuple[_Piece, ...], text: str, most: int, number: int, at: int, cost: int, done: str
-) -> _Aligned | None:
-    """The same from a name on: it ends where the rest fits best."""
-    soon = set(pieces[number + 1].literal[: _MOST_RUN + 1])
-    best: _Aligned | None = None
-    equal = False
-    for end in range(at, min(len(text), at + _MAX_NAME)):
-        if text[end] not in soon:
-            continue
-        rest = _align(pieces, text, most, number + 1, end)
-        if rest is None:
-            continue
-        if best is None or rest.cost + cost < best.cost:
-            best, equal, most = _Aligned(rest.cost + cost, done + text[at:end] + rest.text), False, rest.cost
-        elif rest.cost + cost == best.cost:
-            equal = equal or done + text[at:end] + rest.text != best.text
-    return None if equal else best
+    def _named(
+        self, pieces: tuple[_Piece, ...], most: int, number: int, at: int, cost: int, done: str
+    ) -> _Aligned | None:
+        """The same from a name on: it ends where the rest fits best."""
+        text = self._text
+        soon = set(pieces[number + 1].literal[: _MOST_RUN + 1])
+        best: _Aligned | None = None
+        equal = False
+        for end in range(at, min(len(text), at + _MAX_NAME)):
+            if text[end] not in soon:
+                continue
+            rest = self.align(pieces, most, number + 1, end)
+            if rest is None:
+                continue
+            if best is None or rest.cost + cost < best.cost:
+                best, equal, most = (
+                    _Aligned(rest.cost + cost, done + text[at:end] + rest.text),
+                    False,
+                    rest.cost,
+                )
+            elif rest.cost + cost == best.cost:
+                equal = equal or done + text[at:end] + rest.text != best.text
+        return None if equal else best
 
 
 def mend(text: str) -> str | None:
@@ -220,11 +237,13 @@ def mend(text: str) -> str | None:
     not certain."""
     if len(text) > MAX_LINE:
         return None
-    text = _CONTROL.sub("", text)
+    line = _Line(_CONTROL.sub("", text).strip(" "))
     best: _Aligned | None = None
     equal = False
     for wording in _candidates(text):
-        found = _align(wording.pieces, text.strip(" "), 2 + wording.letters // 20)
+        found = line.align(wording.pieces, 2 + wording.letters // 20)
+        if line.left < 0:
+            return None
         if found is None:
             continue
         known = recognise(found.text)

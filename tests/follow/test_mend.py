@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from functools import cache
 from itertools import pairwise
@@ -125,6 +126,16 @@ def test_any_bytes_cut_anywhere_come_out_the_same(noise: bytes, cuts: list[int])
     mender = Mender()
     pieces = [mender.feed(data[a:b]) for a, b in pairwise(places)]
     assert b"".join(pieces) + mender.flush() == (whole := Mender()).feed(data) + whole.flush()
+
+
+def test_a_line_full_of_beginnings_is_soon_given_up() -> None:
+    fields = (",mems_allowed=0", ",oom_memcg=", ",task_memcg=", ",task=", ",pid=1")
+    line = "oom-kil:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/" + "".join(
+        one * 20 for one in fields
+    )
+    began = time.thread_time()
+    assert mend(line) is None
+    assert time.thread_time() - began < 0.2
 
 
 @given(st.text("abcd0123", min_size=1, max_size=12), st.data())
