@@ -17,6 +17,7 @@ from oomwatchd.formats.recognise import ALL, nothing_recognised, recognise, reco
 from oomwatchd.formats.task_table import TaskTable
 from oomwatchd.records.kmsg import KmsgGap, KmsgRecord, parse_record, parse_records, whole_text
 from oomwatchd.reports.assemble import Assembler, Signal
+from oomwatchd.sources.text import TextReader
 
 BITE = 256
 
@@ -206,3 +207,37 @@ def test_a_row_of_another_shape_moves_no_figure(row: str) -> None:
     assert table.take_rows([row, "[   13]     7    13        5 name"]) == 2
     assert [(task.pid, task.uid, task.comm) for task in table.tasks(4096)] == [(13, 7, "name")]
     assert table.rejected == [row]
+
+
+def _lines_of(text: str) -> list[KmsgRecord]:
+    reader = TextReader()
+    data = text.encode()
+    return reader.feed(data) + reader.flush()
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+@pytest.mark.parametrize("number", range(4))
+def test_disturbed_lines_of_a_text_are_the_same_at_once(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, number: int, stamped: bool
+) -> None:
+    chance = Random(number)  # noqa: S311 - reproducible, no secret
+    record_of = [record for piece in recordings(corpus)[number] if (record := parse_record(piece))][:1500]
+    lines = [
+        (f"[{(record.usec or 0) // 10**6:5}.{(record.usec or 0) % 10**6:06}] " if stamped else "") + part
+        for record in record_of
+        for part in record.text.split("\n")
+    ]
+    for _ in range(60):
+        at = chance.randrange(len(lines))
+        line = lines[at]
+        cut = chance.randrange(len(line) + 1)
+        lines[at : at + 1] = chance.choice(
+            [[], [line, line], [line[:cut], line[cut:]], [line[:cut]], [line + " "], ["", line], [" " + line]]
+        )
+    text = "\n".join(lines)
+    at_once = _lines_of(text)
+    monkeypatch.setattr("oomwatchd.sources.text.stamped.records", lambda lines, together: None)
+    monkeypatch.setattr(
+        "oomwatchd.sources.text.reader.whole_lines", lambda text: [""] * (text.count("\n") + 1)
+    )
+    assert at_once == _lines_of(text)

@@ -161,8 +161,13 @@ STATS = Form(
 
 
 def _read_stat(parts: Parts, m: Match) -> None:
+    read_stats(parts, m[0])
+
+
+def read_stats(parts: Parts, text: str) -> None:
+    """Read rows of statistics, one or many."""
     stats = parts.memcg.stats
-    figures = parse_stats(m[0])
+    figures = parse_stats(text)
     if stats and stats[-1].unit_bytes == 1:
         stats[-1].stat.update(figures)
     else:
@@ -243,7 +248,7 @@ def parse_task_in(paths: str) -> tuple[str, str | None]:
     return paths, None
 
 
-_STATS = deferred(r"(?:[a-z][a-z0-9_]* \d{1,19}(?:\0|\Z))+", re.ASCII)
+_STATS = deferred(r"(?: *[a-z][a-z0-9_]* \d{1,19}(?:\0|\Z))+", re.ASCII)
 
 
 def stat_count(texts: Sequence[str]) -> int:

@@ -144,7 +144,10 @@ def unknown_count(texts: Sequence[str]) -> int:
     count = 0
     for text in texts:
         beginning = text.lstrip(" \t")[:4]
-        if beginning in _BY_BEGINNING or beginning[:1] in ("[", "-") or beginning[:1].isdigit():
+        first = beginning[:1]
+        if beginning in _BY_BEGINNING or (first == "[" and beginning[1:2] != "<"):
+            break
+        if (first.isdigit() or first == "-") and "page" in text:
             break
         count += 1
     joined = "\0".join(texts[:count])

@@ -6,7 +6,7 @@ Core: no clock. For a log that grows the caller passes the time (``drain``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.records.kmsg import KmsgGap, KmsgRecord
@@ -47,6 +47,15 @@ class Captures:
         """The next record."""
         signals = self._assembler.feed(item)
         return self._fold_all(signals) if signals else []
+
+    def feed_all(self, items: Sequence[KmsgRecord | KmsgGap]) -> list[OomCapture]:
+        """The next records, many at once."""
+        found: list[OomCapture] = []
+        feed = self._assembler.feed
+        for item in items:
+            if signals := feed(item):
+                found += self._fold_all(signals)
+        return found
 
     def drain(self, now: float) -> list[OomCapture]:
         """Nothing more can be read at ``now`` (seconds of any clock that does not go back). Returns the

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import islice
 
 import msgspec
 
-from oomwatchd.formats import Role, Section, dump_stack
+from oomwatchd.formats import Role, Section, dump_stack, memcontrol
 from oomwatchd.formats.parts import Parts
-from oomwatchd.formats.recognise import recognise, recognise_row
+from oomwatchd.formats.recognise import recognise, recognise_row, unknown_count
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.records.report import OomReport
 from oomwatchd.reports import memcg, memory, outcome, trigger
@@ -80,6 +79,10 @@ def decode(
     )
 
 
+#: so many lines are read together
+_RUN = 64
+
+
 class _Lines:
     """Reads the lines of one block in their order; ``seen`` holds the names of the forms found."""
 
@@ -95,14 +98,33 @@ class _Lines:
 
     def read(self) -> None:
         """Read the records, the rows of the task table all at once."""
-        records, at = self._records, 0
-        while at < len(records):
-            if self._section is Section.TASKS:
-                at += self.parts.table.take_rows([record.text for record in islice(records, at, None)])
-                if at == len(records):
-                    return
-            self._take(records[at])
-            at += 1
+        texts, at = [record.text for record in self._records], 0
+        while at < len(texts):
+            at += self._take_run(texts, at)
+            if at < len(texts):
+                self._take(self._records[at])
+                at += 1
+
+    def _take_run(self, texts: Sequence[str], at: int) -> int:
+        """Read the next lines together where they are rows of the task table, statistics of a cgroup or lines
+        of the call trace; return how many were read."""
+        section, parts = self._section, self.parts
+        if section is Section.TASKS:
+            return parts.table.take_rows(texts[at:]) if texts[at][:1] == "[" else 0
+        if section is Section.MEMCG:
+            some = texts[at : at + _RUN]
+            some = some[: memcontrol.stat_count(some)]
+            if some := some[: unknown_count(some)]:
+                memcontrol.read_stats(parts, "\n".join([text.lstrip(" ") for text in some]))
+                self.seen.add(memcontrol.STAT.name)
+            return len(some)
+        if Section.HEADER <= section <= Section.STACK:
+            some = texts[at : at + _RUN]
+            some = some[: unknown_count(some)]
+            for text in some:
+                self._unknown(text)
+            return len(some)
+        return 0
 
     def _take(self, record: KmsgRecord) -> None:
         text, parts = record.text, self.parts

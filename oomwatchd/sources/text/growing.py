@@ -13,6 +13,7 @@ from typing import Final
 
 from oomwatchd.diagnosis.near import Near, neighbours
 from oomwatchd.records.capture import Followed, OomCapture, Source
+from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.reports.assemble import DEADLINE_USEC, PAUSE_SECONDS
 from oomwatchd.reports.captures import Captures
 from oomwatchd.reports.duplicates import Duplicates
@@ -100,10 +101,14 @@ class GrowingLog:
             self._window += data
             if len(self._window) > HEAD:
                 self._window, self._unfinished = None, False
-        for record in self._reading.feed(data):
-            found = self._captures.feed(record)
-            if (others := self._others.feed(record)) or found:
-                yield from self._once(found + others)
+        for records in self._reading.feed(data):
+            yield from self._once(self._taken(records))
+
+    def _taken(self, records: list[KmsgRecord]) -> list[OomCapture]:
+        """The captures of these records, in the order of the text."""
+        if not self._others.may_hold(records):
+            return self._captures.feed_all(records)
+        return [one for record in records for one in self._captures.feed(record) + self._others.feed(record)]
 
     def _once(self, found: list[OomCapture]) -> list[OomCapture]:
         return [capture for one in found for capture in self._duplicates.take(one)]
@@ -116,8 +121,7 @@ class GrowingLog:
             self._last_fed = now
         found: list[OomCapture] = []
         if self._window is None:
-            for record in self._reading.pause():
-                found += self._captures.feed(record) + self._others.feed(record)
+            found += self._taken(self._reading.pause())
         else:
             overdue = self._unfinished and now - self._last_fed >= DEADLINE_USEC / 1e6
             if not fed and not overdue:
@@ -134,8 +138,7 @@ class GrowingLog:
 
     def finish(self) -> Iterator[OomCapture]:
         """The log has ended."""
-        for record in self._reading.flush():
-            yield from self._once(self._captures.feed(record) + self._others.feed(record))
+        yield from self._once(self._taken(self._reading.flush()))
         yield from self._once(self._captures.flush() + self._others.flush())
         yield from self._duplicates.release()
 

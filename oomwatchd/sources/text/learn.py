@@ -51,9 +51,10 @@ SAMPLE: Final = 512
 MAX_SHAPES: Final = 16
 MAX_PREFIX: Final = 512
 _MAX_TOKENS: Final = 192
-#: so many rows of a task table are looked at before they are only counted
-_ENOUGH_ROWS: Final = 32
-_ROW: Final = deferred(r"\[ *\d{1,12}\.\d{6}\] \[ {0,6}\d{1,7}\](?: +-?\d{1,14}){6,12} +[^\s,;|]{1,15}")
+#: with more rows of task tables than this, one row of each run is looked at
+_MANY_ROWS: Final = 64
+_ROW: Final = r"\[ *\d{1,12}\.\d{6}\] \[ {0,6}\d{1,7}\](?: +-?\d{1,14}){6,12} +[^\s,;|]{1,15}"
+_ROWS: Final = deferred(rf"^(?:{_ROW}(?:\n|\Z))+", re.MULTILINE)
 #: how many lines are tried to find where the known prefixes begin
 _TRIED: Final = 6
 #: how many of its first letters identify a text
@@ -177,15 +178,17 @@ def _is_plain(lines: Sequence[str]) -> bool:
     that there is nothing to learn: the rows would not change that."""
     rows = 0
     others: list[Sample] = []
-    for line in lines:
-        if _ROW.fullmatch(line) is not None:
-            rows += 1
-            if rows > _ENOUGH_ROWS:
-                continue
-        others += _samples((line,))
-        if len(others) + max(0, rows - _ENOUGH_ROWS) >= SAMPLE:
+    together, at = "\n".join(lines), 0
+    for run in _ROWS.finditer(together):
+        others += _samples([*together[at : run.start()].split("\n"), run[0].partition("\n")[0]])
+        del others[max(0, SAMPLE - rows) :]
+        rows += run[0].count("\n")
+        at = run.end()
+        if rows + len(others) >= SAMPLE:
             break
-    return rows > 2 * _ENOUGH_ROWS and not _wrong(lines, others) and not _behind(others)
+    else:
+        others += _samples(together[at:].split("\n"))
+    return rows > _MANY_ROWS and not _wrong(lines, others) and not _behind(others)
 
 
 def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:  # noqa: C901 - one branch for each reason

@@ -8,7 +8,7 @@ anyway: the beginning of a large file, and the parts with a word of the kernel's
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
@@ -33,6 +33,12 @@ class OtherKillers:
         self._source = source
         self._oomd: list[KmsgRecord] = []
         self._kills = user_killers.Kills()
+
+    @staticmethod
+    def may_hold(records: Sequence[KmsgRecord]) -> bool:
+        """Whether :meth:`feed` may have something to do for any of these, a quick look at all."""
+        raw = b"\n".join([record.raw for record in records])
+        return b"oomd" in raw or b"earlyoom" in raw or b"nohang" in raw
 
     def feed(self, record: KmsgRecord) -> list[OomCapture]:
         """The next record of the text."""

@@ -45,8 +45,9 @@ class PrefilteredReader:
         #: the data that was skipped last; None while nothing is skipped
         self._passed: bytes | None = None
 
-    def feed(self, data: bytes) -> Iterator[KmsgRecord]:
-        """Take the next data, cut anywhere; pieces of :data:`CHUNK` bytes let most of it be skipped."""
+    def feed(self, data: bytes) -> Iterator[list[KmsgRecord]]:
+        """Take the next data, cut anywhere; return its records in some lists. Pieces of :data:`CHUNK` bytes
+        let most of it be skipped."""
         reader, before = self.reader, self._end
         self._size += len(data)
         self._end = (before + data[-_BROKEN_SEAM:])[-_BROKEN_SEAM:]
@@ -69,17 +70,17 @@ class PrefilteredReader:
         ):
             self._passed = None
             if passed is not None:
-                yield from reader.feed(_tail(passed))
-            yield from reader.feed(data)
+                yield reader.feed(_tail(passed))
+            yield reader.feed(data)
         elif passed is None:
             # the half-read line and the held line may still begin a report
             end = data.find(b"\n") + 1
-            yield from reader.feed(data[:end])
-            yield from reader.interrupt()
+            yield reader.feed(data[:end])
+            yield reader.interrupt()
             if self._idle():
                 self._passed = data[end:]
             else:
-                yield from reader.feed(data[end:])
+                yield reader.feed(data[end:])
         else:
             self._passed = data if len(data) >= CONTEXT else _tail(passed + data)
 
@@ -98,7 +99,8 @@ def records(
     """The records of a log from an open binary stream; see :class:`PrefilteredReader`."""
     reading = PrefilteredReader(idle, reader)
     while data := stream.read(CHUNK):
-        yield from reading.feed(data)
+        for found in reading.feed(data):
+            yield from found
     yield from reading.flush()
 
 
