@@ -433,3 +433,18 @@ def test_a_head_that_lost_its_order_fails_where_any_order_fails() -> None:
     # what order 0 may have, a larger order may not
     room = memory(zone("Normal", 4096, free=90000, minimum=9000), inactive_anon=3900, free=88)
     assert "enough again" not in said(KERNEL, room, **fields).summary
+
+
+def test_locked_memory_is_a_better_clue_than_half_as_much_in_no_counter() -> None:
+    def mem(locked: int) -> Memory:
+        return memory(
+            zone("Normal", 1024, free=4000, minimum=9000), unevictable=locked, inactive_anon=200, free=4
+        )
+
+    assert "locked or unevictable memory holds" in kill(USER, mem(600)).summary
+    assert "in no counter" in kill(USER, mem(250)).summary
+
+
+def test_a_block_that_large_is_rare_in_any_zone() -> None:
+    told = said(("GFP_KERNEL", "GFP_DMA32"), order=7, trace=("wifi_alloc_table",))
+    assert "128 pages in a row were not to be had" in told.summary and "128 pages in a row" in change(told)

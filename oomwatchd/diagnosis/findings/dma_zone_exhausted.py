@@ -13,7 +13,7 @@ Source: gfp_zone(), dma_direct_optimal_gfp_mask(), kernel/dma/pool.c.
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.case import COSTLY_ORDER, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import kib, size
@@ -87,6 +87,7 @@ def _by_flags(case: Case, zone: str, *, empty: bool) -> Claim | None:
     if not {"GFP_DMA", "__GFP_DMA", "GFP_DMA32", "__GFP_DMA32"} & set(case.report.trigger.gfp_flags or ()):
         return None
     asks = f"{harmless(case.caller)} (by the call trace)" if case.caller else "the driver that asks"
+    costly = case.request is not None and case.request.order > COSTLY_ORDER
     kdump = " A crash kernel (kdump) has none of it unless crashkernel=SIZE,low reserves some."
     return Claim(
         finding=Finding(
@@ -103,9 +104,10 @@ def _by_flags(case: Case, zone: str, *, empty: bool) -> Claim | None:
         ),
         refusal=Refusal(
             text=f"only zone {zone} may serve the request, and it {'has no memory' if empty else 'did not'}",
-            rank=44 if empty else 64,
+            rank=44 if empty else 66 if costly else 64,
         ),
-        cause=Cause(tier=Tier.BARRED, text="", excess_bytes=1),
+        # a block that large is rare in any zone
+        cause=Cause(tier=Tier.TOGETHER if costly and not empty else Tier.BARRED, text="", excess_bytes=1),
     )
 
 

@@ -36,6 +36,8 @@ TITLE = "Much memory is accounted to nobody"
 _LARGE, _HUGE = 0.10, 0.40
 #: Share of RAM that page sets, drivers and per-CPU data use on a healthy machine.
 _USUAL = 0.03
+#: Share of what another holder has.
+_CLUE = 0.5
 #: Share of RAM that is in no counter only before it is handed to the page allocator.
 _NONE_YET = 0.97
 #: Largest number of modules that the summary line names.
@@ -103,13 +105,20 @@ def find(case: Case) -> Claim | None:
             else _advice(case, vmalloc, percpu, rest),
         ),
         cause=Cause(
-            tier=Tier.TAKEN,
+            tier=Tier.HELD if _outweighed(case, excess) else Tier.TAKEN,
             text=f"{case.ledger.percent(rest)} {case.of} is in no counter{_whose(case, percpu, rest)}",
             excess_bytes=excess,
         )
         if case.decides(excess)
         else None,
     )
+
+
+def _outweighed(case: Case, excess: int) -> bool:
+    """Whether locked or shared memory holds so much that it is the better clue: what is in no counter is
+    known by subtraction alone."""
+    named = max(case.ledger.held("unevictable") or 0, case.ledger.held("shmem") or 0)
+    return excess < _CLUE * named
 
 
 def _none_yet(case: Case, rest: int, whole: int) -> Claim:
