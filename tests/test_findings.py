@@ -789,6 +789,15 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
             report(trigger=flags("GFP_KERNEL"), memory=memory(zone(), zone("Movable", free=PLENTY))),
             report(memory=memory(zone(), zone("Movable", free=PLENTY))),
         ),
+        # exactly at its mark is short, too
+        (
+            report(
+                trigger=flags("GFP_KERNEL"), memory=memory(zone(free=44 << 10), zone("Movable", free=PLENTY))
+            ),
+            report(
+                trigger=flags("GFP_KERNEL"), memory=memory(zone(free=45 << 10), zone("Movable", free=PLENTY))
+            ),
+        ),
         # since 6.1 the zone is not printed: the reserve against it and the total tell of it
         (
             report(trigger=flags("GFP_KERNEL"), memory=hidden_movable(free=400)),

@@ -28,7 +28,7 @@ from oomwatchd.formats.oom_kill import COMPACTION
 from oomwatchd.procfs import HostZone, meminfo, zoneinfo
 from oomwatchd.records.capture import OomCapture, Snapshot
 from oomwatchd.records.report import OomReport, Victim, Zone
-from oomwatchd.words.amounts import size
+from oomwatchd.words.amounts import kib, size
 from oomwatchd.words.deferred import deferred
 
 #: Share of the whole that a cause must hold. Less would only have delayed the kill.
@@ -258,6 +258,12 @@ class Case:
         most = max(over, default=0)
         return most if most > 0 else None
 
+    @staticmethod
+    def short(verdict: ZoneVerdict) -> str:
+        """``short by 84 kB``, or that it is at its mark."""
+        short = verdict.shortfall_bytes or 0
+        return f"short by {kib(short)}" if short else "exactly at its mark"
+
     def boosted(self, verdict: ZoneVerdict) -> bool:
         """Whether the request would have passed without the zone's watermark boost (5.0+)."""
         if self.request is None or not self.request.counts_boost:
@@ -268,7 +274,9 @@ class Case:
 
     def barred(self, amount: int) -> bool:
         """Whether the request would have passed if it could have used ``amount`` more free bytes."""
-        return not any(v.fits for v in self.verdicts) and 0 < self.shortfall_bytes < amount
+        # a zone exactly at its mark is short, too: by less than a page
+        short = self.nearest is not None and self.shortfall_bytes < amount
+        return short and not any(v.fits for v in self.verdicts)
 
     @cached_property
     def of_processes(self) -> tuple[int, bool]:

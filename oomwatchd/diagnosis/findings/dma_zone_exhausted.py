@@ -62,7 +62,7 @@ def find(case: Case) -> Claim | None:
             severity="critical",
             title=TITLE,
             explanation=f"{asker} asked for memory of {harmless(low.zone)} or below, of which there are "
-            f"{size(whole)} in all ({kib(low.free_bytes or 0)} free, short by {kib(short)}). "
+            f"{size(whole)} in all ({kib(low.free_bytes or 0)} free, {case.short(low)}). "
             f"{size(free)} are free above, which the request may not use.",
             evidence={
                 "zone": low.zone,

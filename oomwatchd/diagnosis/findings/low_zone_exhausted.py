@@ -41,8 +41,8 @@ def find(case: Case) -> Claim | None:
         id=ID,
         severity="critical",
         title=TITLE,
-        explanation=f"The request needs low memory (class {request.class_zone}). {low.label} is short by "
-        f"{kib(low.shortfall_bytes or 0)}, while HighMem has {kib(free)} free, which the kernel cannot use "
+        explanation=f"The request needs low memory (class {request.class_zone}). {low.label} is "
+        f"{case.short(low)}, while HighMem has {kib(free)} free, which the kernel cannot use "
         "for its own data."
         + (f" Most of {low.label} is page cache ({size(cache)})." if mostly_cache else ""),
         evidence={

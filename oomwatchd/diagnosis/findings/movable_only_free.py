@@ -15,7 +15,7 @@ from oomwatchd.diagnosis.allocator import Request, ZoneVerdict, reserve_for, zon
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.records.report import Finding
-from oomwatchd.words.amounts import kib, size
+from oomwatchd.words.amounts import size
 from oomwatchd.words.escape import harmless
 
 ID = "movable_only_free"
@@ -51,8 +51,7 @@ def find(case: Case) -> Claim | None:
             severity="critical",
             title=TITLE,
             explanation=f"The request is the kernel's own (class {request.class_zone}). {low.label} is "
-            "short by "
-            f"{kib(low.shortfall_bytes or 0)}, while zone Movable{of} has {size(free)} free "
+            f"{case.short(low)}, while zone Movable{of} has {size(free)} free "
             "above "
             "for user pages only. kernelcore=, movablecore=, movable_node or memory "
             "that was "
