@@ -67,20 +67,20 @@ def trying(examples: int) -> settings:
 
 
 Carrier = Callable[[list[str]], list[str]]
-_START = datetime(2024, 4, 29, 14, 55, 41, 678628, UTC)
+START = datetime(2024, 4, 29, 14, 55, 41, 678628, UTC)
 
 #: words of the kernel's own lines: a prefix of them alone is such a line
 _KERNELS = {
     word for form in ALL for sample in form.samples for word in re.findall(r"[a-z]{2,}", sample.lower())
 }
-_words = st.text("abcdefghijklmnopqrstuvwxyz", min_size=2, max_size=9).filter(lambda w: w not in _KERNELS)
-_hosts = st.from_regex(r"[a-z]{2,6}(-[a-z0-9]{1,5}){0,3}", fullmatch=True)
+words = st.text("abcdefghijklmnopqrstuvwxyz", min_size=2, max_size=9).filter(lambda w: w not in _KERNELS)
+hosts = st.from_regex(r"[a-z]{2,6}(-[a-z0-9]{1,5}){0,3}", fullmatch=True)
 _numbers = st.integers(0, 99_999).map(str)
 
 #: time stamps of many kinds, as functions of the moment
 STAMPS: list[Callable[[datetime], str]] = [
     lambda t: t.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-    lambda t: t.strftime("%Y-%m-%dT%H:%M:%S+02:00"),
+    lambda t: (t + timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%S+02:00"),
     lambda t: t.strftime("%Y-%m-%d %H:%M:%S,%f")[:-3],
     lambda t: t.strftime("%H:%M:%S"),
     lambda t: t.strftime("%H:%M:%S.%f"),
@@ -97,14 +97,14 @@ LEVELS = ["INFO", "WARN", "E", "I", "warning", "kern.err", "level=info", "notice
 
 
 @st.composite
-def _tokens(draw: st.DrawFn) -> Callable[[int], str]:
+def tokens(draw: st.DrawFn) -> Callable[[int], str]:
     """One token of a prefix, as a function of the line's number."""
     kind = draw(st.sampled_from(["stamp", "word", "host", "number", "level", "label", "tag"]))
     # <N> is a syslog's priority: it says whose line it is
     bracket = draw(st.sampled_from([b for b in BRACKETS if kind != "number" or b != "<{}>"]))
     if kind == "stamp":
         stamp = draw(st.sampled_from(STAMPS))
-        return lambda line: bracket.format(stamp(_START + timedelta(milliseconds=line)))
+        return lambda line: bracket.format(stamp(START + timedelta(milliseconds=line)))
     if kind == "number":
         first, step = draw(st.integers(0, 5000)), draw(st.sampled_from([0, 1, 17]))
         return lambda line: bracket.format(first + step * line)
@@ -112,29 +112,29 @@ def _tokens(draw: st.DrawFn) -> Callable[[int], str]:
         levels = draw(st.lists(st.sampled_from(LEVELS), min_size=1, max_size=2))
         return lambda line: bracket.format(levels[line % len(levels)])
     if kind == "label":
-        key, value = draw(_words), draw(_hosts)
+        key, value = draw(words), draw(hosts)
         return lambda line: f'{{{key}="{value}"}}'
     if kind == "tag":
-        tag, number = draw(_words), draw(_numbers)
+        tag, number = draw(words), draw(_numbers)
         return lambda line: f"{tag}[{number}]:"
-    word = draw(_hosts if kind == "host" else _words)
+    word = draw(hosts if kind == "host" else words)
     return lambda line: bracket.format(word)
 
 
 @st.composite
 def prefixes(draw: st.DrawFn) -> Carrier:
     """A prefix of one to five tokens."""
-    tokens = draw(st.lists(_tokens(), min_size=1, max_size=5))
+    several = draw(st.lists(tokens(), min_size=1, max_size=5))
     gap = draw(st.sampled_from([" ", "  ", "\t"]))
     return lambda lines: [
-        gap.join(token(number) for token in tokens) + " " + line for number, line in enumerate(lines)
+        gap.join(token(number) for token in several) + " " + line for number, line in enumerate(lines)
     ]
 
 
 @st.composite
 def objects(draw: st.DrawFn) -> Carrier:
     """An object of JSON a line, the text under any key, perhaps within another object."""
-    keys = draw(st.lists(_words, min_size=3, max_size=5, unique=True))
+    keys = draw(st.lists(words, min_size=3, max_size=5, unique=True))
     deep, before = draw(st.booleans()), draw(st.sampled_from(["", "data: ", "2024-04-29T14:55:41Z "]))
     place = draw(st.integers(0, 2))
 
@@ -154,7 +154,7 @@ def tables(draw: st.DrawFn) -> Carrier:
     """A column of a table."""
     delimiter = draw(st.sampled_from([",", ";", "\t"]))
     everywhere = draw(st.booleans())
-    host, word = draw(_hosts), draw(_words)
+    host, word = draw(hosts), draw(words)
     place = draw(st.integers(0, 2))
 
     def carry(lines: list[str]) -> list[str]:
@@ -164,7 +164,7 @@ def tables(draw: st.DrawFn) -> Carrier:
         else:
             writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
         for number, line in enumerate(lines):
-            cells = [f"{_START + timedelta(seconds=number)}", host, f"{word} {number}"]
+            cells = [f"{START + timedelta(seconds=number)}", host, f"{word} {number}"]
             cells.insert(place, line)
             writer.writerow(cells)
         return stream.getvalue().splitlines()
@@ -175,7 +175,7 @@ def tables(draw: st.DrawFn) -> Carrier:
 @st.composite
 def fields(draw: st.DrawFn) -> Carrier:
     """logfmt and its relatives: labels with quoted values."""
-    keys = draw(st.lists(_words, min_size=3, max_size=3, unique=True))
+    keys = draw(st.lists(words, min_size=3, max_size=3, unique=True))
     form = draw(st.sampled_from(['{}="{}"', '"{}"=>"{}"', '{}: "{}"', "'{}': '{}'"]))
     between = draw(st.sampled_from([" ", ", "]))
     place = draw(st.integers(0, 2))
@@ -195,7 +195,7 @@ def fields(draw: st.DrawFn) -> Carrier:
 @st.composite
 def documents(draw: st.DrawFn) -> Carrier:
     """A document of JSON as a whole: an array or an object, over as many lines as its indentation makes."""
-    keys = draw(st.lists(_words, min_size=2, max_size=4, unique=True))
+    keys = draw(st.lists(words, min_size=2, max_size=4, unique=True))
     place = draw(st.integers(0, 1))
     indent = draw(st.sampled_from([1, 2, 4]))
     shape = draw(st.sampled_from(["strings", "objects", "under a key"]))
@@ -218,7 +218,7 @@ def documents(draw: st.DrawFn) -> Carrier:
 @st.composite
 def yamls(draw: st.DrawFn) -> Carrier:
     """YAML: a list of strings or of mappings, or one block of lines."""
-    first, second = draw(st.lists(_words, min_size=2, max_size=2, unique=True))
+    first, second = draw(st.lists(words, min_size=2, max_size=2, unique=True))
     shape = draw(st.sampled_from(["single", "double", "mapping", "block"]))
 
     def single(line: str) -> str:
@@ -241,7 +241,7 @@ def yamls(draw: st.DrawFn) -> Carrier:
 @st.composite
 def pairs(draw: st.DrawFn) -> Carrier:
     """logfmt: values are quoted where they hold blanks."""
-    keys = draw(st.lists(_words, min_size=2, max_size=5, unique=True))
+    keys = draw(st.lists(words, min_size=2, max_size=5, unique=True))
     place = draw(st.integers(0, len(keys) - 1))
 
     def carry(lines: list[str]) -> list[str]:
@@ -273,7 +273,7 @@ def literals(draw: st.DrawFn) -> Carrier:
 @st.composite
 def cells(draw: st.DrawFn) -> Carrier:
     """A table as people write it, with bars."""
-    host, word = draw(_hosts), draw(_words)
+    host, word = draw(hosts), draw(words)
     place = draw(st.integers(0, 2))
     head = draw(st.booleans())
 

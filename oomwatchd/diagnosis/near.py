@@ -206,6 +206,15 @@ KINDS: tuple[Kind, ...] = (
         "[ pid ]   uid  tgid total_vm      rss nr_ptes swapents oom_score_adj name",
     ),
     _kind(
+        "call_trace",
+        "a call trace of a failed allocation or of the OOM killer, without the line that says what failed",
+        "the line before it: 'page allocation failure' or 'invoked oom-killer', and 'Killed process' behind",
+        r"\b(?:warn_alloc(?:_failed)?|oom_kill_process|(?:mem_cgroup_)?out_of_memory|dump_header)"
+        r"(?:\.[\w.]{1,32})?(?:\+0x[0-9a-f]|\))",
+        "[    8.101]  warn_alloc from __alloc_pages+0xe9c/0xfe8\n dump_stack_lvl from warn_alloc+0x110/0x19c",
+        " [<c015a2b4>] (oom_kill_process) from [<c015a738>] (__out_of_memory+0x154/0x178)",
+    ),
+    _kind(
         "sysrq_refused",
         "the OOM killer was asked by hand and did nothing",
         "OOM request ignored: no task was eligible, or the killer is disabled",
@@ -232,7 +241,7 @@ KINDS: tuple[Kind, ...] = (
 #: Lower-case words, one of which is in every line of any kind. This quickly rules out most lines.
 _WORDS_OF_ANY = (
     *("oom", "mem", "kill", "137", "evict", "alloc", "anon", "tgid", "lmk", "nohang", "of size", "signal"),
-    *("corrective", "victim", "fork rejected"),
+    *("corrective", "victim", "fork rejected", "dump_header"),
 )
 
 

@@ -168,6 +168,17 @@ def is_trace(text: str) -> bool:
     return _TRACE.match(text) is not None
 
 
+#: what any line of a stack dump holds: an address, a word of the stack, an offset, a decoded source line
+_DUMPED = deferred(
+    r"(?<![\w.-])(?:0x)?(?:[0-9a-f]{8}|[0-9a-f]{16})(?![\w.-])|\+0x[0-9a-f]+/0x|\([\w./-]+\.[chS]:\d+"
+)
+
+
+def is_dumped(text: str) -> bool:
+    """Whether the line may be one of a stack dump: others' lines stand between those of a report too."""
+    return _DUMPED.search(text) is not None
+
+
 def symbols(text: str, *, raw: bool = False) -> list[str]:
     """The functions of one stack line, in order (re-flowed text has several). Registers, addresses and
     entries that the unwinder marks as unsure (``?``) give none. ``raw``: the text is a whole record, so it

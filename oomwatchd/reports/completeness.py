@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Set
 
-from oomwatchd.formats import Role, oom_kill, show_mem
+from oomwatchd.formats import Role, dump_stack, oom_kill, show_mem
 from oomwatchd.formats.parts import Parts
 from oomwatchd.formats.recognise import ALL
 from oomwatchd.records.report import Constraint
@@ -25,7 +25,7 @@ def missing_parts(parts: Parts, seen: Set[str], constraint: Constraint | None) -
     header = bool(seen & _HEADERS)
     if not header:
         missing.append("header")
-    elif not parts.dump.stack and oom_kill.BARE_HEADER.name not in seen:
+    elif oom_kill.BARE_HEADER.name not in seen and not any(map(dump_stack.is_dumped, parts.dump.stack)):
         missing.append("stack")
     if constraint == "memcg":
         if not _is_memcg_whole(parts):

@@ -63,7 +63,7 @@ def standing(records: Sequence[KmsgRecord]) -> Standing:
         form, m = found
         if form.role in (Role.BODY, Role.DUMP, Role.BEFORE, Role.AFTER):
             return "certain"
-        if form is oom_kill.HEADER and len(records) == 1 and not (m["rest"] or "").strip(" ."):
+        if form is oom_kill.HEADER and not (m["rest"] or "").strip(" ."):
             bare_header = True
             continue
         lone.append(record)

@@ -26,8 +26,12 @@ _TAGS: Final = (
 )
 _TAG: Final = deferred(rb"</?" + _TAGS + rb"(?:\s[^<>]{0,300})?/?>")
 _MARKUP: Final = deferred(rb"<(?!/?" + _TAGS + rb"\b)")
-#: a line ends with these
-_BREAK: Final = deferred(rb"<(?:br(?:\s[^<>]{0,300})?/?|/(?:p|li|pre|div|tr|td|dd|dt|h[1-6]|blockquote))>")
+#: a line ends with these, unless only the end of a string stands behind
+_BREAK: Final = deferred(
+    rb"<(?:br(?:\s[^<>]{0,300})?/?|/(?:p|li|pre|div|tr|td|dd|dt|h[1-6]|blockquote))>"
+    rb"(?![\"'`,;)\]}]{1,8}\s{0,8}$)"
+)
+_TWICE: Final = deferred(rb"&amp;(?:lt|gt|amp|quot|nbsp|apos|#\d{1,5}|#x[0-9a-f]{1,4});")
 _CLOSING: Final = deferred(rb"</" + _TAGS + rb">|<br ?/?>")
 _OPENING: Final = deferred(rb"<" + _TAGS + rb"[ >/]")
 
@@ -153,7 +157,9 @@ def is_console(line: bytes) -> bool:
 
 
 def unmark(line: bytes) -> bytes:
-    """A line of HTML as text; it has several lines if its tags separate them."""
+    """A line of HTML as text; it has several lines if its tags separate them. Feeds escape HTML twice."""
+    if b"&amp;" in line and _TWICE.search(line) is not None:
+        line = html.unescape(line.decode("utf-8", "backslashreplace")).encode("utf-8", "backslashreplace")
     if b"<" in line:
         line = _TAG.sub(b"", _BREAK.sub(b"\n", line).rstrip(b"\r\n \t"))
     text = line.decode("utf-8", "backslashreplace")

@@ -264,8 +264,15 @@ Layer = Template | Label | Column | Literals | Json | Others
 Stage = tuple[Layer, ...]
 
 
+#: a line of a table's frame, drawn with signs or with the characters of Unicode for it
+_FRAME_FIRST: Final = frozenset("-+=|: \t") | {chr(code) for code in range(0x2500, 0x2580)}
+_FRAME: Final = deferred(r"[ \t]*[-+=|:\u2500-\u257f]{3}[-+=|: \t\u2500-\u257f]*$")
+
+
 def undo(stages: tuple[Stage, ...], line: str, at: int = 0) -> Iterator[tuple[str, str, bool]]:
     """The lines inside a line, the text before each, and whether any layer was removed."""
+    if line[:1] in _FRAME_FIRST and _FRAME.match(line) is not None:
+        return
     for index in range(at, len(stages)):
         for layer in stages[index]:
             cut = layer.undo(line)

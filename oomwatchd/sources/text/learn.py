@@ -69,9 +69,15 @@ _LABEL: Final = deferred(r"""([A-Za-z_@][\w.@/-]{0,63})["']?[ \t]*(?:=>|[:=])[ \
 _STRONG: Final = frozenset('[]{}()<>"|=')
 _CLOSES: Final = {'"': '"', "'": "'", "[": "]", "(": ")", "{": "}", "<": ">", "|": "|"}
 _STAMP: Final = deferred(r"\[ *\d{1,12}\.\d{6}\]")
-_TIME: Final = deferred(r"\d\d:\d\d|\[ *\d{1,12}\.\d{6}\]")
+# a clock, printk's stamp, or a time since the epoch in seconds or smaller units
+_TIME: Final = deferred(
+    r"\d\d:\d\d|\[ *\d{1,12}\.\d{6}\]|(?<![\w.])1\d{9}(?:\.\d{1,9}|\d{3}|\d{6}|\d{9})?(?![\w.])"
+)
+_TIME_SOON: Final = deferred(r".{0,64}?(?:\d\d:\d\d|\[ *\d{1,12}\.\d{6}\])")
 _CLOCK: Final = deferred(r"\d\d:\d\d:\d\d")
 _LETTERS: Final = deferred(r"[A-Za-z]{3,}")
+#: numbers of things, as long as chance does not make words of these letters: 12-digit addresses, UUIDs
+_HEXADECIMAL: Final = deferred(r"(?=.{0,30}[0-9])(?=.{0,30}[A-Fa-f])[0-9A-Fa-f-]{6,64}")
 #: words of the kernel's reports
 _VOCABULARY: Final = frozenset(
     word
@@ -223,7 +229,8 @@ def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:  # 
             if found is not None:
                 if not parser.guessed:  # the prefix is a known one
                     texts += sum(certain.is_at_once(record.text) for record in found)
-                if line.lstrip(" \t")[:1] in ("{", '"'):
+                # a list of strings is a layer, which may hold others
+                if line.lstrip(" \t")[:1] in ("{", '"') and literal(line) is None:
                     read += [sample for sample in wrong if sample.line is line]
         if read and 10 * texts >= 8 * len(read):
             wrong = [sample for sample in wrong if sample not in set(read)]
@@ -272,15 +279,18 @@ def _column(wrong: Sequence[Sample]) -> Column | None:
         if all(_is_within_label(sample, delimiter) for sample in wrong[:_TRIED]):
             continue
         places: Counter[tuple[int, int]] = Counter()
-        quoted = 0
+        quoted, others = 0, False
         for line, _, _ in wrong:
             cells = row(line, delimiter)
             quoted += '"' in line
             index = next((i for i, cell in enumerate(cells) if certain.find(cell) is not None), None)
             if index is not None and len(cells) > 1:
                 places[index, len(cells)] += 1
+                others = others or any(cell.strip() for cell in (*cells[:index], *cells[index + 1 :]))
         if not places or (delimiter == "," and not quoted):
             continue
+        if delimiter != BAR and not others:
+            continue  # the text is indented with tabs
         (index, count), lines = places.most_common(1)[0]
         if 20 * lines >= 19 * len(wrong):
             return Column(delimiter, index, count)
@@ -343,6 +353,7 @@ def _templates(wrong: Sequence[Sample], fine: Sequence[Sample], lines: Sequence[
     first, last = lines.index(wrong[0].line), len(lines) - 1 - lines[::-1].index(wrong[-1].line)
     around = [line for line in lines[first : last + 1] if line.strip()]
     templates: list[Layer] = []
+    weak: list[Template] = []
     rest: list[Sample] = []
     for shape, group in groups:
         if len(templates) >= MAX_SHAPES or not _is_custom(group, len(wrong) + len(fine)):
@@ -350,9 +361,15 @@ def _templates(wrong: Sequence[Sample], fine: Sequence[Sample], lines: Sequence[
             continue
         for free in (True, False):
             template, strong = _template(shape, group, free=free, whole=shape in cells)
-            if _harmless(template, fine) and (strong or _is_on_all(template, group, around)):
-                templates.append(template._replace(suffix=None) if shape in cells else template)
-                break
+            # any word: then it must not take a part of another prefix
+            if _harmless(template, [*fine, *wrong] if free else fine):
+                if strong or _is_on_all([template], group, around):
+                    templates.append(template._replace(suffix=None) if shape in cells else template)
+                    break
+                if not free:
+                    weak.append(template)
+    templates += _together(weak, templates, [pair for _, group in groups for pair in group], around)
+    templates.sort(key=_specific, reverse=True)
     rest = [sample for sample in rest if all(template.undo(sample.line) is None for template in templates)]
     if len(rest) > 2 and (tail := _tail_template(rest)) is not None and _harmless(tail, fine):
         templates.append(tail)
@@ -370,11 +387,41 @@ def _is_one_phrase(shape: Sequence[str], columns: Sequence[Sequence[str]]) -> bo
     )
 
 
-def _is_on_all(template: Template, group: Sequence[tuple[Sample, list[str]]], around: Sequence[str]) -> bool:
-    """Whether nearly every line has the prefix: then any words or figures are accepted in it."""
+def _is_on_all(
+    templates: Sequence[Layer], group: Sequence[tuple[Sample, list[str]]], around: Sequence[str]
+) -> bool:
+    """Whether nearly every line has one of the prefixes: then any words or figures are accepted in it."""
     if len({sample.form for sample, _ in group}) < _FORMS_FOR_SUFFIX:
         return False
-    return 10 * sum(template.prefix.match(line) is not None for line in around) >= 9 * len(around)
+    prefixes = [template.prefix for template in templates if isinstance(template, Template)]
+    having = sum(any(prefix.match(line) is not None for prefix in prefixes) for line in around)
+    return 10 * having >= 9 * len(around)
+
+
+def _together(
+    weak: Sequence[Template],
+    templates: Sequence[Layer],
+    samples: Sequence[tuple[Sample, list[str]]],
+    around: Sequence[str],
+) -> Sequence[Template]:
+    """The shape may alternate, also with known prefixes: each is on some lines, and together they are on
+    all."""
+    if not weak:
+        return ()
+    unread = [line for line in around if not _is_prefixed(line)]
+    return weak if _is_on_all([*templates, *weak], samples, unread) else ()
+
+
+def _specific(layer: Layer) -> int:
+    """How specific a template is: of two that match, the longer one is right."""
+    return len(layer.prefix.pattern) if isinstance(layer, Template) else 0
+
+
+def _is_prefixed(line: str) -> bool:
+    """Whether the line has a known prefix."""
+    parser = PrefixParser()
+    parser.parse(line, b"")
+    return parser.prefixed and not parser.guessed
 
 
 def _is_custom(group: Sequence[tuple[Sample, list[str]]], samples: int) -> bool:
@@ -394,9 +441,18 @@ def _template(
     ``free``: it also accepts words that were not seen. ``whole``: it includes known prefixes too."""
     length = len(shape) if whole else _known_from(group)
     columns = [[tokens[index] for _, tokens in group] for index in range(length)]
+    # a time in the known prefix behind: then it must be there
+    cuts = [len("".join(tokens[:length])) for _, tokens in group]
+    ahead = length < len(shape) and all(
+        _TIME_SOON.match(sample.line[cut : sample.at]) is not None
+        for (sample, _), cut in zip(group, cuts, strict=True)
+    )
     strong = (
-        any(kind in _STRONG for kind in shape)
-        or all(_TIME.search(sample.line, 0, sample.at) is not None for sample, _ in group)
+        any(kind in _STRONG for kind in shape[:length])
+        or all(
+            _TIME.search(sample.line[:cut]) is not None for (sample, _), cut in zip(group, cuts, strict=True)
+        )
+        or ahead
         or _is_one_phrase(shape[:length], columns)
     )
     prefix, loose = (
@@ -405,6 +461,7 @@ def _template(
                 _pattern(kind, column, free=any_word, last=index == length - 1)
                 for index, (kind, column) in enumerate(zip(shape[:length], columns, strict=True))
             )
+            + (f"(?={_TIME_SOON.pattern})" if ahead else "")
         )
         for any_word in (free and strong, True)
     )
@@ -451,6 +508,8 @@ def _pattern(kind: str, column: Sequence[str], *, free: bool, last: bool) -> str
     values = set(column)
     if all(value.isdigit() and value.isascii() for value in values):
         return "[0-9]+"
+    if all(map(_HEXADECIMAL.fullmatch, values)):
+        return "[0-9A-Fa-f-]+"
     if all(value[0].isdigit() for value in values):
         return f"[0-9]{_WORD}*"
     if (

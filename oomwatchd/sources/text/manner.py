@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from oomwatchd.sources.text import decoration, encodings
+from oomwatchd.sources.text import decoration, encodings, mail
 from oomwatchd.sources.text.layers import Stage
 from oomwatchd.sources.text.learn import learn
 from oomwatchd.sources.text.needles import has_needle
@@ -35,6 +35,7 @@ _RAW_LINES: Final = 200
 class Manner(NamedTuple):
     """How a document carries its lines.
 
+    ``mail``     it is mail with its headers, which say how its parts are encoded.
     ``carrier``  how the whole text was encoded.
     ``indent``   what stands before nearly every line.
     ``decoration``  what stands around the lines.
@@ -48,6 +49,7 @@ class Manner(NamedTuple):
     ``sure``     kernel text was seen in it.
     """
 
+    mail: bool = False
     carrier: encodings.Carrier = encodings.PLAIN
     indent: bytes = b""
     decoration: decoration.Decoration = decoration.NONE
@@ -67,7 +69,7 @@ class Manner(NamedTuple):
         return (
             self.carrier is encodings.PLAIN
             and self.decoration is decoration.NONE
-            and not (self.indent or self.stages or self.verbose)
+            and not (self.mail or self.indent or self.stages or self.verbose)
             and not (self.reflowed or self.headed or self.written)
         )
 
@@ -75,6 +77,14 @@ class Manner(NamedTuple):
 def judge(head: Sequence[bytes]) -> Manner:
     """The manner of a document that begins with these lines."""
     together = b"\n".join(head)
+    if mail.is_mail(together):
+        transfer = mail.Transfer()
+        head = [line for raw in head for line in transfer.take(raw)] + transfer.flush()
+        return _judged(head, b"\n".join(head))._replace(mail=True)
+    return _judged(head, together)
+
+
+def _judged(head: Sequence[bytes], together: bytes) -> Manner:
     said = [line for line in head if line.strip()]
     lines = len(said)
     carrier = encodings.judge(together)
@@ -122,6 +132,7 @@ class Unwrapping:
 
     def __init__(self, manner: Manner) -> None:
         self._manner = manner
+        self._mail = mail.Transfer() if manner.mail else None
         #: a quoted-printable line that continues
         self._soft = b""
         self._split = manner.reflowed or manner.headed or manner.written
@@ -130,6 +141,10 @@ class Unwrapping:
 
     def take(self, raw: bytes) -> Iterator[tuple[str, bytes]]:
         """The lines of text in one line of the file, each with its bytes."""
+        for line in (raw,) if self._mail is None else self._mail.take(raw):
+            yield from self._taken(line)
+
+    def _taken(self, raw: bytes) -> Iterator[tuple[str, bytes]]:
         manner = self._manner
         if manner.spaced and not raw.strip():
             return
@@ -148,6 +163,8 @@ class Unwrapping:
 
     def flush(self) -> Iterator[tuple[str, bytes]]:
         """The held part of a line whose continuation did not come."""
+        for line in () if self._mail is None else self._mail.flush():
+            yield from self._taken(line)
         soft, self._soft = self._soft, b""
         if soft:
             yield from self._decoded(soft)

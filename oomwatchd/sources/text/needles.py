@@ -16,6 +16,7 @@ _SPELT: Final = (
     b"oom", b"OOM", b"gfpmask", b"illprocess", b"illedprocess", b"utofmemory", b"modex", b"llocationoflength",
     b"anonrss", b"totalvm", b"sksstate", b"failcnt", b"asaresultof", b"emorycgroup", b"imitreachedof",
     b"tobekilled", b"ernelpanic", b"nohang",
+    b"ncodingbase",  # a mail in base64 shows no word of its text
 )  # fmt: skip
 _NO_LETTERS: Final = bytes(code for code in range(256) if not (code < 128 and chr(code).isalpha()))
 

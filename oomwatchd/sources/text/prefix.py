@@ -131,7 +131,7 @@ _VENDOR = deferred(
 )
 # an unknown prefix, followed by the kernel's own stamp or name
 _ANYTHING = deferred(r"(?P<before>\S[^\n]{0,200}?)[\s\]](?=\[ *\d{1,12}\.\d{6}\](?:[ \[]|$))")
-_CLOCK = deferred(r"(?<!\d)\d\d:\d\d:\d\d(?!\d)")
+_CLOCK = deferred(r"(?<!\d)\d\d:\d\d:\d\d(?!\d)|^\d{9,19}$")  # or seconds since the epoch, or smaller units
 _KERNEL_LAST = deferred(r"(?<![\w/-])kernel(?:\[\d{1,10}\])?:?[ \t]*$")
 _OCTAL = deferred(r"#(0[0-3][0-7]|177)")
 
@@ -244,8 +244,10 @@ class PrefixParser:
                 raw=raw,
             )
         if shape is _DMESG_T:
-            self._count("dmesg-T")
             caller, text = match.groups()
+            if text[:1] == "[" and _STAMP_PLAIN.match(text) is not None:
+                return self._peel(line, raw)
+            self._count("dmesg-T")
             return KmsgRecord(text=text, caller=caller, raw=raw)
         if shape is _DMESG_X:
             self._count("dmesg")
@@ -461,7 +463,7 @@ def _vendor(text: str, at: int) -> re.Match[str] | None:
 def _bracket(line: str, at: int, fields: _Fields) -> int | None:
     for pattern in (_STAMP_PLAIN, _STAMP_DELTA):
         match = pattern.match(line, at)
-        if match is not None and not fields.stamped:
+        if match is not None and fields.usec is None:
             fields.usec = _usec(match["sec"], match["frac"])
             fields.stamped = True
             fields.form = "syslog" if fields.form in ("journal", "syslog") else fields.form or "dmesg"

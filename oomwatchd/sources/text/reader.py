@@ -156,7 +156,7 @@ class TextReader:
     def _begin(self) -> bytes:
         """Read the first bytes: byte order marks, and the binary export format."""
         self._begun = True
-        data = bytes(self._rest)
+        data = bytes(self._rest).removeprefix(codecs.BOM_UTF8)
         self._rest.clear()
         for mark, name in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")):
             if data.startswith(mark):
@@ -402,13 +402,13 @@ class TextReader:
 
 
 def _without_mark(data: bytes) -> str | None:
-    """The encoding of UTF-16 text without a byte order mark: every second byte is NUL."""
-    if len(data) < _LOOK or data.count(0) < _LOOK // 2 - 2:
+    """The encoding of UTF-16 text without a byte order mark: nearly every second byte is NUL."""
+    if len(data) < _LOOK or data.count(0) < _LOOK // 2 - 4:
         return None
     even, odd = data[::2], data[1::2]
-    if not any(odd) and all(even):
+    if all(even):
         return "utf-16-le"
-    return "utf-16-be" if not any(even) and all(odd) else None
+    return "utf-16-be" if all(odd) else None
 
 
 def _before(parser: PrefixParser) -> KmsgRecord:

@@ -1,0 +1,319 @@
+"""What people, terminals, web pages and trackers put around the lines of a report changes nothing.
+
+Further kinds of carriers (:mod:`tests.test_text_carriers`): prefixes whose shape alternates, columns of one
+width, identifiers, colours, line numbers, quotation, tables, HTML, text behind each line, others' lines
+between, and how the bytes of a text are written.
+"""
+
+from __future__ import annotations
+
+import html
+import textwrap
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.field_score import reports
+from tests.test_text_carriers import (
+    CLOCKS,
+    SHORT,
+    STAMPS,
+    START,
+    Carrier,
+    bare,
+    by_line,
+    carriers,
+    hosts,
+    inner,
+    prefixes,
+    tokens,
+    trying,
+    whole,
+    words,
+)
+
+__all__ = ["bare", "whole"]  # fixtures
+
+
+def said(data: bytes) -> list[dict[str, Any]]:
+    """Every field of the reports, but for clocks, and for lines that nobody understood: others' lines are
+    such lines."""
+    fields: list[dict[str, Any]] = [msgspec.to_builtins(report) for report in reports(data)[0]]
+    return [_known(report) for report in fields]
+
+
+def _known(report: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in report.items() if key not in CLOCKS | {"undecoded"}}
+
+
+@st.composite
+def alternating(draw: st.DrawFn) -> Carrier:
+    """Prefixes of two shapes take turns."""
+    several = [draw(st.lists(tokens(), min_size=1, max_size=4)) for _ in range(2)]
+    gap = draw(st.sampled_from([" ", "  "]))
+    return lambda lines: [
+        gap.join(token(number) for token in several[number % len(several)]) + " " + line
+        for number, line in enumerate(lines)
+    ]
+
+
+@st.composite
+def columns(draw: st.DrawFn) -> Carrier:
+    """Names and levels that are padded to one width."""
+    names = draw(st.lists(hosts, min_size=2, max_size=3, unique=True))
+    levels = draw(st.lists(st.sampled_from(["INFO", "WARNING", "ERROR", "D"]), min_size=1, max_size=3))
+    width, bar = draw(st.integers(8, 20)), draw(st.sampled_from([" | ", " ", " : ", "  "]))
+    stamp = draw(st.sampled_from(STAMPS))
+    return lambda lines: [
+        f"{names[number % len(names)]:<{width}}{bar}{stamp(START + timedelta(milliseconds=37 * number))} "
+        f"{levels[number % len(levels)]:<8} {line}"
+        for number, line in enumerate(lines)
+    ]
+
+
+IDENTIFIERS: list[Callable[[Random], str]] = [
+    lambda chance: str(uuid.UUID(int=chance.getrandbits(128))),
+    lambda chance: f"{chance.getrandbits(48):012x}",
+    lambda chance: f"{chance.randrange(10**6) / 1000:.3f}s",
+    lambda chance: f"10.0.{chance.randrange(256)}.{chance.randrange(256)}",
+    lambda chance: f"/var/log/{chance.choice(['messages', 'kern.log', 'syslog'])}",
+    lambda chance: f"{chance.choice(['node', 'web'])}{chance.randrange(20)}:{chance.randrange(9000)}",
+]
+
+
+@st.composite
+def identifiers(draw: st.DrawFn) -> Carrier:
+    """A number, a path or an address, the same or another on each line, perhaps after a time."""
+    seed, same = draw(st.integers(0, 10**6)), draw(st.booleans())
+    make, form = draw(st.sampled_from(IDENTIFIERS)), draw(st.sampled_from(["{} ", "{}: ", "{} - ", "[{}] "]))
+    stamp = draw(st.sampled_from([None, *STAMPS]))
+
+    def prefix(number: int) -> str:
+        time = "" if stamp is None else f"{stamp(START + timedelta(seconds=number))} "
+        return time + form.format(make(Random(seed if same else seed + number)))  # noqa: S311
+
+    return lambda lines: [prefix(number) + line for number, line in enumerate(lines)]
+
+
+@st.composite
+def coloured(draw: st.DrawFn) -> Carrier:
+    """A colour for the whole line, or for a word before it; the escape may be written out."""
+    escape = draw(st.sampled_from(["\x1b", "^[", "\\x1b", "\\033", "\u241b"]))
+    colours = draw(st.lists(st.sampled_from(["31", "1;32", "0;33", "38;5;200"]), min_size=1, max_size=2))
+    word = draw(st.one_of(st.none(), hosts))
+
+    def coloured(number: int, text: str) -> str:
+        return f"{escape}[{colours[number % len(colours)]}m{text}{escape}[0m"
+
+    return lambda lines: [
+        coloured(number, line) if word is None else f"{coloured(number, word)} {line}"
+        for number, line in enumerate(lines)
+    ]
+
+
+@st.composite
+def numbered(draw: st.DrawFn) -> Carrier:
+    """``cat -n``, ``grep -n``, ``less -N``, lists."""
+    first = draw(st.sampled_from([1, 97, 12345]))
+    form = draw(st.sampled_from(["{:6d}\t", "{}:", "{:>7d} ", "{:4d}: ", "{}. ", "{}) ", "{:5d}| ", "L{}: "]))
+    return lambda lines: [form.format(first + number) + line for number, line in enumerate(lines)]
+
+
+_SIGNS = ["> ", ">", "> > ", ">> ", "| ", ">>> ", "   > ", "+", "+ ", "-", "- ", "    ", "\t", "# ", "// "]
+_SIGNS += ["* ", "; ", "$ ", "% "]
+quoted = st.sampled_from(_SIGNS).map(lambda sign: lambda lines: [sign + line for line in lines])
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> Carrier:
+    """The tables of databases, of Jira and of text markups, with their frames."""
+    host, word = draw(hosts), draw(words)
+    kind = draw(st.sampled_from(["grid", "mysql", "psql", "jira", "box", "markdown", "simple"]))
+
+    def carry(lines: list[str]) -> list[str]:
+        head, rows = ["host", word, "message"], [[host, f"{word}{n}", line] for n, line in enumerate(lines)]
+        widths = [max(len(row[at]) for row in (head, *rows)) for at in range(3)]
+
+        def padded(row: list[str], between: str) -> str:
+            return between.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+
+        def rule(sign: str, left: str = "+", middle: str = "+", right: str = "+") -> str:
+            return left + middle.join(sign * (width + 2) for width in widths) + right
+
+        bars = [f"| {padded(row, ' | ')} |" for row in rows]
+        match kind:
+            case "grid":
+                body = [part for bar in bars for part in (bar, rule("-"))]
+                return [rule("-"), f"| {padded(head, ' | ')} |", rule("="), *body]
+            case "mysql":
+                return [rule("-"), f"| {padded(head, ' | ')} |", rule("-"), *bars, rule("-")]
+            case "psql":
+                body = [f" {padded(row, ' | ')}".rstrip() for row in rows]
+                return [f" {padded(head, ' | ')}", rule("-", "", "+", ""), *body, f"({len(rows)} rows)"]
+            case "jira":
+                return ["||" + "||".join(head) + "||", *("|" + "|".join(row) + "|" for row in rows)]
+            case "box":
+                body = ["\u2502 " + padded(row, " \u2502 ") + " \u2502" for row in (head, *rows)]
+                top, bottom = rule("\u2500", *"\u250c\u252c\u2510"), rule("\u2500", *"\u2514\u2534\u2518")
+                return [top, body[0], rule("\u2500", *"\u251c\u253c\u2524"), *body[1:], bottom]
+            case "markdown":
+                return ["| " + " | ".join(head) + " |", "|---|---|---|", *bars]
+        edge = "  ".join("=" * width for width in widths)
+        return [edge, padded(head, "  "), edge, *(padded(row, "  ").rstrip() for row in rows), edge]
+
+    return carry
+
+
+@st.composite
+def markup(draw: st.DrawFn) -> Carrier:
+    """HTML, with its signs escaped once or twice."""
+    tag, quotes = draw(st.sampled_from(["", "pre", "p", "li", "td", "div"])), draw(st.booleans())
+
+    def carry(lines: list[str]) -> list[str]:
+        safe = [html.escape(line, quote=quotes) for line in lines]
+        if tag == "pre":
+            return ["<pre><code>" + safe[0], *safe[1:], "</code></pre>"]
+        return [f"<{tag}>{line}</{tag}>" for line in safe] if tag else safe
+
+    return carry
+
+
+@st.composite
+def followed(draw: st.DrawFn) -> Carrier:
+    """A time before and something behind each line."""
+    word, host, stamp = draw(words), draw(hosts), draw(st.sampled_from(STAMPS))
+    ends: list[Callable[[int], str]] = [
+        lambda _: f" host={host}",
+        lambda _: f' {{"{word}":"{host}"}}',
+        lambda number: f" ({number})",
+        lambda number: f" ({word}.c:{100 + number})",
+        lambda number: f" [{uuid.UUID(int=number * 7919 + 1 << 60)}]",
+        lambda number: f" {word}={number} host={host}",
+    ]
+    end = draw(st.sampled_from(ends))
+    return lambda lines: [
+        f"{stamp(START + timedelta(seconds=number))} {line}{end(number)}" for number, line in enumerate(lines)
+    ]
+
+
+OTHERS = (
+    "eth0: link becomes ready",
+    "starting nightly backup of volume 7",
+    "GET /index.html 200 12ms",
+    "user root logged in",
+    "usb 1-1: new high-speed USB device number 4",
+)
+
+
+@st.composite
+def interleaved(draw: st.DrawFn) -> Carrier:
+    """Others' lines between, which then get the same prefix."""
+    every = draw(st.integers(1, 3))
+    return lambda lines: [
+        part
+        for number, line in enumerate(lines)
+        for part in ((line, OTHERS[number % len(OTHERS)]) if number % every == 0 else (line,))
+    ]
+
+
+WRITTEN: dict[str, Callable[[str], bytes]] = {
+    "plain": str.encode,
+    "CR LF": lambda text: text.replace("\n", "\r\n").encode(),
+    "UTF-16 LE with a mark": lambda text: b"\xff\xfe" + text.encode("utf-16-le"),
+    "UTF-16 BE with a mark": lambda text: b"\xfe\xff" + text.encode("utf-16-be"),
+    "UTF-16 LE": lambda text: text.encode("utf-16-le"),
+    "UTF-8 with a mark": lambda text: b"\xef\xbb\xbf" + text.encode(),
+    "hard blanks": lambda text: text.replace(" ", "\xa0").encode(),
+    "some hard blanks": lambda text: text.replace("  ", " \xa0").encode(),
+    "unseen": lambda text: "\n".join(f"\u200b{line}\u200b" for line in text.split("\n")).encode(),
+    "blanks behind": lambda text: "\n".join(
+        line + " " * (number % 5) for number, line in enumerate(text.split("\n"))
+    ).encode(),
+    "padded": lambda text: "\n".join(line.ljust(240) for line in text.split("\n")).encode(),
+    "blank lines between": lambda text: text.replace("\n", "\n\n").encode(),
+}
+
+decorated = st.one_of(
+    alternating(),
+    columns(),
+    identifiers(),
+    coloured(),
+    numbered(),
+    quoted,
+    tables(),
+    markup(),
+    followed(),
+)
+#: those that are the same on all lines
+uniform = st.one_of(columns(), identifiers(), numbered(), quoted, markup())
+Reports = list[dict[str, Any]]
+
+
+@trying(100)
+@given(outer=decorated, inner=inner)
+def test_a_decoration(outer: Carrier, inner: Carrier, bare: Reports) -> None:
+    text = "\n".join(outer(inner(SHORT)))
+    assert said(text.encode()) == [_known(report) for report in bare], text
+
+
+@trying(60)
+@given(outer=uniform, middle=by_line, inner=inner)
+def test_a_decoration_around_a_carrier(
+    outer: Carrier, middle: Carrier, inner: Carrier, bare: Reports
+) -> None:
+    text = "\n".join(outer(middle(inner(SHORT))))
+    assert said(text.encode()) == [_known(report) for report in bare], text
+
+
+@trying(60)
+@given(outer=st.one_of(decorated, carriers), inner=inner, written=st.sampled_from(sorted(WRITTEN)))
+def test_how_the_bytes_are_written(outer: Carrier, inner: Carrier, written: str, bare: Reports) -> None:
+    text = "\n".join(outer(inner(SHORT)))
+    assert said(WRITTEN[written](text)) == [_known(report) for report in bare], text
+
+
+@trying(60)
+@given(outer=st.one_of(uniform, tables(), prefixes()), inner=inner, others=interleaved())
+def test_lines_of_others_between(outer: Carrier, inner: Carrier, others: Carrier, bare: Reports) -> None:
+    text = "\n".join(outer(inner(others(SHORT))))
+    assert said(text.encode()) == [_known(report) for report in bare], text
+
+
+@trying(20)
+@given(outer=decorated, inner=inner)
+def test_a_whole_report_decorated(outer: Carrier, inner: Carrier, whole: tuple[list[str], Reports]) -> None:
+    lines, expected = whole
+    text = "\n".join(outer(inner(lines)))
+    assert said(text.encode()) == [_known(report) for report in expected], text
+
+
+@trying(60)
+@given(
+    outer=st.one_of(st.just(list[str]), prefixes()),
+    inner=inner,
+    width=st.integers(60, 140),
+    indent=st.sampled_from(["", "  ", "    ", "\t"]),
+)
+def test_a_wrap_between_words_with_an_indent(
+    outer: Carrier, inner: Carrier, width: int, indent: str, bare: Reports
+) -> None:
+    text = "\n".join(
+        piece
+        for line in outer(inner(SHORT))
+        for piece in textwrap.wrap(
+            line, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
+        )
+    )
+    assert said(text.encode()) == [_known(report) for report in bare], text
+
+
+@pytest.mark.parametrize("written", sorted(WRITTEN))
+def test_each_way_of_writing_a_bare_report(written: str, bare: Reports) -> None:
+    assert said(WRITTEN[written]("\n".join(SHORT))) == [_known(report) for report in bare]
