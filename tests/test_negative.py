@@ -71,6 +71,10 @@ QUOTING = (
     'expect(m("{}")).toBe(1);',
     'let s = r#"{}"#;',
     'grep "{}" f',
+    '\t\t{{"[  123.456789] {}", 999}},',
+    '    {{ "{}", 7 }},',
+    "\ub2e4\uc74c \ub85c\uadf8\ub97c \ubcfc \uc218 \uc788\uc2b5\ub2c8\ub2e4: `{}`.",
+    "\u5185\u6838\u4f1a\u6253\u5370\u300c{}\u300d",
 )
 #: what a log has around such a line
 CARRYING = (

@@ -296,17 +296,14 @@ def test_a_whole_report_decorated(outer: Carrier, inner: Carrier, whole: tuple[l
 
 @trying(60)
 @given(
-    outer=st.one_of(st.just(list[str]), prefixes()),
     inner=inner,
     width=st.integers(60, 140),
     indent=st.sampled_from(["", "  ", "    ", "\t"]),
 )
-def test_a_wrap_between_words_with_an_indent(
-    outer: Carrier, inner: Carrier, width: int, indent: str, bare: Reports
-) -> None:
+def test_a_wrap_between_words_with_an_indent(inner: Carrier, width: int, indent: str, bare: Reports) -> None:
     text = "\n".join(
         piece
-        for line in outer(inner(SHORT))
+        for line in inner(SHORT)
         for piece in textwrap.wrap(
             line, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
         )
@@ -317,3 +314,31 @@ def test_a_wrap_between_words_with_an_indent(
 @pytest.mark.parametrize("written", sorted(WRITTEN))
 def test_each_way_of_writing_a_bare_report(written: str, bare: Reports) -> None:
     assert said(WRITTEN[written]("\n".join(SHORT))) == [_known(report) for report in bare]
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["2024-04-29T14:55:41.678628Z", "Mon Apr 29 14:55:41 2024", "lun. avril 29 14:55:41 2024"],
+)
+def test_a_time_in_brackets_before_the_kernels_own_stamp(time: str, bare: Reports) -> None:
+    """Also where only one line has it, or lines are wrapped, and nothing can be learned."""
+    lines = [f"[{time}] [20409.613189] {line}" for line in SHORT]
+    assert said("\n".join(lines).encode()) == [_known(report) for report in bare]
+    (killed,) = said(f"{lines[-1]}\n".encode())
+    assert killed["victims"][0]["comm"] == "java"
+    wrapped = "\n".join(part for line in lines for part in textwrap.wrap(line, 100, break_on_hyphens=False))
+    assert said(wrapped.encode())[0]["victims"] == bare[0]["victims"]
+
+
+def test_the_head_of_a_table_is_no_structured_data() -> None:
+    """RFC 5424's [SD-ELEMENT] begins with a name; a wrapped line may end with "[  pid  ]"."""
+    line = "2024-04-29T14:55:41.681628Z 2024-04-29T14:55:41.681628Z Apr 29 14:55:41 "
+    report = "\n".join(line + text for text in SHORT)
+    wrapped = report.replace("[  pid  ]   uid", "[  pid  ]\nuid").replace("29454]  1000", "29454]\n1000")
+    assert [task["pid"] for task in said(wrapped.encode())[0]["tasks"]] == [29454]
+
+
+def test_others_lines_behind_the_header_are_no_call_trace(bare: Reports) -> None:
+    lines = [SHORT[0], "eth0: link becomes ready 1714402541679", *SHORT[1:]]
+    stamped = "\n".join(f"[{20409 + number}.613189] {line}" for number, line in enumerate(lines))
+    assert said(stamped.encode())[0]["missing"] == bare[0]["missing"]

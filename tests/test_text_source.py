@@ -1036,6 +1036,9 @@ def _calls(data: bytes) -> int:
 def test_work_is_linear_on_hostile_input(name: str) -> None:
     """Double the input, at most double the calls (benchmarks/bench_text.py measures the time)."""
     data = HOSTILE[name][:6_000]
+    if b"\n" in data:
+        data = data[: data.rindex(b"\n") + 1]  # half a line before the next would be a prefix of it
+    read(data * 2)  # patterns are compiled when they are first used
     assert _calls(data * 2) < 2.5 * _calls(data) + 1000
 
 

@@ -155,10 +155,47 @@ KINDS: tuple[Kind, ...] = (
         "the kernel's report is in the node's log, not the container's: journalctl -k there, with the limit"
         " and the sizes",
         r"\bOOMKill(?:ed|ing)\b|/tasks/oom|\bTaskOOM\b|container (?:oom|OOM)"
-        r"|exit(?:ed|ing)? ?(?:with )?(?:code|Code):? *137"
+        r"|exit(?:ed|ing)? ?(?:with )?(?:code|Code):? *137|Container killed due to memory usage"
         r"|Exit Code: +137|ExitCode\"?: ?137",
         "      Reason:       OOMKilled",
         '            "OOMKilled": true,',
+    ),
+    _kind(
+        "batch_limit",
+        "a batch system's word that a job was at its memory limit",
+        "Slurm's steps are killed by the kernel: the node's journalctl -k; YARN and LSF kill by themselves",
+        r"oom[-_]kill event|running beyond (?:physical|virtual) memory limits|TERM_MEMLIMIT"
+        r"|[Ee]xceeded (?:job|step) memory limit",
+        "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=17.batch. Some of your processes may have",
+        "Container [pid=7,containerID=c_1] is running beyond physical memory limits. Current usage: 2.1 GB",
+    ),
+    _kind(
+        "platform_limit",
+        "a hosting platform's own memory limit",
+        "the platform kills and shows no kernel log: its size of instance, and the program's own peak",
+        r"Memory quota (?:vastly )?exceeded|Memory limit of \d+ \w+ exceeded"
+        r"|[Ee]xceeded (?:hard|soft) (?:private )?memory limit|Runtime exited with error: signal: killed",
+        "heroku[web.1]: Error R15 (Memory quota vastly exceeded)",
+        "Memory limit of 512 MiB exceeded with 530 MiB used.",
+    ),
+    _kind(
+        "gpu_memory",
+        "a GPU whose own memory was exhausted; the kernel killed nobody",
+        "nvidia-smi or rocm-smi shows who holds the device's memory; the host's RAM is not concerned",
+        r"(?:CUDA|HIP)(?: error:)? out of memory|OutOfMemoryError: (?:CUDA|HIP)|(?:CUDA|HIP)_ERROR_OUT_OF"
+        r"|cudaErrorMemoryAllocation|hipErrorOutOfMemory|OUT_OF_DEVICE_MEMORY|memory for command submission",
+        "RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB",
+        "[drm:amdgpu_cs_ioctl] *ERROR* Not enough memory for command submission!",
+    ),
+    _kind(
+        "other_system",
+        "the memory killer of another operating system",
+        "oomwatchd reads the reports of Linux kernels; see the manual of that system",
+        r"was killed: (?:out of swap space|failed to reclaim memory|a thread waited too long)"
+        r"|memorystatus(?:_\w+)?: killing|JetsamEvent|Resource-Exhaustion|low virtual memory condition",
+        "pid 2543 (mysqld), jid 0, uid 88, was killed: out of swap space",
+        "memorystatus: killing_top_process pid 2543 [com.apple.WebKit] (vm-pageshortage)",
+        "Windows successfully diagnosed a low virtual memory condition.",
     ),
     _kind(
         "java_heap",
@@ -183,6 +220,7 @@ KINDS: tuple[Kind, ...] = (
         "a process that died of signal 9, which the kernel's OOM killer also sends",
         f"if that was it, {_KERNEL_LOG}",
         r"terminated by signal 9: Killed|code=killed, status=9/KILL|exited on signal 9|signal: killed"
+        r"|Killed signal terminated program|internal compiler error: Killed|terminated with signal 9"
         r"|^\s*Killed\s*$",
         "LOG:  server process (PID 68454) was terminated by signal 9: Killed",
         "Killed",
@@ -241,7 +279,7 @@ KINDS: tuple[Kind, ...] = (
 #: Lower-case words, one of which is in every line of any kind. This quickly rules out most lines.
 _WORDS_OF_ANY = (
     *("oom", "mem", "kill", "137", "evict", "alloc", "anon", "tgid", "lmk", "nohang", "of size", "signal"),
-    *("corrective", "victim", "fork rejected", "dump_header"),
+    *("corrective", "victim", "fork rejected", "dump_header", "swap space", "exhaustion", "jetsam"),
 )
 
 

@@ -35,6 +35,10 @@ _IN_CODE = deferred(
 )
 #: the same with words between: ``Log["Log: '``
 _IN_CALL = deferred(r"\w[\[(]\s*[a-zA-Z]{0,2}[\"'`]")
+#: the first value in braces, without a key: no JSON, but a list of values in C, Go, Rust
+_IN_BRACES = deferred(r"^\s*[\w.&*]*\{\s*[\"'`]\s*$")
+#: signs of quotation that no log uses
+_OPENS, _CLOSES = "`\u201c\u300c\u300e\u00ab", "`\u201d\u300d\u300f\u00bb"
 #: what closes a string in source code: ``";``, ``")``, ``"`` and a blank and more code
 _CODE_ENDS = deferred(r"^\s*(?:\\n)?[\"'`]{1,3}\s*(?:[;)+]|\.\w+\(|,\s*[\w\"'`(&]+\)|\|\s*\w)")
 #: a string that gets a name, as a statement of its own
@@ -76,9 +80,11 @@ def standing(records: Sequence[KmsgRecord]) -> Standing:
 
 
 def _is_declared(record: KmsgRecord) -> bool:
-    """Whether the line is a string that source code assigns to a name, as a test's data."""
-    ends = _STATEMENT_ENDS.search(record.raw[-80:]) is not None
-    return ends and _DECLARED.search(_around(record)[0]) is not None
+    """Whether the line is a string that source code assigns to a name or lists, as a test's data."""
+    before = _around(record)[0]
+    if _IN_BRACES.match(_without_time(before)):
+        return True
+    return _STATEMENT_ENDS.search(record.raw[-80:]) is not None and _DECLARED.search(before) is not None
 
 
 def _is_quoted(record: KmsgRecord) -> bool:
@@ -87,11 +93,26 @@ def _is_quoted(record: KmsgRecord) -> bool:
         return False
     if _COMMENT.match(before) or _IN_CODE.search(_without_time(before)) or _IN_CALL.search(before):
         return True
+    if _IN_BRACES.match(_without_time(before)):
+        return True
+    if _is_in_words(_without_time(before), record.text[-80:] + after[:80]):
+        return True
     if _STAMPED.match(before):
         return False
     if _CODE_ENDS.match(after) and not before.lstrip(" \t-").startswith(("{", '"')):
         return True
     return _SENTENCE.search(_BEFORE_KERNEL.sub("", _without_time(before))) is not None
+
+
+def _is_in_words(before: str, after: str) -> bool:
+    """Whether the text stands between signs of quotation, with words before it, in any language."""
+    opens = before.rstrip()[-1:]
+    return (
+        bool(opens)
+        and opens in _OPENS
+        and any(sign in after for sign in _CLOSES)
+        and any(map(str.isalpha, before))
+    )
 
 
 def _around(record: KmsgRecord) -> tuple[str, str]:
@@ -101,7 +122,7 @@ def _around(record: KmsgRecord) -> tuple[str, str]:
     text = record.text.strip()
     if (found := recognise(record.text)) is not None and found[0] is oom_kill.HEADER:
         named = found[1]["comm"].strip()
-        name = re.split(r"[ \"'`(]", named)[-1]
+        name = re.split(r"[ \"'`(\u201c\u300c\u300e\u00ab]", named)[-1]
         text = text[len(named) - len(name) :] if text.startswith(named) else text
     at = line.find(text[:24])
     if at < 0 or not text:

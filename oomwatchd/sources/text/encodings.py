@@ -158,13 +158,13 @@ def is_console(line: bytes) -> bool:
 
 def unmark(line: bytes) -> bytes:
     """A line of HTML as text; it has several lines if its tags separate them. Feeds escape HTML twice."""
+    import html
+
     if b"&amp;" in line and _TWICE.search(line) is not None:
         line = html.unescape(line.decode("utf-8", "backslashreplace")).encode("utf-8", "backslashreplace")
     if b"<" in line:
         line = _TAG.sub(b"", _BREAK.sub(b"\n", line).rstrip(b"\r\n \t"))
     text = line.decode("utf-8", "backslashreplace")
-    import html
-
     return html.unescape(text).replace("\xa0", " ").encode("utf-8", "backslashreplace")
 
 

@@ -6,7 +6,7 @@ copied out of a mail says nothing; :mod:`.encodings` judges it by its signs.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import re
 from typing import Final
 
@@ -30,6 +30,8 @@ MAX_HELD: Final = 64 * 1024
 
 def is_mail(head: bytes) -> bool:
     """Whether a part of the text is encoded mail, by its own words."""
+    if b"ransfer-" not in head and b"RANSFER-" not in head:
+        return False
     return any(match[1].lower() in _ENCODED for match in _ENCODING.finditer(head))
 
 
@@ -90,7 +92,7 @@ class Transfer:
     def _decoded(self, raw: bytes) -> list[bytes]:
         """The whole lines in the text so far with this line of base64. Such lines are multiples of 4."""
         try:
-            self._held += base64.b64decode(raw.strip())
+            self._held += binascii.a2b_base64(raw)
         except ValueError:
             return [*self._begin(b""), raw]
         end = self._held.rfind(b"\n")

@@ -97,12 +97,12 @@ _PRI = deferred(r"<(\d{1,3})>(?P<rfc5424>1 )?")
 # RFC 5424: TIMESTAMP HOST APP PROCID MSGID [SD-ELEMENT]... MSG
 _RFC5424 = deferred(
     rf"(?:{_ISO}|-) (?P<host>\S{{1,255}}) (?P<tag>\S{{1,128}}) \S{{1,128}} \S{{1,128}} "
-    r"(?:-|(?:\[[^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
+    r"(?:-|(?:\[[A-Za-z][^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
 )
 # the same without the priority, as in rsyslog's file template
 _RFC5424_BARE = deferred(
     rf"{_ISO} (?P<host>\S{{1,255}}) (?P<tag>[^\s:]{{1,128}}) (?:-|\d{{1,10}}) (?:-|\S{{1,32}}) "
-    r"(?:-|(?:\[[^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
+    r"(?:-|(?:\[[A-Za-z][^\]]{0,2048}\]){1,8})(?: |$)\ufeff?"
 )
 _TIME_HOST_TAG = deferred(
     rf"(?:(?:[^\W\d]{{2,9}}\.? )?{_ISO}(?: {_ZONES})?|{_BSD}|(?P<unix>\d{{9,10}}\.\d{{1,9}}))[ \t]+"
