@@ -441,38 +441,44 @@ def _template(
     ``free``: it also accepts words that were not seen. ``whole``: it includes known prefixes too."""
     length = len(shape) if whole else _known_from(group)
     columns = [[tokens[index] for _, tokens in group] for index in range(length)]
-    # a time in the known prefix behind: then it must be there
-    cuts = [len("".join(tokens[:length])) for _, tokens in group]
-    ahead = length < len(shape) and all(
-        _TIME_SOON.match(sample.line[cut : sample.at]) is not None
-        for (sample, _), cut in zip(group, cuts, strict=True)
-    )
-    strong = (
+    cuts = [(sample.line, sample.at, len("".join(tokens[:length]))) for sample, tokens in group]
+    own = (
         any(kind in _STRONG for kind in shape[:length])
-        or all(
-            _TIME.search(sample.line[:cut]) is not None for (sample, _), cut in zip(group, cuts, strict=True)
-        )
-        or ahead
+        or all(_TIME.search(line[:cut]) is not None for line, _, cut in cuts)
         or _is_one_phrase(shape[:length], columns)
     )
-    prefix, loose = (
-        deferred(
-            "".join(
-                _pattern(kind, column, free=any_word, last=index == length - 1)
-                for index, (kind, column) in enumerate(zip(shape[:length], columns, strict=True))
-            )
-            + (f"(?={_TIME_SOON.pattern})" if ahead else "")
-        )
-        for any_word in (free and strong, True)
+    # or a time in the known prefix behind: then it must be there
+    ahead = (
+        not own
+        and length < len(shape)
+        and all(_TIME_SOON.match(line[cut:at]) is not None for line, at, cut in cuts)
     )
+    strong = own or ahead
+
+    def pattern(*, any_word: bool) -> str:
+        return "".join(
+            _pattern(kind, column, free=any_word, last=index == length - 1)
+            for index, (kind, column) in enumerate(zip(shape[:length], columns, strict=True))
+        )
+
+    prefix, loose = pattern(any_word=free and strong), pattern(any_word=True)
+    if ahead:
+        # a further line of a message has the same words, and no time
+        figures = any(character.isdigit() for column in columns for token in column for character in token)
+        soon = f"(?={_TIME_SOON.pattern})"
+        same = "" if figures else f"{pattern(any_word=False)}|"
+        prefix, loose = f"{same}{prefix}{soon}", f"{loose}{soon}"
+    learned = deferred(prefix)
     ends = [
         (sample.form, sample.line[match.end() :])
         for sample, _ in group
-        if (match := prefix.match(sample.line)) is not None
+        if (match := learned.match(sample.line)) is not None
     ]
     before = "".join(group[0][1][:length]).rstrip(" \t")
     quote = before[-1:] if before[-1:] in _QUOTES else ""
-    return Template(prefix, loose, _suffix(ends, _CLOSES.get(before[-1:] or " ", "")), quote), strong
+    return Template(
+        learned, deferred(loose), _suffix(ends, _CLOSES.get(before[-1:] or " ", "")), quote
+    ), strong
 
 
 def _known_from(group: Sequence[tuple[Sample, list[str]]]) -> int:
