@@ -389,6 +389,12 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
             report(memory=memory(reserve_unknown(free=44 << 10))),
         ),
     ],
+    "while_suspending": [
+        (
+            report(kind="page_alloc_failure", trigger=traced("card_evict", "pm_suspend")),
+            report(kind="page_alloc_failure", trigger=traced("card_evict", "ksys_ioctl")),
+        ),
+    ],
     "vmalloc_failed": [
         # with memory free, or with none
         (

@@ -17,6 +17,7 @@ from oomwatchd.records.report import (
     Memory,
     Node,
     OomReport,
+    SlabCache,
     Swap,
     Task,
     Trigger,
@@ -448,3 +449,22 @@ def test_locked_memory_is_a_better_clue_than_half_as_much_in_no_counter() -> Non
 def test_a_block_that_large_is_rare_in_any_zone() -> None:
     told = said(("GFP_KERNEL", "GFP_DMA32"), order=7, trace=("wifi_alloc_table",))
     assert "128 pages in a row were not to be had" in told.summary and "128 pages in a row" in change(told)
+
+
+def test_a_failure_while_suspending_is_no_aftershock() -> None:
+    """Nobody was killed before: the OOM killer is disabled then."""
+    full = memory(zone("Normal", 8192, free=4000, minimum=9000), inactive_anon=4000, active_file=3900, free=4)
+    flags = ("GFP_NOIO", "__GFP_HIGHMEM", "__GFP_HARDWALL")
+    trace = ("ttm_pool_alloc", "amdgpu_device_evict_resources", "dpm_prepare", "pm_suspend", "state_store")
+    told = said(flags, full, trace=trace, trigger={"comm": "systemd-sleep"})
+    assert "the machine was being suspended" in told.summary and "aftershock" not in told.summary
+    assert "before the machine suspends" in change(told)
+    assert "aftershock" in said(flags, full, trace=trace[:2]).summary
+
+
+def test_the_leak_detector_is_switched_off_not_searched() -> None:
+    mem = memory(
+        zone("Normal", 4096, free=4000, minimum=9000), slab_unreclaimable=2400, inactive_anon=1500, free=4
+    )
+    slab = (SlabCache(name="kmemleak_object", used_bytes=GIB, total_bytes=2 * GIB),)
+    assert "kmemleak=off" in change(kill(USER, mem, slab=slab))

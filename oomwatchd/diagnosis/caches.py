@@ -14,6 +14,7 @@ from oomwatchd.words.escape import harmless_name
 #: The meaning of each cache name that has only one.
 MEANS = {
     "kmemleak_object": "records of the kernel's own leak detector",
+    "ebitmap_node": "SELinux policy data",
     "filp": "open files",
     "dentry": "names of files",
     "task_struct": "threads",
@@ -66,6 +67,9 @@ def meaning(cache: str) -> str:
 
 #: What limits the objects of a cache, by their meaning (MEANS).
 _BOUNDS = {
+    "records of the kernel's own leak detector": "Boot with kmemleak=off: the kernel's own leak detector "
+    "keeps a record of each object.",
+    "SELinux policy data": "Update the kernel: SELinux policy data that only grows is a leak.",
     "names of files": "Have fewer files looked up at once, or raise vm.vfs_cache_pressure.",
     "processes": "Bound the number of processes: pids.max of their cgroup (TasksMax=).",
     "tracked connections": "Lower net.netfilter.nf_conntrack_max or its timeouts (conntrack -L).",

@@ -64,11 +64,16 @@ _MAY_FAIL = frozenset(
         *("__GFP_DMA", "__GFP_DMA32"),
     }
 )
+#: Functions of suspend and hibernation (kernel/power, drivers/base/power).
+_SUSPEND = deferred(
+    r"(?:pm_suspend|suspend_devices_and_enter|enter_state|dpm_(?:suspend|prepare|resume|complete)\w*|"
+    r"__?device_(?:suspend|prepare|resume)|hibernat\w+|create_image|snapshot_(?:write|image)\w*)"
+)
 #: Functions that reclaim calls to write out a page or to shrink a cache.
 _RECLAIM = deferred(r"shrink_(?:page_list|folio_list|inactive_list|slab)\b|do_shrink_slab\b")
 _UNIT = deferred(r"\.(?:slice|service|scope)\b")
 #: An address of 32 bit in a call trace (kernels up to 4.9, ARM later too).
-_ADDRESS_32 = re.compile(r"\[<[0-9a-f]{8}>\]")
+_ADDRESS_32 = deferred(r"\[<[0-9a-f]{8}>\]")
 #: The counters of user memory.
 _LISTS = ("active_anon", "inactive_anon", "active_file", "inactive_file")
 #: The DMI names of virtual machines, with the hypervisor's name.
@@ -346,7 +351,7 @@ class Case:
         trigger = self.report.trigger
         if self.report.kind != "page_alloc_failure" or not trigger.gfp_flags or trigger.order is None:
             return False
-        if self.kernel_thread or self.stalled or self.reclaiming:
+        if self.kernel_thread or self.stalled or self.reclaiming or self.suspending:
             return False  # never a victim; still waiting; may fail without a kill
         flags = expand(trigger.gfp_flags)
         return trigger.order <= COSTLY_ORDER and "__GFP_DIRECT_RECLAIM" in flags and not flags & _MAY_FAIL
@@ -356,6 +361,12 @@ class Case:
         """Whether the request may sleep and reclaim (__GFP_DIRECT_RECLAIM); None if its flags are unknown."""
         flags = expand(self.report.trigger.gfp_flags or ())
         return bool(flags & {"__GFP_DIRECT_RECLAIM", "__GFP_WAIT"}) if flags else None
+
+    @cached_property
+    def suspending(self) -> bool:
+        """Whether the request was made while the machine was suspended or hibernated, by its call trace: the
+        OOM killer is disabled then (oom_killer_disable())."""
+        return any(_SUSPEND.match(function) for function in self.report.trigger.call_trace)
 
     @property
     def stalled(self) -> bool:
