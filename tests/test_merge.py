@@ -16,6 +16,7 @@ from oomwatchd.daemon.worker import Worker
 from oomwatchd.event import OomEvent, conclude
 from oomwatchd.metrics import Metrics
 from oomwatchd.records.capture import (
+    Asked,
     CgroupCharge,
     Crowd,
     EarlierKill,
@@ -65,6 +66,7 @@ KNOWN: dict[str, Any] = {
     "tracks": (Track(kind="process", name="x", pid=7, points=((1, 2), (3, 4))),),
     "marks": (Mark(usec=1, wall=1.0, kind="swap_off", name="sda2"),),
     "earlier": (EarlierKill(usec=5, comm="x"),),
+    "later": (Asked(usec=6, comm="x", pid=7, call_trace=("unix_stream_sendmsg",)),),
     "headless_before": 3,
     "unseen": Unseen(kills=1, kernel_kills=1, reported_kills=0, unaccounted_kills=1),
     "left_out": RowsLeftOut(rows=9, rss_pages=1, swap_pages=1, page_tables_bytes=1),
