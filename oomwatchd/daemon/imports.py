@@ -213,7 +213,16 @@ class _Bare(Loader):
             for member in vars(one).values() if isinstance(one, type) else (one,):
                 function = getattr(member, "__func__", getattr(member, "fget", member))
                 if isinstance(function, FunctionType):
-                    del function.__annotations__
+                    _strip(function)
+
+
+def _strip(function: FunctionType) -> None:
+    """Drop its annotations, and its documentation, which its code keeps too."""
+    del function.__annotations__
+    if function.__doc__:
+        code, function.__doc__ = function.__code__, None
+        if code.co_consts and isinstance(code.co_consts[0], str):  # the documentation, where there is one
+            function.__code__ = code.replace(co_consts=(None, *code.co_consts[1:]))
 
 
 def _unused_types() -> _Answers:
