@@ -23,7 +23,7 @@ from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.badness import ScoreTable, chosen_victim, score_table
 from oomwatchd.diagnosis.facts import Facts, facts
 from oomwatchd.diagnosis.ledger import Ledger, confined, installed_bytes, ledger, of_machine, total
-from oomwatchd.formats.dump_stack import HARDWARE
+from oomwatchd.diagnosis.signs import age, has_32_bit, uncounted_balloon
 from oomwatchd.formats.oom_kill import COMPACTION
 from oomwatchd.procfs import HostZone, meminfo, zoneinfo
 from oomwatchd.records.capture import OomCapture, Snapshot
@@ -72,12 +72,6 @@ _SUSPEND = deferred(
 #: Functions that reclaim calls to write out a page or to shrink a cache.
 _RECLAIM = deferred(r"shrink_(?:page_list|folio_list|inactive_list|slab)\b|do_shrink_slab\b")
 _UNIT = deferred(r"\.(?:slice|service|scope)\b")
-#: An address of 32 bit in a call trace (kernels up to 4.9, ARM later too).
-_ADDRESS_32 = deferred(r"\[<[0-9a-f]{8}>\]")
-#: The counters of user memory.
-_LISTS = ("active_anon", "inactive_anon", "active_file", "inactive_file")
-#: The DMI names of virtual machines, with the hypervisor's name.
-_BALLOONS = (("Microsoft Corporation Virtual Machine", "Hyper-V"), ("VMware", "VMware"))
 #: Microseconds since boot in which no kernel has started a service.
 _STARTING = 2_000_000
 #: Share of the memory in all allowed zones.
@@ -380,29 +374,14 @@ class Case:
         return any(COMPACTION.pattern.search(record.text) for record in records)
 
     @cached_property
-    def wide_32(self) -> bool:
-        """Whether the kernel has 32 bit, by a zone HighMem, the addresses of its trace, or more user memory
-        than the printed zones of a machine without NUMA could hold."""
-        if any(z.zone == "HighMem" for z in self.zones):
-            return True
-        records = self.capture.records if self.capture is not None else ()
-        if any(_ADDRESS_32.search(record.text) for record in records):
-            return True
-        lists = [self.total(name) or 0 for name in _LISTS]
-        managed = sum(z.bytes_of("managed") or z.bytes_of("present") or 0 for z in self.zones)
-        plain = bool(self.zones) and all(z.node is None for z in self.zones)
-        if plain and self.report.memory is not None and self.report.memory.highmem_bytes:
-            return True
-        return plain and any(z.zone == "Normal" for z in self.zones) and sum(lists) > managed > 0
+    def has_32_bit(self) -> bool:
+        """Whether the kernel has 32 bit."""
+        return has_32_bit(self.report, self.capture.records if self.capture is not None else ())
 
     @cached_property
     def uncounted_balloon(self) -> str | None:
-        """The hypervisor whose balloon takes pages that no counter includes (hv_balloon.c, vmw_balloon.c);
-        virtio's and Xen's balloon make RAM smaller instead (adjust_managed_page_count())."""
-        records = self.capture.records if self.capture is not None else ()
-        found = (HARDWARE.pattern.search(r.text) for r in records if "Hardware name" in r.text)
-        name = next((m["hardware"] for m in found if m is not None), "")
-        return next((words for start, words in _BALLOONS if name.startswith(start)), None)
+        """The hypervisor whose balloon is in no counter."""
+        return uncounted_balloon(self.capture.records if self.capture is not None else ())
 
     @cached_property
     def systemd(self) -> bool | None:
@@ -433,24 +412,8 @@ class Case:
         match = re.match(r"(\d+)\.(\d+)", self.report.kernel or "")
         if match is not None:
             return (int(match[1]), int(match[2])) >= asked
-        oldest, before = self._age
+        oldest, before = age(self.report)
         return True if oldest >= asked else False if before <= asked else None
-
-    @cached_property
-    def _age(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The oldest release that prints such lines, and the first that no longer does."""
-        memory, zones = self.report.memory, self.zones
-        oldest, before = (2, 6), (99, 0)
-        if memory is not None and memory.nodes:
-            oldest = (4, 8)
-        named = {name for z in zones for name in z.amounts}
-        for name, since in (("reserved_highatomic_bytes", (5, 6)), ("boost_bytes", (5, 16))):
-            oldest = max(oldest, since) if name in named else oldest
-        if "present_bytes" in named and "managed_bytes" not in named:
-            before = (3, 9)
-        if self.report.trigger.oom_adj is not None:
-            before = min(before, (3, 7))
-        return oldest, before
 
     @property
     def confined(self) -> bool:

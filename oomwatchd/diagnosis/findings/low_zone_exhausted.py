@@ -109,7 +109,7 @@ def _by_rule(case: Case, request: Request) -> Claim | None:
     """The claim for a log of a 32-bit kernel that lacks HighMem's line: no zone that may serve the request is
     above its high mark."""
     zones = [v for v in case.verdicts if v.allowed and not case.minor(v)]
-    if request.class_zone != "Normal" or not zones or not case.wide_32 or any(v.passes for v in zones):
+    if request.class_zone != "Normal" or not zones or not case.has_32_bit or any(v.passes for v in zones):
         return None
     if not _more_above(case, zones):
         return None

@@ -36,7 +36,7 @@ def find(case: Case) -> Claim | None:
     advice = (
         "Raise vmalloc= on the kernel's command line (boot loader); /proc/vmallocinfo shows who has the "
         "addresses."
-        if case.wide_32
+        if case.has_32_bit
         else f"Look for a kill of {who} just before, and for its memory cgroup at its limit (memory.events; "
         "cgroup v1: memory.kmem.failcnt)."
     )
@@ -47,7 +47,7 @@ def find(case: Case) -> Claim | None:
             title=TITLE if plenty else "A vmalloc failed",
             explanation="vmalloc() takes single pages, so no block was too large."
             + state
-            + (" A 32-bit kernel has few addresses for it." if case.wide_32 else ""),
+            + (" A 32-bit kernel has few addresses for it." if case.has_32_bit else ""),
             evidence={"free_bytes": free, "whole_bytes": whole},
             advice=advice,
         ),

@@ -1,0 +1,62 @@
+"""What the lines of a report tell of the machine beside their figures: its width, its age, its hypervisor.
+
+Core: no clock, no file, no socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from oomwatchd.diagnosis.ledger import total
+from oomwatchd.formats.dump_stack import HARDWARE
+from oomwatchd.records.kmsg import KmsgRecord
+from oomwatchd.records.report import OomReport
+from oomwatchd.words.deferred import deferred
+
+#: An address of 32 bit in a call trace (kernels up to 4.9, ARM later too).
+_ADDRESS_32 = deferred(r"\[<[0-9a-f]{8}>\]")
+#: The counters of user memory.
+_LISTS = ("active_anon", "inactive_anon", "active_file", "inactive_file")
+#: The DMI names of virtual machines, with the hypervisor's name.
+_BALLOONS = (("Microsoft Corporation Virtual Machine", "Hyper-V"), ("VMware", "VMware"))
+
+Release = tuple[int, int]
+
+
+def has_32_bit(report: OomReport, records: Iterable[KmsgRecord]) -> bool:
+    """Whether the kernel has 32 bit, by a zone HighMem, the addresses of its trace, or more user memory than
+    the printed zones of a machine without NUMA could hold."""
+    memory = report.memory
+    zones = memory.zones if memory is not None else ()
+    if any(z.zone == "HighMem" for z in zones) or any(_ADDRESS_32.search(r.text) for r in records):
+        return True
+    if memory is None or not zones or any(z.node is not None for z in zones):
+        return False
+    lists = sum(total(memory, name) or 0 for name in _LISTS)
+    managed = sum(z.bytes_of("managed") or z.bytes_of("present") or 0 for z in zones)
+    normal = any(z.zone == "Normal" for z in zones)
+    return bool(memory.highmem_bytes) or (normal and lists > managed > 0)
+
+
+def uncounted_balloon(records: Iterable[KmsgRecord]) -> str | None:
+    """The hypervisor whose balloon takes pages that no counter includes (hv_balloon.c, vmw_balloon.c);
+    virtio's and Xen's balloon make RAM smaller instead (adjust_managed_page_count())."""
+    found = (HARDWARE.pattern.search(r.text) for r in records if "Hardware name" in r.text)
+    name = next((m["hardware"] for m in found if m is not None), "")
+    return next((words for start, words in _BALLOONS if name.startswith(start)), None)
+
+
+def age(report: OomReport) -> tuple[Release, Release]:
+    """The oldest release that prints such lines, and the first that no longer does."""
+    memory = report.memory
+    oldest, before = (2, 6), (99, 0)
+    if memory is not None and memory.nodes:
+        oldest = (4, 8)
+    named = {name for z in memory.zones for name in z.amounts} if memory is not None else set()
+    for name, since in (("reserved_highatomic_bytes", (5, 6)), ("boost_bytes", (5, 16))):
+        oldest = max(oldest, since) if name in named else oldest
+    if "present_bytes" in named and "managed_bytes" not in named:
+        before = (3, 9)
+    if report.trigger.oom_adj is not None:
+        before = min(before, (3, 7))
+    return oldest, before
