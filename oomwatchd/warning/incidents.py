@@ -172,11 +172,13 @@ class Incidents:
             scope.refaults_per_second = again / seconds
         scope.series.add(reading.usec, reading.used_bytes, reading.capacity_bytes)
         if reading.shmem_bytes is not None:
-            scope.shmem = thinned([*scope.shmem, (reading.usec, reading.shmem_bytes)])
+            scope.shmem.append((reading.usec, reading.shmem_bytes))
+            scope.shmem = thinned(scope.shmem)
+        wobble = scope.series.wobble
         found = [
             projection
             for growth in scope.series.growths
-            if (projection := self._project(growth, reading, scope.series)) is not None
+            if (projection := self._project(growth, reading, scope.series, wobble)) is not None
         ]
         lows = scope.series.lows
         if lows is not None:
@@ -193,10 +195,10 @@ class Incidents:
             scope.thrashing_since = reading.usec
 
     def _project(
-        self, growth: Sequence[tuple[int, int]], reading: Reading, series: Series
+        self, growth: Sequence[tuple[int, int]], reading: Reading, series: Series, wobble: float
     ) -> Projection | None:
         capacity = reading.capacity_bytes
-        ask = partial(project, growth, capacity, horizon_seconds=self.horizon_seconds, wobble=series.wobble)
+        ask = partial(project, growth, capacity, horizon_seconds=self.horizon_seconds, wobble=wobble)
         found = ask()
         if found is None or not found.near:
             return found
@@ -368,11 +370,13 @@ class Incidents:
 
 def _at_the_end(series: Series, reading: Reading) -> Projection | None:
     """The growth that has used up all but the last of the capacity, however it got there."""
-    capacity, (since, first) = reading.capacity_bytes, series.begun
+    capacity = reading.capacity_bytes
+    if reading.left_bytes > _LAST_SHARE * capacity:
+        return None
+    since, first = series.begun
     grown, seconds = reading.used_bytes - first, (reading.usec - since) / 1e6
     if (
-        reading.left_bytes > _LAST_SHARE * capacity
-        or grown < _ROSE_SHARE * capacity
+        grown < _ROSE_SHARE * capacity
         or seconds < LEAST_SECONDS
         or reading.usec - series.risen_usec > _ROSE_USEC
     ):

@@ -111,6 +111,7 @@ def main() -> None:
     if args.parts:
         args.parts.write_text(json.dumps(result.parts, indent=1) + "\n" + result.console)
     print("\n".join(rows(result)))
+    print(result.parts.get("load_pile", ""), result.parts.get("counting_pile", ""))
     print(result.parts.get("hooked", "no hook"), result.parts.get("hook", ""))
 
 

@@ -52,6 +52,26 @@ load() { # NAME SECONDS KIND LIMIT_MIB PROPERTY...
     systemctl stop "load-$name.service" 2> /dev/null
     sleep 12
 }
+# Files in a RAM file system, which no kill takes away. What answers then, and how fast?
+pile() {
+    mkdir -p /run/big
+    mount -t tmpfs -o size=2g big /run/big
+    echo "@@load_pile"
+    cut -d ' ' -f 1 /proc/uptime
+    systemd-run --quiet --unit=load-pile --slice=loads.slice --property=OOMScoreAdjust=900 --property=OOMPolicy=kill \
+        sh -c 'i=0; while [ $i -lt 150 ]; do dd if=/dev/zero of=/run/big/$i bs=1M count=6 2> /dev/null; sleep 1; i=$((i + 1)); done'
+    full() { [ "$(oom_kills)" -gt "$1" ]; }
+    until_within 240 full "$(oom_kills)"
+    cut -d ' ' -f 1 /proc/uptime
+    for _ in 1 2 3 4 5; do
+        echo "answer $(cut -d ' ' -f 1 /proc/uptime): $(metric oomwatchd_oom_kills_total) kills told of $(oom_kills); $(awk '/^Mem(Free|Available)|^Shmem:/ {printf "%s %s ", $1, $2}' /proc/meminfo) $(sed -n 2p /proc/pressure/memory)"
+        sleep 5
+    done
+    grep -E '^Vm(RSS|Lck|Swap)' "/proc/$(pid)/status"
+    systemctl stop load-pile.service
+    umount /run/big
+    counted pile
+}
 for name in $(sed -n 's/.*near.loads=\([^ ]*\).*/\1/p' /proc/cmdline | tr , ' '); do
     case $name in
         leak) load leak 75 leak 128 MemoryMax=128M MemorySwapMax=0 ;;
@@ -60,7 +80,7 @@ for name in $(sed -n 's/.*near.loads=\([^ ]*\).*/\1/p' /proc/cmdline | tr , ' ')
         cache) load cache 70 database 96 MemoryMax=96M MemorySwapMax=0 ;;
         machine) load machine 90 leak 480 ;;
         machineswap) swap 200; load machineswap 100 leak 700; noswap ;;
-        pile) load pile 90 tmpfs 480 ;;
+        pile) pile ;;
     esac
 done
 part events; small() { false; }; ordinary oomwatchd events export
