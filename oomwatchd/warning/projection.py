@@ -21,7 +21,7 @@ from oomwatchd.warning.series import NOISE, Lows, Point, halves, slope
 #: A growth is expected to continue for this many times as long as it was watched.
 EVIDENCE = 2.2
 #: ... but less if what grows is a job: a new process that computes all the time, like a compiler. Jobs end.
-_JOBS_EVIDENCE, _JOBS_TIMES = 0.5, 2.0
+_JOBS_EVIDENCE, _JOBS_TIMES = 0.35, 2.0
 #: ... and must be watched for at least this long: the first time if little was used when it began, when it
 #: may be a start-up or a job; the second if nearly all was used. In between, the used share decides.
 WATCHED_SECONDS, LEAST_SECONDS = 22.0, 8.0
