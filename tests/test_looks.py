@@ -163,11 +163,11 @@ def test_memory_high_bounds_a_growth(
 @pytest.mark.parametrize(
     ("age", "ticks", "schedstat", "job"),
     [
-        (40, 3000, "1 1 1", True),  # all threads were on the processor for 30 s
-        (40, 500, "10000000000 15000000000 9", True),  # waited for it, too
-        (40, 500, "5000000000 1000000000 9", False),
+        (40, 3600, "1 1 1", True),  # all threads were on the processor for 36 s
+        (40, 500, "15000000000 20000000000 9", True),  # waited for it, too
+        (40, 500, "15000000000 10000000000 9", False),
         (400, 39000, "1 1 1", False),  # it was there long before the growth
-        (40, 3000, None, True),
+        (40, 3600, None, True),
     ],
 )
 def test_a_new_process_that_computes_all_the_time_is_a_job(

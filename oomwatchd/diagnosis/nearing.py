@@ -210,10 +210,15 @@ _HEADS = {
 }
 
 
+def became_said(told: Near) -> str:
+    """What is coming, or how it ended and what it was at the warning."""
+    ended = ended_said(told)
+    return left_said(told) if ended is None else f"{ended}; at the warning {_held(told)}"
+
+
 def summarize(told: Near) -> str:
     """What runs out, when, and what grows, in one line that is safe to print. A warning that has ended says
     first how it ended."""
     grows = f"; {grower_said(told.growers[0])}" if told.growers else ""
-    head, ended = _HEADS.get(told.state, "out of memory soon"), ended_said(told)
-    said = left_said(told) if ended is None else f"{ended}; at the warning {_held(told)}"
-    return f"{head}, {place(told)}: {said}{grows}"
+    head = _HEADS.get(told.state, "out of memory soon")
+    return f"{head}, {place(told)}: {became_said(told)}{grows}"

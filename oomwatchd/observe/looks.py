@@ -40,7 +40,7 @@ _DEEPER_USEC, _DEEPER_KEPT, _MEMBERS = 4_000_000, 32, 256
 _THEIRS, _MAPPED_ANEW = 0.7, 0.25
 #: A process computes if it wanted the processor for this share of its life; it is new if it is older than the
 #: growth by no more than this.
-_COMPUTES, _YOUNG_SECONDS = 0.5, 5.0
+_COMPUTES, _YOUNG_SECONDS = 0.85, 5.0
 #: A growth is a job's if such processes hold this share of it; the kernel's own memory for them is no page of
 #: theirs.
 _MOSTLY = 0.5
@@ -242,7 +242,7 @@ class Looks:
 
     def is_job(self, reading: Reading, since: int, grown: int) -> bool:
         """Whether most of a growth is held by processes that are no older than it and that have wanted the
-        processor half of their life or more: a compiler, a test run."""
+        processor nearly all their life: a compiler, a test run."""
         uptime = (read_bytes(self._host.proc / "uptime", 64) or b"").split()
         oldest = (reading.usec - since) / 1e6 + _YOUNG_SECONDS
         held = 0
@@ -357,7 +357,7 @@ def candidates(host: Host, pids: Iterable[int]) -> tuple[Candidate, ...]:
 
 
 def _computes(directory: str, uptime: float, oldest: float) -> bool:
-    """Whether the process is not older, and was on the processor or waited for it half of its life
+    """Whether the process is not older, and was on the processor or waited for it nearly all its life
     (proc(5): stat; Documentation/scheduler/sched-stats.rst: schedstat, of the first thread)."""
     stat = (read_bytes(f"{directory}/stat", 1024) or b"").rpartition(b")")[2].split()
     if len(stat) < 20:

@@ -206,8 +206,7 @@ def died(event: OomEvent) -> str:
         facts += [f"{amount(kill.rss_bytes)} resident"] if kill.rss_bytes is not None else []
         return f"{name} ({', '.join([*facts, f'{kill.signal} by {kill.program}'])})"
     if event.near is not None:
-        became = nearing.ended_said(event.near)
-        return "nobody yet" if became is None else f"nobody by this event: {became}"
+        return "nobody yet" if event.near.state == "near" else "nobody by this event"
     if not event.victims and "kill" in event.missing:
         return "unknown: no line of the log names who was killed"
     if event.kind == "test":
@@ -292,7 +291,7 @@ def asked(event: OomEvent) -> str:
 def why(event: OomEvent) -> str:
     """The second half of the summary. (The first half says who, in which a name may hold a colon.)"""
     if event.near is not None:
-        return f"{nearing.place(event.near)}: {nearing.left_said(event.near)}"
+        return f"{nearing.place(event.near)}: {nearing.became_said(event.near)}"
     victim = next((v for v in event.victims if v.role == "selected"), next(iter(event.victims), None))
     start = 0
     for comm in (victim.comm if victim else None, event.trigger.comm):

@@ -131,6 +131,7 @@ def project(
             (seconds >= wanted and room / slowest <= evidence * seconds)
             or (
                 watched >= wanted
+                and not wobble  # ups and downs have no pace
                 and _is_believed(faster, grown / capacity, watched)
                 and _still_grows(points, late)
             )
