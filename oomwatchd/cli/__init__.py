@@ -125,7 +125,8 @@ def _run(words: Sequence[str], *, alone: bool) -> int:
         return int(done.code or 0)
     if alone:
         gc.freeze()
-        gc.set_threshold(_GARBAGE)
+        if args.command == "analyze":
+            gc.set_threshold(_GARBAGE)
         gc.enable()
     status = args.run(args)
     sys.stdout.flush()
