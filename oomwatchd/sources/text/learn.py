@@ -51,10 +51,15 @@ SAMPLE: Final = 512
 MAX_SHAPES: Final = 16
 MAX_PREFIX: Final = 512
 _MAX_TOKENS: Final = 192
+#: lines that show whether a text has stamps at all
+_LOOKED_AT: Final = 64
 #: with more rows of task tables than this, one row of each run is looked at
 _MANY_ROWS: Final = 64
-_ROW: Final = r"\[ *\d{1,12}\.\d{6}\] \[ {0,6}\d{1,7}\](?: +-?\d{1,14}){6,12} +[^\s,;|]{1,15}"
-_ROWS: Final = deferred(rf"^(?:{_ROW}(?:\n|\Z))+", re.MULTILINE)
+_ROWS: Final = deferred(
+    r"^(?:\[ *\d{1,12}\.\d{6}\] \[ {0,6}\d{1,7}\](?: +\d{1,14}){3} [ \d-]{8,}+"
+    r"(?<= )[^\s\d,;|-][^\s,;|]{0,14}(?:\n|\Z))++",
+    re.MULTILINE,
+)
 #: how many lines are tried to find where the known prefixes begin
 _TRIED: Final = 6
 #: how many of its first letters identify a text
@@ -182,19 +187,23 @@ def _samples(lines: Iterable[str]) -> Iterable[Sample]:
 def _is_plain(lines: Sequence[str]) -> bool:
     """Whether most samples would be plain rows of a task table behind the kernel's stamp, and the others show
     that there is nothing to learn: the rows would not change that."""
-    rows = 0
+    if not any(line[:1] == "[" for line in lines[:_LOOKED_AT]):
+        return False
+    together = "\n".join(lines)
+    runs = [(run.start(), run.end(), run[0].count("\n")) for run in _ROWS.finditer(together)]
+    if sum(rows for _, _, rows in runs) <= _MANY_ROWS:
+        return False
     others: list[Sample] = []
-    together, at = "\n".join(lines), 0
-    for run in _ROWS.finditer(together):
-        others += _samples([*together[at : run.start()].split("\n"), run[0].partition("\n")[0]])
-        del others[max(0, SAMPLE - rows) :]
-        rows += run[0].count("\n")
-        at = run.end()
-        if rows + len(others) >= SAMPLE:
+    count = at = 0
+    for start, end, rows in [*runs, (len(together), len(together), 0)]:
+        first = together[start:end].partition("\n")[0]
+        between = (together[at:start] + first).split("\n")
+        others += islice(_samples(between), max(0, SAMPLE - count - len(others)))
+        count += rows
+        at = end
+        if count + len(others) >= SAMPLE:
             break
-    else:
-        others += _samples(together[at:].split("\n"))
-    return rows > _MANY_ROWS and not _wrong(lines, others) and not _behind(others)
+    return not _wrong(lines, others) and not _behind(others)
 
 
 def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:  # noqa: C901 - one branch for each reason
