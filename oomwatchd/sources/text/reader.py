@@ -252,43 +252,50 @@ class TextReader:
                 self._parser.count_bare(stop - at)
                 self._joiner.take_run(made[at:stop], out)
             if stop < len(lines):
-                self._plain_line(lines[stop], out)
+                self._each((lines[stop],), out)
             at = stop + 1
 
     def _without_stamps(self, lines: Sequence[bytes], together: bytes, out: list[KmsgRecord]) -> None:
+        parser, take = self._parser, self._joiner.take_whole_run
+        self._each(lines[:1], out)
+        if parser.prefixed:
+            self._each(lines[1:], out)
+            return
         texts = whole_lines(together.decode("utf-8", "backslashreplace"))
-        at = 0
-        for stop in [*[n for n, text in enumerate(texts) if not text], len(lines)]:
+        at = 1
+        for stop in [*[n for n, text in enumerate(texts) if not text and n], len(lines)]:
             # the line after one that is not whole may go on with it
             while at < stop:
-                if not self._parser.prefixed and self._joiner.take_whole_run(
-                    texts[at:stop], lines[at:stop], out
-                ):
-                    self._parser.count_other(stop - at)
+                if not parser.prefixed and take(texts[at:stop], lines[at:stop], out):
+                    parser.count_other(stop - at)
                     break
-                self._plain_line(lines[at], out)
+                self._each((lines[at],), out)
                 at += 1
             if stop < len(lines):
-                self._plain_line(lines[stop], out)
+                self._each((lines[stop],), out)
             at = stop + 1
 
-    def _plain_line(self, line: bytes, out: list[KmsgRecord]) -> None:
-        parser, joiner = self._parser, self._joiner
-        text = line.decode("utf-8", "backslashreplace")
-        if not parser.prefixed and joiner.take_whole(text, line, out):
-            parser.count_other()
-        elif (bare := parser.parse_bare(text, line)) is not None:
-            joiner.push(bare, True, out)
-        elif len(line) > MAX_LINE:
-            for part in _bounded((line,)):
-                self._physical(part, out)
-        elif text[:1] in _JSON_FIRST or text == "[":
-            self._record(text, line, out)
-        else:
-            record = parser.parse(text, line)
-            if parser.before:
-                joiner.push(_before(parser), False, out)
-            joiner.push(record, parser.prefixed, out)
+    def _each(self, lines: Iterable[bytes], out: list[KmsgRecord]) -> None:
+        """Take lines one by one."""
+        parser = self._parser
+        parse, parse_bare = parser.parse, parser.parse_bare
+        push, take_whole = self._joiner.push, self._joiner.take_whole
+        for line in lines:
+            text = line.decode("utf-8", "backslashreplace")
+            if not parser.prefixed and take_whole(text, line, out):
+                parser.count_other()
+            elif (bare := parse_bare(text, line)) is not None:
+                push(bare, True, out)
+            elif len(line) > MAX_LINE:
+                for part in _bounded((line,)):
+                    self._physical(part, out)
+            elif text[:1] in _JSON_FIRST or text == "[":
+                self._record(text, line, out)
+            else:
+                record = parse(text, line)
+                if parser.before:
+                    push(_before(parser), False, out)
+                push(record, parser.prefixed, out)
 
     def _judge(self, out: list[KmsgRecord], *, whole: bool) -> None:
         """The head is complete: judge how the text is encoded and wrapped, then read it."""
