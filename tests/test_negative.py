@@ -130,6 +130,14 @@ def test_a_mask_is_a_number(mask: str) -> None:
     assert read(text.encode())[0] == []
 
 
+def test_a_summary_that_names_nobody_is_no_event() -> None:
+    text = (
+        "You may see:\n\noom-kill:constraint=CONSTRAINT_NONE,...,task=java\nKilled process <pid> (java) ...\n"
+    )
+    assert read(text.encode())[0] == []
+    assert len(read(text.replace("java\n", "java,pid=7,uid=0\n").encode())[0]) == 1
+
+
 def test_what_leaves_doubt_is_an_event_that_says_so() -> None:
     (bare,) = read(f"{KILL}\n".encode())[0]
     assert conclude(bare).event.doubt is not None

@@ -75,6 +75,8 @@ def standing(records: Sequence[KmsgRecord]) -> Standing:
         return "quoted" if bare_header else "certain"
     if all(map(_is_quoted, lone)):
         return "quoted"
+    if len(lone) == 1 and _names_nobody(lone[0]):
+        return "quoted"
     timed = any(record.usec is not None or record.wall is not None for record in lone)
     return "certain" if timed or any(_around(record)[0].strip(" \t>|") for record in lone) else "unstamped"
 
@@ -102,6 +104,12 @@ def _is_quoted(record: KmsgRecord) -> bool:
     if _CODE_ENDS.match(after) and not before.lstrip(" \t-").startswith(("{", '"')):
         return True
     return _SENTENCE.search(_BEFORE_KERNEL.sub("", _without_time(before))) is not None
+
+
+def _names_nobody(record: KmsgRecord) -> bool:
+    """Whether it is a bare summary line without a pid, as texts about such lines have it."""
+    bare = record.usec is None and not _around(record)[0].strip(" \t>|")
+    return bare and record.text.startswith("oom-kill:") and "pid=" not in record.text
 
 
 def _is_in_words(before: str, after: str) -> bool:
