@@ -342,3 +342,12 @@ def test_others_lines_behind_the_header_are_no_call_trace(bare: Reports) -> None
     lines = [SHORT[0], "eth0: link becomes ready 1714402541679", *SHORT[1:]]
     stamped = "\n".join(f"[{20409 + number}.613189] {line}" for number, line in enumerate(lines))
     assert said(stamped.encode())[0]["missing"] == bare[0]["missing"]
+
+
+def test_lines_that_were_joined_without_a_blank(bare: Reports) -> None:
+    glued = [*SHORT[:4], "".join(SHORT[4:])]
+    assert said("\n".join(glued).encode())[0]["victims"] == bare[0]["victims"]
+    header = SHORT[0] + SHORT[5] + SHORT[6] + "oom_reaper: reaped process 29454 (java), now anon-rss:0kB"
+    (report,) = said(header.encode())
+    assert [(victim["comm"], victim["pid"]) for victim in report["victims"]] == [("java", 29454)]
+    assert report["memcg"]["oom_path"] == "/docker/abc"

@@ -264,6 +264,9 @@ Layer = Template | Label | Column | Literals | Json | Others
 Stage = tuple[Layer, ...]
 
 
+#: what closes a string, a value or a call
+_CLOSING: Final = " \t\"'`,;)]}\\"
+_FEW: Final = 6
 #: a line of a table's frame, drawn with signs or with the characters of Unicode for it
 _FRAME_FIRST: Final = frozenset("-+=|: \t") | {chr(code) for code in range(0x2500, 0x2580)}
 _FRAME: Final = deferred(r"[ \t]*[-+=|:\u2500-\u257f]{3}[-+=|: \t\u2500-\u257f]*$")
@@ -280,6 +283,8 @@ def undo(stages: tuple[Stage, ...], line: str, at: int = 0) -> Iterator[tuple[st
                 continue
             for inner in cut.lines:
                 for text, before, _ in undo(stages, inner, index + 1):
+                    if len(text) < _FEW and text.strip() and not text.strip(_CLOSING):
+                        continue  # what closed the text, behind its line's end
                     yield text, f"{cut.before} {before}" if before else cut.before, True
             return
     yield line, "", False

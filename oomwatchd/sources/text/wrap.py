@@ -88,12 +88,14 @@ _NEVER_FIRST: Final = ",;:)"
 # Where a kernel line begins inside a longer text. Only what no word of another kernel line looks like.
 _INNER: Final = deferred(
     # most places of a text end here
-    r"(?<=[ \t\"'`>=:)d\u2018\u201c])(?:"
+    r"(?:(?<=[ \t\"'`>=:)d\u2018\u201c])|(?<=[0-9B])(?=[MOo]))(?:"
     # after the quote of a kill line, or the field that holds it
     r"(?<=[ \t\"'`>=:\u2018\u201c])"
     r"(?:Memory cgroup out of memory|Out of [Mm]emory(?: \([a-z_]+\))?): (?:[Kk]ill|OOM victim)"
     # lines joined without even a blank
     r"|(?:(?<=\))|(?<=child))(?:(?:Memory cgroup out|Out) of memory: [Kk]ill(?:ed)?|Killed) process \d+ \("
+    r"|(?<=[0-9B])(?:(?:Memory cgroup out|Out) of memory: [Kk]ill(?:ed)? process \d"
+    r"|oom-kill:constraint=C|oom_reaper: reaped process \d)"
     r"|(?<=[\"'`>])[^\s\"'`>]{1,15} invoked oom-killer: "
     # another CPU's line with its level, inside a line
     r"|(?<=[ \t])<\d>(?=\S{1,15} invoked oom-killer: )"
