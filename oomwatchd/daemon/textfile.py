@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from oomwatchd.daemon.log import OncePerKind
+from oomwatchd.errors import UnavailableError
 from oomwatchd.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,10 @@ class Textfile:
         self._written = self._metrics.counted()
 
     def _text(self) -> bytes:
-        from prometheus_client.exposition import generate_latest
+        try:
+            from prometheus_client.exposition import generate_latest
+        except ImportError as error:
+            raise UnavailableError("prometheus-client is not installed") from error
 
         from oomwatchd.metrics.families import registry
 
