@@ -468,3 +468,19 @@ def test_the_leak_detector_is_switched_off_not_searched() -> None:
     )
     slab = (SlabCache(name="kmemleak_object", used_bytes=GIB, total_bytes=2 * GIB),)
     assert "kmemleak=off" in change(kill(USER, mem, slab=slab))
+
+
+@pytest.mark.parametrize(("cma", "used_up"), [(0, True), (100 << 10, False)])
+def test_low_memory_between_min_and_high_fails_the_last_check(cma: int, used_up: bool) -> None:
+    """Zone DMA fits by itself, but 16 MiB of it are no answer; free HighMem is none either."""
+    dma = zone("DMA", 15, free=3600, minimum=68, reserve=3200)
+    full = zone("Normal", 826, free=4228 + cma, minimum=3636, active_file=780 << 10, free_cma=cma)
+    above = Zone(node=None, zone="HighMem", amounts=zone("Normal", 1100, free=1 << 20, minimum=512).amounts)
+    zones = [
+        Zone(node=None, zone=z.zone, amounts=z.amounts, lowmem_reserve_bytes=(0, 0, 0, 0))
+        for z in (dma, full)
+    ]
+    mem = msgspec.structs.replace(memory(*zones, above, active_file=800, free=1031), highmem_bytes=GIB)
+    told = said(("GFP_USER",), mem, kind="oom_no_victim", outcome=None)
+    assert ("low memory is used up" in told.summary) is used_up
+    assert ("the cache of block devices" in change(told)) is used_up

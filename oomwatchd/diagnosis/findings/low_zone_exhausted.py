@@ -33,6 +33,8 @@ def find(case: Case) -> Claim | None:
     if request is None or (high is not None and high.allowed):
         return None
     free, mark = _high(case, high, request)
+    if low is None and (high is None or (free is not None and mark is not None and free > mark)):
+        return _by_rule(case, request)
     if low is None or free is None or mark is None or free <= mark:
         return _by_rule(case, request) if high is None else None
     cache = sum(low.record.bytes_of(name) or 0 for name in ("active_file", "inactive_file"))
@@ -55,10 +57,7 @@ def find(case: Case) -> Claim | None:
             "kernel_stack_bytes": case.total("kernel_stack"),
             "pagetables_bytes": case.total("pagetables"),
         },
-        advice="Run a 64-bit kernel, or write less at once: the cache of block devices fills low memory "
-        "(vm.dirty_bytes; dd with oflag=direct)."
-        if mostly_cache
-        else _less_of(case, [low]),
+        advice=_less_of(case, [low]),
     )
     text = f"HighMem has {size(free)} free, which the kernel's own data may not use"
     return Claim(finding=finding, cause=Cause(tier=Tier.BARRED, text=text, excess_bytes=free))
@@ -75,6 +74,13 @@ def _high(case: Case, high: ZoneVerdict | None, request: Request) -> tuple[int |
     return case.free_elsewhere, case.shortfall_bytes
 
 
+def _less_cache() -> str:
+    return (
+        "Run a 64-bit kernel, or write less at once: the cache of block devices fills low memory "
+        "(vm.dirty_bytes; dd with oflag=direct)."
+    )
+
+
 def _slab(zones: Sequence[ZoneVerdict]) -> int:
     """The slab of these zones (printed for each up to 4.12)."""
     names = ("slab_reclaimable", "slab_unreclaimable")
@@ -83,6 +89,9 @@ def _slab(zones: Sequence[ZoneVerdict]) -> int:
 
 def _less_of(case: Case, zones: Sequence[ZoneVerdict]) -> str:
     slab, whole = _slab(zones), sum(v.managed_bytes or 0 for v in zones)
+    cache = sum(v.record.bytes_of(n) or 0 for v in zones for n in ("active_file", "inactive_file"))
+    if cache >= _MOSTLY * whole > 0:
+        return _less_cache()
     if slab >= _MOSTLY * whole > 0:
         return (
             f"See which cache grows (slabtop -s c, /proc/slabinfo): slab holds {size(slab)} of the "
@@ -106,13 +115,15 @@ def _more_above(case: Case, zones: Sequence[ZoneVerdict]) -> bool:
 
 
 def _by_rule(case: Case, request: Request) -> Claim | None:
-    """The claim for a log of a 32-bit kernel that lacks HighMem's line: no zone that may serve the request is
-    above its high mark."""
+    """The claim for a 32-bit kernel if no zone is short by the printed figures, or HighMem's line is not in
+    the log: no zone that may serve the request is above the high mark that the last check demands."""
     zones = [v for v in case.verdicts if v.allowed and not case.minor(v)]
     if request.class_zone != "Normal" or not zones or not case.has_32_bit or any(v.passes for v in zones):
         return None
     if not _more_above(case, zones):
         return None
+    if any(v.cma_bytes > (v.record.bytes_of("high") or 0) for v in zones):
+        return None  # what CMA keeps would have sufficed
     if any((v.usable_bytes or 0) > (v.record.bytes_of("high") or 0) for v in zones):
         return None
     names, whole = " and ".join(v.label for v in zones), sum(v.managed_bytes or 0 for v in zones)

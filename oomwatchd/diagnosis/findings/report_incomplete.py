@@ -30,7 +30,7 @@ def find(case: Case) -> Claim | None:
     said = (report.victims, report.tasks, report.outcome, report.trigger.comm, case.zones)
     if report.complete or report.kind in ("oomd_kill", "user_kill"):
         return None
-    if not any(said) and report.trigger.gfp_mask is None:
+    if not any(said) and report.trigger.gfp_mask is None and not report.missing:
         return None
     if report.trigger.sysrq or (case.capture is not None and case.capture.unseen) or _told(case):
         return None

@@ -22,6 +22,8 @@ TITLE = "Memory came back between the refusal and the report"
 
 #: Share of RAM to spare in one zone. With this much, there was no shortage.
 _PLENTY = 0.1
+#: Bytes. No machine has only a zone that small (ZONE_DMA of x86 has 16 MiB).
+_SMALL = 17 << 20
 #: Share of RAM that is free above the high marks, for reports that do not say what was requested.
 _MOST = 0.4
 
@@ -30,6 +32,8 @@ def find(case: Case) -> Claim | None:
     fitting = [v for v in case.verdicts if v.fits and v.usable_bytes is not None]
     if case.request is None:
         return _mostly_free(case)
+    if all((v.managed_bytes or _SMALL) < _SMALL for v in case.verdicts if v.allowed):
+        return None  # the log has a small zone alone: that it fits says nothing of the others
     if not fitting:
         return _perhaps(case)
     # The last check before a kill demands the high mark, without CMA. Most zones that fit fail that check.
