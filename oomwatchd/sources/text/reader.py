@@ -265,12 +265,13 @@ class TextReader:
         at = 1
         for stop in [*[n for n, text in enumerate(texts) if not text and n], len(lines)]:
             # the line after one that is not whole may go on with it
-            while at < stop:
-                if not parser.prefixed and take(texts[at:stop], lines[at:stop], out):
+            for _ in range(2):
+                if at < stop and not parser.prefixed and take(texts[at:stop], lines[at:stop], out):
                     parser.count_other(stop - at)
-                    break
-                self._each((lines[at],), out)
-                at += 1
+                    at = stop
+                self._each(lines[at : min(at + 1, stop)], out)
+                at = min(at + 1, stop)
+            self._each(lines[at:stop], out)
             if stop < len(lines):
                 self._each((lines[stop],), out)
             at = stop + 1
