@@ -107,6 +107,13 @@ def test_nohang() -> None:
     assert len(events(text_of(*NOHANG, *(line.replace("4208", "4209") for line in NOHANG)))) == 2
 
 
+def test_a_dry_run_of_earlyoom_kills_nobody() -> None:
+    dry = "{} earlyoom[1579]: dryrun, not actually sending any signal"
+    assert events(text_of(*EARLYOOM[:3], dry, *EARLYOOM[:3], dry)) == []
+    (event,) = events(text_of(*EARLYOOM[:3], dry, EARLYOOM[2].replace("5017", "5018")))
+    assert event.user_kill is not None and event.user_kill.pid == 5018
+
+
 def test_what_they_say_besides_is_no_event() -> None:
     assert events("Jan 04 21:53:13 box earlyoom[1]: process 5017 exited after 0.1 seconds\n") == []
     assert events("Jan 04 21:53:13 box systemd-oomd[1]: Considered 50 cgroups for killing\n") == []

@@ -32,6 +32,8 @@ _LEFT = deferred(
     r"mem avail: *(?P<mem>\d{1,12})(?: of +\d+)? MiB \( ?(?P<mem_share>[\d.]{1,6}) ?%\),"
     r" swap free: *(?P<swap>\d{1,12})(?: of +\d+)? MiB \( ?(?P<swap_share>[\d.]{1,6}) ?%\)"
 )
+#: After the line that names the victim, with ``--dryrun``: there was no kill.
+_NOT_SENT = "dryrun, not actually sending any signal"
 _NOHANG = deferred(r"\s*(?:\[ OK \] )?Sending (?P<signal>SIG[A-Z]{3,4}) to the victim\b")
 _NOHANG_VICTIM = deferred(
     r"\s*(?:PID|Pid): (?P<pid>\d{1,10}), [Nn]ame: (?P<comm>.{1,80}?), [Bb]adness: (?P<score>-?\d{1,6})"
@@ -65,8 +67,14 @@ def kills(program: str, text: str) -> bool:
 
 
 def tells(program: str, text: str) -> bool:
-    """Whether this line names the victim or the memory that was left."""
-    return (_LEFT if program == "earlyoom" else _NOHANG_VICTIM).match(text) is not None
+    """Whether this line names the victim or the memory that was left, or says that no signal was sent."""
+    return (_LEFT if program == "earlyoom" else _NOHANG_VICTIM).match(text) is not None or _is_dry(
+        program, text
+    )
+
+
+def _is_dry(program: str, text: str) -> bool:
+    return program == "earlyoom" and text.startswith(_NOT_SENT)
 
 
 #: Largest number of lines of one kill.
@@ -95,6 +103,9 @@ class Kills:
             out = self.end(program)
             self._sent[program] = [*earlier, record]
             return out
+        if _is_dry(program, record.text):
+            self.end(program)
+            return []
         if tells(program, record.text):
             out = self.end(program) if program == "nohang" else []
             self._announced[program] = [*self._announced.get(program, []), record][-_MAX_LINES:]
