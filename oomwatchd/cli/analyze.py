@@ -18,7 +18,7 @@ from oomwatchd.cli._parallel import write_all
 from oomwatchd.errors import OomwatchdError, UsageError
 from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.reports.captures import captures_of
-from oomwatchd.sources.text import REST_SECONDS, FollowedFile, GrowingLog, open_log, pieces
+from oomwatchd.sources.text import REST_SECONDS, FollowedFile, GrowingLog, check_whole, open_log, pieces
 
 if TYPE_CHECKING:
     from oomwatchd.cli import Subparsers
@@ -162,6 +162,7 @@ def captures(name: str, log: GrowingLog, progress: Progress | None = None) -> It
         for data in pieces(stream, lambda: log.waits):
             yield from log.rest(monotonic()) if data is None else log.feed(data)
         yield from log.finish()
+        check_whole(stream)
 
 
 def _follow(args: SimpleNamespace, writer: Writer) -> int:

@@ -82,8 +82,10 @@ class _Decompressed(io.RawIOBase):
     """A decompressor that reads as much as it can of a damaged file.
 
     Compressed logs are often cut short, and the part before the damage is still useful. :exc:`NoInputError`
-    is raised only if not one byte could be read.
+    is raised only if not one byte could be read; else ``damage`` says at the end why this is not the whole.
     """
+
+    damage: str | None = None
 
     def __init__(self, stream: BinaryIO, name: str, errors: tuple[type[Exception], ...]) -> None:
         self._stream = stream
@@ -99,6 +101,7 @@ class _Decompressed(io.RawIOBase):
             data = self._stream.read(len(buffer))
         except self._errors as error:
             if self._any:
+                self.damage = str(error)
                 return 0
             raise NoInputError(
                 f"{self.name} cannot be decompressed: {error}", hint="check the file"
@@ -169,6 +172,17 @@ def open_log(source: Path | str | BinaryIO, progress: Progress | None = None) ->
         _refuse_foreign(magic, name)
         return counted
     return io.BufferedReader(_Decompressed(cast(BinaryIO, plain), name, errors), _BUFFER)
+
+
+def check_whole(stream: BinaryIO) -> None:
+    """To be called at the end of a stream from :func:`open_log`. Raises NoInputError if a compressed file is
+    damaged or cut short, so that the rest was not read. (zstandard does not say whether one is cut.)"""
+    raw = getattr(stream, "raw", None)
+    if isinstance(raw, _Decompressed) and raw.damage is not None:
+        raise NoInputError(
+            f"only the beginning of {raw.name} could be decompressed: {raw.damage}",
+            hint="the file is cut short or damaged: check it, or copy it again",
+        )
 
 
 def pieces(stream: BinaryIO, waits: Callable[[], bool]) -> Iterator[bytes | None]:
