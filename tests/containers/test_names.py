@@ -217,6 +217,13 @@ def victim_of(event: dict[str, Any]) -> dict[str, Any]:
     return next((one for one in event["attribution"] if one["role"] == "victim"), {})
 
 
+def entry_of(journal: Journal, event_id: str) -> dict[str, str] | None:
+    """The one entry of that event, as soon as it is written."""
+    found = [one for one in journal.read() if one.get("OOM_EVENT_ID") == event_id]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
 def counted(service: Service, labels: dict[str, str]) -> float:
     """The kills of that container by the metric."""
     samples = service.samples()["oomwatchd_container_oom_kills_total"]
@@ -255,7 +262,7 @@ def test_every_kill_in_a_container_is_told_by_its_name_everywhere(
             parts = name.split("/")
             namespace, pod, own = parts if len(parts) == 3 else ("", "", name)
 
-            [entry] = [one for one in journal.read() if one.get("OOM_EVENT_ID") == event["id"]]
+            entry = wait_for("the entry", partial(entry_of, journal, event["id"]))
             assert (entry["OOM_CONTAINER_NAME"], entry["OOM_CONTAINER_ID"]) == (own, container)
             assert (entry.get("OOM_POD_NAMESPACE", ""), entry.get("OOM_POD_NAME", "")) == (namespace, pod)
 
