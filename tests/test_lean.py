@@ -397,3 +397,18 @@ def test_memory_of_the_profiles(
         running.stop()
     assert memory["Rss"] / 1024 <= resident_mib
     assert memory["Anonymous"] / 1024 <= private_mib
+
+
+def test_modules_without_documentation_still_have_their_files() -> None:
+    """Templates of webhooks, and the style of the pages, lie beside the modules."""
+    script = """
+from oomwatchd.sinks.webhook import TEMPLATES, read_template
+from oomwatchd.web.pages import _ASSETS, _asset
+assert all(read_template(name) for name in TEMPLATES)
+assert all(len(_asset(path).body) > 100 for path in _ASSETS)
+import oomwatchd.web
+from importlib.resources import files
+print(type(files(oomwatchd.web)).__name__, oomwatchd.sinks.webhook.__doc__ is None)
+"""
+    assert python(PRELUDE + "imports.install(bare=True)\n" + script).split() == ["PosixPath", "True"]
+    assert python(script).split() == ["PosixPath", "False"]

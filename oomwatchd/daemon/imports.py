@@ -170,15 +170,25 @@ class _Spare(MetaPathFinder):
         return None
 
 
-class _Spared(Loader):
-    """Loads a module with other answers to what it imports, or does not run it at all."""
+class _Around(Loader):
+    """The real loader, which is also asked for all else, as where a package has its files."""
 
-    def __init__(self, real: Loader, answers: Callable[[], _Answers] | None) -> None:
+    def __init__(self, real: Loader) -> None:
         self._real = real
-        self._answers = answers
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._real.create_module(spec)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+class _Spared(_Around):
+    """Loads a module with other answers to what it imports, or does not run it at all."""
+
+    def __init__(self, real: Loader, answers: Callable[[], _Answers] | None) -> None:
+        super().__init__(real)
+        self._answers = answers
 
     def exec_module(self, module: ModuleType) -> None:
         if self._answers is None:
@@ -195,14 +205,8 @@ class _Spared(Loader):
             self._real.exec_module(module)
 
 
-class _Bare(Loader):
+class _Bare(_Around):
     """Loads a module and drops its documentation at once, so that the next modules use the room."""
-
-    def __init__(self, real: Loader) -> None:
-        self._real = real
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._real.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
         self._real.exec_module(module)
