@@ -247,7 +247,7 @@ def measure(kills: int, condition: str, *, paced: bool) -> dict[str, list[float]
             began = time.monotonic()
             pids.add(kill_one(cgroup))
             pause = PACE_SECONDS - (time.monotonic() - began) if paced else 0.05
-            time.sleep(max(0.0, pause) + random.random() * 0.02)  # noqa: S311 (off the beat of the timer tick)
+            time.sleep(max(0.0, pause) + random.random() * 0.02)  # off the beat of the timer tick
         skews.append(log_skew_usec())
         time.sleep(1)
         daemon.send_signal(signal.SIGTERM)

@@ -44,7 +44,7 @@ _FORMS: dict[str, Callable[[int], str]] = {
 
 
 def _log_without_reports(path: Path, megabytes: int) -> None:
-    chance = random.Random(1)  # noqa: S311 (text to read, no secret)
+    chance = random.Random(1)
     lines = [
         f"May  1 {chance.randrange(24):02}:{chance.randrange(60):02}:{chance.randrange(60):02} host-1 "
         f"{chance.choice(_TAGS)}: {chance.choice(_MESSAGES)}\n"

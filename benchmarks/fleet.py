@@ -203,7 +203,7 @@ def events_in_clickhouse(count: int, hosts: int) -> None:
             for n in range(2000)
         )
         server.ask("INSERT INTO oom.images FORMAT JSONEachRow", images.encode())
-        seconds = load(server, rows(count, hosts, time.time(), random.Random(1)))  # noqa: S311
+        seconds = load(server, rows(count, hosts, time.time(), random.Random(1)))
         server.ask("OPTIMIZE TABLE oom.events FINAL")
         sized = "SELECT sum(rows), sum(bytes_on_disk) FROM system.parts WHERE active AND database = 'oom'"
         stored, size = map(int, server.ask(f"{sized} AND table = 'events'").split())
@@ -233,7 +233,7 @@ def samples_in_prometheus(hosts: int = 20, hours: int = 2, every: int = 30) -> N
     ]
     with tempfile.TemporaryDirectory() as directory:
         text, blocks = Path(directory) / "metrics", Path(directory) / "blocks"
-        begin, chance = int(time.time()) - 86_400, random.Random(1)  # noqa: S311
+        begin, chance = int(time.time()) - 86_400, random.Random(1)
         with text.open("w") as file:
             for line in page:
                 series, _, value = line.rpartition(" ")

@@ -18,7 +18,7 @@ def names(package: str) -> list[str]:
     """The plugs of ``package`` (a dotted name), not imported, in order."""
     room = import_module(package)
     # not pkgutil: for this it brings inspect, ast and dis
-    files = [name for directory in room.__path__ for name in os.listdir(directory)]  # noqa: PTH208
+    files = [name for directory in room.__path__ for name in os.listdir(directory)]  # noqa: PTH208 - the names alone
     found = {name.partition(".")[0] for name in files if name.endswith((".py", ".pyc"))}
     return sorted(name for name in found if not name.startswith("_"))
 

@@ -68,7 +68,7 @@ def linear(seconds: float, base: float = 0.0, start: float = 0.0) -> Shape:
 
 def noisy(shape: Shape, share: float, seed: int = 1) -> Shape:
     """With another amount of noise every second."""
-    drawn = random.Random(seed)  # noqa: S311  # the same in each run
+    drawn = random.Random(seed)  # the same in each run
     noise = [drawn.gauss(0.0, share) for _ in range(8192)]
     return lambda at: max(0.0, shape(at) + noise[int(at) % 8192])
 
@@ -100,6 +100,6 @@ def ratchet(low: float, swing: float, kept: float, period: float) -> Shape:
 
 def churn(mean: float, swing: float, seed: int = 1, every: float = 3.0) -> Shape:
     """Short jobs that come and go."""
-    drawn = random.Random(seed)  # noqa: S311  # the same in each run
+    drawn = random.Random(seed)  # the same in each run
     levels = [max(0.02, drawn.gauss(mean, swing)) for _ in range(8192)]
     return lambda at: min(0.97, levels[int(at / every) % 8192])

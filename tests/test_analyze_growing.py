@@ -202,7 +202,7 @@ def fed(data: bytes, cuts: list[int], rests: bool) -> list[OomCapture]:
 
 
 def test_the_events_do_not_depend_on_how_the_log_came(corpus: Path) -> None:
-    chance = random.Random(1)  # noqa: S311 (no secret)
+    chance = random.Random(1)  # no secret
     compared = 0
     for path in sorted((corpus / "field").glob("*.log")):
         data = path.read_bytes()

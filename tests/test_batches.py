@@ -105,7 +105,7 @@ def test_what_is_plainly_unknown_is_recognised_by_nobody(texts: list[str]) -> No
 
 def test_disturbed_recordings_are_the_same_in_bites(corpus: Path) -> None:
     """Records lost, user space writing between, stamps that fall back or jump ahead, other callers."""
-    chance = Random(7)  # noqa: S311
+    chance = Random(7)
     for pieces in recordings(corpus):
         items: list[KmsgRecord | KmsgGap] = []
         for record in filter(None, map(parse_record, pieces)):
@@ -220,7 +220,7 @@ def _lines_of(text: str) -> list[KmsgRecord]:
 def test_disturbed_lines_of_a_text_are_the_same_at_once(
     corpus: Path, monkeypatch: pytest.MonkeyPatch, number: int, stamped: bool
 ) -> None:
-    chance = Random(number)  # noqa: S311 - reproducible, no secret
+    chance = Random(number)
     record_of = [record for piece in recordings(corpus)[number] if (record := parse_record(piece))][:1500]
     lines = [
         (f"[{(record.usec or 0) // 10**6:5}.{(record.usec or 0) % 10**6:06}] " if stamped else "") + part

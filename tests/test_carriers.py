@@ -75,7 +75,7 @@ def test_alone_it_is_nothing(carrier: Carrier) -> None:
 @pytest.mark.parametrize("carrier", CARRIERS, ids=lambda carrier: carrier.name)
 def test_behind_line_breaks_and_other_controls_it_is_nothing(carrier: Carrier) -> None:
     """/dev/kmsg escapes them, and what is read back has them again, within one record."""
-    chance = Random(carrier.name)  # noqa: S311
+    chance = Random(carrier.name)
     said = {}
     for text in chance.sample(BEGINNINGS, SAMPLE):
         for controls in ("\n{}", "{}\n", "\n{}\n", "\r{}", "\x1b[2K{}", "\u2028{}", "\t{}", "\0{}"):
@@ -100,7 +100,7 @@ def test_beside_a_lone_kill_line_it_is_nothing(carrier: Carrier) -> None:
 @pytest.mark.parametrize("name", RECORDINGS)
 @pytest.mark.parametrize("carrier", KNOWN, ids=lambda carrier: carrier.name)
 def test_inside_a_report_it_changes_nothing(carrier: Carrier, name: str) -> None:
-    chance = Random(f"{carrier.name} {name}")  # noqa: S311
+    chance = Random(f"{carrier.name} {name}")
     reports = genuine(name)
     changed = {}
     for text in chance.sample(BEGINNINGS, SAMPLE):

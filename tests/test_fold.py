@@ -175,7 +175,7 @@ def covered_by(stored: dict[int | None, Folded]) -> list[Covered]:
 @pytest.mark.parametrize("seed", range(40))
 def test_ended_anywhere_and_read_again_from_anywhere_each_report_counts_once(seed: int) -> None:
     """The ring is read again from a record that it still holds; the store knows the stored part of a run."""
-    dice = random.Random(seed)  # noqa: S311
+    dice = random.Random(seed)
     blocks = [block(n * 4, n * dice.choice((2000, 40_000)), pid=dice.choice((7, 8))) for n in range(400)]
     stored: dict[int | None, Folded] = {}
     begin = 0

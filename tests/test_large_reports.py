@@ -47,7 +47,7 @@ def report(
     rows: int, head: str = "6.x", *, seq: int = 1000, live: bool = True, seed: int = 1
 ) -> list[KmsgRecord]:
     """The victim is of middle size and was chosen for its oom_score_adj."""
-    chance = random.Random(seed)  # noqa: S311  # the same run every time
+    chance = random.Random(seed)  # the same run every time
     sizes = [chance.randrange(100, 100_000) for _ in range(rows)]
     table = [
         row(HEADS[head], pid, size, 900 if pid == rows // 2 else 0, f"task{pid % 7}")

@@ -257,7 +257,7 @@ def test_a_kernel_that_counts_nothing_leaves_what_was_seen(tmp_path: Path) -> No
 def test_no_storm_names_a_wrong_cgroup(tmp_path: Path, seed: int) -> None:
     """Kills in cgroups that come and go, a few printed; looks and lines come late, lines in the kernel's
     order."""
-    dice = random.Random(seed)  # noqa: S311
+    dice = random.Random(seed)
     tree = Tree(tmp_path, dice.choice((1, 2)))
     machine = Machine(tree)
     trash = tmp_path / "trash"

@@ -686,7 +686,7 @@ def test_a_store_of_256_kib_wears_no_flash(tmp_path: Path) -> None:
     largest, before = 0, written()
     for seq in range(0, 4000, 10):
         records = tuple(
-            KmsgRecord(text=f"{n} {random.Random(n).random()} {rest}", seq=n, usec=n, raw=b"x")  # noqa: S311
+            KmsgRecord(text=f"{n} {random.Random(n).random()} {rest}", seq=n, usec=n, raw=b"x")
             for n in range(seq, seq + 5)
         )
         store.put(msgspec.structs.replace(capture(seq), records=records), event(seq))

@@ -97,7 +97,7 @@ def identifiers(draw: st.DrawFn) -> Carrier:
 
     def prefix(number: int) -> str:
         time = "" if stamp is None else f"{stamp(START + timedelta(seconds=number))} "
-        return time + form.format(make(Random(seed if same else seed + number)))  # noqa: S311
+        return time + form.format(make(Random(seed if same else seed + number)))
 
     return lambda lines: [prefix(number) + line for number, line in enumerate(lines)]
 

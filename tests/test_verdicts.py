@@ -372,7 +372,7 @@ Node 0 Normal free:4605172kB min:4828kB low:6032kB high:7240kB active_anon:10688
 lowmem_reserve[]: 0 0 0 0
 Node 1 Normal free:7960kB min:8136kB low:10168kB high:12204kB active_anon:7968052kB inactive_anon:32kB active_file:52kB inactive_file:0kB unevictable:0kB present:8273920kB mlocked:0kB dirty:0kB pages_scanned:0 all_unreclaimable? no
 lowmem_reserve[]: 0 0 0 0
-"""  # noqa: E501
+"""  # noqa: E501 - as the kernel prints it
     records = [KmsgRecord(text=line, facility=0) for line in log.splitlines()]
     report = decode(records, lost_records=0)
     assert report.page_size_bytes is None

@@ -55,7 +55,7 @@ def test_a_receiver_that_fails_hangs_resets_and_recovers_gets_every_event_in_ord
         store.put(capture(seq), event(seq))
     lane.step()
     assert lane.state.last_error == f"https://localhost:{port}: Connection refused"
-    chance = random.Random(8)  # noqa: S311  # the same run every time, nothing secret
+    chance = random.Random(8)  # the same run every time, nothing secret
     seen: list[str] = []
     for _ in range(4):  # the server goes and comes back
         with receiver(context, port) as server:

@@ -23,7 +23,7 @@ CAUGHT_UP = 4
 
 
 def test_kill_9_at_random_moments_of_a_storm(daemon: RunningDaemon, cage: Path) -> None:
-    dice = random.Random(ROUNDS)  # noqa: S311
+    dice = random.Random(ROUNDS)
     daemon.start()
     ledger = Ledger(daemon, cage)
     daemon.kill()

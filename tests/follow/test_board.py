@@ -86,7 +86,7 @@ def test_fragments_come_in_any_order() -> None:
     line = b"6,77,1000,-,caller=T1;" + body
     pieces = list(datagrams([line]))
     assert len(pieces) > 5 and all(map(is_extended, pieces))
-    for order in (pieces, pieces[::-1], random.Random(1).sample(pieces, len(pieces))):  # noqa: S311
+    for order in (pieces, pieces[::-1], random.Random(1).sample(pieces, len(pieces))):
         sequence = Sequence()
         (one,) = [item for piece in order for item in sequence.feed(piece, 0.0)]
         assert isinstance(one, KmsgRecord)
@@ -170,7 +170,7 @@ def test_a_serial_console_tells_the_same_kills_as_the_ring_buffer(mips: list[byt
 
 def test_one_datagram_in_a_hundred_lost_costs_lines_and_not_kills(mips: list[bytes]) -> None:
     wanted = sum(event.kills for event in expected(mips))
-    draw = random.Random(18)  # noqa: S311
+    draw = random.Random(18)
     kept = [piece for piece in datagrams(mips) if draw.random() >= 0.01]
     one = board()
     found = events(played(one, kept))
@@ -212,7 +212,7 @@ def test_a_log_that_is_read_again_tells_nothing_twice() -> None:
 
 
 def test_garbage_between_and_within() -> None:
-    draw = random.Random(3)  # noqa: S311
+    draw = random.Random(3)
     noise = draw.randbytes(20_000)
     found = events(played(board("serial"), [noise, b"\r\n", report(1).encode(), noise]))
     assert [event.victims[0].pid for event in found] == [1]

@@ -161,7 +161,7 @@ def test_a_report_is_told_within_a_second_of_its_end() -> None:
 
 
 def test_bytes_are_lost_and_spoiled_between_reports() -> None:
-    draw = random.Random(2)  # noqa: S311
+    draw = random.Random(2)
     with line() as (master, name), following(FollowSection(source=f"serial:{name}")) as one:
         text = "".join(report(pid, 100 * pid) for pid in range(1, 9)).encode()
         damaged = bytes(byte for byte in text if draw.random() >= 0.003) + draw.randbytes(500)
@@ -265,7 +265,7 @@ def test_a_file_grows_and_is_rotated(tmp_path: Path) -> None:
 
 
 def test_netconsole_with_loss_and_reorder() -> None:
-    draw = random.Random(18)  # noqa: S311
+    draw = random.Random(18)
     pieces = list(datagrams(raw_records()))
     pieces = [piece for piece in pieces if draw.random() >= 0.01]
     for at in range(0, len(pieces) - 1, 5):

@@ -157,7 +157,7 @@ def log(path: Path) -> tuple[list[bytes], dict[int, OomEvent], int]:
 
 
 def damaged(path: Path, seed: int) -> list[OomEvent]:
-    draw = random.Random(seed)  # noqa: S311
+    draw = random.Random(seed)
     text = bytes(byte for byte in console(log(path)[0]) if draw.random() >= 0.01)
     one = Board(Followed(name="board", via="serial"), lambda: 1_790_000_000.0)
     found, now = [], 0.0
@@ -194,7 +194,7 @@ def judged(path: Path, seed: int) -> Counter[str]:
 
 @pytest.mark.parametrize("path", sorted(KERNEL.glob("*.kmsg.gz")), ids=lambda path: path.name[:12])
 def test_one_byte_in_a_hundred_is_lost(path: Path) -> None:
-    seed = random.randrange(10**6)  # noqa: S311 -- another one in each run; it is shown
+    seed = random.randrange(10**6)  # another one in each run; it is shown
     print("seed", seed)
     count = sum((judged(path, seed + n) for n in range(2)), Counter())
     # over 20 seeds: 92 to 96 % told, 0.4 % wrong processes, 1.1 % wrong figures; a single seed is worse

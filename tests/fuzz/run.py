@@ -101,7 +101,7 @@ def without_atheris(name: str, seconds: int, keep: Path) -> bool:
     """Fuzz one target with mutated seeds; whether it withstood."""
     target = TARGETS[name]
     seeds = [seed[:MAX_BYTES] for seed in target.seeds(corpus_directory())]
-    choose = random.Random(0)  # noqa: S311 (repeatable, not secret)
+    choose = random.Random(0)  # repeatable, not secret
     until = time.monotonic() + seconds
     count = 0
     while time.monotonic() < until:

@@ -150,7 +150,7 @@ def run(
     script = [str(LOAD if seed is None else LOAD.with_name("unseen.py"))]
     more = []
     if seed is not None:
-        drawn = random.Random(f"{scenario.name} {seed}")  # noqa: S311  # the same in each run
+        drawn = random.Random(f"{scenario.name} {seed}")  # the same in each run
         seconds *= 2 ** drawn.uniform(-1, 1) if scenario.kills else 1
         more = [str(seed)]
     with cgroup(hierarchy, outcome.cgroup.lstrip("/"), limit) as directory:

@@ -88,7 +88,7 @@ def sqlite(group: Path, directory: Path, until: float) -> None:
 
 
 def _sqlite(name: str, until: float) -> None:
-    drawn = random.Random(4)  # noqa: S311  # the same in each run
+    drawn = random.Random(4)  # the same in each run
     base = sqlite3.connect(name)
     base.execute("pragma journal_mode=wal")
     base.execute(f"pragma cache_size=-{32 * 1024}")

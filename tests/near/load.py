@@ -77,7 +77,7 @@ def stairs(limit: int, seconds: float) -> None:
 def leak_in_noise(limit: int, seconds: float) -> None:
     """A leak in a program that takes and gives back all the time."""
     begins()
-    drawn = random.Random(1)  # noqa: S311  # the same in each run
+    drawn = random.Random(1)  # the same in each run
     for _ in paced(2 * limit, 2 * seconds):
         KEPT.append(take(CHUNK))
         some = take(int(drawn.random() * limit * 0.05))
@@ -206,7 +206,7 @@ def database(limit: int, seconds: float) -> None:
 def build(limit: int, seconds: float) -> None:
     """Short processes, and more files than fit."""
     begins()
-    drawn = random.Random(2)  # noqa: S311  # the same in each run
+    drawn = random.Random(2)  # the same in each run
     until, number = time.monotonic() + seconds, 0
     while time.monotonic() < until:
         number = (number + 1) % 40
@@ -217,7 +217,7 @@ def build(limit: int, seconds: float) -> None:
 def compile_storm(limit: int, seconds: float) -> None:
     """Four processes at once, each of another size and life."""
     begins()
-    drawn = random.Random(3)  # noqa: S311  # the same in each run
+    drawn = random.Random(3)  # the same in each run
     until = time.monotonic() + seconds
     running = 0
     while time.monotonic() < until:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # it runs alone
 
 from tests.near.load import CHUNK, KEPT, begins, grow, paced, rest, take
 
-DRAWN = random.Random(0)  # noqa: S311  # the same in each run
+DRAWN = random.Random(0)  # the same in each run
 
 
 def files() -> Path:

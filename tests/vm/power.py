@@ -115,9 +115,7 @@ def entries(log: Path) -> Iterator[Write]:
 def _moments(writes: list[Write], seen: list[tuple[int, str]]) -> list[int]:
     """Numbers of entries, spread over the storm; the last is the last."""
     first = next(n for n, write in enumerate(writes) if write.end >= seen[0][0])
-    middle = random.Random(len(writes)).sample(  # noqa: S311
-        range(first, len(writes)), MOMENTS - 1
-    )
+    middle = random.Random(len(writes)).sample(range(first, len(writes)), MOMENTS - 1)
     return [*sorted(middle), len(writes)]
 
 
@@ -134,7 +132,7 @@ def apply(writes: list[Write], log: Path, image: Path) -> None:
 def _apply_some(writes: list[Write], log: Path, image: Path, number: int) -> None:
     """The writes that were not flushed: none, all, or any part; and the writes that had to be on disk at
     once."""
-    chance = random.Random(number)  # noqa: S311 -- the same in each run
+    chance = random.Random(number)  # the same in each run
     share = (0.0, 1.0, 0.5)[number % 3]
     apply([write for write in writes if write.flags & FUA or chance.random() < share], log, image)
 
