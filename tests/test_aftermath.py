@@ -36,6 +36,7 @@ from oomwatchd.render.terminal import render_text
 from oomwatchd.sources.manager import STEPS, KillerLine, ManagerJournal, OomdLine, Said
 from oomwatchd.store import EventRow, Store
 from tests.journals import REALTIME, TOOLS, Entry, entry, write_journal
+from tests.waiting import PATIENCE
 
 BOOT = "b" * 32
 OTHER_BOOT = "a" * 32
@@ -525,7 +526,7 @@ def test_an_oomd_kill_is_stored_and_counted_once_over_restarts(tmp_path: Path) -
             pair = [oomd_entry(new), manager_entry("oomd_kill", "web.service", new + 5, TOLD)]
             write_journal(journal, pair, "system@2.journal")
         with worker(state, journal, seen) as (metrics, stored):
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE
             while len(stored()) < (1 if start == 0 else 2):
                 assert time.monotonic() < deadline, "not stored"
                 time.sleep(0.05)

@@ -54,6 +54,7 @@ from oomwatchd.reports.assemble import Assembler, Signal
 from oomwatchd.reports.storms import Covered
 from oomwatchd.sources.kmsg import KmsgSource
 from oomwatchd.store import Store
+from tests.waiting import PATIENCE
 
 LINES = RECORDS.strip().splitlines()
 FIRST_SEQ = 23195
@@ -600,7 +601,7 @@ def test_a_sink_that_fails_is_counted_and_said_once(tmp_path: Path, caplog: pyte
     assert len([r for r in caplog.records if r.getMessage().startswith("sink jsonl failed")]) == 1
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -970,7 +971,7 @@ class Running:
         found = re.search(rf"^{re.escape(name)} (\S+)$", self.get("/metrics")[1], re.MULTILINE)
         return float(found[1]) if found else float("nan")
 
-    def until(self, condition: Callable[[], object], seconds: float = 15.0) -> None:
+    def until(self, condition: Callable[[], object], seconds: float = PATIENCE) -> None:
         """Wait until the condition holds; fails with the daemon's log if it never does."""
         deadline = time.monotonic() + seconds
         while not condition():

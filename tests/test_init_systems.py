@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.pages import block
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGING = ROOT / "packaging"
@@ -35,7 +36,7 @@ def daemon(directory: Path) -> tuple[Path, Path]:
 
 
 def until(log: Path, words: str, count: int = 1) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while log.read_text().count(words) < count:
         assert time.monotonic() < end, log.read_text()
         time.sleep(0.05)

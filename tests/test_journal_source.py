@@ -38,6 +38,7 @@ from oomwatchd.store import Store
 from tests.blocks import blocks_of, read_records, report_of, scenarios
 from tests.conftest import corpus_directory
 from tests.journals import REALTIME, TOOLS, Entry, entry, kernel_entry, write_journal
+from tests.waiting import PATIENCE
 
 if not TOOLS:
     pytest.skip("systemd-journal-remote is not installed", allow_module_level=True)
@@ -344,13 +345,19 @@ def journald(tmp_path: Path) -> Iterator[Path]:
     process = subprocess.Popen(["unshare", "-m", "sh", script], stderr=subprocess.PIPE)
     directory = Path(f"/proc/{process.pid}/root/run/log/journal")
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while not list(directory.glob("*/system.journal")):
             if process.poll() is not None or time.monotonic() > deadline:
                 assert process.stderr is not None
                 process.kill()
                 pytest.skip(f"journald does not run here: {process.stderr.read()!r}")
             time.sleep(0.05)
+        # it reads the whole ring first, which the kills of other tests may have filled
+        source = JournalSource.open(directory)
+        mark = f"oomwatchd test {os.getpid()} {time.monotonic_ns()}: journald reads"
+        write_kmsg(mark)
+        follow(source, lambda record: record.text == mark)
+        source.close()
         yield directory
     finally:
         process.terminate()
@@ -358,7 +365,7 @@ def journald(tmp_path: Path) -> Iterator[Path]:
 
 
 def follow(
-    source: JournalSource, until: Callable[[KmsgRecord], bool], seconds: float = 15
+    source: JournalSource, until: Callable[[KmsgRecord], bool], seconds: float = PATIENCE
 ) -> list[KmsgRecord]:
     """What comes, woken by the descriptor alone, up to the record that is waited for."""
     found: list[KmsgRecord] = []
@@ -471,7 +478,7 @@ def test_the_watch_goes_on_in_the_journal_where_the_ring_is_closed(journald: Pat
                 victim.exceed()
                 victim.wait(20)
                 name = victim.comm
-            deadline = time.monotonic() + 15
+            deadline = time.monotonic() + PATIENCE
             while not any(name in event.summary for event in seen):
                 assert time.monotonic() < deadline, "the kill was not told"
                 watch.read()

@@ -20,6 +20,7 @@ from oomwatchd.daemon.textfile import Textfile
 from oomwatchd.errors import ConfigError
 from oomwatchd.metrics import Metrics
 from tests import samples
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "packaging/ondemand/oomwatchd-ondemand"
@@ -192,7 +193,7 @@ def started(tmp_path: Path, shell: list[str], tracing: Path, **more: str) -> sub
 
 
 def until(path: Path, count: int) -> list[str]:
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while not path.exists() or len(path.read_text().splitlines()) < count:
         assert time.monotonic() < end
         time.sleep(0.02)

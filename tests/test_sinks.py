@@ -36,6 +36,7 @@ from oomwatchd.sinks import journal as journal_sink
 from oomwatchd.sinks._message_ids import MESSAGE_IDS
 from tests.recorded import captures, kernel_recordings
 from tests.samples import BOOT, event
+from tests.waiting import PATIENCE
 
 HOSTILE = (
     "a) b: c",
@@ -378,7 +379,7 @@ exec "$0"
         text=True,
     )
     run = Path(f"/proc/{process.pid}/root/run")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     try:
         while not _is_listening(run / "systemd/journal/socket"):
             if process.poll() is not None or time.monotonic() > deadline:
@@ -406,7 +407,7 @@ def _is_listening(path: Path) -> bool:
 def journalctl(run: Path, *arguments: str, count: int = 1) -> list[dict[str, Any]]:
     """What ``journalctl`` shows, waited for until there are so many entries."""
     command = ["journalctl", "-D", str(run / "log/journal"), "--no-pager", "-o", "json", "--all", *arguments]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while True:
         shown = subprocess.run(command, capture_output=True, text=True, check=False)
         lines = shown.stdout.splitlines()
@@ -551,7 +552,7 @@ def test_the_example_follows_the_journal(journald: tuple[int, Path], tmp_path: P
     )
     said = tmp_path / "said"
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         seq = 42_000
         while not said.exists():  # it follows from when it has begun to
             assert time.monotonic() < deadline

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import PATIENCE
+
 CONFIG = """\
 state_directory = "{state}"
 [http]
@@ -60,7 +62,7 @@ class Board:
 
     def told(self, count: int) -> list[dict[str, Any]]:
         """The events, once there are so many."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while not self.log.exists() or len(lines := self.log.read_text().splitlines()) < count:
             assert time.monotonic() < end and self.process.poll() is None, self.said
             time.sleep(0.02)

@@ -38,6 +38,7 @@ from oomwatchd.web.lanes import ROOM
 from oomwatchd.web.listening import client_of
 from oomwatchd.web.server import MAX_CONNECTIONS
 from oomwatchd.web.webconfig import WebConfig, read_web_config
+from tests.waiting import PATIENCE
 
 PASSWORD = "correct horse"  # noqa: S105  # of nothing
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # what is shown to be safe
@@ -527,7 +528,7 @@ class Guessers:
     def __enter__(self) -> Guessers:
         for thread in self._threads:
             thread.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while self.wrong < len(self._threads) and time.monotonic() < deadline:
             time.sleep(0.01)
         return self

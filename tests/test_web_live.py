@@ -12,7 +12,8 @@ import time
 import pytest
 
 from oomwatchd.cli import throwaway
-from tests.kernel.running import PATIENCE, RunningDaemon, wait_for
+from tests.kernel.running import RunningDaemon, wait_for
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.oom, pytest.mark.slow]
 

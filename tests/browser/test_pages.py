@@ -28,6 +28,7 @@ from oomwatchd.web.pages import Pages
 from tests.browser import DESKTOP, PHONE, Browser
 from tests.samples import capture, event
 from tests.test_web_pages import HOSTILE, state
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -163,7 +164,7 @@ def test_new_events_come_by_themselves(browser: Browser, site: Site) -> None:
     assert rows(browser) == 0
     site.add(9000, "newcomer", "web.service")
     browser.run("renew()")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while rows(browser) == 0:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
+from tests.waiting import PATIENCE
+
 
 class Request(msgspec.Struct):
     """One request as it came; ``answer`` is the status it got, 0 for none; ``peer`` the name in the client's
@@ -213,7 +215,7 @@ def certificate(directory: Path, name: str = "localhost") -> tuple[Path, ssl.SSL
     return cert, context
 
 
-def until(condition: Callable[[], object], seconds: float = 20.0, say: Callable[[], str] = str) -> None:
+def until(condition: Callable[[], object], seconds: float = PATIENCE, say: Callable[[], str] = str) -> None:
     """Wait for the condition; AssertionError with what ``say`` says if it never holds."""
     deadline = time.monotonic() + seconds
     while not condition():

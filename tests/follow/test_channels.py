@@ -26,6 +26,7 @@ from oomwatchd.follow.syslog import Frames, read_message
 from oomwatchd.records.capture import OomCapture
 from tests.follow.boards import datagrams, events, raw_records
 from tests.test_analyze_growing import BOOT, report
+from tests.waiting import PATIENCE
 
 
 class Following:
@@ -40,7 +41,7 @@ class Following:
         self.found.append(capture)
         return True
 
-    def until(self, done: Callable[[], bool], seconds: float = 20.0) -> None:
+    def until(self, done: Callable[[], bool], seconds: float = PATIENCE) -> None:
         end = time.monotonic() + seconds
         while not done():
             assert time.monotonic() < end, (self.said, len(self.found), self.follower.dropped())

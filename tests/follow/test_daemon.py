@@ -29,6 +29,7 @@ from oomwatchd.store import Limits, Store
 from tests import samples
 from tests.follow.test_channels import free_port
 from tests.test_analyze_growing import report
+from tests.waiting import PATIENCE
 
 PACKAGE = [sys.executable, "-m", "oomwatchd"]
 
@@ -49,7 +50,7 @@ class Running:
         return {name: float(value) for name, _, value in pairs}
 
     def until(self, name: str, value: float) -> dict[str, float]:
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while (found := self.metrics()).get(name) != value:
             assert time.monotonic() < end, (name, found.get(name))
             time.sleep(0.1)

@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
-T = TypeVar("T")
+from tests.waiting import PATIENCE
 
-#: for what should take a fraction of a second on an idle machine
-PATIENCE = 30.0
+T = TypeVar("T")
 
 
 def wait_for(what: str, ask: Callable[[], T | None], seconds: float = PATIENCE) -> T:

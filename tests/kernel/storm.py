@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oomwatchd.cli import throwaway
-from tests.kernel.running import PATIENCE, RunningDaemon, wait_for
+from tests.kernel.running import RunningDaemon, wait_for
+from tests.waiting import PATIENCE
 
 KILLS = 40
 #: of the kills must be attributed to the right cgroup, and none to another

@@ -16,8 +16,9 @@ import pytest
 
 from oomwatchd.sources.manager import OOMD_KILL_ID, STEPS
 from tests.kernel.manager import JOURNALD
-from tests.kernel.running import PATIENCE, RunningDaemon, command, wait_for
+from tests.kernel.running import RunningDaemon, command, wait_for
 from tests.kernel.test_leak import LIMIT, leaky_unit, removed
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.oom, pytest.mark.slow]
 

@@ -19,8 +19,9 @@ from oomwatchd.cli import throwaway
 from oomwatchd.cli.throwaway import Victim
 from oomwatchd.sinks._message_ids import MESSAGE_IDS
 from oomwatchd.store import Store
-from tests.kernel.running import PATIENCE, Bracket, RunningDaemon, oomwatchd, wait_for
+from tests.kernel.running import Bracket, RunningDaemon, oomwatchd, wait_for
 from tests.test_sinks import journalctl
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.oom
 

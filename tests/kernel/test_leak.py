@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from oomwatchd.cli import throwaway
-from tests.kernel.running import PATIENCE, RunningDaemon, wait_for
+from tests.kernel.running import RunningDaemon, wait_for
 from tests.kernel.storm import KILLS, SHARE, storm
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.oom
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from oomwatchd.cli import throwaway
-from tests.kernel.running import PATIENCE, RunningDaemon, wait_for
+from tests.kernel.running import RunningDaemon, wait_for
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.oom, pytest.mark.slow]
 

@@ -12,10 +12,11 @@ import bcrypt
 import pytest
 
 from oomwatchd.cli import throwaway
-from tests.kernel.running import PATIENCE, RunningDaemon, wait_for
+from tests.kernel.running import RunningDaemon, wait_for
 from tests.prometheus.servers import Server, alertmanager, prometheus
 from tests.prometheus.test_rules import DASHBOARD, RULES
 from tests.test_web_access import PASSWORD, TLS, Certificates
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.oom]
 
