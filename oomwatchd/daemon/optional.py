@@ -37,7 +37,7 @@ def warnings_of(
     from oomwatchd.daemon.nearing import Warnings  # a quarter MiB that others do without
 
     warnings = Warnings(config.warning, host, recorder, metrics, worker.serve, worker.later, names.get)
-    worker.warned = warnings.linked
+    worker.link_warnings(warnings.linked)
     return warnings
 
 
