@@ -291,7 +291,7 @@ class Daemon:
         start_logging(self._settings.level)
         self._watch.command_line = new.capture.command_line
         if self._recorder is not None:
-            self._recorder.command_line = new.capture.command_line
+            self._recorder.use_command_line(new.capture.command_line)
         # whether changed or not: files that they name may have been, and what was absent may be there now
         self._worker.later(lambda: self._worker.reopen_sinks(new))
         self._front.apply(new.http)

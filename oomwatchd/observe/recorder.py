@@ -21,18 +21,17 @@ of them in RING_BYTES.
 
 Sources: proc(5), Documentation/accounting/psi.rst, Documentation/admin-guide/cgroup-v2.rst.
 
-The class is longer than others because one sample is one decision over all of its parts: what is due, how
-soon, how much of it fits.
+Its parts: ``danger`` (is memory short), ``tracked`` (the largest processes), ``cgroup`` (their usage and
+limits), ``samples`` (the ring).
 """
 
 from __future__ import annotations
 
 import os
-import re
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -40,52 +39,40 @@ import msgspec
 from oomwatchd import procfs
 from oomwatchd.observe.abridged import Abridged
 from oomwatchd.observe.cgroup import Cgroups
+from oomwatchd.observe.danger import PRESSURE_USEC, Danger
 from oomwatchd.observe.group import Group
-from oomwatchd.observe.growth import GrowthRate
 from oomwatchd.observe.history import Before, History, Name
 from oomwatchd.observe.host import Host, sees_kernel_pids
 from oomwatchd.observe.hotplug import Devices, Swaps, Tmpfs
 from oomwatchd.observe.kills import Kills
-from oomwatchd.observe.limits import IN_SIGHT_SECONDS
+from oomwatchd.observe.numbered import Numbered
 from oomwatchd.observe.pressure import Exceptional, pressure_trigger, swap_changes
 from oomwatchd.observe.process import CommandLine
-from oomwatchd.observe.processes import Processes, Seen
+from oomwatchd.observe.processes import Processes
 from oomwatchd.observe.samples import Ring, Sample
+from oomwatchd.observe.tracked import Tracked
 from oomwatchd.records.capture import Mark, ProcessFacts
 from oomwatchd.records.kmsg import to_text
 
 #: Between samples under pressure.
 HURRIED_USEC = 1_000_000
-#: Pressure lasts for so long after the last sign of it.
-PRESSURE_USEC = 10_000_000
-#: MemAvailable below this share of MemTotal is a sign of pressure.
-LOW_RATIO = 0.10
 #: Changes in the tree of cgroups are read together after so long.
 _CHANGES_USEC = 50_000
 #: CPU time of that, times this, is the time until it is done again.
 _CHANGES_SPACING = 50
 #: Samples in the time that is left until a near limit is reached.
 _LOOKS = 8
-#: MemAvailable that falls by less than this share of MemTotal a second is ignored.
-_FALLING = 0.0005
-#: CPU time of a walk or scan, times this, is the time until the next one.
+#: CPU time of a walk, times this, is the time until the next one.
 _CALM_SPACING, _HURRIED_SPACING = 1000, 100
-#: Tracked in each sample.
-TOP_PROCESSES = 10
+#: In each sample.
 TOP_GROUPS = 24
-#: Cgroups whose limit is in sight, processes of each that are compared and tracked.
-_WATCHED_GROUPS = 6
-_WATCHED_MEMBERS = 256
-_TOP_MEMBERS = 6
 _TOP_TMPFS = 4
+#: Cgroups whose limit is in sight.
+_WATCHED_GROUPS = 6
 #: The table of mounts is long on container hosts.
 _MOUNTS_USEC = 60_000_000
-#: Names and marks kept.
-_MAX_NAMES = 1024
+#: Marks kept.
 _MAX_MARKS = 64
-#: MemTotal moves by less on its own.
-_TOTAL_RATIO = 0.001
-_STALLS = re.compile(rb"^(?:allocstall\w*|pgscan_direct) (\d+)$", re.MULTILINE)
 
 
 class Options(Protocol):
@@ -111,7 +98,6 @@ class Recorder:
     ) -> None:
         self._host = host
         self._cpu = cpu
-        self.command_line = command_line
         self._interval = options.interval_seconds * 1_000_000
         self._ring = Ring(self._interval, options.minutes * 60_000_000)
         self._files = Abridged(host)
@@ -127,30 +113,24 @@ class Recorder:
         self._tmpfs = Tmpfs(host)
         self._trigger = pressure_trigger(host)
         self._swap_changes = swap_changes(host)
-        self._explain()
-        self._names: dict[int, Name] = {}
-        self._numbers: dict[str, int] = {}
-        self._mounts_numbered = 0
+        self.obstacles += _obstacles(
+            host, self._files.absent, self._trigger, self._swap_changes, self.cgroups, self._devices
+        )
+        self._danger = Danger(has_trigger=isinstance(self._trigger, Exceptional))
+        self._names = Numbered()
+        self._tracked = Tracked(self._processes, self.cgroups, self._names, command_line, cpu)
         self._marks: deque[Mark] = deque(maxlen=_MAX_MARKS)
-        self._top: list[Seen] = []
         self._top_groups: list[Group] = []
         self._watched: list[Group] = []
-        self._scanned_for: set[int] = set()
-        self._available: GrowthRate | None = None
-        #: until nothing is available, if MemAvailable goes on falling like this
-        self._left_seconds: float | None = None
         self._pace_usec = self._interval
         self._sampled: tuple[int, tuple[bytes, ...]] | None = None
         #: until then the machine's processes are compared, for an end of its memory is expected
         self._expected_until = -1
         self._next_usec = 0
-        self._pressure_until = -1
         #: when changed cgroups are looked at; None: none was
         self._changes_usec: int | None = None
         self._next_changes_usec = 0
-        self._walk_usec = self._scan_usec = self._mounts_usec = 0
-        self._total: int | None = None
-        self._stalls: int | None = None
+        self._walk_usec = self._mounts_usec = 0
         self._made: tuple[int, History] | None = None
         self._told: list[tuple[History, Before]] = []
 
@@ -182,17 +162,21 @@ class Recorder:
     def pressure(self, usec: int, wall: float) -> None:
         """Tasks wait for memory: sample more often from now on."""
         calm = not self.under_pressure(usec)
-        self._pressure_until = usec + PRESSURE_USEC
+        self._danger.sign(usec)
         if calm:
-            self._scan_usec = 0
+            self._tracked.scan_now()
             self._next_usec = min(self._next_usec, usec)
 
     def under_pressure(self, usec: int) -> bool:
-        return usec < self._pressure_until
+        return self._danger.under_pressure(usec)
 
     def parts(self, usec: int) -> tuple[bytes, ...] | None:
         """The files of the sample that was taken at that moment; None if none was."""
         return self._sampled[1] if self._sampled is not None and self._sampled[0] == usec else None
+
+    def use_command_line(self, command_line: CommandLine) -> None:
+        """Keep so much of processes' command lines from now on."""
+        self._tracked.command_line = command_line
 
     def look_within(self, usec: int, seconds: float) -> None:
         """Take the next sample after so long at most."""
@@ -214,7 +198,11 @@ class Recorder:
 
     def hurried(self, usec: int) -> bool:
         """Memory is short, or a limit is near."""
-        return self.under_pressure(usec) or self._left_seconds is not None or bool(self._watched)
+        return self._short(usec) or bool(self._watched)
+
+    def _short(self, usec: int) -> bool:
+        """Memory of the machine is short, or will be."""
+        return self.under_pressure(usec) or self._danger.left_seconds is not None
 
     def close(self) -> None:
         self._files.close()
@@ -245,7 +233,7 @@ class Recorder:
     def _history(self) -> History:
         limits = {group.number: group.limit for group in (*self._top_groups, *self._watched)}
         marks = tuple(self._marks)
-        return History(self._ring.samples, dict(self._names), limits, self.cgroups.table, marks, self._told)
+        return History(self._ring.samples, self._names.names, limits, self.cgroups.table, marks, self._told)
 
     def facts(self, pid: int, comm: str) -> ProcessFacts | None:
         """The facts of a process from earlier samples, if it had this name."""
@@ -260,23 +248,25 @@ class Recorder:
     def _sample(self, usec: int, wall: float) -> None:
         self._made = None
         parts = self._files.read()
-        self._judge(parts[0], parts[1], usec, wall)
+        mark = self._danger.judge(parts[0], parts[1], usec, wall)
+        if mark is not None:
+            self._marks.append(mark)
         self._walk(usec)
-        tmpfs = b""
         if usec >= self._mounts_usec:
             self._tmpfs.find()
             self._mounts_usec = usec + _MOUNTS_USEC
         pairs = array("q")
         for mount, used in self._tmpfs.used()[:_TOP_TMPFS]:
-            pairs.extend((self._number("tmpfs", mount), used))
-        tmpfs = pairs.tobytes()
+            pairs.extend((self._names.number("tmpfs", mount), used))
         sample = Sample(
             usec,
             wall,
             parts,
-            processes=self._process_sizes(usec),
+            processes=self._tracked.sizes(
+                usec, self._watched, everywhere=usec < self._expected_until or self._short(usec)
+            ),
             groups=self._group_sizes(),
-            tmpfs=tmpfs,
+            tmpfs=pairs.tobytes(),
         )
         self._ring.keep(sample)
         self._sampled = usec, parts
@@ -287,46 +277,10 @@ class Recorder:
         """Time until the next sample. The pace slows down by steps, because memory grows in steps."""
         if self.under_pressure(usec):
             return HURRIED_USEC
-        left = [self._left_seconds, *(group.left_seconds for group in self._watched)]
+        left = [self._danger.left_seconds, *(group.left_seconds for group in self._watched)]
         shortest = min((seconds for seconds in left if seconds is not None), default=float("inf"))
         wanted = max(HURRIED_USEC / 1e6, shortest / _LOOKS) * 1e6
         return int(min(self._interval, wanted, 2 * self._pace_usec))
-
-    def _judge(self, meminfo: bytes, vmstat: bytes, usec: int, wall: float) -> None:
-        """Signs of pressure in the figures, and a changed MemTotal."""
-        total, available = procfs.amount_of(meminfo, b"MemTotal"), procfs.amount_of(meminfo, b"MemAvailable")
-        if total and available is not None and available < LOW_RATIO * total:
-            self._pressure_until = usec + PRESSURE_USEC
-        self._left_seconds = self._until_nothing(total, available, usec)
-        if not isinstance(self._trigger, Exceptional):
-            stalls = sum(int(m[1]) for m in _STALLS.finditer(vmstat))
-            if self._stalls is not None and stalls > self._stalls:
-                self._pressure_until = usec + PRESSURE_USEC
-            self._stalls = stalls
-        if total and self._total and abs(total - self._total) > _TOTAL_RATIO * self._total:
-            self._marks.append(
-                Mark(
-                    usec=usec,
-                    wall=wall,
-                    kind="mem_total",
-                    name="MemTotal",
-                    before_bytes=self._total,
-                    after_bytes=total,
-                )
-            )
-            self._total = total
-        elif self._total is None:
-            self._total = total
-
-    def _until_nothing(self, total: int | None, available: int | None, usec: int) -> float | None:
-        if not total or available is None:
-            return None
-        if self._available is None:
-            self._available = GrowthRate(usec, available)
-        falls = -self._available.rate(usec, available)
-        if falls < _FALLING * total or available > falls * IN_SIGHT_SECONDS:
-            return None
-        return available / falls
 
     def _walk(self, usec: int) -> None:
         """Walk the cgroups when that is due and affordable; else only those that matter are asked."""
@@ -358,57 +312,9 @@ class Recorder:
         for group in dict.fromkeys((*self._top_groups, *self._watched)):
             if group.usage is not None:
                 if group.number not in self._names:
-                    self._name(group.number, Name("cgroup", group.path))
+                    self._names.put(group.number, Name("cgroup", group.path))
                 pairs.extend((group.number, group.usage))
         return pairs.tobytes()
-
-    def _process_sizes(self, usec: int) -> bytes:
-        """The largest processes, found anew when a scan is due: of the machine while memory is short, and of
-        the cgroups whose limit is in sight."""
-        expected = usec < self._expected_until
-        everywhere = expected or self.under_pressure(usec) or self._left_seconds is not None
-        if not everywhere and not self._watched:
-            self._top, self._scanned_for = [], set()
-            return b""
-        # 0 is no cgroup's number
-        scope = {group.number for group in self._watched} | ({0} if everywhere else set())
-        if usec >= self._scan_usec or not scope <= self._scanned_for:
-            began = self._cpu()
-            pids = self._processes.largest(TOP_PROCESSES) if everywhere else []
-            for group in self._watched:
-                members = self.cgroups.members(group, _WATCHED_MEMBERS)
-                pids += self._processes.largest(_TOP_MEMBERS, members)
-            seen = (self._processes.see(pid, self.command_line, usec) for pid in dict.fromkeys(pids))
-            self._top = [one for one in seen if one is not None]
-            self._scanned_for = scope
-            cost = int((self._cpu() - began) * 1e6)
-            self._scan_usec = usec + max(HURRIED_USEC, cost * _HURRIED_SPACING)
-        pairs = array("q")
-        for one in self._top:
-            size = self._processes.resident(one.facts.pid)
-            if size:
-                number = -one.number  # cgroups count upward
-                if number not in self._names:
-                    facts = one.facts
-                    self._name(number, Name("process", facts.comm or "", facts.pid, facts.cgroup))
-                pairs.extend((number, size))
-        return pairs.tobytes()
-
-    def _number(self, kind: str, name: str) -> int:
-        number = self._numbers.get(name)
-        if number is None:
-            self._mounts_numbered += 1
-            number = self._numbers[name] = (1 << 62) + self._mounts_numbered
-            if len(self._numbers) > _MAX_NAMES:
-                del self._numbers[next(iter(self._numbers))]
-        if number not in self._names:
-            self._name(number, Name(kind, name))
-        return number
-
-    def _name(self, number: int, name: Name) -> None:
-        self._names[number] = name
-        if len(self._names) > _MAX_NAMES:
-            del self._names[next(iter(self._names))]
 
     # -- what is told ------------------------------------------------------------------------------
 
@@ -441,38 +347,41 @@ class Recorder:
         """The kernel's count of all kills."""
         return procfs.oom_kills(to_text(self._files.vmstat()))
 
-    def _explain(self) -> None:
-        if self._files.absent:
-            self.obstacles.append(f"flight recorder: works without {', '.join(self._files.absent)}")
-        if isinstance(self._trigger, str):
-            self.obstacles.append(
-                f"flight recorder: no pressure trigger ({self._trigger}); pressure is seen at the next sample"
-            )
-        if self.cgroups.hierarchy is None:
-            self.obstacles.append(
-                "flight recorder: no cgroup hierarchy with the memory controller; victims of reports that "
-                "do not print their cgroup have none"
-            )
-        elif self.cgroups.changes.obstacle is not None:
-            self.obstacles.append(
-                f"flight recorder: no word of new cgroups ({self.cgroups.changes.obstacle}); they are seen "
-                "at the next sample"
-            )
-        if not self._same_pids:
-            self.obstacles.append(
-                "flight recorder: this pid namespace numbers processes otherwise than the kernel log; "
-                "victims are known by the log and by their cgroups' counts of kills only"
-            )
-        elif f"{self._host.proc}/meminfo" not in self._files.absent and not os.access(
-            self._host.proc / "1/statm", os.R_OK
-        ):
-            self.obstacles.append(
-                "flight recorder: other users' processes are hidden (hidepid); the largest are not known "
-                "(CAP_SYS_PTRACE mends it)"
-            )
-        if self._devices.obstacle is not None:
-            self.obstacles.append(
-                f"flight recorder: no word of memory hotplug and zram devices ({self._devices.obstacle})"
-            )
-        if isinstance(self._swap_changes, str):
-            self.obstacles.append(f"flight recorder: no word of swap areas ({self._swap_changes})")
+
+def _obstacles(
+    host: Host,
+    absent: Sequence[str],
+    trigger: Exceptional | str,
+    swaps: Exceptional | str,
+    cgroups: Cgroups,
+    devices: Devices,
+) -> Iterator[str]:
+    """A line for each thing that the recorder does without."""
+    if absent:
+        yield f"flight recorder: works without {', '.join(absent)}"
+    if isinstance(trigger, str):
+        yield f"flight recorder: no pressure trigger ({trigger}); pressure is seen at the next sample"
+    if cgroups.hierarchy is None:
+        yield (
+            "flight recorder: no cgroup hierarchy with the memory controller; victims of reports that "
+            "do not print their cgroup have none"
+        )
+    elif cgroups.changes.obstacle is not None:
+        yield (
+            f"flight recorder: no word of new cgroups ({cgroups.changes.obstacle}); they are seen "
+            "at the next sample"
+        )
+    if not sees_kernel_pids(host.proc):
+        yield (
+            "flight recorder: this pid namespace numbers processes otherwise than the kernel log; "
+            "victims are known by the log and by their cgroups' counts of kills only"
+        )
+    elif f"{host.proc}/meminfo" not in absent and not os.access(host.proc / "1/statm", os.R_OK):
+        yield (
+            "flight recorder: other users' processes are hidden (hidepid); the largest are not known "
+            "(CAP_SYS_PTRACE mends it)"
+        )
+    if devices.obstacle is not None:
+        yield f"flight recorder: no word of memory hotplug and zram devices ({devices.obstacle})"
+    if isinstance(swaps, str):
+        yield f"flight recorder: no word of swap areas ({swaps})"
