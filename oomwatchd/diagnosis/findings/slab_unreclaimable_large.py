@@ -15,6 +15,7 @@ from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.diagnosis.levers import is_v1, raised_first
 from oomwatchd.diagnosis.purpose import purpose
+from oomwatchd.diagnosis.sites import lever_of, said, site_of
 from oomwatchd.diagnosis.suspects import Suspect, by_count
 from oomwatchd.records.report import Finding, Memcg
 from oomwatchd.words.amounts import percent, size
@@ -51,6 +52,7 @@ def find(case: Case) -> Claim | None:
     }
     evidence |= {f"cache:{name}_bytes": held for name, held in caches}
     excess = slab if case.in_cgroup else max(slab - max(int(_USUAL * whole), _LEAST), 0)
+    site = None if case.in_cgroup else site_of(case, slab)
     decides = share >= HOLDS if case.in_cgroup else case.decides(excess)
     return Claim(
         finding=Finding(
@@ -68,7 +70,8 @@ def find(case: Case) -> Claim | None:
         cause=Cause(
             tier=Tier.HELD if case.in_cgroup else Tier.TAKEN,
             text=f"kernel slab holds {case.ledger.percent(slab)} {case.of}"
-            + (_most(case, caches, slab) or _asked(case)),
+            + (_most(case, caches, slab) or _asked(case))
+            + ("" if site is None else f"; allocated by {said(site)}"),
             excess_bytes=excess,
         )
         if decides
@@ -139,7 +142,10 @@ def _advice(case: Case, caches: list[tuple[str, int]]) -> str:
         )
     lever = "" if case.early or not caches else lever_for(case, caches[0][0])
     keeper = _keeper(case, case.ledger.held("slab_unreclaimable") or 0)
-    if keeper is not None and (not caches or not meaning(caches[0][0])):
+    site = site_of(case, case.ledger.held("slab_unreclaimable") or 0)
+    if site is not None and not (lever and meaning(caches[0][0])):
+        lever = lever_of(case, site)
+    elif keeper is not None and (not caches or not meaning(caches[0][0])):
         lever = f"{keeper.lever[0].upper()}{keeper.lever[1:]}."
     if lever:
         return f"{lever} A kill does not free the kernel's own objects (slabtop -s c shows them)."

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.sites import lever_of, said, site_of, within
 from oomwatchd.diagnosis.suspects import (
     FOREIGN,
     Suspect,
@@ -42,24 +43,6 @@ _CLUE = 0.5
 _NONE_YET = 0.97
 #: Largest number of modules that the summary line names.
 _NAMED_MODULES = 3
-#: Allocations of these are in a named counter: slab, page cache, anonymous memory or page tables.
-_COUNTED = (
-    "mm/slub.c",
-    "mm/slab",
-    "mm/filemap.c",
-    "mm/readahead.c",
-    "mm/memory.c",
-    "mm/shmem.c",
-    "mm/swap_state.c",
-    "mm/huge_memory.c",
-    "mm/khugepaged.c",
-    "mm/migrate.c",
-    "mm/hugetlb",
-    "mm/zsmalloc.c",
-    "kernel/fork.c",
-    "include/asm-generic/pgalloc.h",
-    "arch/x86/mm/pgtable.c",
-)
 
 
 def find(case: Case) -> Claim | None:
@@ -79,8 +62,7 @@ def find(case: Case) -> Claim | None:
         return None
     if case.report.trigger.pid == 0 and rest >= _NONE_YET * whole:
         return _none_yet(case, rest, whole)
-    sites = [a for a in case.report.allocations if not a.location.startswith(_COUNTED)]
-    top = sorted(sites, key=lambda a: -a.bytes)[:3]
+    top = within(case, rest)[:3]
     who = ", ".join(f"{a.function} ({a.location}) {size(a.bytes)}" for a in top)
     named = _named(case, vmalloc, percpu)
     return Claim(
@@ -100,9 +82,7 @@ def find(case: Case) -> Claim | None:
                 "whole_bytes": whole,
                 "share_ratio": case.ledger.share(rest),
             },
-            advice=f"Ask why {top[0].function} holds so much: the list names the code that allocated it."
-            if top
-            else _advice(case, vmalloc, percpu, rest),
+            advice=lever_of(case, top[0]) if top else _advice(case, vmalloc, percpu, rest),
         ),
         cause=Cause(
             tier=Tier.HELD if _outweighed(case, excess) else Tier.TAKEN,
@@ -160,6 +140,9 @@ def _first(case: Case, rest: int) -> Suspect | None:
 
 
 def _whose(case: Case, percpu: int, rest: int) -> str:
+    site = site_of(case, rest)
+    if site is not None:
+        return f", most of it allocated by {said(site)}"
     if percpu >= _HUGE * rest:
         return ", most of it per-CPU data"
     first = _first(case, rest)
