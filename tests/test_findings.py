@@ -1510,6 +1510,76 @@ def test_slab_and_allocation_tables_are_named() -> None:
     assert "x_alloc" in unaccounted.advice
 
 
+def profiled(function: str, location: str, mib: int, **totals: int) -> OomReport:
+    """A report of a kernel with memory allocation profiling; the sites of slab pages and of anonymous memory
+    are the largest, as there."""
+    sites = (("mm/slub.c:3062", "alloc_slab_page", 1600), ("mm/memory.c:1061", "folio_prealloc", 1900))
+    rows = (*sites, (location, function, mib))
+    return report(
+        memory=memory(totals=totals),
+        allocations=tuple(
+            Allocation(bytes=amount * MIB, calls=1, location=where, module=None, function=who)
+            for where, who, amount in rows
+        ),
+    )
+
+
+def test_a_profile_names_who_allocated_the_slab() -> None:
+    given = profiled("nft_set_elem_init", "net/netfilter/nf_tables_api.c:6410", 1400, slab_unreclaimable=1500)
+    said = one(given, "slab_unreclaimable_large")
+    assert "allocated by nft_set_elem_init (net/netfilter/nf_tables_api.c:6410): firewall" in line_of(given)
+    assert said.advice.startswith("Have less of what nft_set_elem_init allocates, firewall rules and sets")
+    assert "nft list ruleset" in said.advice
+    unknown = one(profiled("x_alloc", "drivers/x.c:7", 1400, slab_unreclaimable=1500), said.id)
+    assert unknown.advice.startswith("Find why x_alloc holds 1.4 GiB: the kernel's profile names the code")
+    # larger than the slab: pages; much smaller: one of many
+    for mib in (1800, 400):
+        given = profiled("x_alloc", "drivers/x.c:7", mib, slab_unreclaimable=1500)
+        assert "x_alloc" not in one(given, said.id).advice
+
+
+def test_a_profile_names_who_allocated_what_is_in_no_counter() -> None:
+    given = profiled("x_alloc", "drivers/x.c:7", 1400, active_anon=2000)
+    assert "is in no counter, most of it allocated by x_alloc (drivers/x.c:7)" in line_of(given)
+    # slab of another site is larger than all that is in no counter
+    given = profiled("x_alloc", "drivers/x.c:7", 1400, active_anon=1800, slab_unreclaimable=1500)
+    assert "x_alloc" not in one(given, "unaccounted_memory").explanation
+
+
+def aged(now: int, **fields: Any) -> OomReport:
+    """t10 holds most; t11 asked. Anonymous memory of ``now`` MiB, no swap."""
+    tasks = (task(10, 2400, **fields), task(11, 1000), task(12, 100))
+    none = Swap(free_bytes=0, total_bytes=0)
+    asks = Trigger(comm="t11", pid=11, gfp_flags=("GFP_HIGHUSER_MOVABLE",), gfp_mask=0x100CCA, order=0)
+    held = memory(totals={"active_anon": now}, swap=none, ram_bytes=4 * GIB)
+    return report(tasks=tasks, trigger=asks, memory=held)
+
+
+def test_what_did_not_grow_gets_room_first() -> None:
+    """The holder has not grown, who asked has: both together do not fit."""
+    before = [{"AnonPages": mib} for mib in (300, 2480, 2500, 2500)]
+    advice = one((aged(3500), host(before, {"MemTotal": 4096})), "single_process_dominates").advice
+    assert advice.startswith(
+        "Add swap (there is none; begin with 2.0 GiB: mkswap, swapon; /etc/fstab keeps it) or RAM: t10 did "
+        "not grow in the 30 s before, and t11 has no room beside it. Else bound t10: "
+    )
+    # it grew until the kill; the log alone does not tell
+    grew = host([{"AnonPages": mib} for mib in (300, 1000, 1500, 2000)], {"MemTotal": 4096})
+    for given in ((aged(3500), grew), aged(3500)):
+        assert one(given, "single_process_dominates").advice.startswith("Bound t10: ")
+    # it asked itself
+    own = msgspec.structs.replace(aged(3500), trigger=TRIGGER)
+    given = (own, host(before, {"MemTotal": 4096}))
+    assert one(given, "single_process_dominates").advice.startswith("Bound t10: ")
+
+
+def test_a_pool_in_use_gets_room_first() -> None:
+    pool = report(memory=memory(hugepages=hugepages(total=1100, free=10), ram_bytes=4 * GIB))
+    advice = one(pool, "hugepages_reserved").advice
+    assert advice.startswith("Add RAM: 2.1 GiB of the pool are in use, and come back only when those end.")
+    assert "Else lower vm.nr_hugepages" in advice
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [

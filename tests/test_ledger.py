@@ -345,7 +345,8 @@ def test_who_uses_the_huge_pages_is_named() -> None:
     report = machine(_FULL, zone(present=1000, managed=900, free=60, min=20), hugepages=pool)
     case = Case(report, live(huge="626000000 9 vm\n5 8 x").capture)
     claim = hugepages_reserved.find(case)
-    assert claim is not None and "have vm (pid 9) take less, or add RAM: 598 MiB" in claim.finding.advice
+    assert claim is not None and claim.finding.advice.startswith("Add RAM: 598 MiB of the pool are in use")
+    assert "and have vm (pid 9) take less" in claim.finding.advice
     unknown = hugepages_reserved.find(Case(report))
     assert unknown is not None and "have its users take less" in unknown.finding.advice
 

@@ -21,6 +21,8 @@ POINTS, SHARE = 5, 0.1
 _STEADY, _STRAIGHT = 0.8, 0.9
 #: Seconds before the kill, and share of the rate. Whoever grew less in them had come to its end.
 _LAST, _SLOWED = 5, 0.05
+#: Least seconds without growth, and share of a process that comes and goes without being growth.
+_STILL, _MOVES = 10, 0.05
 #: Share of the used swap. A process with more made the swap grow.
 _SWAPPED = 0.5
 #: Growth may have begun late: the whole time is tried first, then the last minute, then the last 15 seconds.
@@ -144,6 +146,30 @@ def _line(points: Sequence[tuple[float, int]]) -> tuple[float, float]:
     yy = sum((y - y_mean) ** 2 for _, y in points)
     xy = sum((x - x_mean) * (y - y_mean) for x, y in points)
     return (xy / xx, xy * xy / (xx * yy)) if xx and yy else (0.0, 0.0)
+
+
+def still_seconds(case: Case, process: Process) -> int:
+    """For how many seconds before the report the recorder shows that ``process`` grew no more: what the
+    machine's processes have gained since then, whoever asked has. 0 if it asked itself, or if that is not
+    known of the last seconds."""
+    # a thread of it is not listed; neither is a kernel thread
+    asker = next((p for p in case.processes if p.pid == case.report.trigger.pid), process)
+    own, swap = case.ledger.held("anon"), case.report.memory.swap if case.report.memory is not None else None
+    if case.capture is None or case.at is None or asker.pid == process.pid or own is None:
+        return 0
+    used = (swap.total_bytes or 0) - (swap.free_bytes or 0) if swap is not None else 0
+    least = own + used - asker.bytes - int(_MOVES * process.bytes)
+    facts = next((f for f in case.capture.processes if f.pid == process.pid), None)
+    start = (facts.start_usec if facts is not None else None) or 0
+    since = case.at.usec
+    for sample in reversed(case.capture.before):
+        then = meminfo(sample)
+        held = then.get("AnonPages", 0) + then.get("SwapTotal", 0) - then.get("SwapFree", 0)
+        if held < least or sample.usec < start:
+            break
+        since = sample.usec
+    seconds = (case.at.usec - since) // 1_000_000
+    return seconds if seconds >= _STILL else 0
 
 
 def grows(amounts: Iterable[int]) -> bool:

@@ -76,6 +76,18 @@ def bound_process(case: Case, comm: str, pid: int | None) -> str:
     return f"Bound {name}: MemoryMax= of its unit, a container limit, or {own}."
 
 
+def make_room(case: Case) -> str:
+    """``Add swap (...) or RAM``, for memory that is rightly held: whoever asked beside it needs room, too.
+    Without a full stop. The first amount is twice what that one has, and a tenth of RAM at least."""
+    swap = case.report.memory.swap if case.report.memory is not None else None
+    if swap is None or swap.total_bytes != 0:
+        return "Add RAM"
+    asked = next((p.bytes for p in case.processes if p.pid == case.report.trigger.pid), 0)
+    ram = case.ram_bytes or 0
+    begin = min(max(2 * asked, ram // 10), ram)
+    return f"Add swap (there is none; begin with {size(begin)}: mkswap, swapon; /etc/fstab keeps it) or RAM"
+
+
 def setting(case: Case, unit: str, otherwise: str) -> str:
     """``TasksMax= of its unit (pids.max)``; without systemd only the part in parentheses."""
     return otherwise if case.systemd is False else f"{unit} of its unit ({otherwise})"

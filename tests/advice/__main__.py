@@ -77,6 +77,13 @@ class Bench:
             out.end = judge.cured(again, bad, scenario, step)
             if self._keep is not None:
                 (self._keep / f"{name}.again.console").write_text(again.console)
+            second = scenario.follow.get(judge.next_lever(out.best.change) or "")
+            if out.end == "not cured" and isinstance(second, Change):
+                out.did += f"; then {second.did}"
+                again = self._run(scenario, where, second)
+                bad = judge.counted(judge.analyze(again.kmsg), scenario, again)
+                if judge.cured(again, bad, scenario, second) != "not cured":
+                    out.end = "by the next step"
         else:
             places = judge.looked(scenario, out.best.change, first)
             out.did = "looked at " + (", ".join(places) or "nothing that is here")

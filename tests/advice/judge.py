@@ -26,7 +26,8 @@ LEVERS: tuple[tuple[str, str], ...] = (
     ("end_holder", r"\b[Ee]nd (whoever|[^,.;]{1,40}\(pid \d+\))"),
     (
         "objects",
-        r"^Have fewer|max_user_watches|nf_conntrack_max|Remove (cgroups|network namespaces)|nftables sets|"
+        r"^Have (fewer|less of what)|^Find why|max_user_watches|"
+        r"nf_conntrack_max|Remove (cgroups|network namespaces)|nftables sets|"
         r"max_map_count|message queues|[Ff]ind (who has so many|whose queue)|pids\.max of their cgroup|"
         r"[Ff]ewer of what takes|^See [a-z][^:;]{3,60}: [^;]*\b(fewer|bound)",
     ),
@@ -122,7 +123,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     live: Verdict | None = None
     lever: str = ""
     did: str = ""
-    #: cured, by doing less, leads there, leads nowhere, not cured, unmapped, not followable, no OOM
+    #: cured, by doing less, by the next step, leads there, leads nowhere, not cured, unmapped,
+    #: not followable, no OOM
     end: str = ""
     note: str = ""
 
@@ -206,6 +208,12 @@ def lever(change: str) -> str:
     return min(found)[2] if found else "unmapped"
 
 
+def next_lever(change: str) -> str | None:
+    """The lever for the case that the first did not suffice, if CHANGE has one: ``If X fills that, too``."""
+    then = re.search(r"\bIf [^.:]{1,60}\btoo\b.*", change)
+    return lever(then[0]) if then is not None else None
+
+
 def looked(scenario: Scenario, change: str, ran: Ran) -> dict[str, bool]:
     """Whether the cause shows at the places that CHANGE names and this scenario knows."""
     return {
@@ -225,7 +233,7 @@ def cured(again: Ran, bad: list[Json], scenario: Scenario, change: Change) -> st
 # ---- the table
 
 _ENDS = (
-    *("cured", "by doing less", "leads there"),
+    *("cured", "by doing less", "by the next step", "leads there"),
     *("not cured", "leads nowhere", "not followable", "unmapped"),
 )
 
@@ -279,6 +287,7 @@ def sums(outcomes: list[Outcome]) -> str:
         f"{share(named['partly'])}, only its kind in {share(named['kind'])},",
         f"not at all in {share(named['no'])}.",
         f"The advice cured in {share(ends['cured'])}, cured by doing less in {share(ends['by doing less'])},",
+        f"by the next step that it names in {share(ends['by the next step'])},",
         f"led to the cause in {share(ends['leads there'])}; it did not cure in {share(ends['not cured'])},",
         f"led nowhere in {share(ends['leads nowhere'])}, could not be followed in",
         f"{share(ends['not followable'])}, had no known lever in {share(ends['unmapped'])}.",

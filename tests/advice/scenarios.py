@@ -89,6 +89,12 @@ _NODES = (
     *("-object", "memory-backend-ram,id=m0,size=256M", "-numa", "node,nodeid=0,cpus=0,memdev=m0"),
     *("-object", "memory-backend-ram,id=m1,size=256M", "-numa", "node,nodeid=1,memdev=m1"),
 )
+#: whoever holds most has held it for some time; the second run need not wait
+_AGED = '[ -z "$LOOKING" ] || sleep 20; '
+_ROOM = {
+    "swap": _did("200 MiB of swap", SWAP="swap_on 204800"),
+    "more_ram": _did("twice the RAM", memory=1024),
+}
 _END = "causes anon ${MB:-200} 2 worker && unharmed"
 
 
@@ -604,10 +610,11 @@ WHOLE = (
         name="g-hugepages-used",
         cause="300 MiB of huge pages, all used by one process; the worker needs 150",
         named=r"huge page",
-        work="echo ${NR:-150} > /proc/sys/vm/nr_hugepages; bystander; causes huge ${HUGE:-298} 90 huge-user & sleep 1;"
+        work="${SWAP:-:}; echo ${NR:-150} > /proc/sys/vm/nr_hugepages; bystander; causes huge ${HUGE:-298} 90 huge-user & sleep 1;"
         " causes anon 150 2 worker && unharmed",
         follow={
-            "hugepages": _did("nr_hugepages 20, its user has to do with less", NR=20, HUGE=38, less=True)
+            "hugepages": _did("nr_hugepages 20, its user has to do with less", NR=20, HUGE=38, less=True),
+            **_ROOM,
         },
     ),
     Scenario(
@@ -1009,8 +1016,10 @@ WHOLE = (
         name="g-dots",
         cause="one byte in each 2 MiB of 300, resident by transparent huge pages; the worker needs 150",
         named=r"huge",
-        work="echo ${THP:-always} > /sys/kernel/mm/transparent_hugepage/enabled; bystander; scored -300 causes dots ${HELD:-300} 90 sparse & sleep 3; causes anon 150 2 worker && unharmed",
-        follow={"thp": _did("never", THP="never"), **_bound("sparse", 100, variable="HELD")},
+        work="echo ${THP:-always} > /sys/kernel/mm/transparent_hugepage/enabled; ${SWAP:-:}; bystander; scored -300 causes dots ${HELD:-300} 90 sparse & settled $!; "
+        + _AGED
+        + "causes anon 150 2 worker && unharmed",
+        follow={"thp": _did("never", THP="never"), **_ROOM, **_bound("sparse", 100, variable="HELD")},
     ),
     Scenario(
         name="g-bomb",
@@ -1042,10 +1051,12 @@ WHOLE = (
     ),
     Scenario(
         name="g-fault",
-        cause="one process has 380 MiB filled by userfaultfd (a restored machine); another needs 100",
+        cause="one process has 300 MiB filled by userfaultfd (a restored machine); another needs 150",
         named=r"restorer",
-        work="bystander; echo 1 > /proc/sys/vm/unprivileged_userfaultfd; causes fault ${HELD:-380} 90 restorer & sleep 3; causes anon 100 2 worker && unharmed",
-        follow=_bound("restorer", 100, variable="HELD"),
+        work="${SWAP:-:}; bystander; echo 1 > /proc/sys/vm/unprivileged_userfaultfd; causes fault ${HELD:-300} 90 restorer & settled $!; "
+        + _AGED
+        + "causes anon 150 2 worker && unharmed",
+        follow={**_ROOM, **_bound("restorer", 100, variable="HELD")},
     ),
     Scenario(
         name="g-steps",
@@ -1091,6 +1102,20 @@ WHOLE = (
         seconds=150,
     ),
     Scenario(
+        name="g-leak-quick",
+        cause="one process leaks 100 MiB/s, and has filled 100 MiB of swap, too",
+        named=r"leaky",
+        innocents=True,
+        work='swap_on ${SWAPKB:-102400}; bystander; if [ -n "$MAX" ]; then group l $MAX; within l timeout 60 causes leak 100 leaky; else timeout 60 causes leak 100 leaky; fi; rc=$?; [ $rc = 143 ] || [ -n "$MAX" ] && unharmed',
+        follow={
+            "bound_process": _did("memory.max 100M", MAX="100M"),
+            "find_leak": _did("memory.max 100M", MAX="100M"),
+            "swap": _did("450 MiB more", SWAPKB=563000),
+        },
+        beyond_log="in seconds a leak and a load that is read in grow alike",
+        seconds=150,
+    ),
+    Scenario(
         name="g-run",
         cause="logs of 280 MiB fill a tmpfs on /run; the worker needs 150",
         named=r"/run\b",
@@ -1127,8 +1152,11 @@ WHOLE = (
         named=r"giant.*exempt|exempt.*giant|-1000",
         near=r"giant",
         innocents=True,
-        work="bystander; scored ${ADJ:--1000} causes anon ${GIANT:-320} 90 giant & sleep 3; causes anon 150 2 innocent; rc=$?; unharmed && return $rc",
+        work="${SWAP:-:}; bystander; scored ${ADJ:--1000} causes anon ${GIANT:-320} 90 giant & settled $!; "
+        + _AGED
+        + "causes anon 150 2 innocent; rc=$?; unharmed && return $rc",
         follow={
+            **_ROOM,
             "exempt": _did("adj 0: the giant dies", ADJ=0),
             **_bound("giant", 100, variable="GIANT"),
         },
@@ -1204,7 +1232,7 @@ WHOLE = (
             "slab": LOOK,
             "driver": LOOK,
         },
-        looks={"slabinfo": Look(_SLAB, r"kmalloc-(64|96|128)|nft_")},
+        looks={"slabinfo": Look(_SLAB, r"kmalloc-(cg-)?(64|96|128)|nft_")},
         seconds=200,
     ),
     Scenario(

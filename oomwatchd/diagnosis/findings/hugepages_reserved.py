@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import make_room
 from oomwatchd.records.report import Finding, Memory
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
@@ -73,6 +74,6 @@ def _advice(case: Case, memory: Memory, pool: int, unused: int) -> str:
     )
     of_it = "" if user is None else f" ({size(user.amount)} by {harmless_name(user.name)})"
     return (
-        f"{knob} and have {whose}, or add RAM: {size(pool - unused)} of the pool are in use{of_it}, so that "
-        "they come back only when those end."
+        f"{make_room(case)}: {size(pool - unused)} of the pool are in use{of_it}, and come back only when "
+        f"those end. Else {knob[0].lower()}{knob[1:]} and have {whose}."
     )

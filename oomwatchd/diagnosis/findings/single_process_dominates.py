@@ -6,14 +6,17 @@ little of the whole memory, because then something else holds it. It is not give
 largest only because the table is cut, which the kernel's own count of anonymous memory shows.
 
 Limit the process: ``MemoryMax=`` in its unit, a container limit, its own settings (heap size, cache size,
-worker memory). If its ``rss`` rises over days without a rising load, it leaks.
+worker memory). If its ``rss`` rises over days without a rising load, it leaks. If the flight recorder shows
+that it did not grow before the kill, and another process asked, the machine is too small for both: swap or
+RAM comes first then.
 """
 
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import HOLDS, Case, Process
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
-from oomwatchd.diagnosis.levers import bound_process, setting
+from oomwatchd.diagnosis.growth import still_seconds
+from oomwatchd.diagnosis.levers import bound_process, duration, make_room, setting
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
@@ -71,9 +74,7 @@ def find(case: Case) -> Claim | None:
                 "bound_bytes": bound or None,
                 "tasks": len(processes),
             },
-            advice=""
-            if case.in_cgroup
-            else bound_process(case, largest.comm, largest.pid) + thp[2] + _spared(case, largest),
+            advice="" if case.in_cgroup else _advice(case, largest, thp[2]),
         ),
         cause=_cause(case, largest, thp[0]),
     )
@@ -98,6 +99,19 @@ def _cause(case: Case, largest: Process, thp: str) -> Cause | None:
     tail = ", and is exempt" if exempt is not None and exempt.excluded_by is not None else ""
     text = f"{name} {'held' if dead else 'holds'} {case.ledger.percent(held)} {case.of}{thp}{tail}"
     return Cause(tier=Tier.HELD, text=text, excess_bytes=held)
+
+
+def _advice(case: Case, largest: Process, thp: str) -> str:
+    """Bound it; but what did not grow is no leak, and whoever asked beside it needs room."""
+    bound = bound_process(case, largest.comm, largest.pid) + thp + _spared(case, largest)
+    still = still_seconds(case, largest)
+    if not still:
+        return bound
+    asker = harmless_name(case.report.trigger.comm or "what asked")
+    return (
+        f"{make_room(case)}: {harmless_name(largest.comm)} did not grow in the {duration(still)} before, and "
+        f"{asker} has no room beside it. Else {bound[0].lower()}{bound[1:]}"
+    )
 
 
 def _spared(case: Case, largest: Process) -> str:
