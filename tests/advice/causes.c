@@ -39,7 +39,9 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/uio.h>
 #include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MIB = 1 << 20, HUGE = 2 * MIB };
@@ -224,6 +226,48 @@ static void memfd(void)
 	hold(number(1));
 }
 
+static void passed(void) /* MB SECONDS PROCS NAME: a sealed memfd, made and filled by a child in the cgroup of PROCS */
+{
+	union { struct cmsghdr head; char room[CMSG_SPACE(sizeof(int))]; } control = {0};
+	char one = 0; int ends[2];
+	struct iovec byte = {&one, 1};
+	struct msghdr message = {.msg_iov = &byte, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+	called(3);
+	must(!socketpair(AF_UNIX, SOCK_DGRAM, 0, ends), "socketpair");
+	if (!fork()) {
+		int procs = open(text(2), O_WRONLY), fd = memfd_create("frames", MFD_ALLOW_SEALING);
+		must(procs >= 0 && write(procs, "0", 1) == 1, text(2));
+		for (long i = 0; i < number(0); i++) must(write(fd, block, MIB) == MIB, "write");
+		must(!fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE), "F_ADD_SEALS");
+		control.head = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
+		memcpy(CMSG_DATA(&control.head), &fd, sizeof fd);
+		must(sendmsg(ends[1], &message, 0) == 1, "sendmsg");
+		_exit(0);
+	}
+	must(recvmsg(ends[0], &message, 0) == 1, "recvmsg");
+	wait(NULL); hold(number(1));
+}
+
+static void secret(void) /* MB SECONDS NAME: memfd_secret, which nobody else can read */
+{
+	called(2); unlimited(RLIMIT_MEMLOCK, RLIM_INFINITY);
+	int fd = syscall(447 /* memfd_secret */, 0);
+	must(fd >= 0 && !ftruncate(fd, number(0) * MIB), "memfd_secret");
+	char *at = mmap(NULL, number(0) * MIB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	must(at != MAP_FAILED, "mmap");
+	memset(at, 1, number(0) * MIB); hold(number(1));
+}
+
+static void map_write(void) /* FILE MB SECONDS NAME: a file written by its mapping */
+{
+	called(3);
+	int fd = open(text(0), O_CREAT | O_RDWR, 0600);
+	must(fd >= 0 && !ftruncate(fd, number(1) * MIB), text(0));
+	char *at = mmap(NULL, number(1) * MIB, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	must(at != MAP_FAILED, "mmap");
+	memset(at, 1, number(1) * MIB); hold(number(2));
+}
+
 static void unlinked(void) /* FILE MB SECONDS NAME: deleted, and held open */
 {
 	called(3);
@@ -367,6 +411,66 @@ static void urings(void) /* COUNT SECONDS NAME: rings of 32768 entries */
 	for (long i = 0; i < number(0); i++) {
 		struct io_uring_params ring = {0};
 		must(syscall(SYS_io_uring_setup, 32768, &ring) >= 0, "io_uring_setup");
+	}
+	hold(number(1));
+}
+
+static void registered(void) /* MB SECONDS NAME: buffers that an io_uring keeps pinned */
+{
+	called(2); unlimited(RLIMIT_MEMLOCK, RLIM_INFINITY);
+	struct io_uring_params ring = {0};
+	int fd = syscall(SYS_io_uring_setup, 8, &ring);
+	must(fd >= 0, "io_uring_setup");
+	struct iovec buffer = {room(number(0) * MIB, 0), number(0) * MIB};
+	must(!syscall(SYS_io_uring_register, fd, IORING_REGISTER_BUFFERS, &buffer, 1), "IORING_REGISTER_BUFFERS");
+	hold(number(1));
+}
+
+static void timers(void) /* COUNT SECONDS NAME: POSIX timers that never fire */
+{
+	called(2); unlimited(RLIMIT_SIGPENDING, RLIM_INFINITY);
+	struct sigevent none = {.sigev_notify = SIGEV_NONE};
+	timer_t timer;
+	for (long i = 0; i < number(0); i++) must(!timer_create(CLOCK_MONOTONIC, &none, &timer), "timer_create");
+	hold(number(1));
+}
+
+static void file_locks(void) /* COUNT FILE SECONDS NAME: every other byte of a file is locked */
+{
+	called(3);
+	int fd = open(text(1), O_CREAT | O_RDWR, 0600);
+	must(fd >= 0, text(1));
+	for (long i = number(0); i > 0; i--) {
+		struct flock one = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 2 * i, .l_len = 1};
+		must(!fcntl(fd, F_SETLK, &one), "F_SETLK");
+	}
+	hold(number(2));
+}
+
+static void mounts(void) /* COUNT DIRECTORY SECONDS NAME: a directory mounted on itself many times */
+{
+	called(3);
+	for (long i = 0; i < number(0); i++) must(!mount("/proc", text(1), NULL, MS_BIND, NULL), "mount");
+	hold(number(2)); _exit(0);
+}
+
+static void tcp(void) /* COUNT SECONDS NAME: connections to itself that nobody reads */
+{
+	struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	socklen_t size = sizeof own;
+	int most = 4 * MIB;
+	called(2); unlimited(RLIMIT_NOFILE, 1 << 20);
+	int door = socket(AF_INET, SOCK_STREAM, 0);
+	must(door >= 0 && !bind(door, (void *)&own, size) && !listen(door, 1000), "listen");
+	getsockname(door, (void *)&own, &size);
+	for (long i = 0; i < number(0); i++) {
+		int out = socket(AF_INET, SOCK_STREAM, 0);
+		setsockopt(out, SOL_SOCKET, SO_SNDBUFFORCE, &most, sizeof most);
+		must(!connect(out, (void *)&own, size), "connect");
+		int in = accept(door, NULL, NULL);
+		setsockopt(in, SOL_SOCKET, SO_RCVBUFFORCE, &most, sizeof most);
+		fcntl(out, F_SETFL, O_NONBLOCK);
+		for (int j = 0; j < 64 && write(out, block, 65536) > 0; j++) ;
 	}
 	hold(number(1));
 }
@@ -609,7 +713,8 @@ static const struct { const char *name; void (*cause)(void); } table[] = {
 	{"shared", shared}, {"huge", huge}, {"write", write_file}, {"lock-file", lock_file},
 	{"empty-files", empty_files}, {"threads", threads}, {"bomb", bomb}, {"opens", opens}, {"pipes", pipes},
 	{"unix", unix_sockets}, {"udp", udp}, {"rings", packet_rings}, {"bpf", bpf_maps}, {"urings", urings},
-	{"dmabufs", dmabufs}, {"perf", perf_buffers},
+	{"passed", passed}, {"secret", secret}, {"map-write", map_write}, {"registered", registered}, {"timers", timers},
+	{"file-locks", file_locks}, {"mounts", mounts}, {"tcp", tcp}, {"dmabufs", dmabufs}, {"perf", perf_buffers},
 	{"watches", watches}, {"messages", messages}, {"attributes", attributes}, {"polled", polled},
 	{"mappings", mappings}, {"routes", routes}, {"namespaces", namespaces}, {"kmsg", kmsg}, {"receive", receive},
 };

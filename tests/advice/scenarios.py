@@ -515,6 +515,247 @@ CGROUPS = (
         },
         seconds=150,
     ),
+    Scenario(
+        name="cg-passed",
+        cause="a sealed memfd of 30 MiB, filled in the cgroup, is held by a process outside it; the worker needs 20 of 40",
+        named=r"memfd|shared memory|tmpfs",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; group b; within b causes passed 30 ${SECONDS_OF:-20} $CGROUPS/a/cgroup.procs receiver & sleep 2;"
+        " within a causes anon 20 2 worker",
+        follow={
+            "raise_limit": _did("limit doubled", LIMIT="80M"),
+            "end_holder": _did("the receiver ended", SECONDS_OF=1),
+        },
+    ),
+    Scenario(
+        name="cg-orphan",
+        cause="25 MiB in a tmpfs were charged to a cgroup that is removed; its sibling's worker needs 20 of the parent's 40",
+        named=r"tmpfs|shared memory",
+        where=BOTH,
+        work="group par ${LIMIT:-40M}; parent par; group par/gone; group par/kid; "
+        + _TMPFS
+        + 'within par/gone dd if=/dev/zero of=$d/f bs=1M count=25 2>/dev/null; sleep 1; rmdir $CGROUPS/par/gone; [ -z "$CLEAN" ] || rm $d/f;'
+        " within par/kid causes anon 20 2 worker; rc=$?; umount $d; return $rc",
+        follow={
+            "raise_limit": _did("the parent's limit doubled", LIMIT="80M"),
+            "tmpfs_remove": _did("files removed", CLEAN=1),
+        },
+    ),
+    Scenario(
+        name="cg-empty-dir",
+        cause="a helper fills a tmpfs of the pod (30 MiB, charged to it); the pod's limit of 40 then kills the app, which needs 20",
+        named=r"tmpfs|shared memory",
+        where=BOTH,
+        work="group par ${LIMIT:-40M}; parent par; group par/app 100M; group par/helper; "
+        + _TMPFS
+        + 'within par/helper causes unlinked $d/f 30 ${SECONDS_OF:-9} helper & sleep 1; [ -z "$CLEAN" ] || sleep 9;'
+        " within par/app causes anon 20 2 app; rc=$?; wait; umount $d; return $rc",
+        follow={
+            "raise_limit": _did("the pod's limit doubled", LIMIT="80M"),
+            "end_holder": _did("the helper ended first", SECONDS_OF=1, CLEAN=1),
+        },
+    ),
+    Scenario(
+        name="cg-neighbour-lock",
+        cause="30 MiB of page cache, charged to the cgroup that read it first, are locked by a process outside; the worker needs 20 of 40",
+        named=r"locked",
+        near=r"page cache",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; f=/var/tmp/adv.$$; [ $VERSION = 1 ] || { disk_at /mnt; f=/mnt/f; };"
+        " within a dd if=/dev/zero of=$f bs=1M count=30 conv=fsync 2>/dev/null; causes lock-file $f ${SECONDS_OF:-9} pinner & sleep 1;"
+        ' [ -z "$CLEAN" ] || sleep 1; within a causes anon 20 2 worker; rc=$?; wait; rm $f; return $rc',
+        follow={
+            "raise_limit": _did("limit doubled", LIMIT="80M"),
+            "mlock": _did("the pinner ended first", SECONDS_OF=1, CLEAN=1),
+        },
+    ),
+    Scenario(
+        name="cg-above-leak",
+        cause="the parent's limit of 60 MiB binds: a sibling that may have 50 grows to 45, the worker needs 20 of its own 30",
+        named=r"/par\b.*limit of 60|cgroup above|whose limit",
+        where=BOTH,
+        work="group par ${LIMIT:-60M}; parent par; group par/busy 50M; group par/kid 30M; within par/kid causes anon 20 9 worker & W=$!;"
+        " within par/busy causes anon ${MB:-45} 6 sibling & S=$!; wait $W; rc=$?; wait $S && return $rc",
+        follow={
+            "raise_limit": _did("the parent's limit doubled", LIMIT="120M"),
+            **_bound("sibling", 20),
+        },
+    ),
+    Scenario(
+        name="cg-deep",
+        cause="of five cgroups one in another only the second has a limit (40 MiB); the process in the last needs 60",
+        named=r"/one/two\b.*limit of 40|\btwo at its limit of 40",
+        where=BOTH,
+        work="g=one; group $g; parent $g; for n in two three four five; do g=$g/$n; group $g; [ $n = five ] || parent $g; done;"
+        " limited one/two ${LIMIT:-40M}; within $g causes anon 60 2 worker",
+        follow=_DOUBLED,
+    ),
+    Scenario(
+        name="cg-jobs",
+        cause="jobs that hang pile up: one of 2 MiB each 50 ms, 30 in all, limit 40",
+        named=r"\b(1\d|2\d|30)\b.*(processes|job)|many (small )?processes",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; n=0; while [ $n -lt ${N:-30} ]; do within a causes anon 2 8 job & n=$((n + 1)); sleep 0.05; done;"
+        " sleep 2; lost=0; n=$(grep -c . $CGROUPS/a/cgroup.procs); wait; [ $n -ge ${N:-30} ]",
+        follow={**_DOUBLED, "bound_count": _did("10 jobs", N=10, less=True)},
+    ),
+    Scenario(
+        name="cg-bomb",
+        cause="a fork bomb of processes of 1 MiB, limit 40",
+        named=r"\d+ bomb processes|bomb processes|\d+ processes",
+        where=(VM,),
+        work="group a ${LIMIT:-40M}; echo ${PIDS:-max} > $CGROUPS/a/pids.max; within a timeout -s KILL 8 causes bomb bomb;"
+        " sleep 1; for p in $(cat $CGROUPS/a/cgroup.procs); do kill -9 $p; done; return 0",
+        follow={
+            "bound_count": _did("pids.max 20", PIDS=20),
+            "raise_limit": _did("limit doubled", LIMIT="80M"),
+        },
+    ),
+    Scenario(
+        name="cg-xmx",
+        cause="a heap of 34 MiB (-Xmx) and 12 MiB of buffers beside it, limit 40",
+        named=r"at its (memory )?limit of 40",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes anon ${MB:-46} 2 java",
+        follow={**_DOUBLED, **_bound("java", 30)},
+    ),
+    Scenario(
+        name="cg-python",
+        cause="a list of a real Python program grows to 60 MiB, limit 40",
+        named=r"at its (memory )?limit of 40|python3? grew",
+        where=(HOST,),
+        work="group a ${LIMIT:-40M}; within a $(command -v python3) -c 'import time; kept = []\nfor i in range(60 * 16): kept.append(bytes([i % 251]) * 65536)\ntime.sleep(2)'",
+        follow={"raise_limit": _did("limit 100 MiB", LIMIT="100M")},
+    ),
+    Scenario(
+        name="cg-fault",
+        cause="a restored machine's memory, 60 MiB, filled by userfaultfd, limit 40",
+        named=r"restorer held",
+        near=r"at its limit of 40",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes fault 60 2 restorer",
+        follow=_DOUBLED,
+    ),
+    Scenario(
+        name="cg-urings",
+        cause="30 io_uring rings of 32768 entries, limit 40",
+        named=r"io_uring",
+        near=_KERNEL,
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes urings ${N:-30} 2 ringer",
+        follow={"raise_limit": _did("limit 200 MiB", LIMIT="200M")},
+    ),
+    Scenario(
+        name="cg-registered",
+        cause="60 MiB of buffers registered with an io_uring (pinned), limit 40",
+        named=r"ringer held|io_uring|pinned",
+        near=r"at its limit of 40",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; within a causes registered 60 2 ringer",
+        follow=_DOUBLED,
+    ),
+    Scenario(
+        name="cg-secret",
+        cause="60 MiB of secret memory (memfd_secret), limit 40",
+        named=r"secret|locked|unevictable",
+        near=r"page cache|at its limit",
+        where=(HOST,),  # 6.1 has it only with secretmem.enable=1
+        work="group a ${LIMIT:-40M}; within a causes secret 60 2 vault",
+        follow=_DOUBLED,
+    ),
+    Scenario(
+        name="cg-timers",
+        cause="120000 POSIX timers, limit 30",
+        named=r"timer",
+        near=_KERNEL,
+        where=BOTH,
+        work="group a ${LIMIT:-30M}; within a causes timers 120000 2 ticker",
+        follow={"raise_limit": _did("limit 120 MiB", LIMIT="120M")},
+    ),
+    Scenario(
+        name="cg-file-locks",
+        cause="150000 locks on bytes of a file, limit 20",
+        named=r"file locks",
+        near=_KERNEL,
+        where=BOTH,
+        work="group a ${LIMIT:-20M}; within a causes file-locks 150000 /tmp/adv.$$ 2 locker; rc=$?; rm -f /tmp/adv.$$; return $rc",
+        follow={"raise_limit": _did("limit 100 MiB", LIMIT="100M")},
+    ),
+    Scenario(
+        name="cg-mounts",
+        cause="60000 mounts, limit 20",
+        named=r"\bmounts?\b",
+        near=_KERNEL,
+        where=(HOST,),
+        work="group a ${LIMIT:-20M}; d=/tmp/adv.$$; mkdir -p $d; within a unshare -m causes mounts 60000 $d 2 mounter",
+        follow={"raise_limit": _did("limit 100 MiB", LIMIT="100M")},
+    ),
+    Scenario(
+        name="cg-tcp",
+        cause="connections that nobody reads hold 30 MiB; the worker needs 20 of 40",
+        named=r"\bsocket|network|connections",
+        near=_KERNEL,
+        work="group a ${LIMIT:-40M}; within a causes tcp 8 20 deaf & sleep 3; within a causes anon 20 2 worker",
+        follow=_DOUBLED,
+        beyond_log="a charge for a socket is refused and the sender waits: another request has to fail",
+    ),
+    Scenario(
+        name="cg-map-write",
+        cause="a file of 60 MiB is written by its mapping (2 MB/s), 15 MiB of anonymous memory beside it, limit 20",
+        named=r"dirty|writ",
+        env={"THROTTLE": "2000000"},
+        work="group a ${LIMIT:-20M}; disk_at /mnt; within a causes map-write /mnt/f 60 1 mapper & W=$!;"
+        " within a causes anon 15 3 worker; rc=$?; kill -9 $W; return $rc",
+        follow={"raise_limit": _did("limit doubled", LIMIT="40M")},
+    ),
+    Scenario(
+        name="cg-deleted",
+        cause="a deleted file of 30 MiB in a tmpfs is held open; the worker needs 20 of 40",
+        named=r"tmpfs|shared memory|deleted",
+        where=BOTH,
+        work="group a ${LIMIT:-40M}; "
+        + _TMPFS
+        + "within a causes unlinked $d/f 30 ${SECONDS_OF:-9} holder & sleep 1;"
+        ' [ -z "$CLEAN" ] || sleep 2; within a causes anon 20 2 worker; rc=$?; wait; umount $d; return $rc',
+        follow={
+            "raise_limit": _did("limit doubled", LIMIT="80M"),
+            "end_holder": _did("the holder ended first", SECONDS_OF=1, CLEAN=1),
+        },
+    ),
+    Scenario(
+        name="cg-together-exempt",
+        cause="memory.oom.group=1 and an exempt member (-1000): the helper over the limit takes the main process, the exempt lives",
+        named=r"oom\.group|whole (c?group)|all of (it|them)|together",
+        innocents=True,
+        work="group a ${LIMIT:-40M}; echo ${GROUP:-1} > $CGROUPS/a/memory.oom.group; within_scored a -1000 causes anon 4 30 exemptone &"
+        " within a causes anon 4 900 mainproc & sleep 1; within a causes anon 60 2 helper; grep -q exemptone /proc/[0-9]*/comm && grep -q mainproc /proc/[0-9]*/comm",
+        follow={**_DOUBLED, "oom_group": _did("oom.group=0: the helper dies alone", GROUP=0)},
+    ),
+    Scenario(
+        name="cg-zswap-none",
+        cause="zswap is on, but memory.swap.max=0 (which forbids zswap, too); the process needs 60 of 40 MiB",
+        named=r"swap",
+        work="echo 1 > /sys/module/zswap/parameters/enabled; swap_on; group a ${LIMIT:-40M}; echo ${SWAP:-0} > $CGROUPS/a/memory.swap.max;"
+        " within a causes anon 60 2 worker",
+        follow={**_DOUBLED, "swap_max": _did("swap allowed", SWAP="max")},
+    ),
+    Scenario(
+        name="cg-zswap",
+        cause="zswap keeps what does not compress in the cgroup's own memory; the process needs 90 of 40 MiB",
+        named=r"zswap|compressed swap",
+        near=_KERNEL,
+        work="echo 1 > /sys/module/zswap/parameters/enabled; swap_on; group a ${LIMIT:-40M}; echo ${ZSWAP:-max} > $CGROUPS/a/memory.zswap.max;"
+        " within a causes noise 90 2 worker",
+        follow={"raise_limit": _did("limit 120 MiB", LIMIT="120M")},
+        seconds=150,
+    ),
+    Scenario(
+        name="cg-high",
+        cause="memory.high of 30 MiB slows the process to a stop; its manager kills it (SIGKILL after 10 s): no kill of the kernel's",
+        named=r"memory\.high",
+        work="group a 60M; echo 30M > $CGROUPS/a/memory.high; within a timeout -s KILL 10 causes anon 45 2 worker",
+        seconds=60,
+    ),
 )
 
 WHOLE = (
