@@ -69,6 +69,10 @@ PROTECTION = ("memory.min", "memory.low")
 #: v2: the file whose counts include the cgroups below
 HIERARCHICAL_KILLS = "memory.events"
 
+#: hugetlb controller, by size of page (``hugetlb.2MB``): how often a page was refused at the limit of this
+#: cgroup or of one above it, and the limit; v2, then v1 (hugetlb_cgroup.c)
+HUGE_PAGES = ((".events.local", ".max"), (".failcnt", ".limit_in_bytes"))
+
 
 class Hierarchy(msgspec.Struct, frozen=True):
     """Where the memory controller is mounted; ``root`` is the cgroup that is seen at the mount point, as

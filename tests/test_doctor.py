@@ -103,6 +103,30 @@ def test_what_is_missing_is_a_warning_with_its_mend(
     assert hint in (checks[check].hint or "")
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_cgroup_that_was_refused_huge_pages_is_told(root: Path, version: int) -> None:
+    """The process gets SIGBUS, and the kernel writes nothing (the figures are of Linux 6.1 and 6.18)."""
+    count, limit = (".failcnt", ".limit_in_bytes") if version == 1 else (".events.local", ".max")
+    if version == 1:
+        table = (root / "proc/self/mountinfo").read_text()
+        write(root, "proc/self/mountinfo", f"{table}31 1 0:27 / {root}/huge rw - cgroup cgroup rw,hugetlb\n")
+    place = "huge" if version == 1 else "cg"
+    for group, refused in (("a/b", 3), ("a", 0), ("c\x1b", 20)):
+        write(
+            root,
+            f"{place}/{group}/hugetlb.2MB{count}",
+            f"{refused}\n" if version == 1 else f"max {refused}\n",
+        )
+        write(root, f"{place}/{group}/hugetlb.2MB{limit}", "20971520\n" if group != "a/b" else "max\n")
+    check = examined(root)["huge page limits"]
+    assert check.state == "warn"
+    # harmless for a terminal, those with most first
+    assert (
+        "cgroup /c\\x1b 20 times (hugetlb.2MB.max 20 MiB), /a/b 3 times (hugetlb.2MB.max max" in check.found
+    )
+    assert "/a 0" not in check.found
+
+
 def test_a_panic_is_a_warning_unless_the_report_survives_it(root: Path) -> None:
     write(root, "proc/sys/vm/panic_on_oom", "2\n")
     assert examined(root)["panic"].state == "ok"

@@ -1057,6 +1057,52 @@ def test_a_short_life_is_a_climb_by_its_start_and_its_end() -> None:
     assert "leak_suspect" not in ids((given[0], old))
 
 
+_HOLDER = "of t10 (pid 10)"
+
+
+@pytest.mark.parametrize(
+    ("parts", "mostly", "maybe", "remove"),
+    [
+        ({"memfd": "300000000 10 t10"}, f"a memfd {_HOLDER}", "", "t10 (pid 10) has 286 MiB in a memfd"),
+        # charged to this cgroup, held from another
+        ({"memfd": "300000000 7 else"}, "", "a memfd of else (pid 7)", "ls -l /proc/7/fd"),
+        ({"deleted": "300000000 7 else"}, "", "deleted files that else (pid 7)", "grep deleted"),
+        ({"tmpfs": "310000000 /run"}, "", "files in /run", "du -xa /run"),
+        ({"sysv": "300000000 7 9"}, "", "SysV segment 7", "ipcrm -m 7"),
+        # a member goes before one whose amount fits
+        (
+            {"deleted": "300000000 7 else", "memfd": "300000000 10 t10"},
+            f"a memfd {_HOLDER}",
+            "",
+            "t10 (pid 10)",
+        ),
+        # too much and too little to be it
+        ({"memfd": "900000000 7 else"}, "", "", "tmpfs: rm"),
+        ({"memfd": "90000000 10 t10"}, "", "", "tmpfs: rm"),
+    ],
+)
+def test_the_holder_of_a_cgroups_shared_memory_is_looked_for(
+    parts: dict[str, str], mostly: str, maybe: str, remove: str
+) -> None:
+    given = (cgroup(stat={"anon": 200 * MIB, "file": 300 * MIB, "shmem": 300 * MIB}), host([], {}, **parts))
+    finding = one(given, "shmem_large")
+    assert line_of(given).partition(", most of it ")[2] == mostly
+    assert (f"It may be {maybe}" in finding.explanation) if maybe else "may be" not in finding.explanation
+    assert remove in finding.advice
+
+
+@pytest.mark.parametrize(("start_seconds", "since"), [(0, True), (1, True), (4, False), (-20, False)])
+def test_who_grew_at_its_rate_all_its_life_grew_from_the_start(start_seconds: int, since: bool) -> None:
+    """Looks in the last third alone, 100 MiB a second: they tell of the time before if the rate fits it."""
+    few = tuple((second * 500_000, second * 50 * MIB) for second in (16, 17, 18, 19))
+    facts = ProcessFacts(pid=10, start_usec=start_seconds * 1_000_000 + 1)
+    leak = msgspec.structs.replace(LEAK, points=few)
+    kill = Snapshot(usec=10_000_000, wall=10.0, parts={})
+    live = msgspec.structs.replace(recorded(tracks=(leak,), processes=(facts,)), at=kill)
+    given = (cgroup(tasks=(task(10, 1000), task(11, 10))), live)
+    assert (one(given, "leak_suspect").evidence["first_bytes"] == 0) is since
+
+
 ID_LIMIT = "memcg_limit_reached"
 
 

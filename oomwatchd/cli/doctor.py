@@ -6,9 +6,10 @@ It changes nothing and provokes nothing (``oomwatchd selftest`` does that).
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,18 +18,19 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 import psutil
 
-from oomwatchd import config
+from oomwatchd import cgroupfs, config
 from oomwatchd.errors import OomwatchdError, UnavailableError
 from oomwatchd.observe.container import HELPER
 from oomwatchd.observe.hierarchy import memory_hierarchy
 from oomwatchd.observe.host import Host, read_text, read_whole
 from oomwatchd.observe.runtimes import DIRECTORIES
 from oomwatchd.procfs import oom_kills
-from oomwatchd.procfs.mounts import swap_areas
+from oomwatchd.procfs.mounts import mounts, swap_areas
 from oomwatchd.records.kmsg import to_text
 from oomwatchd.sources.kmsg import KmsgSource
 from oomwatchd.words.amounts import size
 from oomwatchd.words.escape import harmless
+from oomwatchd.words.text import plural
 
 if TYPE_CHECKING:
     from oomwatchd.cli import Subparsers
@@ -40,6 +42,8 @@ FIXED_BYTES = 9 * 1024
 BYTES_PER_RECORD = 32
 FIXED_RECORDS = 160
 _SMALL_FILE = 64 * 1024
+#: Cgroups that are looked at, and refusals that are shown.
+_MAX_GROUPS, _MAX_REFUSED = 20_000, 3
 #: syslog(2): the size of the ring
 _SYSLOG_ACTION_SIZE_BUFFER = 10
 
@@ -96,6 +100,7 @@ def examine(root: Path, device: Path, ring: Callable[[], int | None]) -> list[Ch
         _choice(root),
         _overcommit(root),
         _cgroups(root),
+        _huge_pages(root),
         _names(root),
         _holders(root),
         _pressure(root),
@@ -242,6 +247,45 @@ def _cgroups(root: Path) -> Check:
         found = "no mounted cgroup hierarchy has the memory controller"
         return Check("cgroups", "warn", found, "boot with cgroup_enable=memory, or mount one")
     return Check("cgroups", "ok", f"memory controller of cgroup v{hierarchy.version} at {hierarchy.mount}")
+
+
+def _huge_pages(root: Path) -> Check:
+    """Whether a cgroup was refused huge pages. The process that wanted them gets SIGBUS; the kernel writes
+    nothing, so nothing else here tells of it."""
+    table = read_whole(root / "proc/self/mountinfo", 16 * _SMALL_FILE)
+    points = dict.fromkeys(
+        to_text(one.point)
+        for one in mounts(table)
+        if one.kind == b"cgroup2" or (one.kind == b"cgroup" and b"hugetlb" in one.options.split(b","))
+    )
+    refused = sorted((one for point in points for one in _refused(point)), reverse=True)
+    if not refused:
+        return Check("huge page limits", "ok", "no cgroup was refused huge pages")
+    said = [
+        f"{harmless(group)} {plural(count, 'time')} ({limit})"
+        for count, group, limit in refused[:_MAX_REFUSED]
+    ]
+    found = f"refused huge pages, and who wanted them got SIGBUS: cgroup {', '.join(said)}"
+    hint = "raise that limit (v1: hugetlb.SIZE.limit_in_bytes), or use fewer huge pages"
+    return Check("huge page limits", "warn", found, hint)
+
+
+def _refused(point: str) -> Iterator[tuple[int, str, str]]:
+    """Count, cgroup and limit of each cgroup below ``point`` to which a huge page was refused."""
+    for seen, (directory, _, files) in enumerate(os.walk(point)):
+        if seen >= _MAX_GROUPS:
+            return
+        for name in files:
+            for count_file, limit_file in cgroupfs.HUGE_PAGES:
+                kind = name.removesuffix(count_file)
+                if kind == name or not re.fullmatch(r"hugetlb\.\w+", kind):
+                    continue
+                text = read_text(Path(directory, name), 256) or ""
+                count = int(text) if text.strip().isdigit() else cgroupfs.entry(text.encode(), b"max")
+                if count:
+                    limit = (read_text(Path(directory, kind + limit_file), 64) or "?").strip()
+                    above = size(int(limit)) if limit.isdigit() else f"{limit}: that of a cgroup above"
+                    yield count, directory.removeprefix(point) or "/", f"{kind}.max {above}"
 
 
 def _names(root: Path) -> Check:

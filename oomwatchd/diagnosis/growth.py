@@ -23,6 +23,8 @@ _STEADY, _STRAIGHT = 0.8, 0.9
 _LAST, _SLOWED = 5, 0.05
 #: Least seconds without growth, and share of a process that comes and goes without being growth.
 _STILL, _MOVES = 10, 0.05
+#: Least number of samples of which the rate is compared with that of the whole life; the most it may differ.
+_FEW, _SAME = 3, 0.15
 #: Share of the used swap. A process with more made the swap grow.
 _SWAPPED = 0.5
 #: Growth may have begun late: the whole time is tried first, then the last minute, then the last 15 seconds.
@@ -81,12 +83,20 @@ def _anchored(case: Case, track: Track) -> Track:
         return track
     facts = next((f for f in case.capture.processes if f.pid == track.pid), None)
     start = facts.start_usec if facts is not None else None
-    # a start long before the first sample would make a straight line by itself
-    if start is not None and 0 < points[0][0] - start <= points[-1][0] - points[0][0]:
-        points.insert(0, (start, 0))
+    span = points[-1][0] - points[0][0]
     if process is not None and end is not None and end > points[-1][0]:
         points.append((end, process.rss_bytes if case.in_cgroup else process.bytes))
+    # a start long before the first sample would make a straight line by itself
+    if start is not None and points[0][0] > start and (points[0][0] - start <= span or _since(points, start)):
+        points.insert(0, (start, 0))
     return msgspec.structs.replace(track, points=tuple(points))
+
+
+def _since(points: Sequence[tuple[int, int]], start: int) -> bool:
+    """Whether three or more points have the rate of the whole life: it grew like that from the start."""
+    rate, _ = _line(points)
+    last_usec, last = points[-1]
+    return len(points) >= _FEW and abs(rate * (last_usec - start) - last) <= _SAME * last
 
 
 def _with_swap(case: Case, track: Track, process: Process | None) -> list[tuple[int, int]]:
@@ -139,7 +149,7 @@ def _ended(points: Sequence[tuple[float, int]], rate: float) -> bool:
 
 
 def _line(points: Sequence[tuple[float, int]]) -> tuple[float, float]:
-    """The least squares line: its slope in bytes a second, and its explained share of the variation."""
+    """The least squares line: its slope in bytes a unit of time, and its explained share of the variation."""
     n = len(points)
     x_mean, y_mean = sum(x for x, _ in points) / n, sum(y for _, y in points) / n
     xx = sum((x - x_mean) ** 2 for x, _ in points)

@@ -6,15 +6,20 @@ graphics drivers (i915 and others keep them in shmem). They do not go away when 
 may free nothing.
 
 On a live system the finding names the tmpfs mounts that hold most, and how much they grew in the minutes
-before.
+before. In a cgroup it names the memfd, deleted files, segment or mount whose size fits what the cgroup is
+charged: the holder may live elsewhere, for memory stays charged to the cgroup of whoever touched it first.
 
 Look at ``df -t tmpfs``, ``ipcs -m`` and /dev/shm; limit a tmpfs with ``size=`` and remove stale files.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.facts import Held
 from oomwatchd.diagnosis.levers import bound_process, raised_first, setting
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
@@ -25,6 +30,8 @@ TITLE = "Shared memory (tmpfs, SysV, memfd) is large"
 
 #: Shares of the whole.
 _LARGE, _HUGE = 0.20, 0.50
+#: Most that a holder elsewhere may have, as a share of what the cgroup is charged.
+_FITS = 1.1
 
 
 def find(case: Case) -> Claim | None:
@@ -63,8 +70,9 @@ def find(case: Case) -> Claim | None:
 def _advice(case: Case) -> str:
     if case.in_cgroup:
         # a size= below what is needed makes writes fail with ENOSPC instead
-        less = "remove it (tmpfs: rm; SysV: ipcs -m, ipcrm; memfd: ls -l /proc/*/fd)"
-        text = raised_first(case, less, needed="that shared memory is needed")
+        found = _likely(case)
+        less = found.remove if found else "tmpfs: rm; SysV: ipcs -m, ipcrm; memfd: ls -l /proc/*/fd"
+        text = raised_first(case, f"remove it ({less})", needed="that shared memory is needed")
         return f"{text} A mount's size= below the need fails with ENOSPC instead."
     mapped = _mapped(case)
     if mapped is not None:
@@ -110,21 +118,72 @@ def _advice(case: Case) -> str:
     )
 
 
-def _mostly(case: Case, shmem: int) -> str:
-    """Live: what most of it is."""
-    if case.in_cgroup:
-        return ""
+class _Place(NamedTuple):
+    """Where shared memory may be: who or what holds it, in words, and how to remove it from there."""
+
+    held: Held
+    words: str
+    remove: str
+    #: a process of the cgroup holds it
+    within: bool = False
+
+
+def _places(case: Case) -> Iterator[_Place]:
+    """Live: the largest holder of each kind."""
     facts = case.facts
-    found = [
-        *(
-            (h, f"deleted files that {harmless_name(h.name)} (pid {h.pid}) has open")
-            for h in facts.deleted[:1]
-        ),
-        *((h, f"a memfd of {harmless_name(h.name)} (pid {h.pid})") for h in facts.memfd[:1]),
-        *((h, f"SysV segment {harmless_name(h.name.split()[0])}") for h in facts.sysv[:1]),
-        *((h, f"files in {harmless_name(h.name)}") for h in facts.tmpfs[:1]),
+    members = {task.pid: task.comm for task in case.report.tasks}
+
+    def within(held: Held) -> bool:
+        # a daemon in a container sees other pids than the log has
+        return held.name in members.values() if held.pid not in members else members[held.pid] == held.name
+
+    for h in facts.deleted[:1]:
+        who = f"{harmless_name(h.name)} (pid {h.pid})"
+        yield _Place(
+            h,
+            f"deleted files that {who} has open",
+            f"{who} has {size(h.amount)} of deleted files open: ls -l /proc/{h.pid}/fd | grep deleted",
+            within(h),
+        )
+    for h in facts.memfd[:1]:
+        who = f"{harmless_name(h.name)} (pid {h.pid})"
+        yield _Place(
+            h,
+            f"a memfd of {who}",
+            f"{who} has {size(h.amount)} in a memfd: ls -l /proc/{h.pid}/fd",
+            within(h),
+        )
+    for h in facts.sysv[:1]:
+        number = harmless_name(h.name.split()[0])
+        yield _Place(
+            h, f"SysV segment {number}", f"SysV segment {number} has {size(h.amount)}: ipcrm -m {number}"
+        )
+    for h in facts.tmpfs[:1]:
+        point = harmless_name(h.name)
+        yield _Place(
+            h, f"files in {point}", f"files in {point} have {size(h.amount)}: du -xa {point} | sort -n"
+        )
+
+
+def _mostly(case: Case, shmem: int) -> str:
+    """Live: what most of it is. In a cgroup only what one of its processes holds is certain enough."""
+    found = next(
+        (p for p in _places(case) if p.held.amount >= _HUGE * shmem and (p.within or not case.in_cgroup)),
+        None,
+    )
+    return f", most of it {found.words}" if found else ""
+
+
+def _likely(case: Case) -> _Place | None:
+    """Live, in a cgroup: what may be most of it. Memory is charged to the cgroup of who touched it first: the
+    holder may live elsewhere, and only the amount tells."""
+    shmem = case.ledger.held("shmem") or 0
+    fits = [
+        p
+        for p in _places(case)
+        if _HUGE * shmem <= p.held.amount and (p.within or p.held.amount <= _FITS * shmem)
     ]
-    return next((f", most of it {words}" for h, words in found if h.amount >= _HUGE * shmem), "")
+    return max(fits, key=lambda p: p.within, default=None)
 
 
 def _mapped(case: Case) -> tuple[str, int] | None:
@@ -139,9 +198,17 @@ def _mapped(case: Case) -> tuple[str, int] | None:
 
 def _who(case: Case) -> str:
     """Live: the largest memfds and SysV segments, which belong to no mount."""
+    if case.in_cgroup:
+        found = _likely(case)
+        if found is None or found.within:
+            return ""
+        return (
+            f" It may be {found.words}: of {size(found.held.amount)}. Shared memory is charged to the cgroup "
+            "of whoever touched it first, and stays there when another process holds it."
+        )
     said = [f"memfd of {harmless_name(h.name)} (pid {h.pid}) {size(h.amount)}" for h in case.facts.memfd[:2]]
     said += [f"SysV segment {harmless_name(h.name)} {size(h.amount)}" for h in case.facts.sysv[:2]]
-    return f" Largest: {', '.join(said)}." if said and not case.in_cgroup else ""
+    return f" Largest: {', '.join(said)}." if said else ""
 
 
 def _mounts(case: Case) -> str:
