@@ -1091,6 +1091,40 @@ def test_the_holder_of_a_cgroups_shared_memory_is_looked_for(
     assert remove in finding.advice
 
 
+def test_a_crowd_that_grew_again_is_of_one_cgroup() -> None:
+    """Kills of its name elsewhere say nothing of this limit: each of those began anew."""
+    crowd = cgroup(tasks=tuple(task(10 + n, 20, comm="w") for n in range(25)), first_usec=60_000_000)
+    crowd = msgspec.structs.replace(crowd, victims=(Victim(pid=10, comm="w"),))
+    told = {
+        place: one((crowd, kills("w", place, 25)), "many_small_processes").advice
+        for place in ("/a.slice/b.service", "/other", None)
+    }
+    assert told["/other"].startswith("Raise MemoryMax= of a.slice")
+    assert told["/a.slice/b.service"].startswith("Bound how many w may run")
+    assert told[None] == told["/a.slice/b.service"]
+
+
+@pytest.mark.parametrize(
+    ("locked", "said", "outside"),
+    [
+        ("300000000 10 t10", "t10 (pid 10) locks 286 MiB", False),
+        # page cache charged here, locked by a mapping elsewhere
+        ("300000000 7 else", "else (pid 7) locks 286 MiB", True),
+        # no more than it could be, and one that lives here goes first
+        ("900000000 7 else\n20000000 10 t10", "t10 (pid 10) locks 19.1 MiB", False),
+        ("900000000 7 else\n20000000 8 other", "", False),
+    ],
+)
+def test_who_locks_a_cgroups_memory_is_of_it_or_fits(locked: str, said: str, outside: bool) -> None:
+    finding = one(
+        (cgroup(stat={"unevictable": 300 * MIB}), host([], {}, locked=locked)), "mlocked_or_unevictable"
+    )
+    assert said in finding.explanation
+    assert ("lives outside the cgroup" in finding.explanation) is outside
+    assert (said or "VmLck in /proc/PID/status tells who locks") in finding.advice
+    assert ("locks" in finding.explanation) is bool(said)
+
+
 @pytest.mark.parametrize(("start_seconds", "since"), [(0, True), (1, True), (4, False), (-20, False)])
 def test_who_grew_at_its_rate_all_its_life_grew_from_the_start(start_seconds: int, since: bool) -> None:
     """Looks in the last third alone, 100 MiB a second: they tell of the time before if the rate fits it."""

@@ -90,10 +90,12 @@ def test_tables_of_the_kernel_are_added_up() -> None:
 
 def test_a_status_is_read_field_by_field() -> None:
     said = holders.status(
-        b"Name:\tVmLck:\nFDSize:\t64\nThreads:\t3\nVmLck:\t      12 kB\nVmPin:\t       1 kB\n"
+        b"Name:\tVmLck:\nFDSize:\t64\nThreads:\t3\nVmLck:\t      12 kB\nVmPin:\t       1 kB\nVmRSS:\t 99 kB\n"
     )
     assert (said.name, said.threads, said.locked_bytes, said.pinned_bytes) == ("VmLck:", 3, 12288, 1024)
     assert said.descriptors == 64
+    # locked on fault, and never touched
+    assert holders.status(b"VmLck:\t    9000 kB\nVmRSS:\t     100 kB\n").locked_bytes == 102400
     assert holders.status(b"") == holders.Status()
 
 
@@ -134,7 +136,7 @@ def host(tmp_path: Path) -> Host:
     write(
         tmp_path,
         "proc/77/status",
-        "Name:\tpin\x1b[1m\nThreads:\t900\nVmLck:\t286720 kB\nHugetlbPages:\t    4096 kB\n",
+        "Name:\tpin\x1b[1m\nThreads:\t900\nVmLck:\t286720 kB\nVmRSS:\t290000 kB\nHugetlbPages:\t4096 kB\n",
     )
     write(tmp_path, "sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never\n")
     for name, count in (("nr", 150), ("free", 150), ("resv", 2), ("surplus", 0)):
@@ -384,7 +386,9 @@ def test_of_a_victim_is_known_what_it_held_before() -> None:
 @pytest.mark.parametrize("name", ["a\rb", "a\vb", "a\x1cb", "a\x85b", "a\u2028b"])
 def test_a_name_with_line_breaks_is_one_line(host: Host, tmp_path: Path, name: str) -> None:
     """The kernel spells out only \\n of a name; anybody may put others into his."""
-    (tmp_path / "proc/77/status").write_text(f"Name:\t{name}\nThreads:\t900\nVmLck:\t280 kB\n", newline="")
+    (tmp_path / "proc/77/status").write_text(
+        f"Name:\t{name}\nThreads:\t900\nVmLck:\t280 kB\nVmRSS:\t280 kB\n", newline=""
+    )
     write(tmp_path, "proc/78/status", "Name:\tother\nThreads:\t800\n")
     looks = Holders(host)
     assert [len(line.split(" ")) for line in looks.processes()["threads"].splitlines()] == [3, 3]

@@ -21,7 +21,7 @@ from oomwatchd.diagnosis.allocator import (
 )
 from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.badness import ScoreTable, chosen_victim, score_table
-from oomwatchd.diagnosis.facts import Facts, facts
+from oomwatchd.diagnosis.facts import Facts, Held, facts
 from oomwatchd.diagnosis.ledger import Ledger, confined, installed_bytes, ledger, of_machine, total
 from oomwatchd.diagnosis.signs import age, has_32_bit, uncounted_balloon
 from oomwatchd.formats.oom_kill import COMPACTION
@@ -181,6 +181,13 @@ class Case:
     def in_cgroup(self) -> bool:
         """Whether a cgroup reached its limit, rather than the machine running out."""
         return self.report.constraint == "memcg"
+
+    def lists(self, held: Held) -> bool:
+        """Whether the report's table has that process: at a cgroup's limit, whether it lives there. A daemon
+        in a container sees other pids than the log has; then the name tells."""
+        members = {task.pid: task.comm for task in self.report.tasks}
+        name = members.get(held.pid or -1)
+        return held.name in members.values() if name is None else name == held.name
 
     @property
     def of(self) -> str:

@@ -81,6 +81,7 @@ class Status(msgspec.Struct, frozen=True):
 
     name: str = ""
     threads: int = 0
+    #: resident, at most: VmLck also counts what was locked and never touched (MLOCK_ONFAULT)
     locked_bytes: int = 0
     pinned_bytes: int = 0
     shmem_bytes: int = 0
@@ -100,7 +101,7 @@ def status(text: bytes) -> Status:
     return Status(
         name=to_text(found.get(b"Name", b"")),
         threads=number(b"Threads"),
-        locked_bytes=number(b"VmLck") * 1024,
+        locked_bytes=min(number(b"VmLck"), number(b"VmRSS")) * 1024,
         pinned_bytes=number(b"VmPin") * 1024,
         shmem_bytes=number(b"RssShmem") * 1024,
         huge_bytes=number(b"HugetlbPages") * 1024,

@@ -82,12 +82,17 @@ def _largest(groups: Iterable[_Group], whole: int) -> _Group | None:
 
 
 def _multiplies(case: Case) -> bool:
-    """Whether processes of the victim's name were killed again and again: they fill any limit."""
-    victim, end = case.victim, case.report.first_usec
+    """Whether processes of the victim's name were killed again and again in this cgroup: they fill any
+    limit. Kills in another cgroup were of another load, or of the same one that began anew."""
+    victim, end, memcg = case.victim, case.report.first_usec, case.report.memcg
     earlier = case.capture.earlier if case.capture is not None else ()
     if victim is None or end is None:
         return False
-    return sum(k.comm == victim.comm and k.usec <= end - _LATER_USEC for k in earlier) >= _COUNT
+    here = {None} if memcg is None else {None, memcg.task_path}
+    return (
+        sum(k.comm == victim.comm and k.usec <= end - _LATER_USEC and k.cgroup in here for k in earlier)
+        >= _COUNT
+    )
 
 
 def _told(case: Case, group: _Group, whole: int, *, comm: str | None, cgroup: str | None) -> Claim:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.facts import Held
 from oomwatchd.diagnosis.levers import raised_first
 from oomwatchd.diagnosis.memcg import kinds
 from oomwatchd.records.report import Finding
@@ -23,6 +24,8 @@ TITLE = "Much memory is locked or unevictable"
 _LARGE = 0.25
 #: Share of the unevictable memory. If mlock() has at least this share, it is named as the reason.
 _MOSTLY = 0.5
+#: Most that a process elsewhere may lock, as a share of what is unevictable in the cgroup.
+_FITS = 1.1
 
 
 def find(case: Case) -> Claim | None:
@@ -35,8 +38,13 @@ def find(case: Case) -> Claim | None:
         held, mlocked = case.total("unevictable"), case.total("mlocked")
     if held is None or not whole or held < _LARGE * whole:
         return None
-    most = next(iter(case.facts.locked), None)
+    most = _locker(case, held)
     who = f" {harmless_name(most.name)} (pid {most.pid}) locks {size(most.amount)}." if most else ""
+    if most and case.in_cgroup and not case.lists(most):
+        who += (
+            " It lives outside the cgroup: file pages and shared memory are charged to the cgroup of whoever "
+            "touched them first, and locked by whoever maps them."
+        )
     by_lock = mlocked is not None and mlocked >= _MOSTLY * held
     mounts = f" ramfs is mounted on {', '.join(map(harmless_name, case.facts.ramfs[:3]))}."
     ramfs = mounts if case.facts.ramfs and not by_lock else ""
@@ -70,6 +78,15 @@ def find(case: Case) -> Claim | None:
     )
 
 
+def _locker(case: Case, held: int) -> Held | None:
+    """Live: the process that locks most. In a cgroup, one that lives there, or one whose amount fits."""
+    most = case.facts.locked
+    if case.in_cgroup:
+        fits = [h for h in most if case.lists(h) or _MOSTLY * held <= h.amount <= _FITS * held]
+        most = tuple(sorted(fits, key=lambda h: -min(h.amount, held)))
+    return next(iter(most), None)
+
+
 def _holder(case: Case, *, by_lock: bool) -> str:
     """The ramfs mount or the process to name in the summary line; empty if no process is large enough."""
     if case.facts.ramfs and not by_lock and not case.in_cgroup:
@@ -85,9 +102,13 @@ def _holder(case: Case, *, by_lock: bool) -> str:
 def _advice(case: Case, *, by_lock: bool) -> str:
     bound = "ulimit -l; LimitMEMLOCK where systemd starts it"
     if case.in_cgroup:
-        less = (
-            f"have less locked: VmLck in /proc/PID/status tells who locks, RLIMIT_MEMLOCK bounds it ({bound})"
+        who = _locker(case, kinds(case.report.memcg).unevictable or 0) if case.report.memcg else None
+        tells = (
+            f"{harmless_name(who.name)} (pid {who.pid}) locks {size(who.amount)}"
+            if who
+            else "VmLck in /proc/PID/status tells who locks"
         )
+        less = f"have less locked: {tells}, RLIMIT_MEMLOCK bounds it ({bound})"
         return raised_first(case, less)
     if by_lock:
         return (

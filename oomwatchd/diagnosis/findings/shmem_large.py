@@ -131,19 +131,13 @@ class _Place(NamedTuple):
 def _places(case: Case) -> Iterator[_Place]:
     """Live: the largest holder of each kind."""
     facts = case.facts
-    members = {task.pid: task.comm for task in case.report.tasks}
-
-    def within(held: Held) -> bool:
-        # a daemon in a container sees other pids than the log has
-        return held.name in members.values() if held.pid not in members else members[held.pid] == held.name
-
     for h in facts.deleted[:1]:
         who = f"{harmless_name(h.name)} (pid {h.pid})"
         yield _Place(
             h,
             f"deleted files that {who} has open",
             f"{who} has {size(h.amount)} of deleted files open: ls -l /proc/{h.pid}/fd | grep deleted",
-            within(h),
+            case.lists(h),
         )
     for h in facts.memfd[:1]:
         who = f"{harmless_name(h.name)} (pid {h.pid})"
@@ -151,7 +145,7 @@ def _places(case: Case) -> Iterator[_Place]:
             h,
             f"a memfd of {who}",
             f"{who} has {size(h.amount)} in a memfd: ls -l /proc/{h.pid}/fd",
-            within(h),
+            case.lists(h),
         )
     for h in facts.sysv[:1]:
         number = harmless_name(h.name.split()[0])
