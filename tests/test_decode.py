@@ -381,6 +381,20 @@ def test_who_charges_a_cgroup_is_at_its_limit() -> None:
         assert report.constraint == constraint
 
 
+def test_a_trace_of_which_nothing_is_sure() -> None:
+    """Without frame pointers; it may hold the leftovers of earlier calls, but only one killer was called."""
+    header = "a invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0\nCall Trace:\n"
+    killer = " [<ffffffff810db186>] ? {}+0x28/0x3e0\n"
+    kill, charge = killer.format("oom_kill_process"), killer.format("mem_cgroup_oom_synchronize")
+    for lines, constraint in (
+        (kill + charge, "memcg"),
+        (kill + killer.format("out_of_memory") + charge, None),
+        (charge, None),
+    ):
+        (report,) = _text_reports(header + killer.format("dump_header") + lines)
+        assert report.constraint == constraint, lines
+
+
 def test_what_a_copy_quotes_is_told_without_the_marks() -> None:
     text = (
         '"a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0\n'

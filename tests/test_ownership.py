@@ -165,6 +165,20 @@ def test_a_kill_line_cut_behind_the_pid_has_its_name_from_the_table(cut: str) ->
         assert [(v.pid, v.comm, v.kills) for v in event.victims] == [(743, "a.out", 1)]
 
 
+@pytest.mark.parametrize("cut", [" (", " (a", " (a.out", " (a.out)", " (a.out) sco", " (a.out) score "])
+def test_a_choice_cut_behind_the_pid_is_one(cut: str) -> None:
+    """The rows before it have no head; the row of the chosen has its name, if there is one."""
+    chosen = f"Out of memory: Kill process 743{cut}"
+    other = TABLE[1].replace("743", "745").replace("a.out", "sh")
+    (event,) = events([other, TABLE[1], chosen])
+    assert (event.chosen_pid, event.chosen_comm, len(event.tasks)) == (743, "a.out", 2)
+    assert [v.score for v in event.victims] == [None]
+    (event,) = events([chosen])
+    assert (event.chosen_pid, event.chosen_comm) == (743, cut.strip(" (").partition(")")[0])
+    (event,) = events([chosen.replace("Kill ", "Killed ").partition(")")[0]])
+    assert [v.pid for v in event.victims] == [743]
+
+
 def test_a_pid_that_may_be_cut_names_nobody() -> None:
     (event,) = events([HEADER.format("x"), *TABLE, "Out of memory: Killed process 74"])
     assert event.victims == ()

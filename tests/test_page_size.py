@@ -70,6 +70,20 @@ def test_a_kill_line_against_its_row() -> None:
     assert report.tasks[0].rss_bytes == 2000 << 16
 
 
+def test_whole_page_tables() -> None:
+    """Of three processes at least; tables smaller than a page tell nothing."""
+    head = "[ pid ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name"
+
+    def size(*tables: int) -> int | None:
+        rows = [f"[{pid}] 0 {pid} 9000 2000 {held} 0 0 a" for pid, held in enumerate(tables, 20)]
+        return decode([KmsgRecord(text=text) for text in (head, *rows)]).page_size_bytes
+
+    assert size(4096 * 7, 4096 * 18, 0, 4096 * 25) == 4096
+    assert size(4096 * 7, 4096 * 18, 4096 * 7) is None
+    assert size(4096 * 8, 4096 * 16, 4096 * 28) is None
+    assert size(4096 * 7, 4096 * 18, 4096 * 25 + 256) is None
+
+
 def test_another_report_of_the_same_log_tells_it(
     capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path
 ) -> None:

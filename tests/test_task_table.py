@@ -98,3 +98,24 @@ def test_the_kill_line_is_believed_and_not_a_head_that_lies() -> None:
     read = decode([KmsgRecord(text=line) for line in [*lines, *reversed(KILL)]], page_size_bytes=PAGE)
     victim = next(task for task in read.tasks if task.pid == 743)
     assert victim.total_vm_bytes in (None, 120412 * PAGE)
+
+
+def test_a_last_row_that_was_cut_shifts_nothing() -> None:
+    """Its figures are fewer than the columns, and no name follows them."""
+    lines = [HEADER]
+    for pid, (uid, *figures, name) in TASKS.items():
+        lines.append(f"[{pid:5}] {uid:5} {pid:5} {' '.join(map(str, figures))} {name}")
+    cut = f"[  812] {0:5} {812:5} 630 25 4 0"
+    whole = report(list(KNOWN), kill=False).tasks
+    for rows in (lines, lines[:2]):
+        for end in (cut, cut[:-2]):
+            read = decode([KmsgRecord(text=line) for line in [*rows, end]], page_size_bytes=PAGE)
+            assert read.tasks == whole[: len(rows) - 1], end
+
+
+def test_a_thread_tells_of_its_process() -> None:
+    """If the first thread has exited, the row has the pid of another, and the process's own as its tgid."""
+    row = "[  751]     0   748   120412    80211     180       10             0 python"
+    kill = "Killed process 748 (python) total-vm:481648kB, anon-rss:320000kB, file-rss:844kB"
+    (task,) = decode([KmsgRecord(text=text) for text in (row, kill)]).tasks
+    assert (task.pid, task.tgid, task.rss_bytes) == (751, 748, 80211 * PAGE)

@@ -351,3 +351,14 @@ def test_lines_that_were_joined_without_a_blank(bare: Reports) -> None:
     (report,) = said(header.encode())
     assert [(victim["comm"], victim["pid"]) for victim in report["victims"]] == [("java", 29454)]
     assert report["memcg"]["oom_path"] == "/docker/abc"
+
+
+@pytest.mark.parametrize(("width", "blanks"), [(80, 117), (96, 24), (70, 60)])
+def test_a_terminals_lines_with_blanks_in_the_place_of_line_ends(
+    width: int, blanks: int, bare: Reports
+) -> None:
+    stamped = [f"[20409.{number:06}] {line}" for number, line in enumerate(SHORT, 613189)]
+    pieces = [[line[at : at + width] for at in range(0, len(line), width)] for line in stamped]
+    text = "\n".join((" " * blanks).join(parts) for parts in pieces)
+    assert said(text.encode())[0]["victims"] == bare[0]["victims"]
+    assert said(text.encode())[0]["trigger"] == bare[0]["trigger"]

@@ -179,17 +179,17 @@ def is_dumped(text: str) -> bool:
     return _DUMPED.search(text) is not None
 
 
-def symbols(text: str, *, raw: bool = False) -> list[str]:
-    """The functions of one stack line, in order (re-flowed text has several). Registers, addresses and
-    entries that the unwinder marks as unsure (``?``) give none. ``raw``: the text is a whole record, so it
-    gives none if it holds words that no call trace has."""
+def symbols(text: str, *, raw: bool = False, unsure: bool = False) -> list[str]:
+    """The functions of one stack line, in order (re-flowed text has several). Registers and addresses give
+    none; entries that the unwinder marks as unsure (``?``) only if ``unsure`` asks for them. ``raw``: the
+    text is a whole record, so it gives none if it holds words that no call trace has."""
     if raw and not is_trace(text):
         return []
     if " from" in text and (found := _ARM.findall(text)):
         return [bracketed or plain for bracketed, plain in found]
     if " (" in text and (decoded := _DECODED.match(text)):
         return [] if decoded[1] else [decoded[2]]
-    return [name for unsure, name in _SYMBOL.findall(text) if not unsure] if "+0x" in text else []
+    return [name for mark, name in _SYMBOL.findall(text) if unsure or not mark] if "+0x" in text else []
 
 
 _ARCH_SUFFIX = deferred(

@@ -338,7 +338,10 @@ _UNSPACED_KILL = Unspaced(
 
 
 def _read_intent(parts: Parts, m: Match) -> None:
-    parts.outcome.chosen = (int(m["pid"]), m["comm"], int(m["score"]))
+    pid, comm, score = int(m["pid"]), m["comm"], m["score"]
+    if comm is None:
+        comm = _name_of_cut(parts, pid, m["cut"])
+    parts.outcome.chosen = (pid, comm, None if score is None else int(score))
     parts.outcome.message = parts.outcome.message or m["message"]
 
 
@@ -348,8 +351,9 @@ INTENT = Form(
     role=Role.VICTIM,
     begins=("Out ", "Memo", "No a", "Kill", "kill"),
     pattern=rx(
-        _MESSAGE + r"[Kk]ill process (?P<pid>\d+) ?\((?P<comm>.*)\),?(?: with)? score (?P<score>-?\d+)"
+        _MESSAGE + r"[Kk]ill process (?P<pid>\d+)(?: ?\((?P<comm>.*)\),?(?: with)? score (?P<score>-?\d+)"
         r"(?: or (?:a|sacrifice) child\s*| and children\.|\.|(?P<loose> or .*))?$"
+        r"|(?P<cut>(?(message) \([^()]{0,15}(?:\),?(?: (?:with )?(?:s(?:c(?:o(?:re?)?)?)? ?)?)?)?|(?!)))$)"
     ),
     opens=True,
     proof=Proof.ALONE,
@@ -378,24 +382,25 @@ INTENT = Form(
 
 
 def _name_of_cut(parts: Parts, pid: int, cut: str) -> str:
-    """The name for a kill line that is cut after its pid: from the task table, else from the line that chose
-    the process, else what is left of the name. ValueError if there is none: the pid may be cut, too."""
+    """The name for a line about a kill that is cut after its pid: from the task table, else from the line
+    that chose the process, else what is left of the name (maybe nothing). ValueError if nothing stands behind
+    the pid: that may be cut, too."""
     chosen = parts.outcome.chosen
     listed = dict(zip(parts.table.pids, parts.table.names, strict=True))
     if pid in listed:
         return listed[pid]
     if chosen is not None and chosen[0] == pid:
         return chosen[1]
-    if not cut:
+    if not cut.strip():
         raise ValueError("whose pid it is, and whether all of it, is nowhere")
-    return cut
+    return cut.strip(" (").partition(")")[0]
 
 
 def _read_killed(parts: Parts, m: Match) -> None:
     role: VictimRole = "group" if parts.memcg.group_path is not None else "selected"
     pid, comm = int(m["pid"]), m["comm"]
     if comm is None:
-        comm = _name_of_cut(parts, pid, m["cut"].strip(" ("))
+        comm = _name_of_cut(parts, pid, m["cut"])
     victim = parts.outcome.victim(pid, comm, role)
     figures = sizes(m["sizes"] or "")
     uid = figures.pop("UID", None) if "UID" in figures else m["uid_before"] or m["uid_after"]

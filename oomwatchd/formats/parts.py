@@ -152,7 +152,7 @@ class OutcomeLines:
 
     def __init__(self) -> None:
         self.summary: tuple[str, str] | None = None  # constraint, the rest
-        self.chosen: tuple[int, str, int] | None = None  # pid, name, score
+        self.chosen: tuple[int, str, int | None] | None = None  # pid, name, score
         self.message: str | None = None
         self.victims: dict[int, VictimLines] = {}
         self.kills = 0

@@ -116,11 +116,22 @@ class TaskTable:
         return self._names
 
     def figure(self, pid: int, column: str) -> int | None:
-        """One figure of one process, as printed; None where the table does not have it."""
+        """One figure of one process, as printed; None where the table does not have it. If the first thread
+        has exited, the row has another thread's pid; its tgid is the process."""
         self._parse()
-        if self.unsure or column not in self.columns or pid not in self._pids:
+        if self.unsure or not self._pids or column not in self.columns:
             return None
-        return self._figures[self.columns.index(column)][self._pids.index(pid)]
+        keys = self._pids
+        if pid not in keys and "tgid" in self.columns:
+            keys = self._figures[self.columns.index("tgid")]
+        return self._figures[self.columns.index(column)][keys.index(pid)] if pid in keys else None
+
+    def column(self, name: str) -> Sequence[int]:
+        """All figures of one column, as printed; nothing where the table does not have it for sure."""
+        self._parse()
+        if self.unsure or not self._pids or name not in self.columns:
+            return ()
+        return self._figures[self.columns.index(name)]
 
     def contradicts(self, pid: int, total_vm: int) -> None:
         """Compare a process' row with its total_vm (pages) from another line. If they differ by far, the row
@@ -220,7 +231,8 @@ def _figures_before(name: str) -> int:
 def _columns_of(texts: Sequence[str]) -> tuple[str, ...]:
     """The columns of rows without a header: from the number of figures that all rows have, and from relations
     between the figures. A name that is a number looks like a column: the smallest known table wins."""
-    rows = [_LEADING.match(text) for text in texts]
+    # a row of figures alone was cut
+    rows = [_LEADING.match(text) for text in texts if not _ONLY_FIGURES.match(text) or len(texts) == 1]
     figures = [list(map(int, row[1].split())) for row in rows if row is not None]
     count = min(map(len, figures), default=0)
     columns: list[list[int]] = [[row[n] for row in figures] for n in range(count)]
@@ -256,6 +268,7 @@ def _bears_out(names: Sequence[str], columns: Sequence[Sequence[int]]) -> bool:
     )
 
 
+_ONLY_FIGURES = deferred(r"\[ *\d{1,10}\][\s\d-]*\Z")
 _NUMBER = deferred(r"-?\d{1,14}\Z")
 _LEADING = deferred(r"\[ *\d{1,10}\]((?:\s+-?\d{1,14}(?=\s))+)")
 

@@ -5,10 +5,13 @@ Core: no clock, no file, no socket.
 
 from __future__ import annotations
 
+from math import gcd
+
 from oomwatchd.formats.parts import MemoryLines, Parts, ZoneLines
 from oomwatchd.records.report import Memory, Swap, Zone
 
 _PAGE_SIZES_KB = (4, 8, 16, 32, 64, 256)
+_SMALLEST = 4096
 #: architectures whose kernels have only one page size
 _ONE_SIZE = {"x86_64": 4096, "i386": 4096, "i486": 4096, "i586": 4096, "i686": 4096, "s390x": 4096} | {
     "riscv64": 4096,
@@ -23,7 +26,8 @@ _PAGES, _SMALL, _LARGE, _AGREE = 64, 0.02, 0.2, 3
 
 def page_size_of(parts: Parts, given: int | None, arch: str | None) -> int | None:
     """The page size in bytes: from the buddy list's order 0 block; else from an amount that is printed both
-    in pages and in kB; else the architecture's only page size; else ``given``, the host's own."""
+    in pages and in kB; else the architecture's only page size; else from what page tables consist of; else
+    ``given``, the host's own."""
     if parts.memory.buddy_page_size:
         return parts.memory.buddy_page_size
     for victim in parts.outcome.victims.values():
@@ -31,7 +35,12 @@ def page_size_of(parts: Parts, given: int | None, arch: str | None) -> int | Non
         pages = parts.table.figure(victim.pid, "total_vm")
         if kb and pages and kb % pages == 0 and kb // pages in _PAGE_SIZES_KB:
             return kb // pages * 1024
-    return _of_both_counts(parts.memory) or _of_resident(parts) or _ONE_SIZE.get(arch or "") or given
+    return (
+        _of_both_counts(parts.memory)
+        or _of_resident(parts)
+        or _ONE_SIZE.get(arch or "")
+        or (_of_page_tables(parts) if given is None else given)
+    )
 
 
 def _of_both_counts(lines: MemoryLines) -> int | None:
@@ -58,6 +67,15 @@ def _of_resident(parts: Parts) -> int | None:
         if None not in kinds[:2] and pages is not None and pages >= _PAGES:
             return _nearest(kb * 1024, pages, _LARGE)
     return None
+
+
+def _of_page_tables(parts: Parts) -> int | None:
+    """The smallest page size, if page tables consist of pages of it: mm_pgtables_bytes() counts whole tables,
+    and these are pages on the machines that have pages of 16 or 64 KiB too, except on POWER, whose tables
+    are smaller. So a common measure of several processes that is not larger tells. Without it nothing
+    does."""
+    sizes = set(parts.table.column("pgtables_bytes")) - {0}
+    return _SMALLEST if len(sizes) >= _AGREE and gcd(*sizes) == _SMALLEST else None
 
 
 def _nearest(amount: int, pages: int, off: float) -> int | None:

@@ -83,12 +83,21 @@ def constraint_of(parts: Parts, summary: oom_kill.Summary | None) -> tuple[Const
         return "none", "inferred"
     if any(words in (parts.outcome.outcome or "") for words in _SYSTEM_WIDE):
         return "none", "inferred"
+    return ("memcg", "trace") if _is_charged(parts) else (None, None)
+
+
+def _is_charged(parts: Parts) -> bool:
+    """Whether the call trace shows that memory was charged to a cgroup when the OOM killer was called."""
     trace = [line for line in parts.dump.stack if not parts.raw or dump_stack.is_trace(line)]
-    if any("mem_cgroup_out_of_memory" in line for line in trace) or any(
-        name in _CHARGING for line in trace for name in dump_stack.symbols(line)
-    ):
-        return "memcg", "trace"
-    return None, None
+    if any("mem_cgroup_out_of_memory" in line for line in trace):
+        return True
+    called = {name for line in trace for name in dump_stack.symbols(line)}
+    if not called:
+        # without frame pointers all are marked as unsure, and leftovers of earlier calls are among them; but
+        # up to 4.7 only a cgroup's limit kills without out_of_memory()
+        unsure = {name for line in trace for name in dump_stack.symbols(line, unsure=True)}
+        called = unsure if "oom_kill_process" in unsure and "out_of_memory" not in unsure else called
+    return not _CHARGING.isdisjoint(called)
 
 
 def kind_of(parts: Parts, victims: tuple[Victim, ...]) -> Kind:

@@ -30,6 +30,10 @@ _ONE_CLOCK: Final = 10_000_000
 _TWO_HEADS: Final = deferred(rb" kernel: [^\n]* kernel: ")
 _RAW: Final = deferred(rb"\d{1,4},\d{1,20},\d{1,20},")
 _RAW_LINES: Final = 200
+#: no line of the kernel has so many blanks inside
+_BLANKS: Final = b" " * 24
+_GAP: Final = deferred(r"(?<=\S) {24,}(?=\S)")
+_BEFORE_GAP: Final = deferred(rb"(?m)^([^\n]*?\S) {24,}(?=\S)")
 
 
 class Manner(NamedTuple):
@@ -45,6 +49,7 @@ class Manner(NamedTuple):
     ``doubled``  every line is there twice.
     ``reflowed``, ``headed``, ``written``  lines run together: before stamps, before a syslog's headers,
                  with line ends written out.
+    ``gapped``   a terminal broke lines at its width, and the copy has blanks in the place of the line end.
     ``verbose``  entries of ``journalctl -o verbose``.
     ``sure``     kernel text was seen in it.
     """
@@ -60,6 +65,7 @@ class Manner(NamedTuple):
     reflowed: bool = False
     headed: bool = False
     written: bool = False
+    gapped: bool = False
     verbose: bool = False
     sure: bool = False
 
@@ -70,7 +76,7 @@ class Manner(NamedTuple):
             self.carrier is encodings.PLAIN
             and self.decoration is decoration.NONE
             and not (self.mail or self.indent or self.stages or self.verbose)
-            and not (self.reflowed or self.headed or self.written)
+            and not (self.reflowed or self.headed or self.written or self.gapped)
         )
 
 
@@ -113,6 +119,7 @@ def _judged(head: Sequence[bytes], together: bytes) -> Manner:
             line[:1] != b"{" and b"\\n" in line and len(split_written(_bare(found, line))) > 1
             for line in said
         ),
+        gapped=_is_gapped(together),
         verbose=VERBOSE_MARK in together,
         sure=has_needle(together),
     )
@@ -135,7 +142,7 @@ class Unwrapping:
         self._mail = mail.Transfer() if manner.mail else None
         #: a quoted-printable line that continues
         self._soft = b""
-        self._split = manner.reflowed or manner.headed or manner.written
+        self._split = manner.reflowed or manner.headed or manner.written or manner.gapped
         #: lines that show that a terminal or a serial line carried them
         self.console = 0
 
@@ -213,6 +220,8 @@ class Unwrapping:
             pieces = [part for piece in pieces for part in split_headed(piece)]
         if manner.reflowed:
             pieces = [part for piece in pieces for part in split_stamps(piece)]
+        if manner.gapped:
+            pieces = [part for piece in pieces for part in _GAP.split(piece)]
         return pieces
 
 
@@ -230,6 +239,15 @@ def _is_reflowed(head: Sequence[bytes], lines: int, together: bytes) -> bool:
         if line.count(b"[") > 1 and line[:1] != b"{" and _are_of_one_clock(_STAMP.findall(line))
     )
     return stamps >= 3 and stamps >= lines
+
+
+def _is_gapped(together: bytes) -> bool:
+    """Whether stamped lines have a gap, most of them at the same column: the width of a terminal."""
+    if _BLANKS not in together:
+        return False
+    widths = Counter(len(before) for before in _BEFORE_GAP.findall(together) if _STAMP.search(before))
+    most = max(widths.values(), default=0)
+    return most >= 3 and 2 * most > widths.total()
 
 
 def _are_of_one_clock(stamps: list[bytes]) -> bool:
