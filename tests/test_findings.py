@@ -1646,7 +1646,12 @@ def test_what_did_not_grow_gets_room_first() -> None:
     # it grew until the kill; the log alone does not tell
     grew = host([{"AnonPages": mib} for mib in (300, 1000, 1500, 2000)], {"MemTotal": 4096})
     for given in ((aged(3500), grew), aged(3500)):
-        assert one(given, "single_process_dominates").advice.startswith("Bound t10: ")
+        advice = one(given, "single_process_dominates").advice
+        assert advice.startswith("Bound t10: ")
+        assert advice.endswith(
+            " If it needs more than the 2.3 GiB it had, add swap (there is none; begin with "
+            "2.0 GiB: mkswap, swapon; /etc/fstab keeps it) or RAM."
+        )
     # it asked itself
     own = msgspec.structs.replace(aged(3500), trigger=TRIGGER)
     given = (own, host(before, {"MemTotal": 4096}))

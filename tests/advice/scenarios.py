@@ -882,7 +882,7 @@ WHOLE = (
         name="g-swapoff",
         cause="swapoff while 250 MiB are in swap",
         named=r"swapoff",
-        work="swap_on; bystander; causes noise ${MB:-450} 16 bighog & H=$!; sleep 9; ${OFF:-swapoff} $DISK; unharmed && kill -0 $H",
+        work="swap_on; bystander; causes noise ${MB:-450} 30 bighog & H=$!; settled $H; ${OFF:-swapoff} $DISK; unharmed && kill -0 $H",
         follow={"swapoff": _did("no swapoff", OFF="echo"), **_bound("bighog", 200)},
     ),
     Scenario(
@@ -1271,6 +1271,7 @@ WHOLE = (
         work='bystander; group f; [ -z "$PIDS" ] || echo $PIDS > $CGROUPS/f/pids.max; within f timeout -s KILL 8 causes bomb bomb & sleep 9;'
         " for k in 1 2 3; do for p in $(cat $CGROUPS/f/cgroup.procs); do kill -9 $p 2>/dev/null; done; done; unharmed",
         follow={"bound_count": _did("pids.max 50", PIDS=50)},
+        seconds=60,  # nobody else gets a turn
     ),
     Scenario(
         name="g-protected",

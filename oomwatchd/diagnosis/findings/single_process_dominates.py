@@ -104,12 +104,15 @@ def _cause(case: Case, largest: Process, thp: str) -> Cause | None:
 def _advice(case: Case, largest: Process, thp: str) -> str:
     """Bound it; but what did not grow is no leak, and whoever asked beside it needs room."""
     bound = bound_process(case, largest.comm, largest.pid) + thp + _spared(case, largest)
-    still = still_seconds(case, largest)
-    if not still:
+    if largest.pid == 1 or case.early:
         return bound
+    still, room = still_seconds(case, largest), make_room(case)
+    if not still:
+        # a leak, or a load too large: one moment does not tell
+        return f"{bound} If it needs more than the {size(largest.bytes)} it had, {room[0].lower()}{room[1:]}."
     asker = harmless_name(case.report.trigger.comm or "what asked")
     return (
-        f"{make_room(case)}: {harmless_name(largest.comm)} did not grow in the {duration(still)} before, and "
+        f"{room}: {harmless_name(largest.comm)} did not grow in the {duration(still)} before, and "
         f"{asker} has no room beside it. Else {bound[0].lower()}{bound[1:]}"
     )
 
