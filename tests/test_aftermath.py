@@ -563,7 +563,7 @@ class worker:
 
     def __enter__(self) -> tuple[Metrics, Callable[[], list[EventRow]]]:
         self.worker.open()
-        self.metrics.load(self.worker.load_counters(BOOT))
+        self.metrics.load(self.worker.earlier(BOOT).counters())
         self.worker.start()
         self.worker.look_afterwards(Host(boot_id=BOOT), self.journal)
         return self.metrics, self.worker.store.list

@@ -660,9 +660,8 @@ def test_a_storm_without_victims_is_one_event_that_counts_each_report(tmp_path: 
     other.open()
     other.start()
     (tmp_path / "2").mkdir()
-    second = Rig(
-        tmp_path / "2", position=other.position(BOOT_ID), began_seq=-1, covered=other.covered(BOOT_ID)
-    )
+    earlier = other.earlier(BOOT_ID)
+    second = Rig(tmp_path / "2", position=earlier.position(), began_seq=-1, covered=earlier.covered())
     for n in range(800, len(lines), 100):
         second.write(*lines[n : n + 100])
         second.read_at(41_000_000)

@@ -465,7 +465,7 @@ def test_the_watch_goes_on_in_the_journal_where_the_ring_is_closed(journald: Pat
         metrics, seen = Metrics(), list[OomEvent]()
         worker = Worker(state, metrics, seen.append)
         worker.open()
-        metrics.load(worker.load_counters(host.boot_id))
+        metrics.load(worker.earlier(host.boot_id).counters())
         worker.start()
         source = JournalSource.open(journald)
         watch = Watch(source, host, Snapshots(host), metrics, worker.submit, now, began_seq=began)

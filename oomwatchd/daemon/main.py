@@ -113,6 +113,7 @@ class Daemon:
         self._textfile = textfile_of(config, self._metrics, serves=self._front.serves)
         self._following = following_of(config, self._metrics, self._worker)
         self._boot_start.skip_known(self._source)
+        earlier = self._worker.earlier(boot_id)
         self._watch = Watch(
             self._source,
             self._host,
@@ -121,9 +122,9 @@ class Daemon:
             self._worker.submit,
             now,
             command_line=config.capture.command_line,
-            position=self._worker.position(boot_id),
+            position=earlier.position(),
             began_seq=self._boot_start.number,
-            covered=self._worker.covered(boot_id),
+            covered=earlier.covered(),
             on_victim=self._check.on_victim,
             on_report=self._worker.look_around,
             recorder=self._recorder,

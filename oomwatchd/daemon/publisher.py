@@ -6,6 +6,7 @@ stored and did not hand out before it was killed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,10 +15,13 @@ from oomwatchd.config import Config
 from oomwatchd.daemon.log import OncePerKind
 from oomwatchd.daemon.outputs import Outputs
 from oomwatchd.daemon.waiting import FULL_CAPTURES, WaitingRoom, key_of
+from oomwatchd.errors import OomwatchdError
 from oomwatchd.event import OomEvent
 from oomwatchd.metrics import Metrics
 from oomwatchd.records.capture import OomCapture
-from oomwatchd.store import Count, Store, StoreError
+from oomwatchd.store import Count, Limits, StateInUseError, StateLock, Store, StoreError
+
+log = logging.getLogger(__name__)
 
 
 class Publisher:
@@ -40,15 +44,29 @@ class Publisher:
         self._unsent_repeats: dict[str, int] = {}
         #: events that are handed out with a later revision, with the number of their first news
         self._put_off: dict[str, int] = {}
+        self._lock: StateLock | None = None
         self.store = Store.open(None)
         #: where the store's file is, None: in memory only
         self.directory: Path | None = None
 
-    def use(self, store: Store, directory: Path | None) -> None:
-        """Keep events in this store from now on."""
+    def open_store(self, config: Config) -> None:
+        """Open the store, in memory if its directory cannot be used. Raises StateInUseError."""
+        section, directory = config.store, config.state_path()
+        limits = Limits(
+            max_events=section.max_events,
+            max_bytes=section.max_bytes,
+            max_age_seconds=section.max_age_days * 86400.0,
+        )
         self.store.close()
-        self.store, self.directory = store, directory
-        self.measure()
+        try:
+            self._lock = StateLock.take(directory)
+            self.store, self.directory = Store.open(directory, limits=limits), directory
+        except OomwatchdError as error:
+            if isinstance(error, StateInUseError) and section.in_use == "end":
+                raise
+            log.warning("%s; events are kept in memory only, until the daemon ends", error.message)
+            self.store = Store.open(None, limits=limits.in_memory())
+        self._measure()
 
     def open_sinks(self, config: Config) -> None:
         """Open the sinks of ``config``; they begin with :meth:`start`."""
@@ -66,6 +84,11 @@ class Publisher:
     def close_sinks(self) -> None:
         self._outputs.close()
 
+    def close_store(self) -> None:
+        self.store.close()
+        if self._lock is not None:
+            self._lock.close()
+
     def sends_to(self, name: str) -> bool:
         """Whether a sink of this name takes events."""
         return self._outputs.sends_to(name)
@@ -73,10 +96,10 @@ class Publisher:
     def look(self) -> None:
         """Look after the store's file and the sinks."""
         self.store.check()
-        self.measure()
+        self._measure()
         self._outputs.look()
 
-    def measure(self) -> None:
+    def _measure(self) -> None:
         """The store's state, into the metrics."""
         store = self.store
         up = self.directory is not None and store.failure is None
@@ -87,7 +110,7 @@ class Publisher:
         growth = _Growth(self._metrics.count, settled=capture.settled)
         outcome = self.store.put(capture, event, growth)
         self._metrics.queue(len(self._waiting))
-        self.measure()
+        self._measure()
         news = outcome != "known" and not event.historical and self._is_news(event, growth, outcome == "new")
         if key_of(capture) in self._waiting:  # the rest of a group kill, mostly: told of in one
             if news:
@@ -103,7 +126,7 @@ class Publisher:
         """Keep an event of another machine; this host's counts do not change."""
         growth = _Growth(self._metrics.count_followed, settled=capture.settled)
         outcome = self.store.put(capture, event, growth, self._boot_id)
-        self.measure()
+        self._measure()
         if outcome != "known" and self._is_news(event, growth, outcome == "new"):
             self._on_event(event)
             self._outputs.notify()

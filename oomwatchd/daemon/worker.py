@@ -9,21 +9,21 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from queue import SimpleQueue
 from time import monotonic
 
 from oomwatchd.config import Config
 from oomwatchd.daemon.completion import Completion
+from oomwatchd.daemon.earlier import Earlier
 from oomwatchd.daemon.live_facts import LiveFacts
 from oomwatchd.daemon.log import OncePerKind
 from oomwatchd.daemon.own_deaths import OwnDeaths
 from oomwatchd.daemon.publisher import Publisher
 from oomwatchd.daemon.unit_watch import UnitWatch
 from oomwatchd.daemon.waiting import Waiting, WaitingRoom, cut_down, key_of
-from oomwatchd.errors import OomwatchdError, UnavailableError
+from oomwatchd.errors import UnavailableError
 from oomwatchd.event import OomEvent
 from oomwatchd.metrics import Metrics
 from oomwatchd.observe.container import ContainerNames
@@ -31,9 +31,8 @@ from oomwatchd.observe.hierarchy import memory_hierarchy
 from oomwatchd.observe.history import Before
 from oomwatchd.observe.host import Host, sees_kernel_pids
 from oomwatchd.records.capture import OomCapture
-from oomwatchd.reports.storms import MAX_COVERED, Covered, storm_key
 from oomwatchd.sources.manager import ManagerJournal
-from oomwatchd.store import Limits, StateInUseError, StateLock, Store, StoreError
+from oomwatchd.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,6 @@ class Worker:
         self._queue: SimpleQueue[int | Callable[[], None] | None] = SimpleQueue()
         self._completion = Completion(metrics, self._failures, clock, live_facts, names or ContainerNames())
         self._publisher = Publisher(metrics, self._failures, self._waiting, on_event, boot_id)
-        self._lock: StateLock | None = None
         self._deaths = OwnDeaths(self.store, None)
         self._busy = False
         self._unit_watch: UnitWatch | None = None
@@ -99,44 +97,14 @@ class Worker:
     def open(self) -> None:
         """Open the store, in memory if its directory cannot be used, and the sinks. Raises
         StateInUseError."""
-        self._open_store()
+        self._publisher.open_store(self._config)
         pid = os.getpid() if sees_kernel_pids(Path("/proc")) else None
         self._deaths = OwnDeaths(self.store, self._boot_id, int(self._clock() * 1e6), pid)
         self._publisher.open_sinks(self._config)
 
-    def position(self, boot_id: str | None) -> int | None:
-        """The highest sequence number that the store knows of this boot."""
-        with suppress(StoreError):
-            return self.store.position(boot_id) if boot_id else None
-        return None
-
-    def last_usec(self, boot_id: str | None) -> int | None:
-        """The log clock's stamp of the newest report of this boot that is or was stored."""
-        with suppress(StoreError):
-            return self.store.last_usec(boot_id) if boot_id else None
-        return None
-
-    def covered(self, boot_id: str | None) -> list[Covered]:
-        """The runs of repeated reports that are stored and counted, oldest first."""
-        found: list[Covered] = []
-        with suppress(StoreError):
-            stored = self.store.without_victim(boot_id, MAX_COVERED) if boot_id else []
-            for capture in reversed(stored):
-                key = storm_key(capture.records)
-                if key is not None and capture.first_seq is not None and capture.last_seq is not None:
-                    found.append(Covered(key, capture.first_seq, capture.last_seq))
-        return found
-
-    def load_counters(self, boot_id: str | None) -> dict[str, float]:
-        """What an earlier daemon of this boot saved."""
-        with suppress(StoreError):
-            return self.store.load_counters(boot_id) if boot_id else {}
-        return {}
-
-    def save_counters(self, boot_id: str | None, counters: Mapping[str, float]) -> None:
-        """Save counters that no event changes."""
-        if boot_id:
-            self.store.save_counters(boot_id, counters)
+    def earlier(self, boot_id: str | None) -> Earlier:
+        """What earlier daemons of that boot left; after ``open``."""
+        return Earlier(self.store, boot_id)
 
     def link_warnings(self, warned: Callable[[OomCapture, OomEvent], OomCapture]) -> None:
         """Have ``warned`` add to a kill's capture the warning that it had; before ``start``."""
@@ -159,10 +127,11 @@ class Worker:
         self._completion.host = host if sees_kernel_pids(host.proc) else None
         if boot_id is None:
             return
-        began = self.load_counters(boot_id).get(_JOURNAL_BEGAN)
+        earlier = self.earlier(boot_id)
+        began = earlier.counters().get(_JOURNAL_BEGAN)
         if began is None:
             began = self._clock() * 1e6
-            self.later(lambda: self.save_counters(boot_id, {_JOURNAL_BEGAN: began}))
+            self.later(lambda: earlier.save_counters({_JOURNAL_BEGAN: began}))
         self._unit_watch = UnitWatch(
             memory_hierarchy(host), self._serve_again, boot_id=boot_id, began_usec=int(began)
         )
@@ -256,9 +225,7 @@ class Worker:
     def _close(self) -> None:
         self._publisher.close_sinks()
         self._deaths.ended()
-        self.store.close()
-        if self._lock is not None:
-            self._lock.close()
+        self._publisher.close_store()
 
     def _serve(self, waiting: Waiting) -> None:
         number = key_of(waiting.capture)
@@ -291,25 +258,6 @@ class Worker:
             capture = cut_down(capture)
         return self._completion.concluded(capture)
 
-    # -- opening and closing -----------------------------------------------------------------------
-
-    def _open_store(self) -> None:
-        section = self._config.store
-        limits = Limits(
-            max_events=section.max_events,
-            max_bytes=section.max_bytes,
-            max_age_seconds=section.max_age_days * 86400.0,
-        )
-        directory = self._config.state_path()
-        try:
-            self._lock = StateLock.take(directory)
-            self._publisher.use(Store.open(directory, limits=limits), directory)
-        except OomwatchdError as error:
-            if isinstance(error, StateInUseError) and section.in_use == "end":
-                raise
-            log.warning("%s; events are kept in memory only, until the daemon ends", error.message)
-            self._publisher.use(Store.open(None, limits=limits.in_memory()), None)
-
     @property
     def store(self) -> Store:
         """The store, for reading."""
@@ -320,16 +268,6 @@ class Worker:
         """Where the store's file is, None: in memory only."""
         return self._publisher.directory
 
-    @property
-    def store_failure(self) -> str | None:
-        """Why events are not written to disk; None if they are."""
-        return self.store.failure or (None if self.directory is not None else "no directory for them")
-
     def sends_to(self, name: str) -> bool:
         """Whether a sink of this name takes events."""
         return self._publisher.sends_to(name)
-
-    @property
-    def stored_events(self) -> int:
-        """Events in the store, as of the last one."""
-        return self.store.events

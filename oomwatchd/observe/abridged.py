@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import re
 
+from oomwatchd import procfs
 from oomwatchd.observe.host import Host, read_buffer
+from oomwatchd.records.kmsg import to_text
 
 #: The parts of a sample, as a snapshot calls them, in this order.
 PARTS = ("meminfo", "vmstat", "zoneinfo", "pressure_memory")
@@ -60,9 +62,9 @@ class Abridged:
         """All parts; empty where a file could not be read."""
         return tuple(self._read(kept, descriptor) for kept, descriptor in self._files)
 
-    def vmstat(self) -> bytes:
-        """The part ``vmstat`` alone."""
-        return self._read(*self._files[1])
+    def oom_kills(self) -> int | None:
+        """The kernel's count of all kills (vmstat), None before 4.13."""
+        return procfs.oom_kills(to_text(self._read(*self._files[1])))
 
     def close(self) -> None:
         for _, descriptor in self._files:

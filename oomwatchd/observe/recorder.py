@@ -36,12 +36,11 @@ from typing import Protocol
 
 import msgspec
 
-from oomwatchd import procfs
 from oomwatchd.observe.abridged import Abridged
 from oomwatchd.observe.cgroup import Cgroups
 from oomwatchd.observe.danger import PRESSURE_USEC, Danger
 from oomwatchd.observe.group import Group
-from oomwatchd.observe.history import Before, History, Name
+from oomwatchd.observe.history import Before, History
 from oomwatchd.observe.host import Host, sees_kernel_pids
 from oomwatchd.observe.hotplug import Devices, Swaps, Tmpfs
 from oomwatchd.observe.kills import Kills
@@ -50,9 +49,8 @@ from oomwatchd.observe.pressure import Exceptional, pressure_trigger, swap_chang
 from oomwatchd.observe.process import CommandLine
 from oomwatchd.observe.processes import Processes
 from oomwatchd.observe.samples import Ring, Sample
-from oomwatchd.observe.tracked import Tracked
+from oomwatchd.observe.tracked import Tracked, charged
 from oomwatchd.records.capture import Mark, ProcessFacts
-from oomwatchd.records.kmsg import to_text
 
 #: Between samples under pressure.
 HURRIED_USEC = 1_000_000
@@ -105,7 +103,7 @@ class Recorder:
         self.obstacles: list[str] = []
         self._said_exhausted = False
         self.cgroups = Cgroups(host)
-        self.kills = Kills(self.cgroups, self._oom_kills, cpu)
+        self.kills = Kills(self.cgroups, self._files.oom_kills, cpu)
         self._processes = Processes(host)
         self._same_pids = sees_kernel_pids(host.proc)
         self._devices = Devices()
@@ -265,7 +263,7 @@ class Recorder:
             processes=self._tracked.sizes(
                 usec, self._watched, everywhere=usec < self._expected_until or self._short(usec)
             ),
-            groups=self._group_sizes(),
+            groups=charged((*self._top_groups, *self._watched), self._names),
             tmpfs=pairs.tobytes(),
         )
         self._ring.keep(sample)
@@ -307,15 +305,6 @@ class Recorder:
                 "fs.inotify.max_user_watches); it is seen at the next sample"
             )
 
-    def _group_sizes(self) -> bytes:
-        pairs = array("q")
-        for group in dict.fromkeys((*self._top_groups, *self._watched)):
-            if group.usage is not None:
-                if group.number not in self._names:
-                    self._names.put(group.number, Name("cgroup", group.path))
-                pairs.extend((group.number, group.usage))
-        return pairs.tobytes()
-
     # -- what is told ------------------------------------------------------------------------------
 
     def _swaps_changed(self, usec: int, wall: float) -> None:
@@ -340,12 +329,6 @@ class Recorder:
 
     def _devices_changed(self, usec: int, wall: float) -> None:
         self._marks.extend(self._devices.read(usec, wall))
-
-    # -- files -------------------------------------------------------------------------------------
-
-    def _oom_kills(self) -> int | None:
-        """The kernel's count of all kills."""
-        return procfs.oom_kills(to_text(self._files.vmstat()))
 
 
 def _obstacles(

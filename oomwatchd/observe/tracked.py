@@ -7,7 +7,7 @@ earliest, so that scans take 1 % of one CPU at most. Between scans only those th
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from oomwatchd.observe.cgroup import Cgroups
 from oomwatchd.observe.group import Group
@@ -82,3 +82,14 @@ class Tracked:
         self._top = [one for one in seen if one is not None]
         cost = int((self._cpu() - began) * 1e6)
         self._scan_usec = usec + max(_LEAST_USEC, cost * _SPACING)
+
+
+def charged(groups: Iterable[Group], names: Numbered) -> bytes:
+    """Pairs of a cgroup's number and the bytes that it is charged."""
+    pairs = array("q")
+    for group in dict.fromkeys(groups):
+        if group.usage is not None:
+            if group.number not in names:
+                names.put(group.number, Name("cgroup", group.path))
+            pairs.extend((group.number, group.usage))
+    return pairs.tobytes()

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from oomwatchd import __version__
-from oomwatchd.render.html.view import EventView
+from oomwatchd.render.html.sections.shown import EventView
 from oomwatchd.words.escape import harmless
 
 
