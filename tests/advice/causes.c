@@ -447,10 +447,14 @@ static void file_locks(void) /* COUNT FILE SECONDS NAME: every other byte of a f
 	hold(number(2));
 }
 
-static void mounts(void) /* COUNT DIRECTORY SECONDS NAME: a directory mounted on itself many times */
+static void mounts(void) /* COUNT DIRECTORY SECONDS NAME: mount namespaces with 100 mounts more, each kept by a descriptor */
 {
-	called(3);
-	for (long i = 0; i < number(0); i++) must(!mount("/proc", text(1), NULL, MS_BIND, NULL), "mount");
+	called(3); unlimited(RLIMIT_NOFILE, 1 << 20);
+	for (long i = 0; i < 100; i++) must(!mount("/proc", text(1), NULL, MS_BIND, NULL), "mount");
+	for (long i = 0; i < number(0); i++) {
+		must(!unshare(CLONE_NEWNS), "unshare");
+		must(open("/proc/self/ns/mnt", O_RDONLY) >= 0, "ns/mnt");
+	}
 	hold(number(2)); _exit(0);
 }
 

@@ -684,11 +684,11 @@ CGROUPS = (
     ),
     Scenario(
         name="cg-mounts",
-        cause="60000 mounts, limit 20",
+        cause="400 mount namespaces with 100 mounts each, limit 10",
         named=r"\bmounts?\b",
         near=_KERNEL,
         where=(HOST,),
-        work="group a ${LIMIT:-20M}; d=/tmp/adv.$$; mkdir -p $d; within a unshare -m causes mounts 60000 $d 2 mounter",
+        work="group a ${LIMIT:-10M}; d=/tmp/adv.$$; mkdir -p $d; within a causes mounts 400 $d 2 mounter",
         follow={"raise_limit": _did("limit 100 MiB", LIMIT="100M")},
     ),
     Scenario(
