@@ -1226,6 +1226,8 @@ def test_bpf_maps_and_descriptors_of_the_cgroup_are_named_live() -> None:
     given = kernel_of("charge_memcg do_anonymous_page", vmalloc=480 * MIB)
     live = host([], {"MemTotal": 4096}, bpf=f"{400 * MIB} 10 tracer\n{900 * MIB} 4711 elsewhere")
     assert line_of((given, live)).endswith("; BPF maps of tracer hold 400 MiB")
+    rings = host([], {"MemTotal": 4096}, io_uring=f"{400 * MIB} 10 ringer", bpf=f"{MIB} 10 ringer")
+    assert line_of((given, rings)).endswith("; io_uring rings of ringer hold 400 MiB")
     pipes = host([], {"MemTotal": 4096}, descriptors="9000 pipe 10 piper\n")
     given = kernel_of("charge_memcg do_anonymous_page")
     assert line_of((given, pipes)).endswith("; piper has 9000 pipes open")

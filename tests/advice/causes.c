@@ -435,18 +435,6 @@ static void timers(void) /* COUNT SECONDS NAME: POSIX timers that never fire */
 	hold(number(1));
 }
 
-static void file_locks(void) /* COUNT FILE SECONDS NAME: every other byte of a file is locked */
-{
-	called(3);
-	int fd = open(text(1), O_CREAT | O_RDWR, 0600);
-	must(fd >= 0, text(1));
-	for (long i = number(0); i > 0; i--) {
-		struct flock one = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 2 * i, .l_len = 1};
-		must(!fcntl(fd, F_SETLK, &one), "F_SETLK");
-	}
-	hold(number(2));
-}
-
 static void mounts(void) /* COUNT DIRECTORY SECONDS NAME: mount namespaces with 100 mounts more, each kept by a descriptor */
 {
 	called(3); unlimited(RLIMIT_NOFILE, 1 << 20);
@@ -718,7 +706,7 @@ static const struct { const char *name; void (*cause)(void); } table[] = {
 	{"empty-files", empty_files}, {"threads", threads}, {"bomb", bomb}, {"opens", opens}, {"pipes", pipes},
 	{"unix", unix_sockets}, {"udp", udp}, {"rings", packet_rings}, {"bpf", bpf_maps}, {"urings", urings},
 	{"passed", passed}, {"secret", secret}, {"map-write", map_write}, {"registered", registered}, {"timers", timers},
-	{"file-locks", file_locks}, {"mounts", mounts}, {"tcp", tcp}, {"dmabufs", dmabufs}, {"perf", perf_buffers},
+	{"mounts", mounts}, {"tcp", tcp}, {"dmabufs", dmabufs}, {"perf", perf_buffers},
 	{"watches", watches}, {"messages", messages}, {"attributes", attributes}, {"polled", polled},
 	{"mappings", mappings}, {"routes", routes}, {"namespaces", namespaces}, {"kmsg", kmsg}, {"receive", receive},
 };

@@ -674,15 +674,6 @@ CGROUPS = (
         follow={"raise_limit": _did("limit 60 MiB", LIMIT="60M")},
     ),
     Scenario(
-        name="cg-file-locks",
-        cause="30000 locks on bytes of a file, limit 4",
-        named=r"file locks",
-        near=_KERNEL,
-        where=BOTH,
-        work="group a ${LIMIT:-4M}; within a causes file-locks 30000 /tmp/adv.$$ 2 locker; rc=$?; rm -f /tmp/adv.$$; return $rc",
-        follow={"raise_limit": _did("limit 20 MiB", LIMIT="20M")},
-    ),
-    Scenario(
         name="cg-mounts",
         cause="400 mount namespaces with 100 mounts each, limit 10",
         named=r"\bmounts?\b",

@@ -80,6 +80,9 @@ _KINDS: tuple[tuple[Kind, str, str], ...] = (
         "have it hold less: fewer open files, or remove files of a tmpfs (df -i)",
     ),
 )
+#: What to do about the rings and maps of one process.
+_MAPS = "bpftool map, or memlock in /proc/{pid}/fdinfo, shows them; end it or make them smaller"
+_RINGS = "ls -l /proc/{pid}/fd shows them; end it, or have it make fewer or smaller ones"
 #: Fields of /proc/meminfo that grow on the machine while the cgroup fills.
 _GREW: tuple[tuple[tuple[str, ...], str], ...] = (
     (("SUnreclaim", "SReclaimable"), "slab (inodes and names of files, sockets and the like)"),
@@ -154,11 +157,14 @@ def _what(case: Case, kernel: int) -> _What | None:
     last = f", asked for last: {asked.holds}" if asked is not None else ""
     within: set[int | str] = {task.pid for task in case.report.tasks}
     within |= {task.comm for task in case.report.tasks}
-    maps = next((h for h in case.facts.bpf if h.pid in within or h.name in within), None)
-    if maps is not None and maps.amount >= least:
-        text = f"BPF maps of {harmless_name(maps.name)} hold {size(maps.amount)}"
-        less = f"bpftool map, or memlock in /proc/{maps.pid}/fdinfo, shows them; end it or make them smaller"
-        return _What(text, f"{text}.", less)
+    for kind, holders, less in (
+        ("BPF maps", case.facts.bpf, _MAPS),
+        ("io_uring rings", case.facts.io_uring, _RINGS),
+    ):
+        most = next((h for h in holders if h.pid in within or h.name in within), None)
+        if most is not None and most.amount >= least:
+            text = f"{kind} of {harmless_name(most.name)} hold {size(most.amount)}"
+            return _What(text, f"{text}.", less.format(pid=most.pid))
     for kind, text, less in _KINDS:
         if (case.ledger.held(kind) or 0) >= least:
             name = text[0].upper() + text[1:]
