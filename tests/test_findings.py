@@ -1221,6 +1221,30 @@ def test_a_known_program_is_made_smaller_by_its_own_settings() -> None:
     assert "java by its own settings (-Xmx" in one(cgroup(tasks=(java, task(11, 5))), ID_LIMIT).advice
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "said"),
+    [
+        (f"/docker/{'ab' * 32}", "shop-1", "(container shop-1)"),
+        (
+            f"/kubepods/burstable/pod7d1c2c0e-8a53-4a3f-9d5b-2f1d6a7b8c9d/{'cd' * 32}",
+            "shop/web/app",
+            "(container shop/web/app)",
+        ),
+        ("/system.slice/web.service", None, "(web.service)"),
+        ("/jobs/7\x1b", None, "(/jobs/7\\x1b)"),
+        (None, None, ""),
+    ],
+)
+def test_a_kill_without_its_head_is_told_with_the_place_where_it_lived(
+    path: str | None, name: str | None, said: str
+) -> None:
+    """In a storm the kernel prints the heads of ten reports and the kill lines of all."""
+    alone = report(constraint="memcg", memcg=None, memory=None, tasks=(), victims=(BIG,), trigger=Trigger())
+    facts = ProcessFacts(pid=10, comm="t10", cgroup=path, container_name=name)
+    line = line_of((alone, recorded(processes=(facts,))))
+    assert f"its cgroup{' ' + said if said else ''} at its limit" in line
+
+
 def test_bpf_maps_and_descriptors_of_the_cgroup_are_named_live() -> None:
     """The request that failed was another's: /proc alone tells who holds it."""
     given = kernel_of("charge_memcg do_anonymous_page", vmalloc=480 * MIB)

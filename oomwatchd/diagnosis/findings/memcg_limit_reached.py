@@ -112,6 +112,8 @@ def _held_together(case: Case) -> str:
 
 def _refused(case: Case, memcg: Memcg, which: str | None, counter: MemcgCounter | None, reached: bool) -> str:
     name = _called(memcg.oom_path, room_for_path(case.report), case.container_names)
+    if memcg.oom_path is None:
+        name += _lived(case)
     if not reached:
         return f"{name}, but not at its limit"
     limit = counter.limit_bytes if counter is not None else None
@@ -136,6 +138,17 @@ def _called(path: str | None, room: int, names: Mapping[str, str]) -> str:
         return f"cgroup {path_cut(name, room, _NAME)}"
     kind, known = found
     return harmless_name(known) if kind == "unit" else f"{kind} {harmless_name(known)}"
+
+
+def _lived(case: Case) -> str:
+    """Live: where the victim lived, if the log does not say whose limit it was."""
+    pid = case.victim.pid if case.victim is not None else None
+    processes = case.capture.processes if case.capture is not None else ()
+    home = next((f.cgroup for f in processes if f.pid == pid and f.cgroup), None)
+    if home is None:
+        return ""
+    kind, name = called(home, case.container_names) or ("unit", path_cut(home, _NAME, _NAME))
+    return f" ({harmless_name(name)})" if kind == "unit" else f" ({kind} {harmless_name(name)})"
 
 
 _OTHERWISE = (
