@@ -53,12 +53,16 @@ apt() {
     DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 "$@"
 }
 
-install_packages() {
-    missing=
+# Those of the packages that are not installed.
+missing_of() {
     for package in "$@"; do
         status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || status=
-        [ "$status" = installed ] || missing="$missing $package"
+        [ "$status" = installed ] || printf ' %s' "$package"
     done
+}
+
+install_packages() {
+    missing=$(missing_of "$@")
     [ -n "$missing" ] || return 0
     # A source that cannot be reached matters only if the packages then cannot be installed.
     apt update >"$log" 2>&1 </dev/null || cat "$log" >&2
@@ -69,11 +73,7 @@ install_packages() {
 # Debian starts and enables a server when it is installed; these are started by the tests alone
 # (policy-rc.d: 101 forbids it, see invoke-rc.d(8)).
 install_servers() {
-    missing=
-    for package in "$@"; do
-        status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || status=
-        [ "$status" = installed ] || missing="$missing $package"
-    done
+    missing=$(missing_of "$@")
     [ -n "$missing" ] || return 0
     policy=/usr/sbin/policy-rc.d
     ours=

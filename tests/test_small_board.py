@@ -18,20 +18,7 @@ import pytest
 
 from tests.waiting import PATIENCE
 
-CONFIG = """\
-state_directory = "{state}"
-[http]
-listen = ""
-[recorder]
-enabled = false
-[store]
-max_events = 200
-max_bytes = 262144
-[sinks.journal]
-enabled = false
-[sinks.jsonl]
-path = "{log}"
-"""
+CONFIG = Path(__file__).parent / "vm/small.toml"
 #: the clock that the daemon sees is the machine's, shifted by what a file says
 CODE = """\
 import os, sys, time
@@ -80,7 +67,7 @@ def running(
 ) -> Iterator[Board]:
     config = directory / "config.toml"
     state, log = state or directory / "state", log or directory / "events.jsonl"
-    config.write_text(CONFIG.format(state=state, log=log))
+    config.write_text(CONFIG.read_text().replace("@STATE@", str(state)).replace("@LOG@", str(log)))
     reading, writing = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
     code = CODE.format(reading=reading, shift=str(directory / "shift"), config=str(config))
     with subprocess.Popen(

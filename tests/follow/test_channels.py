@@ -24,6 +24,7 @@ from oomwatchd.follow.follower import MAX_BOARDS, Follower
 from oomwatchd.follow.network import Connections, Datagrams
 from oomwatchd.follow.syslog import Frames, read_message
 from oomwatchd.records.capture import OomCapture
+from tests.delivery.receivers import certificate
 from tests.follow.boards import datagrams, events, raw_records
 from tests.test_analyze_growing import BOOT, report
 from tests.waiting import PATIENCE
@@ -379,30 +380,13 @@ def test_syslog_over_tcp(counted: bool) -> None:
 
 
 def test_syslog_over_tls_and_clients_that_are_none(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        [
-            *(
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-            ),
-            *("-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", "/CN=localhost"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    section = source("syslog-tls", tls_cert=str(certificate), tls_key=str(key))
+    cert, _ = certificate(tmp_path)
+    section = source("syslog-tls", tls_cert=str(cert), tls_key=str(cert.with_suffix(".key")))
     with ExitStack() as stack:
         one = stack.enter_context(following(section))
         plain = stack.enter_context(socket.create_connection(("127.0.0.1", one.port())))
         plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
-        context = ssl.create_default_context(cafile=str(certificate))
+        context = ssl.create_default_context(cafile=str(cert))
         context.check_hostname = False
         raw = socket.create_connection(("127.0.0.1", one.port()))
         raw.setblocking(False)

@@ -117,7 +117,9 @@ def _root(base: Path, builder: Path, output: str, root: Path, image: Path) -> No
     start = root / "usr/bin/oomwatchd"
     start.write_text("#!/usr/bin/python3 -sE\nimport sys\nfrom oomwatchd.cli import main\nsys.exit(main())\n")
     script = root / "usr/sbin/small"
-    script.write_text((HERE / "small.sh").read_text().replace("@OUTPUT@", output))
+    config = (HERE / "small.toml").read_text()
+    config = config.replace("@STATE@", "/data/oomwatchd").replace("@LOG@", "/run/events.jsonl")
+    script.write_text((HERE / "small.sh").read_text().replace("@OUTPUT@", output).replace("@CONFIG@", config))
     shutil.copy(ROOT / "packaging/ondemand/oomwatchd-ondemand", root / "usr/libexec")
     for path in (start, script):
         path.chmod(0o755)

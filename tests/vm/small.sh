@@ -39,19 +39,7 @@ until_lines() { # HOW MANY, SECONDS
 echo -1000 > /proc/self/oom_score_adj
 touch /run/events.jsonl
 cat > /run/etc/config.toml << 'END'
-state_directory = "/data/oomwatchd"
-[http]
-listen = ""
-[recorder]
-enabled = false
-[store]
-max_events = 200
-max_bytes = 262144
-[sinks.journal]
-enabled = false
-[sinks.jsonl]
-path = "/run/events.jsonl"
-END
+@CONFIG@END
 { cat /run/etc/config.toml; printf '[metrics]\ntextfile = "/run/oomwatchd.prom"\n'; } > /run/etc/ondemand.toml
 sed -i '1i exit_after_idle_seconds = 5' /run/etc/ondemand.toml
 
