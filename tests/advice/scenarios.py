@@ -802,7 +802,7 @@ WHOLE = (
         cause="one process holds 300 MiB in a memfd that is not mapped",
         named=r"memfd",
         near=r"shared memory|tmpfs",
-        work="bystander; causes memfd ${HELD:-300} 90 memfd-user & sleep 2; causes anon 150 2 worker && unharmed",
+        work="bystander; causes memfd ${HELD:-300} 90 memfd-user & settled $!; causes anon 150 2 worker && unharmed",
         follow={
             "tmpfs_size": LOOK,
             "tmpfs_remove": LOOK,
@@ -843,7 +843,7 @@ WHOLE = (
         name="g-hugepages-used",
         cause="300 MiB of huge pages, all used by one process; the worker needs 150",
         named=r"huge page",
-        work="${SWAP:-:}; echo ${NR:-150} > /proc/sys/vm/nr_hugepages; bystander; causes huge ${HUGE:-298} 90 huge-user & sleep 1;"
+        work="${SWAP:-:}; echo ${NR:-150} > /proc/sys/vm/nr_hugepages; bystander; causes huge ${HUGE:-298} 90 huge-user & settled $!;"
         " causes anon 150 2 worker && unharmed",
         follow={
             "hugepages": _did("nr_hugepages 20, its user has to do with less", NR=20, HUGE=38, less=True),
@@ -983,7 +983,7 @@ WHOLE = (
         cause="BPF maps of 256 MiB; the worker needs 200",
         named=r"tracer|\bbpf|\bBPF|array_map_alloc",
         near=r"no counter|vmalloc|accounted to nobody",
-        work="bystander; causes bpf ${HELD:-256} 90 tracer & sleep 1; " + _END,
+        work="bystander; causes bpf ${HELD:-256} 90 tracer & settled $!; " + _END,
         follow={
             "unaccounted": LOOK,
             "see_descriptors": LOOK,
@@ -1000,7 +1000,7 @@ WHOLE = (
         cause="packet rings of 250 MiB; the worker needs 200",
         named=r"ring|sniffer|packet",
         near=r"no counter|accounted to nobody",
-        work="bystander; causes rings ${HELD:-250} 90 sniffer & sleep 1; " + _END,
+        work="bystander; causes rings ${HELD:-250} 90 sniffer & settled $!; " + _END,
         follow={
             "unaccounted": LOOK,
             "see_descriptors": LOOK,
@@ -1018,7 +1018,7 @@ WHOLE = (
         cause="io_uring rings of 250 MiB; the worker needs 200",
         named=r"io_uring|ringer",
         near=r"no counter|accounted to nobody",
-        work="bystander; causes urings ${N:-75} 90 ringer & sleep 1; " + _END,
+        work="bystander; causes urings ${N:-75} 90 ringer & settled $!; " + _END,
         follow={
             "unaccounted": LOOK,
             "see_descriptors": LOOK,
@@ -1036,7 +1036,7 @@ WHOLE = (
         cause="buffers of 250 MiB for events of perf; the worker needs 200",
         named=r"\bperf\b|profiler",
         near=r"no counter|accounted to nobody|locked",
-        work="bystander; causes perf ${HELD:-250} 90 profiler & sleep 1; " + _END,
+        work="bystander; causes perf ${HELD:-250} 90 profiler & settled $!; " + _END,
         follow={
             "see_descriptors": LOOK,
             "end_holder": _did("profiler: 16 MiB", HELD=16),
@@ -1051,7 +1051,7 @@ WHOLE = (
         named=r"DMA-BUF|dma.?heap|camera",
         near=r"no counter|accounted to nobody",
         suite="trixie",
-        work="bystander; causes dmabufs ${HELD:-250} 90 camera & sleep 1; " + _END,
+        work="bystander; causes dmabufs ${HELD:-250} 90 camera & settled $!; " + _END,
         follow={
             "see_descriptors": LOOK,
             "end_holder": _did("camera: 16 MiB", HELD=16),
@@ -1065,7 +1065,7 @@ WHOLE = (
         cause="unix sockets with 250 MiB queued; the worker needs 200",
         named=r"queuer|unix sockets?\b|skb|socket (buffers|memory) (of|hold)",
         near=r"no counter|accounted to nobody",
-        work="bystander; causes unix ${N:-700} 90 queuer & sleep 2; " + _END,
+        work="bystander; causes unix ${N:-700} 90 queuer & settled $!; " + _END,
         follow={
             "unaccounted": LOOK,
             "slab": LOOK,
@@ -1085,7 +1085,7 @@ WHOLE = (
         cause="4000 full pipes (250 MiB); the worker needs 200",
         named=r"\bpipe",
         near=r"no counter|accounted to nobody",
-        work="bystander; echo 0 > /proc/sys/fs/pipe-user-pages-soft; causes pipes ${N:-4000} 90 piper & sleep 2; "
+        work="bystander; echo 0 > /proc/sys/fs/pipe-user-pages-soft; causes pipes ${N:-4000} 90 piper & settled $!; "
         + _END,
         follow={
             "unaccounted": LOOK,
@@ -1160,14 +1160,14 @@ WHOLE = (
         name="g-lock",
         cause="280 MiB locked by one process; the worker needs 180",
         named=r"lock",
-        work="bystander; scored -500 causes lock ${HELD:-280} 90 pinner & sleep 2; causes anon 180 2 worker && unharmed",
+        work="bystander; scored -500 causes lock ${HELD:-280} 90 pinner & settled $!; causes anon 180 2 worker && unharmed",
         follow={"mlock": _did("locks 50 MiB", HELD=50), **_bound("pinner", 50, variable="HELD")},
     ),
     Scenario(
         name="g-lock-cache",
         cause="250 MiB of a file locked in the page cache; the worker needs 200",
         named=r"lock",
-        work="bystander; disk_at /mnt; dd if=/dev/zero of=/mnt/f bs=1M count=${HELD:-250} 2>/dev/null; sync; causes lock-file /mnt/f 90 mapper & sleep 2; "
+        work="bystander; disk_at /mnt; dd if=/dev/zero of=/mnt/f bs=1M count=${HELD:-250} 2>/dev/null; sync; causes lock-file /mnt/f 90 mapper & settled $!; "
         + _END,
         follow={"mlock": _did("locks 50 MiB", HELD=50)},
     ),
@@ -1211,7 +1211,7 @@ WHOLE = (
         cause="vm.oom_kill_allocating_task=1: whoever asks dies, not the giant of 320 MiB",
         named=r"oom_kill_allocating_task",
         innocents=True,
-        work="bystander; echo ${ASKING:-1} > /proc/sys/vm/oom_kill_allocating_task; causes anon ${GIANT:-320} 90 giant & sleep 2; causes anon 140 2 innocent && unharmed",
+        work="bystander; echo ${ASKING:-1} > /proc/sys/vm/oom_kill_allocating_task; causes anon ${GIANT:-320} 90 giant & settled $!; causes anon 140 2 innocent && unharmed",
         follow={"allocating": _did("0: the giant dies", ASKING=0), **_bound("giant", 100, variable="GIANT")},
     ),
     Scenario(
@@ -1306,7 +1306,7 @@ WHOLE = (
         arch="i386",
         memory=1024,
         append="highmem=800M",
-        work="bystander; causes unix ${N:-900} 60 queuer & sleep 4; causes unix ${N:-900} 1 queuer && unharmed",
+        work="bystander; causes unix ${N:-900} 60 queuer & settled $!; causes unix ${N:-900} 1 queuer && unharmed",
         follow={"low_memory": _did("20 pairs of sockets", N=20)},
         seconds=200,
     ),
@@ -1366,7 +1366,7 @@ WHOLE = (
         cause="a deleted file of 300 MiB in a tmpfs is held open; the worker needs 150",
         named=r"\bholder\b|deleted",
         near=r"tmpfs|shared memory",
-        work="bystander; mkdir -p /t; mount -t tmpfs -o size=90% t /t; causes unlinked /t/f ${HELD:-300} 90 holder & sleep 3; causes anon 150 2 worker && unharmed",
+        work="bystander; mkdir -p /t; mount -t tmpfs -o size=90% t /t; causes unlinked /t/f ${HELD:-300} 90 holder & settled $!; causes anon 150 2 worker && unharmed",
         follow={
             "tmpfs_size": LOOK,
             "tmpfs_remove": LOOK,
@@ -1408,7 +1408,7 @@ WHOLE = (
         cause="20 processes with 60000 mappings each; the worker needs 200",
         named=r"mappings|vm_area_struct",
         near=r"slab",
-        work="bystander; causes mappings ${N:-20} 60 mapper & sleep 12; " + _END,
+        work="bystander; causes mappings ${N:-20} 60 mapper & settled $!; " + _END,
         follow={"objects": _did("one process", N=1), "slab": LOOK, "end_holder": _did("one process", N=1)},
         looks={"slabinfo": Look(_SLAB, r"vm_area_struct")},
         seconds=150,
