@@ -78,13 +78,13 @@ def bound_process(case: Case, comm: str, pid: int | None) -> str:
 
 def make_room(case: Case) -> str:
     """``Add swap (...) or RAM``, for memory that is rightly held: whoever asked beside it needs room, too.
-    Without a full stop. The first amount is twice what that one has, between a tenth and half of RAM."""
+    Without a full stop. The first amount is twice what that one has, between a quarter and half of RAM."""
     swap = case.report.memory.swap if case.report.memory is not None else None
     if swap is None or swap.total_bytes != 0:
         return "Add RAM"
     asked = next((p.bytes for p in case.processes if p.pid == case.report.trigger.pid), 0)
     ram = case.ram_bytes or 0
-    begin = min(max(2 * asked, ram // 10), ram // 2)
+    begin = min(max(2 * asked, ram // 4), ram // 2)
     return f"Add swap (there is none; begin with {size(begin)}: mkswap, swapon; /etc/fstab keeps it) or RAM"
 
 

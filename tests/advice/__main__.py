@@ -72,7 +72,7 @@ class Bench:
             out.end = "not followable"
         elif isinstance(step, Change):
             out.did = step.did
-            again = self._run(scenario, where, step)
+            again = self._run(scenario, where, judge.begun(out.best.change, step))
             bad = judge.counted(judge.analyze(again.kmsg), scenario, again)
             out.end = judge.cured(again, bad, scenario, step)
             if self._keep is not None:

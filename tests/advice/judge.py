@@ -214,6 +214,14 @@ def next_lever(change: str) -> str | None:
     return lever(then[0]) if then is not None else None
 
 
+def begun(change: str, step: Change) -> Change:
+    """``step`` with the first amount of CHANGE (``begin with 118 MiB``)."""
+    amount = re.search(r"begin with ([\d.]+) ([KMG])iB", change)
+    kib = int(float(amount[1]) * 1024 ** "KMG".index(amount[2])) if amount is not None else 0
+    env = {name: value.replace("{begin}", str(kib)) for name, value in step.env.items()}
+    return msgspec.structs.replace(step, env=env)
+
+
 def looked(scenario: Scenario, change: str, ran: Ran) -> dict[str, bool]:
     """Whether the cause shows at the places that CHANGE names and this scenario knows."""
     return {

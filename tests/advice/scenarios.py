@@ -21,6 +21,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """What is different the second time."""
 
     did: str
+    #: ``{begin}`` becomes the KiB that CHANGE begins with
     env: dict[str, str] = {}
     memory: int | None = None
     append: str | None = None
@@ -92,7 +93,7 @@ _NODES = (
 #: whoever holds most has held it for some time; the second run need not wait
 _AGED = '[ -z "$LOOKING" ] || sleep 20; '
 _ROOM = {
-    "swap": _did("200 MiB of swap", SWAP="swap_on 204800"),
+    "swap": _did("as much swap as it says", SWAP="swap_on {begin}"),
     "more_ram": _did("twice the RAM", memory=1024),
 }
 _END = "causes anon ${MB:-200} 2 worker && unharmed"
