@@ -963,6 +963,14 @@ def test_many_small_processes_are_told_by_their_cgroup_and_unit() -> None:
     assert (both.evidence["comm"], both.evidence["unit"]) == ("worker", "jobs.service")
 
 
+def test_the_largest_of_the_small_is_no_giant() -> None:
+    """Where the size of the memory is unknown, most of hardly anything fills no machine."""
+    for mib, told in ((0.004, False), (20, True)):
+        rows = (task(10, mib), task(11, 0), task(12, 0))
+        given = report(tasks=rows, memory=None, victims=())
+        assert ("single_process_dominates" in ids(given)) is told
+
+
 def test_a_giant_that_is_spared_may_be_bounded_or_be_killed() -> None:
     giant = (task(10, 2500, oom_score_adj=-1000), task(11, 100), task(12, 50))
     advice = one(report(tasks=giant), "single_process_dominates").advice

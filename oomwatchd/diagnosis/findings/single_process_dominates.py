@@ -27,6 +27,8 @@ TITLE = "One process holds most of the memory"
 
 #: Least share of what the listed processes hold, and least share of all memory.
 _SHARE, _MATTERS = 0.5, 0.2
+#: Bytes, if the memory's size is unknown: whoever holds less fills no machine.
+_LEAST = 4 << 20
 #: Share of the machine's anonymous memory. A table that accounts for less is cut.
 _LISTED = 0.5
 #: Share of the process's memory that is in transparent huge pages.
@@ -39,7 +41,7 @@ def find(case: Case) -> Claim | None:
     if largest is None or not whole:
         return None
     bound, held = case.bound_bytes or 0, largest.bytes
-    if held < _MATTERS * bound or largest.rss_bytes < _SHARE * _unlisted(case, whole):
+    if held < (_MATTERS * bound or _LEAST) or largest.rss_bytes < _SHARE * _unlisted(case, whole):
         return None
     if held < _SHARE * whole:
         return None
