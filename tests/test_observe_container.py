@@ -171,7 +171,31 @@ def test_a_container_without_a_name_is_looked_for_once_in_a_storm(
     assert looks == [ID]
     names.learn([])
     assert named(names, facts()) == [None]
-    assert looks == [ID, ID], "after others were learnt it may be there"
+    assert looks == [ID, ID, ID], "with others, and after they were learnt: it may be there"
+
+
+def test_a_container_that_was_gone_before_its_cgroup_was_seen_is_asked_for_with_the_next(
+    tmp_path: Path,
+) -> None:
+    """It was killed at once after its start. Its runtime keeps the file for a while, its cgroup is gone."""
+    asked: list[list[str]] = []
+
+    def ask(ids: Iterable[str], _address: str) -> dict[str, str]:
+        asked.append(sorted(ids))
+        return {ID: "web"}
+
+    names = ContainerNames(tmp_path, tmp_path / "proc", ask)
+    assert named(names, facts()) == [None]
+    names.learn(["/", "/docker"])
+    names.wait()
+    assert (asked, named(names, facts())) == ([[ID]], ["web"])
+    # who was there at the last call was asked for then
+    names.learn(["/", f"/docker/{OTHER}"])
+    names.wait()
+    assert named(names, facts(f"/docker/{OTHER}")) == [None]
+    names.learn(["/"])
+    names.wait()
+    assert asked == [[ID], [OTHER], [OTHER]], "twice: its file may come later"
 
 
 def test_where_there_is_no_helper_that_is_said(tmp_path: Path) -> None:

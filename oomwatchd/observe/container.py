@@ -74,6 +74,8 @@ class ContainerNames:
         self._seen: set[str] = set()
         #: looked for at a kill without success since the last call of learn(): not looked for again
         self._missed: dict[str, None] = {}
+        #: the same, for the helper at the next call of learn(): a container that lived for a moment
+        self._late: dict[str, Owner] = {}
         #: ids for the helper, and whether it is being asked
         self._wanted: dict[str, None] = {}
         self._asking: threading.Thread | None = None
@@ -88,11 +90,17 @@ class ContainerNames:
         return name
 
     def learn(self, paths: Iterable[str]) -> None:
-        """Read the names of new containers among these cgroups. Names from the helper come later, in a thread
-        of its own."""
+        """Read the names of new containers among these cgroups, and of those that were gone before they could
+        be among them. Names from the helper come later, in a thread of its own."""
         self._missed.clear()
         now = set(paths)
         owners = [owner_of(path) for path in now - self._seen]
+        with self._lock:
+            late = self._late.copy()
+            self._late.clear()
+        if late:
+            asked = {owner_of(path).container_id for path in self._seen}
+            owners += [owner for container_id, owner in late.items() if container_id not in asked]
         self._seen = now
         new = {one.container_id: one for one in owners if one.container_id and is_id(one.container_id)}
         wanted = {container_id: one for container_id, one in new.items() if self.get(container_id) is None}
@@ -142,6 +150,8 @@ class ContainerNames:
             name = self.get(container_id)
             if name is None and len(self._missed) < MOST:
                 self._missed[container_id] = None
+                with self._lock:
+                    self._late[container_id] = owner
         return name
 
     def _told(self, wanted: dict[str, Owner]) -> dict[str, str]:
