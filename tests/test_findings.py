@@ -1130,6 +1130,11 @@ def test_who_locks_a_cgroups_memory_is_of_it_or_fits(locked: str, said: str, out
     assert said in finding.explanation
     assert ("lives outside the cgroup" in finding.explanation) is outside
     assert (said or "VmLck in /proc/PID/status tells who locks") in finding.advice
+    given = (
+        cgroup(stat={"unevictable": 300 * MIB, "anon": 0}, tasks=(task(10, 20),)),
+        host([], {}, locked=locked),
+    )
+    assert ("locks 286 MiB)" in line_of(given)) is ("286" in said)
     assert ("locks" in finding.explanation) is bool(said)
 
 

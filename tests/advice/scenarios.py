@@ -725,24 +725,6 @@ CGROUPS = (
         follow={**_DOUBLED, "oom_group": _did("oom.group=0: the helper dies alone", GROUP=0)},
     ),
     Scenario(
-        name="cg-zswap-none",
-        cause="zswap is on, but memory.swap.max=0 (which forbids zswap, too); the process needs 60 of 40 MiB",
-        named=r"swap",
-        work="echo 1 > /sys/module/zswap/parameters/enabled; swap_on; group a ${LIMIT:-40M}; echo ${SWAP:-0} > $CGROUPS/a/memory.swap.max;"
-        " within a causes anon 60 2 worker",
-        follow={**_DOUBLED, "swap_max": _did("swap allowed", SWAP="max")},
-    ),
-    Scenario(
-        name="cg-zswap",
-        cause="zswap keeps what does not compress in the cgroup's own memory; the process needs 90 of 40 MiB",
-        named=r"zswap|compressed swap",
-        near=_KERNEL,
-        work="echo 1 > /sys/module/zswap/parameters/enabled; swap_on; group a ${LIMIT:-40M}; echo ${ZSWAP:-max} > $CGROUPS/a/memory.zswap.max;"
-        " within a causes noise 90 2 worker",
-        follow={"raise_limit": _did("limit 120 MiB", LIMIT="120M")},
-        seconds=150,
-    ),
-    Scenario(
         name="cg-high",
         cause="memory.high of 30 MiB slows the process to a stop; its manager kills it (SIGKILL after 10 s): no kill of the kernel's",
         named=r"memory\.high",

@@ -69,7 +69,7 @@ def find(case: Case) -> Claim | None:
         cause=Cause(
             tier=Tier.HELD,
             text=f"locked or unevictable memory holds {case.ledger.percent(held)} "
-            f"{case.of}{_holder(case, by_lock=by_lock)}",
+            f"{case.of}{_holder(case, held, by_lock=by_lock)}",
             # the process that locks the memory also holds it: rank the lock above the holder
             excess_bytes=held + (whole >> 4),
         )
@@ -87,12 +87,15 @@ def _locker(case: Case, held: int) -> Held | None:
     return next(iter(most), None)
 
 
-def _holder(case: Case, *, by_lock: bool) -> str:
+def _holder(case: Case, held: int, *, by_lock: bool) -> str:
     """The ramfs mount or the process to name in the summary line; empty if no process is large enough."""
     if case.facts.ramfs and not by_lock and not case.in_cgroup:
         return f", ramfs on {harmless_name(case.facts.ramfs[0])}"
     if case.early and not by_lock and not case.in_cgroup:
         return ", most likely the unpacked initramfs"
+    locker = _locker(case, held) if case.in_cgroup else None
+    if locker is not None and locker.amount >= _MOSTLY * held:
+        return f" ({harmless_name(locker.name)} locks {size(locker.amount)})"
     largest = case.largest
     if largest is None or largest.bytes < _LARGE * (case.bound_bytes or 0):
         return ""
