@@ -258,6 +258,13 @@ def flags(*names: str, order: int = 0) -> Trigger:
     return msgspec.structs.replace(TRIGGER, gfp_flags=names, order=order)
 
 
+def blocks_of(zone: Zone, letters: str) -> Zone:
+    """The zone with all that is free in blocks of order 2 of these migrate types."""
+    free = zone.bytes_of("free") or 0
+    blocks = (FreeBlocks(order=2, count=free // (4 * PAGE), migratetypes=letters),)
+    return msgspec.structs.replace(zone, free_blocks=blocks, free_blocks_total_bytes=free)
+
+
 def traced(*functions: str) -> Trigger:
     return msgspec.structs.replace(TRIGGER, call_trace=functions)
 
@@ -438,6 +445,22 @@ CASES: dict[str, list[tuple[Given, Given]]] = {
         (
             report(trigger=flags("GFP_KERNEL"), memory=memory(zone(free=PLENTY, free_cma=350 << 10))),
             report(trigger=flags("GFP_KERNEL"), memory=memory(zone(free=PLENTY, free_cma=300 << 10))),
+        ),
+    ],
+    "highatomic_only_free": [
+        # half of what is free is in the reserve, and without it the zone would have passed
+        (
+            report(memory=memory(zone(free=80 << 10, reserved_highatomic=50 << 10))),
+            report(memory=memory(zone(free=80 << 10, reserved_highatomic=30 << 10))),
+        ),
+        (
+            report(memory=memory(zone(free=80 << 10, reserved_highatomic=50 << 10))),
+            report(memory=memory(zone(free=40 << 10, reserved_highatomic=30 << 10))),
+        ),
+        # up to 5.5 the buddy line alone tells
+        (
+            report(memory=memory(blocks_of(zone(free=60 << 10), "H"))),
+            report(memory=memory(blocks_of(zone(free=60 << 10), "UMEH"))),
         ),
     ],
     "low_zone_exhausted": [

@@ -35,6 +35,7 @@ from itertools import combinations
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from oomwatchd.records.report import OomReport, Trigger, Zone
 
@@ -133,7 +134,7 @@ class ZoneVerdict(msgspec.Struct, frozen=True, kw_only=True):
     required_most_bytes: int | None = None
     #: required - usable, if usable is not above required. A lower bound.
     shortfall_bytes: int | None = None
-    #: Whether a free block of at least the order is in a list that this request may use; True for order 0.
+    #: Whether a free block of at least the order is in a list that this request may use.
     block_available: bool | None = None
     #: The kernel's answer for the printed figures.
     fits: bool | None = None
@@ -301,8 +302,19 @@ def zone_verdicts(report: OomReport, request: Request) -> tuple[ZoneVerdict, ...
     if layouts and all(wanted not in layout for layout in layouts):
         wanted = "Normal"
     one_block = _needs_one_block(report)
+    zones = tuple(_reserve_of_its_kind(z, zones) for z in zones)
     order = sorted(zones, key=lambda z: (z.node or 0, -_rank(z.zone)))
     return tuple(_verdict(z, request, wanted, layouts, report.page_size_bytes, one_block) for z in order)
+
+
+def _reserve_of_its_kind(zone: Zone, zones: Sequence[Zone]) -> Zone:
+    """The zone, if its lowmem_reserve line was lost, with that of the same zone of other nodes, where those
+    have none: nothing is above it."""
+    if zone.lowmem_reserve_bytes is not None:
+        return zone
+    others = [z.lowmem_reserve_bytes for z in zones if z.zone == zone.zone and z.lowmem_reserve_bytes]
+    none = bool(others) and not any(any(entries) for entries in others)
+    return replace(zone, lowmem_reserve_bytes=others[0]) if none else zone
 
 
 def _rank(zone_type: str) -> int:
@@ -404,9 +416,22 @@ def _both(first: bool | None, second: bool | None) -> bool | None:
 
 def _highatomic(zone: Zone) -> int:
     """The reserve for high-order atomic requests: its free part if printed (6.16+; the kernel counts it since
-    6.12), else the whole reserve (5.6+), else 0 (4.4 to 5.5 have a reserve but do not print it)."""
-    free = zone.bytes_of("free_highatomic")
-    return free if free is not None else zone.bytes_of("reserved_highatomic") or 0
+    6.12), else the whole reserve (5.6+), else at least what is free in its lists alone (4.4 to 5.5 have a
+    reserve but do not print it)."""
+    for name in ("free_highatomic", "reserved_highatomic"):
+        printed = zone.bytes_of(name)
+        if printed is not None:
+            return printed
+    return in_lists_alone(zone, "H")
+
+
+def in_lists_alone(zone: Zone, letters: str) -> int:
+    """The bytes of free blocks that are in lists of these migrate types alone, by the buddy line's letters: a
+    lower bound of what is free there, for one letter may stand for a part of the blocks of an order."""
+    blocks, unit = zone.free_blocks or (), zone.free_blocks_total_bytes or 0
+    pages = sum(b.count << b.order for b in blocks)
+    alone = sum(b.count << b.order for b in blocks if b.migratetypes and set(b.migratetypes) <= set(letters))
+    return unit * alone // pages if pages else 0
 
 
 def _reduced(pages: int, request: Request) -> int:
@@ -426,21 +451,22 @@ def suits(order: int, migratetypes: str | None, request: Request) -> bool:
         return False
     if migratetypes is None:
         return True  # up to 3.7 no letters are printed
-    usable = "UMER" + ("C" if request.cma else "") + ("H" if request.into_reserves else "")
+    # before 6.12 no single page comes from the high-order atomic reserve, not even for atomic requests
+    reserve = request.into_reserves and (request.order > 0 or request.victim)
+    usable = "UMER" + ("C" if request.cma else "") + ("H" if reserve else "")
     return any(letter in usable for letter in migratetypes)
 
 
 def _block_available(
     zone: Zone, request: Request, one_block: bool | None, mark: int | None, page_size: int | None
 ) -> bool | None:
-    if request.order == 0:
-        return True
     blocks = zone.free_blocks
-    if blocks is None:
-        return None
+    if blocks is None or not any(b.count for b in blocks):
+        return True if request.order == 0 else None if blocks is None else False
     if not any(b.count and suits(b.order, b.migratetypes, request) for b in blocks):
-        return False
-    if one_block:
+        # 6.16+ (free_highatomic): a single page may come from the reserve, too
+        return request.order == 0 and "free_highatomic_bytes" in zone.amounts and request.into_reserves
+    if one_block or request.order == 0:
         return True
     free = zone.bytes_of("free")
     if one_block is None or free is None or mark is None or page_size is None:

@@ -23,7 +23,8 @@ from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.badness import ScoreTable, chosen_victim, score_table
 from oomwatchd.diagnosis.facts import Facts, Held, facts
 from oomwatchd.diagnosis.ledger import Ledger, confined, installed_bytes, ledger, of_machine, total
-from oomwatchd.diagnosis.signs import age, has_32_bit, uncounted_balloon
+from oomwatchd.diagnosis.signs import age, has_32_bit, is_crash_kernel, uncounted_balloon
+from oomwatchd.formats.dump_stack import unsure_symbols
 from oomwatchd.formats.oom_kill import COMPACTION
 from oomwatchd.procfs import HostZone, meminfo, zoneinfo
 from oomwatchd.records.capture import OomCapture, Snapshot
@@ -66,8 +67,10 @@ _MAY_FAIL = frozenset(
 )
 #: Functions of suspend and hibernation (kernel/power, drivers/base/power).
 _SUSPEND = deferred(
-    r"(?:pm_suspend|suspend_devices_and_enter|enter_state|dpm_(?:suspend|prepare|resume|complete)\w*|"
-    r"__?device_(?:suspend|prepare|resume)|hibernat\w+|create_image|snapshot_(?:write|image)\w*)"
+    r"(?:pm_suspend|suspend_devices_and_enter|enter_state|"
+    r"dpm_(?:suspend|prepare|resume|complete|run_callback)\w*|"
+    r"(?:__?)?device_(?:suspend|prepare|resume)\b|async_(?:suspend|resume)\b|"
+    r"hibernat\w+|create_image|snapshot_(?:write|image)\w*)"
 )
 #: Functions that reclaim calls to write out a page or to shrink a cache.
 _RECLAIM = deferred(r"shrink_(?:page_list|folio_list|inactive_list|slab)\b|do_shrink_slab\b")
@@ -300,12 +303,14 @@ class Case:
 
     @cached_property
     def swapped_bytes(self) -> int:
-        """Bytes that listed processes have in swap although the machine has no swap left: swapoff is running
-        (total_swap_pages falls first, then try_to_unuse() moves pages back). Otherwise 0."""
+        """Bytes that are in swap although the machine has no swap left: swapoff is running (total_swap_pages
+        falls first, then try_to_unuse() moves pages back). Otherwise 0."""
         swap = self.report.memory.swap if self.report.memory is not None else None
         if swap is None or swap.total_bytes != 0:
             return 0
-        return sum(task.swap_bytes or 0 for task in self.report.tasks)
+        # nr_swap_pages falls by the whole area, too: it is negative by what is still in it
+        listed = sum(task.swap_bytes or 0 for task in self.report.tasks)
+        return max(listed, -(swap.free_bytes or 0))
 
     @cached_property
     def free_elsewhere(self) -> int | None:
@@ -322,8 +327,18 @@ class Case:
 
     @cached_property
     def caller(self) -> str | None:
-        """The allocator's caller: the first function of the call trace outside mm."""
-        return next((f for f in self.report.trigger.call_trace if not _MM.match(f)), None)
+        """The allocator's caller: the first function of the call trace outside mm. If the unwinder is unsure
+        of every entry, it is the first such one."""
+        return next((f for f in self.functions if not _MM.match(f)), None)
+
+    @cached_property
+    def functions(self) -> tuple[str, ...]:
+        """The functions of the call trace, the nearest to the allocator first. Without a frame pointer or ORC
+        the kernel marks every entry with a question mark: then they are what was found on the stack."""
+        sure = self.report.trigger.call_trace
+        if sure or self.capture is None:
+            return sure
+        return tuple(name for record in self.capture.records for name in unsure_symbols(record.text))
 
     @cached_property
     def trace_modules(self) -> tuple[str, ...]:
@@ -354,6 +369,8 @@ class Case:
             return False
         if self.kernel_thread or self.stalled or self.reclaiming or self.suspending:
             return False  # never a victim; still waiting; may fail without a kill
+        if "stack" in self.report.missing and not self.functions:
+            return False  # the trace is not in the log: it may have been reclaim that asked
         flags = expand(trigger.gfp_flags)
         return trigger.order <= COSTLY_ORDER and "__GFP_DIRECT_RECLAIM" in flags and not flags & _MAY_FAIL
 
@@ -384,6 +401,11 @@ class Case:
     def has_32_bit(self) -> bool:
         """Whether the kernel has 32 bit."""
         return has_32_bit(self.report, self.capture.records if self.capture is not None else ())
+
+    @cached_property
+    def is_crash_kernel(self) -> bool:
+        """Whether a crash kernel (kdump) made the report, in the RAM that crashkernel= set aside."""
+        return is_crash_kernel(self.report)
 
     @cached_property
     def uncounted_balloon(self) -> str | None:

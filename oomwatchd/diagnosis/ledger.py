@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-from oomwatchd.diagnosis.memcg import MemcgKinds, kinds
+from oomwatchd.diagnosis.memcg import MemcgKinds, kinds, limit_hit
 from oomwatchd.records.report import Memcg, Memory, OomReport, Zone
 
 Kind = Literal[
@@ -39,6 +39,7 @@ Kind = Literal[
     "bounce",
     "hugepages",
     "swapcache",
+    "swapped",
     "kernel_rest",
     "reserved",
     "held_back",
@@ -68,6 +69,7 @@ TITLES: Mapping[Kind, str] = {
     "bounce": "bounce, balloon",
     "hugepages": "huge pages, set aside",
     "swapcache": "swap cache, not mapped",
+    "swapped": "in swap",
     "kernel_rest": "kernel, other kinds",
     "reserved": "reserved, in no zone",
     "held_back": "free, held back (min)",
@@ -149,7 +151,7 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
 def ledger(report: OomReport, meminfo: Mapping[str, int]) -> Ledger:
     """The ledger of a report; ``meminfo`` is /proc/meminfo at that moment, empty offline."""
     if report.constraint == "memcg":
-        return _of_cgroup(report.memcg or Memcg())
+        return _of_cgroup(report.memcg or Memcg(), limit_hit(report)[0])
     return of_machine(report.memory, meminfo)
 
 
@@ -338,7 +340,9 @@ def _of_meminfo(meminfo: Mapping[str, int]) -> Ledger:
 # a cgroup
 
 
-def _of_cgroup(memcg: Memcg) -> Ledger:
+def _of_cgroup(memcg: Memcg, hit: str | None) -> Ledger:
+    """The ledger of a cgroup's limit. ``hit`` is the limit that was reached: that of memory and swap together
+    (v1) counts what is in swap, too."""
     parts = kinds(memcg)
     found = _cgroup_kinds(parts)
     counter = memcg.memory
@@ -355,6 +359,11 @@ def _of_cgroup(memcg: Memcg) -> Ledger:
         if left > 0:
             # with printed kinds, the rest is pre-charged stock of the CPUs; without, it is all memory
             holders.append(Holder(kind="rest", bound=Bound(left, left, "the rest of the usage")))
+        both = memcg.memory_swap
+        if hit == "memory+swap" and both is not None and both.limit_bytes and usage < whole:
+            swapped, whole = max(both.usage_bytes - usage, 0), both.limit_bytes
+            holders.append(Holder(kind="swapped", bound=Bound(swapped, swapped, "memory+swap")))
+            usage += swapped
         if whole > usage:
             holders.append(Holder(kind="free", bound=Bound(whole - usage, whole - usage, "the limit")))
     elif found:

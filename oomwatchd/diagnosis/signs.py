@@ -38,6 +38,15 @@ def has_32_bit(report: OomReport, records: Iterable[KmsgRecord]) -> bool:
     return bool(memory.highmem_bytes) or (normal and lists > managed > 0)
 
 
+def is_crash_kernel(report: OomReport) -> bool:
+    """Whether a crash kernel (kdump) made the report: of the first megabyte a PC's crash kernel has only what
+    the crashed kernel did not need, while every other kernel has all 16 MiB of zone DMA."""
+    zones = report.memory.zones if report.memory is not None else ()
+    present = [z.bytes_of("present") for z in zones if z.zone == "DMA"]
+    pc = any(z.zone == "DMA32" for z in zones)
+    return pc and any(amount is not None and 0 < amount < 1 << 20 for amount in present)
+
+
 def uncounted_balloon(records: Iterable[KmsgRecord]) -> str | None:
     """The hypervisor whose balloon takes pages that no counter includes (hv_balloon.c, vmw_balloon.c);
     virtio's and Xen's balloon make RAM smaller instead (adjust_managed_page_count())."""
@@ -57,6 +66,8 @@ def age(report: OomReport) -> tuple[Release, Release]:
         oldest = max(oldest, since) if name in named else oldest
     if "present_bytes" in named and "managed_bytes" not in named:
         before = (3, 9)
+    if "writeback_tmp_bytes" in named:
+        before = min(before, (4, 8))  # then the nodes' lines have it
     if report.trigger.oom_adj is not None:
         before = min(before, (3, 7))
     return oldest, before

@@ -152,7 +152,8 @@ _SYMBOL = deferred(r"(\?\s*)?(?<![\w.$])[\d.$]*([A-Za-z_][\w.$]*)\+0x[0-9a-f]+/0
 _DECODED = deferred(r"^\s*(\? )?([A-Za-z_][\w.$]*) \([\w./-]+:\d+(?: [^)]*)?\)")
 _ARM = deferred(r"(?:\(([\w.]+)\) from|^\s*([\w.]+) from [\w.]+\+0x)")
 _X86_64 = deferred(r"\bR(?:IP|SP|AX|BP): ")
-_I386 = deferred(r"\bE(?:IP|AX): ")
+#: registers, or entries that the unwinder is unsure of (only x86 marks those), in the kernel's part
+_I386 = deferred(r"\bE(?:IP|AX): |\[<[c-f][0-9a-f]{7}>\] \? [a-z_]")
 
 
 #: a line of a call trace on any architecture: addresses, functions, modules, and what stands between
@@ -190,6 +191,14 @@ def symbols(text: str, *, raw: bool = False, unsure: bool = False) -> list[str]:
     if " (" in text and (decoded := _DECODED.match(text)):
         return [] if decoded[1] else [decoded[2]]
     return [name for mark, name in _SYMBOL.findall(text) if unsure or not mark] if "+0x" in text else []
+
+
+def unsure_symbols(text: str) -> list[str]:
+    """The functions of a stack line that the unwinder marks as unsure (``?``): found on the stack, perhaps
+    left there by an earlier call."""
+    return (
+        [name for unsure, name in _SYMBOL.findall(text) if unsure] if "? " in text and "+0x" in text else []
+    )
 
 
 _ARCH_SUFFIX = deferred(

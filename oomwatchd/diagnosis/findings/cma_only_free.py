@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from oomwatchd.diagnosis.allocator import in_lists_alone
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.records.report import Finding
@@ -28,6 +29,7 @@ _WORTH_SHARE = 0.05
 
 
 def find(case: Case) -> Iterator[Claim]:
+    yield from _by_blocks(case)
     for verdict in case.verdicts:
         usable, required, free = verdict.usable_bytes, verdict.required_most_bytes, verdict.free_bytes or 0
         if usable is None or required is None or usable + verdict.cma_bytes <= required:
@@ -69,3 +71,29 @@ def find(case: Case) -> Iterator[Claim]:
             if barred and finding.advice
             else None,
         )
+
+
+def _by_blocks(case: Case) -> Iterator[Claim]:
+    """The claim for a log that has the buddy lists but not the zones' lines: the letter C marks CMA."""
+    zones = [v.record for v in case.verdicts if v.allowed]
+    request = case.request
+    if request is None or request.cma or not zones or any("free_bytes" in z.amounts for z in zones):
+        return
+    free = sum(z.free_blocks_total_bytes or 0 for z in zones)
+    cma = sum(in_lists_alone(z, "C") for z in zones)
+    if cma < _SHARE * free or not free:
+        return
+    yield Claim(
+        finding=Finding(
+            id=ID,
+            severity="warning",
+            title=TITLE,
+            explanation=f"Of {kib(free)} in free blocks, {kib(cma)} ({percent(cma, free)}) are in CMA areas "
+            "alone (letter C). This request is not movable and may not use them. The log lacks the marks.",
+            evidence={"free_bytes": free, "cma_bytes": cma, "cma_share_ratio": ratio(cma, free)},
+            advice="Make the CMA area smaller (cma= on the kernel command line, or linux,cma in the device "
+            f"tree) if the devices do not need all of it: {kib(cma)} lie idle there.",
+        ),
+        refusal=Refusal(text=f"{percent(cma, free)} of what is free belongs to CMA", rank=58),
+        cause=Cause(tier=Tier.BARRED, text="", excess_bytes=cma),
+    )

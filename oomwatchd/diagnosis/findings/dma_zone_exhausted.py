@@ -13,6 +13,7 @@ Source: gfp_zone(), dma_direct_optimal_gfp_mask(), kernel/dma/pool.c.
 
 from __future__ import annotations
 
+from oomwatchd.diagnosis.allocator import ZoneVerdict
 from oomwatchd.diagnosis.case import COSTLY_ORDER, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.records.report import Finding
@@ -37,7 +38,12 @@ def find(case: Case) -> Claim | None:
         empty = any(v.excluded_by == "empty" and v.zone == request.class_zone for v in case.verdicts)
         if not case.verdicts or (empty and not any(v.allowed for v in case.verdicts)):
             return _by_flags(case, request.class_zone, empty=empty)
-    if low is None or request is None or request.class_zone not in ("DMA", "DMA32"):
+    if request is None or request.class_zone not in ("DMA", "DMA32"):
+        return None
+    if _for_the_pool(case) and case.report.kind == "page_alloc_failure":
+        zone = low or next((v for v in case.verdicts if v.allowed), None)
+        return None if zone is None else _pool(case, zone)
+    if low is None:
         return None
     above = [v for v in case.verdicts if v.excluded_by == "class zone"]
     free = sum(max((v.free_bytes or 0) - (v.record.bytes_of("high") or 0), 0) for v in above)
@@ -88,6 +94,7 @@ def _by_flags(case: Case, zone: str, *, empty: bool) -> Claim | None:
         return None
     asks = f"{harmless(case.caller)} (by the call trace)" if case.caller else "the driver that asks"
     costly = case.request is not None and case.request.order > COSTLY_ORDER
+    pool = _for_the_pool(case)
     kdump = " A crash kernel (kdump) has none of it unless crashkernel=SIZE,low reserves some."
     return Claim(
         finding=Finding(
@@ -97,17 +104,47 @@ def _by_flags(case: Case, zone: str, *, empty: bool) -> Claim | None:
             explanation=f"The flags ask for memory of zone {zone} or below, whatever is free above"
             f"{', and there is none of it' if empty else ''}.{kdump}",
             evidence={"zone": zone, "caller": case.caller},
-            advice=_SMALLER_POOL + kdump
-            if _for_the_pool(case)
+            advice="Nothing to change unless a driver fails afterwards: the kernel fills this pool at its "
+            f"start, just in case. {_SMALLER_POOL}{kdump}"
+            if pool
             else f"Have {asks} ask for less, or its driver take memory above the zone (a wider DMA mask, an "
             "IOMMU).",
         ),
         refusal=Refusal(
             text=f"only zone {zone} may serve the request, and it {'has no memory' if empty else 'did not'}",
-            rank=44 if empty else 66 if costly else 64,
+            rank=44 if empty or pool else 66 if costly else 64,
         ),
         # a block that large is rare in any zone
-        cause=Cause(tier=Tier.TOGETHER if costly and not empty else Tier.BARRED, text="", excess_bytes=1),
+        cause=Cause(
+            tier=Tier.MANNER if pool else Tier.TOGETHER if costly and not empty else Tier.BARRED,
+            text="",
+            excess_bytes=1,
+        ),
+    )
+
+
+def _pool(case: Case, low: ZoneVerdict) -> Claim:
+    """The claim for the pool that the DMA API fills at boot, just in case (dma_atomic_pool_init())."""
+    zone = harmless(low.label)
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="info",
+            title="The DMA API could not fill its pool",
+            explanation=f"At its start the kernel sets memory of {zone} aside for devices, before any asks "
+            f"for it. {zone} has {size(low.managed_bytes or 0)}, of which {kib(low.free_bytes or 0)} are "
+            "free: too little for a pool that large. Only a device that needs such memory in an interrupt "
+            "would miss it.",
+            evidence={
+                "zone": low.zone,
+                "zone_managed_bytes": low.managed_bytes,
+                "free_bytes": low.free_bytes,
+            },
+            advice=f"Nothing to change unless a driver fails afterwards. {_SMALLER_POOL}",
+        ),
+        cause=Cause(
+            tier=Tier.MANNER, text="the kernel's own pool for devices asked, at its start, just in case"
+        ),
     )
 
 

@@ -203,8 +203,21 @@ def _amounts(verdict: ZoneVerdict) -> str:
     return f"has {kib(usable)} usable, more than the {kib(required)} demanded, but"
 
 
+def _borne(case: Case, order: int) -> bool:
+    """Whether the caller tries its luck: it forbids to try hard (__GFP_NORETRY) for an order above
+    PAGE_ALLOC_COSTLY_ORDER. Such callers fall back to smaller blocks (graphics buffers, vmalloc, huge pages).
+    """
+    return order > COSTLY_ORDER and "__GFP_NORETRY" in (case.report.trigger.gfp_flags or ())
+
+
 def _advice(case: Case, order: int) -> str:
     caller = case.caller
+    if case.report.kind == "page_alloc_failure" and _borne(case, order):
+        asks = f"{caller} (by the call trace)" if caller else "Who asks"
+        return (
+            f"Nothing to change if nothing else failed: {asks} only tries for {1 << order} pages in a row "
+            "(__GFP_NORETRY) and goes on with smaller blocks. A newer kernel may no longer print it."
+        )
     who = f"{caller} asked, by the call trace" if caller else "the call trace names the caller"
     text = (
         f"Find who needs {1 << order} pages in a row ({who}) and have it ask for less, or for pages not in a "

@@ -24,13 +24,19 @@ TITLE = "Low memory is used up while HighMem is free"
 
 #: Share of the low zone. Page cache with this share is what fills it.
 _MOSTLY = 0.5
+#: Share of RAM that is free in HighMem.
+_PLENTY = 0.1
+#: Share of that cache. If less waits to be written, writing is not what holds it.
+_FEW = 0.1
 _LISTS = ("active_anon", "inactive_anon", "active_file", "inactive_file")
 
 
 def find(case: Case) -> Claim | None:
     low, request = case.nearest, case.request
+    if request is None:
+        return _without_request(case)
     high = next((v for v in case.verdicts if v.zone == "HighMem"), None)
-    if request is None or (high is not None and high.allowed):
+    if high is not None and high.allowed:
         return None
     free, mark = _high(case, high, request)
     if low is None and (high is None or (free is not None and mark is not None and free > mark)):
@@ -60,6 +66,8 @@ def find(case: Case) -> Claim | None:
         advice=_less_of(case, [low]),
     )
     text = f"HighMem has {size(free)} free, which the kernel's own data may not use"
+    if mostly_cache:
+        text += f"; page cache holds {percent(cache, low.managed_bytes or cache)} of {harmless(low.label)}"
     return Claim(finding=finding, cause=Cause(tier=Tier.BARRED, text=text, excess_bytes=free))
 
 
@@ -74,7 +82,14 @@ def _high(case: Case, high: ZoneVerdict | None, request: Request) -> tuple[int |
     return case.free_elsewhere, case.shortfall_bytes
 
 
-def _less_cache() -> str:
+def _less_cache(zones: Sequence[ZoneVerdict], cache: int) -> str:
+    names = ("writepending", "dirty", "writeback")
+    waiting = [amount for v in zones for name in names if (amount := v.record.bytes_of(name)) is not None]
+    if waiting and sum(waiting) < _FEW * cache:
+        return (
+            "Try a newer kernel, or a 64-bit one: the page cache in low memory needs no writing, and this "
+            "kernel should have dropped it (4.8 and 4.9 did not, with memory cgroups)."
+        )
     return (
         "Run a 64-bit kernel, or write less at once: the cache of block devices fills low memory "
         "(vm.dirty_bytes; dd with oflag=direct)."
@@ -91,7 +106,7 @@ def _less_of(case: Case, zones: Sequence[ZoneVerdict]) -> str:
     slab, whole = _slab(zones), sum(v.managed_bytes or 0 for v in zones)
     cache = sum(v.record.bytes_of(n) or 0 for v in zones for n in ("active_file", "inactive_file"))
     if cache >= _MOSTLY * whole > 0:
-        return _less_cache()
+        return _less_cache(zones, cache)
     if slab >= _MOSTLY * whole > 0:
         return (
             f"See which cache grows (slabtop -s c, /proc/slabinfo): slab holds {size(slab)} of the "
@@ -150,4 +165,34 @@ def _by_rule(case: Case, request: Request) -> Claim | None:
         finding=finding,
         refusal=Refusal(text=f"only low memory ({harmless(names)}) may serve the request", rank=55),
         cause=Cause(tier=Tier.BARRED, text=text, excess_bytes=1),
+    )
+
+
+def _without_request(case: Case) -> Claim | None:
+    """The claim for a log that lost the request: with that much of HighMem free, a request for user memory
+    would have passed. So low memory was asked for."""
+    report, whole = case.report, case.ledger.whole_bytes
+    trigger = report.trigger
+    asked = report.kind != "page_alloc_failure" and not trigger.sysrq and trigger.order is None
+    if not asked or case.in_cgroup or report.constraint not in ("none", None) or not whole:
+        return None
+    high = [z for z in case.zones if z.zone == "HighMem"]
+    free = sum(max((z.bytes_of("free") or 0) - (z.bytes_of("high") or 1 << 62), 0) for z in high)
+    if free < _PLENTY * whole:
+        return None
+    text = f"HighMem has {size(free)} free, which the kernel's own data may not use"
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="critical",
+            title=TITLE,
+            explanation=f"HighMem had {size(free)} free above its high mark, with which a request for user "
+            "memory passes. The log lacks the request: the kernel's own data was asked for, which must be in "
+            "low memory.",
+            evidence={"highmem_free_bytes": free, "whole_bytes": whole},
+            advice="Run a 64-bit kernel, or lower what the kernel keeps in low memory: slab (slabtop -s c), "
+            "page tables, kernel stacks, and what its drivers and first programs take.",
+        ),
+        refusal=Refusal(text="low memory is used up", rank=49),
+        cause=Cause(tier=Tier.BARRED, text=text, excess_bytes=free),
     )

@@ -91,6 +91,7 @@ def _by_itself(case: Case) -> str:
 def _held_together(case: Case) -> str:
     """What holds most of the memory, for a report in which no finding names one holder."""
     anon, file = case.ledger.held("anon") or 0, case.ledger.held("file") or 0
+    anon += case.ledger.held("swapped") or 0
     whole = case.ledger.whole_bytes or 1 << 62
     if anon >= max(HOLDS * whole, file):
         count = len(case.report.tasks)
@@ -180,7 +181,8 @@ def _composition(case: Case, memcg: Memcg) -> str:
     if not whole:
         return ""
     known = memcg.memory is not None
-    named = [("anonymous", parts.anon), ("file", parts.file), ("kernel", parts.kernel)]
+    swapped = case.ledger.held("swapped")
+    named = [("in swap", swapped), ("anonymous", parts.anon), ("file", parts.file), ("kernel", parts.kernel)]
     cached = case.ledger.held("swapcache") or 0
     named += [
         (n, b) for n, b in (("sockets", parts.sock), ("swap cache", cached)) if (b or 0) >= whole // 100

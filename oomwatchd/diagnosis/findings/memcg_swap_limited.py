@@ -47,6 +47,10 @@ def find(case: Case) -> Claim | None:
         return None  # nothing had to go to swap
     anon, whole = kinds(memcg).anon, memcg.memory.usage_bytes if memcg.memory is not None else 0
     what = "may not use swap" if room == 0 else f"has used up the {size(room)} of swap it may use"
+    if room and used > room:
+        # memory and swap share one limit: what is not in memory may be in swap
+        room = used
+        what = f"has {size(used)} in swap, and its limit of memory and swap together is reached"
     finding = Finding(
         id=ID,
         severity="info" if room == 0 else "warning",
@@ -59,5 +63,8 @@ def find(case: Case) -> Claim | None:
     )
     # most containers get no swap on purpose: the finding is useful only if the machine has swap
     swap = room > 0 or bool(case.meminfo_at.get("SwapTotal"))
-    text = f" (its {size(room)} of swap are full)" if room else " (no swap allowed)"
+    full = (
+        f" ({size(used)} of it in swap)" if base and room == used else f" (its {size(room)} of swap are full)"
+    )
+    text = full if room else " (no swap allowed)"
     return Claim(finding=finding, refusal=Refusal(text=text, rank=89, place="behind") if swap else None)

@@ -11,8 +11,9 @@ lower ``memory.min`` and ``memory.low`` of other cgroups.
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.case import COSTLY_ORDER, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.levers import LASTS
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import percent, size
 
@@ -35,9 +36,11 @@ def find(case: Case) -> Claim | None:
         cache += (bytes_of("active_file") or 0) + (bytes_of("inactive_file") or 0)
         waiting += bytes_of("writepending") or (bytes_of("dirty") or 0) + (bytes_of("writeback") or 0)
     clean = max(cache - waiting, 0)
+    names = ", ".join(v.label for v in full)
+    if whole and clean < _LARGE * whole and case.request is not None and case.request.order > 0:
+        return _of_high_order(case, clean, whole, names, case.request.order)
     if not whole or clean < _LARGE * whole:
         return None
-    names = ", ".join(v.label for v in full)
     return Claim(
         finding=Finding(
             id=ID,
@@ -63,4 +66,27 @@ def find(case: Case) -> Claim | None:
             text=f"page cache that was not dropped holds {case.ledger.percent(cache)} {case.of}",
             excess_bytes=cache,
         ),
+    )
+
+
+def _of_high_order(case: Case, clean: int, whole: int, names: str, order: int) -> Claim | None:
+    """The claim for a small order above 0: with slab that could be reclaimed, enough was left. The kernel
+    gave up too early: 4.7 to 4.9 decide on the last result of compaction (should_compact_retry())."""
+    slab = case.total("slab_reclaimable") or 0
+    if clean + slab < _LARGE * whole or order > COSTLY_ORDER:
+        return None
+    text = f"page cache and slab that could be reclaimed hold {case.ledger.percent(clean + slab)} {case.of}"
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="warning",
+            title="Much could still be reclaimed",
+            explanation=f"{names}: {size(clean)} of page cache that needs no writing, and {size(slab)} of "
+            f"slab that can be reclaimed, were left of {size(whole)} when an order-{order} request found too "
+            "little free. The kernel stopped reclaim and compaction early.",
+            evidence={"cache_bytes": clean, "slab_reclaimable_bytes": slab, "managed_bytes": whole},
+            advice="Try a newer kernel (4.7 to 4.9 give up too early for such orders). Until then raise "
+            f"vm.min_free_kbytes ({LASTS}), or write 2 to /proc/sys/vm/drop_caches when slab is large.",
+        ),
+        cause=Cause(tier=Tier.HELD, text=text, excess_bytes=clean + slab),
     )

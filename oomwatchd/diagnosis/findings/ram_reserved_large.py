@@ -42,6 +42,8 @@ def find(case: Case) -> Claim | None:
     why = _why(case)
     text = f"{case.ledger.percent(reserved)} {case.of} is reserved"
     others = "not handed over yet, or crashkernel= ..." if case.early else "crashkernel=, balloon ..."
+    if case.is_crash_kernel:
+        others = f"of the {size(whole)} that crashkernel= gave this crash kernel"
     text += f" ({why or others})"
     if limit is not None:
         text = f"the kernel may use {size(whole)} only ({limit})"
@@ -63,7 +65,12 @@ def find(case: Case) -> Claim | None:
             },
             advice=_advice(case, limit, why) if reserved >= _LARGE * whole or limit else "",
         ),
-        cause=Cause(tier=Tier.TAKEN, text=text, excess_bytes=excess if limit is None else whole)
+        cause=Cause(
+            tier=Tier.TAKEN,
+            text=text,
+            # what a crash kernel lacks is RAM, whoever has the rest of it
+            excess_bytes=whole if limit is not None or case.is_crash_kernel else excess,
+        )
         if limit is not None or (reserved >= _LARGE * whole and case.decides(excess))
         else None,
     )
@@ -98,6 +105,12 @@ def _bytes(text: str) -> int:
 def _advice(case: Case, limit: str | None, why: str) -> str:
     if limit is not None:
         return f"Take {limit} away from the kernel's command line (boot loader; /proc/cmdline shows it)."
+    if case.is_crash_kernel:
+        return (
+            "Reserve more for the crash kernel: a larger crashkernel= on the command line of the kernel that "
+            f"crashes (now about {size(case.ledger.whole_bytes or 0)}), or have it need less (nr_cpus=1, "
+            "swiotlb=, fewer drivers in its initramfs)."
+        )
     if why:
         return f"See the boot log and lower {why} on the kernel's command line (boot loader), or add RAM."
     if case.early:

@@ -93,7 +93,8 @@ def _bound_to(case: Case, fits: ZoneVerdict) -> int | None:
     """The one node that is full although another has plenty, for kernels that print no constraint."""
     if case.kernel_at_least(5, 0) is not False or case.report.kind == "page_alloc_failure":
         return None
-    full = {v.node for v in case.failing if not case.minor(v)}
+    large = [v for v in case.verdicts if v.allowed and not case.minor(v)]
+    full = {v.node for v in large} - {v.node for v in large if v.passes}
     (node,) = full if len(full) == 1 else (None,)
     return node if node is not None and node != fits.node else None
 

@@ -86,12 +86,13 @@ def _cause(case: Case, largest: Process, thp: str) -> Cause | None:
     """The cause. rss also counts shared pages and pages charged elsewhere, so the amount is limited to the
     anonymous and shared memory of the whole."""
     anon, shmem = case.ledger.held("anon"), case.ledger.held("shmem")
-    held = largest.rss_bytes
+    swapped = case.ledger.held("swapped") or 0
+    held = largest.rss_bytes + min(largest.swap_bytes, swapped)
     if anon is not None:
         # the kernel's counters lag: a process with 98 % of the limit holds all of it
-        held = min(held, anon + (shmem or 0) + (case.ledger.held("unevictable") or 0))
+        held = min(held, anon + (shmem or 0) + (case.ledger.held("unevictable") or 0) + swapped)
     bound, listed = case.bound_bytes or 1 << 62, sum(p.rss_bytes for p in case.processes)
-    if listed > bound:
+    if listed > bound and not swapped:
         held = min(held, bound * largest.rss_bytes // listed)
     if held < HOLDS * bound:
         return None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.ledger import Kind
 from oomwatchd.diagnosis.sites import lever_of, said, site_of, within
 from oomwatchd.diagnosis.suspects import (
     FOREIGN,
@@ -37,6 +38,8 @@ TITLE = "Much memory is accounted to nobody"
 _LARGE, _HUGE = 0.10, 0.40
 #: Share of RAM that page sets, drivers and per-CPU data use on a healthy machine.
 _USUAL = 0.03
+#: What programs and files hold.
+_USER: tuple[Kind, ...] = ("anon", "shmem", "file", "waiting", "unevictable")
 #: Share of what another holder has.
 _CLUE = 0.5
 #: Share of RAM that is in no counter only before it is handed to the page allocator.
@@ -49,6 +52,8 @@ def find(case: Case) -> Claim | None:
     if case.in_cgroup:
         return None  # the cgroup ran out, not the machine
     whole, rest = case.ledger.whole_bytes, case.ledger.held("rest")
+    if whole and rest is None and not case.confined:
+        return _by_zones(case, whole)
     if not whole or rest is None or case.confined:
         return None
     # on a live system a part of it has a name, but it still belongs to no process
@@ -87,6 +92,46 @@ def find(case: Case) -> Claim | None:
         cause=Cause(
             tier=Tier.HELD if _outweighed(case, excess) else Tier.TAKEN,
             text=f"{case.ledger.percent(rest)} {case.of} is in no counter{_whose(case, percpu, rest)}",
+            excess_bytes=excess,
+        )
+        if case.decides(excess)
+        else None,
+    )
+
+
+def _by_zones(case: Case, whole: int) -> Claim | None:
+    """The claim for a log that has the zones' lines alone: they count user memory, so what is left of them is
+    the kernel's, its slab included."""
+    ledger = case.ledger
+    slab = any(ledger.held(kind) is not None for kind in ("slab", "slab_reclaimable", "slab_unreclaimable"))
+    known = all(case.total(name) is not None for name in ("free", "active_anon", "active_file"))
+    rest = whole - sum(holder.bytes for holder in ledger.holders)
+    excess = rest - int(_USUAL * whole)
+    if slab or not known or case.report.kind == "page_alloc_failure" or rest < _HUGE * whole:
+        return None
+    user = sum(ledger.held(kind) or 0 for kind in _USER)
+    return Claim(
+        finding=Finding(
+            id=ID,
+            severity="critical",
+            title="The kernel or its drivers hold most of the memory",
+            explanation=f"Programs and page cache have {size(user)} of {size(whole)}. {size(rest)}, "
+            f"{percent(rest, whole)}, is the kernel's own: slab, kernel stacks, drivers' buffers (GPU, "
+            "DMA-BUF heaps, network), vmalloc or a leak of pages. The log lacks the counters that would tell "
+            "these apart.",
+            evidence={
+                "unaccounted_bytes": rest,
+                "named_bytes": whole - rest,
+                "whole_bytes": whole,
+                "share_ratio": ledger.share(rest),
+            },
+            advice="See Slab, SUnreclaim, KernelStack and VmallocUsed in /proc/meminfo, slabtop -s c, "
+            "/sys/kernel/debug/dma_buf/bufinfo (graphics and video buffers) and /proc/vmallocinfo; what none "
+            "of these names is a driver's.",
+        ),
+        cause=Cause(
+            tier=Tier.TAKEN,
+            text=f"the kernel or its drivers hold {ledger.percent(rest)} {case.of}",
             excess_bytes=excess,
         )
         if case.decides(excess)

@@ -1,0 +1,244 @@
+"""What short excerpts of reports tell, as people quote them: the verdict falls where the lines suffice."""
+
+from __future__ import annotations
+
+from oomwatchd.event import OomEvent, conclude
+from oomwatchd.records.capture import OomCapture, Source
+from oomwatchd.sources.text import TextReader
+from tests.recorded import blocks
+
+PC = "present:{present}kB managed:{managed}kB mlocked:0kB"
+NEW = "active_anon:{anon}kB inactive_anon:0kB active_file:{file}kB inactive_file:0kB unevictable:0kB "
+KERNEL = "CPU: 0 PID: 7 Comm: {0} Not tainted {1} #1"
+
+
+def told(*lines: str) -> OomEvent:
+    """The event of a pasted log."""
+    reader = TextReader()
+    text = "".join(f"[   10.{n:06d}] {line}\n" for n, line in enumerate(lines))
+    records = [*reader.feed(text.encode()), *reader.flush()]
+    block = blocks(records)[0]
+    source = Source(kind="file", form="dmesg")
+    concluded = conclude(OomCapture(source=source, records=block.records))
+    return concluded[0] if isinstance(concluded, tuple) else concluded
+
+
+def change(event: OomEvent) -> str:
+    return next((f.advice for f in event.findings if f.advice), "")
+
+
+def zone(
+    name: str, free: int, low: int, managed: int, *, anon: int = 0, file: int = 0, more: str = ""
+) -> str:
+    marks = f"{name} free:{free}kB min:{low}kB low:{low * 5 // 4}kB high:{low * 3 // 2}kB "
+    return marks + NEW.format(anon=anon, file=file) + PC.format(present=managed, managed=managed) + more
+
+
+def test_free_blocks_of_the_high_order_reserve_serve_no_single_page() -> None:
+    for head in (
+        "app: page allocation failure: order:0, mode:0x2080020(GFP_ATOMIC)",
+        "app invoked oom-killer: gfp_mask=0x24200ca(GFP_HIGHUSER_MOVABLE), order=0, oom_score_adj=0",
+    ):
+        event = told(
+            head,
+            KERNEL.format("app", "4.9.0"),
+            "Mem-Info:",
+            zone("DMA32", 9000, 4000, 900_000, anon=800_000),
+            "lowmem_reserve[]: 0 0 0 0",
+            "DMA32: 250*4kB (H) 0*8kB 500*16kB (H) = 9000kB",
+        )
+        assert "DMA32 zone is held back for high-order atomic requests" in event.summary
+        assert "enough again" not in event.summary
+
+
+def test_a_reserve_without_free_blocks_is_counted_wrong() -> None:
+    event = told(
+        "app invoked oom-killer: gfp_mask=0x100cca(GFP_HIGHUSER_MOVABLE), order=0, oom_score_adj=0",
+        "Node 0 Normal free:90000kB boost:0kB min:40000kB low:50000kB high:60000kB "
+        "reserved_highatomic:60000KB active_anon:0kB",
+        "Node 0 Normal: 0*4kB 0*8kB 5625*16kB (UM) = 90000kB",
+    )
+    assert "held back for high-order atomic requests" in event.summary
+    assert "6.12" in change(event)
+
+
+def test_swapoff_shows_in_negative_free_swap() -> None:
+    lines = (
+        "app invoked oom-killer: gfp_mask=0x14200ca(GFP_HIGHUSER_MOVABLE), nodemask=(null), order=0, "
+        "oom_score_adj=0",
+        KERNEL.format("app", "4.16.0"),
+        "Mem-Info:",
+        "Node 0 " + zone("DMA32", 3000, 4000, 900_000, anon=800_000),
+        "lowmem_reserve[]: 0 0 0 0 0",
+    )
+    assert "swapoff was under way" in told(*lines, "Free swap  = -240000kB", "Total swap = 0kB").summary
+    assert "swapoff" not in told(*lines, "Free swap  = 0kB", "Total swap = 0kB").summary
+
+
+def test_without_a_trace_nobody_is_said_to_have_been_killed_before() -> None:
+    head = (
+        "app: page allocation failure: order:0, mode:0xc00(GFP_NOIO), nodemask=(null),cpuset=/,mems_allowed=0"
+    )
+    mine = zone("Normal", 3000, 4000, 900_000)
+    assert "aftershock" not in told(head, "Mem-Info:", mine).summary
+    trace = ("Call Trace:", " dump_stack+0x1/0x2", " do_fault+0x1/0x2", " handle_mm_fault+0x1/0x2")
+    assert "aftershock" in told(head, KERNEL.format("app", "5.10.0"), *trace, "Mem-Info:", mine).summary
+
+
+def test_a_crash_kernel_needs_a_larger_reservation() -> None:
+    def of(present: int) -> OomEvent:
+        return told(
+            "swapper/0 invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+            "Node 0 DMA free:484kB min:4kB low:4kB high:4kB active_anon:0kB active_file:0kB "
+            f"present:{present}kB managed:484kB",
+            "Node 0 DMA32 free:1400kB min:1428kB low:1784kB high:2140kB active_anon:0kB active_file:0kB "
+            "present:261560kB managed:133752kB",
+            "Out of memory and no killable processes...",
+        )
+
+    assert change(of(568)).startswith("Reserve more for the crash kernel")
+    assert "crash kernel" not in change(of(15992))
+
+
+def test_a_full_node_beside_an_empty_one() -> None:
+    event = told(
+        "app invoked oom-killer: gfp_mask=0x200da, order=0, oom_score_adj=0",
+        "app cpuset=/ mems_allowed=0-1",
+        "Node 0 " + zone("Normal", 5000, 4000, 900_000, more=" writeback_tmp:0kB"),
+        "lowmem_reserve[]: 0 0 0 0",
+        "Node 1 " + zone("Normal", 800_000, 4000, 900_000, more=" writeback_tmp:0kB"),
+    )
+    assert "node 0 was full, and node 1 Normal had" in event.summary
+    assert "numactl" in change(event)
+
+
+def test_much_free_high_memory_tells_that_low_memory_was_asked_for() -> None:
+    event = told(
+        "HighMem free:600000kB min:512kB low:3000kB high:6000kB active_anon:20000kB inactive_anon:0kB "
+        "active_file:0kB inactive_file:0kB unevictable:0kB present:900000kB mlocked:0kB",
+        "lowmem_reserve[]: 0 0 0 0",
+        "Total swap = 0kB",
+        "Out of memory: kill process 45 (app) score 38 or a child",
+        "Killed process 45 (app)",
+    )
+    assert "low memory is used up; HighMem has" in event.summary
+    assert "64-bit" in change(event)
+
+
+def test_zone_lines_alone_tell_that_the_kernel_holds_it() -> None:
+    def of(anon: int) -> OomEvent:
+        return told(
+            zone("Normal", 9000, 4000, 900_000, anon=anon),
+            "Out of memory and no killable processes...",
+            "Kernel panic - not syncing: System is deadlocked on memory",
+        )
+
+    assert "the kernel or its drivers hold 99 % of RAM" in of(0).summary
+    assert "drivers" not in of(850_000).summary
+
+
+def test_memory_and_swap_share_one_limit() -> None:
+    event = told(
+        "app invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0",
+        KERNEL.format("app", "3.10.0"),
+        "Task in /a killed as a result of limit of /a",
+        "memory: usage 50000kB, limit 100000kB, failcnt 20",
+        "memory+swap: usage 200000kB, limit 200000kB, failcnt 60",
+        "kmem: usage 0kB, limit 9007199254740988kB, failcnt 0",
+        "Memory cgroup stats for /a: cache:0KB rss:50000KB rss_huge:0KB mapped_file:0KB swap:150000KB "
+        "inactive_anon:30000KB active_anon:20000KB inactive_file:0KB active_file:0KB unevictable:0KB",
+        "[ pid ]   uid  tgid total_vm      rss nr_ptes swapents oom_score_adj name",
+        "[   72]     0    72    67404      102       9       15             0 app",
+        "[   73]     0    73    67404     6605      83    31751             0 app",
+        "Memory cgroup out of memory: Kill process 73 (app) score 750 or sacrifice child",
+        "Killed process 73 (app) total-vm:269616kB, anon-rss:24064kB, file-rss:2356kB, shmem-rss:0kB",
+    )
+    assert "memory+swap limit of 195 MiB (146 MiB of it in swap); app held 77 % of it" in event.summary
+
+
+def test_a_stall_without_anything_to_drop_is_no_lock() -> None:
+    def of(anon: int, file: int) -> OomEvent:
+        return told(
+            "app: page allocation stalls for 12000ms, order:0, mode:0x24200ca(GFP_HIGHUSER_MOVABLE)",
+            "Mem-Info:",
+            f"active_anon:{anon // 4} inactive_anon:0 isolated_anon:0",
+            f" active_file:{file // 4} inactive_file:0 isolated_file:0",
+            " free:1000 free_pcp:0 free_cma:0",
+            zone("DMA32", 4000, 4500, 900_000, anon=anon, file=file),
+            "DMA32: 1000*4kB (U) = 4000kB",
+        )
+
+    thrashing = of(860_000, 2_000)
+    assert "stalled for 12 s; anonymous and shared memory holds" in thrashing.summary
+    assert "bound it" in change(thrashing)
+    assert "lockup" in change(of(300_000, 500_000))
+
+
+def test_atomic_requests_of_high_order_are_their_callers_business() -> None:
+    event = told(
+        "app: page allocation failure: order:7, mode:0x40a20(GFP_ATOMIC|__GFP_COMP), nodemask=(null)",
+        KERNEL.format("app", "5.13.14"),
+        "Call Trace:",
+        " __alloc_pages+0x169/0x1d0",
+        " kmem_cache_alloc+0x109/0x120",
+        " frob_dump+0x19/0xf0 [frob]",
+    )
+    assert change(event).startswith("Have module frob (by the call trace) ask for single pages")
+
+
+def test_a_caller_that_forbids_to_try_hard_falls_back() -> None:
+    event = told(
+        "app: page allocation failure: order:9, mode:0x190cc2(GFP_HIGHUSER|__GFP_NORETRY|__GFP_NOMEMALLOC), "
+        "nodemask=(null),cpuset=/,mems_allowed=0",
+        KERNEL.format("app", "5.11.0"),
+        "Call Trace:",
+        " frob_alloc+0x2a3/0x630 [frob]",
+    )
+    assert change(event).startswith("Nothing to change if nothing else failed: frob_alloc")
+
+
+def test_the_pool_of_the_dma_api_is_filled_just_in_case() -> None:
+    head = "swapper/0: page allocation failure: order:10, mode:0xcc1(GFP_KERNEL|GFP_DMA), nodemask=(null)"
+    trace = ("Call Trace:", " atomic_pool_expand+0x4a/0x200", " dma_atomic_pool_init+0xad/0x13f")
+    small = "Node 0 DMA free:160kB min:0kB low:0kB high:0kB present:15996kB managed:15360kB"
+    for more in ((), (small, "lowmem_reserve[]: 0 0 0 0 0")):
+        event = told(head, KERNEL.format("swapper/0", "5.14.0"), *trace, *more)
+        assert change(event).startswith("Nothing to change unless a driver fails afterwards")
+
+
+def test_entries_with_question_marks_are_better_than_no_caller() -> None:
+    head = "app: page allocation failure: order:5, mode:0x40dc0(GFP_KERNEL|__GFP_COMP|__GFP_ZERO)"
+    unsure = ("Call Trace:", " ? kmalloc_order+0x24/0x64", " ? frob_state+0x1a/0x4d")
+    assert "frob_state asked" in change(told(head, KERNEL.format("app", "5.9.0"), *unsure))
+    sure = (*unsure, " do_frob+0x1/0x2")
+    assert "do_frob asked" in change(told(head, KERNEL.format("app", "5.9.0"), *sure))
+
+
+def test_much_that_could_be_reclaimed_is_left_for_a_small_order() -> None:
+    def of(slab: int) -> OomEvent:
+        return told(
+            "app invoked oom-killer: gfp_mask=0x24040c0(GFP_KERNEL|__GFP_COMP), order=3, oom_score_adj=0",
+            KERNEL.format("app", "4.7.2"),
+            "Mem-Info:",
+            "Node 0 "
+            + zone("Normal", 4000, 4100, 900_000, anon=400_000, file=90_000)
+            + f" slab_reclaimable:{slab}kB slab_unreclaimable:9000kB",
+            "lowmem_reserve[]: 0 0 0 0",
+            "Node 0 Normal: 1000*4kB (U) = 4000kB",
+        )
+
+    assert "that could be reclaimed hold 43 % of RAM" in of(300_000).summary
+    assert "reclaimed" not in of(30_000).summary
+
+
+def test_a_device_that_resumes_may_not_wait() -> None:
+    event = told(
+        "kworker/u32:45: page allocation failure: order:4, mode:0x40c00(GFP_NOIO|__GFP_COMP)",
+        KERNEL.format("kworker/u32:45", "6.8.0"),
+        "Call Trace:",
+        " frob_resume+0x32/0x60 [frob]",
+        " dpm_run_callback+0x8c/0x1e0",
+        " device_resume+0x104/0x340",
+        " async_resume+0x1d/0x30",
+    )
+    assert "the machine was being suspended" in event.summary
