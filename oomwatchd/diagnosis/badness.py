@@ -24,6 +24,7 @@ Core: no clock, no file, no socket.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -40,7 +41,7 @@ Formula = Literal["total_vm", "permille", "pages"]
 RootRule = Literal["none", "three_percent", "thirty_permille"]
 
 
-class TaskScore(msgspec.Struct, frozen=True):
+class TaskScore(msgspec.Struct, frozen=True, gc=False):
     """One task's score. ``points`` are pages (permille in the ``permille`` formula); None: not eligible."""
 
     task: Task
@@ -120,11 +121,13 @@ def score_table(report: OomReport, *, swap_total_bytes: int | None = None) -> Sc
         rows = [
             r if r.points is None or r.points >= 1 else msgspec.structs.replace(r, points=1) for r in rows
         ]
-    rows.sort(key=lambda r: (1, -r.footprint_bytes) if r.points is None else (0, -r.points))
+    eligible = sorted([r for r in rows if r.points is not None], key=attrgetter("points"), reverse=True)
+    exempt = [r for r in rows if r.points is None]
+    exempt.sort(key=attrgetter("footprint_bytes"), reverse=True)
     # if all tasks have the same adjustment, the order does not depend on the total
     exact = formula == "pages" and (certain or len({t.oom_score_adj for t in tasks}) == 1)
     return ScoreTable(
-        rows=tuple(rows),
+        rows=(*eligible, *exempt),
         formula=formula,
         exact=exact,
         total_bytes=total * page if total is not None else None,

@@ -23,7 +23,13 @@ from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.badness import ScoreTable, chosen_victim, score_table
 from oomwatchd.diagnosis.facts import Facts, Held, facts
 from oomwatchd.diagnosis.ledger import Ledger, confined, installed_bytes, ledger, of_machine, total
-from oomwatchd.diagnosis.signs import age, has_32_bit, is_crash_kernel, uncounted_balloon
+from oomwatchd.diagnosis.signs import (
+    age,
+    foreign_modules,
+    has_32_bit,
+    is_crash_kernel,
+    uncounted_balloon,
+)
 from oomwatchd.formats.dump_stack import unsure_symbols
 from oomwatchd.formats.oom_kill import COMPACTION
 from oomwatchd.procfs import HostZone, meminfo, zoneinfo
@@ -101,6 +107,11 @@ class Case:
     def __init__(self, report: OomReport, capture: OomCapture | None = None) -> None:
         self.report = report
         self.capture = capture
+
+    @cached_property
+    def text(self) -> str:
+        """All lines of the report."""
+        return "\n".join([record.text for record in self.capture.records]) if self.capture is not None else ""
 
     @cached_property
     def request(self) -> Request | None:
@@ -203,9 +214,14 @@ class Case:
         return max(self.processes, key=lambda p: p.rss_bytes + p.swap_bytes, default=None)
 
     @cached_property
+    def resident_bytes(self) -> int:
+        """What all :attr:`processes` hold in RAM; shared pages count once for each."""
+        return sum([p.rss_bytes for p in self.processes])
+
+    @cached_property
     def held_bytes(self) -> int:
         """What all :attr:`processes` hold, resident and in swap."""
-        return sum([p.rss_bytes + p.swap_bytes for p in self.processes])
+        return self.resident_bytes + sum([p.swap_bytes for p in self.processes])
 
     @cached_property
     def processes(self) -> tuple[Process, ...]:
@@ -394,13 +410,12 @@ class Case:
     @cached_property
     def compaction_off(self) -> bool:
         """Whether the kernel printed that it was built without CONFIG_COMPACTION (4.9+)."""
-        records = self.capture.records if self.capture is not None else ()
-        return any(COMPACTION.pattern.search(record.text) for record in records)
+        return COMPACTION.pattern.search(self.text) is not None
 
     @cached_property
     def has_32_bit(self) -> bool:
         """Whether the kernel has 32 bit."""
-        return has_32_bit(self.report, self.capture.records if self.capture is not None else ())
+        return has_32_bit(self.report, self.text)
 
     @cached_property
     def is_crash_kernel(self) -> bool:
@@ -410,7 +425,12 @@ class Case:
     @cached_property
     def uncounted_balloon(self) -> str | None:
         """The hypervisor whose balloon is in no counter."""
-        return uncounted_balloon(self.capture.records if self.capture is not None else ())
+        return uncounted_balloon(self.text)
+
+    @cached_property
+    def foreign_modules(self) -> tuple[str, ...] | None:
+        """The out-of-tree or unsigned modules, by the report's lines (:func:`signs.foreign_modules`)."""
+        return foreign_modules(self.text)
 
     @cached_property
     def systemd(self) -> bool | None:

@@ -132,7 +132,10 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
 
     def bound(self, kind: Kind) -> Bound | None:
         """The bounds of what a kind holds; None if unknown."""
-        return next((h.bound for h in self.holders if h.kind == kind), None)
+        for holder in self.holders:
+            if holder.kind == kind:
+                return holder.bound
+        return None
 
     def held(self, kind: Kind) -> int | None:
         """The least amount that a kind holds; None if unknown."""

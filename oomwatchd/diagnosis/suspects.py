@@ -44,11 +44,6 @@ _KINDS = {
     "netns": _Kind(64, 4 << 20, "network namespace", "lsns -t net; ip netns"),
     "all": _Kind(1000, 1 << 20, "descriptor", "ls -l /proc/PID/fd shows of what kind"),
 }
-#: "Tainted: G           OE": O is a module from out of tree, P a proprietary one, E one without a signature
-#: (Documentation/admin-guide/tainted-kernels.rst); 6.11+ spells them out: [O]=OOT_MODULE
-_TAINT = deferred(r"\bTainted: (?:\[\w\]=\w+, )*([A-Z ]*[OPE][A-Z ]*)|\[[OE]\]=(?:OOT|UNSIGNED)_MODULE")
-_LINKED = deferred(r"\bModules linked in:(.*)")
-_MARKED = deferred(r"([\w-]+)\((?=[A-Z]*[OEP])[A-Z]+[+-]?\)")
 _BPF = deferred(r"bpf_map_|array_map_|htab_|bpf_prog_|queue_stack_map_|ringbuf_map_|trie_")
 _COMPRESSED = deferred(r"(zram|zswap)_")
 _SHRINK_ZSWAP = (
@@ -60,8 +55,6 @@ _COMPRESSES = 0.7
 FOREIGN = "modules from out of tree or unsigned"
 #: Functions that call a module's init function (kernel/module).
 _LOADS = frozenset({"do_init_module", "load_module", "do_one_initcall"})
-#: Largest number of modules that are named.
-_MODULES = 8
 _MODULE = deferred(r"\[([\w-]+)\]$")
 
 
@@ -282,15 +275,7 @@ def _asking(who: str, pid: int | None, found: Purpose, when: str) -> Suspect:
 def modules(case: Case) -> tuple[str, ...] | None:
     """The names of out-of-tree or unsigned modules, the last loaded first. () if the kernel says only that it
     has one, None if it reports none."""
-    if case.facts.modules:
-        return case.facts.modules
-    texts = [record.text for record in case.capture.records] if case.capture is not None else []
-    for text in texts:
-        linked = _LINKED.search(text) if "Modules linked in:" in text else None
-        if linked and (names := tuple(m[1] for m in _MARKED.finditer(linked[1]))):
-            return names[:_MODULES]
-    tainted = (text for text in texts if "Tainted: " in text or "_MODULE" in text)
-    return () if any(_TAINT.search(text) for text in tainted) else None
+    return case.facts.modules or case.foreign_modules
 
 
 #: ZFS's modules, its event daemon, functions of its cache, and kernels that are built with it.

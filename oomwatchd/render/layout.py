@@ -130,7 +130,7 @@ class Row:
     __slots__ = ("cells", "style")
 
     def __init__(self, *cells: str | Span, style: str = "") -> None:
-        self.cells = tuple((cell, style) if isinstance(cell, str) else cell for cell in cells)
+        self.cells = tuple([(cell, style) if isinstance(cell, str) else cell for cell in cells])
         self.style = style
 
 
@@ -148,38 +148,39 @@ def table(
     each of the first columns. The last column takes what is left, and is folded if it needs more; no other
     is cut. A row may have fewer cells than others.
     """
-    count = max((len(row.cells) for row in rows), default=0)
+    count = max([len(row.cells) for row in rows], default=0)
     lengths = [[columns(text) for text, _ in row.cells] for row in rows]
     widths = [*least, *[0] * count][:count]
     for row_lengths in lengths:
         widths[: len(row_lengths)] = map(max, widths, row_lengths)
     room = max(width - sum(widths[:-1]) - gap * (count - 1), 1) if count else 0
+    ends = [at in right for at in range(count)]
     if count:
-        widths[-1] = min(widths[-1], room)
-    between: Span = (" " * gap, "")
+        widths[-1] = min(widths[-1], room) if ends[-1] else 0  # nothing follows that could need the blanks
+    between = " " * gap
     lines: list[Line] = []
     for row, row_lengths in zip(rows, lengths, strict=True):
-        spans: list[Span] = []
+        cells, taken = row.cells, row_lengths
         rest: list[str] = []
-        for at, ((text, style), length) in enumerate(zip(row.cells, row_lengths, strict=True)):
-            shown, taken = text, length
-            if at == count - 1 and length > room:
-                shown, *rest = folded(text, room)
-                taken = columns(shown)
-            space = " " * (widths[at] - taken)
-            if at < count - 1:
-                spans += ((f"{space}{shown}" if at in right else f"{shown}{space}", style), between)
-            else:
-                spans.append((f"{space}{shown}" if at in right else shown, style))
-        lines.append(_joined(spans))
+        if len(cells) == count and taken[-1] > room:
+            text, style = cells[-1]
+            shown, *rest = folded(text, room)
+            cells, taken = (*cells[:-1], (shown, style)), [*taken[:-1], columns(shown)]
+        padded = [
+            " " * (most - length) + text if end else text + " " * (most - length)
+            for (text, _), length, most, end in zip(cells, taken, widths, ends, strict=False)
+        ]
+        lines.append(_joined(padded, [style for _, style in cells], between))
         indent = " " * (width - room)
-        lines += [_joined([(indent, ""), (piece, row.cells[-1][1])]) for piece in rest]
+        lines += [_joined([indent, piece], ["", cells[-1][1]], "") for piece in rest]
     return lines
 
 
-def _joined(spans: Sequence[Span]) -> Line:
-    """One text where no span has a style."""
-    for _, style in spans:
-        if style:
-            return tuple(spans)
-    return "".join([text for text, _ in spans])
+def _joined(texts: Sequence[str], styles: Sequence[str], between: str) -> Line:
+    """The texts as one line: a plain one where none has a style."""
+    if not any(styles):
+        return between.join(texts)
+    spans = [
+        span for text, style in zip(texts, styles, strict=True) for span in ((between, ""), (text, style))
+    ]
+    return tuple(spans[1:])

@@ -47,8 +47,8 @@ _TOP_TASKS = 10
 _TRACKS, _MARKS = 6, 8
 #: below so many columns tables leave out the least important columns
 _NARROW = 64
-#: what stays on one line
-_FIGURE = deferred(r"(\d) (%|kB|[KMGTPE]iB)")
+#: the blank that stays on one line with what is around it
+_FIGURE = deferred(r" (?<=\d )(?=%|kB|[KMGTPE]iB)")
 
 
 def render_text(event: OomEvent, *, width: int = 80, color: bool = False, case: Case | None = None) -> str:
@@ -102,8 +102,8 @@ def _lines(text: str, room: int, most: int) -> list[str]:
     """``text`` in at most so many lines; what is left out shows as dots."""
     if columns(text) <= room:
         return [text]
-    kept = _FIGURE.sub("\\1\xa0\\2", text)  # no name holds such a blank: it is spelled out
-    lines = [line.replace("\xa0", " ") for line in wrapped(kept, room)] if most > 1 else [text]
+    kept = _FIGURE.sub("\x1f", text)  # no name holds this sign: it is spelled out
+    lines = [line.replace("\x1f", " ") for line in wrapped(kept, room)] if most > 1 else [text]
     if len(lines) <= most and columns(lines[-1]) <= room:
         return lines
     last = " ".join(lines[most - 1 :])

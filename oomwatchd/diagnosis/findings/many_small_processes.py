@@ -47,17 +47,26 @@ def _group(name: str, tasks: list[Task]) -> _Group:
 
 def find(case: Case) -> Claim | None:
     sized = [task for task in case.report.tasks if task.rss_bytes is not None]
+    if len(sized) < _COUNT:
+        return None
     whole = sum([task.rss_bytes or 0 for task in sized])
-    by_name: dict[str, list[Task]] = defaultdict(list)
-    for task in sized:
-        by_name[task.comm].append(task)
-    named = _largest((_group(name, tasks) for name, tasks in by_name.items()), whole)
+    named = _largest(_by_name(sized), whole)
     placed = _largest(_by_cgroup(case, sized), whole)
     if named is not None:
         pids = {task.pid for task in named.tasks}
         within = placed is not None and pids <= {task.pid for task in placed.tasks}
         return _told(case, named, whole, comm=named.name, cgroup=placed.name if placed and within else None)
     return None if placed is None else _told(case, placed, whole, comm=None, cgroup=placed.name)
+
+
+def _by_name(sized: list[Task]) -> Iterator[_Group]:
+    """The groups by name; none where no name has enough processes."""
+    by_name: dict[str, list[Task]] = defaultdict(list)
+    for task in sized:
+        by_name[task.comm].append(task)
+    if max(map(len, by_name.values())) >= _COUNT:
+        for name, tasks in by_name.items():
+            yield _group(name, tasks)
 
 
 def _by_cgroup(case: Case, sized: list[Task]) -> Iterator[_Group]:

@@ -47,7 +47,7 @@ def find(case: Case) -> Claim | None:
         return None
     if len(processes) < 2 and (not bound or held < _SHARE * bound):
         return None  # the only listed process, and not known to be large
-    resident = sum(p.rss_bytes for p in processes)
+    resident = case.resident_bytes
     page = case.report.page_size_bytes
     pages = f" ({largest.rss_bytes // page} of {whole // page} pages)" if page and resident == whole else ""
     swapped = f" resident and {size(largest.swap_bytes)} in swap" if largest.swap_bytes else ""
@@ -91,7 +91,7 @@ def _cause(case: Case, largest: Process, thp: str) -> Cause | None:
     if anon is not None:
         # the kernel's counters lag: a process with 98 % of the limit holds all of it
         held = min(held, anon + (shmem or 0) + (case.ledger.held("unevictable") or 0) + swapped)
-    bound, listed = case.bound_bytes or 1 << 62, sum(p.rss_bytes for p in case.processes)
+    bound, listed = case.bound_bytes or 1 << 62, case.resident_bytes
     if listed > bound and not swapped:
         held = min(held, bound * largest.rss_bytes // listed)
     if held < HOLDS * bound:

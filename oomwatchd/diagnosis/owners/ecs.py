@@ -13,6 +13,8 @@ _ROOTS = ("ecs", "ecstasks.slice")
 
 
 def find(place: Place) -> Owned | None:
+    if "ecs" not in place.path:
+        return None
     roots = [at for at, segment in enumerate(place.segments) if segment in _ROOTS]
     below = place.segments[roots[-1] + 1 :] if roots else ()
     task = next((m[1] for segment in below[:2] if (m := _TASK.match(segment))), None)

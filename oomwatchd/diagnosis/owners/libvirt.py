@@ -12,7 +12,7 @@ _MACHINE = deferred(r"(?:machine-)?qemu-\d+-(.+?)(?:\.scope|\.libvirt-qemu)\Z")
 
 
 def find(place: Place) -> Owned | None:
-    for segment in place.segments:
+    for segment in place.segments if "qemu" in place.path else ():
         m = _MACHINE.match(unit_name(segment))
         if m is not None:
             name = harmless_name(m[1])

@@ -8,6 +8,8 @@ from oomwatchd.words.escape import harmless_name
 
 
 def find(place: Place) -> Owned | None:
+    if "slurm" not in place.path:
+        return None
     at = next((at for at, segment in enumerate(place.segments) if _is_slurm(segment)), None)
     if at is None:
         return None
