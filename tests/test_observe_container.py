@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from oomwatchd.daemon import namer
-from oomwatchd.daemon.naming import AFTER_KILL_USEC, TOGETHER_SECONDS, Naming
+from oomwatchd.daemon.naming import AFTER_KILL_USEC, LATEST_SECONDS, TOGETHER_SECONDS, Naming
 from oomwatchd.diagnosis.attribution import attribute
 from oomwatchd.observe.container import MOST, ContainerNames, ask_helper
 from oomwatchd.observe.runtimes import DIRECTORIES, conmon_names, kubernetes_names, name_of
@@ -324,6 +324,13 @@ def test_names_are_learnt_soon_after_a_container_appears_but_not_after_a_kill(tm
     naming.run(31.0, usec_since_kill=10**9)
     naming.run(32.0, usec_since_kill=10**9)
     assert len(learnt) == 2
+    # one kill a second: later, but not never
+    cgroups.made = 5
+    for tenths in range(int(LATEST_SECONDS * 10)):
+        naming.run(40.0 + tenths / 10, usec_since_kill=tenths % 10 * 100_000)
+        assert len(learnt) == 2
+    naming.run(40.0 + LATEST_SECONDS, usec_since_kill=0)
+    assert len(learnt) == 3
 
 
 def test_a_container_is_named_though_nobody_saw_its_processes_alive() -> None:

@@ -14,6 +14,9 @@ log = logging.getLogger(__name__)
 TOGETHER_SECONDS = 0.3
 #: A helper may have to be started for a name: not in the moments after a kill.
 AFTER_KILL_USEC = 1_000_000
+#: Where kills follow each other, names are read after so long all the same: a report settles 5 s after its
+#: kill, and a name that comes later is in no event.
+LATEST_SECONDS = 3.0
 
 
 class Naming:
@@ -29,6 +32,8 @@ class Naming:
         #: cgroups made when names were learnt last
         self._learnt = 0
         self._due: float | None = None
+        #: not put off beyond this
+        self._latest = 0.0
         self._said: str | None = None
 
     def run(self, moment: float, *, usec_since_kill: int) -> None:
@@ -39,10 +44,10 @@ class Naming:
         if self._cgroups.made == self._learnt:
             return
         if self._due is None:
-            self._due = moment + TOGETHER_SECONDS
+            self._due, self._latest = moment + TOGETHER_SECONDS, moment + LATEST_SECONDS
         if moment < self._due:
             return
-        if usec_since_kill < AFTER_KILL_USEC:
+        if usec_since_kill < AFTER_KILL_USEC and moment < self._latest:
             self._due = moment + TOGETHER_SECONDS
             return
         self._due, self._learnt = None, self._cgroups.made
