@@ -1136,28 +1136,28 @@ def test_a_crowd_that_grew_again_is_of_one_cgroup() -> None:
 
 
 @pytest.mark.parametrize(
-    ("locked", "said", "outside"),
+    ("locked", "shared", "said", "outside"),
     [
-        ("300000000 10 t10", "t10 (pid 10) locks 286 MiB", False),
+        ("300000000 10 t10", "", "t10 (pid 10) locks 286 MiB", False),
         # page cache charged here, locked by a mapping elsewhere
-        ("300000000 7 else", "else (pid 7) locks 286 MiB", True),
-        # no more than it could be, and one that lives here goes first
-        ("900000000 7 else\n20000000 10 t10", "t10 (pid 10) locks 19.1 MiB", False),
-        ("900000000 7 else\n20000000 8 other", "", False),
+        ("900000000 7 else", "300000000 7 else", "else (pid 7) locks 286 MiB", True),
+        # memory of its own is charged to its own cgroup
+        ("300000000 7 else", "2000000 7 else", "", False),
+        # no more than it could be; else the one that lives here, however little it locks
+        ("900000000 7 else\n20000000 10 t10", "900000000 7 else", "t10 (pid 10) locks 19.1 MiB", False),
+        ("900000000 7 else\n20000000 8 other", "900000000 7 else", "", False),
     ],
 )
-def test_who_locks_a_cgroups_memory_is_of_it_or_fits(locked: str, said: str, outside: bool) -> None:
-    finding = one(
-        (cgroup(stat={"unevictable": 300 * MIB}), host([], {}, locked=locked)), "mlocked_or_unevictable"
-    )
+def test_who_locks_a_cgroups_memory_is_of_it_or_fits(
+    locked: str, shared: str, said: str, outside: bool
+) -> None:
+    live = host([], {}, locked=locked, locked_shared=shared)
+    finding = one((cgroup(stat={"unevictable": 300 * MIB}), live), "mlocked_or_unevictable")
     assert said in finding.explanation
     assert ("lives outside the cgroup" in finding.explanation) is outside
     assert (said or "VmLck in /proc/PID/status tells who locks") in finding.advice
-    given = (
-        cgroup(stat={"unevictable": 300 * MIB, "anon": 0}, tasks=(task(10, 20),)),
-        host([], {}, locked=locked),
-    )
-    assert ("locks 286 MiB)" in line_of(given)) is ("286" in said)
+    small = cgroup(stat={"unevictable": 300 * MIB, "anon": 0}, tasks=(task(10, 20),))
+    assert ("locks 286 MiB)" in line_of((small, live))) is ("286" in said)
     assert ("locks" in finding.explanation) is bool(said)
 
 

@@ -96,6 +96,8 @@ def test_a_status_is_read_field_by_field() -> None:
     assert said.descriptors == 64
     # locked on fault, and never touched
     assert holders.status(b"VmLck:\t    9000 kB\nVmRSS:\t     100 kB\n").locked_bytes == 102400
+    shared = holders.status(b"RssFile:\t    8 kB\nRssShmem:\t     4 kB\n")
+    assert (shared.file_bytes, shared.shmem_bytes) == (8192, 4096)
     assert holders.status(b"") == holders.Status()
 
 
@@ -136,7 +138,8 @@ def host(tmp_path: Path) -> Host:
     write(
         tmp_path,
         "proc/77/status",
-        "Name:\tpin\x1b[1m\nThreads:\t900\nVmLck:\t286720 kB\nVmRSS:\t290000 kB\nHugetlbPages:\t4096 kB\n",
+        "Name:\tpin\x1b[1m\nThreads:\t900\nVmLck:\t286720 kB\nVmRSS:\t290000 kB\n"
+        "RssFile:\t4 kB\nHugetlbPages:\t4096 kB\n",
     )
     write(tmp_path, "sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never\n")
     for name, count in (("nr", 150), ("free", 150), ("resv", 2), ("surplus", 0)):
@@ -177,6 +180,7 @@ def test_a_host_of_files(host: Host, tmp_path: Path) -> None:
         "packet_sockets": "2",
         "protected": "104857600 /kept",
         "locked": "293601280 77 pin\x1b[1m",
+        "locked_shared": "4096 77 pin\x1b[1m",
         "huge": "4194304 77 pin\x1b[1m",
         "threads": "900 77 pin\x1b[1m",
     }

@@ -56,6 +56,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     #: Number of AF_PACKET sockets in the host's network namespace, of any process.
     packet_sockets: int = 0
     locked: tuple[Held, ...] = ()
+    #: Of these at most, pages of files and shared memory: only such may be charged to another's cgroup.
+    locked_shared: tuple[Held, ...] = ()
     #: Pages of the huge page pool that processes have.
     huge: tuple[Held, ...] = ()
     threads: tuple[Held, ...] = ()
@@ -111,6 +113,7 @@ def facts(snapshot: Snapshot | None) -> Facts:
         perf=_by_process(parts.get("perf", "")),
         packet_sockets=_number(parts.get("packet_sockets", "")),
         locked=_by_process(parts.get("locked", "")),
+        locked_shared=_by_process(parts.get("locked_shared", "")),
         huge=_by_process(parts.get("huge", "")),
         threads=_by_process(parts.get("threads", "")),
         memory_cgroups=_number(parts.get("cgroups", "")),

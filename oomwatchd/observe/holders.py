@@ -51,7 +51,7 @@ _MAX_SIZES = _MAX_DEVICES = 8
 
 #: of the parts that say what processes hold: the word of a line that is the pid
 PID_FIELD = MappingProxyType(
-    {"locked": 1, "huge": 1, "threads": 1, "descriptors": 2, **dict.fromkeys(AMOUNTS, 1)}
+    {"locked": 1, "locked_shared": 1, "huge": 1, "threads": 1, "descriptors": 2, **dict.fromkeys(AMOUNTS, 1)}
 )
 
 #: settings below /proc/sys that decide who gets memory, who is killed, and what may be held
@@ -266,6 +266,8 @@ class Holders:
             said = status(read_bytes(f"{self._host.proc}/{pid}/status", _TEXT_BYTES) or b"")
             who = f"{pid} {said.name}"
             found["locked"].append((said.locked_bytes + said.pinned_bytes, who))
+            shared = said.file_bytes + said.shmem_bytes
+            found["locked_shared"].append((min(said.locked_bytes, shared), who))
             found["huge"].append((said.huge_bytes, who))
             if said.threads > 1:
                 found["threads"].append((said.threads, who))

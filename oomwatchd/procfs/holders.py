@@ -84,6 +84,8 @@ class Status(msgspec.Struct, frozen=True):
     #: resident, at most: VmLck also counts what was locked and never touched (MLOCK_ONFAULT)
     locked_bytes: int = 0
     pinned_bytes: int = 0
+    #: resident pages of files and of shared memory, which may be charged to another's cgroup
+    file_bytes: int = 0
     shmem_bytes: int = 0
     huge_bytes: int = 0
     #: places in its table of descriptors, a power of two: no more are open
@@ -103,6 +105,7 @@ def status(text: bytes) -> Status:
         threads=number(b"Threads"),
         locked_bytes=min(number(b"VmLck"), number(b"VmRSS")) * 1024,
         pinned_bytes=number(b"VmPin") * 1024,
+        file_bytes=number(b"RssFile") * 1024,
         shmem_bytes=number(b"RssShmem") * 1024,
         huge_bytes=number(b"HugetlbPages") * 1024,
         descriptors=number(b"FDSize"),

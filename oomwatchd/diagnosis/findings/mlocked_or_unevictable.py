@@ -80,11 +80,13 @@ def find(case: Case) -> Claim | None:
 
 def _locker(case: Case, held: int) -> Held | None:
     """Live: the process that locks most. In a cgroup, one that lives there, or one whose amount fits."""
-    most = case.facts.locked
-    if case.in_cgroup:
-        fits = [h for h in most if case.lists(h) or _MOSTLY * held <= h.amount <= _FITS * held]
-        most = tuple(sorted(fits, key=lambda h: -min(h.amount, held)))
-    return next(iter(most), None)
+    if not case.in_cgroup:
+        return next(iter(case.facts.locked), None)
+    own = next((h for h in case.facts.locked if case.lists(h)), None)
+    if own is not None and own.amount >= _MOSTLY * held:
+        return own
+    fits = (h for h in case.facts.locked_shared if _MOSTLY * held <= h.amount <= _FITS * held)
+    return next(fits, own)
 
 
 def _holder(case: Case, held: int, *, by_lock: bool) -> str:
