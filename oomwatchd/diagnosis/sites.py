@@ -9,6 +9,7 @@ Core: no clock, no file, no socket.
 from __future__ import annotations
 
 from oomwatchd.diagnosis.case import Case
+from oomwatchd.diagnosis.ledger import Kind
 from oomwatchd.diagnosis.purpose import purpose
 from oomwatchd.diagnosis.suspects import modules, unload
 from oomwatchd.records.report import Allocation
@@ -46,10 +47,12 @@ def within(case: Case, amount: int) -> list[Allocation]:
     return sorted(fitting, key=lambda a: -a.bytes)
 
 
-def site_of(case: Case, amount: int) -> Allocation | None:
-    """The site that has most of ``amount`` bytes; None if none stands out."""
+def site_of(case: Case, amount: int, *kinds: Kind) -> Allocation | None:
+    """The site that has most of ``amount`` bytes; None if none stands out, or if it may as well be in one of
+    the other ``kinds``."""
     first = next(iter(within(case, amount)), None)
-    return first if first is not None and first.bytes >= _MOST * amount else None
+    other = max((case.ledger.held(kind) or 0 for kind in kinds), default=0)
+    return first if first is not None and first.bytes >= max(_MOST * amount, other) else None
 
 
 def said(site: Allocation) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from oomwatchd.diagnosis.caches import lever_for, meaning, queued
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
+from oomwatchd.diagnosis.ledger import Kind
 from oomwatchd.diagnosis.levers import is_v1, raised_first
 from oomwatchd.diagnosis.purpose import purpose
 from oomwatchd.diagnosis.sites import lever_of, said, site_of
@@ -30,6 +31,8 @@ _LARGE, _HUGE = 0.15, 0.40
 _USUAL = 0.04
 #: Of slab, for one memory cgroup: its structures on each node, files in cgroupfs, lists of its objects.
 _CGROUP_BYTES = 24 << 10
+#: Where else an allocation site's memory may be.
+_OTHERS: tuple[Kind, ...] = ("slab_reclaimable", "rest")
 #: Bytes that any booted kernel uses, on however small a board.
 _LEAST = 8 << 20
 
@@ -52,7 +55,7 @@ def find(case: Case) -> Claim | None:
     }
     evidence |= {f"cache:{name}_bytes": held for name, held in caches}
     excess = slab if case.in_cgroup else max(slab - max(int(_USUAL * whole), _LEAST), 0)
-    site = None if case.in_cgroup else site_of(case, slab)
+    site = None if case.in_cgroup else site_of(case, slab, *_OTHERS)
     decides = share >= HOLDS if case.in_cgroup else case.decides(excess)
     return Claim(
         finding=Finding(
@@ -142,7 +145,7 @@ def _advice(case: Case, caches: list[tuple[str, int]]) -> str:
         )
     lever = "" if case.early or not caches else lever_for(case, caches[0][0])
     keeper = _keeper(case, case.ledger.held("slab_unreclaimable") or 0)
-    site = site_of(case, case.ledger.held("slab_unreclaimable") or 0)
+    site = site_of(case, case.ledger.held("slab_unreclaimable") or 0, *_OTHERS)
     if site is not None and not (lever and meaning(caches[0][0])):
         lever = lever_of(case, site)
     elif keeper is not None and (not caches or not meaning(caches[0][0])):

@@ -185,7 +185,7 @@ def _first(case: Case, rest: int) -> Suspect | None:
 
 
 def _whose(case: Case, percpu: int, rest: int) -> str:
-    site = site_of(case, rest)
+    site = site_of(case, rest, "slab_unreclaimable", "slab_reclaimable")
     if site is not None:
         return f", most of it allocated by {said(site)}"
     if percpu >= _HUGE * rest:
