@@ -236,7 +236,7 @@ def test_disturbed_lines_of_a_text_are_the_same_at_once(
         )
     text = "\n".join(lines)
     at_once = _lines_of(text)
-    monkeypatch.setattr("oomwatchd.sources.text.stamped.records", lambda lines, together: None)
+    monkeypatch.setattr("oomwatchd.sources.text.stamped.cut", lambda lines, together: None)
     monkeypatch.setattr(
         "oomwatchd.sources.text.reader.whole_lines", lambda text: [""] * (text.count("\n") + 1)
     )

@@ -114,7 +114,7 @@ def _judge(said: list[bytes], together: bytes) -> Decoration:
     if numbers:
         lines = [line[match.end() :] if (match := _NUMBER.match(line)) else line for line in said]
         first = {line[:1] for line in lines}
-    boxes = (b"[/" in together or b"{" in together or b"[code]" in together.lower()) and (
+    boxes = (b"[/" in together or b"{" in together or b"ode]" in together or b"ODE]" in together) and (
         _BOX_END.search(together) is not None
     )
     sign = b"" if first.isdisjoint(_MAY_SIGN) else _sign(lines)

@@ -95,20 +95,20 @@ def judge(head: bytes) -> Carrier:
     if b"=3D" in head:
         signs = [len(match[0]) for match in _EQUALS.finditer(head)]
         quoted_printable = sum(length > 1 for length in signs) >= 0.95 * len(signs)
-    markup = b"<" in head or b"&" in head
-    markup = markup and (
-        _ENTITY.search(head) is not None
-        or (_CLOSING.search(head) is not None and _OPENING.search(head) is not None)
+    # most texts lack these signs, which a search for one byte soon shows
+    markup = b"&" in head and _ENTITY.search(head) is not None
+    markup = markup or (
+        b"<" in head and _CLOSING.search(head) is not None and _OPENING.search(head) is not None
     )
     markup = markup and _MARKUP.search(head) is None
-    escaped = len(_ESCAPED.findall(head)) if b"\\_" in head else 0
+    escaped = len(_ESCAPED.findall(head)) if b"\\" in head else 0
     carrier = Carrier(
         quoted_printable=quoted_printable,
         html=markup,
         markdown=escaped > 0 and escaped >= len(_UNESCAPED.findall(head)),
         typeset=not head.isascii() and _TYPESET.search(head) is not None,
         bold=has_bold(head),
-        coloured=b"0m" in head and b"\x1b" not in head and _is_coloured(head),
+        coloured=b"[0m" in head and b"\x1b" not in head and _is_coloured(head),
     )
     return PLAIN if carrier == PLAIN else carrier
 

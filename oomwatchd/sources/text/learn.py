@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import islice
+from itertools import compress, islice
 from typing import Final, NamedTuple
 
 from oomwatchd.formats import neighbours
@@ -40,6 +40,7 @@ from oomwatchd.sources.text.layers import (
     undo,
 )
 from oomwatchd.sources.text.prefix import PrefixParser
+from oomwatchd.sources.text.stamped import BATCH, Cut
 from oomwatchd.sources.text.structured import JsonReader
 from oomwatchd.sources.text.wrap import kind_of
 from oomwatchd.words.deferred import deferred
@@ -51,15 +52,8 @@ SAMPLE: Final = 512
 MAX_SHAPES: Final = 16
 MAX_PREFIX: Final = 512
 _MAX_TOKENS: Final = 192
-#: lines that show whether a text has stamps at all
-_LOOKED_AT: Final = 64
-#: with more rows of task tables than this, one row of each run is looked at
-_MANY_ROWS: Final = 64
-_ROWS: Final = deferred(
-    r"^(?:\[ *\d{1,12}\.\d{6}\] \[ {0,6}\d{1,7}\](?: +\d{1,14}){3} [ \d-]{8,}+"
-    r"(?<= )[^\s\d,;|-][^\s,;|]{0,14}(?:\n|\Z))++",
-    re.MULTILINE,
-)
+#: a function's line in a call trace, which no carrier looks like
+_IN_A_TRACE: Final = "+0x"
 #: how many lines are tried to find where the known prefixes begin
 _TRIED: Final = 6
 #: how many of its first letters identify a text
@@ -70,6 +64,7 @@ _FEW: Final = 16
 
 _TOKEN: Final = deferred(rf"[ \t]+|[^{DELIMITERS}]+|.", re.S)
 _WORD: Final = f"[^{DELIMITERS}]"
+_IN_A_WORD: Final = deferred(_WORD)
 _LABEL: Final = deferred(r"""([A-Za-z_@][\w.@/-]{0,63})["']?[ \t]*(?:=>|[:=])[ \t]*[bu]?(["'])""")
 _STRONG: Final = frozenset('[]{}()<>"|=')
 _CLOSES: Final = {'"': '"', "'": "'", "[": "]", "(": ")", "{": "}", "<": ">", "|": "|"}
@@ -115,8 +110,11 @@ class Sample(NamedTuple):
     form: str
 
 
-def learn(lines: Sequence[str]) -> tuple[Stage, ...]:
-    """The layers to remove from the lines of a document before its known prefixes, outermost first."""
+def learn(lines: Sequence[str], cuts: Sequence[Cut | None] = ()) -> tuple[Stage, ...]:
+    """The layers to remove from the lines of a document before its known prefixes, outermost first. ``cuts``:
+    what :func:`.stamped.cuts` knows of the lines."""
+    if _is_plain(lines, cuts):
+        return ()
     stages: list[Stage] = []
     for _ in range(MAX_STAGES):
         stage = _stage(lines)
@@ -128,8 +126,6 @@ def learn(lines: Sequence[str]) -> tuple[Stage, ...]:
 
 
 def _stage(lines: Sequence[str]) -> Stage:
-    if _is_plain(lines):
-        return ()
     samples = list(islice(_samples(lines), SAMPLE))
     wrong = _wrong(lines, samples)
     if not wrong:
@@ -172,6 +168,10 @@ def _behind(samples: Sequence[Sample]) -> Stage:
         return ()
     if (column := _column(samples)) is not None:
         return (column,)
+    # most texts do not end alike, which the last letters of a few show
+    last = {sample.line.rstrip(" \t\r")[-1:] for sample in samples[:_FEW]}
+    if len(last) > 1 and not all(map(_IN_A_WORD.match, last)):
+        return ()
     suffix = _suffix([(sample.form, sample.line[sample.at :]) for sample in samples], "")
     return () if suffix is None else (Template(_NOTHING, _NOTHING, suffix),)
 
@@ -184,26 +184,23 @@ def _samples(lines: Iterable[str]) -> Iterable[Sample]:
     )
 
 
-def _is_plain(lines: Sequence[str]) -> bool:
-    """Whether most samples would be plain rows of a task table behind the kernel's stamp, and the others show
-    that there is nothing to learn: the rows would not change that."""
-    if not any(line[:1] == "[" for line in lines[:_LOOKED_AT]):
+def _is_plain(lines: Sequence[str], cuts: Sequence[Cut | None]) -> bool:
+    """Whether there is nothing to learn, as those lines show that are no plain rows of a task table or of a call
+    trace: these are read well and would not change that."""
+    if not any(cuts):
         return False
-    together = "\n".join(lines)
-    runs = [(run.start(), run.end(), run[0].count("\n")) for run in _ROWS.finditer(together)]
-    if sum(rows for _, _, rows in runs) <= _MANY_ROWS:
-        return False
-    others: list[Sample] = []
-    count = at = 0
-    for start, end, rows in [*runs, (len(together), len(together), 0)]:
-        first = together[start:end].partition("\n")[0]
-        between = (together[at:start] + first).split("\n")
-        others += islice(_samples(between), max(0, SAMPLE - count - len(others)))
-        count += rows
-        at = end
-        if count + len(others) >= SAMPLE:
-            break
-    return not _wrong(lines, others) and not _behind(others)
+    told: list[str] = []
+    for number, part in enumerate(cuts):
+        batch = lines[number * BATCH : (number + 1) * BATCH]
+        told += batch if part is None else compress(batch, map(_tells, part.texts))
+    samples = list(islice(_samples(told), SAMPLE))
+    return not _wrong(lines, samples) and not _behind(samples)
+
+
+def _tells(text: str) -> bool:
+    """Whether the line is looked at, by its text if it is plain."""
+    first = text[:1]
+    return first != "[" and (first != " " or _IN_A_TRACE not in text)
 
 
 def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:  # noqa: C901 - one branch for each reason
@@ -341,7 +338,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def _shape(tokens: Sequence[str]) -> tuple[str, ...]:
-    return tuple(" " if token[0] in " \t" else "w" if re.match(_WORD, token) else token for token in tokens)
+    return tuple(" " if token[0] in " \t" else "w" if _IN_A_WORD.match(token) else token for token in tokens)
 
 
 def _templates(wrong: Sequence[Sample], fine: Sequence[Sample], lines: Sequence[str]) -> list[Layer]:

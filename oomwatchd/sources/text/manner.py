@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from oomwatchd.sources.text import decoration, encodings, mail
+from oomwatchd.sources.text import decoration, encodings, mail, stamped
 from oomwatchd.sources.text.layers import Stage
 from oomwatchd.sources.text.learn import learn
 from oomwatchd.sources.text.needles import has_needle
@@ -27,6 +27,7 @@ MAX_LINE: Final = 64 * 1024
 _STAMP: Final = deferred(rb"\[ *\d{1,12}\.\d{6}\]")
 #: how far apart the stamps of lines may be that were run together
 _ONE_CLOCK: Final = 10_000_000
+_TAG: Final = b" kernel: "
 _TWO_HEADS: Final = deferred(rb" kernel: [^\n]* kernel: ")
 _RAW: Final = deferred(rb"\d{1,4},\d{1,20},\d{1,20},")
 _RAW_LINES: Final = 200
@@ -80,17 +81,20 @@ class Manner(NamedTuple):
         )
 
 
-def judge(head: Sequence[bytes]) -> Manner:
-    """The manner of a document that begins with these lines."""
+def judge(head: Sequence[bytes], cuts: Sequence[stamped.Cut | None]) -> Manner:
+    """The manner of a document that begins with these lines. ``cuts``: what :func:`stamped.cuts` knows of
+    them."""
     together = b"\n".join(head)
+    if stamped.all_prefixed(cuts):  # no line can be of the mail's headers
+        return _judged(head, together, cuts)
     if mail.is_mail(together):
         transfer = mail.Transfer()
         head = [line for raw in head for line in transfer.take(raw)] + transfer.flush()
-        return _judged(head, b"\n".join(head))._replace(mail=True)
-    return _judged(head, together)
+        return _judged(head, b"\n".join(head), ())._replace(mail=True)
+    return _judged(head, together, cuts)
 
 
-def _judged(head: Sequence[bytes], together: bytes) -> Manner:
+def _judged(head: Sequence[bytes], together: bytes, cuts: Sequence[stamped.Cut | None]) -> Manner:
     said = [line for line in head if line.strip()]
     lines = len(said)
     carrier = encodings.judge(together)
@@ -111,10 +115,12 @@ def _judged(head: Sequence[bytes], together: bytes) -> Manner:
         spaced=10 * (len(head) - lines) >= 9 * (lines - 1) and _is_spaced(head),
         padded=padded * 2 > lines,
         doubled=_is_doubled(said),
-        reflowed=_is_reflowed(head, lines, together),
-        headed=_TWO_HEADS.search(together) is not None
+        reflowed=_is_reflowed(head, lines, stamped.behind(head, together, cuts)),
+        headed=_TAG in together
+        and _TWO_HEADS.search(together) is not None
         and any(len(split_headed(_bare(found, line))) > 1 for line in said),
-        written=b"\\n" in together
+        written=b"\\" in together
+        and b"\\n" in together
         and any(
             line[:1] != b"{" and b"\\n" in line and len(split_written(_bare(found, line))) > 1
             for line in said
@@ -126,11 +132,10 @@ def _judged(head: Sequence[bytes], together: bytes) -> Manner:
     if device or manner.verbose or not (manner.sure or len(together) < _SHORT):
         return manner
     if manner.plain and not encodings.is_dirty(together):
-        texts = together.decode("utf-8", "backslashreplace").split("\n")
+        stages = learn(together.decode("utf-8", "backslashreplace").split("\n"), cuts)
     else:
         unwrapping = Unwrapping(manner)
-        texts = [text for raw in head for text, _ in unwrapping.take(raw)]
-    stages = learn(texts)
+        stages = learn([text for raw in head for text, _ in unwrapping.take(raw)])
     return manner._replace(stages=stages) if stages else manner
 
 
@@ -229,9 +234,9 @@ def _bare(found: decoration.Decoration, line: bytes) -> str:
     return found.undo(line).decode("utf-8", "replace")
 
 
-def _is_reflowed(head: Sequence[bytes], lines: int, together: bytes) -> bool:
-    """Whether stamped lines were run together."""
-    if len(_STAMP.findall(together)) <= lines:
+def _is_reflowed(head: Sequence[bytes], lines: int, behind: bytes) -> bool:
+    """Whether stamped lines were run together. ``behind``: all text in which a second stamp may be."""
+    if len(_STAMP.findall(behind)) < lines:
         return False
     stamps = sum(
         max(0, stamps_in(line.decode("utf-8", "replace")) - 1)

@@ -194,11 +194,12 @@ class PrefixParser:
         self.forms["dmesg"] = self.forms.get("dmesg", 0) + 1
         return KmsgRecord(text=text, usec=int(seconds) * 1_000_000 + int(fraction), raw=raw)
 
-    def count_bare(self, count: int) -> None:
-        """Count lines of plain dmesg that were not parsed here."""
+    def count_plain(self, form: SourceForm, count: int, *, tagged: bool) -> None:
+        """Count lines with a prefix that were not parsed here; ``tagged``: it names the kernel."""
         self.prefixed = True
         self.before = ""
-        self.forms["dmesg"] = self.forms.get("dmesg", 0) + count
+        self.kernel_tag_seen = self.kernel_tag_seen or tagged
+        self.forms[form] = self.forms.get(form, 0) + count
 
     def bare_at(self, line: str) -> int | None:
         """Where the text of such a line begins, as :meth:`parse` would find it; None for all others."""

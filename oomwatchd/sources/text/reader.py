@@ -25,6 +25,7 @@ from oomwatchd.sources.text.manner import MAX_LINE, Manner, Unwrapping, judge
 from oomwatchd.sources.text.needles import has_needle
 from oomwatchd.sources.text.order import in_order
 from oomwatchd.sources.text.prefix import PrefixParser
+from oomwatchd.sources.text.stamped import Cut
 from oomwatchd.sources.text.structured import ExportReader, JsonReader, VerboseReader
 from oomwatchd.sources.text.wrap import Widths, whole_lines
 from oomwatchd.words.deferred import deferred
@@ -33,8 +34,6 @@ from oomwatchd.words.deferred import deferred
 HEAD: Final = 1 << 20
 #: bytes that tell UTF-16
 _LOOK: Final = 32
-#: so many lines are taken at once: their parts stay in the processor's cache
-_BATCH: Final = 512
 #: certain breaks show the width, except for the length of one word
 _SLACK: Final = 8
 _BARE_QUOTE: Final = deferred(r'(?<!\\)"')
@@ -233,23 +232,28 @@ class TextReader:
         self._head = []
         self._head_size = 0
 
-    def _plain_lines(self, lines: Sequence[bytes], out: list[KmsgRecord]) -> None:
-        """The same as :meth:`_lines`, for text in which nothing has to be undone."""
+    def _plain_lines(
+        self, lines: Sequence[bytes], out: list[KmsgRecord], cuts: Sequence[Cut | None] = ()
+    ) -> None:
+        """The same as :meth:`_lines`, for text in which nothing has to be undone. ``cuts``: what is known of
+        the lines."""
         if self._manner.spaced:
-            lines = list(filter(bytes.strip, lines))
-        for begin in range(0, len(lines), _BATCH):
-            self._batch(lines[begin : begin + _BATCH], out)
+            lines, cuts = list(filter(bytes.strip, lines)), ()
+        for number, begin in enumerate(range(0, len(lines), stamped.BATCH)):
+            batch = lines[begin : begin + stamped.BATCH]
+            together = b"\n".join(batch)
+            found = cuts[number] if cuts else stamped.cut(batch, together)
+            if found is None:
+                self._without_stamps(batch, together, out)
+            else:
+                self._batch(batch, together, found, out)
 
-    def _batch(self, lines: Sequence[bytes], out: list[KmsgRecord]) -> None:
-        together = b"\n".join(lines)
-        if (found := stamped.records(lines, together)) is None:
-            self._without_stamps(lines, together, out)
-            return
-        made, others = found
+    def _batch(self, lines: Sequence[bytes], together: bytes, found: Cut, out: list[KmsgRecord]) -> None:
+        made, others = stamped.records(lines, together, found)
         at = 0
         for stop in [*others, len(lines)]:
             if at < stop:
-                self._parser.count_bare(stop - at)
+                self._parser.count_plain(found.shape.form, stop - at, tagged=found.shape.tagged)
                 self._joiner.take_run(made[at:stop], out)
             if stop < len(lines):
                 self._each((lines[stop],), out)
@@ -303,11 +307,12 @@ class TextReader:
         head = self._head
         assert head is not None
         self._head = None
-        manner = judge(head)
+        cuts = stamped.cuts(head)
+        manner = judge(head, cuts)
         # the first pass joins only certain breaks, to learn the widths; the second pass uses these
         saved = (dict(self._parser.forms), self._parser.kernel_tag_seen)
         trial = Joiner(Widths(), strip=manner.padded, learning=True, doubled=manner.doubled)
-        records = self._read(head, manner, trial)
+        records = self._read(head, manner, trial, cuts)
         soft = max(trial.broken, default=None)
         if soft is None:
             trial.together = trial.parted
@@ -325,19 +330,22 @@ class TextReader:
                     together=trial.parted,
                     doubled=manner.doubled,
                 ),
+                cuts,
             )
         if whole:
             self._joiner.flush(records)
             records = in_order(records)
         out += records
 
-    def _read(self, head: list[bytes], manner: Manner, joiner: Joiner) -> list[KmsgRecord]:
+    def _read(
+        self, head: list[bytes], manner: Manner, joiner: Joiner, cuts: Sequence[Cut | None]
+    ) -> list[KmsgRecord]:
         self._console += self._unwrapping.console
         self._hold(manner)
         self._joiner = joiner
         records: list[KmsgRecord] = []
         if self._plain and not encodings.is_dirty(b"\n".join(head)):
-            self._plain_lines(head, records)
+            self._plain_lines(head, records, cuts)
         else:
             for line in head:
                 self._physical(line, records)
