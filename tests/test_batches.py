@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -17,7 +18,7 @@ from oomwatchd.formats.recognise import ALL, nothing_recognised, recognise, reco
 from oomwatchd.formats.task_table import TaskTable
 from oomwatchd.records.kmsg import KmsgGap, KmsgRecord, parse_record, parse_records, whole_text
 from oomwatchd.reports.assemble import Assembler, Signal
-from oomwatchd.sources.text import TextReader
+from oomwatchd.sources.text import TextReader, stamped
 
 BITE = 256
 
@@ -215,27 +216,41 @@ def _lines_of(text: str) -> list[KmsgRecord]:
     return reader.feed(data) + reader.flush()
 
 
-@pytest.mark.parametrize("stamped", [True, False])
+#: prefixes of lines, by the stamp in microseconds
+PREFIXES: dict[str, Callable[[int], str]] = {
+    "dmesg": lambda usec: f"[{usec // 10**6:5}.{usec % 10**6:06}] ",
+    "syslog": lambda usec: (
+        f"May  1 10:00:{usec // 10**6 % 60:02} h-1 kernel: [{usec // 10**6:5}.{usec % 10**6:06}] "
+    ),
+    "journal": lambda usec: f"May 01 10:00:{usec // 10**6 % 60:02} h.x kernel: ",
+    "bare": lambda usec: "",
+}
+
+
+@pytest.mark.parametrize("form", PREFIXES)
 @pytest.mark.parametrize("number", range(4))
 def test_disturbed_lines_of_a_text_are_the_same_at_once(
-    corpus: Path, monkeypatch: pytest.MonkeyPatch, number: int, stamped: bool
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, number: int, form: str
 ) -> None:
     chance = Random(number)
     record_of = [record for piece in recordings(corpus)[number] if (record := parse_record(piece))][:1500]
     lines = [
-        (f"[{(record.usec or 0) // 10**6:5}.{(record.usec or 0) % 10**6:06}] " if stamped else "") + part
-        for record in record_of
-        for part in record.text.split("\n")
+        PREFIXES[form](record.usec or 0) + part for record in record_of for part in record.text.split("\n")
     ]
+    program = "May  1 10:00:00 h-1 sshd[12]: said"
     for _ in range(60):
         at = chance.randrange(len(lines))
         line = lines[at]
         cut = chance.randrange(len(line) + 1)
-        lines[at : at + 1] = chance.choice(
-            [[], [line, line], [line[:cut], line[cut:]], [line[:cut]], [line + " "], ["", line], [" " + line]]
-        )
+        disturbed = [
+            [], [line, line], [line[:cut], line[cut:]], [line[:cut]], [line + " "], ["", line], [" " + line],
+            [line + "#012more"], [line + " kernel: x"], [program, line], [line.replace("[", "(")],
+        ]  # fmt: skip
+        lines[at : at + 1] = chance.choice(disturbed)
     text = "\n".join(lines)
     at_once = _lines_of(text)
+    if form != "bare":
+        assert stamped.cut(text.encode().split(b"\n"), text.encode()) is not None
     monkeypatch.setattr("oomwatchd.sources.text.stamped.cut", lambda lines, together: None)
     monkeypatch.setattr(
         "oomwatchd.sources.text.reader.whole_lines", lambda text: [""] * (text.count("\n") + 1)

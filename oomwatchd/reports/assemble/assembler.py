@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from oomwatchd.formats import Section, pieces, show_mem
 from oomwatchd.formats.recognise import recognise
-from oomwatchd.records.kmsg import FACILITY_KERN, KmsgGap, KmsgRecord
+from oomwatchd.records.kmsg import KmsgGap, KmsgRecord
 from oomwatchd.reports.assemble import runs
 from oomwatchd.reports.assemble.block import Signal, stamp_of
 from oomwatchd.reports.assemble.open_reports import DRAINED_USEC, QUIET_USEC, OpenReports
@@ -123,14 +123,6 @@ class Assembler:
 
     # -- time --------------------------------------------------------------------------------------
 
-    def _is_due(self, usec: int) -> bool:
-        """Whether this time of the log clock makes anything due; the short way for most records."""
-        now = self._now
-        if now is None or not self._kernel_clock or not now <= usec < self._checked + _CHECK_USEC:
-            return True
-        self._now = usec
-        return False
-
     def _advance(self, stamp: int, *, kernel_clock: bool) -> None:
         """Take the record's stamp as the time. A clock that fell back belongs to another boot, unless the
         report continues (then the stamps are damaged): the next line decides."""
@@ -147,22 +139,28 @@ class Assembler:
     # -- records -----------------------------------------------------------------------------------
 
     def _take(self, record: KmsgRecord) -> None:  # noqa: C901 - the hot path: a call costs more than a branch
-        if record.seq is not None:
-            if self._last_seq is not None and record.seq > self._last_seq + 1:
-                self._reports.lose(record.seq - self._last_seq - 1)
-            self._last_seq = record.seq
+        seq = record.seq
+        if seq is not None:
+            last = self._last_seq
+            if last is not None and seq > last + 1:
+                self._reports.lose(seq - last - 1)
+            self._last_seq = seq
         usec = record.usec
-        if record.facility is not None and record.facility != FACILITY_KERN:
+        if record.facility:  # neither the kernel's (0) nor unknown
             found = recognise(record.text, raw=True)
             if found and found[0].opens:
                 self.forged_records += 1
             # its stamp is the kernel's own: a flood of foreign lines must not delay what is due
-            if self._reports.blocks and usec is not None and self._is_due(usec):
+            if self._reports.blocks and usec is not None:
                 self._advance(usec, kernel_clock=True)
             return
-        if usec is not None and self._is_due(usec):
-            self._advance(usec, kernel_clock=True)
-        elif usec is None and (stamp := stamp_of(record)) is not None:
+        if usec is not None:
+            now = self._now
+            if now is not None and self._kernel_clock and now <= usec < self._checked + _CHECK_USEC:
+                self._now = usec  # nothing can be due
+            else:
+                self._advance(usec, kernel_clock=True)
+        elif (stamp := stamp_of(record)) is not None:
             self._advance(stamp, kernel_clock=False)
         blocks = self._reports.blocks
         if blocks:

@@ -15,7 +15,7 @@ from oomwatchd.reports.assemble.largest import LIVE_ROWS, Rows
 MAX_RECORDS = 100_000
 MAX_STACK = 600
 MAX_UNDECODED = 100
-_ROW_STARTS = frozenset(" 0123456789")
+_ROW_BEGINS = frozenset(f"[{second}" for second in " 0123456789")
 # looked up for each record
 _TASKS_ROW = oom_kill.TASKS_ROW
 _FIRST_OF_STACK, _LAST_OF_STACK = Section.HEADER, Section.STACK
@@ -166,23 +166,23 @@ class Block:
     def takes_row(self, record: KmsgRecord) -> bool:
         """Add the record if it is a row of the task table, and return whether it was: the short way for most
         lines of a long report."""
-        text = record.text
+        records = self.records
         if (
             not self.in_table
-            or text[:1] != "["
-            or text[1:2] not in _ROW_STARTS
+            or record.text[:2] not in _ROW_BEGINS
             or record.flag != "-"
             or not (record.caller is None or self.accepts(record.caller))
-            or len(self.records) >= MAX_RECORDS
+            or len(records) >= MAX_RECORDS
         ):
             return False
-        self.records.append(record)
+        records.append(record)
         self.dirty = True
-        if record.usec is not None:
-            self.last = record.usec
+        usec = record.usec
+        if usec is not None:
+            self.last = usec
         rows = self.rows
-        rows.count += 1
-        if rows.count >= rows.most:
+        rows.count = count = rows.count + 1
+        if count >= rows.most:
             self._let_go()
         return True
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -92,7 +93,7 @@ class Decoration(NamedTuple):
 NONE: Final = Decoration()
 
 
-def judge(said: list[bytes], together: bytes) -> Decoration:
+def judge(said: Sequence[bytes], together: bytes) -> Decoration:
     """The decoration of a text, from its lines that are not blank and from the text in one piece."""
     if not said:
         return NONE
@@ -104,7 +105,7 @@ def judge(said: list[bytes], together: bytes) -> Decoration:
     return _judge(said, together)
 
 
-def _judge(said: list[bytes], together: bytes) -> Decoration:
+def _judge(said: Sequence[bytes], together: bytes) -> Decoration:
     if not said:
         return NONE
     # most texts have none, which the first letters of their lines show
@@ -147,7 +148,7 @@ def _within(match: re.Match[bytes]) -> bytes:
     return match[0] if match["mark"] in (b"**", b"__", b"~~") and marked[-1:] == b" " else marked
 
 
-def _is_numbered(said: list[bytes]) -> bool:
+def _is_numbered(said: Sequence[bytes]) -> bool:
     """Whether most lines begin with their line number, in this text or in a longer one (``grep -n``)."""
     room = len(said) // 3
     numbers: list[int] = []
@@ -176,7 +177,7 @@ def _is_kernels(line: bytes) -> bool:
     return _STAMPED.match(line) is not None or kind_of(line[:200].decode("utf-8", "replace")) is not None
 
 
-def _sign(lines: list[bytes]) -> bytes:
+def _sign(lines: Sequence[bytes]) -> bytes:
     """The sign that stands before most of the kernel's lines."""
     signed = [line for line in lines if line.lstrip(b" \t")[:1] and line.lstrip(b" \t")[0] in _FIRST]
     if not signed:
@@ -197,19 +198,19 @@ def _sign(lines: list[bytes]) -> bytes:
     return sign if count > 4 * others else b""
 
 
-def _has_priorities(lines: list[bytes]) -> bool:
+def _has_priorities(lines: Sequence[bytes]) -> bool:
     sample = lines[:_SAMPLE]
     return 3 * sum(_PRIORITY.search(line[-240:]) is not None for line in sample) >= len(sample)
 
 
-def _has_pairs(lines: list[bytes]) -> bool:
+def _has_pairs(lines: Sequence[bytes]) -> bool:
     return any(
         bool(stripped) and stripped[0] in _PAIR_FIRST and _PAIR.match(stripped) is not None
         for stripped in (line.lstrip(b" \t") for line in lines)
     )
 
 
-def _end(lines: list[bytes]) -> bytes:
+def _end(lines: Sequence[bytes]) -> bytes:
     """The mark at the end of nearly every line."""
     last = lines[0].rstrip(b" \t\r")
     for end in _ENDS:

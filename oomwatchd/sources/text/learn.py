@@ -185,8 +185,8 @@ def _samples(lines: Iterable[str]) -> Iterable[Sample]:
 
 
 def _is_plain(lines: Sequence[str], cuts: Sequence[Cut | None]) -> bool:
-    """Whether there is nothing to learn, as those lines show that are no plain rows of a task table or of a call
-    trace: these are read well and would not change that."""
+    """Whether there is nothing to learn, as those lines show that are no plain rows of a task table or of a
+    call trace: these are read well and would not change that."""
     if not any(cuts):
         return False
     told: list[str] = []
@@ -206,6 +206,8 @@ def _tells(text: str) -> bool:
 def _wrong(lines: Sequence[str], samples: Sequence[Sample]) -> list[Sample]:  # noqa: C901 - one branch for each reason
     """The samples whose text is not found by removing known prefixes."""
     parser = PrefixParser()
+    if all(parser.bare_at(sample.line) == sample.at for sample in samples):
+        return []
     reader = JsonReader(parser)
     for line in lines:
         if " kernel: " in line:  # whether the kernel's lines are marked

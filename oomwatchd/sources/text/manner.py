@@ -95,12 +95,13 @@ def judge(head: Sequence[bytes], cuts: Sequence[stamped.Cut | None]) -> Manner:
 
 
 def _judged(head: Sequence[bytes], together: bytes, cuts: Sequence[stamped.Cut | None]) -> Manner:
-    said = [line for line in head if line.strip()]
+    prefixed = stamped.all_prefixed(cuts)
+    said = head if prefixed else [line for line in head if line.strip()]
     lines = len(said)
     carrier = encodings.judge(together)
-    indent = _indentation(said)
+    indent = b"" if prefixed else _indentation(said)
     found = decoration.NONE
-    device = 2 * sum(_RAW.match(line) is not None for line in said[:_RAW_LINES]) > len(said[:_RAW_LINES])
+    device = not prefixed and _is_device(said[:_RAW_LINES])
     if device:
         # nothing is removed from the device's own records
         carrier = carrier.of_raw_records()
@@ -228,6 +229,11 @@ class Unwrapping:
         if manner.gapped:
             pieces = [part for piece in pieces for part in _GAP.split(piece)]
         return pieces
+
+
+def _is_device(said: Sequence[bytes]) -> bool:
+    """Whether most lines are records of /dev/kmsg."""
+    return 2 * sum(_RAW.match(line) is not None for line in said) > len(said)
 
 
 def _bare(found: decoration.Decoration, line: bytes) -> str:

@@ -1,7 +1,7 @@
 """Plain lines of dmesg, syslog and journal, many at once: the short way for the most frequent forms of a log.
 
-One pattern cuts all lines of a text. A line that it knows has one prefix (the kernel's stamp, a syslog's or the
-journal's header with the kernel's tag), and a text that needs no mending and that the next line cannot
+One pattern cuts all lines of a text. A line that it knows has one prefix (the kernel's stamp, a syslog's or
+the journal's header with the kernel's tag), and a text that needs no mending and that the next line cannot
 continue. All other lines are left to the reader. What was cut also shows much of a document at once
 (:mod:`.manner`, :mod:`.learn`).
 """
@@ -46,8 +46,8 @@ _LOOK: Final = 16
 
 
 class Shape(NamedTuple):
-    """One kind of prefix: the form it is counted as, whether it names the kernel and has its stamp, what begins
-    such a line, and the pattern that cuts lines."""
+    """One kind of prefix: the form it is counted as, whether it names the kernel and has its stamp, what
+    begins such a line, and the pattern that cuts lines."""
 
     form: SourceForm
     tagged: bool
@@ -72,9 +72,9 @@ _SHAPES: Final = (
 
 
 class Cut(NamedTuple):
-    """Lines that were cut, of one shape. ``seconds`` and ``fractions`` are of the kernel's stamp, if the shape has
-    one; ``seconds`` is "" only if the line has no such prefix. ``texts`` are what stands behind the prefix, "" if
-    the line is not plain."""
+    """Lines that were cut, of one shape. ``seconds`` and ``fractions`` are of the kernel's stamp, if the
+    shape has one; ``seconds`` is "" only if the line has no such prefix. ``texts`` are what stands behind the
+    prefix, "" if the line is not plain."""
 
     shape: Shape
     seconds: Sequence[str]
@@ -107,7 +107,7 @@ def all_prefixed(found: Sequence[Cut | None]) -> bool:
 
 
 def behind(head: Sequence[bytes], together: bytes, found: Sequence[Cut | None]) -> bytes:
-    """The text of a document without the prefixes of plain lines, as far as it may hold the kernel's stamp."""
+    """The text of a document as far as a second stamp on its line may be in it."""
     if not any(found):
         return together
     parts: list[bytes] = []
