@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -307,6 +308,16 @@ NEW = (Node(node=0),)
 def test_the_rest_of_the_block_is_not_usable() -> None:
     found = report(zone(free=103, blocks={2: (9, "U")}), order=2, nodes=NEW)
     assert only(found).usable_bytes == 100 * PAGE
+
+
+def test_a_block_of_unknown_size_is_at_least_as_large_as_the_smallest() -> None:
+    """Nothing tells the page size: a zone below its mark fails with any, one above it may or may not."""
+    below = msgspec.structs.replace(report(zone(free=99), order=1, nodes=NEW), page_size_bytes=None)
+    found = only(below)
+    assert (found.fits, found.at_least, found.shortfall_bytes) == (False, True, 2 * PAGE)
+    above = msgspec.structs.replace(report(zone(free=900), order=1, nodes=NEW), page_size_bytes=None)
+    found = only(above)
+    assert (found.fits, found.usable_bytes, found.shortfall_bytes) == (None, None, None)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -68,6 +68,8 @@ _COMPOSITES: dict[str, frozenset[str]] = {
 }
 #: __GFP_KSWAPD_RECLAIM of 4.4 to 4.9, a bit that no older kernel uses
 _KSWAPD_RECLAIM_4_4 = 0x2000000
+#: The smallest page of any processor. Where a report does not tell the size, a block is at least so large.
+_LEAST_PAGE = 4096
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -335,6 +337,37 @@ def _needs_one_block(report: OomReport) -> bool | None:
     return None
 
 
+class _Check(NamedTuple):
+    """Whether the usable memory is above what is required (None: unknown), and the amounts in bytes."""
+
+    above: bool | None = None
+    required: int | None = None
+    most: int | None = None
+    shortfall: int | None = None
+
+
+def _check(
+    request: Request, usable: int | None, mark: int | None, reserve: int | None, possible: set[int]
+) -> _Check:
+    """The comparison with mark and reserve. An unknown ``reserve`` is one of ``possible``, if any is."""
+    if mark is not None and reserve is not None:
+        required = 0 if request.no_watermarks else mark + reserve
+        if usable is None:
+            return _Check(None, required, required)
+        # without a mark, at least one page must be free
+        above = usable > required or (request.no_watermarks and request.order > 0)
+        return _Check(above, required, required, None if above else required - usable)
+    if usable is None or mark is None:
+        return _Check()
+    # all possible amounts may give the same answer
+    if (request.no_watermarks and usable > 0) or (possible and usable > mark + max(possible)):
+        return _Check(above=True)
+    least = mark + min(possible, default=0)
+    if usable > least:
+        return _Check()
+    return _Check(False, least, mark + max(possible) if possible else None, least - usable)
+
+
 def _verdict(
     zone: Zone,
     request: Request,
@@ -353,34 +386,22 @@ def _verdict(
     unit = page_size or 1
     highatomic = 0 if request.into_reserves else _highatomic(zone)
     cma = 0 if request.cma else zone.bytes_of("free_cma") or 0
-    rest_of_block = ((1 << request.order) - 1) * unit
+    rest_of_block = ((1 << request.order) - 1) * (page_size or _LEAST_PAGE)
     reserve = reserve_for(zone, wanted, layouts)
-    usable = mark = required = shortfall = None
-    if free is not None and (page_size or not request.order):
+    usable = mark = None
+    if free is not None:
         usable = free - highatomic - cma - rest_of_block
     if minimum is not None:
         if request.high and not request.order:
             # zone_watermark_fast() retries such a request without the boost (5.9+)
             minimum -= zone.bytes_of("boost") or 0
         mark = _reduced(minimum // unit, request) * unit
-    if mark is not None and reserve is not None:
-        required = 0 if request.no_watermarks else mark + reserve
-    most = required
-    above: bool | None = None
-    if usable is not None and required is not None:
-        # without a mark, at least one page must be free
-        above = usable > required or (request.no_watermarks and request.order > 0)
-        shortfall = None if above else required - usable
-    elif usable is not None and mark is not None:
-        # the reserve is unknown, but all possible amounts may give the same answer
-        possible = _reserves(zone, wanted, layouts)
-        if (request.no_watermarks and usable > 0) or (possible and usable > mark + max(possible)):
-            above = True
-        elif usable <= mark + min(possible, default=0):
-            above = False
-            required = mark + min(possible, default=0)
-            most = mark + max(possible) if possible else None
-            shortfall = required - usable
+    possible = _reserves(zone, wanted, layouts) if reserve is None else set()
+    check = _check(request, usable, mark, reserve, possible)
+    if page_size is None and request.order:
+        # the block was taken for the smallest possible: if it is larger, less is usable; only a no is sure
+        check = check._replace(most=None) if check.above is False else check._replace(above=None)
+        usable = usable if check.above is False else None
     block = _block_available(zone, request, one_block, mark, page_size)
     return ZoneVerdict(
         record=zone,
@@ -390,11 +411,11 @@ def _verdict(
         usable_bytes=usable,
         mark_bytes=mark,
         reserve_bytes=reserve,
-        required_bytes=required,
-        required_most_bytes=most,
-        shortfall_bytes=shortfall,
+        required_bytes=check.required,
+        required_most_bytes=check.most,
+        shortfall_bytes=check.shortfall,
         block_available=block,
-        fits=None if request.order_unknown and above else _both(above, block),
+        fits=None if request.order_unknown and check.above else _both(check.above, block),
         last_short_bytes=_last_short(zone, request, free, highatomic + rest_of_block, reserve),
     )
 

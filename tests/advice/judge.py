@@ -183,7 +183,7 @@ def verdict(event: Json | None, scenario: Scenario, group: str = "") -> Verdict:
     why, change = says(event)
 
     def own(text: str) -> str:  # this run's cgroups are called after the scenario
-        return text.replace(group, "") if group else text
+        return text.replace(f"/{group}", "").replace(group, "") if group else text
 
     texts = [own(f"{f['title']} {f['explanation']}") for f in event["findings"]]
     first = f"{own(why)} {texts[0] if texts else ''}"
