@@ -1,7 +1,7 @@
 """``python -m tests.advice [NAME ...]``: run scenarios, follow the advice, run them again, print the table.
 
 A NAME is a scenario or the beginning of several (``cg-``, ``g-driver``). Results are kept and ``--table``
-prints them again; a new run of a scenario replaces its old runs.
+prints them again; a new run of a scenario replaces its old runs, unless ``--more`` adds to them.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ def main() -> int:
     parser.add_argument("--where", choices=(HOST, VM))
     parser.add_argument("--small", action="store_true", help="the representative part")
     parser.add_argument("--runs", type=int, default=1, metavar="N", help="of each scenario")
+    parser.add_argument("--more", action="store_true", help="keep old runs; run until each has N")
     parser.add_argument("--suite", default="bookworm", help="the Debian whose kernel the machines have")
     parser.add_argument("--no-live", action="store_true", help="no daemon: what analyze says alone")
     parser.add_argument(
@@ -173,23 +174,27 @@ def _measure(args: argparse.Namespace, results: list[Outcome]) -> list[Outcome]:
         if not args.no_live and any(place == HOST for _, place in todo):
             daemon = stack.enter_context(host.watching())
         bench = Bench(cache, labs, daemon, args.keep, args.suite)
-        for scenario, place in todo:
-            new = []
-            for _ in range(args.runs):
-                try:
-                    new.append(bench.measure(scenario, place))
-                except LabError as error:
-                    new.append(
-                        Outcome(
-                            name=f"{scenario.name}.{place}", cause=scenario.cause, end=f"bench: {error}"[:300]
-                        )
-                    )
-                done = new[-1]
-                said = (done.name, done.best.named, done.lever, done.end, done.best.why, done.best.change)
-                print(*said, sep=" | ", file=sys.stderr, flush=True)
-            results = _order([o for o in results if o.name != new[0].name] + new)
+        for scenario, place, first in rounds(todo, [o.name for o in results] if args.more else [], args.runs):
+            try:
+                done = bench.measure(scenario, place)
+            except LabError as error:
+                name = f"{scenario.name}.{place}"
+                done = Outcome(name=name, cause=scenario.cause, end=f"bench: {error}"[:300])
+            said = (done.name, done.best.named, done.lever, done.end, done.best.why, done.best.change)
+            print(*said, sep=" | ", file=sys.stderr, flush=True)
+            results = _order([o for o in results if not first or o.name != done.name] + [done])
             args.results.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
     return results
+
+
+def rounds(
+    todo: list[tuple[Scenario, str]], had: list[str], runs: int
+) -> Iterator[tuple[Scenario, str, bool]]:
+    """What to run, each once before any twice, until each has ``runs``; and whether it had none before."""
+    for done in range(runs):
+        for scenario, place in todo:
+            if had.count(f"{scenario.name}.{place}") <= done:
+                yield scenario, place, done == 0
 
 
 def _named_again(outcome: Outcome, kept: Path) -> Outcome:

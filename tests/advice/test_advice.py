@@ -14,7 +14,7 @@ import pytest
 
 from oomwatchd.render.fields import change
 from tests.advice import host, judge, machine
-from tests.advice.__main__ import Bench, wanted
+from tests.advice.__main__ import Bench, rounds, wanted
 from tests.advice.judge import Outcome, Verdict
 from tests.advice.run import order, ran, script
 from tests.advice.scenarios import HOST, LOOK, SCENARIOS, VM, Change, Scenario
@@ -60,6 +60,23 @@ def test_every_change_of_the_corpora_has_a_lever(corpus: Path) -> None:
     said = {change(event) for path in whole_corpus(corpus) for event in kinds(path)}
     assert len(said) > 30
     assert {text for text in said if judge.lever(text) == "unmapped"} == set()
+
+
+def test_an_interrupted_bench_goes_on() -> None:
+    one, other = _scenario("g-leak"), _scenario("g-nft")
+    todo = [(one, VM), (other, VM)]
+    had = ["g-leak.vm", "g-leak.vm", "g-nft.vm"]
+    assert list(rounds(todo, had, 3)) == [(other, VM, False), (one, VM, False), (other, VM, False)]
+    assert list(rounds(todo, [], 1)) == [(one, VM, True), (other, VM, True)]
+
+
+def test_the_next_step_is_taken_where_change_names_one() -> None:
+    full = (
+        "More swap: 100.0 MiB are full, begin with 1.5 GiB more. If x fills that, too, it leaks: bound it by"
+    )
+    assert (judge.lever(full), judge.next_lever(f"{full} its own settings.")) == ("swap", "bound_process")
+    assert judge.next_lever("Bound x: its own settings. If it needs more, add RAM.") is None
+    assert judge.begun(full, Change(did="", env={"A": "swap_on {begin}"})).env == {"A": "swap_on 1572864"}
 
 
 def test_the_lever_is_what_comes_first() -> None:
