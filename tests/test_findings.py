@@ -1026,6 +1026,26 @@ def growing(seconds: int, rate_mib: int) -> OomCapture:
     return msgspec.structs.replace(live, tracks=(grown,))
 
 
+def quickened(capture: OomCapture) -> OomCapture:
+    """The same within a twentieth of the time."""
+    assert capture.at is not None
+    before = tuple(msgspec.structs.replace(one_, usec=one_.usec // 20) for one_ in capture.before)
+    points = tuple((usec // 20, held) for usec, held in capture.tracks[0].points)
+    track_ = msgspec.structs.replace(capture.tracks[0], points=points)
+    at = msgspec.structs.replace(capture.at, usec=capture.at.usec // 20)
+    return msgspec.structs.replace(capture, before=before, tracks=(track_,), at=at)
+
+
+def test_a_machine_that_is_filled_within_seconds_may_load_its_data() -> None:
+    none = Swap(free_bytes=0, total_bytes=0)
+    full = report(tasks=(task(10, 3200), task(11, 200)), memory=memory(swap=none, ram_bytes=4 * GIB))
+    assert found((full, growing(22, 100)))[0].id == "leak_suspect"
+    given = (full, quickened(growing(22, 100)))
+    assert found(given)[0].id == "single_process_dominates"
+    assert "leak_suspect" in ids(given)
+    assert "If it needs more than the 3.1 GiB it had, add swap" in found(given)[0].advice
+
+
 def test_a_small_swap_that_one_process_filled_is_made_larger_first() -> None:
     given = filled(1000)
     assert found(given)[0].id == "swap_exhausted"
@@ -1042,13 +1062,7 @@ def test_growth_into_swap_is_growth() -> None:
     assert finding.evidence["last_bytes"] == 3200 * MIB
     assert found((filled(1000), growing(32, 100)))[0] == finding
     # within seconds: whoever loads its data grows like that, too
-    quick = growing(32, 100)
-    faster = tuple(msgspec.structs.replace(one_, usec=one_.usec // 20) for one_ in quick.before)
-    points = tuple((usec // 20, held) for usec, held in quick.tracks[0].points)
-    track_ = msgspec.structs.replace(quick.tracks[0], points=points)
-    assert quick.at is not None
-    at = msgspec.structs.replace(quick.at, usec=quick.at.usec // 20)
-    loads = msgspec.structs.replace(quick, before=faster, tracks=(track_,), at=at)
+    loads = quickened(growing(32, 100))
     assert "leak_suspect" in ids((filled(1000), loads))
     assert found((filled(1000), loads))[0].id == "swap_exhausted"
     # no data: what was in swap then is unknown

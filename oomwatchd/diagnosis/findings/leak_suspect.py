@@ -12,7 +12,8 @@ If that gives nothing, it names the kind of memory that grew most on the whole m
 objects, ``PageTables`` and ``KernelStack`` come from many processes or threads.
 
 Steady growth over minutes may be a rising load as well as a leak. The rate shows how long a larger limit
-would have lasted.
+would have lasted. Who fills a machine within 20 seconds may as well load its data: whoever holds most is
+named first then.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ TITLE = "Something grew steadily until the kill"
 _KINDS = ("AnonPages", "Shmem", "SUnreclaim", "PageTables", "KernelStack", "Percpu")
 #: To be the cause: its final share of the limit, and the share of that which it gained while recorded.
 _DECIDES, _MOST = 0.5, 0.5
-#: Seconds for which it grew, and for which as much memory again would last. Whoever fills a swap faster may
-#: as well load its data.
+#: Seconds for which it grew, and, where it filled swap, for which as much memory again would last. Whoever
+#: fills a machine faster may as well load its data.
 _LASTING, _AGAIN = 20, 30
 
 
@@ -80,9 +81,10 @@ def _user(case: Case) -> Claim | None:
     # below half of the whole it is not the cause
     grown = climb.last - climb.first
     decides = climb.last >= _DECIDES * whole and grown >= _MOST * climb.last
-    if case.swap_full and not case.in_cgroup:
-        slow = 60 * whole >= _AGAIN * climb.per_minute
-        decides = decides and slow and climb.seconds >= _LASTING
+    if not case.in_cgroup:
+        decides = decides and climb.seconds >= _LASTING
+        if case.swap_full:
+            decides = decides and 60 * whole >= _AGAIN * climb.per_minute
     # growth of a cgroup in kernel memory, shared memory or cache has its own finding
     if case.in_cgroup and track.kind == "cgroup":
         decides = decides and (case.ledger.held("anon") or 0) >= _MOST * whole
