@@ -242,3 +242,125 @@ def test_a_device_that_resumes_may_not_wait() -> None:
         " async_resume+0x1d/0x30",
     )
     assert "the machine was being suspended" in event.summary
+
+
+def test_the_swapper_is_never_a_victim() -> None:
+    trace = ("Call Trace:", " __alloc_pages_nodemask+0x4d1/0x810", " pagecache_get_page+0xf3/0x1c0")
+    for comm, pid, aftershock in (("swapper/0", 1, False), ("app", 77, True)):
+        failure = f"{comm}: page allocation failure: order:0, mode:0x50(GFP_NOFS)"
+        cpu = f"CPU: 0 PID: {pid} Comm: {comm} Not tainted 4.0.0 #4"
+        event = told(failure, cpu, *trace)
+        assert ("asker_was_killed_before" in {f.id for f in event.findings}) == aftershock, comm
+
+
+def test_a_vmalloc_is_told_by_its_trace_or_by_what_is_free() -> None:
+    head = "modprobe: page allocation failure: order:0, mode:0x24000c0(GFP_KERNEL)"
+    much = zone("Normal", 201260, 1908, 227584)
+
+    def ids(*lines: str) -> set[str]:
+        return {f.id for f in told(head, *lines).findings}
+
+    totals = (
+        "Mem-Info:",
+        "active_anon:438 inactive_anon:30 isolated_anon:0",
+        " free:50315 slab_reclaimable:305 slab_unreclaimable:635",
+        much,
+        "lowmem_reserve[]: 0 0",
+    )
+    assert "vmalloc_failed" in ids(*totals)
+    full = (*totals[:2], " free:315 slab_reclaimable:305", zone("Normal", 1260, 1908, 227584), totals[-1])
+    assert "vmalloc_failed" not in ids(*full)
+    vmalloc = ("Call Trace:", " warn_alloc_failed+0x114/0x160", " __vmalloc_node_range+0x304/0x340")
+    assert "vmalloc_failed" in ids(KERNEL.format("modprobe", "4.4.0"), *vmalloc)
+    # the page allocator failed below a vmalloc: pages were short
+    pages = (vmalloc[0], vmalloc[1], " __alloc_pages_nodemask+0x4d1/0x810", vmalloc[2])
+    assert "vmalloc_failed" not in ids(KERNEL.format("modprobe", "4.4.0"), *pages)
+
+
+def test_a_hash_table_of_the_boot_is_made_smaller() -> None:
+    event = told(
+        "swapper/0: page allocation failure: order:0, mode:0x2080020(GFP_ATOMIC)",
+        "CPU: 0 PID: 0 Comm: swapper/0 Not tainted 4.6.0 #3",
+        "Call Trace:",
+        " warn_alloc_failed+0x114/0x160",
+        " __vmalloc_node_range+0x304/0x340",
+        " __vmalloc+0x6c/0x90",
+        " alloc_large_system_hash+0x1b8/0x2c0",
+        " vfs_caches_init+0x8c/0x13c",
+        " dcache_init+0x8c/0x13c",
+    )
+    assert "boot-time hash table" in event.summary
+    assert "dhash_entries=" in event.findings[0].advice
+
+
+def test_who_goes_on_with_smaller_blocks_needs_no_change() -> None:
+    head = "allocator@2.0-s: page allocation failure: order:4, mode:0x140dc2(GFP_HIGHUSER|__GFP_COMP)"
+    allocator = ("Call trace:", " warn_alloc+0x134/0x1b8", " __alloc_pages_slowpath+0xb0c/0xb3c")
+    for caller, harmless in (("ion_page_pool_alloc", True), ("usb_alloc_urb", False)):
+        event = told(head, *allocator, f" {caller}+0x60/0x10c", " ioctl+0x120/0x280")
+        assert change(event).startswith("Nothing to change") == harmless, caller
+
+
+def test_the_larger_zone_without_a_block_comes_before_cma_of_a_small_one() -> None:
+    def of(blocks: str) -> OomEvent:
+        return told(
+            "app invoked oom-killer: gfp_mask=0x27000c0(GFP_KERNEL_ACCOUNT|__GFP_NOTRACK), order=2, "
+            "oom_score_adj=0",
+            zone("Node 0 DMA32", 83292, 61984, 3512924),
+            "lowmem_reserve[]: 0 0 0",
+            zone("Node 0 Normal", 5448, 5316, 420724, more=" free_cma:4004kB"),
+            "lowmem_reserve[]: 0 0 0",
+            f"Node 0 DMA32: 9514*4kB (UME) 3085*8kB (ME) {blocks} 0*32kB 0*64kB = 83292kB",
+            "Node 0 Normal: 203*4kB (UEC) 400*8kB (UEC) 107*16kB (HC) 5*32kB (C) 0*64kB = 5884kB",
+        )
+
+    assert "no free block of order 2 in node 0 DMA32" in of("0*16kB").summary
+    assert "DMA32" not in of("1284*16kB (M)").summary.split(";")[0]
+
+
+def test_zone_lines_alone_tell_that_processes_hold_it() -> None:
+    def of(anon: int) -> OomEvent:
+        return told(
+            "cc1 invoked oom-killer: gfp_mask=0x24200ca(GFP_HIGHUSER_MOVABLE), order=0, oom_score_adj=0",
+            zone("DMA32", 3764, 3796, 987556, anon=anon, file=2000, more=" slab_unreclaimable:100532kB"),
+        )
+
+    assert "processes' own memory is 80 % of DMA32 zone" in of(790000).summary
+    assert change(of(790000)).startswith("Run less at once")
+    assert "own memory" not in of(300000).summary
+
+
+def test_a_counter_below_zero_is_no_memory() -> None:
+    event = told(
+        "fork invoked oom-killer: gfp_mask=0x27000c0(GFP_KERNEL_ACCOUNT|__GFP_NOTRACK), order=2, "
+        "oom_score_adj=0",
+        zone("Node 0 DMA32", 6372, 6492, 508600).replace("present:508600", "present:2080632"),
+        "Node 0 Normal free:0kB min:0kB low:0kB high:0kB present:18446744073708015752kB managed:0kB",
+        zone("Node 0 Movable", 29588, 19256, 1500964).replace("present:1500964", "present:1535864"),
+    )
+    assert event.memory is not None
+    assert sum(z.amounts["present_bytes"] for z in event.memory.zones) == 2080632 * 1024
+    assert "EiB" not in "".join(f.explanation for f in event.findings)
+
+
+def test_small_counts_that_agree_to_the_page_tell_the_page_size() -> None:
+    def of(second: int) -> OomEvent:
+        return told(
+            "logger invoked oom-killer: gfp_mask=0x100cca(GFP_HIGHUSER_MOVABLE), order=0, oom_score_adj=0",
+            "Mem-Info:",
+            "active_anon:5 inactive_anon:6 isolated_anon:0",
+            " active_file:26 inactive_file:39 isolated_file:0",
+            " slab_reclaimable:280 slab_unreclaimable:7473",
+            " free:5472 free_pcp:46 free_cma:0",
+            f"Node 0 active_anon:20kB inactive_anon:{second}kB active_file:{second + 80}kB unevictable:0kB",
+        )
+
+    assert of(24).page_size_bytes == 4096
+    assert "kernel slab holds" in of(24).summary
+    assert of(23).page_size_bytes is None
+
+
+def test_a_giant_of_the_kill_line_is_bounded() -> None:
+    line = "Killed process 20531 (store) total-vm:896712980kB, anon-rss:{0}kB, file-rss:0kB, shmem-rss:0kB"
+    assert change(told(line.format(15196192))).startswith("Bound store")
+    assert "Bound" not in change(told(line.format(65000)))

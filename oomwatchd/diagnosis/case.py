@@ -383,6 +383,8 @@ class Case:
         trigger = self.report.trigger
         if self.report.kind != "page_alloc_failure" or not trigger.gfp_flags or trigger.order is None:
             return False
+        if trigger.pid in (0, 1) or (trigger.comm or "").startswith("swapper"):
+            return False  # the idle task and init are never chosen (oom_unkillable_task())
         if self.kernel_thread or self.stalled or self.reclaiming or self.suspending:
             return False  # never a victim; still waiting; may fail without a kill
         if "stack" in self.report.missing and not self.functions:

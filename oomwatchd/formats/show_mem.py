@@ -437,13 +437,15 @@ def parse_amounts(text: str) -> dict[str, int | bool]:
     """``free:1kB isolated(anon):2kB pages_scanned:3 all_unreclaimable? no`` -> contract names.
 
     Amounts in kB (also printed ``KB``) become ``<name>_bytes``; figures without unit keep the
-    printed name.
+    printed name. The kernel's counts are unsigned long: one that went below 0 (present pages of a zone all of
+    which ZONE_MOVABLE took, up to 4.8) reads as nearly 2^64, and is given as the negative that it is.
     """
     amounts: dict[str, int | bool] = {}
     for name, figure, unit in _AMOUNT.findall(text):
         key = name.replace("(", "_").replace(")", "")
         if unit:
-            amounts[f"{key}_bytes"] = int(figure) * 1024
+            kb = int(figure)
+            amounts[f"{key}_bytes"] = (kb - (1 << 64) if kb >= 1 << 63 else kb) * 1024
         else:
             amounts[key] = int(figure)
     if m := _UNRECLAIMABLE.search(text):

@@ -46,12 +46,14 @@ def page_size_of(parts: Parts, given: int | None, arch: str | None) -> int | Non
 def _of_both_counts(lines: MemoryLines) -> int | None:
     """The page size from the totals, which are in pages, and the same counters of all nodes (4.8+) or of all
     zones, which are in kB. The kernel reads them one after another, so they differ a little, and nodes may be
-    left out: three must agree."""
+    left out: three must agree. A small count says something only if the two agree to the page."""
     found: list[int] = []
     for name, pages in lines.totals.items():
         for amounts in ([n.amounts for n in lines.nodes.values()], [z.amounts for z in lines.zones.values()]):
             held = [int(one[f"{name}_bytes"]) for one in amounts if f"{name}_bytes" in one]
-            size = _nearest(sum(held), pages, _SMALL) if held and pages >= _PAGES else None
+            size = (
+                _nearest(sum(held), pages, _SMALL if pages >= _PAGES else 0) if held and pages > 0 else None
+            )
             if size is not None:
                 found.append(size)
     size = max(set(found), key=found.count, default=None)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from oomwatchd.diagnosis.allocator import in_lists_alone
+from oomwatchd.diagnosis.allocator import ZoneVerdict, in_lists_alone
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.records.report import Finding
@@ -64,13 +64,27 @@ def find(case: Case) -> Iterator[Claim]:
         barred = failing and case.barred(verdict.cma_bytes)
         yield Claim(
             finding=finding,
-            refusal=Refusal(text=f"what is free in {verdict.label} belongs to CMA", rank=40)
+            refusal=Refusal(
+                text=f"what is free in {verdict.label} belongs to CMA",
+                rank=47 if _larger_lacks_a_block(case, verdict) else 40,
+            )
             if mostly
             else None,
             cause=Cause(tier=Tier.BARRED, text="", excess_bytes=verdict.cma_bytes)
             if barred and finding.advice
             else None,
         )
+
+
+def _larger_lacks_a_block(case: Case, verdict: ZoneVerdict) -> bool:
+    """Whether a larger zone has enough free memory and lacks only a block of the order: that comes first."""
+    return any(
+        v.allowed
+        and v.shortfall_bytes is None
+        and v.block_available is False
+        and (v.managed_bytes or 0) > (verdict.managed_bytes or 0)
+        for v in case.verdicts
+    )
 
 
 def _by_blocks(case: Case) -> Iterator[Claim]:

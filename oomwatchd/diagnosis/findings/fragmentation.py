@@ -28,6 +28,7 @@ from oomwatchd.diagnosis.claims import Cause, Claim, Refusal, Tier
 from oomwatchd.diagnosis.levers import LASTS
 from oomwatchd.records.report import Finding
 from oomwatchd.words.amounts import kib
+from oomwatchd.words.deferred import deferred
 
 ID = "fragmentation"
 TITLE = "Free memory, but no block large enough"
@@ -35,6 +36,12 @@ TITLE = "Free memory, but no block large enough"
 #: The largest page size of any Linux kernel, in bytes.
 _LARGEST_PAGE = 64 << 10
 
+#: Allocators that try large blocks first and go on with smaller ones: ION's and the DMA-BUF heap's buffers,
+#: TTM's, those behind an IOMMU, and the data of large packets.
+_FALLS_BACK = deferred(
+    r"ion_(?:system_heap|page_pool)_alloc\w*|alloc_largest_available|system_heap_(?:do_)?allocate|"
+    r"ttm_pool_alloc\w*|_*iommu_dma_alloc\w*|alloc_skb_with_frags"
+)
 _LETTERS = {
     "U": "unmovable",
     "M": "movable",
@@ -205,8 +212,10 @@ def _amounts(verdict: ZoneVerdict) -> str:
 
 def _borne(case: Case, order: int) -> bool:
     """Whether the caller tries its luck: it forbids to try hard (__GFP_NORETRY) for an order above
-    PAGE_ALLOC_COSTLY_ORDER. Such callers fall back to smaller blocks (graphics buffers, vmalloc, huge pages).
-    """
+    PAGE_ALLOC_COSTLY_ORDER (graphics buffers, vmalloc, huge pages), or is one that goes on with smaller
+    blocks."""
+    if any(_FALLS_BACK.fullmatch(function) for function in case.functions):
+        return True
     return order > COSTLY_ORDER and "__GFP_NORETRY" in (case.report.trigger.gfp_flags or ())
 
 
@@ -216,7 +225,7 @@ def _advice(case: Case, order: int) -> str:
         asks = f"{caller} (by the call trace)" if caller else "Who asks"
         return (
             f"Nothing to change if nothing else failed: {asks} only tries for {1 << order} pages in a row "
-            "(__GFP_NORETRY) and goes on with smaller blocks. A newer kernel may no longer print it."
+            "and goes on with smaller blocks. A newer kernel may no longer print it."
         )
     who = f"{caller} asked, by the call trace" if caller else "the call trace names the caller"
     text = (

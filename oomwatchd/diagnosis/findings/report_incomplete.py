@@ -22,6 +22,9 @@ TITLE = "The figures that say why are not in this log"
 
 #: Bytes. A smaller victim is not named as the cause.
 _LARGE = 16 << 20
+#: Bytes. If nothing says what ran out, and of how much, only such a victim is large on an ordinary machine.
+_GIANT = 1 << 30
+_FEWER = "Run less at once on this machine, bound what is large, or add RAM. "
 _REST = "See the whole report: dmesg -T or journalctl -k on the host, around that time"
 
 
@@ -44,6 +47,11 @@ def find(case: Case) -> Claim | None:
     if victim is not None and held is not None:
         known.append(f"{victim.comm} (pid {victim.pid}) held {size(held)} resident.")
     cause = Cause(tier=Tier.UNSEEN, text="the log lacks the figures that say who held it")
+    filled = _filled(case)
+    if filled is not None:
+        name, anon, share = filled
+        known.append(f"Anonymous memory of the processes is {size(anon)} in {name}.")
+        cause = Cause(tier=Tier.TOGETHER, text=f"the processes' own memory is {share} of {name}")
     if victim is not None and held:
         # for a cgroup, the advice is that of its limit
         cause = Cause(
@@ -58,11 +66,22 @@ def find(case: Case) -> Claim | None:
             title=TITLE,
             explanation=" ".join((*known, f"What is missing: {', '.join(report.missing) or 'figures'}.")),
             evidence={"missing": ", ".join(report.missing), "victim_rss_bytes": held},
-            advice=_advice(case, victim, held, machine=machine),
+            advice=(_FEWER if filled is not None and not held else "")
+            + _advice(case, victim, held, machine=machine),
         ),
         refusal=Refusal(text="the machine ran out of memory", rank=70) if machine else None,
         cause=cause,
     )
+
+
+def _filled(case: Case) -> tuple[str, int, str] | None:
+    """The anonymous memory of the printed zones, if it is most of them: where, in bytes, and its share. The
+    log may lack other zones, but it was these that were short."""
+    own, most = case.of_processes
+    if case.in_cgroup or case.report.kind == "page_alloc_failure" or not most:
+        return None
+    labels = [harmless_name(v.label) for v in case.verdicts if not case.minor(v)]
+    return f"{labels[0]} zone" if len(labels) == 1 else "the zones in the log", own, case.ledger.percent(own)
 
 
 def _told(case: Case) -> bool:
@@ -83,6 +102,9 @@ def _advice(case: Case, victim: Victim | None, held: int | None, *, machine: boo
         named = case.report.memcg is not None and case.report.memcg.oom_path
         if case.in_cgroup and not named and held is not None and held >= _LARGE:
             lever = f"{raise_it(case)}, if the {size(held)} that the victim held are what it needs. "
+        elif not case.in_cgroup and victim is not None and held is not None and held >= _GIANT:
+            bound = bound_process(case, victim.comm, victim.pid).removesuffix(".")
+            lever = f"{bound}, if {size(held)} are more than it should have; else give it more. "
         return f"{lever}{_REST}{stat}."
     if victim is None or held is None or held < _LARGE:
         return (

@@ -168,7 +168,7 @@ def _perhaps(case: Case) -> Claim | None:
                 "try a newer kernel.",
             )
             text = f"{_before(case)}{label} zone was above its high mark{block} when printed"
-            nothing = Cause(tier=Tier.TOGETHER, text="")
+            nothing = Cause(tier=Tier.TOGETHER, text="", excess_bytes=1)
             return Claim(finding=finding, refusal=Refusal(text=text, rank=60, alone=True), cause=nothing)
     return _between(case, open_)
 
