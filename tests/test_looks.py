@@ -7,8 +7,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from oomwatchd.observe.cgroup import Cgroups
+from oomwatchd.observe.heaps import most_held
 from oomwatchd.observe.looks import MOST_FOLLOWED, Looks, candidates
 from oomwatchd.warning.incidents import Reading
 from tests.test_observe_cgroup import MIB, S, Tree
@@ -139,9 +142,76 @@ def test_what_was_mapped_before_bounds_the_growth_of_who_fills_it(
         process(fake, 7, used, used + 50 if grows else 450)
         fake.tree.usage("a", used * MIB)
         reading = fake.look()["/a"]
-        fake.looks.look_deeper(reading)
+        fake.looks.look_deeper([(reading, 40.0)], reading.usec)
     found = fake.looks.bound(reading)
     assert found == (None if bound is None else bound * MIB)
+
+
+@pytest.mark.parametrize(
+    ("command", "most"),
+    [
+        ("java\0-Xms64m\0-Xmx300m\0-jar\0a.jar\0-Xmx9g\0", 364),
+        ("java\0-Xmx1g\0-cp\0lib\0-Xmx300M\0Main\0", 364),
+        ("/opt/jdk/bin/java\0-XX:MaxRAMPercentage=75.0\0Main\0", 448),
+        ("java\0-XX:MaxHeapSize=314572800\0Main\0", 364),
+        ("node\0--max-old-space-size=320\0server.js\0", 384),
+        ("node\0--max_old_space_size=320\0server.js\0", 384),
+        ("java\0Main\0-Xmx300m\0", None),  # what the program is told
+        ("java\0-Xmx\0-Xmxm\0", None),
+        ("java\0-Xmx\xb2m\0", None),
+        ("java\0-XX:MaxRAMPercentage=.\0Main\0", None),
+        ("-Xmx300m\0", None),
+        ("", None),
+    ],
+)
+def test_a_runtime_that_was_told_its_most_holds_no_more(command: str, most: int | None) -> None:
+    assert most_held(command.encode(), 512 * MIB) == (None if most is None else most * MIB)
+
+
+def test_a_large_heap_has_more_beside_it() -> None:
+    assert most_held(b"java\0-Xmx8g\0", None) == 9 << 30
+    assert most_held(b"java\0-XX:MaxRAMPercentage=50\0", None) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text(max_size=20).map(lambda text: f"-Xmx{text}"), max_size=5), st.binary(max_size=60))
+def test_any_command_line_is_taken(words: list[str], more: bytes) -> None:
+    for command in ("\0".join(["java", *words]).encode("utf-8", "replace"), more):
+        found = most_held(command, 512 * MIB)
+        assert found is None or found > 0
+
+
+@pytest.mark.parametrize(("heap", "bound"), [(300, 114), (150, None), (None, None)])
+def test_a_heap_that_has_a_bound_grows_no_further(heap: int | None, bound: int | None, fake: Fake) -> None:
+    fake.tree.make("a", (7,), usage=100 * MIB, limit=512 * MIB)
+    fake.look()
+    for step in range(1, 4):
+        used = 100 + 50 * step
+        process(fake, 7, used, used + 50)
+        options = "" if heap is None else f"-Xmx{heap}m\0"
+        (fake.tree.host.proc / "7/cmdline").write_text(f"java\0{options}-jar\0a.jar\0")
+        fake.tree.usage("a", used * MIB)
+        reading = fake.look()["/a"]
+        fake.looks.look_deeper([(reading, 40.0)], reading.usec)
+    assert fake.looks.bound(reading) == (None if bound is None else bound * MIB)
+
+
+def test_deeper_looks_take_turns_within_their_share_of_the_cpu(tmp_path: Path) -> None:
+    spent = iter(range(10**6))
+    fake = Fake(tmp_path, 2)
+    fake.looks = Looks(fake.tree.host, fake.cgroups, cpu=lambda: next(spent) * 0.006)
+    names = [str(number) for number in range(20)]
+    for pid, name in enumerate(names, 100):
+        fake.tree.make(name, (pid,), usage=420 * MIB, limit=512 * MIB)
+    known = []
+    for step in range(6):
+        for pid, name in enumerate(names, 100):
+            process(fake, pid, 400 + step, 500)
+            fake.tree.usage(name, (420 + step) * MIB)
+        found = [one for path, one in fake.look().items() if path is not None]
+        known.append(sum(fake.looks.bound(one) is not None for one in found))
+        fake.looks.look_deeper([(one, 40.0) for one in found], fake.usec)
+    assert known == [0, 4, 8, 12, 16, 20]  # four looks take the 20 ms of one turn
 
 
 @pytest.mark.parametrize(

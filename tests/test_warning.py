@@ -204,6 +204,65 @@ def test_the_cgroup_ends_before_its_memory_does() -> None:
     assert [(one.state, one.passed) for one in changed] == [("near", None), ("passed", "gone")]
 
 
+class Unit:
+    """A cgroup that is made anew with each start of its unit, looked at once a second."""
+
+    def __init__(self) -> None:
+        self.incidents = Incidents(horizon_seconds=1800)
+        self.second = 0
+
+    def live(self, shape: Shape, seconds: int, *, killed: bool = False) -> list[tuple[str, float]]:
+        """One life; the states of its warnings, with the share that was held at the warning."""
+        changed = []
+        for at in range(seconds + 20):
+            held = int(shape(at) * 512 * MB)
+            given = readings(self.second * 1_000_000, _a=both(held, 512 * MB)) if at < seconds else []
+            changed += self.incidents.take(given, self.second * 1_000_000, float(self.second))
+            self.second += 1
+            if killed and at == seconds - 1:
+                self.incidents.killed("/a", "/a", self.second * 1_000_000, float(self.second))
+        self.second += 3600
+        return [(one.state, one.used_bytes / one.capacity_bytes) for one in changed]
+
+
+def test_a_start_to_the_same_level_is_announced_once() -> None:
+    unit = Unit()
+    assert [state for state, _ in unit.live(ramp(0.75, 60), 200)] == ["near", "passed"]
+    for _ in range(3):
+        assert unit.live(ramp(0.75, 60), 200) == []
+    # what goes beyond is announced there
+    ((state, held),) = unit.live(linear(60), 59, killed=True)
+    assert state == "near"
+    assert 0.8 <= held < 0.85
+    # and its kill makes all of it forgotten
+    assert unit.live(linear(60), 59, killed=True)[0][1] < 0.5
+
+
+def test_a_job_is_announced_until_it_has_ended_twice() -> None:
+    unit = Unit()
+    assert [len(unit.live(linear(70), 60)) for _ in range(4)] == [2, 2, 0, 0]
+
+
+def test_earlier_lives_are_forgotten_after_a_week() -> None:
+    unit = Unit()
+    unit.live(ramp(0.75, 60), 200)
+    unit.second += 9 * 86_400
+    assert len(unit.live(ramp(0.75, 60), 200)) == 2
+
+
+def test_names_that_never_come_again_push_nobody_out() -> None:
+    unit = Unit()
+    for _ in range(2):
+        unit.live(ramp(0.75, 60), 200)
+    for number in range(2000):
+        given = [
+            Reading(cgroup=f"/run-{number}", usec=unit.second * 1_000_000, used_bytes=1, capacity_bytes=2)
+        ]
+        unit.incidents.take(given, unit.second * 1_000_000, 0.0)
+        unit.second += 1
+    assert unit.live(ramp(0.75, 60), 200) == []
+
+
 @pytest.mark.parametrize(("full", "refaults"), [(0.3, 0), (None, 40 * MB)])
 def test_thrashing_is_told_where_next_to_nothing_is_left(full: float | None, refaults: int) -> None:
     def opened(used: int) -> list[str]:

@@ -30,7 +30,7 @@ from oomwatchd.observe.recorder import Recorder
 from oomwatchd.records.capture import OomCapture, Source
 from oomwatchd.records.nearing import Candidate, Nearing, Warned
 from oomwatchd.store import Store, StoreError
-from oomwatchd.warning.incidents import Incidents, Reading
+from oomwatchd.warning.incidents import Incidents
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,9 @@ log = logging.getLogger(__name__)
 _LOOKS, _LEAST_SECONDS = 20, 1.0
 #: While a warning stands, what becomes of it is looked at so often.
 _OPEN_SECONDS = 2.0
-#: An end that is further away needs no closer look at processes.
-_SIGHT_SECONDS = 300.0
+#: An end that is further away needs no tracks of processes; one that is further than so many horizons no look
+#: at what may bound the growth.
+_SIGHT_SECONDS, _DEEPER_HORIZONS = 300.0, 1.5
 #: Kills whose warning is remembered, for their later revisions.
 _KEPT = 256
 #: Warnings that are looked at for one without an end.
@@ -95,23 +96,19 @@ class Warnings:
             readings = self._looks.readings(parts, usec)
             changed = self._incidents.take(readings, usec, wall)
             outlook = self._incidents.outlook
+            sight = self._incidents.sight
         self._metrics.outlook(outlook)
-        soonest = min((one.seconds for one in outlook if one.seconds is not None), default=None)
         if any(one.open for one in outlook):
             self._recorder.look_within(usec, _OPEN_SECONDS)
-        if soonest is not None:
-            self._recorder.look_within(usec, max(_LEAST_SECONDS, soonest / _LOOKS))
-        near = {one.cgroup for one in outlook if one.seconds is not None and one.seconds < _SIGHT_SECONDS}
-        if near:
-            self._recorder.expect(near, usec)
-            self._look_deeper(readings, near)
+        if sight:
+            self._recorder.look_within(usec, max(_LEAST_SECONDS, min(sight.values()) / _LOOKS))
+            self._recorder.expect({path for path, left in sight.items() if left < _SIGHT_SECONDS}, usec)
+            farthest = _DEEPER_HORIZONS * self._incidents.horizon_seconds
+            seen = {one.cgroup: one for one in readings}  # the last of each is the newest
+            near = [(seen[p], left) for p, left in sight.items() if left <= farthest and p in seen]
+            self._looks.look_deeper(near, usec)
         for told in changed:
             self._say(told, usec)
-
-    def _look_deeper(self, readings: list[Reading], near: set[str | None]) -> None:
-        for reading in readings:
-            if reading.cgroup in near:
-                self._looks.look_deeper(reading)
 
     def _say(self, told: Nearing, usec: int) -> None:
         history = self._recorder.history(usec)

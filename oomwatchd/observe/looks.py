@@ -12,7 +12,8 @@ from __future__ import annotations
 import heapq
 import os
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -20,6 +21,7 @@ from oomwatchd import procfs
 from oomwatchd.cgroupfs import Files, amount, entry
 from oomwatchd.observe.cgroup import Cgroups
 from oomwatchd.observe.group import Group
+from oomwatchd.observe.heaps import most_held
 from oomwatchd.observe.host import Host, read_bytes
 from oomwatchd.observe.hotplug import Tmpfs
 from oomwatchd.records.kmsg import to_text
@@ -33,11 +35,16 @@ _GREW, _WITHIN_USEC, _FULL = 0.015, 120_000_000, 0.8
 _CALM_USEC = 300_000_000
 #: How many at most: those with the least room.
 MOST_FOLLOWED = 64
-#: Looks at members and mounts: so far apart, so many kept, so many processes each.
-_DEEPER_USEC, _DEEPER_KEPT, _MEMBERS = 4_000_000, 32, 256
+#: Looks at members and mounts: so far apart, and this part of the time that is left; so many kept, so many
+#: processes each.
+_DEEPER_USEC, _DEEPER_PART, _DEEPER_KEPT, _MEMBERS = 4_000_000, 0.1, 32, 256
+#: They may take this share of the CPU, at one time at least and at most so many seconds of it.
+_DEEPER_SHARE, _LEAST_DEEPER, _MOST_DEEPER = 0.01, 0.002, 0.02
 #: The growth is theirs if they grew by this share of it; it is in what they had mapped before if they mapped
 #: less than this share of it anew.
 _THEIRS, _MAPPED_ANEW = 0.7, 0.25
+#: Command lines are read of processes that hold so much; they are cut there.
+_LARGE, _COMMAND_BYTES = 16 << 20, 16384
 #: A process computes if it wanted the processor for this share of its life; it is new if it is older than the
 #: growth by no more than this.
 _COMPUTES, _YOUNG_SECONDS = 0.85, 5.0
@@ -58,7 +65,8 @@ _CANDIDATES = 64
 
 class Deeper(msgspec.Struct, frozen=True, gc=False):
     """What may bound a growth, at one moment; bytes. ``mapped_left`` are private writable pages that were
-    never touched; ``mounts`` maps a tmpfs to what it holds and what it may hold yet."""
+    never touched; ``mounts`` maps a tmpfs to what it holds and what it may hold yet; ``heaps`` is what
+    processes hold whose runtime bounds them, ``heaps_left`` what they may hold yet."""
 
     usec: int
     used: int
@@ -67,6 +75,8 @@ class Deeper(msgspec.Struct, frozen=True, gc=False):
     mapped_left: int
     shmem: int
     mounts: dict[str, tuple[int, int]]
+    heaps: int = 0
+    heaps_left: int = 0
 
 
 class _Followed:
@@ -86,8 +96,9 @@ class _Followed:
 class Looks:
     """The readings of one host. Not thread-safe; nothing here raises for what the host shows."""
 
-    def __init__(self, host: Host, cgroups: Cgroups) -> None:
+    def __init__(self, host: Host, cgroups: Cgroups, cpu: Callable[[], float] = time.thread_time) -> None:
         self._host = host
+        self._cpu = cpu
         self._cgroups = cgroups
         self._files: Files | None = None if cgroups.hierarchy is None else cgroups.hierarchy.files
         #: by number: since when, and the charge then
@@ -95,6 +106,8 @@ class Looks:
         self._followed: dict[int, _Followed] = {}
         self._machine: list[Deeper] = []
         self._zram: tuple[int, bool] | None = None
+        self._deeper_at = 0
+        self._mounts: tuple[int, dict[str, tuple[int, int]]] = (-1, {})
 
     # -- readings ----------------------------------------------------------------------------------
 
@@ -215,14 +228,23 @@ class Looks:
 
     # -- what bounds a growth ----------------------------------------------------------------------
 
-    def look_deeper(self, reading: Reading) -> None:
-        """An end is in sight: note what may bound the growth, now and then."""
-        kept = self._deeper_of(reading)
-        if kept is None or (kept and reading.usec - kept[-1].usec < _DEEPER_USEC):
-            return
-        kept.append(self._look_deeper(reading))
-        if len(kept) > _DEEPER_KEPT:
-            del kept[1::2]
+    def look_deeper(self, readings: Iterable[tuple[Reading, float]], usec: int) -> None:
+        """An end is in sight in so many seconds: note what may bound the growth, now and then. Those that
+        waited longest come first, as many as the time since the last look pays for."""
+        due: list[tuple[int, int, list[Deeper], Reading]] = []
+        for reading, seconds in readings:
+            kept = self._deeper_of(reading)
+            last = kept[-1].usec if kept else 0
+            if kept is not None and usec - last >= max(_DEEPER_USEC, int(seconds * _DEEPER_PART * 1e6)):
+                due.append((last, len(due), kept, reading))
+        since, self._deeper_at = usec - self._deeper_at, usec
+        until = self._cpu() + max(_LEAST_DEEPER, min(_MOST_DEEPER, _DEEPER_SHARE * since / 1e6))
+        for _, _, kept, reading in sorted(due, key=lambda one: one[:2]):
+            kept.append(self._look_deeper(reading))
+            if len(kept) > _DEEPER_KEPT:
+                del kept[1::2]
+            if self._cpu() >= until:
+                break
 
     def bound(self, reading: Reading) -> int | None:
         """By how much it can grow yet, where that is known: it is slowed down at memory.high, its processes
@@ -261,13 +283,18 @@ class Looks:
 
     def _look_deeper(self, reading: Reading) -> Deeper:
         page, resident, mapped, left = self._host.page_size_bytes, 0, 0, 0
+        heaps = heaps_left = 0
         for pid in self.members(reading.cgroup):
             words = (read_bytes(f"{self._host.proc}/{pid}/statm", 128) or b"").split()
             if len(words) >= 6:
-                private = int(words[1]) - int(words[2])
-                resident += private * page
+                private = (int(words[1]) - int(words[2])) * page
+                resident += private
                 mapped += int(words[5]) * page
-                left += max(0, int(words[5]) - private) * page
+                left += max(0, int(words[5]) * page - private)
+                most = self._most_held(pid, reading.limit_bytes) if private >= _LARGE else None
+                if most is not None and most > private:  # beyond it, what grows is not its heap
+                    heaps += private
+                    heaps_left += most - private
         return Deeper(
             reading.usec,
             reading.used_bytes,
@@ -275,8 +302,19 @@ class Looks:
             mapped,
             left,
             self._shmem(reading.cgroup),
-            _mounts(self._host),
+            self._mounts_at(reading.usec),
+            heaps,
+            heaps_left,
         )
+
+    def _mounts_at(self, usec: int) -> dict[str, tuple[int, int]]:
+        """What each tmpfs holds and may hold yet, read once for all that is looked at in that moment."""
+        if self._mounts[0] != usec:
+            self._mounts = usec, _mounts(self._host)
+        return self._mounts[1]
+
+    def _most_held(self, pid: int, limit: int | None) -> int | None:
+        return most_held(read_bytes(f"{self._host.proc}/{pid}/cmdline", _COMMAND_BYTES) or b"", limit)
 
     def _shmem(self, path: str | None) -> int:
         if path is None:
@@ -320,6 +358,8 @@ def bound_of(kept: Iterable[Deeper], now: Deeper) -> int | None:
         resident = now.resident - before.resident
         if resident >= _THEIRS * grown and now.mapped - before.mapped <= _MAPPED_ANEW * resident:
             bounds.append(now.mapped_left)
+        if now.heaps - before.heaps >= _THEIRS * grown:
+            bounds.append(now.heaps_left)
         files = now.shmem - before.shmem
         grew = [
             (held - before.mounts[name][0], left)

@@ -15,8 +15,9 @@ from typing import Literal
 import msgspec
 
 from oomwatchd.records.nearing import Nearing, Passed, Reason
+from oomwatchd.warning.lives import Lives
 from oomwatchd.warning.projection import LEAST_SECONDS, Projection, project, project_lows
-from oomwatchd.warning.series import Point, Series, thinned
+from oomwatchd.warning.series import Point, Series, rest_usec, thinned
 
 #: How many scopes are followed, and how many are shown in metrics: those with the least room for their
 #: growth.
@@ -25,9 +26,8 @@ MOST_SCOPES, MOST_TOLD = 96, 20
 GRACE_USEC = 5_000_000
 #: Later kills of the same exhaustion belong to the same warning.
 SAME_USEC = 30_000_000
-#: A growth has stopped if nothing was added for as long as it took, but at least the first and at most the
-#: second of these times.
-_STOPPED_USEC, _STOPPED_MOST_USEC = 30_000_000, 300_000_000
+#: No end was in sight for so long: it slowed down.
+_SLOWED_USEC = 300_000_000
 #: Memory counts as freed if these shares of the growth and of the capacity were given back.
 _FREED_OF_GROWTH, _FREED_OF_CAPACITY = 0.3, 0.03
 #: Almost nothing is left, and tasks wait (PSI "full"), or this share of the capacity is read again each
@@ -135,10 +135,13 @@ class Incidents:
         self._bound = bound
         self._is_job = is_job
         self._scopes: dict[str | None, _Scope] = {}
+        self._lives = Lives()
         #: recent warnings that came true, by cgroup: until when they are remembered, and the warning
         self._lately: dict[str | None, tuple[int, Nearing]] = {}
         #: the forecasts of the scopes that end first, as of the last look
         self.outlook: tuple[Outlook, ...] = ()
+        #: seconds until nothing is left, of each scope whose end is in sight
+        self.sight: dict[str | None, float] = {}
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -156,7 +159,7 @@ class Incidents:
             if (done := self._ended(scope, usec, wall, gone=path not in seen)) is not None
         ]
         for path in [path for path, scope in self._scopes.items() if path not in seen and not scope.open]:
-            del self._scopes[path]
+            self._lives.ended(path, self._scopes.pop(path).series)
         changed += self._opened(usec, wall)
         self._tell(usec)
         return changed
@@ -165,6 +168,7 @@ class Incidents:
         scope = self._scopes.get(reading.cgroup)
         if scope is None:
             scope = self._scopes[reading.cgroup] = _Scope(reading)
+            scope.series.held_before(self._lives.level(reading.cgroup, reading.usec), reading.usec)
         before, scope.reading = scope.reading, reading
         seconds = (reading.usec - before.usec) / 1e6
         if seconds > 0 and reading.refaults_bytes is not None and before.refaults_bytes is not None:
@@ -178,7 +182,7 @@ class Incidents:
         found = [
             projection
             for growth in scope.series.growths
-            if (projection := self._project(growth, reading, scope.series, wobble)) is not None
+            if (projection := self._project(growth, scope, wobble)) is not None
         ]
         lows = scope.series.lows
         if lows is not None:
@@ -194,9 +198,8 @@ class Incidents:
         elif scope.thrashing_since is None:
             scope.thrashing_since = reading.usec
 
-    def _project(
-        self, growth: Sequence[tuple[int, int]], reading: Reading, series: Series, wobble: float
-    ) -> Projection | None:
+    def _project(self, growth: Sequence[Point], scope: _Scope, wobble: float) -> Projection | None:
+        reading, series = scope.reading, scope.series
         capacity = reading.capacity_bytes
         ask = partial(project, growth, capacity, horizon_seconds=self.horizon_seconds, wobble=wobble)
         found = ask()
@@ -205,6 +208,8 @@ class Incidents:
         usual = _USUAL * (series.usual_rise or 0)
         if found.grown_bytes <= usual and growth[0][1] + usual < capacity:
             return msgspec.structs.replace(found, near=False)  # it will fall back as before
+        if scope.open is not None:
+            return found
         # asked only now, because both read each process
         bound = self._bound(reading)
         job = self._is_job(reading, series.begun[0], found.grown_bytes)
@@ -282,6 +287,7 @@ class Incidents:
         if why == "killed":  # and no report named the victim
             lead = (scope.ending_since - scope.open.usec) / 1e6
             del self._scopes[scope.reading.cgroup]
+            self._lives.killed(scope.reading.cgroup)
             return _closed(scope, usec, wall, state="came_true", lead=lead)
         done = _closed(scope, usec, wall, state="passed", passed=why)
         scope.series.came_back(usec)
@@ -304,13 +310,13 @@ class Incidents:
             return "room"
         took = usec - told.since_usec
         still = usec - max(scope.series.risen_usec, told.usec)
-        if still >= min(_STOPPED_MOST_USEC, max(_STOPPED_USEC, took)):
+        if still >= rest_usec(took):
             return "stopped"
         if found is not None and found.soonest <= 2 * self.horizon_seconds:
             scope.slow_since = None
         elif scope.slow_since is None:
             scope.slow_since = usec
-        elif usec - scope.slow_since >= _STOPPED_MOST_USEC:
+        elif usec - scope.slow_since >= _SLOWED_USEC:
             return "slowed"
         return None
 
@@ -323,6 +329,8 @@ class Incidents:
         whose: list[str | None] = [limit]
         if limit is None and victim is not None:
             whose += [p for p in (*self._scopes, *self._lately) if p is not None and _is_below(victim, p)]
+        for path in {*whose, victim}:
+            self._lives.killed(path)
         for path in whose:
             scope = self._scopes.get(path)
             if scope is not None and scope.open is not None:
@@ -359,13 +367,20 @@ class Incidents:
             left = scope.reading.left_bytes
             told.append(Outlook(cgroup=path, left_bytes=left, seconds=seconds, open=scope.open is not None))
         never = float("inf")
-        told.sort(key=lambda one: (one.cgroup is not None, never if one.seconds is None else one.seconds))
+        told.sort(
+            key=lambda one: (
+                one.cgroup is not None,
+                not one.open,
+                never if one.seconds is None else one.seconds,
+            )
+        )
         self.outlook = tuple(told[:MOST_TOLD])
+        self.sight = {one.cgroup: one.seconds for one in told if one.seconds is not None}
 
     @property
     def soonest_seconds(self) -> float | None:
         """Seconds until the first scope is exhausted; None: none is in sight."""
-        return min((one.seconds for one in self.outlook if one.seconds is not None), default=None)
+        return min(self.sight.values(), default=None)
 
 
 def _at_the_end(series: Series, reading: Reading) -> Projection | None:

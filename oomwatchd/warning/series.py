@@ -25,6 +25,11 @@ _DROP_OF_WOBBLES, _WOBBLES_BY = 3.0, 0.05
 STILL_USEC = 15_000_000
 #: A level that was held and left without a kill counts less with time: its half-life.
 MARK_HALF_LIFE_USEC = 3_600_000_000
+#: ... if it was held in an earlier life of the same cgroup: a service starts seldom.
+EARLIER_HALF_LIFE_USEC = 7 * 86_400_000_000
+#: A growth has come to rest if nothing was added for as long as it took, but at least the first and at most
+#: the second of these times.
+_RESTS_USEC, _RESTS_MOST_USEC = 30_000_000, 300_000_000
 #: So many growths that fell back are kept.
 _MOST_RISES = 8
 #: It wobbles if at least this share of all moves are falls.
@@ -54,7 +59,8 @@ class Series:
     stood still. The first shows a growth in steps, the second a growth that begins after a plateau."""
 
     __slots__ = (
-        *("_begun_usec", "_floor", "_mark", "_mark_usec", "_peak", "_resumed_usec", "_risen_usec"),
+        *("_begun_usec", "_floor", "_mark", "_mark_fades_usec", "_mark_usec", "_peak", "_resumed_usec"),
+        "_risen_usec",
         *("_falls", "_lows", "_rises", "_turning"),
         "points",
     )
@@ -64,7 +70,7 @@ class Series:
         self._peak = self._floor = 0
         self._begun_usec = self._resumed_usec = self._risen_usec = 0
         self._mark = 0.0
-        self._mark_usec = 0
+        self._mark_usec, self._mark_fades_usec = 0, MARK_HALF_LIFE_USEC
         #: growths that fell back: when, and by how much it had grown
         self._rises: list[Point] = []
         #: where it turned up again, and how far it rose from there; since the last turn the highest point
@@ -120,11 +126,24 @@ class Series:
         """It reached its peak and fell again without a kill: lower levels are no news for a while."""
         self._mark, self._mark_usec = max(self.mark(usec), float(self._peak)), usec
 
+    def held_before(self, level: int, usec: int) -> None:
+        """It held that in an earlier life."""
+        if level > self._mark:
+            self._mark, self._mark_usec, self._mark_fades_usec = float(level), usec, EARLIER_HALF_LIFE_USEC
+
     def mark(self, usec: int) -> float:
         """The level that it came back from, fading."""
         used = self.points[-1][1] if self.points else 0
-        faded = 0.5 ** ((usec - self._mark_usec) / MARK_HALF_LIFE_USEC)
+        faded = 0.5 ** ((usec - self._mark_usec) / self._mark_fades_usec)
         return used + (self._mark - used) * faded if self._mark > used else self._mark
+
+    def highest(self, usec: int) -> int:
+        """The highest level that it held, or came back from lately."""
+        return int(max(self._peak, self.mark(usec)))
+
+    def rests(self, usec: int) -> bool:
+        """Whether its growth has come to rest."""
+        return usec - self._risen_usec >= rest_usec(self._risen_usec - self._begun_usec)
 
     @property
     def usual_rise(self) -> int | None:
@@ -180,6 +199,11 @@ class Series:
         if self._resumed_usec <= self._begun_usec:
             return (long,)
         return long, [point for point in self.points if point[0] >= self._resumed_usec]
+
+
+def rest_usec(took_usec: int) -> int:
+    """For how long nothing is added if a growth that took so long has come to rest."""
+    return min(_RESTS_MOST_USEC, max(_RESTS_USEC, took_usec))
 
 
 _T = TypeVar("_T")

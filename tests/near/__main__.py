@@ -78,8 +78,9 @@ UNSEEN = (
         ("requests", 140), ("group", 90),
     )),
     *(Scenario(name.replace("_", " ", 1), name, seconds, False) for name, seconds in (
-        ("calm_postgres", 150), ("calm_java", 90), ("calm_node", 200), ("calm_packages", 200),
-        ("calm_pytest", 200), ("calm_git", 200), ("calm_copy", 200), ("calm_frames", 200), ("calm_tabs", 240),
+        ("calm_postgres", 150), ("calm_java", 90), ("calm_heap", 150), ("calm_node", 200),
+        ("calm_packages", 200), ("calm_pytest", 200), ("calm_git", 200), ("calm_copy", 200),
+        ("calm_frames", 200), ("calm_tabs", 240),
         ("calm_nightly", 240), ("calm_snapshot", 240), ("calm_index", 150), ("calm_day", 300),
         ("calm_workers", 240), ("calm_cc", 200),
     )),

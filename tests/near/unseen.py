@@ -312,6 +312,12 @@ def calm_java(limit: int, seconds: float) -> None:
     run_java(limit, seconds, heap=int(0.55 * limit), kept=int(0.2 * limit))
 
 
+def calm_heap(limit: int, seconds: float) -> None:
+    """A real virtual machine whose list fills the heap that it was told to have, steadily, and stays."""
+    heap = int(DRAWN.uniform(0.58, 0.62) * limit)
+    run_java(limit, seconds / 5, heap=heap, kept=int(0.85 * heap), stay=seconds)
+
+
 def calm_node(limit: int, seconds: float) -> None:
     """A real build step of JavaScript, again and again: it takes much and ends."""
     heap = int(DRAWN.uniform(0.3, 0.5) * limit) >> 20
@@ -525,11 +531,12 @@ _JAVA = """
 public class Load {
   public static void main(String[] a) throws Exception {
     long kept = Long.parseLong(a[0]); double seconds = Double.parseDouble(a[1]);
+    double stay = Double.parseDouble(a[2]);
     java.util.ArrayList<byte[]> list = new java.util.ArrayList<>();
     long held = 0, began = System.nanoTime();
     while (true) {
       double now = (System.nanoTime() - began) / 1e9;
-      if (now > 2.5 * seconds) return;
+      if (now > 2.5 * seconds + stay) return;
       for (int i = 0; i < 20; i++) { byte[] garbage = new byte[20000]; garbage[now > 1 ? 1 : 0] = 1; }
       while (held < kept && held < now / (2 * seconds) * kept) { list.add(new byte[65536]); held += 65536; }
       Thread.sleep(20);
@@ -539,14 +546,14 @@ public class Load {
 """
 
 
-def run_java(limit: int, seconds: float, *, heap: int, kept: int) -> None:
+def run_java(limit: int, seconds: float, *, heap: int, kept: int, stay: float = 0) -> None:
     directory = files()
     (directory / "Load.java").write_text(_JAVA)
     quietly("javac", "-J-Xmx64m", str(directory / "Load.java"))
     begins()
     options = [f"-Xmx{heap >> 20}m", "-XX:+UseSerialGC", "-XX:-UseContainerSupport", "-Xshare:auto"]
     options += ["-XX:TieredStopAtLevel=1", "-XX:ReservedCodeCacheSize=16m"]
-    quietly("java", *options, "-cp", str(directory), "Load", str(kept), str(seconds))
+    quietly("java", *options, "-cp", str(directory), "Load", str(kept), str(seconds), str(stay))
 
 
 def main() -> None:
