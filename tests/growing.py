@@ -38,26 +38,27 @@ def run(
     horizon: float = 1800.0,
 ) -> Run:
     """Watch ``shape`` for so long or until it exceeds its capacity, which kills."""
-    incidents, result, closed = Incidents(horizon_seconds=horizon), Run(), []
+    incidents, result = Incidents(horizon_seconds=horizon), Run()
+    told: dict[int, Nearing] = {}
     now, pace, step = phase, calm, 0.25
     at = 0.0
     while at < seconds:
         if shape(at) >= 1.0:
             result.exhausted = at
-            told = incidents.killed("/test", None, int(at * 1e6), at)
-            if told is not None:
-                closed.append(told[0])
+            killed = incidents.killed("/test", None, int(at * 1e6), at)
+            if killed is not None:
+                told[killed[0].usec] = killed[0]
             break
         if at >= now:
             used = int(shape(at) * capacity)
             reading = Reading(cgroup="/test", usec=int(at * 1e6), used_bytes=used, capacity_bytes=capacity)
-            closed += [one for one in incidents.take([reading], int(at * 1e6), at) if one.state != "near"]
+            told |= {one.usec: one for one in incidents.take([reading], int(at * 1e6), at)}
             soonest = incidents.soonest_seconds
             wanted = calm if soonest is None else max(1.0, min(calm, soonest / 20))
             pace = min(wanted, 2 * pace)
             now = at + pace
         at += step
-    result.warnings = closed + incidents.close(int(at * 1e6), at)
+    result.warnings = list(told.values())
     return result
 
 

@@ -261,6 +261,33 @@ def test_a_new_process_that_computes_all_the_time_is_a_job(
     assert not fake.looks.is_job(told, told.usec - 40 * S, 400 * MIB)
 
 
+def test_a_limit_is_read_anew_at_each_look(fake: Fake) -> None:
+    directory = fake.tree.make("a", usage=480 * MIB, limit=512 * MIB)
+    assert fake.look()["/a"].limit_bytes == 512 * MIB
+    file = directory / ("memory.limit_in_bytes" if fake.tree.version == 1 else "memory.max")
+    file.write_text(f"{1024 * MIB}\n")
+    assert fake.look()["/a"].limit_bytes == 1024 * MIB
+    file.write_text("max\n")
+    assert "/a" not in fake.look()
+    assert (fake.looks.lost("/a"), fake.looks.lost("/b")) == ("room", "gone")
+    file.write_text(f"{512 * MIB}\n")
+    for _ in range(6):  # not at each walk
+        found = fake.look()
+    assert found["/a"].limit_bytes == 512 * MIB
+
+
+def test_who_is_warned_of_is_followed_though_it_rests(fake: Fake) -> None:
+    fake.tree.make("a", usage=100 * MIB, limit=512 * MIB)
+    assert "/a" not in fake.look()
+    fake.looks.follow("/a", fake.usec)
+    fake.looks.follow("/gone", fake.usec)
+    assert "/a" in fake.look()
+    for _ in range(40):
+        found = fake.look()
+    assert "/a" not in found
+    assert fake.looks.lost("/a") == "stopped"
+
+
 def test_how_many_are_followed_is_bounded(fake: Fake) -> None:
     for number in range(3 * MOST_FOLLOWED):
         fake.tree.make(str(number), usage=(500 - number) * MIB, limit=512 * MIB)

@@ -10,10 +10,13 @@ import pytest
 
 from oomwatchd.config import WarningSection, parse
 from oomwatchd.daemon.nearing import Warnings
-from oomwatchd.event import conclude
+from oomwatchd.daemon.optional import warnings_of
+from oomwatchd.daemon.worker import Worker
+from oomwatchd.event import OomEvent, conclude
 from oomwatchd.event.identity import near_id
 from oomwatchd.metrics import Metrics
 from oomwatchd.metrics.families import registry
+from oomwatchd.observe.container import ContainerNames
 from oomwatchd.observe.host import Host
 from oomwatchd.observe.recorder import Recorder
 from oomwatchd.records.capture import OomCapture, Snapshot, Source, Track
@@ -184,14 +187,14 @@ def test_its_end_is_a_later_revision_in_the_store(tmp_path: Path) -> None:
     store.close()
 
 
-def test_what_an_earlier_daemon_left_open_ends_as_unknown(tmp_path: Path) -> None:
+def test_what_was_left_open_in_another_boot_ends_as_unknown(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "state")
     ended = msgspec.structs.replace(
         TOLD, usec=5, state="passed", passed="freed", ended_usec=6, ended_wall=1.0
     )
     for one in (capture(), capture(ended)):
         store.put(one, conclude(one).event)
-    bench = Bench(tmp_path)
+    bench = Bench(tmp_path, boot_id="1" * 32)
     (left,) = bench.warnings.left_open(store)
     assert store.put(left, conclude(left).event) == "updated"
     assert bench.warnings.left_open(store) == []
@@ -204,13 +207,13 @@ def test_what_an_earlier_daemon_left_open_ends_as_unknown(tmp_path: Path) -> Non
 class Bench:
     """Warnings on a made host whose memory is told sample by sample."""
 
-    def __init__(self, tmp_path: Path, **section: object) -> None:
+    def __init__(self, tmp_path: Path, boot_id: str = "0" * 32, **section: object) -> None:
         self.proc = tmp_path / "proc"
-        (self.proc / "self").mkdir(parents=True)
+        (self.proc / "self").mkdir(parents=True, exist_ok=True)
         for name in ("vmstat", "zoneinfo", "swaps", "self/mountinfo"):
             (self.proc / name).write_text("")
         self.tell(1000)
-        host = Host(proc=self.proc, sys=tmp_path, boot_id="0" * 32)
+        host = Host(proc=self.proc, sys=tmp_path, boot_id=boot_id)
         self.recorder = Recorder(host, parse({}, "x").recorder)
         self.metrics = Metrics()
         self.made: list[OomCapture] = []
@@ -242,7 +245,20 @@ class Bench:
 
 def kill(usec: int) -> OomCapture:
     at = Snapshot(usec=usec, wall=usec / 1e6)
-    return msgspec.structs.replace(samples.capture(), historical=False, detected=at.wall, at=at)
+    made = samples.capture()
+    source = msgspec.structs.replace(made.source, boot_id="0" * 32)
+    return msgspec.structs.replace(made, source=source, historical=False, detected=at.wall, at=at)
+
+
+def read_afterwards(usec: int) -> OomCapture:
+    """A kill that happened while nobody watched."""
+    made = kill(usec)
+    records = (msgspec.structs.replace(made.records[0], usec=usec), *made.records[1:])
+    return msgspec.structs.replace(made, records=records, historical=True, at=None)
+
+
+def of_the_machine(capture: OomCapture) -> OomEvent:
+    return msgspec.structs.replace(conclude(capture).event, kind="oom_kill", constraint="none")
 
 
 def test_a_machine_that_runs_out_is_told_of_and_its_kill_links_to_that(tmp_path: Path) -> None:
@@ -278,13 +294,6 @@ def test_a_kill_without_a_warning_is_a_miss_once(tmp_path: Path) -> None:
     assert bench.outcomes()["missed"] == 1
 
 
-def test_an_ending_watch_leaves_nothing_open(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-    bench.run(60, lambda second: 900 - 10 * second)
-    bench.warnings.close(bench.usec, bench.usec / 1e6)
-    assert [one.nearing and one.nearing.state for one in bench.made] == ["near", "unknown"]
-
-
 @pytest.mark.parametrize("quiet", [["machine"], ["m*"]])
 def test_who_is_named_quiet_is(quiet: list[str], tmp_path: Path) -> None:
     bench = Bench(tmp_path, quiet=quiet)
@@ -297,6 +306,114 @@ def test_the_hook_gets_an_empty_file_named_by_the_event(tmp_path: Path) -> None:
     bench.run(60, lambda second: 900 - 10 * second)
     (file,) = (tmp_path / "near").iterdir()
     assert (file.name, file.stat().st_size) == (conclude(bench.made[0]).event.id, 0)
+
+
+@pytest.fixture
+def restarted(tmp_path: Path) -> tuple[Bench, OomCapture]:
+    """A daemon that follows one which warned and ended, and that warning."""
+    before, store = Bench(tmp_path), Store.open(tmp_path / "state")
+    before.run(30, lambda _second: 900)
+    before.run(60, lambda second: 900 - 10 * second)
+    (near,) = before.made
+    store.put(near, conclude(near).event)
+    after = Bench(tmp_path)
+    after.usec = before.usec
+    after.run(12, lambda second: 300 - 10 * second)
+    assert after.warnings.left_open(store) == []
+    store.close()
+    return after, near
+
+
+def test_a_warning_is_watched_on_after_a_restart(restarted: tuple[Bench, OomCapture]) -> None:
+    bench, near = restarted
+    bench.run(10, lambda second: 180 - 10 * second)
+    assert bench.made == []  # it is no second one
+    killed = kill(bench.usec)
+    linked = bench.warnings.linked(killed, of_the_machine(killed))
+    assert near.nearing is not None
+    assert linked.warned is not None
+    assert linked.warned.id == conclude(near).event.id
+    assert linked.warned.lead_seconds == pytest.approx((bench.usec - near.nearing.usec) / 1e6, abs=0.01)
+    (ended,) = bench.made
+    assert ended.nearing is not None
+    assert (ended.nearing.state, ended.nearing.candidates) == ("came_true", near.nearing.candidates)
+    assert bench.outcomes() == {"came_true": 1, "passed": 0, "unknown": 0, "missed": 0}
+
+
+def test_a_kill_while_the_daemon_was_down_makes_the_warning_true(
+    restarted: tuple[Bench, OomCapture],
+) -> None:
+    bench, near = restarted
+    assert near.nearing is not None
+    older = read_afterwards(near.nearing.usec - 5_000_000)
+    assert bench.warnings.linked(older, of_the_machine(older)).warned is None
+    killed = read_afterwards(near.nearing.usec + 7_000_000)
+    event = msgspec.structs.replace(of_the_machine(killed), id="1" * 20)
+    linked = bench.warnings.linked(killed, event)
+    assert linked.warned is not None
+    assert linked.warned.lead_seconds == 7
+    # the one before it was nobody's to announce
+    assert bench.outcomes() == {"came_true": 1, "passed": 0, "unknown": 0, "missed": 0}
+
+
+def test_a_warning_passes_after_a_restart(restarted: tuple[Bench, OomCapture]) -> None:
+    bench, _ = restarted
+    bench.run(20, lambda _second: 950)
+    (ended,) = bench.made
+    assert ended.nearing is not None
+    assert (ended.nearing.state, ended.nearing.passed) == ("passed", "freed")
+    assert bench.outcomes() == {"came_true": 0, "passed": 1, "unknown": 0, "missed": 0}
+
+
+def test_outcomes_last_as_long_as_the_boot(tmp_path: Path) -> None:
+    metrics, later = Metrics(), Metrics()
+    metrics.warned("passed")
+    metrics.warned("missed")
+    metrics.withheld(3)
+    # they are saved with the event that ends the warning, or with that of the kill
+    later.load(metrics.count(conclude(capture()).event, 0, 0, 0))
+    later.warned("missed")
+    found = {
+        (sample.name, sample.labels.get("outcome")): sample.value
+        for family in later.collect()
+        if family.name.startswith("oomwatchd_warnings")
+        for sample in family.samples
+    }
+    assert found["oomwatchd_warnings_total", "passed"] == 1
+    assert found["oomwatchd_warnings_total", "missed"] == 2
+    assert found["oomwatchd_warnings_withheld_total", None] == 3
+
+
+def test_a_daemon_that_a_kill_starts_counts_no_kill_as_missed(tmp_path: Path) -> None:
+    for seconds, there in ((0, True), (20, False)):
+        config = msgspec.structs.replace(parse({}, "x"), exit_after_idle_seconds=seconds)
+        host = Host(proc=tmp_path, sys=tmp_path, boot_id="0" * 32)
+        metrics = Metrics()
+        recorder = Recorder(host, config.recorder)
+        worker = Worker(config, metrics, lambda _event: None)
+        made = warnings_of(config, host, recorder, metrics, worker, ContainerNames())
+        assert (made is not None, worker.warned is not None) == (there, there)
+        recorder.close()
+
+
+def test_a_clock_that_jumps_back_hides_no_miss(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.run(30, lambda _second: 900)
+    for number, wall in enumerate((5_000_000.0, 100.0)):
+        killed = kill(bench.usec + number * 60_000_000)
+        killed = msgspec.structs.replace(killed, detected=wall, at=Snapshot(usec=killed.at.usec, wall=wall))  # type: ignore[union-attr]
+        event = msgspec.structs.replace(of_the_machine(killed), id=f"{number}" * 20)
+        bench.warnings.linked(killed, event)
+    assert bench.outcomes()["missed"] == 2
+
+
+def test_an_end_that_the_clock_puts_before_the_beginning_is_shown(tmp_path: Path) -> None:
+    ended = msgspec.structs.replace(
+        TOLD, state="passed", passed="freed", ended_usec=TOLD.usec + 9, ended_wall=TOLD.wall - 1e6
+    )
+    event = conclude(capture(ended)).event
+    for text in (render_text(event), render_markdown(event), render_html(event)):
+        assert "memory was freed" in text
 
 
 def test_a_calm_host_is_looked_at_no_more_often(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oomwatchd.warning.budget import Budget
 from oomwatchd.warning.incidents import Incidents, Reading
 from oomwatchd.warning.projection import project
 from oomwatchd.warning.series import MOST_POINTS, Series, slope
@@ -250,6 +251,64 @@ def test_earlier_lives_are_forgotten_after_a_week() -> None:
     assert len(unit.live(ramp(0.75, 60), 200)) == 2
 
 
+def test_thousands_of_cgroups_that_grow_at_once_are_no_flood() -> None:
+    incidents, opened = Incidents(horizon_seconds=1800), []
+    for second in range(240):
+        turn = second // 60  # new ones come as soon as some are gone
+        at = second * 1_000_000
+        below = [f"/evil.slice/{turn}/{n}" for n in range(80)] + [f"/a.slice/b{n}.service" for n in range(3)]
+        given = [
+            Reading(cgroup=path, usec=at, used_bytes=second % 60 * 8 * MB, capacity_bytes=512 * MB)
+            for path in below
+        ]
+        opened += [one for one in incidents.take(given, at, float(second)) if one.state == "near"]
+    whose = [str(one.cgroup).split("/")[1] for one in opened]
+    assert whose.count("evil.slice") == 32
+    # nobody uses up the warnings of others
+    assert whose.count("a.slice") >= 3
+    assert incidents.withheld >= 3 * (80 - 32)
+
+
+def test_a_budget_is_full_again_after_ten_minutes() -> None:
+    budget = Budget()
+    taken = [budget.take(f"/a/b/c/{n}", n) for n in range(12)]
+    assert taken == [True] * 8 + [False] * 4
+    assert all(budget.take(None, 12) for _ in range(100))
+    assert not budget.take("/a/b/c", 599_000_000)
+    assert budget.take("/a/b/c", 601_000_000)
+    for n in range(200):
+        budget.take(f"/{n}", 602_000_000)
+    assert not budget.take("/elsewhere", 602_000_001)
+
+
+def test_a_cgroup_that_is_made_and_removed_all_the_time_is_no_news() -> None:
+    incidents = Incidents(horizon_seconds=1800)
+    for tenth in range(3000):
+        at = tenth * 100_000
+        given = readings(at, _a=both(500 * MB, 512 * MB)) if tenth % 2 else []
+        assert incidents.take(given, at, 0.0) == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "ends"),
+    [
+        ([512] * 40 + [2048] * 40, ["near", "passed room"]),
+        ([512] * 40 + [None] * 40, ["near", "passed room"]),
+        ([512] * 40 + [400] * 40, ["near"]),
+        ([None] * 20 + [512] * 40, ["near"]),
+    ],
+)
+def test_a_limit_that_is_changed(limits: list[int | None], ends: list[str]) -> None:
+    incidents, told = Incidents(horizon_seconds=1800, lost=lambda _path: "room"), []
+    for second, limit in enumerate(limits):
+        given = []
+        if limit is not None:
+            given = readings(second * 1_000_000, _a=both(second * 4 * MB + 100 * MB, limit * MB))
+        changed = incidents.take(given, second * 1_000_000, 0.0)
+        told += [f"{one.state} {one.passed or ''}".strip() for one in changed]
+    assert told == ends
+
+
 def test_names_that_never_come_again_push_nobody_out() -> None:
     unit = Unit()
     for _ in range(2):
@@ -331,7 +390,6 @@ def test_any_series_is_bounded_and_told_of_once(steps: list[tuple[int, int]], ca
             assert told.left_bytes >= 0
             assert told.latest_seconds is None or told.soonest_seconds <= told.latest_seconds + 0.2
         assert open_ in (0, 1)
-    assert len(incidents.close(usec, 0.0)) == open_
 
 
 @settings(max_examples=200, deadline=None)

@@ -217,9 +217,6 @@ class Daemon:
         self._notifier("STOPPING=1")
         self._front.ready("ending")
         self._watch.flush()
-        if self._warnings is not None:
-            moment = now()
-            self._warnings.close(moment.monotonic_usec, moment.wall)
         if self._following is not None:
             self._following.stop()
         if self._on_demand is not None:

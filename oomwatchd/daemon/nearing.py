@@ -46,11 +46,11 @@ _KEPT = 256
 #: Warnings that are looked at for one without an end.
 _LEFT_OPEN = 64
 #: Kills without a warning within this time are one exhaustion.
-_SAME_SECONDS = 30.0
+_SAME_USEC = 30_000_000
 
 
 class Warnings:
-    """``look`` and ``close`` belong to the loop, ``linked`` to the worker."""
+    """``look`` belongs to the loop, ``linked`` and ``left_open`` to the worker."""
 
     def __init__(
         self,
@@ -79,10 +79,12 @@ class Warnings:
             quiet=self._is_quiet,
             bound=self._looks.bound,
             is_job=self._looks.is_job,
+            lost=self._looks.lost,
         )
         self._candidates: dict[str, tuple[Candidate, ...]] = {}
         self._linked: dict[str, Warned | None] = {}
-        self._missed: dict[str | None, float] = {}
+        self._missed: dict[str | None, int] = {}
+        self._withheld = 0
         self._failures = OncePerKind(log)
 
     # -- the loop's --------------------------------------------------------------------------------
@@ -96,8 +98,13 @@ class Warnings:
             readings = self._looks.readings(parts, usec)
             changed = self._incidents.take(readings, usec, wall)
             outlook = self._incidents.outlook
-            sight = self._incidents.sight
+            sight, withheld = self._incidents.sight, self._incidents.withheld
         self._metrics.outlook(outlook)
+        if withheld > self._withheld:
+            if not self._withheld:
+                log.warning("too many warnings at once: oomwatchd_warnings_withheld_total counts the others")
+            self._metrics.withheld(withheld - self._withheld)
+            self._withheld = withheld
         if any(one.open for one in outlook):
             self._recorder.look_within(usec, _OPEN_SECONDS)
         if sight:
@@ -116,13 +123,6 @@ class Warnings:
         self._submit(partial(self._capture, told, history, pids))
         if told.state == "near":  # whoever is called finds the event in the store
             self._later(partial(self._call_hook, near_id(self._host.boot_id, told)))
-
-    def close(self, usec: int, wall: float) -> None:
-        """The watch ends: what stands is closed as unknown."""
-        with self._lock:
-            changed = self._incidents.close(usec, wall)
-        for told in changed:
-            self._say(told, usec)
 
     def _is_quiet(self, path: str | None) -> bool:
         if not self._quiet:
@@ -145,7 +145,7 @@ class Warnings:
             self._candidates[event_id] = candidates(self._host, pids)
         else:
             self._metrics.warned(told.state)
-        known = self._candidates.get(event_id, ())
+        known = self._candidates.get(event_id, told.candidates)
         if told.state != "near":
             self._candidates.pop(event_id, None)
         capture = OomCapture(
@@ -166,12 +166,18 @@ class Warnings:
         return history.before(pids_known, paths).added_to(capture)
 
     def left_open(self, store: Store) -> list[OomCapture]:
-        """The warnings that an earlier daemon left without an end: nobody knows what became of them."""
+        """The warnings that an earlier daemon left without an end: those of this boot are watched on, of
+        others nobody knows what became of them."""
         found = []
         with suppress(StoreError):
             for row in store.list(limit=_LEFT_OPEN, kind="oom_near"):
                 capture = None if row.settled else store.get(row.id)
-                if capture is None or capture.nearing is None:
+                if capture is None or capture.nearing is None or capture.source.followed is not None:
+                    continue
+                if capture.source.boot_id == self._host.boot_id is not None:
+                    with self._lock:
+                        self._looks.follow(capture.nearing.cgroup, self._recorder.newest_usec)
+                        self._incidents.resume(capture.nearing, self._recorder.newest_usec)
                     continue
                 self._metrics.warned("unknown")
                 told = msgspec.structs.replace(capture.nearing, state="unknown")
@@ -184,8 +190,8 @@ class Warnings:
 
     def linked(self, capture: OomCapture, event: OomEvent) -> OomCapture:
         """A kill's capture with the warning that it had, if it had one; the warning has come true then."""
-        live = not capture.historical and capture.detected is not None and capture.unseen is None
-        if event.kind not in ("oom_kill", "oom_panic") or not live or capture.warned is not None:
+        here = capture.source.boot_id == self._host.boot_id and capture.detected is not None
+        if event.kind not in ("oom_kill", "oom_panic") or not here or capture.warned is not None:
             return capture
         if event.id not in self._linked:
             self._linked[event.id] = self._warning_of(capture, event)
@@ -198,14 +204,18 @@ class Warnings:
         limit = event.memcg.oom_path if event.memcg is not None and event.constraint == "memcg" else None
         victim = event.victims[0].pid if event.victims else None
         whose = next((one.cgroup for one in event.attribution if one.pid == victim and one.cgroup), None)
+        live = not capture.historical and capture.unseen is None
+        stamp = capture.records[0].usec if capture.records and not live else None
         wall = capture.at.wall if capture.at is not None else capture.detected or 0.0
         with self._lock:
-            usec = capture.at.usec if capture.at is not None else self._recorder.newest_usec
-            found = self._incidents.killed(limit, whose, usec, wall)
+            usec = capture.at.usec if capture.at is not None else stamp or self._recorder.newest_usec
+            found = self._incidents.killed(limit, whose, usec, wall, live=live)
+        if found is None and not live:  # nobody watched
+            return None
         if found is None:
-            if wall >= self._missed.get(limit, -_SAME_SECONDS) + _SAME_SECONDS:
+            if usec >= self._missed.get(limit, -_SAME_USEC) + _SAME_USEC:
                 self._metrics.warned("missed")
-            self._missed[limit] = wall
+            self._missed[limit] = usec
             if len(self._missed) > _KEPT:
                 del self._missed[next(iter(self._missed))]
             return None

@@ -31,8 +31,9 @@ def warnings_of(
     worker: Worker,
     names: ContainerNames,
 ) -> Warnings | None:
-    """Warnings before a kill, from the recorder's samples."""
-    if recorder is None or not config.warning.enabled:
+    """Warnings before a kill, from the recorder's samples; a daemon that a kill starts comes too late for
+    them, and would count each kill as missed."""
+    if recorder is None or not config.warning.enabled or config.exit_after_idle_seconds > 0:
         return None
     from oomwatchd.daemon.nearing import Warnings  # a quarter MiB that others do without
 

@@ -108,6 +108,7 @@ class Numbers:
         self.deliveries: dict[str, Delivery] = {}
         self.store: tuple[bool, int, int, int] | None = None
         self.warnings = dict.fromkeys(OUTCOMES, 0.0)
+        self.withheld = 0.0
         self.outlook: tuple[Outlook, ...] | None = None
 
 
@@ -142,6 +143,7 @@ class Metrics:
             self._numbers.told_unseen = counters.get("told_unseen", 0.0)
             for outcome in OUTCOMES:
                 self._numbers.warnings[outcome] = counters.get(f"{_WARNINGS} {outcome}", 0.0)
+            self._numbers.withheld = counters.get("withheld", 0.0)
             self._numbers.last_kill = counters.get("last_kill")
             self._numbers.baseline = counters.get("baseline")
 
@@ -161,7 +163,7 @@ class Metrics:
         saved |= {f"{_LATENCY} sum": self._numbers.latency_sum, "undecoded": self._numbers.undecoded}
         saved |= {"suppressed": self._numbers.suppressed, "headless": self._numbers.headless}
         saved |= {f"{_WARNINGS} {outcome}": n for outcome, n in self._numbers.warnings.items() if n}
-        saved["told_unseen"] = self._numbers.told_unseen
+        saved |= {"told_unseen": self._numbers.told_unseen, "withheld": self._numbers.withheld}
         if self._numbers.last_kill is not None:
             saved["last_kill"] = self._numbers.last_kill
         if self._numbers.baseline is not None:
@@ -267,6 +269,11 @@ class Metrics:
         """Count what became of a warning, or a kill that had none (one of OUTCOMES)."""
         with self._lock:
             self._numbers.warnings[outcome] += 1
+
+    def withheld(self, count: int) -> None:
+        """Count warnings that were not given, because there were too many."""
+        with self._lock:
+            self._numbers.withheld += count
 
     def outlook(self, outlook: tuple[Outlook, ...]) -> None:
         """How near the end is for the machine and the nearest cgroups."""

@@ -317,8 +317,13 @@ def _warnings(numbers: Numbers) -> list[Metric]:
     )
     for outcome, number in numbers.warnings.items():
         became.add_metric((outcome,), number)
+    withheld = CounterMetricFamily(
+        "oomwatchd_warnings_withheld",
+        "Growths of this boot towards an end that had no warning, because there were too many at once.",
+        value=numbers.withheld,
+    )
     if numbers.outlook is None:
-        return [became]
+        return [became, withheld]
     left = GaugeMetricFamily(
         "oomwatchd_exhaustion_left_bytes",
         "What may still be taken before somebody is killed: of the machine (cgroup empty) and of at most "
@@ -339,7 +344,7 @@ def _warnings(numbers: Numbers) -> list[Metric]:
         left.add_metric(labels, one.left_bytes)
         seconds.add_metric(labels, float("inf") if one.seconds is None else one.seconds)
         stands.add_metric(labels, int(one.open))
-    return [became, left, seconds, stands]
+    return [became, withheld, left, seconds, stands]
 
 
 def _headroom(seen: Headroom) -> list[Metric]:

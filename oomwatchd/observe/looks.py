@@ -25,7 +25,7 @@ from oomwatchd.observe.heaps import most_held
 from oomwatchd.observe.host import Host, read_bytes
 from oomwatchd.observe.hotplug import Tmpfs
 from oomwatchd.records.kmsg import to_text
-from oomwatchd.records.nearing import Candidate
+from oomwatchd.records.nearing import Candidate, Passed
 from oomwatchd.warning.incidents import Reading
 
 #: A cgroup is looked at closely when it grew by this share of its limit within this time, or holds this
@@ -186,7 +186,12 @@ class Looks:
 
     def _of_group(self, one: _Followed, usec: int, swap_free: int) -> Reading | None:
         group, files = one.group, self._files
-        if files is None or not group.limit:
+        if files is None:
+            return None
+        # the walk reads it now and then only, and a warning asks for a higher one
+        limit = read_bytes(f"{group.directory}/{files.limit}", 32)
+        group.limit = group.limit if limit is None else amount(limit)
+        if not group.limit:
             return None
         usage = amount(read_bytes(f"{group.directory}/{files.usage}", 32))
         stat = read_bytes(f"{group.directory}/{files.stat}", _STAT_BYTES)
@@ -225,6 +230,17 @@ class Looks:
         else:
             swapped, most = charged, limit
         return swapped, free if most is None else min(free, max(0, most - swapped))
+
+    def follow(self, path: str | None, usec: int) -> None:
+        """Follow a cgroup whether it grows or not, because a warning of it stands."""
+        group = self._cgroups.get(path) if path is not None else None
+        if group is not None and group.number not in self._followed:
+            self._followed[group.number] = _Followed(group, usec, None)
+
+    def lost(self, path: str | None) -> Passed:
+        """Why there is no reading of it any more."""
+        group = self._cgroups.get(path) if path is not None else None
+        return "gone" if group is None else "stopped" if group.limit else "room"
 
     # -- what bounds a growth ----------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from oomwatchd.records.nearing import Nearing, Passed, Reason
+from oomwatchd.warning.budget import Budget
 from oomwatchd.warning.lives import Lives
 from oomwatchd.warning.projection import LEAST_SECONDS, Projection, project, project_lows
 from oomwatchd.warning.series import Point, Series, rest_usec, thinned
@@ -96,6 +97,7 @@ class _Scope:
             "reading",
             "refaults_per_second",
             "series",
+            "withheld",
         ),
         *("shmem", "slow_since", "swing", "thrashing_since"),
     )
@@ -110,6 +112,8 @@ class _Scope:
         self.refaults_per_second: float | None = None
         self.thrashing_since: int | None = None
         self.slow_since: int | None = None
+        #: its warning was not given, because there were too many
+        self.withheld = False
         #: by how many bytes it rose and fell all the time when the warning was given
         self.swing = 0
         #: the kernel's count when the warning was given
@@ -120,22 +124,28 @@ class _Scope:
 
 
 class Incidents:
-    """All scopes of one host. ``quiet(path)`` says for which cgroups no warning is wanted."""
+    """All scopes of one host. ``quiet(path)`` says for which cgroups no warning is wanted, ``lost(path)`` why
+    there is no reading of one any more."""
 
     def __init__(
         self,
         *,
         horizon_seconds: float,
         quiet: Callable[[str | None], bool] = lambda _path: False,
+        lost: Callable[[str | None], Passed] = lambda _path: "gone",
         bound: Bound = lambda _reading: None,
         is_job: IsJob = lambda _reading, _since, _grown: False,
     ) -> None:
         self.horizon_seconds = horizon_seconds
         self.quiet = quiet
+        self._lost = lost
         self._bound = bound
         self._is_job = is_job
         self._scopes: dict[str | None, _Scope] = {}
         self._lives = Lives()
+        self._budget = Budget()
+        #: growths that had no warning because there were too many
+        self.withheld = 0
         #: recent warnings that came true, by cgroup: until when they are remembered, and the warning
         self._lately: dict[str | None, tuple[int, Nearing]] = {}
         #: the forecasts of the scopes that end first, as of the last look
@@ -235,7 +245,12 @@ class Incidents:
         opened = []
         for _, _, path, reason in sorted(due, key=lambda one: one[:2]):
             scope = self._scopes[path]
-            if not self._is_told(path, scope):
+            if self._is_told(path, scope):
+                continue
+            if not self._budget.take(path, usec):
+                self.withheld += not scope.withheld
+                scope.withheld = True
+            else:
                 scope.open = _nearing(scope, reason, usec, wall)
                 scope.ending = scope.slow_since = None
                 scope.kills = scope.reading.kills
@@ -273,7 +288,7 @@ class Incidents:
     def _ended(self, scope: _Scope, usec: int, wall: float, *, gone: bool) -> Nearing | None:
         if scope.open is None:
             return None
-        why: Passed | Literal["killed"] | None = "gone" if gone else self._why_ended(scope, usec)
+        why = self._lost(scope.reading.cgroup) if gone else self._why_ended(scope, usec)
         if scope.ending == "killed":
             why = "killed"
         if why is None:
@@ -321,11 +336,11 @@ class Incidents:
         return None
 
     def killed(
-        self, limit: str | None, victim: str | None, usec: int, wall: float
+        self, limit: str | None, victim: str | None, usec: int, wall: float, *, live: bool = True
     ) -> tuple[Nearing, float, bool] | None:
         """The kernel killed at the limit of this cgroup (None: of the machine), in the cgroup ``victim``.
         Returns the warning of it as it ended, how many seconds before the kill it was given, and whether this
-        kill ended it."""
+        kill ended it. One that is not ``live`` was read afterwards: it may be older than the warning."""
         whose: list[str | None] = [limit]
         if limit is None and victim is not None:
             whose += [p for p in (*self._scopes, *self._lately) if p is not None and _is_below(victim, p)]
@@ -333,7 +348,7 @@ class Incidents:
             self._lives.killed(path)
         for path in whose:
             scope = self._scopes.get(path)
-            if scope is not None and scope.open is not None:
+            if scope is not None and scope.open is not None and (live or scope.open.usec <= usec):
                 lead = max(0.0, (usec - scope.open.usec) / 1e6)
                 done = _closed(scope, usec, wall, state="came_true", lead=lead)
                 self._lately[path] = usec + SAME_USEC, done
@@ -343,19 +358,24 @@ class Incidents:
                 del self._scopes[path]
                 return done, lead, True
             lately = self._lately.get(path)
-            if lately is not None and usec < lately[0]:
+            if lately is not None and usec < lately[0] and (live or lately[1].usec <= usec):
                 return lately[1], max(0.0, (usec - lately[1].usec) / 1e6), False
-        for path in whose:  # this level led to a kill, so it is not one that was survived
+        for path in whose if live else ():  # this level led to a kill, so it is not one that was survived
             self._scopes.pop(path, None)
         return None
 
-    def close(self, usec: int, wall: float) -> list[Nearing]:
-        """Watching ends: close the open warnings as unknown."""
-        return [
-            _closed(scope, usec, wall, state="unknown")
-            for scope in self._scopes.values()
-            if scope.open is not None
-        ]
+    def resume(self, told: Nearing, usec: int) -> None:
+        """Watch on what an earlier daemon of this boot warned of, as of now; it ends like any other."""
+        reading = Reading(
+            cgroup=told.cgroup,
+            usec=usec,
+            used_bytes=told.used_bytes,
+            capacity_bytes=told.capacity_bytes,
+            limit_bytes=told.limit_bytes,
+        )
+        scope = self._scopes.setdefault(told.cgroup, _Scope(reading))
+        if scope.open is None or scope.open.usec < told.usec:
+            scope.open = told
 
     # -- telling -----------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ MOST_POINTS = 64
 NOISE = 0.005
 #: A drop of this share of the growth and of the capacity ends the growth: a garbage collector's sawtooth, a
 #: job's end.
-_DROP_OF_GROWTH, _DROP_OF_CAPACITY = 0.3, 0.06
+_DROP_OF_GROWTH, _DROP_OF_CAPACITY = 0.2, 0.06
 #: ... unless it is part of the wobble; a wobble of more than this share of the capacity comes from many jobs.
 _DROP_OF_WOBBLES, _WOBBLES_BY = 3.0, 0.05
 #: It stands still if nothing was added for this long.

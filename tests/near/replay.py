@@ -61,6 +61,7 @@ def replay(found: dict[str, Any], *, alone: bool) -> Replayed:
         return bound_of(kept, now[0])
 
     incidents = Incidents(horizon_seconds=1800, bound=bound)
+    told: dict[int, Nearing] = {}
     wanted, first = 0.0, seen[0][0] / 1e3 if seen else 0.0
     end = float(found["ended"] or 0)
     for millis, usage, cache, resident, mapped, left, shmem in seen:
@@ -72,7 +73,7 @@ def replay(found: dict[str, Any], *, alone: bool) -> Replayed:
         usec, used = millis * 1000, usage - min(usage, cache)
         now[:] = [Deeper(usec, used, resident, mapped, left, shmem, {})]
         reading = Reading(cgroup="/load", usec=usec, used_bytes=used, capacity_bytes=limit, limit_bytes=limit)
-        result.warnings += [one for one in incidents.take([reading], usec, at) if one.state != "near"]
+        told |= {one.usec: one for one in incidents.take([reading], usec, at)}
         soonest = incidents.soonest_seconds
         pace = _CALM if alone and at - first > _NEW_SECONDS else 1.0
         if incidents.outlook and incidents.outlook[0].open:
@@ -83,10 +84,10 @@ def replay(found: dict[str, Any], *, alone: bool) -> Replayed:
                 kept += now
         wanted = at + pace - 0.1
     if killed:
-        told = incidents.killed("/load", None, int(end * 1e6), end)
-        if told is not None:
-            result.warnings.append(told[0])
-    result.warnings += incidents.close(int(end * 1e6) + 1, end)
+        done = incidents.killed("/load", None, int(end * 1e6), end)
+        if done is not None:
+            told[done[0].usec] = done[0]
+    result.warnings = list(told.values())
     return result
 
 

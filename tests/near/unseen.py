@@ -314,7 +314,7 @@ def calm_java(limit: int, seconds: float) -> None:
 
 def calm_heap(limit: int, seconds: float) -> None:
     """A real virtual machine whose list fills the heap that it was told to have, steadily, and stays."""
-    heap = int(DRAWN.uniform(0.58, 0.62) * limit)
+    heap = int(DRAWN.uniform(0.48, 0.55) * limit)
     run_java(limit, seconds / 5, heap=heap, kept=int(0.85 * heap), stay=seconds)
 
 
