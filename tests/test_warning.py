@@ -372,6 +372,16 @@ def test_a_job_is_told_of_only_shortly_before_the_end() -> None:
     assert [told(True, s) for s in (30, 60, 80, 110)] == [False, False, False, True]
 
 
+def test_a_job_that_gets_faster_is_a_job_nevertheless() -> None:
+    def told(job: bool, seconds: int) -> bool:
+        points = [(at * 1_000_000, int((0.03 + (at / 150) ** 2) * 512 * MB)) for at in range(seconds)]
+        found = project(points, 512 * MB, horizon_seconds=1800, job=job)
+        return found is not None and found.near
+
+    assert [told(False, s) for s in (60, 90, 135)] == [False, True, True]
+    assert [told(True, s) for s in (60, 90, 135)] == [False, False, True]
+
+
 AMOUNTS = st.lists(st.tuples(st.integers(1, 60_000_000), st.integers(0, 1 << 40)), min_size=1, max_size=200)
 
 

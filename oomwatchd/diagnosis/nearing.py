@@ -142,9 +142,12 @@ def place(told: Near) -> str:
 
 
 def span(soonest: float, latest: float | None) -> str:
-    """``40 s to 2 min``."""
+    """``40 to 60 s``, ``40 s to 2 min``."""
     first, last = _time(soonest), None if latest is None else _time(latest)
-    return f"{first} or later" if last is None else first if first == last else f"{first} to {last}"
+    if last is None:
+        return f"{first} or later"
+    number, _, unit = first.partition(" ")
+    return first if first == last else f"{number if last.endswith(f' {unit}') else first} to {last}"
 
 
 def _time(seconds: float) -> str:
@@ -154,11 +157,17 @@ def _time(seconds: float) -> str:
 
 
 def left_said(told: Near) -> str:
-    """``all is used in 40 to 60 s at this rate: 300 MiB of 512 MiB held (59 %), 3 MiB more a second``."""
+    """``out of memory in 40 to 60 s at this rate: 300 MiB of 512 MiB held (59 %), +3.0 MiB/s``."""
     if told.reason == "thrashing":
         return f"next to nothing is left: {_held(told)}"
     when = span(told.soonest_seconds, told.latest_seconds)
-    return f"all is used in {when} at this rate: {_held(told)}"
+    return f"out of memory in {when} at this rate: {_held(told)}"
+
+
+def _rate(bytes_per_second: float) -> str:
+    """``+3.5 MiB/s``."""
+    mib = bytes_per_second / (1 << 20)
+    return f"+{mib:.1f} MiB/s" if mib >= 1 else f"+{bytes_per_second / 1024:.0f} kB/s"
 
 
 def _held(told: Near) -> str:
@@ -167,7 +176,7 @@ def _held(told: Near) -> str:
     if told.reason == "thrashing":
         waits = told.pressure_full_ratio
         return held if waits is None else f"{held}, all tasks waited {100 * waits:.0f} % of the last 10 s"
-    return f"{held}, {size(int(told.rate_bytes_per_second))} more a second"
+    return f"{held}, {_rate(told.rate_bytes_per_second)}"
 
 
 _PASSED = {
@@ -198,15 +207,38 @@ def grower_called(one: Grower) -> str:
 
 
 def grower_said(one: Grower) -> str:
-    """``python3 (pid 12), 300 MiB, 3 MiB more a second for 40 s``."""
-    name = grower_called(one)
-    rate = size(int(one.rate_bytes_per_second))
-    return f"{name}, {size(one.bytes)}, {rate} more a second for {_time(one.seconds)}"
+    """``python3 (pid 12), 300 MiB, +3.0 MiB/s for 40 s``."""
+    rate = _rate(one.rate_bytes_per_second)
+    return f"{grower_called(one)}, {size(one.bytes)}, {rate} for {_time(one.seconds)}"
+
+
+def holder(told: Near, tasks: Iterable[Task]) -> Task | None:
+    """The process that holds more than half; None: there is none."""
+    largest = max(tasks, key=_held_by, default=None)
+    return largest if largest is not None and 2 * _held_by(largest) > told.used_bytes else None
+
+
+def _held_by(task: Task) -> int:
+    return (task.rss_bytes or 0) + (task.swap_bytes or 0)
+
+
+def who_said(told: Near, tasks: Iterable[Task]) -> str | None:
+    """What grows most, or what holds most if no growth of one was seen."""
+    if told.growers:
+        return grower_said(told.growers[0])
+    task = holder(told, tasks)
+    return None if task is None else f"{task_called(task)} holds most, {size(_held_by(task))}"
+
+
+def task_called(task: Task) -> str:
+    """``python3 (pid 12)``."""
+    return f"{harmless_name(task.comm)} (pid {task.pid})"
 
 
 _HEADS = {
     "came_true": "out of memory as announced",
     "passed": "no longer near the end of memory",
+    "unknown": "was near the end of memory",
 }
 
 
@@ -216,9 +248,9 @@ def became_said(told: Near) -> str:
     return left_said(told) if ended is None else f"{ended}; at the warning {_held(told)}"
 
 
-def summarize(told: Near) -> str:
+def summarize(told: Near, tasks: Iterable[Task] = ()) -> str:
     """What runs out, when, and what grows, in one line that is safe to print. A warning that has ended says
     first how it ended."""
-    grows = f"; {grower_said(told.growers[0])}" if told.growers else ""
-    head = _HEADS.get(told.state, "out of memory soon")
-    return f"{head}, {place(told)}: {became_said(told)}{grows}"
+    head, who = _HEADS.get(told.state), who_said(told, tasks)
+    where = place(told) if head is None else f"{head}, {place(told)}"
+    return f"{where}: {became_said(told)}{'' if who is None else f'; {who}'}"

@@ -375,7 +375,7 @@ def _near_event(capture: OomCapture, warning: Nearing) -> OomEvent:
     near = nearing.near_of(capture, warning, rfc3339(warning.ended_wall))
     found = memory_nearly_exhausted.find(Case(report, capture))
     return msgspec.structs.replace(
-        _event_of(capture, report, nearing.summarize(near)),
+        _event_of(capture, report, nearing.summarize(near, report.tasks)),
         findings=() if found is None else (found,),
         snapshots=_snapshots(capture),
         near=near,

@@ -270,8 +270,10 @@ def asked(event: OomEvent) -> str:
     if event.near is not None:
         stands = event.near.state == "near"
         nobody, grows = ("nobody yet", "grows") if stands else ("nobody", "grew")
-        called = ", ".join(nearing.grower_called(one) for one in event.near.growers[:1])
-        return f"{nobody}; {called} {grows}" if called else nobody
+        if event.near.growers:
+            return f"{nobody}; {nearing.grower_called(event.near.growers[0])} {grows}"
+        who = nearing.who_said(event.near, event.tasks)
+        return nobody if who is None else f"{nobody}; {who}"
     if trigger.sysrq:
         return "somebody, by hand (SysRq f)"
     if trigger.comm is None and trigger.panicked_comm is not None:

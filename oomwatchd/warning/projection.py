@@ -132,7 +132,7 @@ def project(
             or (
                 watched >= wanted
                 and not wobble  # ups and downs have no pace
-                and _is_believed(faster, grown / capacity, watched)
+                and _is_believed(faster, grown / capacity, min(evidence, _FASTER_EVIDENCE) * watched)
                 and _still_grows(points, late)
             )
         )
@@ -156,8 +156,8 @@ def project_lows(lows: Lows, capacity: int, usec: int, *, horizon_seconds: float
     )
 
 
-def _is_believed(faster: float | None, share: float, seconds: float) -> bool:
-    return faster is not None and share >= _FASTER_SHARE and faster <= _FASTER_EVIDENCE * seconds
+def _is_believed(faster: float | None, share: float, most_seconds: float) -> bool:
+    return faster is not None and share >= _FASTER_SHARE and faster <= most_seconds
 
 
 def _steps(points: Sequence[Point]) -> float:

@@ -20,11 +20,12 @@ from collections.abc import Callable
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.owners import Limit, owned
 from oomwatchd.records.near import Grower, Near
-from oomwatchd.records.report import Finding, Task
-from oomwatchd.words.escape import harmless_name
+from oomwatchd.records.report import Finding
 
 ID = "memory_nearly_exhausted"
 TITLE = "Memory is about to be exhausted"
+#: by whether several grow, and whether that is over
+_GROWS = {(False, False): "grows", (True, False): "grow", (False, True): "grew", (True, True): "grew"}
 
 
 def find(case: Case) -> Finding | None:
@@ -33,12 +34,19 @@ def find(case: Case) -> Finding | None:
     from oomwatchd.diagnosis import nearing  # a daemon without warnings never loads it
 
     told = nearing.near_of(case.capture, case.capture.nearing, None)
-    said = [f"{nearing.place(told)}: {nearing.left_said(told)}."]
+    said = [f"{nearing.place(told)}: {nearing.became_said(told)}."]
+    holder = nearing.holder(told, case.report.tasks)
     grow = "; ".join(nearing.grower_said(one) for one in told.growers)
-    said += [f"{'It grows' if len(told.growers) == 1 else 'These grow'}: {grow}."] if grow else []
+    stands = told.state == "near"
+    if grow:
+        several, grew = len(told.growers) > 1, not stands
+        said.append(f"{'These' if several else 'It'} {_GROWS[several, grew]}: {grow}.")
+    elif holder is not None:
+        said.append(f"{nearing.who_said(told, case.report.tasks)}.")
     first = case.scores.rows[0] if case.scores is not None and case.scores.rows else None
     if first is not None and first.points is not None:
-        said.append(f"The kernel would kill {harmless_name(first.task.comm)} (pid {first.task.pid}) now.")
+        would = "would kill" if stands else "would have killed"
+        said.append(f"The kernel {would} {nearing.task_called(first.task)} {'now' if stands else 'then'}.")
     figures = {
         name: getattr(told, name)
         for name in (
@@ -52,20 +60,17 @@ def find(case: Case) -> Finding | None:
         title=TITLE,
         explanation=" ".join(said),
         evidence={name: value for name, value in figures.items() if value is not None},
-        advice=_advice(told, None if first is None else first.task, nearing.grower_called),
+        advice=_advice(told, None if holder is None else nearing.task_called(holder), nearing.grower_called),
     )
 
 
-def _advice(told: Near, largest: Task | None, called: Callable[[Grower], str]) -> str:
+def _advice(told: Near, holder: str | None, called: Callable[[Grower], str]) -> str:
     if told.state == "passed":
         return "Nothing now. If this comes back and is no danger, name it in [warning] quiet."
     if told.state == "came_true" and told.kill_id is not None:
         return f"What the event of the kill says ({told.kill_id})."
     grower = told.growers[0] if told.growers else None
-    who = "what grows"
-    if grower is None and largest is not None and 2 * (largest.rss_bytes or 0) > told.used_bytes:
-        who = f"{harmless_name(largest.comm)} (pid {largest.pid}), which holds most,"
-    what = f"Stop or restart {who}"
+    what = f"Stop or restart {holder or 'what grows'}"
     if grower is not None:
         who = called(grower)
         what = f"Remove files from {who}" if grower.kind == "tmpfs" else f"Stop or restart {who}"
