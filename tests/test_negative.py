@@ -124,6 +124,24 @@ def test_strings_of_a_program_that_have_names_are_no_event() -> None:
     assert len(read("\n".join(lines).encode())[0]) == 1
 
 
+TITLES = (
+    "Tasks state (memory values in pages):",
+    "[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name",
+    "Mem-Info:",
+)
+
+
+def test_the_words_of_a_report_are_in_source_code_too() -> None:
+    """Lines without a figure prove a report only as a log has them."""
+    for code in ('\tpr_info("{}\\n");', 'head = "{}"', '    assert is_head("{}")'):
+        text = "\n".join(code.format(title) for title in TITLES)
+        assert read(text.encode())[0] == [], text
+    assert len(read("\n".join(TITLES).encode())[0]) == 1
+    row = "[    375]     0   375    14010     2008   102400      256          -250 sh"
+    listed = "\n".join(f"  '{line}'," for line in (*TITLES, row))
+    assert len(read(listed.encode())[0]) == 1
+
+
 @pytest.mark.parametrize("mask", ["...", "%#x(%pGg)", "<mask>", "0xNN", "…"])
 def test_a_mask_is_a_number(mask: str) -> None:
     text = f"[  100.000000] X invoked oom-killer: gfp_mask={mask}, order=0, oom_score_adj=0\n"

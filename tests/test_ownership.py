@@ -185,6 +185,72 @@ def test_a_pid_that_may_be_cut_names_nobody() -> None:
     assert died(event).startswith("unknown")
 
 
+TRACE = [
+    "sh cpuset=/ mems_allowed=0", "CPU: 0 PID: 812 Comm: sh Tainted: G         C        4.19.9-v8 #1",
+    "Hardware name: Some Board (DT)", "Call trace:", " dump_backtrace+0x0/0x170", " show_stack+0x24/0x30",
+    " dump_stack+0xa8/0xdc", " dump_header.isra.3+0x68/0x248", " oom_kill_process+0xe4/0x350",
+    " out_of_memory+0xf4/0x2f0", " __alloc_pages_nodemask+0x804/0xdd0",
+]  # fmt: skip
+
+
+def test_a_stack_that_the_killer_dumped_is_a_report_without_its_header() -> None:
+    (event,) = events(TRACE)
+    assert (event.trigger.comm, event.trigger.pid, event.kernel) == ("sh", 812, "4.19.9-v8")
+    assert event.trigger.cpuset == "/"
+    assert "header" in event.missing
+    # a stall while the killer prints
+    stalled = [line for line in TRACE if "dump_stack" not in line]
+    stalled.insert(6, " console_unlock+0x3f0/0x5c0")
+    assert events(stalled) == []
+    # with its header it is the same report
+    assert len(events([HEADER.format("sh"), *TRACE])) == 1
+
+
+TAIL = ["Free swap  = 12kB", "Total swap = 2044kB", "32638 pages RAM", "3977 pages reserved"]
+
+
+@pytest.mark.parametrize("end", [[KILLED.format(743, "a.out")], [*TABLE, KILLED.format(743, "a.out")], TABLE])
+def test_the_end_of_the_memorys_state_belongs_to_what_follows(end: list[str]) -> None:
+    """The lines that open no report by themselves, where the head of the report was cut away."""
+    (event,) = events([*TAIL, *end])
+    assert event.memory is not None
+    assert event.memory.swap is not None
+    assert (event.memory.swap.free_bytes, event.memory.swap.total_bytes) == (12 << 10, 2044 << 10)
+    for apart in ([*TAIL, "eth0: link becomes ready", *end], [*TAIL, HEADER.format("x"), *end]):
+        (event,) = events(apart)
+        assert event.memory is None
+    (event,) = events([*TAIL, *end], step=2.0)
+    assert event.memory is None
+
+
+ROWS = [
+    "[ 4057]     0  4057     1431      881       8       3        0           -17 iscsid",
+    "[ 4249]   112  4249     5992      517      17       3        6             0 nrpe",
+    "[ 4304]     0  4304    35206      221      37       3      401             0 qemu-system-i38",
+]
+
+
+def test_rows_alone_are_a_report_that_lost_its_head_and_end() -> None:
+    """Three of them, stamped and with names: only the OOM killer prints such a table."""
+    (event,) = events(ROWS)
+    assert [task.comm for task in event.tasks] == ["iscsid", "nrpe", "qemu-system-i38"]
+    assert events(ROWS[:2]) == []
+    assert events([row.rpartition(" ")[0] for row in ROWS]) == []
+    log = GrowingLog()
+    assert [*log.feed("\n".join(ROWS).encode()), *log.finish()] == []  # may be anybody's numbers
+
+
+def test_what_stands_behind_an_authors_words_is_another_log() -> None:
+    """Of a document that shows two: the first with prefixes, the second without."""
+    first = f"[Wed May  1 10:00:00 2024] {HEADER.format('web')}\n[Wed May  1 10:00:00 2024] {DUMP_LINE}\n"
+    kill = f"{INTENT.format(9, 'db')}\n{KILLED.format(9, 'db')}\n"
+    words = "The following lines are from the other cluster of ours.\n"
+    for between, victims in ((words, [[], [9]]), ("", [[9]])):
+        log = GrowingLog()
+        found = [*log.feed((first + between + kill).encode()), *log.finish()]
+        assert [[v.pid for v in conclude(capture).event.victims] for capture in found] == victims
+
+
 def test_who_was_only_chosen_is_not_said_to_have_died() -> None:
     (event,) = events([HEADER.format("x"), *TABLE, INTENT.format(743, "a.out")])
     assert died(event).startswith("unknown: a.out (pid 743) was chosen")

@@ -57,6 +57,7 @@ def standing(records: Sequence[KmsgRecord]) -> Standing:
     if records and not records[0].is_whole and all(map(_is_declared, records)):
         return "quoted"
     lone: list[KmsgRecord] = []
+    titles: list[KmsgRecord] = []
     bare_header = False
     for record in records:
         if record.is_whole:
@@ -66,13 +67,18 @@ def standing(records: Sequence[KmsgRecord]) -> Standing:
             continue
         form, m = found
         if form.role in (Role.BODY, Role.DUMP, Role.BEFORE, Role.AFTER):
-            return "certain"
+            if any(map(str.isdigit, record.text)):
+                return "certain"
+            titles.append(record)  # the kernel's source has these words, too
+            continue
         if form is oom_kill.HEADER and not (m["rest"] or "").strip(" ."):
             bare_header = True
             continue
         lone.append(record)
+    if not all(map(_is_quoted, titles)):
+        return "certain"
     if not lone:
-        return "quoted" if bare_header else "certain"
+        return "quoted" if bare_header or titles else "certain"
     if all(map(_is_quoted, lone)):
         return "quoted"
     if len(lone) == 1 and _names_nobody(lone[0]):

@@ -45,7 +45,7 @@ class Assembler:
     @property
     def idle(self) -> bool:
         """No block is open: lines that belong to no report change nothing."""
-        return self._reports.idle and not self._placing.held
+        return self._reports.idle and not (self._placing.held or self._placing.ahead)
 
     @property
     def kill_lines(self) -> int:

@@ -67,10 +67,10 @@ class Block:
     """One report under way."""
 
     __slots__ = (
-        "caller", "closed_by", "comm", "dirty", "expects", "failure", "finished", "foreign", "group", "had",
-        "in_table", "last", "last_form", "led", "listed", "looked_at", "lost", "named", "outcome", "proven",
-        "ready", "reaped", "records", "rested", "revision", "rows", "section", "seen", "stack", "undecoded",
-        "victims", "weighed",
+        "apart", "caller", "closed_by", "comm", "dirty", "expects", "failure", "finished", "foreign",
+        "group", "had", "in_table", "last", "last_form", "led", "listed", "looked_at", "lost", "named",
+        "outcome", "proven", "ready", "reaped", "records", "rested", "revision", "rows", "section",
+        "seen", "stack", "tasks", "undecoded", "victims", "weighed",
     )  # fmt: skip
 
     def __init__(self, caller: str | None, kept_rows: int = LIVE_ROWS) -> None:
@@ -96,6 +96,8 @@ class Block:
         self.had: set[tuple[str, ...]] = set()  # lines seen that a report has only once with the same values
         self.listed: set[str] = set()  # pids of the task table, as printed
         self.looked_at = 0  # records whose pids are in it
+        self.apart = False  # an author's words stand behind it
+        self.tasks = 0  # rows that are of a task table beyond doubt, while nothing else proves a report
         self.failure = False
         self.proven = False
         self.finished = False

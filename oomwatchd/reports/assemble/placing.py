@@ -9,6 +9,7 @@ Core: no clock.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import ClassVar
 
 import msgspec
@@ -25,9 +26,15 @@ GROUP_USEC = 1_000_000
 APART_USEC = 1_000_000
 MAX_HELD = 40
 MAX_LEADING = 4
+#: lines of the Mem-Info part that may stand before the first line that opens a report which lost its head
+MAX_AHEAD = 24
 #: no record is longer, joined of its pieces or not (PRINTKRB_RECORD_MAX and its predecessors)
 MAX_JOINED = 4096
 
+#: rows of the task table that prove a report by themselves; words that make a sentence
+PROVING_ROWS, PROSE_WORDS = 3, 4
+#: lines that may go on with the lines ahead of a report
+_GOES_ON = frozenset({Role.BODY, Role.DUMP, Role.VICTIM, Role.KILL, Role.OUTCOME})
 _KILLER_SYMBOLS = frozenset({"dump_header", "oom_kill_process", "out_of_memory"})
 
 
@@ -40,6 +47,8 @@ class Placing:
         self.held: list[KmsgRecord] = []
         #: open-ended lines outside any report: they count if a line of a report comes next
         self._leading: list[KmsgRecord] = []
+        #: lines of a text that are of a report but open none: the report may have lost its head before them
+        self.ahead: list[KmsgRecord] = []
         #: when another killer, which also dumps memory and tasks, announced a kill
         self._other_killer: int | None = None
         #: lines that say that a process was killed
@@ -49,6 +58,8 @@ class Placing:
         """Place a line of a known form."""
         leading, self._leading = self._leading, []
         form = found[0]
+        if self.ahead and form.role not in _GOES_ON:
+            self.ahead = []
         if form.role is Role.BODY and record.is_whole:
             if form.open_ended:
                 self._open_ended(record, found, leading)
@@ -60,9 +71,13 @@ class Placing:
     def place_unknown(self, record: KmsgRecord) -> None:
         """Place a line that no form matches, or that is known only by its place."""
         self._leading = []
-        if not self._reports.blocks and not self.held:
-            return  # most records of all
+        if not self.held:
+            self.ahead = []
+            if not self._reports.blocks:
+                return  # most records of all
         block = self._newest(record.caller)
+        if block is not None and not block.apart:
+            block.apart = _is_prose(block, record)
         if block is not None and block.in_stack:
             block.add_stack(record)
         elif block is not None and (row := recognise_row(record.text, block.section, raw=record.is_whole)):
@@ -147,6 +162,15 @@ class Placing:
             _add(block, record, found)
         elif self.held:
             self._hold(record)
+        elif not record.is_whole:
+            self.ahead = [*self.ahead[1 - MAX_AHEAD :], record]
+
+    def _add_ahead(self, block: Block, first: KmsgRecord) -> None:
+        """Put the lines right before the first line of a report that lost its head at its beginning."""
+        ahead, self.ahead = self.ahead, []
+        if ahead and not _is_later(first, stamp_of(ahead[-1])):
+            for record in ahead:
+                block.add(record, None)
 
     def _dump(self, record: KmsgRecord, found: Recognised) -> None:
         block = self._block_of_body(record, found)
@@ -169,6 +193,7 @@ class Placing:
             and not block.failure
             and form.name not in block.seen
             and block.accepts(record.caller)
+            and not _is_apart(block, record)
         ]
         if len(candidates) > 1:  # interleaved: the task table shows whose victim it is
             pid = _chosen(found)[0]
@@ -195,6 +220,7 @@ class Placing:
         """Open a report that lost its head; the sysrq line before it may have been kept."""
         block = self._reports.open(record)
         self._reports.add_before(block, oom_kill.SYSRQ)
+        self._add_ahead(block, record)
         return block
 
     def _outcome(self, record: KmsgRecord, found: Recognised) -> None:
@@ -214,6 +240,7 @@ class Placing:
         if block is None:
             block = self._reports.open(record)
             self._reports.add_before(block)
+            self._add_ahead(block, record)
         block.add(record, form)
         block.close("outcome")
         block.outcome = True
@@ -305,6 +332,7 @@ class Placing:
     def _open_headless(self, record: KmsgRecord) -> Block:
         block = self._reports.open(record)
         block.foreign = self._other_killer is not None and not _is_later(record, self._other_killer)
+        self._add_ahead(block, record)
         return block
 
     def _named_after(self, record: KmsgRecord, found: Recognised) -> Block | None:
@@ -352,7 +380,10 @@ class Placing:
         candidates = [
             block
             for block in reversed(self._reports.blocks)
-            if not block.failure and not block.outcome and block.accepts(record.caller)
+            if not block.failure
+            and not block.outcome
+            and block.accepts(record.caller)
+            and not _is_apart(block, record)
         ]
         for block in candidates:
             if block.expects == pid and not block.victims:
@@ -373,10 +404,13 @@ class Placing:
 
     def _hold(self, record: KmsgRecord) -> None:
         """Hold a line of a stack dump outside any report: if the OOM killer is in its call trace, the dump
-        belongs to a report that lost its header."""
+        belongs to a report that lost its header. In a text it proves the report if dump_header() itself
+        dumped the stack; a stall's dump may have the killer in its trace, too."""
         self.held.append(record)
-        if not _KILLER_SYMBOLS.isdisjoint(dump_stack.symbols(record.text, raw=record.is_whole)):
+        if not _KILLER_SYMBOLS.isdisjoint(_functions(record)):
             block = self._reports.open(self.held[0])
+            block.proven = not record.is_whole and _is_of_header(self.held)
+            self._add_ahead(block, self.held[0])
             block.add(self.held[0], dump_stack.CPU)
             for held in self.held[1:]:
                 block.add(held, None)
@@ -414,6 +448,54 @@ def _add(block: Block, record: KmsgRecord, found: Recognised, *, in_place: bool 
         block.add(record, found[0] if in_place else None)
         if found[0].once_by:
             block.note(*found)
+        if found[0] is oom_kill.TASKS_ROW and not (block.proven or block.foreign) and _is_task(record, found):
+            block.tasks += 1
+            block.proven = block.tasks >= PROVING_ROWS
+
+
+def _is_task(record: KmsgRecord, found: Recognised) -> bool:
+    """Whether it is a row of the task table beyond doubt: a stamp before it, a name behind its figures. In a
+    text, where the rest may be lost, some of them prove a report."""
+    name = found[1]["comm"]
+    return not record.is_whole and stamp_of(record) is not None and any(map(str.isalpha, name))
+
+
+def _is_prose(block: Block, record: KmsgRecord) -> bool:
+    """Whether an unknown line without a prefix stands behind a report whose lines have one: an author's
+    words."""
+    words = [word for word in record.text.split() if len(word) > 2 and word.isalpha()]
+    return (
+        not record.is_whole
+        and len(words) >= PROSE_WORDS
+        and not dump_stack.is_dumped(record.text)
+        and _is_bare(record)
+        and not _is_bare(block.records[0])
+    )
+
+
+def _is_apart(block: Block, record: KmsgRecord) -> bool:
+    """Whether an author's words stand between the report, whose lines have a prefix, and this line without
+    one: then it is of another log."""
+    return block.apart and not record.is_whole and _is_bare(record)
+
+
+def _is_bare(record: KmsgRecord) -> bool:
+    """Whether nothing stands before the kernel's text in its line."""
+    word = record.text.split(None, 1)[:1]  # a line may be broken behind it
+    return record.raw.lstrip().startswith("".join(word).encode("utf-8", "replace"))
+
+
+def _functions(record: KmsgRecord) -> list[str]:
+    """The functions that a line of a call trace names, without what the compiler appended."""
+    return [name.partition(".")[0] for name in dump_stack.symbols(record.text, raw=record.is_whole)]
+
+
+def _is_of_header(dump: list[KmsgRecord]) -> bool:
+    """Whether the last functions of a stack dump are those with which a report begins."""
+    called = [name for record in dump for name in _functions(record)]
+    return any(
+        callee.startswith("dump_stack") and caller == "dump_header" for callee, caller in pairwise(called)
+    )
 
 
 def _is_later(record: KmsgRecord, stamp: int | None) -> bool:

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Final, cast
 
+from oomwatchd.words.deferred import deferred
+
 #: every report holds one of these in a line that can begin it. Each costs a pass through the whole file, so
 #: there are few; all forms with needles are covered (tests/test_text_source.py checks that)
 NEEDLES: Final = (b"oom-kill", b"gfp_mask=0x", b"illed process ", b"mode:0x", b"llocation of length ")
@@ -18,6 +20,8 @@ _SPELT: Final = (
     b"tobekilled", b"ernelpanic", b"nohang",
     b"ncodingbase",  # a mail in base64 shows no word of its text
 )  # fmt: skip
+#: a row of the task table, some of which prove a report
+_ROW: Final = deferred(rb"\[ {0,6}\d{1,10}\](?: {1,12}-?\d{1,14}){6} ")
 _NO_LETTERS: Final = bytes(code for code in range(256) if not (code < 128 and chr(code).isalpha()))
 
 #: in less than this a needle is found before ctypes is loaded
@@ -51,4 +55,4 @@ def has_needle(data: bytes) -> bool:
 
 def spells_needle(data: bytes) -> bool:
     """Whether a report may begin in this data, however its lines are broken or coloured."""
-    return b"\x1b" in data or _has(data.translate(None, _NO_LETTERS), _SPELT)
+    return b"\x1b" in data or _has(data.translate(None, _NO_LETTERS), _SPELT) or _ROW.search(data) is not None
