@@ -64,6 +64,10 @@ FILES = {
 }
 #: v1: the slab caches charged to the cgroup, in the format of /proc/slabinfo
 SLABINFO = "memory.kmem.slabinfo"
+#: the kernel's own memory that is charged to the cgroup and all below it: v1 its file; v2 the entries of
+#: memory.stat, the first of them (5.18) or else the sum of the others
+KERNEL_USAGE = "memory.kmem.usage_in_bytes"
+_KERNEL = (b"kernel", (b"slab", b"kernel_stack", b"pagetables", b"percpu"))
 #: v2: memory protected from reclaim, always (min) or as long as unprotected memory is left (low)
 PROTECTION = ("memory.min", "memory.low")
 #: v2: the file whose counts include the cgroups below
@@ -109,6 +113,16 @@ def entry(data: bytes | None, name: bytes) -> int | None:
     none."""
     value = (b"\n" + (data or b"")).partition(b"\n" + name + b" ")[2].partition(b"\n")[0]
     return int(value) if value.isdigit() else None
+
+
+def kernel_bytes(stat: bytes | None) -> int | None:
+    """The kernel's own memory in memory.stat of v2; None if it has no such entry."""
+    whole, parts = _KERNEL
+    found = entry(stat, whole)
+    if found is not None:
+        return found
+    known = [value for name in parts if (value := entry(stat, name)) is not None]
+    return sum(known) if known else None
 
 
 def pids(data: bytes) -> list[int]:

@@ -1697,6 +1697,27 @@ def test_a_profile_names_who_allocated_the_slab() -> None:
         assert "x_alloc" not in one(given, said.id).advice
 
 
+def test_the_cgroup_that_kernel_memory_is_charged_to_is_named_live() -> None:
+    caches, groups = f"{1400 * MIB} kmalloc-cg-64", f"{1500 * MIB} /system.slice\n{1450 * MIB} /system.slice/"
+    slab = report(memory=memory(totals={"slab_unreclaimable": 1500}))
+    live = host([], {"MemTotal": 4096}, slabinfo=caches, kernel_charged=f"{groups}fw.service\n9 /x")
+    said = one((slab, live), "slab_unreclaimable_large")
+    assert "most of it kmalloc-cg-64; 1.4 GiB of the kernel's memory are charged to fw.service" in line_of(
+        (slab, live)
+    )
+    assert said.advice.startswith("Have fw.service hold less, or end it: 1.4 GiB of the kernel's memory are")
+    # a cache with a meaning says more; what is charged may be page tables
+    for parts in ({"slabinfo": f"{1400 * MIB} filp"}, {"kernel_charged": f"{700 * MIB} /fw.service"}):
+        live = host([], {"MemTotal": 4096}, **{"slabinfo": caches, "kernel_charged": f"{groups}f"} | parts)
+        tables = report(memory=memory(totals={"slab_unreclaimable": 1500, "pagetables": 200}))
+        assert "charged" not in line_of((tables, live)) + one((tables, live), said.id).advice
+    unnamed = report(memory=UNNAMED)
+    live = host([], {"MemTotal": 4096}, kernel_charged=f"{3000 * MIB} /pipes.service")
+    assert "is in no counter; 2.9 GiB of the kernel's memory are charged to pipes.service" in line_of(
+        (unnamed, live)
+    )
+
+
 def test_a_profile_names_who_allocated_what_is_in_no_counter() -> None:
     given = profiled("x_alloc", "drivers/x.c:7", 1400, active_anon=2000)
     assert "is in no counter, most of it allocated by x_alloc (drivers/x.c:7)" in line_of(given)

@@ -153,6 +153,7 @@ def test_a_host_of_files(host: Host, tmp_path: Path) -> None:
     group = Group(str(tmp_path / "cg"), "/kept", 1)
     write(tmp_path, "cg/memory.min", "104857600\n")
     write(tmp_path, "cg/memory.low", "max\n")
+    write(tmp_path, "cg/memory.stat", "anon 4096\nkernel 209715200\nslab 209000000\n")
     (tmp_path / "slab").write_bytes(SLABINFO)
     opened = os.open(tmp_path / "slab", os.O_RDONLY)
     try:
@@ -178,6 +179,7 @@ def test_a_host_of_files(host: Host, tmp_path: Path) -> None:
         "modules": "lab\nunsigned",
         "cgroups": "5003",
         "packet_sockets": "2",
+        "kernel_charged": "209715200 /kept",
         "protected": "104857600 /kept",
         "locked": "293601280 77 pin\x1b[1m",
         "locked_shared": "4096 77 pin\x1b[1m",

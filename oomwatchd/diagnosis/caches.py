@@ -97,11 +97,22 @@ _BY_SIZE = ("kmalloc-", "size-")
 _MOST = 0.4
 
 
+#: What processes often ask for by its size.
+_CHARGED = "message queues (ipcs -q), nftables sets (nft list sets)"
+
+
+def often(cache: str) -> str:
+    """What the objects of a cache that is charged to processes often are; starts with a space."""
+    if not cache.startswith("kmalloc-cg-"):
+        return ""
+    return f" {harmless_name(cache)} often has {_CHARGED}, keys or watches."
+
+
 def _by_size(case: Case, cache: str) -> str:
     """How to find who has the objects of a cache that is shared by their size."""
     name = harmless_name(cache)
     charged = (
-        "what processes ask for: message queues (ipcs -q), nftables sets (nft list sets), keys, watches; "
+        f"what processes ask for: {_CHARGED}, keys, watches; "
         if "-cg-" in name
         else "message queues (ipcs -q), nftables sets (nft list sets), drivers; "
     )

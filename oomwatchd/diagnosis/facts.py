@@ -63,6 +63,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     threads: tuple[Held, ...] = ()
     #: Number of memory cgroups, with removed ones that still hold memory.
     memory_cgroups: int = 0
+    #: The kernel's own memory that is charged to cgroups, with all below them.
+    kernel_charged: tuple[Held, ...] = ()
     ramfs: tuple[str, ...] = ()
     #: RAM that zram devices use (mem_used_total of mm_stat), and pages of zsmalloc.
     zram: tuple[Held, ...] = ()
@@ -117,6 +119,7 @@ def facts(snapshot: Snapshot | None) -> Facts:
         huge=_by_process(parts.get("huge", "")),
         threads=_by_process(parts.get("threads", "")),
         memory_cgroups=_number(parts.get("cgroups", "")),
+        kernel_charged=_held(parts.get("kernel_charged", "")),
         ramfs=tuple(parts.get("ramfs", "").splitlines()[:_MOST]),
         zram=_zram(parts.get("zram", ""), field=3),
         zram_data_bytes=sum(h.amount for h in _zram(parts.get("zram", ""), field=1)),

@@ -13,14 +13,16 @@ from collections.abc import Container
 
 import msgspec
 
+from oomwatchd.diagnosis.attribution import owner_of
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.diagnosis.facts import Held
+from oomwatchd.diagnosis.ledger import Kind
 from oomwatchd.diagnosis.levers import setting
 from oomwatchd.diagnosis.purpose import Purpose, purpose
 from oomwatchd.words.amounts import size
 from oomwatchd.words.deferred import deferred
 from oomwatchd.words.escape import harmless_name
-from oomwatchd.words.text import plural
+from oomwatchd.words.text import middle_cut, plural
 
 
 class _Kind(msgspec.Struct, frozen=True):
@@ -292,6 +294,25 @@ def uses_zfs(case: Case) -> bool:
     if shown or called or any(task.comm == "zed" for task in case.report.tasks):
         return True
     return own == () and any(word in (case.report.kernel or "") for word in _ZFS_KERNELS)
+
+
+#: Share of an amount that is charged to one cgroup.
+_CHARGED = 0.4
+
+
+def charged(case: Case, amount: int, *kinds: Kind) -> Suspect | None:
+    """Live: the cgroup that most of ``amount`` bytes of the kernel's memory are charged to, the innermost.
+    What is charged may also be of the other ``kinds``."""
+    besides = sum(case.ledger.held(kind) or 0 for kind in kinds)
+    groups = [h for h in case.facts.kernel_charged if h.amount - besides >= _CHARGED * amount]
+    first = max(groups, key=lambda h: (h.name.count("/"), h.amount), default=None)
+    if first is None:
+        return None
+    unit = owner_of(first.name).unit
+    who = harmless_name(unit or f"cgroup {middle_cut(first.name, 60)}")
+    held = f"{size(first.amount)} of the kernel's memory are charged to"
+    lever = f"have {who} hold less, or end it: {held} it (memory.stat of its cgroup)"
+    return Suspect(amount=0, text=f"{held} {who}", lever=lever)
 
 
 def unload(names: tuple[str, ...]) -> str:

@@ -13,13 +13,14 @@ rest is left out. The newest tasks come first; the kernel's own threads hold no 
 
 from __future__ import annotations
 
+import heapq
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from oomwatchd.cgroupfs import PROTECTION, amount
+from oomwatchd.cgroupfs import FILES, KERNEL_USAGE, PROTECTION, amount, kernel_bytes
 from oomwatchd.observe.descriptors import AMOUNTS, Descriptors
 from oomwatchd.observe.group import Group
 from oomwatchd.observe.host import Host, read_bytes, read_whole
@@ -45,6 +46,8 @@ _SECTOR_BYTES, _RAM_DISK = 512, b"1:"
 #: processes named for one kind of descriptors, where kinds can be read
 _OF_A_KIND = 3
 _MAX_GROUPS = 512
+#: cgroups whose memory.stat is read: the kernel adds up all that are below them
+_LARGE_GROUPS = 24
 _TEXT_BYTES = 16 * 1024
 _TABLE_BYTES = 4 * 1024 * 1024
 _MAX_SIZES = _MAX_DEVICES = 8
@@ -131,6 +134,7 @@ class Holders:
             "modules": self._modules(),
             "cgroups": self._cgroup_count(),
             "packet_sockets": self._packet_sockets(),
+            "kernel_charged": self._kernel_charged(),
             **self._protected(),
             **self.processes(),
         }
@@ -249,6 +253,17 @@ class Holders:
                 if bytes_:
                     found[part].append((bytes_, group.path))
         return {part: largest(lines) for part, lines in found.items()}
+
+    def _kernel_charged(self) -> str:
+        """How much of the kernel's own memory is charged to the largest cgroups."""
+        found = []
+        for group in heapq.nlargest(_LARGE_GROUPS, list(self._cgroups()), key=lambda g: g.usage or 0):
+            charged = amount(read_bytes(f"{group.directory}/{KERNEL_USAGE}", 32))
+            if charged is None:
+                charged = kernel_bytes(read_bytes(f"{group.directory}/{FILES[2].stat}", _TEXT_BYTES))
+            if charged and group.path.strip("/"):
+                found.append((charged, group.path))
+        return largest(found)
 
     # -- processes ---------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from tests.advice.scenarios import Change, Scenario
 #: lever <- the words of CHANGE
 LEVERS: tuple[tuple[str, str], ...] = (
     ("find_leak", r"[Ff]ind what .{1,40} keeps|find (the|what|its|this) leak|stop the leak|mend the leak"),
-    ("end_holder", r"\b[Ee]nd (whoever|[^,.;]{1,40}\(pid \d+\))"),
+    ("end_holder", r"\b[Ee]nd (whoever|[^,.;]{1,40}\(pid \d+\))|^Have [^:]{1,80} hold less, or end it"),
     (
         "objects",
         r"^Have (fewer|less of what)|^Find why|max_user_watches|"

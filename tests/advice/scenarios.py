@@ -1440,9 +1440,9 @@ WHOLE = (
     Scenario(
         name="g-nft",
         cause="3200000 addresses in an nftables set; the worker needs 220",
-        named=r"nf_tables|nftables|nft_",
+        named=r"nf_tables|nftables|nft_|firewall\.service",
         near=r"slab|kmalloc",
-        work="bystander; for m in libcrc32c nfnetlink nf_tables; do insmod /modules/$m.ko; done; causes elements ${N:-3200000} 90 firewall & settled $!; causes anon 220 2 worker && unharmed",
+        work="bystander; for m in libcrc32c nfnetlink nf_tables; do insmod /modules/$m.ko; done; group firewall.service; within firewall.service causes elements ${N:-3200000} 90 firewall & settled $!; causes anon 220 2 worker && unharmed",
         follow={
             "objects": _did("20000 addresses", N=20000),
             "end_holder": _did("20000 addresses", N=20000),

@@ -10,14 +10,14 @@ all user pages together. The finding names the largest caches, as printed.
 
 from __future__ import annotations
 
-from oomwatchd.diagnosis.caches import lever_for, meaning, queued
+from oomwatchd.diagnosis.caches import lever_for, meaning, often, queued
 from oomwatchd.diagnosis.case import HOLDS, Case
 from oomwatchd.diagnosis.claims import Cause, Claim, Tier
 from oomwatchd.diagnosis.ledger import Kind
 from oomwatchd.diagnosis.levers import is_v1, raised_first
 from oomwatchd.diagnosis.purpose import purpose
 from oomwatchd.diagnosis.sites import lever_of, said, site_of
-from oomwatchd.diagnosis.suspects import Suspect, by_count
+from oomwatchd.diagnosis.suspects import Suspect, by_count, charged
 from oomwatchd.records.report import Finding, Memcg
 from oomwatchd.words.amounts import percent, size
 from oomwatchd.words.escape import harmless_name
@@ -94,22 +94,25 @@ def _live(case: Case) -> list[tuple[str, int]]:
 
 
 def _most(case: Case, caches: list[tuple[str, int]], slab: int) -> str:
-    """The one cache that holds most of the slab, or else the process that keeps objects of many caches."""
+    """The one cache that holds most of the slab, and who keeps what has no name of its own."""
+    keeper = _keeper(case, slab)
+    kept = "" if keeper is None else f"; {keeper.text}"
     if not caches or caches[0][1] < _HUGE * slab:
-        keeper = _keeper(case, slab)
-        return "" if keeper is None else f"; {keeper.text}"
+        return kept
     name = harmless_name(caches[0][0])
     messages = "" if case.in_cgroup else queued(case, slab)
-    return f", most of it {name}{meaning(caches[0][0])}{f'; {messages}' if messages else ''}"
+    whose = f"; {messages}" if messages else kept if not meaning(caches[0][0]) else ""
+    return f", most of it {name}{meaning(caches[0][0])}{whose}"
 
 
 def _keeper(case: Case, slab: int) -> Suspect | None:
-    """Live: cgroups, or the process that keeps network namespaces open; their data is in many caches."""
+    """Live: cgroups, or the process that keeps network namespaces open (their data is in many caches), or
+    else the cgroup that it is charged to."""
     if case.in_cgroup:
         return None
     count = case.facts.memory_cgroups
     if count * _CGROUP_BYTES < _HUGE * slab:
-        return by_count(case, kinds={"netns"})
+        return by_count(case, kinds={"netns"}) or charged(case, slab, *_OTHERS, "pagetables", "kernel_stack")
     return Suspect(
         amount=0,
         text=f"there are {count} memory cgroups",
@@ -148,8 +151,12 @@ def _advice(case: Case, caches: list[tuple[str, int]]) -> str:
     site = site_of(case, case.ledger.held("slab_unreclaimable") or 0, *_OTHERS)
     if site is not None and not (lever and meaning(caches[0][0])):
         lever = lever_of(case, site)
-    elif keeper is not None and (not caches or not meaning(caches[0][0])):
-        lever = f"{keeper.lever[0].upper()}{keeper.lever[1:]}."
+    elif (
+        keeper is not None
+        and not queued(case, case.ledger.held("slab_unreclaimable") or 0)
+        and (not caches or not meaning(caches[0][0]))
+    ):
+        lever = f"{keeper.lever[0].upper()}{keeper.lever[1:]}.{often(caches[0][0]) if caches else ''}"
     if lever:
         return f"{lever} A kill does not free the kernel's own objects (slabtop -s c shows them)."
     bound = " bound what makes them (LimitNOFILE=, fs.file-max for open files);" if not caches else ""

@@ -21,6 +21,7 @@ from oomwatchd.diagnosis.suspects import (
     by_amount,
     by_count,
     by_trace,
+    charged,
     described,
     modules,
     swapped_bytes,
@@ -44,6 +45,8 @@ _USER: tuple[Kind, ...] = ("anon", "shmem", "file", "waiting", "unevictable")
 _CLUE = 0.5
 #: Share of RAM that is in no counter only before it is handed to the page allocator.
 _NONE_YET = 0.97
+#: What is charged to cgroups as the kernel's own memory, and is in a counter.
+_CHARGED: tuple[Kind, ...] = ("slab_unreclaimable", "slab_reclaimable", "slab", "pagetables", "kernel_stack")
 #: Largest number of modules that the summary line names.
 _NAMED_MODULES = 3
 
@@ -181,7 +184,7 @@ def _first(case: Case, rest: int) -> Suspect | None:
     top = next(iter(by_amount(case)), None)
     if top is not None and top.amount >= _HUGE * rest:
         return top
-    return by_count(case, least=int(_HUGE * rest)) or by_trace(case)
+    return by_count(case, least=int(_HUGE * rest)) or by_trace(case) or charged(case, rest, *_CHARGED)
 
 
 def _whose(case: Case, percpu: int, rest: int) -> str:
