@@ -58,7 +58,16 @@ def test_the_json_is_one_line_and_reads_back(corpus: Path) -> None:
     event = seed_event(corpus)
     line = encode(event)
     assert b"\n" not in line
-    assert json.loads(line) == json.loads(json.dumps(event_document(event)))
+    assert line == msgspec.json.encode(event_document(event))
+
+
+def test_no_name_of_a_process_is_taken_for_a_field(corpus: Path) -> None:
+    event = seed_event(corpus)
+    named = msgspec.structs.replace(event.tasks[0], comm=',"extra":null}', extra=None)
+    for tasks in ((named,), (named, msgspec.structs.replace(named, extra={"nr_pmds": 3}))):
+        shown = msgspec.structs.replace(event, tasks=tasks)
+        assert encode(shown) == msgspec.json.encode(event_document(shown))
+        assert json.loads(encode(shown))["tasks"][0]["comm"] == ',"extra":null}'
 
 
 def first_block(corpus: Path) -> tuple[KmsgRecord, ...]:

@@ -136,13 +136,13 @@ def _run(words: Sequence[str], *, alone: bool) -> int:
 def _parsed(words: Sequence[str], *, alone: bool) -> SimpleNamespace:
     """The arguments, in an object that keeps nothing of the parser: the daemon drops argparse
     (``cli/run.py``)."""
-    from oomwatchd.cli._arguments import parser
-
     chosen = next((word for word in words if not word.startswith("-")), None)
     if alone and chosen is not None:
         from oomwatchd.daemon import imports
 
         imports.install()
+    from oomwatchd.cli._arguments import parser
+
     return parser(chosen).parse_args(words, SimpleNamespace())
 
 

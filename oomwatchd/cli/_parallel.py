@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import select
-import signal
-import threading
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -33,13 +32,12 @@ _MOST_HELPERS = 3
 #: batches that may wait for one before them
 _AHEAD = 32
 
-_captures = msgspec.msgpack.Decoder(list[OomCapture])
-_made = msgspec.msgpack.Decoder(list[Made | None])
-
 
 def helpers_worth() -> int:
     """How many helpers this process may use."""
-    alone = threading.active_count() == 1  # a fork has only one thread, whatever the others hold
+    threading = sys.modules.get("threading")  # who has threads has loaded it
+    # a fork has only one thread, whatever the others hold
+    alone = threading is None or threading.active_count() == 1
     return min(len(os.sched_getaffinity(0)) - 1, _MOST_HELPERS) if alone else 0
 
 
@@ -138,9 +136,12 @@ class _Helper:
         self._to, self._from = theirs[1], ours[0]
         self._job: _Job | None = None
         self._dead = False
+        self._made = msgspec.msgpack.Decoder(list[Made | None])
         self._pid = os.fork()
         if self._pid == 0:
             try:
+                import signal
+
                 signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end of the pipe ends it
                 for other in others:
                     other.hang_up()
@@ -176,7 +177,7 @@ class _Helper:
         if job is None:
             return
         try:
-            job.made = _made.decode(_received(self._from))
+            job.made = self._made.decode(_received(self._from))
         except (EOFError, OSError, msgspec.DecodeError):
             self._dead = True
             job.made = [None] * len(job.captures)
@@ -200,9 +201,10 @@ def _pipe() -> tuple[BinaryIO, BinaryIO]:
 
 def _serve(batches: BinaryIO, events: BinaryIO, writer: Writer) -> None:
     """Explain batches until no more come."""
+    decoder = msgspec.msgpack.Decoder(list[OomCapture])
     while True:
         try:
-            captures = _captures.decode(_received(batches))
+            captures = decoder.decode(_received(batches))
             _send(events, msgspec.msgpack.encode([writer.made(capture) for capture in captures]))
         except (EOFError, OSError):
             return

@@ -18,6 +18,8 @@ msgspec            ``typing_extensions`` and with it ``inspect``,  ``typing``, w
 msgspec            ``decimal``, ``uuid`` and with it ``platform``  empty classes: no type of ours has such a
                                                                    field
 msgspec            ``inspect`` and the JSON Schema                 imported when a schema is asked for
+argparse           ``gettext`` and with it ``locale``              functions that translate nothing: Python
+                                                                   has no translations of its messages
 pathlib            ``urllib.parse`` and with it ``ipaddress``      imported for ``as_uri()``
 logging            ``traceback`` and with it ``tokenize``          imported when a traceback is written
 systemd.journal    ``id128``, with it ``uuid`` and ``platform``;   imported when used
@@ -37,7 +39,6 @@ from __future__ import annotations
 
 import gc
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -195,7 +196,9 @@ class _Spared(_Around):
             return
         answers = self._answers()
         whole = all(isinstance(answer, _WhenUsed) for answer in answers.values())
-        if not whole and threading.active_count() > 1:  # another might ask for the real ones meanwhile
+        threading = sys.modules.get("threading")  # who has threads has loaded it
+        alone = threading is None or threading.active_count() == 1
+        if not whole and not alone:  # another thread might ask for the real ones meanwhile
             self._real.exec_module(module)
             return
         try:
@@ -271,12 +274,21 @@ def _find_library(name: str) -> str | None:
     return _SONAMES[name]
 
 
+def _untranslated() -> ModuleType:
+    """``gettext`` for who has no translations, as argparse has none."""
+    module = ModuleType("gettext")
+    module.gettext = lambda message: message  # type: ignore[attr-defined]
+    module.ngettext = lambda one, many, count: one if count == 1 else many  # type: ignore[attr-defined]
+    return module
+
+
 def _when_used(*names: str) -> Callable[[], _Answers]:
     return lambda: {name: _WhenUsed(name) for name in names}
 
 
 #: module -> what it gets for its imports; None: it is not run (a package, whose modules then load singly)
 _OTHERWISE: dict[str, Callable[[], _Answers] | None] = {
+    "argparse": lambda: {"gettext": _untranslated()},
     "logging": _when_used("traceback"),
     "msgspec": _values_alone,
     "pathlib": lambda: {"urllib.parse": _when_called("urllib.parse", "quote_from_bytes")},

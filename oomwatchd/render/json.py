@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from oomwatchd.event import OomEvent
+from oomwatchd.records.report import Node, Zone
 
 
 def event_document(event: OomEvent) -> dict[str, Any]:
@@ -28,5 +30,19 @@ def event_document(event: OomEvent) -> dict[str, Any]:
 
 
 def encode(event: OomEvent) -> bytes:
-    """The event as one line of JSON, UTF-8, without a newline."""
-    return msgspec.json.encode(event_document(event))
+    """The event as one line of JSON, UTF-8, without a newline: :func:`event_document`, of which only what
+    differs from the event is made as plain values."""
+    memory, tasks = event.memory, event.tasks
+    if any(task.extra for task in tasks):
+        return msgspec.json.encode(event_document(event))
+    if memory is not None:
+        memory = replace(memory, nodes=[*map(_flat, memory.nodes)], zones=[*map(_flat, memory.zones)])
+    # a quote inside a text is escaped, so this can only be the field
+    rows = msgspec.Raw(msgspec.json.encode(tasks).replace(b',"extra":null}', b"}"))
+    return msgspec.json.encode(replace(event, memory=memory, tasks=rows))
+
+
+def _flat(part: Node | Zone) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(part)
+    shown.update(shown.pop("amounts"))
+    return shown
