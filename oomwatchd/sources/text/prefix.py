@@ -88,7 +88,22 @@ _DMESG_BARE = deferred(r"\[ *(\d{1,12})\.(\d{6})\] ((?! {0,2}[-.]?\(\d|[(\[]|$)[
 _KMSG = deferred(r"\d{1,4},\d{1,20},\d{1,20}(?:,[^;\s]{0,200})?;")
 
 _VENDOR_FIRST: Final = frozenset("([-. <")
-_SHAPES = (_DMESG, _SYSLOG, _ISO_SYSLOG, _KMSG, _DMESG_T, _DMESG_X)
+
+
+def _may_be(line: str) -> tuple[re.Pattern[str], ...]:
+    """The shapes that a line may have, by a few of its characters: their patterns are slow to compile and to
+    try."""
+    first = line[:1]
+    if first == "[":
+        return (_DMESG, _DMESG_T)
+    if first == "<":
+        return (_DMESG,)
+    if first == "k":
+        return (_DMESG_X,)
+    if first.isdigit():
+        return (_ISO_SYSLOG, _KMSG) if line[4:5] == "-" else (_KMSG,)
+    return (_SYSLOG,) if line[9:10] == ":" else ()
+
 
 #: mail quoting and the bars of quoted or piped output, with the indentation around them
 QUOTE = deferred(r"(?:[ \t]{0,64}[>|])+[ \t]?")
@@ -109,6 +124,10 @@ _TIME_HOST_TAG = deferred(
     rf"(?:{_HOST} )?{_TAG}"
 )
 _TIME = deferred(rf"(?:{_ISO}(?: {_ZONES})?|{_BSD})(?: |$)")
+_TIMED: Final = (_TIME_HOST_TAG, _RFC5424_BARE, _TIME)
+# each of these holds one such time so early
+_HAS_TIME: Final = deferred(r"\d:\d\d|\d{9}\.\d")
+_TIME_WITHIN: Final = 64
 # Talos puts the node's name first and the time last
 _DECODED = deferred(
     rf"(?:[\w.:-]{{1,255}}: +)?(?P<facility>[a-z]{{3,8}}\d?) *: *(?P<level>{'|'.join(_LEVEL_NAMES)}) *:"
@@ -310,13 +329,12 @@ class PrefixParser:
     def _parse_slowly(self, line: str, raw: bytes) -> KmsgRecord:
         self.before = ""
         self.guessed = False
-        if ":" in line[:60] or line[:1] in ("[", "<") or _KMSG.match(line) is not None:
-            for shape in _SHAPES:
-                if shape is not self._shape and shape.match(line) is not None:
-                    if shape is _KMSG and parse_record(raw) is None:
-                        continue
-                    self._shape = shape
-                    return self.parse(line, raw)
+        for shape in _may_be(line):
+            if shape is not self._shape and shape.match(line) is not None:
+                if shape is _KMSG and parse_record(raw) is None:
+                    continue
+                self._shape = shape
+                return self.parse(line, raw)
         return self._peel(line, raw)
 
     def _peel(self, line: str, raw: bytes) -> KmsgRecord:
@@ -394,7 +412,7 @@ class PrefixParser:
             fields.form = "syslog"
             fields.facility = self._facility_of("kernel")
             return match.end()
-        for pattern in (_TIME_HOST_TAG, _RFC5424_BARE, _TIME):
+        for pattern in _TIMED if _HAS_TIME.search(line, at, at + _TIME_WITHIN) is not None else ():
             match = pattern.match(line, at)
             if match is None:
                 continue
