@@ -20,6 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oomwatchd.sources.text import TextReader
+from oomwatchd.sources.text.manner import judge
+from oomwatchd.sources.text.stamped import cuts
 from tests.field_score import reports
 from tests.test_text_carriers import (
     CLOCKS,
@@ -351,6 +354,20 @@ def test_lines_that_were_joined_without_a_blank(bare: Reports) -> None:
     (report,) = said(header.encode())
     assert [(victim["comm"], victim["pid"]) for victim in report["victims"]] == [("java", 29454)]
     assert report["memcg"]["oom_path"] == "/docker/abc"
+
+
+def test_further_lines_that_dmesg_indents_are_no_broken_lines() -> None:
+    stamp, names = "[20409.613189] ", ("anon", "file", "kernel_stack", "pagetables")
+    statistics = [f"{stamp}{' ' * 27}{name} {number}" for number, name in enumerate(names, 4096)]
+    text = "\n".join([stamp + SHORT[0], f"{stamp}Memory cgroup stats for /a: x 1", *statistics])
+    reader = TextReader()
+    records = reader.feed(text.encode()) + reader.flush()
+    assert [record.text.lstrip() for record in records[2:]] == [
+        line.removeprefix(stamp).lstrip() for line in statistics
+    ]
+    assert all(record.usec == 20409613189 for record in records)
+    lines = text.encode().split(b"\n")
+    assert judge(lines, cuts(lines)).plain
 
 
 @pytest.mark.parametrize(("width", "blanks"), [(80, 117), (96, 24), (70, 60)])

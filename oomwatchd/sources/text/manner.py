@@ -256,7 +256,12 @@ def _is_gapped(together: bytes) -> bool:
     """Whether stamped lines have a gap, most of them at the same column: the width of a terminal."""
     if _BLANKS not in together:
         return False
-    widths = Counter(len(before) for before in _BEFORE_GAP.findall(together) if _STAMP.search(before))
+    widths = Counter(
+        len(before)
+        for before in _BEFORE_GAP.findall(together)
+        # dmesg indents the further lines of a record: blanks behind the stamp alone
+        if (stamp := _STAMP.search(before)) is not None and stamp.end() < len(before)
+    )
     most = max(widths.values(), default=0)
     return most >= 3 and 2 * most > widths.total()
 
