@@ -2201,3 +2201,24 @@ def test_a_summary_is_one_harmless_line() -> None:
     line = line_of(given)
     assert line.isprintable() and line.isascii()
     assert line.startswith("x\\x0a\\x1b[31m\\u202e (pid 10) killed: cgroup /x")
+
+
+def test_a_mount_that_others_may_have_filled_is_not_blamed() -> None:
+    grew = (track("tmpfs", "/run/x", [10, 400]),)
+    of = cgroup(stat={"anon": 100 * MIB, "shmem": 400 * MIB})
+
+    def told(shmem: int, swapped: int = 0) -> str:
+        at = {"MemTotal": 4096, "Shmem": shmem, "SwapTotal": 2048, "SwapFree": 2048 - swapped}
+        return line_of((of, msgspec.structs.replace(host([], at), tracks=grew)))
+
+    # others have 20 MiB: nearly all of the mount is this cgroup's
+    assert "the tmpfs /run/x grew" in told(420)
+    # others have 500 MiB: the mount may be theirs, in RAM or in swap
+    assert "/run/x" not in told(900)
+    assert "/run/x" not in told(420, swapped=500)
+    finding = next(
+        f
+        for f in found((of, msgspec.structs.replace(host([], {"MemTotal": 4096, "Shmem": 900}), tracks=grew)))
+        if f.id == "tmpfs_grew"
+    )
+    assert "up to 500 MiB of shared memory are theirs" in finding.explanation

@@ -364,3 +364,57 @@ def test_a_giant_of_the_kill_line_is_bounded() -> None:
     line = "Killed process 20531 (store) total-vm:896712980kB, anon-rss:{0}kB, file-rss:0kB, shmem-rss:0kB"
     assert change(told(line.format(15196192))).startswith("Bound store")
     assert "Bound" not in change(told(line.format(65000)))
+
+
+def test_a_trace_of_another_task_makes_no_kernel_thread() -> None:
+    for adjustment, thread in ((0, True), (1000, False)):
+        event = told(
+            "app invoked oom-killer: gfp_mask=0x6202c2(GFP_HIGHUSER|__GFP_NOWARN), nodemask=(null), order=0, "
+            f"oom_score_adj={adjustment}",
+            KERNEL.format("app", "4.20.0"),
+            "Call Trace:",
+            " pagecache_get_page+0x53a/0xf00",
+            " wb_workfn+0xee9/0x1790",
+            " kthread+0x35a/0x440",
+        )
+        assert ("kernel_thread_asked" in {f.id for f in event.findings}) == thread
+
+
+def test_the_work_of_a_kernel_thread_is_named() -> None:
+    def of(work: str) -> str:
+        return told(
+            "kworker/u2:1 invoked oom-killer: gfp_mask=0x6082c2(GFP_KERNEL|__GFP_HIGHMEM), nodemask=(null), "
+            "order=0, oom_score_adj=0",
+            KERNEL.format("kworker/u2:1", "4.19.35"),
+            f"Workqueue: {work}",
+            "Call Trace:",
+            " dump_stack+0x78/0x8c",
+        ).summary
+
+    assert "(rx_work() of module wifi)" in of("wifi_wq/mmc0:0001:1 rx_work [wifi]")
+    assert "(file system, network or driver)" in of("writeback wb_workfn (flush-8:0)")
+
+
+def test_page_tables_of_a_victim_count() -> None:
+    line = (
+        "Out of memory: Killed process 57 (mapper) total-vm:137436863812kB, anon-rss:1024kB, file-rss:0kB, "
+    )
+    event = told(line + "shmem-rss:1756kB, UID:0 pgtables:1039444kB oom_score_adj:0")
+    assert "2780 kB and 1015 MiB of page tables" in event.summary
+    assert change(event).startswith("Have mapper map less")
+    assert "page tables" not in told(line + "shmem-rss:1756kB, UID:0 pgtables:44kB oom_score_adj:0").summary
+
+
+def test_a_memory_limit_cannot_grow_into_a_full_memsw() -> None:
+    def of(both: int) -> OomEvent:
+        return told(
+            "app invoked oom-killer: gfp_mask=0xd0(GFP_KERNEL), order=0, oom_score_adj=0",
+            "Task in /app killed as a result of limit of /app",
+            "memory: usage 8192kB, limit 8192kB, failcnt 485",
+            f"memory+swap: usage {both}kB, limit 16384kB, failcnt 15",
+            "Memory cgroup out of memory: Kill process 7 (app) score 980 or sacrifice child",
+            "Killed process 7 (app) total-vm:942652kB, anon-rss:8000kB, file-rss:0kB, shmem-rss:0kB",
+        )
+
+    assert "memory.memsw.limit_in_bytes of cgroup /app above 16 MiB first" in change(of(16316))
+    assert change(of(9000)).startswith("Raise memory.limit_in_bytes")

@@ -368,7 +368,9 @@ class Case:
     def kernel_thread(self) -> bool:
         """Whether a kernel thread made the request, by its name or by the start of its trace (kthread())."""
         trigger = self.report.trigger
-        return bool(_THREADS.match(trigger.comm or "")) or "kthread" in trigger.call_trace
+        # a trace that is not its own may stand between the lines; kernel threads have no adjustment
+        adjusted = bool(trigger.oom_score_adj)
+        return bool(_THREADS.match(trigger.comm or "")) or ("kthread" in trigger.call_trace and not adjusted)
 
     @cached_property
     def reclaiming(self) -> bool:

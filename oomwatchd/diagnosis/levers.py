@@ -21,6 +21,9 @@ from oomwatchd.words.amounts import size
 from oomwatchd.words.escape import harmless_name
 from oomwatchd.words.text import middle_cut
 
+#: Share of the memory limit. A larger memory limit that gives less, because memory and swap together stay
+#: bounded, is not worth setting.
+_GAIN = 0.5
 #: The kubelet's cgroups above those of the pods.
 _ALL_PODS = ("kubepods", "kubepods-burstable", "kubepods-besteffort", "burstable", "besteffort")
 #: Names of hypervisor processes. They have no heap and no workers to tune.
@@ -157,12 +160,13 @@ def raise_limit(memcg: Memcg, which: str | None, limit: int | None, names: Mappi
 
 
 def _swap_tied(memcg: Memcg) -> bool:
-    """Whether the memory limit cannot be doubled alone: it may not exceed the limit of memory and swap
-    together."""
+    """Whether to double the memory limit alone is of no use: it may not exceed the limit of memory and swap
+    together, and what is in swap already counts for that limit."""
     memory, both = memcg.memory, memcg.memory_swap
     if memory is None or both is None or memory.limit_bytes is None or both.limit_bytes is None:
         return False
-    return both.limit_bytes < 2 * memory.limit_bytes
+    left = both.limit_bytes - both.usage_bytes
+    return both.limit_bytes < 2 * memory.limit_bytes or left < _GAIN * memory.limit_bytes
 
 
 def raise_it(case: Case) -> str:

@@ -40,12 +40,15 @@ def find(case: Case) -> Claim | None:
     victim = case.victim or next(iter(report.victims), None)
     sizes = [] if victim is None else [victim.anon_rss_bytes, victim.file_rss_bytes, victim.shmem_rss_bytes]
     held = sum(s or 0 for s in sizes) if any(s is not None for s in sizes) else None
+    tables = (victim.pgtables_bytes or 0) if victim is not None else 0
     machine = report.constraint in ("none", "cpuset", "memory_policy")
     known = []
     if machine:
         known.append("The machine ran out, not a container's limit.")
     if victim is not None and held is not None:
         known.append(f"{victim.comm} (pid {victim.pid}) held {size(held)} resident.")
+    if tables > (held or 0):
+        known.append(f"Its page tables hold {size(tables)}.")
     cause = Cause(tier=Tier.UNSEEN, text="the log lacks the figures that say who held it")
     filled = _filled(case)
     if filled is not None:
@@ -56,7 +59,8 @@ def find(case: Case) -> Claim | None:
         # for a cgroup, the advice is that of its limit
         cause = Cause(
             tier=Tier.UNSEEN if case.in_cgroup else Tier.TOGETHER,
-            text=f"{harmless_name(victim.comm)} held {size(held)}",
+            text=f"{harmless_name(victim.comm)} held {size(held)}"
+            + (f" and {size(tables)} of page tables" if tables > held else ""),
             excess_bytes=1,
         )
     return Claim(
@@ -66,11 +70,20 @@ def find(case: Case) -> Claim | None:
             title=TITLE,
             explanation=" ".join((*known, f"What is missing: {', '.join(report.missing) or 'figures'}.")),
             evidence={"missing": ", ".join(report.missing), "victim_rss_bytes": held},
-            advice=(_FEWER if filled is not None and not held else "")
+            advice=_advice_for_tables(victim, tables)
+            if victim is not None and tables > (held or 0) and tables >= _LARGE
+            else (_FEWER if filled is not None and not held else "")
             + _advice(case, victim, held, machine=machine),
         ),
         refusal=Refusal(text="the machine ran out of memory", rank=70) if machine else None,
         cause=cause,
+    )
+
+
+def _advice_for_tables(victim: Victim, tables: int) -> str:
+    return (
+        f"Have {harmless_name(victim.comm)} map less, or with huge pages: its page tables alone take "
+        f"{size(tables)}; ulimit -v (LimitAS=) bounds what it maps. {_REST}."
     )
 
 

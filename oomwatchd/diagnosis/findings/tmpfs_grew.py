@@ -4,7 +4,9 @@ This uses the flight recorder, which follows the largest tmpfs mounts that the d
 is memory. It is charged to the cgroup that wrote it first and stays when the writer is killed: the kill frees
 none of it. The finding names each mount that grew by a twentieth of RAM in the recorded minutes. If a cgroup
 was at its limit, it names each mount that grew by a fifth of that limit, if the cgroup's own statistics show
-as much shared memory.
+as much shared memory. Others may have filled the mount all the same: their part is at most the machine's
+shared memory (Shmem of /proc/meminfo) less the cgroup's, and what is in swap. If that leaves too little of
+the mount for the cgroup, the finding says so and is not the cause.
 
 Limit the mount with ``size=``, remove stale files, or write to a disk instead. The daemon does not see a
 tmpfs in another mount namespace (a container's).
@@ -44,7 +46,17 @@ def find(case: Case) -> Iterator[Claim]:
         grown = last - first
         seconds = (ended - began) / 1e6
         if seconds > 0 and least * whole <= grown and (most is None or grown <= most * 1.1):
-            yield _told(case, track, first, last, seconds, whole, of)
+            others = _of_others(case, most)
+            yield _told(
+                case,
+                track,
+                first,
+                last,
+                seconds,
+                whole,
+                of,
+                others=others if others is not None and last - others < least * whole else None,
+            )
 
 
 def _measure(case: Case) -> tuple[int | None, str, float, int | None]:
@@ -60,7 +72,28 @@ def _measure(case: Case) -> tuple[int | None, str, float, int | None]:
     return case.meminfo_at.get("MemTotal"), "RAM", _GREW, None
 
 
-def _told(case: Case, track: Track, first: int, last: int, seconds: float, whole: int, of: str) -> Claim:
+def _of_others(case: Case, own: int | None) -> int | None:
+    """The most shared memory that others than the cgroup can have, in RAM or in swap; None if unknown, or if
+    the whole machine is meant. ``own`` is the cgroup's."""
+    machine = case.meminfo_at.get("Shmem")
+    if own is None or machine is None:
+        return None
+    swapped = case.meminfo_at.get("SwapTotal", 0) - case.meminfo_at.get("SwapFree", 0)
+    return max(machine - own, 0) + max(swapped, 0)
+
+
+def _told(
+    case: Case,
+    track: Track,
+    first: int,
+    last: int,
+    seconds: float,
+    whole: int,
+    of: str,
+    *,
+    others: int | None,
+) -> Claim:
+    """``others`` is the shared memory of others if it may be all of the mount."""
     grown = last - first
     name = harmless_name(track.name)
     per_minute = int(grown * 60 / seconds)
@@ -70,7 +103,10 @@ def _told(case: Case, track: Track, first: int, last: int, seconds: float, whole
         title=TITLE,
         explanation=f"The files in {name} grew from {size(first)} to {size(last)} in the {seconds:.0f} "
         f"seconds before, by {percent(grown, whole)} of {of}: {size(per_minute)} a minute. A kill gives "
-        "none of it back.",
+        "none of it back."
+        + (
+            f" Others may have filled it: up to {size(others)} of shared memory are theirs." if others else ""
+        ),
         evidence={
             "mount": track.name,
             "first_bytes": first,
@@ -83,7 +119,7 @@ def _told(case: Case, track: Track, first: int, last: int, seconds: float, whole
     )
     text = f"the tmpfs {name} grew to {size(last)}"
     cause = Cause(tier=Tier.HELD, text=text, excess_bytes=last + (whole >> 4))
-    return Claim(finding=finding, cause=cause if last >= HOLDS * whole else None)
+    return Claim(finding=finding, cause=cause if last >= HOLDS * whole and not others else None)
 
 
 def _advice(case: Case, name: str) -> str:
