@@ -37,7 +37,7 @@ _FULL_SHARE, _PRESSURE, _REFAULTS = 0.04, 0.15, 0.02
 _THRASHED_USEC = 3_000_000
 #: A growth by the first of these shares, which rose within this time, is near its end at whatever pace if the
 #: second share is all that is left.
-_ROSE_SHARE, _LAST_SHARE, _ROSE_USEC = 0.1, 0.025, 20_000_000
+_ROSE_SHARE, _LAST_SHARE, _ROSE_USEC = 0.1, 0.03, 20_000_000
 #: A growth is as usual up to this many times what fell back before.
 _USUAL = 1.2
 #: Two growths are the same if this share of one is the other's.

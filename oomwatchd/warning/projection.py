@@ -52,8 +52,10 @@ _STEADY = 0.97
 _CEILING = 1.5
 #: A growth gets faster and faster if the pace of its second half is higher by this factor, and went on to
 #: rise within that half by this part of what that leads one to expect. Its end is then sooner, which is
-#: believed if it took this share of the capacity, for so many times the time for which it was watched.
+#: believed if it took this share of the capacity in so many steps, for so many times the time for which it
+#: was watched.
 _FASTER_BY, _STILL_FASTER, _FASTER_SHARE, _FASTER_EVIDENCE = 2.0, 0.5, 0.25, 0.75
+_FASTER_STEPS = 6.0
 #: A bounded growth is no danger if it leaves this share of the capacity free.
 _BOUND_MARGIN = 0.05
 
@@ -132,7 +134,9 @@ def project(
             or (
                 watched >= wanted
                 and not wobble  # ups and downs have no pace
-                and _is_believed(faster, grown / capacity, min(evidence, _FASTER_EVIDENCE) * watched)
+                and not job  # it begins slowly, and ends
+                and _steps(points) >= _FASTER_STEPS
+                and _is_believed(faster, grown / capacity, watched)
                 and _still_grows(points, late)
             )
         )
@@ -156,8 +160,8 @@ def project_lows(lows: Lows, capacity: int, usec: int, *, horizon_seconds: float
     )
 
 
-def _is_believed(faster: float | None, share: float, most_seconds: float) -> bool:
-    return faster is not None and share >= _FASTER_SHARE and faster <= most_seconds
+def _is_believed(faster: float | None, share: float, seconds: float) -> bool:
+    return faster is not None and share >= _FASTER_SHARE and faster <= _FASTER_EVIDENCE * seconds
 
 
 def _steps(points: Sequence[Point]) -> float:

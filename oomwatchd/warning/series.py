@@ -150,7 +150,7 @@ class Series:
         """By how much it grew, twice or more, before it fell back; None: nothing is usual."""
         since = self.points[-1][0] - MARK_HALF_LIFE_USEC if self.points else 0
         rises = sorted(rise for when, rise in self._rises if when >= since)
-        return rises[-2] if len(rises) > 1 else None
+        return rises[max(0, len(rises) - 2)] if rises else None
 
     @property
     def wobble(self) -> float:
