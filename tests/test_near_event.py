@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from prometheus_client import generate_latest
 
 from oomwatchd.config import WarningSection, parse
 from oomwatchd.daemon.nearing import Warnings
@@ -27,6 +28,7 @@ from oomwatchd.render.terminal import render_text
 from oomwatchd.sinks import alertmanager, journal
 from oomwatchd.sinks._particulars import place, severity, unit_of
 from oomwatchd.store import Store
+from oomwatchd.warning.incidents import Outlook
 from tests import samples
 
 MB = 1 << 20
@@ -178,6 +180,16 @@ def test_names_do_no_harm() -> None:
     event = conclude(capture(hostile)).event
     assert "\x1b" not in event.summary + render_text(event) + render_html(event)
     assert "\x1b" not in "".join(finding.explanation + finding.advice for finding in event.findings)
+
+
+def test_a_name_breaks_no_line_of_the_metrics() -> None:
+    metrics = Metrics()
+    metrics.outlook((Outlook(cgroup='/a\n\x1b[31moomwatchd_up 0\n"b\\', left_bytes=1, open=True),))
+    page = generate_latest(registry(metrics)).decode()
+    assert "\x1b" not in page
+    assert not any(line.startswith("oomwatchd_up 0") for line in page.splitlines())
+    (line,) = (line for line in page.splitlines() if line.startswith("oomwatchd_warning_open{"))
+    assert line.endswith("} 1.0")
 
 
 def test_the_journal_has_it_under_an_id_that_the_catalog_explains() -> None:
