@@ -395,6 +395,11 @@ def test_a_trace_of_which_nothing_is_sure() -> None:
         assert report.constraint == constraint, lines
 
 
+def test_a_line_about_the_cgroup_tells_the_constraint_also_if_it_is_cut() -> None:
+    (report,) = _text_reports("[  849.759079] Task in /kubepods/burstable/pod81fb814-df6b/5d5b52d84\n")
+    assert (report.constraint, report.constraint_basis) == ("memcg", "text")
+
+
 def test_what_a_copy_quotes_is_told_without_the_marks() -> None:
     text = (
         '"a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0\n'

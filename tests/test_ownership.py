@@ -231,9 +231,13 @@ ROWS = [
 
 
 def test_rows_alone_are_a_report_that_lost_its_head_and_end() -> None:
-    """Three of them, stamped and with names: only the OOM killer prints such a table."""
-    (event,) = events(ROWS)
-    assert [task.comm for task in event.tasks] == ["iscsid", "nrpe", "qemu-system-i38"]
+    """Three of them, with a log's prefix and with names: only the OOM killer prints such a table."""
+    for prefix in ("[  925.594313] ", "[Tue Jul 14 11:35:52 2020] ", "Jul 14 11:35:52 web kernel: "):
+        log = GrowingLog()
+        text = "".join(f"{prefix}{row}\n" for row in ROWS)
+        (capture,) = [*log.feed(text.encode()), *log.finish()]
+        tasks = conclude(capture).event.tasks
+        assert [task.comm for task in tasks] == ["iscsid", "nrpe", "qemu-system-i38"]
     assert events(ROWS[:2]) == []
     assert events([row.rpartition(" ")[0] for row in ROWS]) == []
     log = GrowingLog()
@@ -249,6 +253,20 @@ def test_what_stands_behind_an_authors_words_is_another_log() -> None:
         log = GrowingLog()
         found = [*log.feed((first + between + kill).encode()), *log.finish()]
         assert [[v.pid for v in conclude(capture).event.victims] for capture in found] == victims
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Out of memory: Killed process   9 (db) total-vm:4096kB, anon-rss:2048kB, file-rss:12kB",
+        "killed process 9 (db) total-vm: 4096kb, anon-rss:2048kb, file-rss: 12kb",
+    ],
+)
+def test_a_kill_line_that_somebody_laid_out_or_typed(line: str) -> None:
+    (event,) = events([line])
+    (victim,) = event.victims
+    assert (victim.pid, victim.comm, victim.total_vm_bytes) == (9, "db", 4096 << 10)
+    assert (victim.anon_rss_bytes, victim.file_rss_bytes) == (2048 << 10, 12 << 10)
 
 
 def test_who_was_only_chosen_is_not_said_to_have_died() -> None:

@@ -351,7 +351,8 @@ INTENT = Form(
     role=Role.VICTIM,
     begins=("Out ", "Memo", "No a", "Kill", "kill"),
     pattern=rx(
-        _MESSAGE + r"[Kk]ill process (?P<pid>\d+)(?: ?\((?P<comm>.*)\),?(?: with)? score (?P<score>-?\d+)"
+        _MESSAGE
+        + r"[Kk]ill process {1,8}(?P<pid>\d+)(?: ?\((?P<comm>.*)\),?(?: with)? score (?P<score>-?\d+)"
         r"(?: or (?:a|sacrifice) child\s*| and children\.|\.|(?P<loose> or .*))?$"
         r"|(?P<cut>(?(message) \([^()]{0,15}(?:\),?(?: (?:with )?(?:s(?:c(?:o(?:re?)?)?)? ?)?)?)?|(?!)))$)"
     ),
@@ -417,11 +418,11 @@ KILLED = Form(
     name="killed",
     section=Section.KILL,
     role=Role.KILL,
-    begins=("Out ", "Memo", "No a", "Kill", "OOM ", "memo"),
+    begins=("Out ", "Memo", "No a", "Kill", "kill", "OOM ", "memo"),
     pattern=rx(
         r"(?:"
         + _MESSAGE
-        + r"Killed process |(?P<openvz>(?:Out of memory in UB (?P<ub>\d+): )?OOM killed process ))"
+        + r"[Kk]illed process {1,8}|(?P<openvz>(?:Out of memory in UB (?P<ub>\d+): )?OOM killed process ))"
         r"(?P<pid>\d+)"
         r"(?:(?:, UID (?P<uid_before>\d+),)? ?\((?P<comm>.{0,80})\)(?:, UID (?P<uid_after>\d+))?"
         r"(?:(?: score \d+)?,?\s+(?P<sizes>(?:total-vm|vsz|vm|(?:anon|file|shmem)-rss):"
@@ -805,7 +806,7 @@ FORMS = (
 )  # fmt: skip
 
 
-_SIZE = rx(r"([A-Za-z_-]{1,64}+):(-?\d{1,20}+)(kB?)?(?!\w)")
+_SIZE = rx(r"([A-Za-z_-]{1,64}+): ?(-?\d{1,20}+)(k[Bb]?)?(?!\w)")
 _WITHOUT_UNIT = frozenset({"UID", "oom_score_adj"})
 
 

@@ -64,6 +64,7 @@ def constraint_of(parts: Parts, summary: oom_kill.Summary | None) -> tuple[Const
         or bool(parts.memcg.counters)
         or bool(parts.memcg.stats)
         or paths_of(parts)[0] is not None
+        or (bool(parts.memcg.claims) and not parts.raw)
     )
     if summary:
         printed = _CONSTRAINTS.get(summary.constraint)

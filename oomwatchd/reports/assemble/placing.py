@@ -454,10 +454,9 @@ def _add(block: Block, record: KmsgRecord, found: Recognised, *, in_place: bool 
 
 
 def _is_task(record: KmsgRecord, found: Recognised) -> bool:
-    """Whether it is a row of the task table beyond doubt: a stamp before it, a name behind its figures. In a
-    text, where the rest may be lost, some of them prove a report."""
-    name = found[1]["comm"]
-    return not record.is_whole and stamp_of(record) is not None and any(map(str.isalpha, name))
+    """Whether it is a row of the task table beyond doubt: a log's prefix before it, a name behind its
+    figures. In a text, where the rest may be lost, some of them prove a report."""
+    return not record.is_whole and not _is_bare(record) and any(map(str.isalpha, found[1]["comm"]))
 
 
 def _is_prose(block: Block, record: KmsgRecord) -> bool:
@@ -481,8 +480,9 @@ def _is_apart(block: Block, record: KmsgRecord) -> bool:
 
 def _is_bare(record: KmsgRecord) -> bool:
     """Whether nothing stands before the kernel's text in its line."""
-    word = record.text.split(None, 1)[:1]  # a line may be broken behind it
-    return record.raw.lstrip().startswith("".join(word).encode("utf-8", "replace"))
+    # the line may have been broken, and blanks lost
+    begin, text = (b"".join(part.split())[:16] for part in (record.raw[:256], record.text[:64].encode()))
+    return begin == text
 
 
 def _functions(record: KmsgRecord) -> list[str]:
