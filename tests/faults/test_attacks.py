@@ -141,7 +141,7 @@ def test_reports_of_30_000_tasks_without_end(tmp_path: Path) -> None:
 
 DIES = """
 import os, signal
-import oomwatchd.daemon.worker as w
+import oomwatchd.daemon.completion as w
 def dies(capture, conclude=w.conclude):
     if len(capture.records) > 3000:
         os.kill(os.getpid(), signal.SIGKILL)
