@@ -260,25 +260,33 @@ class TextReader:
             at = stop + 1
 
     def _without_stamps(self, lines: Sequence[bytes], together: bytes, out: list[KmsgRecord]) -> None:
-        parser, take = self._parser, self._joiner.take_whole_run
         self._each(lines[:1], out)
-        if parser.prefixed:
+        if self._parser.prefixed:
             self._each(lines[1:], out)
             return
         texts = whole_lines(together.decode("utf-8", "backslashreplace"))
-        at = 1
-        for stop in [*[n for n, text in enumerate(texts) if not text and n], len(lines)]:
-            # the line after one that is not whole may go on with it
-            for _ in range(2):
-                if at < stop and not parser.prefixed and take(texts[at:stop], lines[at:stop], out):
-                    parser.count_other(stop - at)
-                    at = stop
-                self._each(lines[at : min(at + 1, stop)], out)
-                at = min(at + 1, stop)
+        texts.append("")
+        at, end = 1, len(lines)
+        while at < end:
+            stop = texts.index("", at)
+            if at < stop and not self._whole_run(texts[at:stop], lines[at:stop], out):
+                # the line after one that is not whole may go on with it
+                self._each(lines[at : at + 1], out)
+                at += 1
+                if at < stop and not self._whole_run(texts[at:stop], lines[at:stop], out):
+                    self._each(lines[at:stop], out)
+            at = stop
+            while stop < end and not texts[stop]:
+                stop += 1
             self._each(lines[at:stop], out)
-            if stop < len(lines):
-                self._each((lines[stop],), out)
-            at = stop + 1
+            at = stop
+
+    def _whole_run(self, texts: list[str], lines: Sequence[bytes], out: list[KmsgRecord]) -> bool:
+        """Take whole lines without a prefix together; return whether they were taken."""
+        if self._parser.prefixed or not self._joiner.take_whole_run(texts, lines, out):
+            return False
+        self._parser.count_other(len(texts))
+        return True
 
     def _each(self, lines: Iterable[bytes], out: list[KmsgRecord]) -> None:
         """Take lines one by one."""
