@@ -164,6 +164,52 @@ def test_what_leaves_doubt_is_an_event_that_says_so() -> None:
         assert conclude(capture).event.doubt is None
 
 
+#: logs with words, commands or fields around them, and whether the text leaves doubt
+LOGS = {
+    "issue": (
+        "The server stops every night since the last update, and I have no idea what the reason may be.\n"
+        f"```\nMar 24 18:41:04 host kernel: {HEADER}\nMar 24 18:41:04 host kernel: {KILL}\n```\n"
+        "It should run for more than one day without a restart of the whole machine.\n",
+        True,
+    ),
+    "shell": (f"root@box:~# dmesg -t | grep -i kill\n{KILL}\nroot@box:~# free -m\n", True),
+    "yaml": (f"status: failed\noutput: |\n  [  100.000000] {KILL}\nexit_code: 137\n", False),
+    "json": (
+        f'{{\n  "kind": "Event",\n  "message": "{KILL}",\n  "reason": "OOMKilling"\n}}\n',
+        False,
+    ),
+    "build": (
+        "Running tests/test_big.py (this may take a while, please be patient and wait)\n"
+        f"[ 1234.567890] {KILL}\nmake: *** [Makefile:12: check] Error 137\n",
+        False,
+    ),
+    "many": (
+        "These are the lines that we found in the log of this machine after the panic.\n"
+        + "".join(f"[ 1234.56789{n}] {KILL.replace('1234', f'12{n}')}\n" for n in range(5))
+        + "There is no process left that the kernel may kill, so it had to stop in the end.\n",
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_words_around_a_log_do_not_hide_it(name: str) -> None:
+    text, doubt = LOGS[name]
+    events = [conclude(capture).event for capture in read(text.encode())[0]]
+    assert events
+    assert all((event.doubt is not None) == doubt for event in events)
+
+
+def test_a_lone_line_between_sentences_is_no_event() -> None:
+    before = "Last week our database was killed in the night, and nobody knew why that happened.\n\n"
+    after = "\nSo the kernel had killed it, because there was no swap at all on this machine.\n"
+    assert read(f"{before}{KILL}\n{after}".encode())[0] == []
+    (timed,) = read(f"{before}[ 1234.567890] {KILL}\n{after}".encode())[0]
+    assert conclude(timed).event.doubt is not None
+    (whole,) = read(f"{before}{HEADER}\nMem-Info:\n{KILL}\n{after}".encode())[0]
+    assert conclude(whole).event.doubt is None
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.id)
 def test_each_kind_knows_its_own_samples(kind: object) -> None:
     for one in KINDS:

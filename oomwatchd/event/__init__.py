@@ -388,16 +388,16 @@ def _bare(capture: OomCapture) -> OomEvent:
 
 
 _OTHER_KILLERS = ("oomd", "earlyoom", "nohang")
+_DOUBTS = {
+    "unstamped": "without a time and without any other line of a report: it may be a sample, not a log",
+    "told": "between sentences and without any other line of a report: it may be a sample, not a log",
+}
 
 
 def _doubt(capture: OomCapture) -> str | None:
-    if (
-        capture.source.kind != "file"
-        or capture.source.form in _OTHER_KILLERS
-        or standing(capture.records) == "certain"
-    ):
+    if capture.source.kind != "file" or capture.source.form in _OTHER_KILLERS:
         return None
-    return "without a time and without any other line of a report: it may be a sample, not a log"
+    return _DOUBTS.get(standing(capture.records))
 
 
 def _last_wall(capture: OomCapture) -> float | None:

@@ -15,10 +15,14 @@ import re
 from collections.abc import Sequence
 from itertools import repeat
 from operator import itemgetter
+from typing import Literal
 
 import msgspec
 
 FACILITY_KERN = 0
+
+Setting = Literal["code", "prose"]
+"""What a line of a text stands in, where it is no log: source code, or sentences."""
 
 
 class KmsgRecord(msgspec.Struct, frozen=True, gc=False):
@@ -37,6 +41,7 @@ class KmsgRecord(msgspec.Struct, frozen=True, gc=False):
     ``whole``     the text is one whole printk record to the last byte, though it has no sequence number
                   (journald's entries): names in it can be held to their size.
     ``raw``       what was read, without the closing newline and dictionary lines.
+    ``setting``   for text: what the line is quoted in, None where it may stand in a log.
     """
 
     text: str
@@ -49,6 +54,7 @@ class KmsgRecord(msgspec.Struct, frozen=True, gc=False):
     wall: float | None = None
     raw: bytes = b""
     whole: bool = False
+    setting: Setting | None = None
 
     @property
     def is_whole(self) -> bool:

@@ -18,19 +18,24 @@ from oomwatchd.formats.recognise import recognise
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.words.deferred import deferred
 
-Standing = Literal["certain", "unstamped", "quoted"]
+Standing = Literal["certain", "unstamped", "told", "quoted"]
 """``certain``: nothing speaks against it. ``unstamped``: bare lines without a time, and nothing else of a
-report: they may be a sample. ``quoted``: it is no report."""
+report: they may be a sample. ``told``: the same with a time, between sentences. ``quoted``: it is no
+report."""
+
+#: so many lines of a report in a string of a program are a report that was saved there
+_SAVED = 8
 
 #: a line that begins so is a line of a log
 _STAMPED = deferred(
     r"\s*(?:[\[({<\"']{0,2}\d{1,4}[-/:.,]\d|<\d|\[ *\d|(?:[A-Z][a-z]{2},? +){1,2}\d|\d{9,}\b"
     r"|[{\"'>|`]*\s*\[ *\d)"
 )
+_CLOCK = deferred(r"\d\d:\d\d:\d\d")
 #: what opens a string in source code: after an assignment, a call or a keyword; not ``key="``
 _IN_CODE = deferred(
-    r"(?:[\w\])>*]\s*(?::?=|=>|\+|<<|\?)\s+|[\w\])]\s*\(\s*"
-    r"|\b(?:return|echo|printf?|e?grep|case|assert\w*|in)\s+|^\s*)"
+    r"(?:[\w\])>*]\s*(?::?=|=>|\+|<<<?|\?)\s+|[\w\])]\s*\(\s*|\(\s*[\w.-]{1,40}\s+"
+    r"|\b(?:return|echo|printf(?:\s+'[^']{0,40}')?|printf?|e?grep|case|assert\w*|in)\s+|^\s*)"
     r"(?:[a-zA-Z]{1,2}#?|String\.raw)?(?<!=)(?:[\"'`]{3}|(?<=[\w\s(#])[\"'`])\s*$"
 )
 #: the same with words between: ``Log["Log: '``
@@ -40,7 +45,7 @@ _IN_BRACES = deferred(r"^\s*[\w.&*]*\{\s*[\"'`]\s*$")
 #: signs of quotation that no log uses
 _OPENS, _CLOSES = "`\u201c\u300c\u300e\u00ab", "`\u201d\u300d\u300f\u00bb"
 #: what closes a string in source code: ``";``, ``")``, ``"`` and a blank and more code
-_CODE_ENDS = deferred(r"^\s*(?:\\n)?[\"'`]{1,3}\s*(?:[;)+]|\.\w+\(|,\s*[\w\"'`(&]+\)|\|\s*\w)")
+_CODE_ENDS = deferred(r"^\s*(?:\\n)?[\"'`]{1,3}\s*(?:[;)+]|\.\w+\(|,\s*[\w\"'`(&]+\)|\|\s*\w|\s`\w)")
 #: a string that gets a name, as a statement of its own
 _DECLARED = deferred(r"^\s*(?:[\w<>:*&]+\s+){0,5}\w+(?:\[\])?\s*:?=\s*[a-zA-Z@$]{0,2}[\"'`][^\"'`]*$")
 _STATEMENT_ENDS = deferred(rb"[\"'`]\s*;\s*\Z")
@@ -55,6 +60,8 @@ _BEFORE_KERNEL = deferred(r"(?<!\S)\S+ +kernel: *$")
 def standing(records: Sequence[KmsgRecord]) -> Standing:
     """How certain it is that these records of a block are a report. Never raises."""
     if records and not records[0].is_whole and all(map(_is_declared, records)):
+        return "quoted"
+    if _is_saved_in_code(records):
         return "quoted"
     lone: list[KmsgRecord] = []
     titles: list[KmsgRecord] = []
@@ -84,7 +91,16 @@ def standing(records: Sequence[KmsgRecord]) -> Standing:
     if len(lone) == 1 and _names_nobody(lone[0]):
         return "quoted"
     timed = any(record.usec is not None or record.wall is not None for record in lone)
+    if all(record.setting is not None for record in lone):
+        return "told" if timed or any(_CLOCK.search(_around(record)[0]) for record in lone) else "quoted"
     return "certain" if timed or any(_around(record)[0].strip(" \t>|") for record in lone) else "unstamped"
+
+
+def _is_saved_in_code(records: Sequence[KmsgRecord]) -> bool:
+    """Whether all lines of a report stand in source code, and are few."""
+    if len(records) >= _SAVED or all(record.setting != "code" for record in records):
+        return False
+    return all(record.setting == "code" for record in records if recognise(record.text) is not None)
 
 
 def _is_declared(record: KmsgRecord) -> bool:

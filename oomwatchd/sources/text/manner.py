@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from oomwatchd.records.kmsg import Setting
 from oomwatchd.sources.text import decoration, encodings, mail, stamped
 from oomwatchd.sources.text.layers import Stage
 from oomwatchd.sources.text.learn import learn
 from oomwatchd.sources.text.needles import has_needle
+from oomwatchd.sources.text.setting import settings
 from oomwatchd.sources.text.structured import VERBOSE_MARK
 from oomwatchd.sources.text.wrap import split_headed, split_stamps, split_written, stamps_in
 from oomwatchd.words.deferred import deferred
@@ -53,6 +55,7 @@ class Manner(NamedTuple):
     ``gapped``   a terminal broke lines at its width, and the copy has blanks in the place of the line end.
     ``verbose``  entries of ``journalctl -o verbose``.
     ``sure``     kernel text was seen in it.
+    ``settings`` the lines of a report that stand in source code or prose.
     """
 
     mail: bool = False
@@ -69,6 +72,7 @@ class Manner(NamedTuple):
     gapped: bool = False
     verbose: bool = False
     sure: bool = False
+    settings: dict[bytes, Setting] = {}
 
     @property
     def plain(self) -> bool:
@@ -133,11 +137,18 @@ def _judged(head: Sequence[bytes], together: bytes, cuts: Sequence[stamped.Cut |
     if device or manner.verbose or not (manner.sure or len(together) < _SHORT):
         return manner
     if manner.plain and not encodings.is_dirty(together):
-        stages = learn(together.decode("utf-8", "backslashreplace").split("\n"), cuts)
-    else:
-        unwrapping = Unwrapping(manner)
-        stages = learn([text for raw in head for text, _ in unwrapping.take(raw)])
-    return manner._replace(stages=stages) if stages else manner
+        texts = together.decode("utf-8", "backslashreplace").split("\n")
+        return manner._replace(stages=learn(texts, cuts), settings=settings(head, texts))
+    unwrapping = Unwrapping(manner)
+    texts, raws, shown = [], [], []
+    for raw in head:
+        pieces = list(unwrapping.take(raw))
+        texts += [text for text, _ in pieces]
+        raws += [part for _, part in pieces]
+        # signs of quotation and comments are left for the eye
+        as_it_is = not carrier.quoted_printable and len(pieces) == 1
+        shown += [raw.decode("utf-8", "backslashreplace")] if as_it_is else [text for text, _ in pieces]
+    return manner._replace(stages=learn(texts), settings=settings(raws, shown))
 
 
 class Unwrapping:

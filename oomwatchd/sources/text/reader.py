@@ -25,6 +25,7 @@ from oomwatchd.sources.text.manner import MAX_LINE, Manner, Unwrapping, judge
 from oomwatchd.sources.text.needles import has_needle
 from oomwatchd.sources.text.order import in_order
 from oomwatchd.sources.text.prefix import PrefixParser
+from oomwatchd.sources.text.setting import marked
 from oomwatchd.sources.text.stamped import Cut
 from oomwatchd.sources.text.structured import ExportReader, JsonReader, VerboseReader
 from oomwatchd.sources.text.wrap import Widths, whole_lines
@@ -343,6 +344,8 @@ class TextReader:
         if whole:
             self._joiner.flush(records)
             records = in_order(records)
+        if manner.settings:
+            records = marked(records, manner.settings)
         out += records
 
     def _read(
