@@ -8,6 +8,8 @@ between, and how the bytes of a text are written.
 from __future__ import annotations
 
 import html
+import json
+import re
 import textwrap
 import uuid
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from oomwatchd.sources.text import TextReader
@@ -41,6 +43,7 @@ from tests.test_text_carriers import (
     whole,
     words,
 )
+from tests.test_text_carriers import tables as records
 
 __all__ = ["bare", "whole"]  # fixtures
 
@@ -311,6 +314,140 @@ def test_a_wrap_between_words_with_an_indent(inner: Carrier, width: int, indent:
             line, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent
         )
     )
+    assert said(text.encode()) == [_known(report) for report in bare], text
+
+
+def hard(lines: list[str], width: int) -> list[str]:
+    """Broken at a column, also inside words."""
+    return [line[at : at + width] for line in lines for at in range(0, len(line), width)]
+
+
+def soft(lines: list[str], width: int) -> list[str]:
+    """Broken between words, as editors do it."""
+    return [
+        piece
+        for line in lines
+        for piece in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+    ]
+
+
+_SAYING = re.compile(r"[^\W\d_]{3}|[\[\](){}<>\"|=]|\d\d:\d\d")
+_MARKED = re.compile(r"[\[\](){}<>\"|=]|\d\d:\d\d")
+wraps = st.sampled_from([hard, soft])
+
+
+@trying(60)
+@given(sign=quoted, wrap=wraps, width=st.integers(60, 140), inner=inner)
+def test_broken_and_then_quoted(
+    sign: Carrier,
+    wrap: Callable[[list[str], int], list[str]],
+    width: int,
+    inner: Carrier,
+    bare: Reports,
+) -> None:
+    text = "\n".join(sign(wrap(inner(SHORT), width)))
+    assert said(text.encode()) == [_known(report) for report in bare], text
+
+
+@trying(60)
+@given(sign=quoted, wrap=wraps, width=st.integers(60, 140), inner=inner)
+def test_quoted_and_then_broken(
+    sign: Carrier,
+    wrap: Callable[[list[str], int], list[str]],
+    width: int,
+    inner: Carrier,
+    bare: Reports,
+) -> None:
+    text = "\n".join(wrap(sign(inner(SHORT)), width))
+    assert said(text.encode()) == [_known(report) for report in bare], text
+
+
+@trying(60)
+@given(outer=prefixes(), inner=inner, room=st.integers(70, 140))
+def test_a_prefix_and_then_a_wrap_between_words(
+    outer: Carrier, inner: Carrier, room: int, bare: Reports
+) -> None:
+    """A line keeps some words of its text, or nobody could tell them from the prefix. Figures or two letters
+    alone could be the text's."""
+    lines = outer(inner(SHORT))
+    assume(_SAYING.search(lines[1][: -len(SHORT[1])]))
+    text = "\n".join(soft(lines, room + len(lines[1]) - len(SHORT[1])))
+    assert said(text.encode()) == [_known(report) for report in bare], text
+
+
+@trying(40)
+@given(
+    outer=alternating(),
+    middle=alternating(),
+    within=alternating(),
+    inner=inner,
+    end=st.sampled_from([" host=web", " (x)", " [end]", "  # y", " |"]),
+)
+def test_a_suffix_behind_prefixes_that_alternate(
+    outer: Carrier, middle: Carrier, within: Carrier, inner: Carrier, end: str, bare: Reports
+) -> None:
+    text = "\n".join(line + end for line in outer(middle(within(inner(SHORT)))))
+    assert said(text.encode()) == [_known(report) for report in bare], text
+
+
+@trying(40)
+@given(outer=alternating(), within=followed(), inner=inner)
+def test_what_follows_each_line_behind_prefixes_that_alternate(
+    outer: Carrier, within: Carrier, inner: Carrier, bare: Reports
+) -> None:
+    text = "\n".join(outer(within(inner(SHORT))))
+    assert said(text.encode()) == [_known(report) for report in bare], text
+
+
+@trying(60)
+@given(several=st.lists(st.lists(tokens(), min_size=1, max_size=4), min_size=3, max_size=3), inner=inner)
+def test_prefixes_of_three_shapes(
+    several: list[list[Callable[[int], str]]], inner: Carrier, bare: Reports
+) -> None:
+    """A bare word before two lines could be the text's; a sign or a time is none."""
+    assume(all(_MARKED.search(" ".join(token(0) for token in tokens)) for tokens in several))
+    text = "\n".join(
+        " ".join(token(number) for token in several[number % 3]) + " " + line
+        for number, line in enumerate(inner(SHORT))
+    )
+    assert said(text.encode()) == [_known(report) for report in bare], text
+
+
+@trying(60)
+@given(outer=prefixes(), middle=records(), inner=inner)
+def test_a_table_with_some_quoted_cells_behind_a_prefix(
+    outer: Carrier, middle: Carrier, inner: Carrier, bare: Reports
+) -> None:
+    text = "\n".join(outer(middle(inner(SHORT))))
+    assert said(text.encode()) == [_known(report) for report in bare], text
+
+
+@trying(60)
+@given(
+    key=words,
+    inner=inner,
+    end=st.sampled_from(["<br>", "<br/>", "<br />", "<BR>", "<br>\n", "<br/>\n"]),
+    escaped=st.booleans(),
+    apart=st.booleans(),
+)
+def test_html_in_json(key: str, inner: Carrier, end: str, escaped: bool, apart: bool, bare: Reports) -> None:
+    lines = [html.escape(line, quote=False) if escaped else line for line in inner(SHORT)]
+    texts = [line + end for line in lines] if apart else [end.join(lines)]
+    document = "\n".join(json.dumps({"n": number, key: text}) for number, text in enumerate(texts))
+    assert said(document.encode()) == [_known(report) for report in bare], document
+
+
+@trying(60)
+@given(outer=coloured(), within=coloured(), inner=inner)
+def test_colours_within_colours(outer: Carrier, within: Carrier, inner: Carrier, bare: Reports) -> None:
+    text = "\n".join(outer(within(inner(SHORT))))
+    assert said(text.encode()) == [_known(report) for report in bare], text
+
+
+@trying(60)
+@given(outer=by_line, within=coloured(), inner=inner)
+def test_colours_within_a_carrier(outer: Carrier, within: Carrier, inner: Carrier, bare: Reports) -> None:
+    text = "\n".join(outer(within(inner(SHORT))))
     assert said(text.encode()) == [_known(report) for report in bare], text
 
 

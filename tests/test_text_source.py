@@ -1264,3 +1264,18 @@ def test_a_text_that_spells_no_needle_is_not_read() -> None:
     assert list(records(io.BytesIO(b"x\n" * (CHUNK // 2)))) == []
     wrapped = b"x\n" * 1000 + b"Out of memory: Killed\nprocess 12 (a) total-vm:4kB, anon-rss:4kB\n"
     assert "Killed process 12 (a)" in list(records(io.BytesIO(wrapped)))[-1].text
+
+
+def test_a_vendors_clock_behind_the_stamp() -> None:
+    """Unisoc's kernels print the time of day there."""
+    reader = TextReader()
+    lines = (
+        "[   36.172486] [03-19 10:05:52.172] worker: page allocation failure: order:4, mode:0xc0d0",
+        "[   36.172600] [03-19 10:05:52.173] DMA32: 0*4kB 447*8kB (C) 20*16kB (C) 0*32kB = 3896kB",
+    )
+    found = reader.feed("\n".join(lines).encode()) + reader.flush()
+    said = [(record.usec, record.text[:7]) for record in found]
+    assert said == [(36172486, "worker:"), (36172600, "DMA32: ")]
+        (36172486, "worker:"),
+        (36172600, "DMA32: "),
+    ]

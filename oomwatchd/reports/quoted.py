@@ -59,9 +59,7 @@ _BEFORE_KERNEL = deferred(r"(?<!\S)\S+ +kernel: *$")
 
 def standing(records: Sequence[KmsgRecord]) -> Standing:
     """How certain it is that these records of a block are a report. Never raises."""
-    if records and not records[0].is_whole and all(map(_is_declared, records)):
-        return "quoted"
-    if _is_saved_in_code(records):
+    if _is_code(records):
         return "quoted"
     lone: list[KmsgRecord] = []
     titles: list[KmsgRecord] = []
@@ -86,6 +84,11 @@ def standing(records: Sequence[KmsgRecord]) -> Standing:
         return "certain"
     if not lone:
         return "quoted" if bare_header or titles else "certain"
+    return _standing_of(lone)
+
+
+def _standing_of(lone: Sequence[KmsgRecord]) -> Standing:
+    """The same for lines that prove nothing alone."""
     if all(map(_is_quoted, lone)):
         return "quoted"
     if len(lone) == 1 and _names_nobody(lone[0]):
@@ -96,8 +99,10 @@ def standing(records: Sequence[KmsgRecord]) -> Standing:
     return "certain" if timed or any(_around(record)[0].strip(" \t>|") for record in lone) else "unstamped"
 
 
-def _is_saved_in_code(records: Sequence[KmsgRecord]) -> bool:
-    """Whether all lines of a report stand in source code, and are few."""
+def _is_code(records: Sequence[KmsgRecord]) -> bool:
+    """Whether all lines of a report stand in source code, and are few or have names."""
+    if records and not records[0].is_whole and all(map(_is_declared, records)):
+        return True
     if len(records) >= _SAVED or all(record.setting != "code" for record in records):
         return False
     return all(record.setting == "code" for record in records if recognise(record.text) is not None)

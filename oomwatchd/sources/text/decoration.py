@@ -23,7 +23,7 @@ _GREP: Final = deferred(rb"\d{1,9}:(?!\d\d:\d\d)")
 _PAGES: Final = deferred(rb"[ \t]{0,16}\d{1,9} (?:total|pages?|free|reserved|slab) ")
 _QUOTED: Final = deferred(rb"(?:[ \t]{0,16}>){1,16}[ \t]?")
 _SIGN: Final = deferred(
-    rb"[ \t]{0,64}((?:[-+*#;%/!]{1,3}|\xe2\x80\xa2|\xc2\xb7))[ \t]?(?=[ \t]{0,64}[^ \t\r])"
+    rb"[ \t]{0,64}((?:[-+*#;%/!|$]{1,3}|\xe2\x80\xa2|\xc2\xb7))[ \t]?(?=[ \t]{0,64}[^ \t\r])"
 )
 _PAIR: Final = deferred(
     rb"[ \t]{0,64}(?:(?P<mark>\*\*|__|~~|``?|')(?P<marked>(?!(?P=mark))[^\r\n]{1,65536})(?P=mark)[,;.]?"
@@ -42,7 +42,9 @@ _PRIORITY: Final = deferred(
     rb"(?:emerg|alert|crit|err|error|warn|warning|notice|info|debug)\][ \t\r]{0,200}$"
 )
 _ENDS: Final = (b"$", b"\\", b"\xc2\xb6", b"\xe2\x86\xb5", b"\xe2\x8f\x8e", b"\\n")
-_FIRST: Final = frozenset(b"-+*#;%/!\xe2\xc2")
+_FIRST: Final = frozenset(b"-+*#;%/!|$\xe2\xc2")
+#: a cell of a table ends
+_CELL: Final = b" | "
 _STAMPED: Final = deferred(
     rb"(?:<\d{1,3}>)?\[ *\d{1,12}\.\d{1,9}\]|\[[^\[\]]{3,40}\d\d:\d\d:\d\d[^\[\]]{0,12}\] "
     rb"|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d |kernel: "
@@ -60,6 +62,8 @@ class Decoration(NamedTuple):
 
     numbers: bool = False
     sign: bytes = b""
+    #: the sign stands before every line, those too that were broken before it was put there
+    everywhere: bool = False
     pairs: bool = False
     boxes: bool = False
     priorities: bool = False
@@ -76,9 +80,7 @@ class Decoration(NamedTuple):
         if self.boxes:
             line = _BOXED.sub(b"", line)
         if self.sign:
-            match = _SIGN.match(line)
-            if match is not None and match[1] == self.sign:
-                line = line[match.end() :]
+            line = _unsigned(line, self.sign, everywhere=self.everywhere)
         if self.pairs and (match := _PAIR.match(line)) is not None:
             line = _within(match)
         if self.priorities:
@@ -119,11 +121,11 @@ def _judge(said: Sequence[bytes], together: bytes) -> Decoration:
         _BOX_END.search(together) is not None
     )
     sign = b"" if first.isdisjoint(_MAY_SIGN) else _sign(lines)
+    everywhere = False
     if sign:
-        lines = [
-            line[match.end() :] if (match := _SIGN.match(line)) and match[1] == sign else line
-            for line in lines
-        ]
+        signed = sum(line.lstrip(b" \t").startswith(sign) for line in lines)
+        everywhere = 10 * signed >= 9 * len(lines)
+        lines = [_unsigned(line, sign, everywhere=everywhere) for line in lines]
         first = {line[:1] for line in lines}
     pairs = not first.isdisjoint(_MAY_PAIR) and _has_pairs(lines)
     if pairs:
@@ -132,12 +134,29 @@ def _judge(said: Sequence[bytes], together: bytes) -> Decoration:
     decoration = Decoration(
         numbers=numbers,
         sign=sign,
+        everywhere=everywhere,
         pairs=pairs,
         boxes=boxes,
         priorities=priorities,
         end=_end(lines),
     )
     return NONE if decoration == NONE else decoration
+
+
+def _unsigned(line: bytes, sign: bytes, *, everywhere: bool) -> bytes:
+    """The line without the sign. If some lines have none, they are the rest of a broken line, which may begin
+    with such a sign itself."""
+    if everywhere:
+        bare = line.lstrip(b" \t")
+        return bare[len(sign) :].removeprefix(b" ") if bare.startswith(sign) else line
+    if line.strip(b" \t\r") == sign:
+        return b""  # the word behind it was too long for its line
+    match = _SIGN.match(line)
+    if match is None or match[1] != sign:
+        return line
+    apart = match[0][-1:] in _BLANKS
+    rest = line[match.end() :]
+    return rest if apart or not rest[:1].isalpha() or _is_kernels(rest) else line
 
 
 def _within(match: re.Match[bytes]) -> bytes:
@@ -185,7 +204,12 @@ def _sign(lines: Sequence[bytes]) -> bytes:
     found: Counter[bytes] = Counter()
     for line in signed[:_SAMPLE]:
         match = _SIGN.match(line)
-        if match is not None and _is_kernels(line[match.end() :]) and _PAIR.match(line) is None:
+        if (
+            match is not None
+            and _is_kernels(line[match.end() :])
+            and _PAIR.match(line) is None
+            and not (match[1] == b"|" and _CELL in line[match.end() :].rstrip() + b" ")
+        ):
             found[match[1]] += 1
     if not found:
         return b""

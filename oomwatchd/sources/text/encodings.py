@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
 from oomwatchd.words.deferred import deferred
@@ -24,16 +25,17 @@ _TAGS: Final = (
     rb"(?:a|b|blockquote|body|br|code|dd|div|dl|dt|em|font|h[1-6]|head|hr|html|i|kbd|li|ol|p|pre|s|samp|small"
     rb"|span|strong|sub|sup|table|tbody|td|th|thead|title|tr|tt|u|ul)"
 )
-_TAG: Final = deferred(rb"</?" + _TAGS + rb"(?:\s[^<>]{0,300})?/?>")
-_MARKUP: Final = deferred(rb"<(?!/?" + _TAGS + rb"\b)")
+_TAG: Final = deferred(rb"</?" + _TAGS + rb"(?:\s[^<>]{0,300})?/?>", re.I)
+_MARKUP: Final = deferred(rb"<(?!/?" + _TAGS + rb"\b)", re.I)
 #: a line ends with these, unless only the end of a string stands behind
 _BREAK: Final = deferred(
     rb"<(?:br(?:\s[^<>]{0,300})?/?|/(?:p|li|pre|div|tr|td|dd|dt|h[1-6]|blockquote))>"
-    rb"(?![\"'`,;)\]}]{1,8}\s{0,8}$)"
+    rb"(?![\"'`,;)\]}]{1,8}\s{0,8}$)",
+    re.I,
 )
 _TWICE: Final = deferred(rb"&amp;(?:lt|gt|amp|quot|nbsp|apos|#\d{1,5}|#x[0-9a-f]{1,4});")
-_CLOSING: Final = deferred(rb"</" + _TAGS + rb">|<br ?/?>")
-_OPENING: Final = deferred(rb"<" + _TAGS + rb"[ >/]")
+_CLOSING: Final = deferred(rb"</" + _TAGS + rb">|<br ?/?>", re.I)
+_OPENING: Final = deferred(rb"<" + _TAGS + rb"[ >/]", re.I)
 
 # Markdown writers put a backslash before characters that Markdown uses; the kernel's own words have none
 _ESCAPED: Final = deferred(rb"[A-Za-z]\\_[A-Za-z]")
@@ -54,13 +56,13 @@ _LIGATURES: Final = {
     for last, letters in zip(range(0x80, 0x85), (b"ff", b"fi", b"fl", b"ffi", b"ffl"), strict=True)
 }
 _LIGATURE: Final = deferred(rb"\xef\xac[\x80-\x84]")
-# colour codes whose escape character was written out or lost
+# colour codes whose escape character was written out, its backslash perhaps escaped in turn, or lost
 _COLOUR: Final = deferred(
-    rb"(?:\^\[|\\x1b|\\033|\\e|\\u001b|\xe2\x90\x9b|\xe2\x86\x90)?\[\d{1,3}(?:;\d{1,3}){0,4}m"
+    rb"(?:\^\[|\\{1,4}(?:x1b|033|e|u001b|u241b)|\xe2\x90\x9b|\xe2\x86\x90)?\[\d{1,3}(?:;\d{1,3}){0,4}m"
 )
 _UNCOLOURED: Final = deferred(rb"\[0m")
 _COLOURED: Final = deferred(
-    _COLOUR.pattern + rb"|(?:\^\[|\\x1b|\\033|\\e|\\u001b|\xe2\x90\x9b|\xe2\x86\x90)\[m"
+    _COLOUR.pattern + rb"|(?:\^\[|\\{1,4}(?:x1b|033|e|u001b|u241b)|\xe2\x90\x9b|\xe2\x86\x90)\[m"
 )
 
 
@@ -108,13 +110,16 @@ def judge(head: bytes) -> Carrier:
         markdown=escaped > 0 and escaped >= len(_UNESCAPED.findall(head)),
         typeset=not head.isascii() and _TYPESET.search(head) is not None,
         bold=has_bold(head),
-        coloured=b"[0m" in head and b"\x1b" not in head and _is_coloured(head),
+        coloured=b"[0m" in head and _is_coloured(head),
     )
     return PLAIN if carrier == PLAIN else carrier
 
 
 def _is_coloured(head: bytes) -> bool:
-    """Whether half of the lines are coloured, and the colour ends: a task's name may hold a colour too."""
+    """Whether written-out codes colour half of the lines, and the colour ends: a task's name may hold a
+    colour too."""
+    if b"\x1b" in head:
+        head = _ANSI.sub(b"", head)
     lines = [line for line in head.split(b"\n") if line.strip()]
     coloured = sum(b"m" in line and _COLOUR.search(line) is not None for line in lines)
     return 2 * coloured >= len(lines) and _UNCOLOURED.search(head) is not None
@@ -154,6 +159,11 @@ def clean(line: bytes) -> list[bytes]:
 def is_console(line: bytes) -> bool:
     """Whether the line shows that a terminal or a serial line carried it."""
     return b"\x1b[" in line or b"\r" in line.rstrip(b"\r") or line.endswith(b"\r\r")
+
+
+def is_marked(text: str) -> bool:
+    """Whether a text has HTML's breaks between its lines."""
+    return "<" in text and _BREAK.search(text.encode("utf-8", "backslashreplace")) is not None
 
 
 def unmark(line: bytes) -> bytes:
@@ -197,4 +207,6 @@ def untypeset(line: bytes) -> bytes:
 
 def uncolour(line: bytes) -> bytes:
     """Remove colour codes whose escape character was written out or lost."""
+    if b"\x1b" in line:
+        line = _ANSI.sub(b"", line)
     return _COLOURED.sub(b"", line) if b"m" in line else line

@@ -132,7 +132,8 @@ class Joiner:
         if prefixed:
             held = self._held
             if held is not None:
-                if record.raw == self._line and (self.doubled or record.usec is not None):
+                again = record.raw == self._line and record.text == held.text
+                if again and (self.doubled or record.usec is not None):
                     self._twice(held, record)
                     return
                 if held.text[:4] in pieces.BEGUN and self._continues(held, record):

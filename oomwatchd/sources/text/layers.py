@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from oomwatchd.sources.text import certain
+from oomwatchd.sources.text import certain, encodings
 from oomwatchd.words.deferred import deferred
 
 #: characters that separate the tokens of a prefix
@@ -55,6 +55,10 @@ def _parts(text: str) -> list[str]:
     return text.rstrip("\r\n").split("\n")
 
 
+#: the longest prefix that may stand alone on its line
+_ALONE: Final = 512
+
+
 class Template(NamedTuple):
     """A prefix, and perhaps a suffix, as patterns. ``loose``: the same prefix with any words in it, for lines
     whose text is certain. ``quote``: the text is quoted."""
@@ -69,14 +73,39 @@ class Template(NamedTuple):
         match = self.prefix.match(line)
         if match is None:
             match = self.loose.match(line)
-            if match is None or not certain.begins(line, match.end()):
-                return None
+            if match is not None and not certain.begins(line, match.end()):
+                match = None
+        if match is None and len(line) <= _ALONE:
+            # the word behind it was too long for its line
+            match = self.prefix.fullmatch(line.rstrip() + " ")
+        if match is None:
+            return None
         text = line[match.end() :]
         if self.suffix is not None and (end := self.suffix.search(text)) is not None:
             text = text[: end.start()]
+        elif not match[0]:
+            return None
         if self.quote:
             return Cut(_parts(unescape(text, self.quote)), match[0])
         return Cut([text], match[0])
+
+
+class Encoded(NamedTuple):
+    """HTML or colours inside the fields of records."""
+
+    html: bool = False
+    coloured: bool = False
+
+    def undo(self, line: str) -> Cut | None:
+        """The lines without them."""
+        raw = line.encode("utf-8", "backslashreplace")
+        text = encodings.unmark(raw) if self.html else raw
+        parts = [
+            clean.decode("utf-8", "backslashreplace")
+            for part in text.split(b"\n")
+            for clean in encodings.clean(encodings.uncolour(part) if self.coloured else part)
+        ]
+        return None if parts == [line] else Cut(parts)
 
 
 class Label(NamedTuple):
@@ -233,6 +262,11 @@ def json_in(line: str) -> tuple[int, object] | None:
     return None
 
 
+def is_record(line: bytes) -> bool:
+    """Whether a line holds a JSON object: HTML and colours in its strings are theirs."""
+    return json_in(line.decode("utf-8", "backslashreplace")) is not None
+
+
 def _json_begin(line: str, at: int) -> int:
     places = [place for place in (line.find("{", at), line.find("[", at)) if place >= 0]
     return min(places, default=-1)
@@ -259,7 +293,7 @@ def leaves(value: object) -> Iterator[tuple[tuple[str, ...], str]]:
             ]
 
 
-Layer = Template | Label | Column | Literals | Json | Others
+Layer = Template | Label | Column | Literals | Json | Encoded | Others
 #: alternative layers: each line has one of them
 Stage = tuple[Layer, ...]
 
@@ -273,7 +307,8 @@ _FRAME: Final = deferred(r"[ \t]*[-+=|:\u2500-\u257f]{3}[-+=|: \t\u2500-\u257f]*
 
 
 def undo(stages: tuple[Stage, ...], line: str, at: int = 0) -> Iterator[tuple[str, str, bool]]:
-    """The lines inside a line, the text before each, and whether any layer was removed."""
+    """The lines inside a line, the text before each, and whether any layer was removed that stands before its
+    text."""
     if line[:1] in _FRAME_FIRST and _FRAME.match(line) is not None:
         return
     for index in range(at, len(stages)):
@@ -281,10 +316,11 @@ def undo(stages: tuple[Stage, ...], line: str, at: int = 0) -> Iterator[tuple[st
             cut = layer.undo(line)
             if cut is None:
                 continue
+            stood_before = bool(cut.before) or not isinstance(layer, Template | Encoded)
             for inner in cut.lines:
-                for text, before, _ in undo(stages, inner, index + 1):
+                for text, before, cut_within in undo(stages, inner, index + 1):
                     if len(text) < _FEW and text.strip() and not text.strip(_CLOSING):
                         continue  # what closed the text, behind its line's end
-                    yield text, f"{cut.before} {before}" if before else cut.before, True
+                    yield text, f"{cut.before} {before}" if before else cut.before, stood_before or cut_within
             return
     yield line, "", False

@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress, islice
 from typing import Final, NamedTuple
 
 from oomwatchd.formats import neighbours
 from oomwatchd.formats.recognise import ALL, recognise
 from oomwatchd.records.kmsg import FACILITY_KERN
-from oomwatchd.sources.text import certain
+from oomwatchd.sources.text import certain, encodings
 from oomwatchd.sources.text.layers import (
     BAR,
     DELIMITERS,
     Column,
+    Encoded,
     Json,
     Label,
     Layer,
@@ -39,6 +40,7 @@ from oomwatchd.sources.text.layers import (
     row,
     undo,
 )
+from oomwatchd.sources.text.needles import has_needle
 from oomwatchd.sources.text.prefix import PrefixParser
 from oomwatchd.sources.text.stamped import BATCH, Cut
 from oomwatchd.sources.text.structured import JsonReader
@@ -61,6 +63,15 @@ _TEXT: Final = 12
 _FORMS_FOR_SUFFIX: Final = 3
 #: texts that are looked at before all are
 _FEW: Final = 16
+#: lines of a text that is searched for broken lines; how many words of each are tried; kinds
+#: of lines whose beginning is any word
+_SHORT: Final = 256
+_TOKENS_TRIED: Final = 16
+_BLANK: Final = deferred(r"[ \t]+(?=\S)")
+_ANYWHERE: Final = frozenset({"totals", "memcg_stat", "bare_header", "header"})
+#: letters before so many lines are a prefix
+_OFTEN: Final = 3
+_FIGURES: Final = deferred("[0-9]+")
 
 _TOKEN: Final = deferred(rf"[ \t]+|[^{DELIMITERS}]+|.", re.S)
 _WORD: Final = f"[^{DELIMITERS}]"
@@ -117,16 +128,44 @@ def learn(lines: Sequence[str], cuts: Sequence[Cut | None] = ()) -> tuple[Stage,
         return ()
     stages: list[Stage] = []
     for _ in range(MAX_STAGES):
-        stage = _stage(lines)
+        stage = _stage(lines) or (() if stages else _marked(lines))
         if not stage:
             break
         stages.append(stage)
         lines = [text for line in lines for text, _, _ in undo((stage,), line)]
+        if encoded := _encoded(lines):
+            stages.append(encoded)
+            lines = [text for line in lines for text, _, _ in undo((encoded,), line)]
     return tuple(stages)
+
+
+def _marked(lines: Sequence[str]) -> Stage:
+    """The layer of records one string of which holds lines with HTML's breaks between them."""
+    paths = {
+        path
+        for line in lines
+        if '{"' in line and encodings.is_marked(line) and (inside := json_in(line)) is not None
+        for path, text in leaves(inside[1])
+        if encodings.is_marked(text) and has_needle(text.encode("utf-8", "backslashreplace"))
+    }
+    return (Json(frozenset(paths)),) if paths else ()
+
+
+def _encoded(lines: Sequence[str]) -> Stage:
+    """The layer for HTML and colours in these lines, which records held."""
+    if not any("<" in line or "&" in line or "0m" in line or "\x1b" in line for line in lines):
+        return ()
+    together = "\n".join(lines).encode("utf-8", "backslashreplace")
+    carrier = encodings.judge(together)
+    if carrier.html or carrier.coloured or b"\x1b" in together:
+        return (Encoded(carrier.html, carrier.coloured),)
+    return ()
 
 
 def _stage(lines: Sequence[str]) -> Stage:
     samples = list(islice(_samples(lines), SAMPLE))
+    if len(lines) <= _SHORT and len({sample.form for sample in samples}) <= _FORMS_FOR_SUFFIX:
+        samples = list(islice(_broken(lines, samples), SAMPLE))
     wrong = _wrong(lines, samples)
     if not wrong:
         return _behind(samples)
@@ -151,10 +190,28 @@ def _stage(lines: Sequence[str]) -> Stage:
         others = set(wrong)
         layers += _templates(wrong, [sample for sample in samples if sample not in others], lines)
         wrong = [sample for sample in wrong if all(layer.undo(sample.line) is None for layer in layers)]
+    if any(isinstance(layer, Template) for layer in layers):
+        layers = _with_suffix(layers, samples)
     if layers and not wrong and count == len(samples) and all(map(_is_of_fields, layers)):
         layers.append(Others())
     # layers that explain only a few of many lines match by chance: those lines were broken or run together
-    return tuple(layers) if 2 * len(wrong) <= count else ()
+    return tuple(layers) if layers and 2 * len(wrong) <= count else _behind(samples)
+
+
+def _with_suffix(layers: list[Layer], samples: Sequence[Sample]) -> list[Layer]:
+    """The layers with the suffix that all lines of the document have, whatever stands before their texts."""
+    suffix = None
+    if len({sample.form for sample in samples}) >= _FORMS_FOR_SUFFIX:
+        suffix = _suffix([(sample.form, sample.line[sample.at :]) for sample in samples], "")
+    if suffix is None:
+        return layers
+    return [
+        *(
+            layer._replace(suffix=suffix) if isinstance(layer, Template) and layer.suffix is None else layer
+            for layer in layers
+        ),
+        Template(_NOTHING, _NOTHING, suffix),
+    ]
 
 
 def _is_of_fields(layer: Layer) -> bool:
@@ -182,6 +239,24 @@ def _samples(lines: Iterable[str]) -> Iterable[Sample]:
         for line in lines
         if len(line) > 8 and (found := certain.find(line)) is not None
     )
+
+
+def _broken(lines: Sequence[str], samples: Sequence[Sample]) -> Iterator[Sample]:
+    """The samples, and those of lines that were broken before their kind is certain, in order."""
+    waiting = iter(samples)
+    following = next(waiting, None)
+    for line in lines:
+        if following is not None and line == following.line:
+            yield following
+            following = next(waiting, None)
+            continue
+        for tried, blank in enumerate(_BLANK.finditer(line)):
+            if tried == _TOKENS_TRIED:
+                break
+            kind = kind_of(line[blank.end() :])
+            if kind is not None and kind.closed and kind.name not in _ANYWHERE:
+                yield Sample(line, blank.end(), kind.name)
+                break
 
 
 def _is_plain(lines: Sequence[str], cuts: Sequence[Cut | None]) -> bool:
@@ -390,9 +465,29 @@ def _is_one_phrase(shape: Sequence[str], columns: Sequence[Sequence[str]]) -> bo
     words = [column for kind, column in zip(shape, columns, strict=True) if kind == "w"]
     return (
         len(columns[0]) > 2
-        and all(len(set(column)) == 1 for column in words)
-        and any(_LETTERS.search(column[0]) is not None for column in words)
+        and all(len({_uncounted(word) for word in column}) == 1 for column in words)
+        and any(_says_something(_uncounted(column[0]), len(column)) for column in words)
     )
+
+
+def _counted(words: set[str]) -> str:
+    """The pattern of one word with a figure behind it, as lines are counted; "" if these are other words."""
+    first = _uncounted(next(iter(words)))
+    if any(map(str.isalpha, first)) and all(
+        re.fullmatch(re.escape(first) + "[0-9]+", word) for word in words
+    ):
+        return f"{re.escape(first)}[0-9]+"
+    return ""
+
+
+def _uncounted(word: str) -> str:
+    """A word without the figures that count it: ``node17``."""
+    return _FIGURES.sub("", word) or "0"
+
+
+def _says_something(word: str, times: int) -> bool:
+    """Whether it is a word, or letters that stand there so often that they are no part of the text."""
+    return _LETTERS.search(word) is not None or (times > _OFTEN and any(map(str.isalpha, word)))
 
 
 def _is_on_all(
@@ -437,7 +532,7 @@ def _is_custom(group: Sequence[tuple[Sample, list[str]]], samples: int) -> bool:
     stamp it is more likely the rest of another line."""
     line, at, _ = group[0][0]
     stamp = _STAMP.match(line.lstrip(" \t>"))
-    if stamp is not None:
+    if stamp is not None and _TIME.search(line, line.index("]") + 1, at) is None:
         return len(group) > 2 and 2 * len(group) > samples
     return len(group) > 1 or samples == 1 or _TIME.search(line, 0, at) is not None
 
@@ -450,11 +545,10 @@ def _template(
     length = len(shape) if whole else _known_from(group)
     columns = [[tokens[index] for _, tokens in group] for index in range(length)]
     cuts = [(sample.line, sample.at, len("".join(tokens[:length]))) for sample, tokens in group]
-    own = (
-        any(kind in _STRONG for kind in shape[:length])
-        or all(_TIME.search(line[:cut]) is not None for line, _, cut in cuts)
-        or _is_one_phrase(shape[:length], columns)
+    marked = any(kind in _STRONG for kind in shape[:length]) or all(
+        _TIME.search(line[:cut]) is not None for line, _, cut in cuts
     )
+    own = marked or _is_one_phrase(shape[:length], columns)
     # or a time in the known prefix behind: then it must be there
     ahead = (
         not own
@@ -464,12 +558,14 @@ def _template(
     strong = own or ahead
 
     def pattern(*, any_word: bool) -> str:
+        exact = not (any_word or marked or ahead)
         return "".join(
-            _pattern(kind, column, free=any_word, last=index == length - 1)
+            _pattern(kind, column, free=any_word, last=index == length - 1, exact=exact)
             for index, (kind, column) in enumerate(zip(shape[:length], columns, strict=True))
         )
 
-    prefix, loose = pattern(any_word=free and strong), pattern(any_word=True)
+    # a phrase is known by its words alone
+    prefix, loose = pattern(any_word=free and (marked or ahead)), pattern(any_word=True)
     if ahead:
         # a further line of a message has the same words, and no time
         figures = any(character.isdigit() for column in columns for token in column for character in token)
@@ -512,9 +608,9 @@ def _leads_to_text(sample: Sample, at: int) -> bool:
     return parser.prefixed and not parser.guessed and record.text.lstrip(" \t").startswith(wanted)
 
 
-def _pattern(kind: str, column: Sequence[str], *, free: bool, last: bool) -> str:
-    """The pattern for one token of a prefix. It accepts only words that were seen, or any word if
-    ``free``."""
+def _pattern(kind: str, column: Sequence[str], *, free: bool, last: bool, exact: bool = False) -> str:
+    """The pattern for one token of a prefix. It accepts only words that were seen, or any word if ``free``;
+    ``exact``: also no other figures than those in a word."""
     if kind == " ":
         return f"[ \\t]{{{min(map(len, column))}}}" if last else "[ \\t]+"
     if kind != "w":
@@ -526,6 +622,10 @@ def _pattern(kind: str, column: Sequence[str], *, free: bool, last: bool) -> str
         return "[0-9A-Fa-f-]+"
     if all(value[0].isdigit() for value in values):
         return f"[0-9]{_WORD}*"
+    if exact and len(values) == 1:
+        return re.escape(values.pop())
+    if not free and len(values) > 1 and (counted := _counted(values)):
+        return counted
     if (
         free
         or len(values) > _MAX_WORDS

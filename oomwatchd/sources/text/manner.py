@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from oomwatchd.records.kmsg import Setting
 from oomwatchd.sources.text import decoration, encodings, mail, stamped
-from oomwatchd.sources.text.layers import Stage
+from oomwatchd.sources.text.layers import Stage, is_record
 from oomwatchd.sources.text.learn import learn
 from oomwatchd.sources.text.needles import has_needle
 from oomwatchd.sources.text.setting import settings
@@ -146,7 +146,7 @@ def _judged(head: Sequence[bytes], together: bytes, cuts: Sequence[stamped.Cut |
         texts += [text for text, _ in pieces]
         raws += [part for _, part in pieces]
         # signs of quotation and comments are left for the eye
-        as_it_is = not carrier.quoted_printable and len(pieces) == 1
+        as_it_is = not carrier.quoted_printable and len(pieces) == 1 and b"<" not in raw
         shown += [raw.decode("utf-8", "backslashreplace")] if as_it_is else [text for text, _ in pieces]
     return manner._replace(stages=learn(texts), settings=settings(raws, shown))
 
@@ -199,6 +199,9 @@ class Unwrapping:
             yield from self._cleaned(line)
             return
         parts = [line]
+        if b'{"' in line and is_record(line):
+            yield from self._cleaned(line)
+            return
         if carrier.html:
             tagged, line = line, encodings.unmark(line)
             if not line.strip() and tagged.strip():

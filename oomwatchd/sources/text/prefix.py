@@ -245,7 +245,7 @@ class PrefixParser:
         self.before = ""
         if shape is _DMESG:
             pri, seconds, fraction, caller, text = match.groups()
-            if "kernel: " in text[:80] and _HOST_MONOTONIC.match(text) is not None:
+            if _has_layers(text):
                 return self._peel(line, raw)
             if caller is None and text[:1] in _VENDOR_FIRST:
                 vendor = _vendor(text, 0)
@@ -473,6 +473,13 @@ def _pri(line: str, at: int, fields: _Fields, parser: PrefixParser) -> int | Non
     return after
 
 
+def _has_layers(text: str) -> bool:
+    """Whether another prefix stands behind the stamp: the kernel's tag, a vendor's clock."""
+    if text[:1] == "[":
+        return _HUMAN.match(text) is not None
+    return "kernel: " in text[:80] and _HOST_MONOTONIC.match(text) is not None
+
+
 def _vendor(text: str, at: int) -> re.Match[str] | None:
     """A vendor's own caller; brackets without a name in them are a row of the task table."""
     match = _VENDOR.match(text, at)
@@ -495,7 +502,7 @@ def _bracket(line: str, at: int, fields: _Fields) -> int | None:
         fields.caller = f"T{match['pid']}"
         return match.end()
     match = _HUMAN.match(line, at)
-    if match is not None and not fields.stamped:
+    if match is not None and (not fields.stamped or fields.usec is not None):
         iso = _HUMAN_ISO.search(match["human"])
         if iso is not None:
             fields.wall = _iso_seconds(iso["iso"], iso["zone"])

@@ -419,7 +419,10 @@ def goes_on(  # noqa: C901 - one branch for each shape of a broken line
         return True
     if piece.prefixed and piece.text.endswith("\n"):
         return True  # a syslog record continues after its #012
-    full = widths.hard is not None and piece.length % widths.hard == 0
+    full = widths.hard is not None and (
+        piece.length % widths.hard == 0
+        or (piece.pieces > 1 and widths.soft is not None and piece.width >= widths.soft)
+    )
     if full and piece.prefixed and start is not None and start.name in ("memcg_stat", "totals"):
         # "eed 0" is not a statistic if it follows a full line
         return True
