@@ -1276,6 +1276,3 @@ def test_a_vendors_clock_behind_the_stamp() -> None:
     found = reader.feed("\n".join(lines).encode()) + reader.flush()
     said = [(record.usec, record.text[:7]) for record in found]
     assert said == [(36172486, "worker:"), (36172600, "DMA32: ")]
-        (36172486, "worker:"),
-        (36172600, "DMA32: "),
-    ]
