@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import pytest
 
+from oomwatchd.cli import _parallel
+from oomwatchd.cli._output import Writer
 from oomwatchd.daemon.incident import KEPT, TOGETHER_USEC, Incident
 from oomwatchd.event import OomEvent, conclude
+from oomwatchd.event.storm import is_open
 from oomwatchd.records.capture import OomCapture, Snapshot
 from tests.recorded import captures
 
@@ -35,6 +42,7 @@ def test_the_first_report_of_a_storm_names_who_asked_in_the_others(corpus: Path)
     reports = storm(corpus)
     incident, events = explained(reports)
     assert "queuer" not in events[0].summary
+    assert is_open(events[0])
     first = incident.added_to(reports[0])
     assert [one.comm for one in first.later].count("queuer") == 3
     event = conclude(first).event
@@ -68,3 +76,51 @@ def test_it_is_bounded(corpus: Path) -> None:
         capture, records=(msgspec.structs.replace(capture.records[0], usec=usec),)
     )
     assert len(incident.added_to(first).later) == KEPT
+
+
+def analyzed(corpus: Path, begin: int) -> list[str]:
+    """The WHY of each report of the storm, as ``analyze`` writes the file."""
+    stream = io.BytesIO()
+    writer = Writer(stream, "jsonl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_parallel, "BEGIN", begin)
+        patch.setattr(_parallel, "helpers_worth", lambda: 0)
+        assert _parallel.write_all(captures(corpus / STORM), writer) == 5
+    return [json.loads(line)["summary"] for line in stream.getvalue().splitlines()]
+
+
+def test_analyze_of_a_file_reads_ahead(corpus: Path) -> None:
+    for begin in (64, 0):  # one after another, and a batch
+        first, *others = analyzed(corpus, begin)
+        assert "; queuer (pid 170) asked for a unix socket" in first
+        assert "asked for" not in others[-1], "nothing followed"
+    alone = io.BytesIO()
+    Writer(alone, "jsonl").write(captures(corpus / STORM)[0])
+    assert b"queuer" not in alone.getvalue().split(b'"complete"')[0]
+
+
+def test_reading_ahead_is_bounded_by_the_exhaustion(corpus: Path) -> None:
+    reports = captures(corpus / STORM)
+    usec = reports[0].records[0].usec
+    assert usec is not None
+    late = [
+        msgspec.structs.replace(
+            one,
+            records=tuple(
+                msgspec.structs.replace(r, usec=(r.usec or 0) + n * TOGETHER_USEC) for r in one.records
+            ),
+        )
+        for n, one in enumerate(reports)
+    ]
+    taken = []
+
+    def read() -> Iterator[OomCapture]:
+        for one in late:
+            taken.append(one)
+            yield one
+
+    ahead = _parallel.Ahead(read())
+    assert next(ahead) is late[0]
+    assert len(taken) == 2, "the second is of another exhaustion"
+    assert [next(ahead), *ahead] == late[1:]
+    assert ahead.following == []

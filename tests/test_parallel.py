@@ -95,9 +95,9 @@ def test_what_a_later_report_needs_of_an_earlier_one(
     here: list[OomCapture] = []
     real = Writer.write
 
-    def write(self: Writer, capture: OomCapture) -> None:
+    def write(self: Writer, capture: OomCapture, following: Sequence[OomCapture] = ()) -> None:
         here.append(capture)
-        real(self, capture)
+        real(self, capture, following)
 
     monkeypatch.setattr(Writer, "write", write)
     assert parallel(captures, "jsonl") == serial(captures, "jsonl")
@@ -124,10 +124,10 @@ def test_a_helper_that_dies_costs_nothing(
     expected = serial(captures, "text")
     this, real = os.getpid(), Writer.made
 
-    def dies(self: Writer, capture: OomCapture) -> Made | None:
+    def dies(self: Writer, capture: OomCapture, following: Sequence[OomCapture] = ()) -> Made | None:
         if os.getpid() != this:
             os.kill(os.getpid(), signal.SIGKILL)
-        return real(self, capture)
+        return real(self, capture, following)
 
     monkeypatch.setattr(Writer, "made", dies)
     assert parallel(captures, "text") == expected

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
@@ -16,7 +17,8 @@ from oomwatchd.cli import EX_SOFTWARE, columns, complain
 from oomwatchd.diagnosis.case import Case
 from oomwatchd.errors import OomwatchdError, UsageError
 from oomwatchd.event import Conclusion, OomEvent, conclude_case, unexplained
-from oomwatchd.records.capture import OomCapture
+from oomwatchd.event.storm import KEPT, asked_of, is_open, together, with_later
+from oomwatchd.records.capture import Asked, OomCapture
 from oomwatchd.records.kmsg import KmsgRecord
 from oomwatchd.render.json import encode, event_document
 from oomwatchd.words.escape import harmless
@@ -94,13 +96,16 @@ class Writer:
         self._records: dict[str, tuple[KmsgRecord, ...]] = {}
         #: of a log's reports the last page size that one told, with its kernel, by the log's name
         self._page_sizes: dict[str | None, tuple[int, str | None]] = {}
+        #: who asked in reports that are not written yet
+        self._asked: deque[tuple[OomCapture, Asked | None]] = deque(maxlen=KEPT)
 
-    def write(self, capture: OomCapture) -> None:
-        """The next event."""
+    def write(self, capture: OomCapture, following: Sequence[OomCapture] = ()) -> None:
+        """The next event; ``following`` are reports of the log behind it, as far as they are known: of one
+        exhaustion, they tell who asked."""
         if self._format == "html" and (len(self._pages) >= PAGE_REPORTS or self._room <= 0):
             self._count += 1  # neither kept nor explained
             return
-        (event, error), case = self._explained(capture)
+        (event, error), case = self._explained(capture, following)
         self.status = self.status or (EX_SOFTWARE if error is not None else 0)
         if self._format == "html":
             self._count += 1
@@ -110,10 +115,10 @@ class Writer:
         else:
             self._put(self._rendered(event, case))
 
-    def made(self, capture: OomCapture) -> Made | None:
+    def made(self, capture: OomCapture, following: Sequence[OomCapture] = ()) -> Made | None:
         """The event for :meth:`take`, which need not be called in this process; None where only
         :meth:`write` can make it."""
-        (event, error), case = conclude_case(capture)
+        (event, error), case = self._after(capture, conclude_case(capture), following)
         if error is not None or self._format == "html":
             return None
         return Made(event.page_size_bytes, event.kernel, self._rendered(event, case))
@@ -156,7 +161,28 @@ class Writer:
             self._page_sizes.clear()
         self._page_sizes[log] = page_size, kernel
 
-    def _explained(self, capture: OomCapture) -> tuple[Conclusion, Case | None]:
+    def _after(
+        self, capture: OomCapture, found: tuple[Conclusion, Case | None], following: Sequence[OomCapture]
+    ) -> tuple[Conclusion, Case | None]:
+        """What was found, or what is found with those who asked in the reports that followed."""
+        if not following or capture.at is not None or not is_open(found[0].event):
+            return found
+        near = [one for one in following[:KEPT] if together(capture, one)]
+        more = with_later(capture, [asked for asked in map(self._asked_of, near) if asked is not None])
+        return found if more is capture else conclude_case(more)
+
+    def _asked_of(self, capture: OomCapture) -> Asked | None:
+        """The request of a report; the newest are kept, for each is asked for by all before it."""
+        for known, asked in self._asked:
+            if known is capture:
+                return asked
+        asked = asked_of(capture, conclude_case(capture)[0].event)
+        self._asked.append((capture, asked))
+        return asked
+
+    def _explained(
+        self, capture: OomCapture, following: Sequence[OomCapture] = ()
+    ) -> tuple[Conclusion, Case | None]:
         """The event; where a report does not tell its page size, with that of an earlier one of its log."""
         found, log = _explained(capture), capture.source.name
         event = found[0].event
@@ -165,8 +191,9 @@ class Writer:
         elif log in self._page_sizes:
             size, kernel = self._page_sizes[log]
             if event.kernel in (None, kernel):  # of another machine otherwise
-                return _explained(msgspec.structs.replace(capture, page_size_bytes=size))
-        return found
+                capture = msgspec.structs.replace(capture, page_size_bytes=size)
+                found = _explained(capture)
+        return self._after(capture, found, following)
 
     def close(self) -> None:
         """End the document; nothing may be written after it."""

@@ -21,6 +21,7 @@ import msgspec
 
 from oomwatchd.cli._output import Made, Writer
 from oomwatchd.errors import OomwatchdError
+from oomwatchd.event.storm import KEPT, together
 from oomwatchd.records.capture import OomCapture
 
 #: reports that are written before helpers are made, a tenth of a second of work
@@ -44,10 +45,10 @@ def helpers_worth() -> int:
 def write_all(found: Iterable[OomCapture], writer: Writer) -> int:
     """Write the events of all captures in their order; how many they were. Raises what ``found`` raises, when
     all before it is written."""
-    captures = iter(found)
+    captures = Ahead(iter(found))
     count = 0
     for capture in islice(captures, BEGIN):
-        writer.write(capture)
+        writer.write(capture, captures.following)
         count += 1
     if count == BEGIN:
         with _Crew(writer, helpers_worth()) as crew:
@@ -55,6 +56,43 @@ def write_all(found: Iterable[OomCapture], writer: Writer) -> int:
                 crew.explain(batch)
                 count += len(batch)
     return count
+
+
+class Ahead:
+    """The captures in order, and those that were read ahead: the rest of the same exhaustion, or one. Raises
+    what reading raised when all before it was given."""
+
+    def __init__(self, captures: Iterator[OomCapture]) -> None:
+        self._captures = captures
+        self._waiting: list[OomCapture] = []
+        self._error: OomwatchdError | None = None
+        self._ended = False
+
+    @property
+    def following(self) -> list[OomCapture]:
+        """What was read behind the capture that was given last."""
+        return self._waiting
+
+    def __iter__(self) -> Ahead:
+        return self
+
+    def __next__(self) -> OomCapture:
+        waiting = self._waiting
+        while not self._ended and (
+            len(waiting) < 2 or (len(waiting) <= KEPT and together(waiting[0], waiting[-1]))
+        ):
+            try:
+                waiting.append(next(self._captures))
+            except StopIteration:
+                self._ended = True
+            except OomwatchdError as error:
+                self._ended, self._error = True, error
+        if waiting:
+            return waiting.pop(0)
+        if self._error is not None:
+            raised, self._error = self._error, None
+            raise raised
+        raise StopIteration
 
 
 def _batches(captures: Iterator[OomCapture]) -> Iterator[list[OomCapture]]:
@@ -114,7 +152,7 @@ class _Crew:
             if helper.is_ready() and helper.give(job):
                 break
         else:
-            job.made = [self._writer.made(capture) for capture in captures]
+            job.made = _made(self._writer, captures)
         self._write(_AHEAD)
 
     def _write(self, most: int) -> None:
@@ -194,6 +232,11 @@ class _Helper:
         os.waitpid(self._pid, 0)
 
 
+def _made(writer: Writer, captures: list[OomCapture]) -> list[Made | None]:
+    """The events of a batch; what follows a report is known as far as the batch goes."""
+    return [writer.made(capture, captures[n + 1 :]) for n, capture in enumerate(captures)]
+
+
 def _pipe() -> tuple[BinaryIO, BinaryIO]:
     reading, writing = os.pipe()
     return os.fdopen(reading, "rb"), os.fdopen(writing, "wb")
@@ -205,7 +248,7 @@ def _serve(batches: BinaryIO, events: BinaryIO, writer: Writer) -> None:
     while True:
         try:
             captures = decoder.decode(_received(batches))
-            _send(events, msgspec.msgpack.encode([writer.made(capture) for capture in captures]))
+            _send(events, msgspec.msgpack.encode(_made(writer, captures)))
         except (EOFError, OSError):
             return
 

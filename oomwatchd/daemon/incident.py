@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 
-import msgspec
-
 from oomwatchd.event import OomEvent
+from oomwatchd.event.storm import KEPT, TOGETHER_USEC, asked_of, with_later
 from oomwatchd.records.capture import Asked, OomCapture
 
-#: Reports within this time are of one exhaustion.
-TOGETHER_USEC = 10_000_000
-#: Requests that are remembered, and functions of each call trace.
-KEPT, _FUNCTIONS = 64, 40
+__all__ = ["KEPT", "TOGETHER_USEC", "Incident"]
 
 
 class Incident:
@@ -27,25 +23,12 @@ class Incident:
 
     def note(self, capture: OomCapture, event: OomEvent) -> None:
         """A report was explained."""
-        trigger, usec = event.trigger, _usec(capture)
-        if usec is None or not trigger.comm or not trigger.call_trace or event.constraint == "memcg":
-            return
-        if "kthread" in trigger.call_trace:  # it holds nothing that could be ended
-            return
-        asked = Asked(
-            usec=usec, comm=trigger.comm, pid=trigger.pid, call_trace=trigger.call_trace[:_FUNCTIONS]
-        )
-        if asked not in self._asked:  # a later revision
+        asked = asked_of(capture, event)
+        if asked is not None and asked not in self._asked:  # else a later revision
             self._asked.append(asked)
 
     def added_to(self, capture: OomCapture) -> OomCapture:
         """The settled report with the requests of those that followed it."""
-        usec = _usec(capture)
-        if usec is None or not capture.settled or capture.at is None or capture.later:
+        if not capture.settled or capture.at is None:
             return capture
-        later = tuple(one for one in self._asked if usec < one.usec <= usec + TOGETHER_USEC)
-        return msgspec.structs.replace(capture, later=later) if later else capture
-
-
-def _usec(capture: OomCapture) -> int | None:
-    return capture.records[0].usec if capture.records else None
+        return with_later(capture, self._asked)
