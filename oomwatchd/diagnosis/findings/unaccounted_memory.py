@@ -73,6 +73,7 @@ def find(case: Case) -> Claim | None:
     top = within(case, rest)[:3]
     who = ", ".join(f"{a.function} ({a.location}) {size(a.bytes)}" for a in top)
     named = _named(case, vmalloc, percpu)
+    first = _first(case, rest)
     return Claim(
         finding=Finding(
             id=ID,
@@ -90,11 +91,11 @@ def find(case: Case) -> Claim | None:
                 "whole_bytes": whole,
                 "share_ratio": case.ledger.share(rest),
             },
-            advice=lever_of(case, top[0]) if top else _advice(case, vmalloc, percpu, rest),
+            advice=lever_of(case, top[0]) if top else _advice(case, vmalloc, percpu, rest, first),
         ),
         cause=Cause(
             tier=Tier.HELD if _outweighed(case, excess) else Tier.TAKEN,
-            text=f"{case.ledger.percent(rest)} {case.of} is in no counter{_whose(case, percpu, rest)}",
+            text=f"{case.ledger.percent(rest)} {case.of} is in no counter{_whose(case, percpu, rest, first)}",
             excess_bytes=excess,
         )
         if case.decides(excess)
@@ -187,13 +188,12 @@ def _first(case: Case, rest: int) -> Suspect | None:
     return by_count(case, least=int(_HUGE * rest)) or by_trace(case) or charged(case, rest, *_CHARGED)
 
 
-def _whose(case: Case, percpu: int, rest: int) -> str:
+def _whose(case: Case, percpu: int, rest: int, first: Suspect | None) -> str:
     site = site_of(case, rest, "slab_unreclaimable", "slab_reclaimable")
     if site is not None:
         return f", most of it allocated by {said(site)}"
     if percpu >= _HUGE * rest:
         return ", most of it per-CPU data"
-    first = _first(case, rest)
     if first is not None:
         return f", most of it {first.text}" if first.amount else f"; {first.text}"
     if case.uncounted_balloon is not None:
@@ -204,8 +204,8 @@ def _whose(case: Case, percpu: int, rest: int) -> str:
     return f"; the kernel has {FOREIGN}: {', '.join(own[:_NAMED_MODULES])}" if own else ""
 
 
-def _advice(case: Case, vmalloc: int, percpu: int, rest: int) -> str:
-    first, own = _first(case, rest), modules(case)
+def _advice(case: Case, vmalloc: int, percpu: int, rest: int, first: Suspect | None) -> str:
+    own = modules(case)
     if percpu >= _HUGE * rest:
         who = "" if not own else f"{unload(own)}, and see whether Percpu in /proc/meminfo falls. Else "
         text = (
