@@ -227,6 +227,15 @@ def test_the_answer_names_what_is_near() -> None:
     assert said[1].startswith("oomwatchd: near it: line 1") and "-Xmx" in said[1]
 
 
+def test_a_transcript_of_a_dump_without_a_report_is_named() -> None:
+    text = "crash> log\n[    1.000000] sysrq: Trigger a crash\ncrash> quit\n"
+    found, log = read(text.encode())
+    assert found == []
+    assert [near.kind.id for near in log.neighbours] == ["dump_tools"]
+    with_one = text.replace("sysrq: Trigger a crash", KILL)
+    assert len(read(with_one.encode())[0]) == 1
+
+
 def test_hostile_lines_cost_little() -> None:
     long = ["%s" * 4000, "killed process " * 2000, "[" * 9000, "Killed" + " " * 9000 + "x"]
     assert len(neighbours(long * 50)) <= 4

@@ -260,6 +260,16 @@ KINDS: tuple[Kind, ...] = (
         "sysrq: OOM request ignored. No task eligible",
     ),
     _kind(
+        "dump_tools",
+        "what crash or drgn shows of a kernel's memory dump, without a report in it",
+        "the whole log in the dump: 'crash> log', or makedumpfile --dump-dmesg; "
+        "look there for 'invoked oom-killer' and 'Killed process'",
+        r"^crash(?:64)?> |^ *DUMPFILE: \S|^(?:>>> |In \[\d+\]: ).*(?:\bdrgn\b|printk_records|print_dmesg)",
+        "crash> log",
+        "    DUMPFILE: vmcore  [PARTIAL DUMP]",
+        ">>> from drgn.helpers.linux.printk import print_dmesg",
+    ),
+    _kind(
         "quoted",
         "a line of a report, quoted in source code or in a sentence",
         "paste the log itself: dmesg, or journalctl -k",
@@ -280,6 +290,7 @@ KINDS: tuple[Kind, ...] = (
 _WORDS_OF_ANY = (
     *("oom", "mem", "kill", "137", "evict", "alloc", "anon", "tgid", "lmk", "nohang", "of size", "signal"),
     *("corrective", "victim", "fork rejected", "dump_header", "swap space", "exhaustion", "jetsam"),
+    *("crash> ", "crash64> ", "dumpfile: ", "drgn", "print_dmesg", "printk_records"),
 )
 
 

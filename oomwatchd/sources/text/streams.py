@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, Protocol, cast
 
 from oomwatchd.errors import NoInputError, PermissionDeniedError, UnavailableError
 from oomwatchd.sources.text.growing import REST_SECONDS
@@ -24,6 +24,8 @@ _SLOW: Final = 256 << 10
 _GZIP: Final = b"\x1f\x8b"
 _XZ: Final = b"\xfd7zXZ\0"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
+#: bytes that are decompressed at once: at most 32 MiB come of them
+_ZSTD_PIECE: Final = 1024
 _BZIP2: Final = b"BZh"  # the level, and the first block
 _BZIP2_BLOCK: Final = b"1AY&SY"
 #: formats that are not text and are not unpacked here: first bytes, name, how to get the text
@@ -116,6 +118,45 @@ class _Decompressed(io.RawIOBase):
         super().close()
 
 
+class _Frame(Protocol):
+    """What a decompressor of one zstd frame has."""
+
+    eof: bool
+    unused_data: bytes
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+class _Zstd:
+    """zstd's frames as one stream, which says at its end if the last one is cut; zstandard's own streams
+    do not."""
+
+    def __init__(self, stream: BinaryIO, begin: Callable[[], _Frame]) -> None:
+        self._stream = stream
+        self._begin = begin
+        self._frame: _Frame | None = None
+        self._ready = memoryview(b"")
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes; none at the end. EOFError if the data ends within a frame."""
+        while not self._ready:
+            data = self._rest or self._stream.read(_ZSTD_PIECE)
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("the data ends before the end of a zstd frame")
+                return b""
+            frame = self._frame = self._frame or self._begin()
+            self._ready, self._rest = memoryview(frame.decompress(data)), b""
+            if frame.eof:
+                self._frame, self._rest = None, frame.unused_data
+        data, self._ready = bytes(self._ready[:size]), self._ready[size:]
+        return data
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 def open_log(source: Path | str | BinaryIO, progress: Progress | None = None) -> BinaryIO:
     """A binary stream of the log's plain text.
 
@@ -156,7 +197,7 @@ def open_log(source: Path | str | BinaryIO, progress: Progress | None = None) ->
                 f"{name} is compressed with zstd and the zstandard package is not installed",
                 hint=f"install it, or: zstd -dc {name} | oomwatchd analyze -",
             ) from error
-        plain = zstandard.ZstdDecompressor().stream_reader(counted, read_across_frames=True)
+        plain = _Zstd(counted, lambda: cast(_Frame, zstandard.ZstdDecompressor().decompressobj()))
         errors = (EOFError, zstandard.ZstdError)
     elif magic.startswith(_BZIP2) and magic[4:] == _BZIP2_BLOCK:
         try:
@@ -176,7 +217,7 @@ def open_log(source: Path | str | BinaryIO, progress: Progress | None = None) ->
 
 def check_whole(stream: BinaryIO) -> None:
     """To be called at the end of a stream from :func:`open_log`. Raises NoInputError if a compressed file is
-    damaged or cut short, so that the rest was not read. (zstandard does not say whether one is cut.)"""
+    damaged or cut short, so that the rest was not read."""
     raw = getattr(stream, "raw", None)
     if isinstance(raw, _Decompressed) and raw.damage is not None:
         raise NoInputError(
