@@ -304,19 +304,28 @@ def zone_verdicts(report: OomReport, request: Request) -> tuple[ZoneVerdict, ...
     if layouts and all(wanted not in layout for layout in layouts):
         wanted = "Normal"
     one_block = _needs_one_block(report)
-    zones = tuple(_reserve_of_its_kind(z, zones) for z in zones)
+    known = _reserves_of_top_zones(zones)
+    zones = tuple(
+        replace(z, lowmem_reserve_bytes=known[z.zone])
+        if z.lowmem_reserve_bytes is None and z.zone in known
+        else z
+        for z in zones
+    )
     order = sorted(zones, key=lambda z: (z.node or 0, -_rank(z.zone)))
     return tuple(_verdict(z, request, wanted, layouts, report.page_size_bytes, one_block) for z in order)
 
 
-def _reserve_of_its_kind(zone: Zone, zones: Sequence[Zone]) -> Zone:
-    """The zone, if its lowmem_reserve line was lost, with that of the same zone of other nodes, where those
-    have none: nothing is above it."""
-    if zone.lowmem_reserve_bytes is not None:
-        return zone
-    others = [z.lowmem_reserve_bytes for z in zones if z.zone == zone.zone and z.lowmem_reserve_bytes]
-    none = bool(others) and not any(any(entries) for entries in others)
-    return replace(zone, lowmem_reserve_bytes=others[0]) if none else zone
+def _reserves_of_top_zones(zones: Sequence[Zone]) -> dict[str, tuple[int, ...]]:
+    """The lowmem_reserve of the kinds of zones that have none above them on any node, by the printed lines. A
+    zone whose line was lost has that of the same zone of other nodes."""
+    printed: dict[str, tuple[int, ...]] = {}
+    some: set[str] = set()
+    for zone in zones:
+        if entries := zone.lowmem_reserve_bytes:
+            printed.setdefault(zone.zone, entries)
+            if any(entries):
+                some.add(zone.zone)
+    return {kind: entries for kind, entries in printed.items() if kind not in some}
 
 
 def _rank(zone_type: str) -> int:
