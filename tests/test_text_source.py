@@ -1275,3 +1275,15 @@ def test_a_vendors_clock_behind_the_stamp() -> None:
     found = reader.feed("\n".join(lines).encode()) + reader.flush()
     said = [(record.usec, record.text[:7]) for record in found]
     assert said == [(36172486, "worker:"), (36172600, "DMA32: ")]
+
+
+def test_two_stamped_lines_in_one_among_whole_lines() -> None:
+    reader = TextReader()
+    lines = (
+        "[16680.926212] Mem-Info:",
+        "[16680.926214] Out of memory: Kill process 167 (mysqld) score 176 or sacrifice child "
+        "[16680.935614] Killed process 167 (mysqld) total-vm:101kB, anon-rss:17kB, file-rss:0kB",
+        "[16720.992415] Killed process 225 (php) total-vm:101kB, anon-rss:17kB, file-rss:0kB",
+    )
+    found = reader.feed("\n".join(lines).encode()) + reader.flush()
+    assert [record.usec for record in found] == [16680926212, 16680926214, 16680935614, 16720992415]

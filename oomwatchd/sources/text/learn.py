@@ -578,7 +578,10 @@ def _template(
         for sample, _ in group
         if (match := learned.match(sample.line)) is not None
     ]
-    before = "".join(group[0][1][:length]).rstrip(" \t")
+    begun = "".join(group[0][1][:length])
+    before = begun.rstrip(" \t")
+    if before != begun and before[-1:] in _QUOTES and before.count(before[-1]) % 2 == 0:
+        before = ""  # the quote ends a value of the prefix
     quote = before[-1:] if before[-1:] in _QUOTES else ""
     return Template(
         learned, deferred(loose), _suffix(ends, _CLOSES.get(before[-1:] or " ", "")), quote

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from oomwatchd.records.kmsg import Setting
-from oomwatchd.sources.text import decoration, encodings, mail, stamped
+from oomwatchd.sources.text import certain, decoration, encodings, mail, stamped
 from oomwatchd.sources.text.layers import Stage, is_record
 from oomwatchd.sources.text.learn import learn
 from oomwatchd.sources.text.needles import has_needle
@@ -31,6 +31,10 @@ _STAMP: Final = deferred(rb"\[ *\d{1,12}\.\d{6}\]")
 _ONE_CLOCK: Final = 10_000_000
 _TAG: Final = b" kernel: "
 _TWO_HEADS: Final = deferred(rb" kernel: [^\n]* kernel: ")
+#: a kernel line's end, and what certainly begins the next one
+_KILL_BEHIND: Final = deferred(
+    rb"[\w)] \[ *\d{1,12}\.\d{6}\] (?:[Kk]illed process \d|Out of memory|Memory cgroup out|oom[-_][kr])"
+)
 _RAW: Final = deferred(rb"\d{1,4},\d{1,20},\d{1,20},")
 _RAW_LINES: Final = 200
 #: no line of the kernel has so many blanks inside
@@ -256,6 +260,10 @@ def _bare(found: decoration.Decoration, line: bytes) -> str:
 
 def _is_reflowed(head: Sequence[bytes], lines: int, behind: bytes) -> bool:
     """Whether stamped lines were run together. ``behind``: all text in which a second stamp may be."""
+    if _KILL_BEHIND.search(behind) is not None and any(
+        _KILL_BEHIND.search(line) is not None and _is_two(line) for line in head
+    ):
+        return True
     if len(_STAMP.findall(behind)) < lines:
         return False
     stamps = sum(
@@ -264,6 +272,13 @@ def _is_reflowed(head: Sequence[bytes], lines: int, behind: bytes) -> bool:
         if line.count(b"[") > 1 and line[:1] != b"{" and _are_of_one_clock(_STAMP.findall(line))
     )
     return stamps >= 3 and stamps >= lines
+
+
+def _is_two(line: bytes) -> bool:
+    """Whether the line holds two lines of the kernel, each behind its stamp."""
+    parts = split_stamps(line.decode("utf-8", "replace").lstrip(" \t>|"))
+    texts = [part.partition("] ")[2] for part in parts]
+    return len(texts) > 1 and all(map(certain.is_at_once, texts))
 
 
 def _is_gapped(together: bytes) -> bool:
