@@ -470,6 +470,12 @@ def test_a_time_in_brackets_before_the_kernels_own_stamp(time: str, bare: Report
     assert said(wrapped.encode())[0]["victims"] == bare[0]["victims"]
 
 
+def test_a_time_between_two_stamps_is_a_prefix(bare: Reports) -> None:
+    lines = [f"[1714402541.67862{n}] 2024-04-29T14:55:41Z [1714402541.67862{n}] " for n in range(len(SHORT))]
+    text = "\n".join(prefix + line for prefix, line in zip(lines, SHORT, strict=True))
+    assert said(text.encode()) == [_known(report) for report in bare]
+
+
 def test_the_head_of_a_table_is_no_structured_data() -> None:
     """RFC 5424's [SD-ELEMENT] begins with a name; a wrapped line may end with "[  pid  ]"."""
     line = "2024-04-29T14:55:41.681628Z 2024-04-29T14:55:41.681628Z Apr 29 14:55:41 "

@@ -31,6 +31,8 @@ _STAMP: Final = deferred(rb"\[ *\d{1,12}\.\d{6}\]")
 _ONE_CLOCK: Final = 10_000_000
 _TAG: Final = b" kernel: "
 _TWO_HEADS: Final = deferred(rb" kernel: [^\n]* kernel: ")
+#: only a time between two stamps: all three are one prefix
+_CLOCK_BETWEEN: Final = deferred(rb"\] +[^\s\[]{0,40}\d\d:\d\d:\d\d[^\s\[]{0,40} +\[ *\d{1,12}\.\d{6}\]")
 #: a kernel line's end, and what certainly begins the next one
 _KILL_BEHIND: Final = deferred(
     rb"[\w)] \[ *\d{1,12}\.\d{6}\] (?:[Kk]illed process \d|Out of memory|Memory cgroup out|oom[-_][kr])"
@@ -269,7 +271,10 @@ def _is_reflowed(head: Sequence[bytes], lines: int, behind: bytes) -> bool:
     stamps = sum(
         max(0, stamps_in(line.decode("utf-8", "replace")) - 1)
         for line in head
-        if line.count(b"[") > 1 and line[:1] != b"{" and _are_of_one_clock(_STAMP.findall(line))
+        if line.count(b"[") > 1
+        and line[:1] != b"{"
+        and _are_of_one_clock(_STAMP.findall(line))
+        and _CLOCK_BETWEEN.search(line) is None
     )
     return stamps >= 3 and stamps >= lines
 
