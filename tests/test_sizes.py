@@ -20,6 +20,7 @@ LONG = frozenset(
         "metrics/__init__.py",
         "metrics/families.py",
         "observe/cgroup.py",
+        "observe/looks.py",
         "reports/assemble/placing.py",
         "sources/text/joiner.py",
         "sources/text/learn.py",
@@ -27,6 +28,7 @@ LONG = frozenset(
         "sources/text/reader.py",
         "sources/text/wrap.py",
         "store/store.py",
+        "warning/incidents.py",
         "web/server.py",
     }
 )

@@ -4,6 +4,8 @@ A look costs nothing while nothing grows: the machine's figures are in the fligh
 cgroup's charge was read by its walk. memory.stat is read only of cgroups that grew by a notable share of
 their limit or are nearly full, processes and tmpfs mounts only where an end is in sight.
 
+One long class: each reading needs what the looks before it kept.
+
 Sources: Documentation/admin-guide/cgroup-v1/memory.rst, cgroup-v2.rst, proc(5), statvfs(3).
 """
 

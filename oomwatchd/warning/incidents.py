@@ -3,6 +3,8 @@
 The machine and each cgroup with a limit can have a warning. If several would tell of the same growth (a
 cgroup, its parent, the machine), only the one that ends first is given.
 
+One long class: an incident opens, rises and closes by what all the others hold.
+
 Core: no clock, no file, no socket.
 """
 

@@ -144,7 +144,9 @@ def _judged(head: Sequence[bytes], together: bytes, cuts: Sequence[stamped.Cut |
         return manner
     if manner.plain and not encodings.is_dirty(together):
         texts = together.decode("utf-8", "backslashreplace").split("\n")
-        return manner._replace(stages=learn(texts, cuts), settings=settings(head, texts))
+        # each line of a log has its prefix, which source code and prose have not
+        around = {} if prefixed else settings(head, texts)
+        return manner._replace(stages=learn(texts, cuts), settings=around)
     unwrapping = Unwrapping(manner)
     texts, raws, shown = [], [], []
     for raw in head:
