@@ -470,8 +470,11 @@ def test_a_time_in_brackets_before_the_kernels_own_stamp(time: str, bare: Report
     assert said(wrapped.encode())[0]["victims"] == bare[0]["victims"]
 
 
-def test_a_time_between_two_stamps_is_a_prefix(bare: Reports) -> None:
-    lines = [f"[1714402541.67862{n}] 2024-04-29T14:55:41Z [1714402541.67862{n}] " for n in range(len(SHORT))]
+@pytest.mark.parametrize(
+    "time", ["2024-04-29T14:55:41Z", "2024-04-29 14:55:41,678", "Mon Apr 29 14:55:41 2024"]
+)
+def test_a_time_between_two_stamps_is_a_prefix(time: str, bare: Reports) -> None:
+    lines = [f"[1714402541.67862{n}] {time} [1714402541.67862{n}] " for n in range(len(SHORT))]
     text = "\n".join(prefix + line for prefix, line in zip(lines, SHORT, strict=True))
     assert said(text.encode()) == [_known(report) for report in bare]
 

@@ -32,7 +32,9 @@ _ONE_CLOCK: Final = 10_000_000
 _TAG: Final = b" kernel: "
 _TWO_HEADS: Final = deferred(rb" kernel: [^\n]* kernel: ")
 #: only a time between two stamps: all three are one prefix
-_CLOCK_BETWEEN: Final = deferred(rb"\] +[^\s\[]{0,40}\d\d:\d\d:\d\d[^\s\[]{0,40} +\[ *\d{1,12}\.\d{6}\]")
+_CLOCK_BETWEEN: Final = deferred(
+    rb"\][^\[\n]{0,24}\d\d:\d\d:\d\d[^\[\nA-Za-z]{0,16}Z?[^\[\nA-Za-z]{0,4}\[ *\d{1,12}\.\d{6}\]"
+)
 #: a kernel line's end, and what certainly begins the next one
 _KILL_BEHIND: Final = deferred(
     rb"[\w)] \[ *\d{1,12}\.\d{6}\] (?:[Kk]illed process \d|Out of memory|Memory cgroup out|oom[-_][kr])"
