@@ -190,10 +190,10 @@ def _stage(lines: Sequence[str]) -> Stage:
         others = set(wrong)
         layers += _templates(wrong, [sample for sample in samples if sample not in others], lines)
         wrong = [sample for sample in wrong if all(layer.undo(sample.line) is None for layer in layers)]
-    if any(isinstance(layer, Template) for layer in layers):
-        layers = _with_suffix(layers, samples)
     if layers and not wrong and count == len(samples) and all(map(_is_of_fields, layers)):
         layers.append(Others())
+    elif any(isinstance(layer, Template) for layer in layers):
+        layers = _with_suffix(layers, samples)
     # layers that explain only a few of many lines match by chance: those lines were broken or run together
     return tuple(layers) if layers and 2 * len(wrong) <= count else _behind(samples)
 
