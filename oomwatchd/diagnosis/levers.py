@@ -204,7 +204,7 @@ def begin_with(case: Case) -> str:
 def _lasts(case: Case, memcg: Memcg, limit: int) -> str:
     found = owned(memcg.oom_path or "", case.container_names)
     if found is None:
-        return ", set where the cgroup is made (it is lost with it)"
+        return ", set where the cgroup is made"
     if found.kind == "unit":
         name = harmless_name(middle_cut(found.name, 60))
         return f": systemctl set-property {name} MemoryMax={limit >> 10}K lasts"

@@ -32,10 +32,7 @@ TITLE = "Many small processes together hold the memory"
 #: Least number of processes, their least share of all resident memory, and the largest share of one of them.
 _COUNT, _SHARE, _LARGEST = 20, 0.5, 0.1
 #: The first kill of a fork bomb looks like that of a pool that is a little too large.
-_THEN = (
-    " If more of them fill that, too, bound how many may run: they multiply (a fork bomb, jobs that never "
-    "end)."
-)
+_THEN = " If they fill that, too, bound how many run."
 #: Kills within this time are of one crowd, not of a crowd that grew again.
 _LATER_USEC = 10_000_000
 
@@ -142,7 +139,7 @@ def _told(case: Case, group: _Group, whole: int, *, comm: str | None, cgroup: st
             "largest_rss_bytes": largest,
             "bound_bytes": case.bound_bytes,
         },
-        advice=raised_first(case, f"bound how {bound}, or {limit}", needed="so many are needed") + _THEN
+        advice=raised_first(case, f"bound how {bound}, or {limit}", needed="all are needed") + _THEN
         if case.in_cgroup and not _multiplies(case)
         else f"Bound how {bound}, or {limit}.",
     )

@@ -67,7 +67,7 @@ _FEW: Final = 16
 #: of lines whose beginning is any word
 _SHORT: Final = 256
 _TOKENS_TRIED: Final = 16
-_BLANK: Final = deferred(r"[ \t]+(?=\S)")
+_BLANK: Final = deferred(r"(?<![ \t])[ \t]++(?=\S)")  # a line of blanks is passed once
 _ANYWHERE: Final = frozenset({"totals", "memcg_stat", "bare_header", "header"})
 #: letters before so many lines are a prefix
 _OFTEN: Final = 3

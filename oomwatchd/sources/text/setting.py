@@ -70,6 +70,8 @@ _TIMED: Final = deferred(r"\d\d:\d\d|\[ *\d+\.\d+\]|^\W*\d{4}-\d\d")
 _MESSAGE: Final = deferred(
     r"\W{0,8}[A-Z]{2,}\w*:|.*(?:\b0x[0-9a-f]|\dkB|\b[0-9a-f]{8}\b|\w:\d|/\w+/\w+/|\[#?\d|\S  +\S|\w@\w|[|~$])"
 )
+#: no program and no post has these: noise of a serial line
+_NOISE: Final = deferred(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f\ufffd]")
 #: so many more lines of the kernel with a time are a log
 _MANY: Final = 3
 #: words that a sentence has at least; letters, in a script without blanks between words
@@ -83,7 +85,7 @@ def settings(lines: Sequence[bytes], texts: Sequence[str]) -> dict[bytes, Settin
     numbers = list(islice(_candidates(texts), _MAX_LINES + 1))
     if not 0 < len(numbers) <= _MAX_LINES:
         return {}
-    texts = [_shortened(text) for text in texts]
+    texts = ["" if _NOISE.search(text) is not None else _shortened(text) for text in texts]
     strings = _strings(texts, numbers)
     found: dict[bytes, Setting] = {}
     log: set[bytes] = set()
