@@ -92,4 +92,5 @@ def test_besieged_it_detects_and_is_scraped(daemon: RunningDaemon) -> None:
     # clients and server share the test's processors
     assert statistics.median(took) < 0.1, took
     assert max(took) < 2, took
-    assert line["time"]["detection_latency_seconds"] < 0.5
+    # a busy machine takes its time; who is blocked takes for ever
+    assert line["time"]["detection_latency_seconds"] < 2
