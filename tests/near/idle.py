@@ -40,7 +40,7 @@ def main() -> None:
     if _APART not in os.environ:
         os.environ[_APART] = "1"
         again = ["unshare", "--mount", sys.executable, "-m", "tests.near.idle", *sys.argv[1:]]
-        os.execvp(again[0], again)  # noqa: S606  # no shell is wanted
+        os.execvp(again[0], again)  # noqa: S606 - no shell is wanted
     hierarchy = memory_hierarchy(Host())
     assert hierarchy is not None, "no memory controller"
     with contextlib.ExitStack() as stack:
